@@ -1,0 +1,1 @@
+"""The reference interpreter: runs a graph by the numpy definitions of its ops."""

@@ -1,0 +1,1 @@
+"""The XLA backend: a graph as one jittable function of arrays."""

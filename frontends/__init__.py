@@ -1,0 +1,1 @@
+"""Frontends: readers of other representations of models, named by the format they read."""

@@ -1,0 +1,1 @@
+"""Passes: one file each, named in pipelines by its register name."""
