@@ -1,0 +1,145 @@
+"""The package on disk: what is installed, which way imports flow, what an import costs."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+
+import networkx as nx
+import pytest
+
+from tests.layout import FOLDERS, ROOT, modules, packages
+
+MODULES = modules()
+# Lowest first; a module imports its own row and those above it. A package stands for its modules.
+LAYERS = [
+    {"qir.errors", "qir.types", "qir.interval", "qir.fixed_point"},
+    {"qir.op", "qir.attributes"},
+    {"qir.ops", "qir.ir"},
+    {"qir.text"},
+    {"qir.verify", "qir.rewrite"},
+    {"qir.pipeline"},
+    {"qir.passes", "qir.backends", "qir.frontends"},
+    {"qir.api", "qir.__main__", "qir"},
+]
+FAMILIES = LAYERS[-2]
+NUMPY_ONLY = {
+    name
+    for name in MODULES
+    if not name.startswith(("qir.backends.xla", "qir.frontends", "qir.api"))
+}
+LIGHT = {"lark", "ml_dtypes", "networkx", "numpy", "tqdm"}
+
+
+def part(module: str) -> str:
+    """The row entry that a module belongs to: ``qir.ops`` for ``qir.ops.conv``."""
+    return ".".join(module.split(".")[:2])
+
+
+def imports(module: str) -> set[str]:
+    """Every module that a module names in an import, wherever in the file it stands."""
+    found = set()
+    package = module if module in packages() else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: 1 - node.level or None] if node.level else []
+            source = ".".join([*base, *filter(None, [node.module])])
+            names = {f"{source}.{alias.name}" for alias in node.names}
+            found |= {name if name in MODULES else source for name in names}
+    return found
+
+
+GRAPH = {module: imports(module) for module in MODULES}
+
+
+def test_every_package_is_in_the_wheel():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert set(project["packages"]) == packages()
+    assert {name: ROOT / folder for name, folder in project["package-dir"].items()} == FOLDERS
+
+
+def test_every_module_has_a_layer():
+    assert {part(module) for module in MODULES} <= set().union(*LAYERS)
+
+
+def test_imports_flow_one_way():
+    rank = {name: row for row, names in enumerate(LAYERS) for name in names}
+    wrong = [
+        f"{module} imports {name}"
+        for module, names in GRAPH.items()
+        for name in sorted(names & MODULES.keys())
+        if rank[part(name)] > rank[part(module)]
+        or (part(module) in FAMILIES and part(name) in FAMILIES - {part(module)})
+    ]
+    assert wrong == []
+
+
+def test_no_module_imports_itself_in_a_circle():
+    edges = [(module, name) for module, names in GRAPH.items() for name in names & MODULES.keys()]
+    assert list(nx.simple_cycles(nx.DiGraph(edges))) == []
+
+
+def test_only_the_api_xla_and_frontends_know_more_than_numpy():
+    foreign = {
+        module: {name.partition(".")[0] for name in GRAPH[module]}
+        - {"qir", *LIGHT, *sys.stdlib_module_names}
+        for module in NUMPY_ONLY
+    }
+    assert {module: names for module, names in foreign.items() if names} == {}
+
+
+def test_importing_qir_loads_no_jax():
+    names = ", ".join(sorted(NUMPY_ONLY - {"qir.__main__"}))
+    code = f"import sys, {names}; print([name for name in sys.modules if 'jax' in name])"
+    assert run(sys.executable, "-c", code) == "[]"
+
+
+def test_no_unfinished_words():
+    unfinished = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
+    sources = [*MODULES.values(), *(ROOT / "examples").glob("*.py"), ROOT / "README.md"]
+    assert [path for path in sources if unfinished.search(path.read_text())] == []
+
+
+@pytest.mark.slow
+def test_a_wheel_works_in_the_checkout_and_outside(tmp_path):
+    source, site = tmp_path / "source", tmp_path / "site"
+    for name in ["pyproject.toml", "README.md", "LICENSE"]:
+        source.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, source)
+    for folder in FOLDERS.values():
+        shutil.copytree(folder, source / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
+    pip = [sys.executable, "-m", "pip", "--quiet", "--no-input"]
+    run(*pip, "wheel", "--no-build-isolation", "--no-deps", f"--wheel-dir={tmp_path}", str(source))
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {"qir/py.typed", "qir/text/grammar.lark"} <= names
+    assert {name.partition("/")[0] for name in names} == {
+        "qir",
+        wheel.name.removesuffix("-py3-none-any.whl") + ".dist-info",
+    }
+
+    venv.create(site, with_pip=False, symlinks=True)
+    (installed,) = site.glob("lib/python*/site-packages")
+    run(*pip, "install", "--no-deps", "--no-index", f"--target={installed}", str(wheel))
+    # The dependencies come from here; a path added so does not bring its editable installs along.
+    (installed / "dependencies.pth").write_text("\n".join(p for p in sys.path if "-packages" in p))
+    code = f"import qir, {', '.join(sorted(packages()))}; print(qir.__file__, qir.passes.__file__)"
+    python = str(site / "bin/python")
+    inside = [ROOT / "qir/__init__.py", ROOT / "passes/__init__.py"]
+    assert run(python, "-c", code, cwd=ROOT).split() == [str(path) for path in inside]
+    outside = [installed / "qir/__init__.py", installed / "qir/passes/__init__.py"]
+    assert run(python, "-c", code, cwd=tmp_path).split() == [str(path) for path in outside]
+
+
+def run(*command: str, cwd: Path = ROOT) -> str:
+    """What the command prints; its error output is in the failure where it fails."""
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.strip()
