@@ -18,7 +18,7 @@ from tests.layout import FOLDERS, ROOT, modules, packages
 MODULES = modules()
 # Lowest first; a module imports its own row and those above it. A package stands for its modules.
 LAYERS = [
-    {"qir.errors", "qir.types", "qir.interval", "qir.fixed_point"},
+    {"qir.errors", "qir.types", "qir.interval", "qir.fixed_point", "qir.statistics"},
     {"qir.op", "qir.attributes"},
     {"qir.ops", "qir.ir"},
     {"qir.text"},
