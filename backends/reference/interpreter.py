@@ -1,0 +1,138 @@
+"""The reference interpreter: walks the nodes and computes each by its op's numpy meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from qir.errors import QirError
+from qir.ir import Graph, Node, Value
+from qir.op import Coded
+from qir.ops import Const, Return
+from qir.types import Array, Dim, TensorType, format_shape
+
+
+def run(graph: Graph, *inputs: ArrayLike, precision: type[np.floating[Any]] | None = None) -> tuple[Array, ...]:
+    """Computes a graph's outputs.
+
+    Args:
+        graph: The program.
+        inputs: One array for each input, of its type's shape and numpy type; a coded input takes stored numbers.
+        precision: The type that floating-point ops compute and return in, such as numpy.float64 for comparing two
+            float programs; None computes in float32 and rounds to each value's own type.
+
+    Returns:
+        One array for each output; stored numbers where the output has a code.
+
+    Raises:
+        QirError: An input does not fit its type, or a stored number leaves its type: the place is named.
+    """
+    values = run_all(graph, *inputs, precision=precision)
+    return tuple(values[value] for value in graph.outputs)
+
+
+def run_all(
+    graph: Graph, *inputs: ArrayLike, precision: type[np.floating[Any]] | None = None
+) -> dict[Value, Array]:
+    """Computes every value of a graph; see `run`."""
+    bound = bind_inputs(graph, inputs)
+    values: dict[Value, Array] = {}
+    for value, array in bound.items():
+        values[value] = _in_precision(array, value.type, precision)
+    for node in graph.nodes:
+        if isinstance(node.op, Return):
+            continue
+        results = _compute(node, [values[value] for value in node.inputs], precision)
+        values.update(zip(node.outputs, results, strict=True))
+    return values
+
+
+def bind_inputs(graph: Graph, inputs: Sequence[ArrayLike]) -> Mapping[Value, Array]:
+    """Checks arrays against a graph's inputs.
+
+    Raises:
+        QirError: The number of arrays, a shape, a type or a stored number is wrong, or two arrays disagree about a
+            named dimension.
+    """
+    if len(inputs) != len(graph.inputs):
+        raise QirError(f"run: expected {len(graph.inputs)} inputs, got {len(inputs)}")
+    sizes: dict[str, int] = {}
+    bound: dict[Value, Array] = {}
+    for value, given in zip(graph.inputs, inputs, strict=True):
+        array = np.asarray(given)
+        _check_array(array, value, sizes)
+        bound[value] = array
+    return bound
+
+
+def _check_array(array: Array, value: Value, sizes: dict[str, int]) -> None:
+    expected = QirError(
+        f"run: expected {value.type} for input %{value.name}, got {array.dtype}{format_shape(array.shape)}"
+    )
+    if array.ndim != value.type.rank or array.dtype != value.type.dtype.numpy:
+        raise expected
+    for size, actual in zip(value.type.shape, array.shape, strict=True):
+        if not isinstance(size, Dim):
+            if size != actual:
+                raise expected
+        elif len(size.names) == 1 and actual % size.factor == 0:
+            known = sizes.setdefault(size.names[0], actual // size.factor)
+            if known * size.factor != actual:
+                raise expected.at(f"the dimension {size.names[0]} is {known} in another input")
+    _check_codes(array, value.type, f"input %{value.name}")
+
+
+def _check_codes(array: Array, type: TensorType, subject: str) -> None:
+    if type.quant is None or not array.size:
+        return
+    low, high = type.quant.range
+    least, greatest = array.min(), array.max()
+    if least < low or greatest > high:
+        found = least if least < low else greatest
+        raise QirError(f"run: expected {subject} to be stored in [{low}, {high}], got {found}")
+
+
+def _compute(node: Node, operands: Sequence[Array], precision: type[np.floating[Any]] | None) -> list[Array]:
+    op = node.op
+    if isinstance(op, Const):
+        array = node.graph.constants[op.symbol]
+        return [_in_precision(array, node.output.type, precision)]
+    if node.regions:
+        raise QirError(f"{op.name}: ops with regions have no reference meaning", [node.place()])
+    types = [value.type for value in node.inputs]
+    coded = any(value.type.quant is not None for value in (*node.inputs, *node.outputs))
+    try:
+        if coded:
+            pairs = [Coded(array, type) for array, type in zip(operands, types, strict=True)]
+            result = op.integer(pairs, node.output.type)
+            return [_store(result, node.output.type, precision)]
+        wide = [_widen(array, type, precision) for array, type in zip(operands, types, strict=True)]
+        with np.errstate(all="ignore"):
+            found = op.evaluate(*wide)
+    except QirError as error:
+        raise error.at(node.place()) from error
+    results = found if isinstance(found, tuple) else (found,)
+    return [_in_precision(array, value.type, precision) for array, value in zip(results, node.outputs, strict=True)]
+
+
+def _widen(array: Array, type: TensorType, precision: type[np.floating[Any]] | None) -> Array:
+    return array.astype(precision or np.float32, copy=False) if type.is_float else array
+
+
+def _in_precision(array: Array, type: TensorType, precision: type[np.floating[Any]] | None) -> Array:
+    if type.is_float and precision is not None:
+        return array.astype(precision, copy=False)
+    return array.astype(type.dtype.numpy, copy=False)
+
+
+def _store(array: Array, type: TensorType, precision: type[np.floating[Any]] | None) -> Array:
+    if type.is_float:
+        return _in_precision(np.asarray(array), type, precision)
+    low, high = type.quant.range if type.quant else type.dtype.bounds
+    if array.size and (array.min() < low or array.max() > high):
+        found = array.min() if array.min() < low else array.max()
+        raise QirError(f"run: a stored number left {type}: expected [{low}, {high}], got {found}")
+    return array.astype(type.dtype.numpy, copy=False)

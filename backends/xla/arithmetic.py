@@ -1,0 +1,222 @@
+"""The integer arithmetic of `qir.fixed_point`, and the casts to and from float, in XLA.
+
+Every function gives the integers of its numpy definition, bit for bit, inside any `jax.jit`. The
+programs hold int32, uint32 and float32 only, whether or not the x64 flag is set.
+
+What XLA does to floats decides the forms used here. It may fuse `a * b + c` into one rounding, and
+reassociates `(x * a) * b` for constants, so each float path is one multiply followed by `round`. It
+turns division by a broadcast value into multiplication by a reciprocal, so there is no division. On
+CPU it flushes denormals to zero; the functions say why that cannot reach an integer. Conversions of
+floats saturate and those of integers wrap, so every value is clamped before it is narrowed.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import DTypeLike
+from numpy.typing import NDArray
+
+from qir.errors import QirError
+from qir.fixed_point import INT32_MAX, INT32_MIN, MAX_SHIFT, check_float32_bounds
+
+ZeroPoint: TypeAlias = int | NDArray[np.integer]
+Parameter: TypeAlias = float | NDArray[np.number] | jax.Array
+
+
+def requantize_fixed31(
+    acc: jax.Array,
+    multiplier: Parameter,
+    shift: Parameter,
+    zero_point: ZeroPoint,
+    low: int,
+    high: int,
+    dtype: DTypeLike,
+    *,
+    shift_range: tuple[int, int] | None = None,
+) -> jax.Array:
+    """Requantizes as `qir.fixed_point.Fixed31` does, on 16-bit limbs.
+
+    Four int32 multiplies suffice where every shift is known to be at least 33, that is m < 1/4 as
+    behind nearly every conv and dot. Smaller shifts need the low word of the product as well.
+
+    Args:
+        acc: int32 accumulators.
+        multiplier: M, a constant or a traced int32 array that broadcasts against `acc`.
+        shift: s, likewise.
+        zero_point: Constant scalar or array.
+        low: Smallest stored value of the result.
+        high: Largest stored value of the result.
+        dtype: Integer dtype of the result, which holds [low, high].
+        shift_range: Least and greatest shift, where `shift` is traced but its values are known.
+            Constants need none.
+
+    Raises:
+        QirError: The zero point is so far from [low, high] that int32 does not hold their distance.
+    """
+    value, places = _int32(multiplier), _int32(shift)
+    if shift_range is not None:
+        least, greatest = shift_range
+    elif isinstance(places, jax.Array):
+        least, greatest = 1, MAX_SHIFT
+    else:
+        # A zero multiplier gives zero at any shift, and must not cost the others the short path.
+        if not isinstance(value, jax.Array):
+            places = np.where(value == 0, max(33, int(places.max())), places).astype(np.int32)
+        least, greatest = int(places.min()), int(places.max())
+
+    high_word = _high_word(acc, value)
+    if least >= 33:
+        rounded = _shift_high_word(high_word, places)
+    else:
+        rounded = _shift_both_words(high_word, acc * value, jnp.minimum(places, 32))
+        if greatest >= 33:
+            far = _shift_high_word(high_word, jnp.maximum(places, 33))
+            rounded = jnp.where(places >= 33, far, rounded)
+
+    offset = np.asarray(zero_point, np.int64)
+    if np.any(low - offset > INT32_MAX) or np.any(high - offset < INT32_MIN):
+        raise QirError(f"zero point: expected within 2^31 of [{low}, {high}], got {zero_point}")
+    least_code = np.maximum(low - offset, INT32_MIN).astype(np.int32)
+    greatest_code = np.minimum(high - offset, INT32_MAX).astype(np.int32)
+    return _store(jnp.clip(rounded, least_code, greatest_code), zero_point, dtype)
+
+
+def requantize_float32(
+    acc: jax.Array,
+    multiplier: Parameter,
+    zero_point: ZeroPoint,
+    low: int,
+    high: int,
+    dtype: DTypeLike,
+) -> jax.Array:
+    """Requantizes as `qir.fixed_point.Float32NearestEven` does.
+
+    A flushed denormal cannot show: a multiplier below 2^-126 takes every int32 to zero, and so does
+    rounding.
+
+    Args:
+        acc: int32 accumulators.
+        multiplier: float32 constant, or traced array that broadcasts against `acc`.
+        zero_point: Constant scalar or array.
+        low: Smallest stored value of the result.
+        high: Largest stored value of the result.
+        dtype: Integer dtype of the result, which holds [low, high].
+
+    Raises:
+        QirError: A bound is not within 2^24 of the zero point.
+    """
+    scaled = _round(acc.astype(jnp.float32) * jnp.asarray(multiplier, jnp.float32))
+    return _store(_clamp_float(scaled, zero_point, low, high), zero_point, dtype)
+
+
+def rounding_shift(acc: jax.Array, shift: Parameter) -> jax.Array:
+    """Divides int32 by `2**shift`, 1 <= shift <= 31, rounding half toward +infinity.
+
+    Equals `qir.fixed_point.rounding_shift` on all of int32: adding the highest bit that is shifted
+    out cannot overflow, unlike adding half before the shift.
+    """
+    places = _int32(shift)
+    return (acc >> places) + ((acc >> (places - 1)) & 1)
+
+
+def quantize(
+    x: jax.Array,
+    inverse_scale: Parameter,
+    zero_point: ZeroPoint,
+    low: int,
+    high: int,
+    dtype: DTypeLike,
+) -> jax.Array:
+    """Quantizes: `clamp(rne(x * inverse_scale), low - zero_point, high - zero_point) + zero_point`.
+
+    This is `qir.types.Quant.encode` for codes of at most 16 bits. NaN becomes the zero point and
+    infinities the bounds. The barrier keeps XLA from folding the multiply into one that produced
+    `x`, which would make the integers depend on the caller's `jit`. The inverse scale lies in
+    [2^-126, 2^125], so that a denormal `x`, which XLA may flush, is below one half when scaled.
+
+    Args:
+        x: float32.
+        inverse_scale: float32 constant, or traced array that broadcasts against `x`.
+        zero_point: Constant scalar or array.
+        low: Smallest stored value of the result.
+        high: Largest stored value of the result.
+        dtype: Integer dtype of the result, which holds [low, high].
+
+    Raises:
+        QirError: A bound is not within 2^24 of the zero point.
+    """
+    fenced: jax.Array = lax.optimization_barrier(x)  # type: ignore[no-untyped-call]
+    scaled = _round(fenced * jnp.asarray(inverse_scale, jnp.float32))
+    scaled = jnp.where(jnp.isnan(scaled), jnp.float32(0), scaled)
+    return _store(_clamp_float(scaled, zero_point, low, high), zero_point, dtype)
+
+
+def dequantize(q: jax.Array, zero_point: ZeroPoint, scale: Parameter) -> jax.Array:
+    """Dequantizes: `float32(q - zero_point) * scale`, where int32 holds the difference.
+
+    With a normal scale no product is denormal, since the difference is an integer.
+
+    Args:
+        q: Stored integers of at most 32 bits.
+        zero_point: Constant scalar or array.
+        scale: float32 constant, or traced array that broadcasts against `q`.
+    """
+    difference = q.astype(jnp.int32) - _int32(zero_point)
+    return difference.astype(jnp.float32) * jnp.asarray(scale, jnp.float32)
+
+
+def _high_word(acc: jax.Array, multiplier: NDArray[np.int32] | jax.Array) -> jax.Array:
+    """Returns the high 32 bits of `acc * multiplier` for a multiplier in [0, 2^31).
+
+    With acc = a1 * 2^16 + a0 and multiplier = m1 * 2^16 + m0, each partial sum fits int32; only
+    a0 * m0 needs uint32.
+    """
+    acc_high, acc_low = acc >> 16, acc & 0xFFFF
+    value_high, value_low = multiplier >> 16, multiplier & 0xFFFF
+    lowest = (acc_low.astype(jnp.uint32) * value_low.astype(jnp.uint32)) >> 16
+    middle = acc_high * value_low + lowest.astype(jnp.int32)
+    carried = (acc_low * value_high + (middle & 0xFFFF)) >> 16
+    return acc_high * value_high + (middle >> 16) + carried
+
+
+def _shift_high_word(high_word: jax.Array, shift: NDArray[np.int32] | jax.Array) -> jax.Array:
+    """Rounds the product's quotient by 2^shift for shift >= 33, where the low word has no say."""
+    return (high_word + (np.int32(1) << (shift - 33))) >> (shift - 32)
+
+
+def _shift_both_words(high_word: jax.Array, low_word: jax.Array, shift: jax.Array) -> jax.Array:
+    """Rounds the product's quotient by 2^shift for shift <= 32, saturated to int32."""
+    unsigned = shift.astype(jnp.uint32)
+    half = jnp.uint32(1) << (unsigned - 1)
+    low = low_word.astype(jnp.uint32) + half
+    high = high_word + (low < half).astype(jnp.int32)
+    # Two steps, because a shift by all 32 bits is undefined.
+    shifted = (high << (32 - shift)) | ((low >> (unsigned - 1)) >> 1).astype(jnp.int32)
+    sign = high >> 31
+    return jnp.where((high >> (shift - 1)) == sign, shifted, sign ^ INT32_MAX)
+
+
+def _round(x: jax.Array) -> jax.Array:
+    return lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN)
+
+
+def _clamp_float(x: jax.Array, zero_point: ZeroPoint, low: int, high: int) -> jax.Array:
+    """Clamps integral floats to [low, high] around the zero point and converts them to int32."""
+    check_float32_bounds(zero_point, low, high)
+    offset = np.asarray(zero_point, np.int64)
+    least, greatest = (low - offset).astype(np.float32), (high - offset).astype(np.float32)
+    return jnp.clip(x, least, greatest).astype(jnp.int32)
+
+
+def _store(clamped: jax.Array, zero_point: ZeroPoint, dtype: DTypeLike) -> jax.Array:
+    return (clamped + _int32(zero_point)).astype(dtype)
+
+
+def _int32(values: Parameter) -> NDArray[np.int32] | jax.Array:
+    """Returns int32 of its own kind: constants stay in numpy, where they are folded before XLA."""
+    return values if isinstance(values, jax.Array) else np.asarray(values, np.int32)

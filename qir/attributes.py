@@ -1,0 +1,140 @@
+"""Attributes: the fields of op and pass classes, checked against their annotations."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterable
+from dataclasses import MISSING, Field, dataclass, field, fields
+from functools import cache
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from qir.errors import QirError, did_you_mean
+from qir.types import Dim, DType, FrozenArray, TensorType
+
+T = TypeVar("T")
+
+
+class Symbol(str):
+    """The name of a constant of the graph; printed with an @."""
+
+    __slots__ = ()
+
+
+def by_type(read: Callable[[TensorType], T], default: Any = MISSING) -> T:
+    """Declares a field that the result type already shows: not printed, and read off the type when parsed.
+
+    Args:
+        read: Returns the field of a result type.
+        default: What the field is when an op is built in Python without it.
+    """
+    return cast(T, field(default=default, metadata={"by_type": read}))
+
+
+@dataclass(frozen=True)
+class AttributeSpec:
+    """A field of an op or pass: its name, annotation and default, and how to read it off a type."""
+
+    name: str
+    annotation: Any
+    default: Any
+    by_type: Callable[[TensorType], Any] | None
+
+
+@cache
+def attribute_fields(owner: type) -> tuple[AttributeSpec, ...]:
+    """Lists the attributes of an op class, or the options of a pass class."""
+    hints = get_type_hints(owner)
+
+    def default(spec: Field[Any]) -> Any:
+        if spec.default_factory is not MISSING:
+            return spec.default_factory()
+        return spec.default
+
+    return tuple(
+        AttributeSpec(spec.name, hints[spec.name], default(spec), spec.metadata.get("by_type"))
+        for spec in fields(owner)
+    )
+
+
+def coerce(value: Any, annotation: Any, subject: str) -> Any:
+    """Checks a value against a field's annotation, turning lists into tuples and integers into floats.
+
+    Raises:
+        QirError: The value does not fit; the message begins with the subject.
+    """
+    fitted = _fit(value, annotation)
+    if fitted is _MISFIT:
+        choices = [str(choice) for choice in get_args(annotation)] if get_origin(annotation) is Literal else []
+        hint = did_you_mean(value, choices) if isinstance(value, str) else ""
+        raise QirError(f"{subject}: expected {describe(annotation)}, got {_show(value)}{hint}")
+    return fitted
+
+
+_MISFIT: Any = object()
+
+
+def _fit(value: Any, annotation: Any) -> Any:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return next((fitted for choice in arguments if (fitted := _fit(value, choice)) is not _MISFIT), _MISFIT)
+    if origin is Literal:
+        return value if value in arguments else _MISFIT
+    if origin is tuple:
+        return _fit_tuple(value, arguments)
+    if annotation is Any or annotation is None or annotation is type(None):
+        return value if annotation is Any or value is None or value == "none" else _MISFIT
+    if annotation is DType and isinstance(value, str):
+        return next((dtype for dtype in DType if dtype.value == value), _MISFIT)
+    if annotation is bool:
+        return {"true": True, "false": False}.get(str(value).lower(), _MISFIT)
+    if isinstance(value, bool | np.bool_):
+        return _MISFIT
+    if annotation is float and isinstance(value, int | float | np.integer | np.floating):
+        return float(value)
+    if annotation is int and isinstance(value, int | np.integer):
+        return int(value)
+    if annotation is str and isinstance(value, Symbol):
+        return _MISFIT
+    if annotation is FrozenArray and isinstance(value, list | tuple | np.ndarray):
+        return FrozenArray(value)
+    if isinstance(annotation, type) and isinstance(value, annotation):
+        return value
+    return _MISFIT
+
+
+def _fit_tuple(value: Any, arguments: tuple[Any, ...]) -> Any:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return _MISFIT
+    items = tuple(value)
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        annotations = (arguments[0],) * len(items)
+    elif len(arguments) == len(items):
+        annotations = arguments
+    else:
+        return _MISFIT
+    fitted = tuple(_fit(item, annotation) for item, annotation in zip(items, annotations, strict=True))
+    return _MISFIT if any(item is _MISFIT for item in fitted) else fitted
+
+
+def describe(annotation: Any) -> str:
+    """Says in words what a field accepts, for error messages and help pages."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(choice) for choice in arguments)
+    if origin is Literal:
+        return "one of " + ", ".join(str(choice) for choice in arguments)
+    if origin is tuple:
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            return f"a list of {describe(arguments[0])}"
+        return "[" + ", ".join(describe(choice) for choice in arguments) + "]"
+    words = {int: "an integer", float: "a number", str: "a name", bool: "true or false", type(None): "none"}
+    words |= {DType: "an element type", FrozenArray: "an array", Symbol: "a constant's @name", Dim: "a dimension"}
+    return words.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(map(_show, value)) + "]"
+    return f"@{value}" if isinstance(value, Symbol) else str(value)

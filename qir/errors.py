@@ -1,0 +1,54 @@
+"""The errors that a user can act on: what was expected, what was found, where, and the nearest name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class QirError(Exception):
+    """Base of every error that QIR raises on purpose.
+
+    The message is lower case and reads `subject: expected X, got Y`. Places are added from the inside out
+    while the error travels: the location in the user's model, the pass that was running, the line of text.
+
+    Args:
+        message: The sentence, without a full stop.
+        places: Further lines, each printed below the message and indented.
+    """
+
+    def __init__(self, message: str, places: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.places: list[str] = list(places)
+
+    def at(self, place: str) -> QirError:
+        """Adds a line that tells where the error arose, and returns the error itself."""
+        if place not in self.places:
+            self.places.append(place)
+        return self
+
+    def __str__(self) -> str:
+        return "\n".join([self.message, *(f"  {place}" for place in self.places)])
+
+
+class ParseError(QirError):
+    """A text that is not a QIR program, pipeline or attribute."""
+
+
+class VerifyError(QirError):
+    """A graph that breaks a rule of the IR."""
+
+
+class PassError(QirError):
+    """A pass that could not do its work, or a pipeline whose passes do not fit together."""
+
+
+class UnsupportedError(QirError):
+    """A model that uses something QIR has no rule for."""
+
+
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """Returns `; did you mean 'x'?` for the nearest of the candidates, or nothing when none is near."""
+    matches = get_close_matches(name, list(candidates), n=1, cutoff=0.5)
+    return f"; did you mean '{matches[0]}'?" if matches else ""

@@ -1,0 +1,195 @@
+"""The casts between real numbers and codes, and the lookup."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from qir.attributes import by_type
+from qir.errors import QirError
+from qir.fixed_point import Multiplier, Rounding, rounding_mode
+from qir.interval import Interval
+from qir.op import Coded, KeepFloat, Op, Table, op
+from qir.types import Array, FrozenArray, Quant, TensorType
+
+
+def _code(result: TensorType) -> Quant:
+    if result.quant is None:
+        raise QirError(f"cast: expected a result type with a code, got {result}")
+    return result.quant
+
+
+def _real_range(code: Quant, clamp: tuple[int, int] | None) -> Interval:
+    low, high = clamp or code.range
+    scale = code.scale.array.astype(np.float64)
+    return Interval.of((low - code.zero_points) * scale, (high - code.zero_points) * scale)
+
+
+@op("quantize")
+class Quantize(Op):
+    """Real numbers to stored ones, by `Quant.encode`: one float32 multiplication, ties to even, zero point after.
+
+    Attributes:
+        to: The code, of at most 16 bits.
+    """
+
+    to: Quant = by_type(_code)
+
+    quant = KeepFloat("a cast")
+
+    def result(self, x: TensorType) -> TensorType:
+        if x.element != self.to.expressed:
+            raise self.error(f"expected an operand of {self.to.expressed.value}, got {x}")
+        if self.to.storage.bits > 16:
+            raise self.error(f"expected a code of at most 16 bits, got {self.to.storage.value}")
+        return TensorType(x.shape, self.to)
+
+    def interval(self, x: Interval) -> Interval:
+        return x.intersect(_real_range(self.to, None).hull())
+
+    def evaluate(self, x: Array) -> Array:
+        return x
+
+    def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
+        (x,) = operands
+        return self.to.encode(x.stored)
+
+
+@op("dequantize")
+class Dequantize(Op):
+    """Stored numbers to real ones, by `Quant.decode`: float32(q - zp) times the float32 scale."""
+
+    quant = KeepFloat("a cast")
+
+    def result(self, x: TensorType) -> TensorType:
+        if x.quant is None:
+            raise self.error(f"expected an operand with a code, got {x}")
+        return TensorType(x.shape, x.quant.expressed)
+
+    def interval(self, x: Interval) -> Interval:
+        return x
+
+    def evaluate(self, x: Array) -> Array:
+        return x
+
+    def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
+        (x,) = operands
+        return x.code.decode(x.stored)
+
+
+@op("requantize")
+class Requantize(Op):
+    """From one code to another with one rounding, saturating.
+
+    `clamp(round((q - zp) * m) + zp', low, high)` where m is the ratio of the scales and the rounding mode says how m
+    becomes an integer and how the product is rounded (`qir.fixed_point`).
+
+    Attributes:
+        to: The code of the result, of at most 16 bits.
+        rounding: The rounding mode.
+        clamp: Narrower bounds of the stored result, such as those of a fused relu.
+        multiplier: What the rounding mode makes of m, written out by pass lower-requantize: a scalar, or one for each
+            channel along the axis in which the codes vary.
+        shift: The shift that goes with an integer multiplier.
+    """
+
+    to: Quant = by_type(_code)
+    rounding: Rounding = "fixed31"
+    clamp: tuple[int, int] | None = None
+    multiplier: FrozenArray | None = None
+    shift: FrozenArray | None = None
+
+    quant = KeepFloat("a cast")
+
+    def check(self) -> None:
+        low, high = self.to.range
+        if self.clamp is not None:
+            if not low <= self.clamp[0] <= self.clamp[1] <= high:
+                raise self.error(f"expected a clamp inside [{low}, {high}], got {list(self.clamp)}")
+            if self.clamp == self.to.range:
+                object.__setattr__(self, "clamp", None)
+        if (self.shift is not None) != (self.multiplier is not None and self.rounding != "f32_rne"):
+            raise self.error("expected an integer multiplier together with a shift")
+        dtype = np.float32 if self.rounding == "f32_rne" else np.int32
+        for name, array, kind in (("multiplier", self.multiplier, dtype), ("shift", self.shift, np.int32)):
+            if array is not None and array.array.dtype != kind:
+                object.__setattr__(self, name, FrozenArray(array.array, kind))
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Smallest and largest stored number of the result."""
+        return self.clamp or self.to.range
+
+    def result(self, x: TensorType) -> TensorType:
+        if x.quant is None or x.quant.levels is not None:
+            raise self.error(f"expected an operand with an affine code, got {x}")
+        if self.to.storage.bits > 16 or self.to.levels is not None:
+            raise self.error(f"expected an affine code of at most 16 bits, got {self.to.storage.value}")
+        if self.to.expressed != x.quant.expressed:
+            raise self.error(f"expected a code that stands for {x.quant.expressed.value}, got {self.to.expressed.value}")
+        self.factors(x)
+        return TensorType(x.shape, self.to)
+
+    def factors(self, x: TensorType) -> Multiplier:
+        """Returns the multiplier, a scalar or of the operand's rank: the one written out, or the one of the scales.
+
+        Raises:
+            QirError: The ratio of the scales is out of the rounding mode's reach, or what is written out is not a
+                multiplier of that mode.
+        """
+        mode = rounding_mode(self.rounding)
+        code = _code(x)
+        if self.multiplier is None:
+            return mode.multipliers(code.scale.array, self.to.scale.array)
+        axis = code.axis if code.axis is not None else self.to.axis
+        value, shift = self.multiplier.array, np.zeros((), np.int32) if self.shift is None else self.shift.array
+        if value.ndim:
+            if axis is None or value.shape != (x.shape[axis],):
+                raise self.error(f"expected one multiplier, or one for each channel of {x}, got {value.size}")
+            along = tuple(-1 if place == axis else 1 for place in range(x.rank))
+            value, shift = value.reshape(along), shift.reshape(along) if shift.ndim else shift
+        multiplier = Multiplier(value, np.broadcast_to(shift, value.shape))
+        mode.check(multiplier)
+        return multiplier
+
+    def interval(self, x: Interval) -> Interval:
+        return x.hull().intersect(_real_range(self.to, self.clamp).hull())
+
+    def evaluate(self, x: Array) -> Array:
+        return x
+
+    def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
+        (x,) = operands
+        mode = rounding_mode(self.rounding)
+        return mode.requantize(x.steps, self.factors(x.type), self.to.zero_points, *self.bounds)
+
+
+@op("lookup")
+class Lookup(Op):
+    """table[q]: any function of codes of at most 8 bits.
+
+    Operands: x of 2, 4 or 8 bits, table with one entry for each bit pattern of x, read as an unsigned number: [256] for
+    8 bits. The result has the table's element.
+    """
+
+    quant = Table()
+
+    def result(self, x: TensorType, table: TensorType) -> TensorType:
+        if not x.dtype.is_integer or x.dtype.bits > 8:
+            raise self.error(f"expected integers of at most 8 bits, got {x}")
+        if table.shape != (2**x.dtype.bits,):
+            raise self.error(f"expected a table of {2**x.dtype.bits} entries, got {table}")
+        if table.quant is not None and not table.quant.per_tensor:
+            raise self.error(f"expected a table with one code, got {table}")
+        return TensorType(x.shape, table.element)
+
+    def interval(self, x: Interval, table: Interval) -> Interval:
+        return table.hull()
+
+    def evaluate(self, x: Array, table: Array) -> Array:
+        return np.asarray(table[x.astype(np.int64) & (len(table) - 1)])
+
+    def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
+        x, table = operands
+        return self.evaluate(x.stored, table.stored)

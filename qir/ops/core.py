@@ -1,0 +1,30 @@
+"""The ops that every graph has: constants and the return."""
+
+from __future__ import annotations
+
+from qir.attributes import Symbol, by_type
+from qir.op import KeepFloat, Op, op
+from qir.types import TensorType
+
+
+@op("const")
+class Const(Op):
+    """An array of the graph: `const @name`, or the numbers themselves where they are few."""
+
+    symbol: Symbol
+    type: TensorType = by_type(lambda result: result)
+
+    quant = KeepFloat("constants are encoded by the ops that use them")
+
+    def result(self) -> TensorType:
+        return self.type
+
+
+@op("return")
+class Return(Op):
+    """Ends a graph: its operands are the graph's outputs."""
+
+    quant = KeepFloat("the end of the program")
+
+    def result(self, *outputs: TensorType) -> tuple[TensorType, ...]:
+        return ()

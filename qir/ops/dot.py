@@ -1,0 +1,51 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qir.interval import Interval
+from qir.op import Accumulate, Op, op
+from qir.ops.type_rules import accumulator, check_bias
+from qir.types import Array, TensorType
+
+
+@op("dot")
+class Dot(Op):
+    """Matrix product: y[b…, r…, c] = sum over k of x[b…, r…, k] * kernel[b…, k, c] + bias[c].
+
+    Operands: x [batch…, rows…, k], kernel [batch…, k, columns], bias [columns].
+
+    Attributes:
+        batch: Number of leading dimensions that both operands share.
+    """
+
+    batch: int = 0
+
+    quant = Accumulate()
+
+    def result(self, x: TensorType, kernel: TensorType, bias: TensorType | None = None) -> TensorType:
+        if kernel.rank != self.batch + 2 or x.rank < self.batch + 1:
+            raise self.error(
+                f"expected a kernel of rank {self.batch + 2} and x of rank {self.batch + 1} or more, got {x} and {kernel}"
+            )
+        if x.shape[: self.batch] != kernel.shape[: self.batch]:
+            raise self.error(f"expected equal batch dimensions, got {x} and {kernel}")
+        if x.shape[-1] != kernel.shape[-2]:
+            raise self.error(f"kernel has {kernel.shape[-2]} rows, x has {x.shape[-1]} columns")
+        shape = (*x.shape[:-1], kernel.shape[-1])
+        element = accumulator(self, x, kernel, len(shape), kernel.shape[-1])
+        check_bias(self, bias, element, kernel.shape[-1])
+        return TensorType(shape, element)
+
+    def interval(self, x: Interval, kernel: Interval, bias: Interval | None = None) -> Interval:
+        if not kernel.is_point or self.batch:
+            return Interval.of(-np.inf, np.inf)
+        values = x.hull()
+        sums = values.weighted(kernel, lambda value, weights: (value * weights).sum(axis=0))
+        return sums if bias is None else sums + bias
+
+    def evaluate(self, x: Array, kernel: Array, bias: Array | None = None) -> Array:
+        rows = x.reshape(*x.shape[: self.batch], -1, x.shape[-1])
+        result: Array = np.matmul(rows, kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+        return result if bias is None else result + bias

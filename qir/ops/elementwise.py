@@ -1,0 +1,163 @@
+"""Elementwise arithmetic and clipping."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from qir.attributes import by_type
+from qir.fixed_point import ROUNDINGS, common_shift_multipliers, rounding_shift
+from qir.interval import Interval
+from qir.op import Coded, Op, Rescale, SameCode, op
+from qir.ops.type_rules import broadcast, rescaled, same_float
+from qir.types import Array, Quant, TensorType
+
+
+def result_code(result: TensorType) -> Quant | None:
+    """Reads the code that an op of rule Rescale or FixedCode gives its result off the result's type."""
+    return result.quant
+
+
+@dataclass(frozen=True)
+class Sum(Op):
+    """Base of add and sub: a signed sum of two operands, which broadcast.
+
+    With codes: `clamp(rounding_shift((qx - zx) * Mx ± (qy - zy) * My, s) + z)`, one rounding for both operands
+    (`fixed_point.common_shift_multipliers`).
+    """
+
+    to: Quant | None = by_type(result_code, None)
+    quant = Rescale()
+    sign = 1
+
+    def result(self, x: TensorType, y: TensorType) -> TensorType:
+        shape = broadcast(self, x, y)
+        if self.to is not None:
+            return TensorType(shape, rescaled(self, self.to, x, y))
+        return TensorType(shape, same_float(self, x, y))
+
+    def multipliers(self, x: TensorType, y: TensorType, result: TensorType) -> tuple[tuple[int, int], int]:
+        """Returns the two integer multipliers, the sign of the second included, and the common shift."""
+        codes = [operand.quant for operand in (x, y, result) if operand.quant is not None]
+        scales = [float(code.scale.array) for code in codes]
+        reach = [max(abs(bound - int(code.zero_points)) for bound in code.range) for code in codes[:2]]
+        (mx, my), shift = common_shift_multipliers(scales[:2], scales[2], reach)
+        return (mx, self.sign * my), shift
+
+    def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
+        x, y = operands
+        code = Coded(np.zeros(()), result).code
+        (mx, my), shift = self.multipliers(x.type, y.type, result)
+        total = rounding_shift(x.steps * mx + y.steps * my, shift)
+        return np.clip(total + int(code.zero_points), *code.range)
+
+
+@op("add")
+class Add(Sum):
+    """x + y, with broadcasting; on codes with one rounding."""
+
+    def interval(self, x: Interval, y: Interval) -> Interval:
+        return x + y
+
+    def evaluate(self, x: Array, y: Array) -> Array:
+        return np.asarray(x + y)
+
+
+@op("sub")
+class Sub(Sum):
+    """x - y, with broadcasting; on codes with one rounding."""
+
+    sign = -1
+
+    def interval(self, x: Interval, y: Interval) -> Interval:
+        return x - y
+
+    def evaluate(self, x: Array, y: Array) -> Array:
+        return np.asarray(x - y)
+
+
+@op("mul")
+class Mul(Op):
+    """x * y, with broadcasting; on codes `requantize((qx - zx) * (qy - zy))` in mode fixed31."""
+
+    to: Quant | None = by_type(result_code, None)
+    quant = Rescale()
+
+    def result(self, x: TensorType, y: TensorType) -> TensorType:
+        shape = broadcast(self, x, y)
+        if self.to is not None:
+            return TensorType(shape, rescaled(self, self.to, x, y))
+        return TensorType(shape, same_float(self, x, y))
+
+    def interval(self, x: Interval, y: Interval) -> Interval:
+        return x * y
+
+    def evaluate(self, x: Array, y: Array) -> Array:
+        return np.asarray(x * y)
+
+    def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
+        x, y = operands
+        code = Coded(np.zeros(()), result).code
+        scale = x.code.scale.array.astype(np.float64) * y.code.scale.array
+        multiplier = ROUNDINGS["fixed31"].multipliers(scale, code.scale.array)
+        return ROUNDINGS["fixed31"].requantize(x.steps * y.steps, multiplier, code.zero_points, *code.range)
+
+
+@op("relu")
+class Relu(Op):
+    """max(x, 0); on codes max(q, zero point)."""
+
+    quant = SameCode()
+
+    def result(self, x: TensorType) -> TensorType:
+        return x
+
+    def interval(self, x: Interval) -> Interval:
+        return x.clip(0, np.inf)
+
+    def evaluate(self, x: Array) -> Array:
+        return np.maximum(x, 0)
+
+    def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
+        (x,) = operands
+        return x.stored - x.steps + np.maximum(x.steps, 0)
+
+
+@op("clip")
+class Clip(Op):
+    """min(max(x, low), high); on codes the clamp between the codes of the two bounds.
+
+    Attributes:
+        low: Lower bound in real units; may be -inf.
+        high: Upper bound in real units; may be inf.
+    """
+
+    low: float
+    high: float
+
+    quant = SameCode()
+
+    def check(self) -> None:
+        if not self.low <= self.high:
+            raise self.error(f"expected low to be at most high, got {self.low} and {self.high}")
+
+    def result(self, x: TensorType) -> TensorType:
+        return x
+
+    def interval(self, x: Interval) -> Interval:
+        return x.clip(self.low, self.high)
+
+    def evaluate(self, x: Array) -> Array:
+        return np.clip(x, np.asarray(self.low, x.dtype), np.asarray(self.high, x.dtype))
+
+    def coded_bounds(self, code: Quant) -> tuple[int, int]:
+        """Returns the stored numbers of the two bounds; raises QirError for a code per channel."""
+        if not code.per_tensor or code.storage.bits > 16:
+            raise self.error("expected a code per tensor of at most 16 bits; requantize first")
+        return int(code.encode(self.low)), int(code.encode(self.high))
+
+    def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
+        (x,) = operands
+        return np.clip(x.stored, *self.coded_bounds(x.code))

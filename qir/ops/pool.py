@@ -1,0 +1,118 @@
+"""Pooling over sliding windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from qir.attributes import by_type
+from qir.fixed_point import ROUNDINGS
+from qir.interval import Interval
+from qir.op import Coded, Op, Rescale, SameCode, op
+from qir.ops.elementwise import result_code
+from qir.ops.type_rules import rescaled, same_float
+from qir.ops.windows import Padding, Pads, check_spatial, pad_spatial, pads, per_dimension, sliding, windowed
+from qir.types import Array, Quant, Size, TensorType
+
+
+@dataclass(frozen=True)
+class Pool(Op):
+    """Base of the pools: windows over the spatial dimensions of a channels-last tensor.
+
+    Attributes:
+        window: Size of the window in each spatial dimension.
+        strides: Step of the window in each spatial dimension; left out, 1.
+        padding: `valid`, `same`, or (before, after) for each spatial dimension, each less than the window.
+    """
+
+    window: tuple[int, ...]
+    strides: tuple[int, ...] = ()
+    padding: Padding = "valid"
+
+    def check(self) -> None:
+        if any(value < 1 for value in (*self.window, *self.strides)):
+            raise self.error("expected windows and strides of at least 1")
+        if not isinstance(self.padding, str):
+            for size, (before, after) in zip(self.window, self.padding, strict=False):
+                if not (0 <= before < size and 0 <= after < size):
+                    raise self.error(f"expected padding less than the window of {size}, got [{before}, {after}]")
+
+    def geometry(self, sizes: Sequence[Size]) -> tuple[tuple[int, ...], Pads]:
+        """Returns strides and padding for an input of these spatial sizes."""
+        strides = per_dimension(self.strides, len(self.window))
+        return strides, pads(sizes, self.window, strides, self.padding)
+
+    def pooled_shape(self, x: TensorType) -> tuple[Size, ...]:
+        """Returns the shape of the result; raises QirError where the windows don't fit."""
+        check_spatial(self, x, self.window, strides=self.strides, padding=self.padding)
+        strides, padding = self.geometry(x.shape[1:-1])
+        return (x.shape[0], *windowed(self, x.shape[1:-1], self.window, strides, padding), x.shape[-1])
+
+    def windows(self, x: Array, fill: float) -> Array:
+        """Returns all windows, (batch, places…, channels, taps), with padding of one value."""
+        strides, padding = self.geometry(x.shape[1:-1])
+        view = sliding(pad_spatial(x, padding, fill), self.window, strides, (1,) * len(self.window))
+        return view.reshape(*view.shape[: len(self.window) + 2], -1)
+
+
+@op("max_pool")
+class MaxPool(Pool):
+    """The greatest number in each window; padding never wins."""
+
+    quant = SameCode()
+
+    def result(self, x: TensorType) -> TensorType:
+        if x.quant is not None and not x.quant.per_tensor and x.quant.axis != x.rank - 1:
+            raise self.error(f"expected a code per tensor or per channel, got {x}")
+        return TensorType(self.pooled_shape(x), x.element)
+
+    def interval(self, x: Interval) -> Interval:
+        return x if x.lo.ndim == 0 else x.hull()
+
+    def evaluate(self, x: Array) -> Array:
+        least = np.iinfo(x.dtype).min if np.issubdtype(x.dtype, np.integer) else -np.inf
+        return np.asarray(self.windows(x, least).max(axis=-1))
+
+
+@op("avg_pool")
+class AvgPool(Pool):
+    """The mean of each window; on codes one exact sum and one rounding, in mode fixed31.
+
+    Attributes:
+        count_padding: Whether padding counts as zeros; otherwise the mean is over the taps inside the tensor.
+    """
+
+    count_padding: bool = False
+    to: Quant | None = by_type(result_code, None)
+
+    quant = Rescale()
+
+    def result(self, x: TensorType) -> TensorType:
+        shape = self.pooled_shape(x)
+        return TensorType(shape, same_float(self, x) if self.to is None else rescaled(self, self.to, x))
+
+    def interval(self, x: Interval) -> Interval:
+        hull = x.hull()
+        return hull.union(Interval.of(0, 0)) if self.count_padding else hull
+
+    def counts(self, sizes: tuple[int, ...]) -> Array:
+        """Returns the number of taps that each mean is over: (1, places…, 1), or a scalar where all are equal."""
+        total = int(np.prod(self.window))
+        if self.count_padding:
+            return np.asarray(total)
+        counts = self.windows(np.ones((1, *sizes, 1), np.int64), 0).sum(axis=-1)
+        return np.asarray(total) if np.all(counts == total) else counts
+
+    def evaluate(self, x: Array) -> Array:
+        sums = self.windows(x, 0).sum(axis=-1, dtype=x.dtype)
+        return np.asarray(sums / self.counts(x.shape[1:-1]).astype(x.dtype))
+
+    def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
+        (x,) = operands
+        code = Coded(np.zeros(()), result).code
+        sums = self.windows(x.steps, 0).sum(axis=-1)
+        counts = self.counts(x.stored.shape[1:-1])
+        multiplier = ROUNDINGS["fixed31"].multipliers(x.code.scale.array, code.scale.array * counts.astype(np.float64))
+        return ROUNDINGS["fixed31"].requantize(sums, multiplier, code.zero_points, *code.range)

@@ -1,0 +1,133 @@
+"""Ops that move numbers without changing them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qir.attributes import by_type
+from qir.errors import QirError
+from qir.interval import Interval
+from qir.op import Op, SameCode, SharedCode, op
+from qir.types import Array, Dim, Quant, Shape, Size, TensorType, format_shape, known, product
+
+
+@op("reshape")
+class Reshape(Op):
+    """The same numbers in row-major order under another shape, which the result type tells."""
+
+    shape: Shape = by_type(lambda result: result.shape)
+
+    quant = SameCode()
+
+    def result(self, x: TensorType) -> TensorType:
+        if product(x.shape) != product(self.shape):
+            raise self.error(f"expected {product(x.shape)} elements as in {x}, got {format_shape(self.shape)}")
+        if x.quant is None or x.quant.per_tensor:
+            return TensorType(self.shape, x.element)
+        axis = x.quant.axis
+        moved = None if axis is None else _same_axis(x.shape, axis, self.shape)
+        if moved is None:
+            raise self.error(f"the code of {x} varies along an axis that {format_shape(self.shape)} has not")
+        shape = tuple(-1 if place == moved else 1 for place in range(len(self.shape)))
+        return TensorType(self.shape, x.quant.map_arrays(lambda factors: factors.reshape(shape)))
+
+    def interval(self, x: Interval) -> Interval:
+        return Interval(x.lo.reshape(self._known()), x.hi.reshape(self._known())) if x.is_point else x.hull()
+
+    def _known(self) -> tuple[int, ...]:
+        return tuple(known(size, "reshape") for size in self.shape)
+
+    def evaluate(self, x: Array) -> Array:
+        """Reshapes; where one dimension is named, its size follows from the array's."""
+        names = [size for size in self.shape if isinstance(size, Dim)]
+        if not names:
+            return x.reshape(self._known())
+        if len(names) > 1:
+            raise QirError(f"reshape: the sizes of {format_shape(self.shape)} can't be told from the array alone")
+        return x.reshape([-1 if isinstance(size, Dim) else size for size in self.shape])
+
+
+def _same_axis(before: Shape, axis: int, after: Shape) -> int | None:
+    """Finds the axis of the new shape that has the elements of the old one's in the same places."""
+    for place, size in enumerate(after):
+        if size == before[axis] and product(after[:place]) == product(before[:axis]):
+            return place
+    return None
+
+
+@op("transpose")
+class Transpose(Op):
+    """Axes in another order: axis i of the result is axis permutation[i] of the operand."""
+
+    permutation: tuple[int, ...]
+
+    quant = SameCode()
+
+    def check(self) -> None:
+        if sorted(self.permutation) != list(range(len(self.permutation))):
+            raise self.error(f"expected a permutation of the axes, got {list(self.permutation)}")
+
+    def result(self, x: TensorType) -> TensorType:
+        if len(self.permutation) != x.rank:
+            raise self.error(f"expected a permutation of {x.rank} axes, got {list(self.permutation)}")
+        shape: tuple[Size, ...] = tuple(x.shape[axis] for axis in self.permutation)
+        element = x.element
+        if isinstance(element, Quant):
+            element = element.map_arrays(lambda factors: factors.transpose(self.permutation))
+        return TensorType(shape, element)
+
+    def interval(self, x: Interval) -> Interval:
+        if x.lo.ndim != len(self.permutation):
+            return x.hull()
+        return Interval.of(x.lo.transpose(self.permutation), x.hi.transpose(self.permutation))
+
+    def evaluate(self, x: Array) -> Array:
+        return x.transpose(self.permutation)
+
+
+@op("concat")
+class Concat(Op):
+    """The operands one after the other along an axis.
+
+    Attributes:
+        axis: The axis, counted from 0.
+    """
+
+    axis: int
+
+    quant = SharedCode()
+
+    def result(self, *xs: TensorType) -> TensorType:
+        if not xs:
+            raise self.error("expected at least one operand, got none")
+        first = xs[0]
+        if not 0 <= self.axis < first.rank:
+            raise self.error(f"expected an axis below {first.rank}, got {self.axis}")
+        total: Size = 0
+        for x in xs:
+            others = [a == b for place, (a, b) in enumerate(zip(x.shape, first.shape, strict=False)) if place != self.axis]
+            if x.rank != first.rank or not all(others):
+                raise self.error(f"expected shapes that differ only along axis {self.axis}, got {first} and {x}")
+            if x.element != first.element:
+                raise self.error(f"expected operands of one element, got {first} and {x}")
+            total = _plus(self, total, x.shape[self.axis])
+        if first.quant is not None and first.quant.scale.array.ndim and first.quant.scale.array.shape[self.axis] != 1:
+            raise self.error(f"the code of {first} varies along the axis that is joined")
+        return TensorType((*first.shape[: self.axis], total, *first.shape[self.axis + 1 :]), first.element)
+
+    def interval(self, *xs: Interval) -> Interval:
+        hulls = [x.hull() for x in xs]
+        return Interval.of(min(hull.bounds[0] for hull in hulls), max(hull.bounds[1] for hull in hulls))
+
+    def evaluate(self, *xs: Array) -> Array:
+        return np.concatenate(xs, axis=self.axis)
+
+
+def _plus(operation: Op, a: Size, b: Size) -> Size:
+    if a == 0:
+        return b
+    if isinstance(a, int) and isinstance(b, int):
+        return a + b
+    if isinstance(a, Dim) and isinstance(b, Dim) and a.names == b.names:
+        return Dim(a.factor + b.factor, a.names)
+    raise operation.error(f"the sum of {a} and {b} is not a size that QIR can name")

@@ -1,0 +1,100 @@
+"""Parts of type rules that several ops share: broadcasting, plain operands, accumulators and biases."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qir.op import Op
+from qir.types import DType, FrozenArray, Quant, Size, TensorType
+
+
+def broadcast(operation: Op, *types: TensorType) -> tuple[Size, ...]:
+    """Returns the shape that the operands' shapes broadcast to, by numpy's rule.
+
+    Raises:
+        QirError: They don't broadcast.
+    """
+    rank = max(shape.rank for shape in types)
+    result: list[Size] = []
+    for axis in range(-rank, 0):
+        sizes = {shape.shape[axis] for shape in types if shape.rank >= -axis} - {1}
+        if len(sizes) > 1:
+            raise operation.error("shapes " + " and ".join(str(list(map(str, shape.shape))).replace("'", "") for shape in types) + " don't broadcast")
+        result.append(sizes.pop() if sizes else 1)
+    return tuple(result)
+
+
+def same_float(operation: Op, *types: TensorType) -> DType:
+    """Returns the one plain type that all operands have.
+
+    Raises:
+        QirError: An operand has a code, or the types differ.
+    """
+    elements = {operand.element for operand in types}
+    element = next(iter(elements))
+    if len(elements) != 1 or not isinstance(element, DType):
+        raise operation.error("expected operands of one plain element type, got " + ", ".join(map(str, types)))
+    return element
+
+
+def accumulator(operation: Op, left: TensorType, right: TensorType, rank: int, columns: Size) -> DType | Quant:
+    """Returns the element of a sum of products: the product of the operands' codes.
+
+    Args:
+        operation: The op, for messages.
+        left: The activations; a code must be per tensor.
+        right: The weights; a code may vary along the last axis.
+        rank: Rank of the result, whose last axis is the weights' last axis.
+        columns: Size of that axis.
+
+    Raises:
+        QirError: One operand is coded and the other is not, or a code varies along a summed axis.
+    """
+    a, b = left.quant, right.quant
+    if a is None and b is None:
+        return same_float(operation, left, right)
+    if a is None or b is None:
+        raise operation.error(f"expected both operands coded or neither, got {left} and {right}")
+    if not a.per_tensor:
+        raise operation.error(f"expected a code per tensor on the first operand, got {left}")
+    scale = b.scale.array
+    if not b.per_tensor and (b.axis != right.rank - 1 or scale.shape[-1] != columns):
+        raise operation.error(f"expected a code per tensor or per channel of the last axis on the second operand, got {right}")
+    if a.levels is not None or b.levels is not None:
+        raise operation.error("a codebook must be expanded by lookup first")
+    storage = DType.I64 if max(a.storage.bits, b.storage.bits) > 8 else DType.I32
+    scales = scale.astype(np.float64).reshape((1,) * (rank - 1) + (-1,)) if scale.ndim else scale.astype(np.float64)
+    return Quant(storage, FrozenArray(a.scale.array.astype(np.float64) * scales), expressed=a.expressed)
+
+
+def check_bias(operation: Op, bias: TensorType | None, element: DType | Quant, columns: Size) -> None:
+    """Raises QirError unless a bias has one entry a column and the accumulator's own code."""
+    if bias is None:
+        return
+    if bias.shape != (columns,):
+        raise operation.error(f"expected a bias of shape [{columns}], got {bias}")
+    if isinstance(element, DType):
+        if bias.element != element:
+            raise operation.error(f"expected a bias of {element.value}, got {bias}")
+        return
+    code = bias.quant
+    if code is None or code.storage is not element.storage:
+        raise operation.error(f"expected a bias coded in {element.storage.value} like the accumulator, got {bias}")
+    if not np.array_equal(code.scale.array.reshape(-1), element.scale.array.reshape(-1)):
+        raise operation.error("expected a bias with the accumulator's scale, the product of the operands' scales")
+
+
+def rescaled(operation: Op, code: Quant, *operands: TensorType) -> Quant:
+    """Checks the codes around an op that gives its result a code of its own, and returns that code.
+
+    Raises:
+        QirError: An operand is not coded per tensor in at most 8 bits, or the result is not.
+    """
+    for operand in operands:
+        if operand.quant is None or operand.quant.storage.bits > 8 or not operand.quant.per_tensor:
+            raise operation.error(f"expected operands coded per tensor in at most 8 bits, got {operand}")
+        if operand.quant.levels is not None:
+            raise operation.error("a codebook must be expanded by lookup first")
+    if code.storage.bits > 8 or not code.per_tensor or code.levels is not None:
+        raise operation.error(f"expected a result coded per tensor in at most 8 bits, got {code.storage.value}")
+    return code

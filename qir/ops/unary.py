@@ -1,0 +1,229 @@
+"""Functions of one number. On 8-bit codes each is one lookup in 256 entries (op lookup)."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import numpy as np
+
+from qir.interval import Interval
+from qir.op import Op, Table, op
+from qir.ops.type_rules import same_float
+from qir.types import Array, TensorType
+
+_erf = np.frompyfunc(math.erf, 1, 1)
+
+
+def erf(x: Array) -> Array:
+    """The error function, by the C library in float64."""
+    return np.asarray(_erf(x.astype(np.float64)), np.float64).astype(x.dtype)
+
+
+class Unary(Op):
+    """Base of the functions of one number: the type is the operand's, a plain floating-point one.
+
+    Attributes:
+        turns: The arguments between which the function is monotone, for interval arithmetic.
+    """
+
+    quant = Table()
+    turns: ClassVar[tuple[float, ...]] = ()
+
+    def result(self, x: TensorType) -> TensorType:
+        same_float(self, x)
+        if not x.is_float:
+            raise self.error(f"expected floating-point numbers, got {x}")
+        return x
+
+    def interval(self, x: Interval) -> Interval:
+        corners = [x.lo, x.hi, *(np.clip(turn, x.lo, x.hi) for turn in self.turns)]
+        with np.errstate(all="ignore"):
+            images = [self.at_limit(corner) for corner in corners]
+        return Interval.of(np.minimum.reduce(images), np.maximum.reduce(images))
+
+    def at_limit(self, x: Array) -> Array:
+        """Evaluates at float64 bounds, infinite ones included."""
+        finite = np.clip(x, -1e300, 1e300)
+        return np.asarray(self.evaluate(finite))
+
+    def evaluate(self, x: Array) -> Array:
+        raise NotImplementedError
+
+
+@op("tanh")
+class Tanh(Unary):
+    """tanh(x)."""
+
+    def evaluate(self, x: Array) -> Array:
+        return np.tanh(x)
+
+
+@op("logistic")
+class Logistic(Unary):
+    """1 / (1 + exp(-x)), the sigmoid."""
+
+    def evaluate(self, x: Array) -> Array:
+        return np.asarray((np.tanh(x / 2) + 1) / 2)
+
+
+@op("exp")
+class Exp(Unary):
+    """exp(x)."""
+
+    def evaluate(self, x: Array) -> Array:
+        with np.errstate(over="ignore"):
+            return np.exp(x)
+
+
+@op("silu")
+class Silu(Unary):
+    """x * logistic(x), also called swish."""
+
+    turns = (-1.2784645427610738,)
+
+    def evaluate(self, x: Array) -> Array:
+        return np.asarray(x * ((np.tanh(x / 2) + 1) / 2))
+
+
+@op("gelu")
+class Gelu(Unary):
+    """x * Phi(x) with the normal distribution function Phi (arXiv:1606.08415).
+
+    Attributes:
+        approximate: Whether to use the tanh approximation.
+    """
+
+    approximate: bool = False
+
+    turns = (-0.7524614220710162, -0.7517915246935645)
+
+    def evaluate(self, x: Array) -> Array:
+        if self.approximate:
+            with np.errstate(over="ignore"):
+                inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+            return np.asarray(x * ((np.tanh(inner) + 1) / 2))
+        return np.asarray(x * ((erf(x / math.sqrt(2)) + 1) / 2))
+
+
+@op("hard_swish")
+class HardSwish(Unary):
+    """x * clip(x + 3, 0, 6) / 6 (arXiv:1905.02244)."""
+
+    turns = (-1.5, -3.0)
+
+    def evaluate(self, x: Array) -> Array:
+        return np.asarray(x * (np.clip(x + 3, 0, 6) / 6))
+
+
+@op("hard_sigmoid")
+class HardSigmoid(Unary):
+    """clip(x + 3, 0, 6) / 6."""
+
+    def evaluate(self, x: Array) -> Array:
+        return np.asarray(np.clip(x + 3, 0, 6) / 6)
+
+
+@op("elu")
+class Elu(Unary):
+    """x where positive, alpha * (exp(x) - 1) elsewhere (arXiv:1511.07289)."""
+
+    alpha: float = 1.0
+
+    turns = (0.0,)
+
+    def evaluate(self, x: Array) -> Array:
+        return np.where(x > 0, x, self.alpha * np.expm1(np.minimum(x, 0)))
+
+
+@op("leaky_relu")
+class LeakyRelu(Unary):
+    """x where positive, slope * x elsewhere."""
+
+    slope: float = 0.01
+
+    turns = (0.0,)
+
+    def evaluate(self, x: Array) -> Array:
+        return np.where(x > 0, x, self.slope * x)
+
+
+@op("softplus")
+class Softplus(Unary):
+    """log(1 + exp(x))."""
+
+    def evaluate(self, x: Array) -> Array:
+        return np.asarray(np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))))
+
+
+@op("erf")
+class Erf(Unary):
+    """The error function."""
+
+    def evaluate(self, x: Array) -> Array:
+        return erf(x)
+
+
+@op("neg")
+class Neg(Unary):
+    """-x."""
+
+    def evaluate(self, x: Array) -> Array:
+        return np.negative(x)
+
+
+@op("abs")
+class Abs(Unary):
+    """|x|."""
+
+    turns = (0.0,)
+
+    def evaluate(self, x: Array) -> Array:
+        return np.abs(x)
+
+
+@op("square")
+class Square(Unary):
+    """x * x."""
+
+    turns = (0.0,)
+
+    def evaluate(self, x: Array) -> Array:
+        with np.errstate(over="ignore"):
+            return np.square(x)
+
+
+@op("sqrt")
+class Sqrt(Unary):
+    """The square root; NaN below 0."""
+
+    def interval(self, x: Interval) -> Interval:
+        return x.clip(0, np.inf).monotone(np.sqrt)
+
+    def evaluate(self, x: Array) -> Array:
+        with np.errstate(invalid="ignore"):
+            return np.sqrt(x)
+
+
+@op("rsqrt")
+class Rsqrt(Unary):
+    """1 / sqrt(x); infinite at 0, NaN below."""
+
+    def interval(self, x: Interval) -> Interval:
+        return -x.clip(0, np.inf).monotone(lambda bound: -1 / np.sqrt(bound))
+
+    def evaluate(self, x: Array) -> Array:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(1 / np.sqrt(x))
+
+
+@op("log")
+class Log(Unary):
+    """The natural logarithm; -infinity at 0, NaN below."""
+
+    def interval(self, x: Interval) -> Interval:
+        return x.clip(0, np.inf).monotone(np.log)
+
+    def evaluate(self, x: Array) -> Array:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.log(x)

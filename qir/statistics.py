@@ -1,0 +1,413 @@
+"""What calibration keeps of a tensor: one mergeable histogram whose memory does not grow with the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import frexp
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qir.errors import QirError
+
+BINS = 4096
+"""Bins kept by default. At least 1024 of them lie below the largest magnitude, four or more to a step of
+8-bit codes over the whole range and 64 or more once a heavy tail is clipped to a sixteenth, while the
+statistics of a network with 200 tensors take 6.5 MB."""
+
+SMALLEST = float(np.finfo(np.float32).smallest_normal)
+"""Magnitudes below this one count as zero, as XLA flushes them to zero."""
+
+_SMALLEST_EXPONENT = -126
+_CHUNK = 1 << 16
+_SPARKS = " ▁▂▃▄▅▆▇█"
+
+
+class NonFiniteError(QirError):
+    """A tensor that calibration saw with NaN or infinite values.
+
+    Args:
+        nan: How many values are NaN.
+        infinite: How many values are infinite.
+    """
+
+    def __init__(self, nan: int, infinite: int) -> None:
+        super().__init__(f"statistics: expected finite values, got {nan} NaN and {infinite} infinite")
+        self.nan = nan
+        self.infinite = infinite
+
+
+@dataclass(frozen=True, eq=False)
+class Statistic:
+    """The extremes of the values that a tensor took and the histogram of those values.
+
+    A bin is `width = 2**exponent` wide and the bins are aligned at zero: bin `k >= 0` holds [k, k+1) times the
+    width, bin `k < 0` holds (k, k+1] times the width, so that a bin and its mirror image -1-k hold the same
+    magnitudes. The exponent is the smallest at which the bins between zero and the extremes number at most
+    `bins`. It follows from the extremes alone and grows with them, and doubling the width adds neighbours
+    (`k >> 1`) exactly: so the statistic is a function of the multiset of values, and `merge` is exactly
+    associative and commutative with the empty statistic as its identity.
+
+    Args:
+        minimum: Smallest value, a float32 value; infinity when there are no values.
+        maximum: Largest value, a float32 value; minus infinity when there are no values.
+        zeros: How many values are zero (magnitudes below the smallest normal float32 included).
+        counts: Values in each bin, int64[n], from the bin of the minimum to the bin of the maximum.
+        bins: The most bins that may lie between zero and the extremes, at least 16.
+
+    Raises:
+        QirError: If the parts contradict one another.
+    """
+
+    minimum: float
+    maximum: float
+    zeros: int
+    counts: NDArray[np.int64]
+    bins: int = BINS
+
+    @staticmethod
+    def empty(bins: int = BINS) -> Statistic:
+        """Returns the statistic of no values."""
+        return Statistic(np.inf, -np.inf, 0, np.zeros(0, np.int64), bins)
+
+    def __post_init__(self) -> None:
+        counts = np.array(self.counts, np.int64)
+        counts.flags.writeable = False
+        object.__setattr__(self, "counts", counts)
+        _check_bins(self.bins)
+        if not counts.size:
+            if (self.minimum, self.maximum, self.zeros) != (np.inf, -np.inf, 0):
+                raise QirError("statistic: expected counts of the values, got none")
+            return
+        if not -np.inf < self.minimum <= self.maximum < np.inf:
+            raise QirError(
+                "statistic: expected finite minimum <= maximum, "
+                f"got {self.minimum!r} and {self.maximum!r}"
+            )
+        for name, value in (("minimum", self.minimum), ("maximum", self.maximum)):
+            if abs(value) > _LARGEST or float(np.float32(value)) != value or 0 < abs(value) < SMALLEST:
+                raise QirError(f"statistic: expected a normal float32 {name}, got {value!r}")
+        if counts.size != self.last - self.first + 1:
+            raise QirError(
+                f"statistic: expected {self.last - self.first + 1} bins from "
+                f"{self.minimum} to {self.maximum}, got {counts.size}"
+            )
+        if counts.min() < 0 or not counts[0] or not counts[-1]:
+            raise QirError("statistic: expected positive counts at both extremes and none below zero")
+        if not 0 <= self.zeros <= (counts[-self.first] if self.first <= 0 <= self.last else 0):
+            raise QirError(f"statistic: expected zeros among the counts of bin 0, got {self.zeros}")
+
+    @cached_property
+    def count(self) -> int:
+        """How many values were seen."""
+        return int(self.counts.sum())
+
+    @cached_property
+    def exponent(self) -> int:
+        """The base-2 logarithm of the bin width."""
+        if not self.counts.size:
+            return _SMALLEST_EXPONENT
+        return bin_exponent(self.minimum, self.maximum, self.bins)
+
+    @cached_property
+    def first(self) -> int:
+        """The bin of the minimum."""
+        return _bin(self.minimum, self.exponent) if self.counts.size else 0
+
+    @cached_property
+    def last(self) -> int:
+        """The bin of the maximum."""
+        return _bin(self.maximum, self.exponent) if self.counts.size else -1
+
+    @property
+    def width(self) -> float:
+        """The bin width."""
+        return float(2.0**self.exponent)
+
+    @property
+    def edges(self) -> NDArray[np.float64]:
+        """The bounds of the bins, float64[n + 1]."""
+        return np.arange(self.first, self.first + len(self.counts) + 1) * self.width
+
+    def merge(self, other: Statistic) -> Statistic:
+        """Returns the statistic of the values of both; its `bins` is the smaller of the two."""
+        minimum = min(self.minimum, other.minimum)
+        maximum = max(self.maximum, other.maximum)
+        bins = min(self.bins, other.bins)
+        if minimum > maximum:
+            return Statistic.empty(bins)
+        exponent = bin_exponent(minimum, maximum, bins)
+        first = _bin(minimum, exponent)
+        counts = np.zeros(_bin(maximum, exponent) - first + 1, np.int64)
+        for part in (self, other):
+            if part.counts.size:
+                # Bins number at most 2**20, so that any further shift leaves 0 or -1 as this one does.
+                shift = min(exponent - part.exponent, 31)
+                into = np.arange(part.first >> shift, (part.last >> shift) + 1)
+                starts = np.maximum((into << shift) - part.first, 0)
+                counts[into[0] - first : into[-1] - first + 1] += np.add.reduceat(part.counts, starts)
+        return Statistic(minimum, maximum, self.zeros + other.zeros, counts, bins)
+
+    def coarsen(self, bins: int) -> Statistic:
+        """Returns the statistic that `observe(..., bins)` would have given, for at most as many bins."""
+        if bins > self.bins:
+            raise QirError(f"statistic: expected at most the {self.bins} bins it has, got {bins}")
+        return self.merge(Statistic.empty(bins))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Statistic):
+            return NotImplemented
+        return (self.minimum, self.maximum, self.zeros, self.bins) == (
+            other.minimum,
+            other.maximum,
+            other.zeros,
+            other.bins,
+        ) and np.array_equal(self.counts, other.counts)
+
+    def __hash__(self) -> int:
+        return hash((self.minimum, self.maximum, self.zeros, self.bins, self.counts.tobytes()))
+
+    def sparkline(self, cells: int = 24) -> str:
+        """Draws the histogram from minimum to maximum; heights are logarithmic, empty cells are blank."""
+        if not self.counts.size:
+            return ""
+        cells = min(cells, len(self.counts))
+        starts = np.arange(cells) * len(self.counts) // cells
+        sums = np.add.reduceat(self.counts, starts)
+        heights = np.ceil(np.log1p(sums) / np.log1p(sums.max()) * (len(_SPARKS) - 1))
+        return "".join(_SPARKS[int(height)] for height in heights)
+
+    def __str__(self) -> str:
+        return "  ".join(_cells(self))
+
+
+@dataclass(frozen=True)
+class MovingAverage:
+    """Exponential moving averages of the extremes of each batch.
+
+    They depend on the order and the size of the batches, so they stand beside the `Statistic` and have no
+    `merge`. The first batch is taken as it is.
+
+    Args:
+        momentum: The share of the old average that a further batch keeps, in [0, 1).
+        low: Average of the minima.
+        high: Average of the maxima.
+        batches: How many batches were averaged.
+    """
+
+    momentum: float = 0.9
+    low: float = 0.0
+    high: float = 0.0
+    batches: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.momentum < 1:
+            raise QirError(f"moving average: expected momentum in [0, 1), got {self.momentum!r}")
+        if self.batches < 0 or not -np.inf < self.low <= self.high < np.inf:
+            raise QirError(
+                "moving average: expected finite low <= high of 0 or more batches, "
+                f"got {self.low!r}, {self.high!r} of {self.batches!r}"
+            )
+
+    def update(self, batch: Statistic) -> MovingAverage:
+        """Returns the averages with one more batch; an empty batch changes nothing."""
+        if not batch.counts.size:
+            return self
+        keep = self.momentum if self.batches else 0.0
+        return MovingAverage(
+            self.momentum,
+            keep * self.low + (1 - keep) * batch.minimum,
+            keep * self.high + (1 - keep) * batch.maximum,
+            self.batches + 1,
+        )
+
+    def __str__(self) -> str:
+        return f"[{self.low:.6g}, {self.high:.6g}] over {self.batches} batches"
+
+
+def observe(array: NDArray[Any], bins: int = BINS) -> Statistic:
+    """Takes the statistic of an array on the host, at about 3 ns a value.
+
+    Args:
+        array: Floats of any shape. Types wider than float32 are rounded to float32 first.
+        bins: The most bins between zero and the extremes, at least 16.
+
+    Raises:
+        NonFiniteError: If a value is NaN or infinite (as a float32).
+        QirError: If the array does not hold floats.
+    """
+    _check_bins(bins)
+    if array.dtype.kind in "biucOSUMm":
+        raise QirError(f"statistics: expected an array of floats, got {array.dtype}")
+    flat = array.ravel(order="K")
+    if not flat.size:
+        return Statistic.empty(bins)
+    with np.errstate(over="ignore"):
+        flat = flat.astype(np.float32, copy=False)
+    low, high = flat.min(), flat.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise NonFiniteError(int(np.isnan(flat).sum()), int(np.isinf(flat).sum()))
+    minimum, maximum = float(_flush(low, np)), float(_flush(high, np))
+    exponent = bin_exponent(minimum, maximum, bins)
+    first = _bin(minimum, exponent)
+    length = _bin(maximum, exponent) - first + 1
+    scale = np.float32(2.0**-exponent)
+    zeros, counts = 0, np.zeros(length, np.int64)
+    for start in range(0, flat.size, _CHUNK):
+        chunk = flat[start : start + _CHUNK]
+        zeros += int(np.count_nonzero(np.abs(chunk) < SMALLEST))
+        counts += np.bincount(_index(chunk, scale, np) - first, minlength=length)
+    return Statistic(minimum, maximum, zeros, counts, bins)
+
+
+class Reduction(NamedTuple):
+    """A batch of one tensor reduced where it was computed: a tuple of arrays, so a JAX pytree.
+
+    Args:
+        minimum: Smallest value, float32; NaN if there is one.
+        maximum: Largest value, float32; NaN if there is one.
+        counts: int32[bins + 3]: the values in each bin from that of the smaller of zero and the minimum, but
+            zeros, infinite values and NaN are counted in the last three elements instead.
+    """
+
+    minimum: Any
+    maximum: Any
+    counts: Any
+
+    def statistic(self) -> Statistic:
+        """Turns the arrays into the statistic that `observe` gives for the same batch.
+
+        Raises:
+            NonFiniteError: If a value was NaN or infinite.
+        """
+        counts = np.asarray(self.counts, np.int64)
+        bins = len(counts) - 3
+        zeros, infinite, nan = map(int, counts[bins:])
+        if infinite or nan:
+            raise NonFiniteError(nan, infinite)
+        if not counts.any():
+            return Statistic.empty(bins)
+        minimum, maximum = float(self.minimum), float(self.maximum)
+        exponent = bin_exponent(minimum, maximum, bins)
+        first, last = _bin(minimum, exponent), _bin(maximum, exponent)
+        offset = min(first, 0)
+        counts[-offset] += zeros
+        return Statistic(
+            minimum, maximum, zeros, counts[first - offset : last - offset + 1], bins
+        )
+
+
+def reduce_batch(array: Any, xp: ModuleType, bins: int = BINS) -> Reduction:
+    """Reduces one batch of a tensor to its statistic with the functions of an array namespace.
+
+    Inside a jitted program the activations stay on the device and 16 KB a tensor come back. All arithmetic is
+    exact (multiplications by powers of two, conversions, comparisons, integers) and indifferent to the flushing
+    of subnormal numbers, so every backend gives the same.
+
+    Args:
+        array: Floats of any shape, fewer than 2**31 of them.
+        xp: `numpy` or `jax.numpy`.
+        bins: The most bins between zero and the extremes, at least 16.
+
+    Raises:
+        QirError: If there are too many values for int32 counts.
+    """
+    _check_bins(bins)
+    if array.size >= 2**31:
+        raise QirError(f"statistics: expected fewer than 2**31 values in a batch, got {array.size}")
+    # One bincount also counts what is no ordinary number: each further sum costs XLA as much as all of this.
+    zero, infinite, nan = bins, bins + 1, bins + 2
+    # XLA needs the length of the result, for which numpy's bincount has another name.
+    length = {"minlength": bins + 3} if xp is np else {"length": bins + 3}
+    with np.errstate(invalid="ignore", over="ignore"):
+        values = array.reshape(-1).astype(xp.float32)
+        minimum = _flush(values.min(initial=xp.inf), xp)
+        maximum = _flush(values.max(initial=-xp.inf), xp)
+        scale = _power_of_two(-_traced_exponent(minimum, maximum, bins, xp), xp)
+        magnitude = xp.abs(values)
+        finite = magnitude <= _LARGEST
+        index = _index(xp.where(finite, values, 0), scale, xp) - _index(xp.minimum(minimum, 0), scale, xp)
+        index = xp.where(finite, index, xp.where(xp.isnan(values), nan, infinite))
+        counts = xp.bincount(xp.where(magnitude < SMALLEST, zero, index), **length)
+    return Reduction(minimum, maximum, counts)
+
+
+def bin_exponent(minimum: float, maximum: float, bins: int) -> int:
+    """Returns the smallest exponent, at least -126, at which zero and both extremes lie within `bins` bins."""
+    below, above = max(-minimum, 0.0), max(maximum, 0.0)
+    exponent = max(frexp(max(below, above))[1] - bins.bit_length(), _SMALLEST_EXPONENT)
+    while _bin(above, exponent) - _bin(-below, exponent) >= bins:
+        exponent += 1
+    return exponent
+
+
+def merge(statistics: Iterable[Statistic]) -> Statistic:
+    """Returns the statistic of all the values; the order of the statistics does not matter."""
+    whole = None
+    for statistic in statistics:
+        whole = statistic if whole is None else whole.merge(statistic)
+    return Statistic.empty() if whole is None else whole
+
+
+def statistics_table(statistics: Mapping[str, Statistic]) -> str:
+    """Returns one aligned line for each named statistic."""
+    rows = [[name, *_cells(statistic)] for name, statistic in statistics.items()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def _check_bins(bins: int) -> None:
+    if not 16 <= bins <= 2**20:
+        raise QirError(f"statistics: expected 16 to 1048576 bins, got {bins}")
+
+
+def _flush(value: Any, xp: ModuleType) -> Any:
+    return xp.where(xp.abs(value) < SMALLEST, xp.float32(0), value)
+
+
+def _power_of_two(exponent: Any, xp: ModuleType) -> Any:
+    return xp.asarray((exponent + 127) << 23, xp.int32).view(xp.float32)
+
+
+def _index(values: Any, scale: Any, xp: ModuleType) -> Any:
+    # Truncation mirrors the bins at zero; unlike floor it survives a product that underflows.
+    return (values * scale).astype(xp.int32) - (values <= -SMALLEST)
+
+
+def _bin(value: float, exponent: int) -> int:
+    return int(value * 2.0**-exponent) - (value < 0)
+
+
+def _traced_exponent(minimum: Any, maximum: Any, bins: int, xp: ModuleType) -> Any:
+    """Computes `bin_exponent` without branches."""
+    below, above = xp.maximum(-minimum, 0), xp.maximum(maximum, 0)
+    leading = (xp.asarray(xp.maximum(below, above), xp.float32).view(xp.int32) >> 23) - 126
+    exponent = xp.maximum(leading - bins.bit_length(), _SMALLEST_EXPONENT)
+    # At the first exponent tried the larger magnitude alone may fill all bins, two above it at most half.
+    for _ in range(2):
+        scale = _power_of_two(-exponent, xp)
+        last = (above * scale).astype(xp.int32) - _index(-below, scale, xp)
+        exponent = exponent + (last >= bins)
+    return exponent
+
+
+def _cells(statistic: Statistic) -> list[str]:
+    if not statistic.counts.size:
+        return ["count 0"]
+    return [
+        f"count {statistic.count}",
+        f"zeros {statistic.zeros / statistic.count:.1%}",
+        f"min {statistic.minimum:.6g}",
+        f"max {statistic.maximum:.6g}",
+        f"|{statistic.sparkline()}|",
+    ]

@@ -1,0 +1,254 @@
+"""Text to graphs: names and types resolved, every line checked by the op's own rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from qir.attributes import Symbol
+from qir.errors import ParseError, QirError, did_you_mean
+from qir.interval import Interval
+from qir.ir import Graph, Node, Value, node_types
+from qir.op import find_op, from_attributes
+from qir.ops.core import Const
+from qir.text.printer import product_of
+from qir.text.syntax import GraphSyntax, NodeSyntax, ProgramSyntax, Scales, TypeSyntax, parse_syntax, show_line
+from qir.types import Array, DType, FrozenArray, Quant, TensorType, array_digest, format_shape, known
+
+VERSION = 1
+
+
+def parse(text: str, arrays: Mapping[str, Array] | None = None) -> Graph:
+    """Reads a program.
+
+    Args:
+        text: The text, with or without its header.
+        arrays: The arrays that the text refers to by @name.
+
+    Returns:
+        A verified graph: every type is the one that the op's rule infers.
+
+    Raises:
+        ParseError: The text is not a program, or a line breaks a rule; the message shows the line.
+    """
+    return build(parse_syntax(text), arrays or {})
+
+
+def build(program: ProgramSyntax, arrays: Mapping[str, Array]) -> Graph:
+    """Builds the graph of a syntax tree; see `parse`."""
+    if program.version not in (None, VERSION):
+        raise ParseError(f"parse: expected version {VERSION}, got {program.version}")
+    for entry in program.data:
+        array = arrays.get(entry.name)
+        if array is None:
+            raise ParseError(f"parse: no array @{entry.name}{did_you_mean(entry.name, arrays)}")
+        if tuple(array.shape) != entry.shape or array.dtype != _dtype(entry.dtype).numpy:
+            raise ParseError(
+                f"parse: expected @{entry.name} to be {entry.dtype}{format_shape(entry.shape)}, "
+                f"got {array.dtype}{format_shape(array.shape)}"
+            )
+        if array_digest(array) != entry.digest:
+            raise ParseError(f"parse: the array @{entry.name} is not the one that the text was written with")
+    return _GraphBuilder(program.lines, arrays).build(program.graph)
+
+
+def _dtype(name: str) -> DType:
+    try:
+        return DType(name)
+    except ValueError:
+        names = [dtype.value for dtype in DType]
+        raise QirError(f"type: expected one of {', '.join(names)}, got {name}") from None
+
+
+class _GraphBuilder:
+    def __init__(self, lines: tuple[str, ...], arrays: Mapping[str, Array]) -> None:
+        self.lines = lines
+        self.arrays = arrays
+        self.values: dict[str, Value] = {}
+        self.types: dict[TypeSyntax, TensorType] = {}
+
+    def build(self, syntax: GraphSyntax) -> Graph:
+        graph = Graph(syntax.name)
+        for param in syntax.params:
+            with _Line(self.lines, param.line):
+                self.declare(param.name)
+                value = graph.add_input(param.name, self.type(param.type))
+                self.values[param.name] = _with_facts(value, param.type)
+        for line in syntax.nodes:
+            with _Line(self.lines, line.line):
+                self.node(graph, line)
+        with _Line(self.lines, syntax.return_line):
+            graph.set_outputs([self.value(name) for name in syntax.returns])
+        return graph
+
+    def node(self, graph: Graph, line: NodeSyntax) -> None:
+        for name in line.results:
+            self.declare(name)
+        types = [self.type(written) for written in line.types]
+        if len(line.results) != len(types):
+            raise QirError(f"{line.op}: expected a type for each of {len(line.results)} results, got {len(types)}")
+        regions = [_GraphBuilder(self.lines, self.arrays).build(region) for region in line.regions]
+        operands = [self.value(name) for name in line.operands]
+        if line.op == "const":
+            op = self.const(graph, line.literal, line.results[0], types[0])
+        else:
+            attributes = {name: self.resolve(value) for name, value in line.attributes}
+            op = from_attributes(find_op(line.op), attributes, types)
+        inferred = node_types(op, [value.type for value in operands], regions)
+        if len(inferred) != len(types):
+            raise op.error(f"expected {len(inferred)} results, got {len(types)}")
+        for name, written, right in zip(line.results, types, inferred, strict=True):
+            if written != right:
+                raise op.error(f"expected %{name} to be {right}, got {written}")
+        node = graph.insert(Node(graph, op, operands, inferred, regions, line.loc), name=line.results[0])
+        for name, written_type, value in zip(line.results, line.types, node.outputs, strict=True):
+            if value.name != name:
+                graph.rename(value, name)
+            self.values[name] = _with_facts(value, written_type)
+
+    def const(self, graph: Graph, literal: Any, name: str, type: TensorType) -> Const:
+        if isinstance(literal, Symbol):
+            array = self.array(literal)
+            if tuple(array.shape) != type.shape or array.dtype != type.dtype.numpy:
+                raise QirError(f"const: expected @{literal} to be {type}, got {array.dtype}{format_shape(array.shape)}")
+            if literal not in graph.constants:
+                graph.add_constant(literal, array)
+            return Const(literal, type)
+        shape = type.known_shape
+        try:
+            wide = np.asarray(literal)
+            with np.errstate(over="ignore"):
+                array = wide.astype(type.dtype.numpy)
+            fits = type.dtype.is_float or (wide.dtype.kind in "iub" and np.array_equal(array, wide)) or wide.size == 0
+            if type.dtype is DType.BOOL:
+                array = np.asarray(np.vectorize({"true": True, "false": False}.__getitem__, otypes=[bool])(wide))
+                fits = True
+            array = np.array(np.broadcast_to(array, shape) if array.ndim == 0 else array.reshape(shape))
+        except (ValueError, TypeError, KeyError) as error:
+            raise QirError(f"const: expected numbers of {type}, got {literal}") from error
+        if not fits or (type.dtype.is_integer and array.size and not _inside(array, type)):
+            raise QirError(f"const: expected numbers of {type}, got {literal}")
+        return Const(graph.add_constant(name, array), type)
+
+    def resolve(self, value: Any) -> Any:
+        if isinstance(value, Symbol) and value in self.arrays:
+            return FrozenArray(self.arrays[value])
+        return value
+
+    def array(self, name: str) -> Array:
+        if name not in self.arrays:
+            raise QirError(f"parse: no array @{name}; give its numbers in the .npz or as an argument")
+        return self.arrays[name]
+
+    def declare(self, name: str) -> None:
+        if name in self.values:
+            raise QirError(f"parse: %{name} is defined twice")
+
+    def value(self, name: str) -> Value:
+        found = self.values.get(name)
+        if found is None:
+            raise QirError(f"parse: no value %{name} above this line{did_you_mean(name, self.values)}")
+        return found
+
+    def type(self, syntax: TypeSyntax) -> TensorType:
+        dtype = _dtype(syntax.dtype)
+        if syntax.code is None:
+            return TensorType(syntax.shape, dtype)
+        fields = dict(syntax.code)
+        known_fields = ("scale", "axis", "blocks", "zp", "bounds", "levels", "as")
+        for name in fields:
+            if name not in known_fields:
+                raise QirError(f"code: no field '{name}'{did_you_mean(name, known_fields)}")
+        if "scale" not in fields:
+            raise QirError("code: expected a scale")
+        spread = _Spread(syntax.shape, fields.get("axis"), fields.get("blocks"))
+        scale = spread(self.scale(fields["scale"]), "scale")
+        bounds = fields.get("bounds")
+        levels = fields.get("levels")
+        code = Quant.of(
+            dtype,
+            scale,
+            spread(self.numbers(fields.get("zp", 0)), "zp"),
+            bounds=None if bounds is None else (int(bounds[0]), int(bounds[1])),
+            expressed=_dtype(fields.get("as", "f32")),
+            levels=None if levels is None else self.numbers(levels),
+        )
+        return TensorType(syntax.shape, code)
+
+    def scale(self, written: Any) -> Array:
+        if not isinstance(written, Scales):
+            return self.numbers(written)
+        codes = []
+        for name in written.names:
+            code = self.value(name).type.quant
+            if code is None:
+                raise QirError(f"code: expected %{name} to have a scale, got {self.value(name).type}")
+            codes.append(code)
+        flat = product_of(codes)
+        return flat if flat.size > 1 else flat.reshape(())
+
+    def numbers(self, written: Any) -> Array:
+        if isinstance(written, Symbol):
+            return self.array(written)
+        array = np.asarray(written)
+        if array.dtype.kind not in "if":
+            raise QirError(f"code: expected numbers, got {written}")
+        return array
+
+
+class _Spread:
+    """Gives numbers that are written flat the place that `axis` or `blocks` says."""
+
+    def __init__(self, shape: tuple[Any, ...], axis: Any, blocks: Any) -> None:
+        self.shape = shape
+        if axis is not None and (not isinstance(axis, int) or not 0 <= axis < len(shape)):
+            raise QirError(f"code: expected an axis below {len(shape)}, got {axis}")
+        self.axis = axis
+        self.counts: tuple[int, ...] | None = None
+        if blocks is not None:
+            if len(blocks) != len(shape):
+                raise QirError(f"code: expected {len(shape)} block sizes, got {len(blocks)}")
+            sizes = zip(shape, blocks, strict=True)
+            self.counts = tuple(1 if size == block else known(size, "blocks") // int(block) for size, block in sizes)
+
+    def __call__(self, numbers: Array, what: str) -> Array:
+        if numbers.ndim == 0:
+            return numbers
+        if self.counts is not None:
+            if numbers.size != int(np.prod(self.counts)):
+                raise QirError(f"code: expected {int(np.prod(self.counts))} numbers in {what}, got {numbers.size}")
+            return numbers.reshape(self.counts)
+        if self.axis is None:
+            raise QirError(f"code: expected an axis for the {numbers.size} numbers in {what}")
+        size = self.shape[self.axis]
+        if numbers.size not in (1, size):
+            raise QirError(f"code: expected {size} numbers in {what} for axis {self.axis}, got {numbers.size}")
+        return numbers.reshape([-1 if place == self.axis else 1 for place in range(len(self.shape))])
+
+
+class _Line:
+    """Adds the line of the text to an error that arises while it is read."""
+
+    def __init__(self, lines: tuple[str, ...], line: int) -> None:
+        self.lines, self.line = lines, line
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, QirError) and not isinstance(error, ParseError):
+            raise ParseError(error.message, [*error.places, *show_line(self.lines, self.line)]) from error
+
+
+def _with_facts(value: Value, syntax: TypeSyntax) -> Value:
+    if syntax.range is not None:
+        value.range = Interval.of(*syntax.range)
+    value.origin = syntax.origin
+    return value
+
+
+def _inside(array: Array, type: TensorType) -> bool:
+    low, high = type.quant.range if type.quant is not None and type.quant.bounds else type.dtype.bounds
+    return bool(array.min() >= low and array.max() <= high)

@@ -1,0 +1,242 @@
+"""Graphs to text: deterministic, one line a node, and the same text that the parser reads."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qir.attributes import Symbol
+from qir.interval import Interval
+from qir.ir import Graph, Node, Value
+from qir.op import Accumulate, SameCode
+from qir.ops.core import Const
+from qir.types import Array, DType, FrozenArray, Quant, TensorType, array_digest, format_shape
+
+INLINE_LIMIT = 8
+"""Arrays of at most this many numbers are printed where they are used; larger ones get a name."""
+
+_BARE = re.compile(r"[A-Za-z_][\w\-]*")
+
+
+@dataclass(frozen=True)
+class Program:
+    """A printed graph.
+
+    Attributes:
+        text: The text.
+        arrays: The arrays that the text refers to, by name: constants and the larger scales and tables.
+    """
+
+    text: str
+    arrays: dict[str, Array]
+
+
+def to_text(graph: Graph, *, locations: bool = False) -> str:
+    """Prints a graph for people: no header and no digests of its arrays.
+
+    Args:
+        graph: The graph.
+        locations: Whether to show locations and origins.
+    """
+    return _Printer(locations).graph(graph)
+
+
+def to_program(graph: Graph) -> Program:
+    """Prints a graph with everything that reading it back needs."""
+    printer = _Printer(locations=True)
+    text = printer.graph(graph)
+    lines = [
+        f'  @{name} : {dtype.value}{format_shape(array.shape)} "{array_digest(array)}"'
+        for name, (array, dtype) in printer.arrays.items()
+    ]
+    data = "\n".join(["data {", *lines, "}"]) + "\n" if lines else ""
+    return Program(f"qir 1\n{text}\n{data}", {name: array for name, (array, _) in printer.arrays.items()})
+
+
+def format_number(value: Any) -> str:
+    """Returns the shortest text that reads back to the same number of the value's own type."""
+    if isinstance(value, bool | np.bool_):
+        return "true" if value else "false"
+    if isinstance(value, int | np.integer):
+        return str(int(value))
+    if isinstance(value, float | np.float64 | np.float32 | np.float16):
+        text = str(value)
+        return text.removesuffix(".0") + ".0" if text.endswith(".0") else text
+    return str(np.float32(value))
+
+
+class _Printer:
+    def __init__(self, locations: bool) -> None:
+        self.locations = locations
+        self.arrays: dict[str, tuple[Array, DType]] = {}
+        self.products: dict[Value, tuple[str, ...]] = {}
+        self.printed: set[Value] = set()
+
+    def graph(self, graph: Graph) -> str:
+        return f"graph @{graph.name}({self.params(graph)}) " + self.body(graph, "")
+
+    def params(self, graph: Graph) -> str:
+        self.printed.update(graph.inputs)
+        return ", ".join(f"%{value.name}: {self.typed(value)}" for value in graph.inputs)
+
+    def body(self, graph: Graph, indent: str) -> str:
+        lines = [indent + "  " + self.node(node, indent + "  ") for node in graph.nodes]
+        return "\n".join(["{", *lines, indent + "}"])
+
+    def node(self, node: Node, indent: str) -> str:
+        self.printed.update(node.outputs)
+        operands = ", ".join(f"%{value.name}" for value in node.inputs)
+        if not node.outputs:
+            return f"{node.op.name} {operands}".rstrip()
+        results = ", ".join(f"%{value.name}" for value in node.outputs)
+        call = self.const(node, node.op) if isinstance(node.op, Const) else f"{node.op.name}({operands})"
+        if not isinstance(node.op, Const):
+            base = node.outputs[0].name
+            attributes = [f"{name} = {self.attribute(value, f'{base}.{name}')}" for name, value in node.op.attributes().items()]
+            call += " {" + ", ".join(attributes) + "}" if attributes else ""
+        for region in node.regions:
+            call += f" with ({self.params(region)}) {self.body(region, indent)}"
+        types = ", ".join(self.typed(value) for value in node.outputs)
+        loc = f" loc({json.dumps(node.loc)})" if self.locations and node.loc else ""
+        return f"{results} = {call} : {types}{loc}"
+
+    def const(self, node: Node, op: Const) -> str:
+        array = node.graph.constants[op.symbol]
+        if op.symbol == node.output.name and array.size:
+            flat = array.reshape(-1)
+            bits = flat.view(np.uint8).reshape(flat.size, -1)
+            if flat.size > 1 and np.all(bits == bits[0]):
+                return f"const {format_number(flat[0])}"
+            if flat.size <= INLINE_LIMIT:
+                return f"const {self.numbers(array)}"
+        return f"const @{self.named(array, op.symbol, op.type.dtype)}"
+
+    def numbers(self, array: Array) -> str:
+        if array.ndim == 0:
+            return format_number(array[()])
+        return "[" + ", ".join(self.numbers(part) for part in array) + "]"
+
+    def named(self, array: Array, name: str, dtype: DType | None = None) -> str:
+        base, count = name, 0
+        while name in self.arrays:
+            known = self.arrays[name][0]
+            if known is array or (known.dtype == array.dtype and array_digest(known) == array_digest(array)):
+                return name
+            count += 1
+            name = f"{base}_{count}"
+        self.arrays[name] = (array, dtype or DType.of(array.dtype))
+        return name
+
+    def attribute(self, value: Any, name: str) -> str:
+        match value:
+            case FrozenArray():
+                if value.array.ndim <= 1 and value.array.size <= INLINE_LIMIT:
+                    return self.numbers(value.array)
+                return "@" + self.named(value.array, name)
+            case Symbol():
+                return f"@{value}"
+            case DType():
+                return value.value
+            case None:
+                return "none"
+            case str():
+                return value if _BARE.fullmatch(value) else json.dumps(value)
+            case tuple() | list():
+                return "[" + ", ".join(self.attribute(item, name) for item in value) + "]"
+            case _:
+                return format_number(value)
+
+    def typed(self, value: Value) -> str:
+        text = self.type(value.type, value)
+        if value.range is not None:
+            text += f" in {format_range(value.range)}"
+        if self.locations and value.origin and value.origin != (value.name,):
+            text += " of " + ", ".join(map(json.dumps, value.origin))
+        return text
+
+    def type(self, type: TensorType, value: Value) -> str:
+        text = f"{type.dtype.value}{format_shape(type.shape)}"
+        code = type.quant
+        if code is None:
+            return text
+        shown = self.scale(code, value)
+        if code.zero_point != 0:
+            shown.append(f"zp={self.factors(code.zero_points, f'{value.name}.zp', code)}")
+        if code.bounds is not None:
+            shown.append(f"bounds=[{code.bounds[0]}, {code.bounds[1]}]")
+        if code.levels is not None:
+            shown.append(f"levels={self.attribute(code.levels, f'{value.name}.levels')}")
+        if code.expressed is not DType.F32:
+            shown.append(f"as={code.expressed.value}")
+        return text + "{" + ", ".join(shown) + "}"
+
+    def scale(self, code: Quant, value: Value) -> list[str]:
+        along = [] if code.per_tensor else [f"axis={code.axis}"]
+        if code.storage.bits >= 32 and (product := self.product(code, value)):
+            self.products[value] = product
+            return ["scale=" + "*".join(f"%{name}" for name in product), *along]
+        spelled = "scale=" + self.factors(code.scale.array, f"{value.name}.scale", code)
+        if code.per_tensor:
+            return [spelled]
+        if self.per_channel(code, value.type):
+            return [spelled, *along]
+        blocks = [
+            (size if isinstance(size, int) else 1) // count if count > 1 else size
+            for size, count in zip(value.type.shape, code.scale.array.shape, strict=True)
+        ]
+        return [spelled, f"blocks=[{', '.join(map(str, blocks))}]"]
+
+    def per_channel(self, code: Quant, type: TensorType) -> bool:
+        return code.axis is not None and code.scale.array.shape[code.axis] == type.shape[code.axis]
+
+    def factors(self, array: Array, name: str, code: Quant) -> str:
+        if array.ndim == 0:
+            return format_number(array[()])
+        flat = array.reshape(-1) if code.axis is not None else array
+        if flat.ndim == 1 and flat.size <= INLINE_LIMIT:
+            return self.numbers(flat)
+        return "@" + self.named(flat, name)
+
+    def product(self, code: Quant, value: Value) -> tuple[str, ...]:
+        """Finds the values whose scales multiply to this one's, so that an accumulator's code is not stored twice."""
+        if not code.per_tensor and code.axis is None:
+            return ()
+        node = value.node
+        if node is not None and isinstance(node.op.quant, SameCode) and node.inputs and node.inputs[0] in self.products:
+            names = self.products[node.inputs[0]]
+            source = node.inputs[0].type.quant
+            same = source is not None and np.array_equal(source.scale.array.reshape(-1), code.scale.array.reshape(-1))
+            return names if same else ()
+        consumers = [node] if node is not None else []
+        consumers += [user for user, index in value.uses if isinstance(user.op.quant, Accumulate) and index == user.op.quant.bias]
+        for consumer in consumers:
+            rule = consumer.op.quant
+            if isinstance(rule, Accumulate) and _is_product(code, consumer.inputs, rule, self.printed):
+                return consumer.inputs[rule.left].name, consumer.inputs[rule.right].name
+        return ()
+
+
+def _is_product(code: Quant, inputs: Sequence[Value], rule: Accumulate, printed: set[Value]) -> bool:
+    left, right = inputs[rule.left], inputs[rule.right]
+    if left not in printed or right not in printed or left.type.quant is None or right.type.quant is None:
+        return False
+    return np.array_equal(product_of([left.type.quant, right.type.quant]), code.scale.array.reshape(-1))
+
+
+def product_of(codes: Sequence[Quant]) -> Array:
+    """Multiplies scales of which at most one varies; returns a flat float64 array."""
+    result = np.ones(1)
+    for code in codes:
+        result = result * code.scale.array.astype(np.float64).reshape(-1)
+    return result
+
+
+def format_range(observed: Interval) -> str:
+    """Spells a calibrated range as two float32 numbers."""
+    low, high = (format_number(np.float32(bound)) for bound in observed.bounds)
+    return f"[{low}, {high}]"

@@ -1,0 +1,290 @@
+"""The syntax tree of a program: what the grammar yields before names and types are resolved."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedInput, UnexpectedToken, v_args
+from lark.exceptions import UnexpectedEOF, VisitError
+
+from qir.attributes import Symbol
+from qir.errors import ParseError, QirError
+from qir.types import Dim, Shape, Size, product
+
+
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """A scale written as the product of the scales of other values."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TypeSyntax:
+    """`storage[shape]{code}` with the facts that may follow it."""
+
+    dtype: str
+    shape: Shape
+    code: tuple[tuple[str, Any], ...] | None
+    range: tuple[float, float] | None = None
+    origin: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ParamSyntax:
+    """An input of a graph or region."""
+
+    name: str
+    type: TypeSyntax
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSyntax:
+    """One line: `%a, %b = op(%x) {attributes} with (…) {…} : types`."""
+
+    results: tuple[str, ...]
+    op: str
+    operands: tuple[str, ...]
+    attributes: tuple[tuple[str, Any], ...]
+    regions: tuple[GraphSyntax, ...]
+    types: tuple[TypeSyntax, ...]
+    loc: str | None
+    line: int
+    literal: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class GraphSyntax:
+    """A graph or region; the name of a region is empty."""
+
+    name: str
+    params: tuple[ParamSyntax, ...]
+    nodes: tuple[NodeSyntax, ...]
+    returns: tuple[str, ...]
+    return_line: int
+
+
+@dataclass(frozen=True, slots=True)
+class DataEntry:
+    """An array that lies beside the text: its name, type and digest."""
+
+    name: str
+    dtype: str
+    shape: Shape
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramSyntax:
+    """A whole text."""
+
+    version: int | None
+    graph: GraphSyntax
+    data: tuple[DataEntry, ...]
+    lines: tuple[str, ...]
+
+
+class _ToSyntax(Transformer[Token, Any]):
+    def NUMBER(self, token: Token) -> float:
+        return float(token)
+
+    def INT(self, token: Token) -> int:
+        return int(token)
+
+    def STRING(self, token: Token) -> str:
+        return str(ast.literal_eval(token))
+
+    def SYMBOL(self, token: Token) -> Symbol:
+        return Symbol(token[1:])
+
+    @v_args(inline=True)
+    def array(self, *items: Any) -> list[Any]:
+        return [item for item in items if item is not None]
+
+    @v_args(inline=True)
+    def attr(self, name: Token, value: Any) -> tuple[str, Any]:
+        return str(name), _plain(value)
+
+    code = attr
+
+    @v_args(inline=True)
+    def scales(self, *names: Token) -> Scales:
+        return Scales(tuple(name[1:] for name in names))
+
+    def attrs(self, items: list[Any]) -> tuple[tuple[str, Any], ...]:
+        return tuple(item for item in items if item is not None)
+
+    @v_args(inline=True)
+    def type(self, tensor: Token, *code: Any) -> TypeSyntax:
+        try:
+            dtype, shape = _tensor(str(tensor))
+        except QirError as error:
+            raise error.at(f"at line {tensor.line}, column {tensor.column}") from error
+        return TypeSyntax(dtype, shape, tuple(part for part in code if part is not None) or None)
+
+    @v_args(inline=True)
+    def typed(self, type: TypeSyntax, range: Any, origin: Any) -> TypeSyntax:
+        if range is None and origin is None:
+            return type
+        return TypeSyntax(type.dtype, type.shape, type.code, range, origin or ())
+
+    @v_args(inline=True)
+    def range(self, low: float, high: float) -> tuple[float, float]:
+        return low, high
+
+    def origin(self, names: list[str]) -> tuple[str, ...]:
+        return tuple(names)
+
+    @v_args(inline=True)
+    def loc(self, text: str) -> str:
+        return text
+
+    @v_args(inline=True)
+    def param(self, name: Token, type: TypeSyntax) -> ParamSyntax:
+        return ParamSyntax(name[1:], type, name.line or 0)
+
+    def results(self, names: list[Token]) -> list[Token]:
+        return names
+
+    def call(self, parts: list[Any]) -> dict[str, Any]:
+        return {
+            "op": str(parts[0]),
+            "operands": tuple(part[1:] for part in parts[1:] if isinstance(part, Token)),
+            "attributes": next((part for part in parts[1:] if isinstance(part, tuple)), ()),
+            "regions": tuple(part for part in parts[1:] if isinstance(part, GraphSyntax)),
+        }
+
+    @v_args(inline=True)
+    def const(self, literal: Any) -> dict[str, Any]:
+        return {"op": "const", "operands": (), "attributes": (), "regions": (), "literal": _plain(literal)}
+
+    def node(self, parts: list[Any]) -> NodeSyntax:
+        results, call, *types, loc = parts
+        return NodeSyntax(
+            tuple(name[1:] for name in results), types=tuple(types), loc=loc, line=results[0].line or 0, **call
+        )
+
+    def body(self, parts: list[Any]) -> tuple[tuple[NodeSyntax, ...], tuple[str, ...], int]:
+        *nodes, (returns, line) = parts
+        return tuple(nodes), returns, line
+
+    def returns(self, parts: list[Any]) -> tuple[tuple[str, ...], int]:
+        keyword, *names = parts
+        return tuple(name[1:] for name in names if name is not None), keyword.line
+
+    def region(self, parts: list[Any]) -> GraphSyntax:
+        *params, (nodes, returns, line) = parts
+        return GraphSyntax("", tuple(param for param in params if param is not None), nodes, returns, line)
+
+    def graph(self, parts: list[Any]) -> GraphSyntax:
+        name, *params, (nodes, returns, line) = parts
+        return GraphSyntax(name, tuple(param for param in params if param is not None), nodes, returns, line)
+
+    @v_args(inline=True)
+    def entry(self, name: Symbol, tensor: Token, digest: str) -> DataEntry:
+        return DataEntry(name, *_tensor(str(tensor)), digest)
+
+    def data(self, entries: list[DataEntry]) -> tuple[DataEntry, ...]:
+        return tuple(entries)
+
+    @v_args(inline=True)
+    def header(self, version: int) -> int:
+        return version
+
+    def program(self, parts: list[Any]) -> tuple[Any, ...]:
+        return tuple(parts)
+
+
+@cache
+def _tensor(text: str) -> tuple[str, Shape]:
+    dtype, _, dims = text[:-1].partition("[")
+    return dtype, tuple(_dim(dim) for dim in dims.split(",")) if dims.strip() else ()
+
+
+def _dim(text: str) -> Size:
+    parts = [part.strip() for part in text.split("*")]
+    if not all(part.isidentifier() or part.isdecimal() for part in parts):
+        raise QirError(f"dimension: expected an integer times names, as in 128*B, got '{text.strip()}'")
+    return product([int(part) if part.isdecimal() else Dim.named(part) for part in parts])
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Token) else value
+
+
+@cache
+def _lark() -> Lark:
+    grammar = resources.files("qir.text").joinpath("grammar.lark").read_text(encoding="utf-8")
+    return Lark(
+        grammar,
+        start="program",
+        parser="lalr",
+        transformer=_ToSyntax(),
+        maybe_placeholders=True,
+    )
+
+
+def parse_syntax(text: str) -> ProgramSyntax:
+    """Parses a text by the grammar alone.
+
+    Raises:
+        ParseError: The text does not fit; the message shows the line with a caret.
+    """
+    lines = tuple(text.splitlines())
+    try:
+        version, graph, data = _lark().parse(text)  # type: ignore[misc]
+    except UnexpectedEOF as error:
+        raise ParseError("parse: expected more text, got the end", show_line(lines, len(lines))) from error
+    except UnexpectedToken as error:
+        if error.token.type == "$END":
+            raise ParseError("parse: expected more text, got the end", show_line(lines, len(lines))) from error
+        wanted = _names(error.expected)
+        raise ParseError(f"parse: expected {wanted}, got '{error.token}'", show_line(lines, error.line, error.column)) from error
+    except UnexpectedCharacters as error:
+        raise ParseError(
+            f"parse: expected {_names(error.allowed)}, got '{error.char}'", show_line(lines, error.line, error.column)
+        ) from error
+    except VisitError as error:
+        raise (error.orig_exc if isinstance(error.orig_exc, QirError) else error) from error
+    except UnexpectedInput as error:
+        raise ParseError("parse: not a QIR program", show_line(lines, error.line, error.column)) from error
+    return ProgramSyntax(version, graph, data or (), lines)
+
+
+def show_line(lines: tuple[str, ...], line: int, column: int | None = None) -> list[str]:
+    """Returns the places of an error: the line's number, its text and a caret under the column."""
+    if not 1 <= line <= len(lines):
+        return ["at the end of the text"]
+    places = [f"at line {line}" + (f", column {column}" if column else ""), f"|{lines[line - 1]}"]
+    return [*places, "|" + " " * (column - 1) + "^"] if column else places
+
+
+_TERMINALS = {
+    "VALUE": "a %value",
+    "SYMBOL": "a @name",
+    "NAME": "a name",
+    "INT": "an integer",
+    "NUMBER": "a number",
+    "STRING": "a quoted text",
+    "TENSOR": "a type such as f32[...]",
+    "LPAR": "'('",
+    "RPAR": "')'",
+    "LBRACE": "'{'",
+    "RBRACE": "'}'",
+    "LSQB": "'['",
+    "RSQB": "']'",
+    "EQUAL": "'='",
+    "COLON": "':'",
+    "COMMA": "','",
+    "STAR": "'*'",
+    "$END": "the end",
+}
+
+
+def _names(terminals: Any) -> str:
+    return " or ".join(sorted(_TERMINALS.get(name, f"'{name.lower()}'") for name in terminals or ())) or "something else"
