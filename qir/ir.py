@@ -474,12 +474,16 @@ class Builder:
         graph: The graph to build in.
         anchor: The node to insert before, or None to append.
         loc: Location of what is emitted; the anchor's when None.
+
+    Attributes:
+        emitted: The nodes inserted so far.
     """
 
     def __init__(self, graph: Graph, anchor: Node | None = None, loc: str | None = None) -> None:
         self.graph = graph
         self.anchor = anchor
         self.loc = loc if loc is not None or anchor is None else anchor.loc
+        self.emitted: list[Node] = []
 
     def emit(self, op: Op, *inputs: Value, name: str | None = None) -> Value:
         """Inserts a node with one result and returns the result.
@@ -494,7 +498,9 @@ class Builder:
     ) -> Node:
         """Inserts a node with any number of results and regions, and returns it."""
         types = node_types(op, [value.type for value in inputs], regions)
-        return self.graph.insert(Node(self.graph, op, inputs, types, regions, self.loc), self.anchor, name)
+        node = self.graph.insert(Node(self.graph, op, inputs, types, regions, self.loc), self.anchor, name)
+        self.emitted.append(node)
+        return node
 
     def const(self, array: ArrayLike, name: str | None = None, element: Element | None = None) -> Value:
         """Inserts a constant.

@@ -242,6 +242,10 @@ def expand(factors: Array, shape: tuple[int, ...]) -> Array:
     return factors
 
 
+SMALLEST_SCALE = 2.0**-125
+"""See constraint C7 of Quant."""
+
+
 @dataclass(frozen=True)
 class Quant:
     """A code: real = (stored - zero_point) * scale, or (levels[stored] - zero_point) * scale.
@@ -255,7 +259,8 @@ class Quant:
     - C4: the scale is a scalar or has the tensor's rank, and each of its dimensions divides the tensor's.
     - C5: an array of zero points has the shape of the scale.
     - C6: the storage type is an integer type, the expressed type a floating-point one.
-    - C7: scales of storage of at most 16 bits are normal float32 numbers, whose inverses are normal too.
+    - C7: scales of storage of at most 16 bits lie between 2^-125 and 2^125: their inverses are normal float32 numbers
+      and every denormal number encodes as 0, so that a machine that flushes denormals agrees.
     - C8: levels are distinct increasing integers, no more of them than the storage has codes; bounds don't go with them.
 
     Args:
@@ -332,12 +337,9 @@ class Quant:
             bad = scale[~(np.isfinite(scale) & (scale > 0))].flat[0]
             raise QirError(f"code: C1: expected finite scales greater than 0, got {bad}")
         if self.storage.bits <= 16:
-            tiny = float(np.finfo(np.float32).tiny)
-            if np.any((scale < tiny) | (scale > 1 / tiny)):
-                bad = scale[(scale < tiny) | (scale > 1 / tiny)].flat[0]
-                raise QirError(
-                    f"code: C7: expected scales between {tiny:.4g} and {1 / tiny:.4g}, got {bad}"
-                )
+            outside = (scale < SMALLEST_SCALE) | (scale > 1 / SMALLEST_SCALE)
+            if np.any(outside):
+                raise QirError(f"code: C7: expected scales between 2^-125 and 2^125, got {scale[outside].flat[0]}")
         low, high = self.range
         points = self.zero_points
         inside = points == 0 if self.storage.bits >= 32 else (points >= low) & (points <= high)
@@ -426,7 +428,8 @@ class Quant:
             steps = self.levels.array.astype(np.int64)[steps - self.range[0]]
         steps = steps - expand(self.zero_points, stored.shape)
         scale = expand(self.scale.array, stored.shape).astype(np.float32)
-        return (steps.astype(np.float32) * scale).astype(self.expressed.numpy)
+        with np.errstate(over="ignore"):
+            return (steps.astype(np.float32) * scale).astype(self.expressed.numpy)
 
     def check(self, shape: Shape) -> None:
         """Raises QirError unless the code fits a tensor of this shape (constraint C4)."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from qir.equivalence import Hook
 from qir.errors import QirError
 from qir.ir import Graph, Node, Value
 from qir.op import Coded
@@ -35,9 +36,19 @@ def run(graph: Graph, *inputs: ArrayLike, precision: type[np.floating[Any]] | No
 
 
 def run_all(
-    graph: Graph, *inputs: ArrayLike, precision: type[np.floating[Any]] | None = None
+    graph: Graph,
+    *inputs: ArrayLike,
+    precision: type[np.floating[Any]] | None = None,
+    hook: Hook | None = None,
 ) -> dict[Value, Array]:
-    """Computes every value of a graph; see `run`."""
+    """Computes every value of a graph; see `run`.
+
+    Args:
+        graph: The program.
+        inputs: As for `run`.
+        precision: As for `run`.
+        hook: Called with each value that a node computes; what it returns is what the users of the value read.
+    """
     bound = bind_inputs(graph, inputs)
     values: dict[Value, Array] = {}
     for value, array in bound.items():
@@ -46,7 +57,8 @@ def run_all(
         if isinstance(node.op, Return):
             continue
         results = _compute(node, [values[value] for value in node.inputs], precision)
-        values.update(zip(node.outputs, results, strict=True))
+        for value, result in zip(node.outputs, results, strict=True):
+            values[value] = hook(value, result) if hook else result
     return values
 
 

@@ -65,9 +65,34 @@ def format_number(value: Any) -> str:
     if isinstance(value, int | np.integer):
         return str(int(value))
     if isinstance(value, float | np.float64 | np.float32 | np.float16):
-        text = str(value)
-        return text.removesuffix(".0") + ".0" if text.endswith(".0") else text
+        return str(value)
     return str(np.float32(value))
+
+
+def format_numbers(array: Array) -> str:
+    """Spells an array as nested lists."""
+    if array.ndim == 0:
+        return format_number(array[()])
+    return "[" + ", ".join(map(format_numbers, array)) + "]"
+
+
+def format_attribute(value: Any) -> str:
+    """Spells the value of an attribute or option as the parsers read it."""
+    match value:
+        case FrozenArray():
+            return format_numbers(value.array)
+        case Symbol():
+            return f"@{value}"
+        case DType():
+            return value.value
+        case None:
+            return "none"
+        case str():
+            return value if _BARE.fullmatch(value) else json.dumps(value)
+        case tuple() | list():
+            return "[" + ", ".join(map(format_attribute, value)) + "]"
+        case _:
+            return format_number(value)
 
 
 class _Printer:
@@ -113,13 +138,8 @@ class _Printer:
             if flat.size > 1 and np.all(bits == bits[0]):
                 return f"const {format_number(flat[0])}"
             if flat.size <= INLINE_LIMIT:
-                return f"const {self.numbers(array)}"
+                return f"const {format_numbers(array)}"
         return f"const @{self.named(array, op.symbol, op.type.dtype)}"
-
-    def numbers(self, array: Array) -> str:
-        if array.ndim == 0:
-            return format_number(array[()])
-        return "[" + ", ".join(self.numbers(part) for part in array) + "]"
 
     def named(self, array: Array, name: str, dtype: DType | None = None) -> str:
         base, count = name, 0
@@ -133,23 +153,9 @@ class _Printer:
         return name
 
     def attribute(self, value: Any, name: str) -> str:
-        match value:
-            case FrozenArray():
-                if value.array.ndim <= 1 and value.array.size <= INLINE_LIMIT:
-                    return self.numbers(value.array)
-                return "@" + self.named(value.array, name)
-            case Symbol():
-                return f"@{value}"
-            case DType():
-                return value.value
-            case None:
-                return "none"
-            case str():
-                return value if _BARE.fullmatch(value) else json.dumps(value)
-            case tuple() | list():
-                return "[" + ", ".join(self.attribute(item, name) for item in value) + "]"
-            case _:
-                return format_number(value)
+        if isinstance(value, FrozenArray) and (value.array.ndim > 1 or value.array.size > INLINE_LIMIT):
+            return "@" + self.named(value.array, name)
+        return format_attribute(value)
 
     def typed(self, value: Value) -> str:
         text = self.type(value.type, value)
@@ -199,7 +205,7 @@ class _Printer:
             return format_number(array[()])
         flat = array.reshape(-1) if code.axis is not None else array
         if flat.ndim == 1 and flat.size <= INLINE_LIMIT:
-            return self.numbers(flat)
+            return format_numbers(flat)
         return "@" + self.named(flat, name)
 
     def product(self, code: Quant, value: Value) -> tuple[str, ...]:
@@ -240,3 +246,10 @@ def format_range(observed: Interval) -> str:
     """Spells a calibrated range as two float32 numbers."""
     low, high = (format_number(np.float32(bound)) for bound in observed.bounds)
     return f"[{low}, {high}]"
+
+
+def line_of(node: Node) -> str:
+    """Returns the line of text that a node prints as."""
+    printer = _Printer(locations=False)
+    printer.printed.update(node.inputs)
+    return printer.node(node, "").split("\n")[0]

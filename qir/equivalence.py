@@ -1,0 +1,84 @@
+"""Do two versions of a program compute the same? Compared value by value, with inputs forced to agree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from qir.errors import PassError
+from qir.ir import Graph, Value
+from qir.types import Array
+
+Hook = Callable[[Value, Array], Array]
+"""Called with every value that is computed; what it returns is what the value's users read."""
+
+
+class Interpreter(Protocol):
+    """Computes every value of a graph, as `qir.backends.reference.interpreter.run_all` does."""
+
+    def __call__(
+        self, graph: Graph, *inputs: Any, precision: type[np.floating[Any]] | None = None, hook: Hook | None = None
+    ) -> dict[Value, Array]: ...
+
+
+RELATIVE_BOUND = 1e-9
+"""How far two float64 evaluations of equal real functions may differ, relative to the value's largest magnitude."""
+
+
+def check_equivalent(
+    before: Graph, after: Graph, inputs: Sequence[Array], interpreter: Interpreter, *, steps: int = 0
+) -> None:
+    """Compares two versions of a program at every value that stands for the same imported value in both.
+
+    Floating-point values are computed in float64 and may differ by RELATIVE_BOUND; stored numbers may differ by `steps`.
+    After each comparison the later program goes on with the earlier one's numbers, so that each difference is
+    one node's own.
+
+    Args:
+        before: The earlier version.
+        after: The later version.
+        inputs: Arrays for the inputs, which both versions share.
+        interpreter: The reference interpreter.
+        steps: Allowed difference of stored numbers, 0 or 1.
+
+    Raises:
+        PassError: A value differs; the message shows the part of the later program that computes it.
+    """
+    expected: dict[tuple[str, ...], tuple[Value, Array]] = {}
+    for value, array in interpreter(before, *inputs, precision=np.float64).items():
+        if value.origin:
+            expected[value.origin] = value, array
+
+    def compare(value: Value, array: Array) -> Array:
+        if value.origin not in expected:
+            return array
+        old, right = expected[value.origin]
+        if old.type != value.type:
+            return array
+        _compare(value, array, right, steps)
+        return right
+
+    results = interpreter(after, *inputs, precision=np.float64, hook=compare)
+    first = interpreter(before, *inputs, precision=np.float64)
+    for old, new in zip(before.outputs, after.outputs, strict=True):
+        if old.type == new.type:
+            _compare(new, results[new], first[old], steps)
+
+
+def _compare(value: Value, array: Array, right: Array, steps: int) -> None:
+    if value.type.is_float:
+        bound = RELATIVE_BOUND * max(float(np.max(np.abs(right), initial=0.0)), 1e-30)
+        different = ~np.isclose(array, right, rtol=0, atol=bound, equal_nan=True)
+    else:
+        different = np.abs(array.astype(np.int64) - right.astype(np.int64)) > steps
+    if not np.any(different):
+        return
+    place = tuple(int(index) for index in np.argwhere(different)[0])
+    part = value.owner.extract(value.inputs, [value], "part") if value.node else None
+    raise PassError(
+        f"check: %{value.name} changed at {list(place)}: expected {right[place]}, got {array[place]} "
+        f"({int(np.count_nonzero(different))} of {different.size} numbers differ)",
+        [value.place(), *(f"|  {line}" for line in str(part).splitlines())],
+    )

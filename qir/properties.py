@@ -1,0 +1,61 @@
+"""What can hold of a graph: computed on the graph itself, so that it survives saving and editing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from qir.ir import Graph, Node
+from qir.ops.cast import Dequantize, Quantize
+from qir.ops.core import Const, Return
+
+
+@dataclass(frozen=True)
+class Property:
+    """A statement about a graph.
+
+    Args:
+        name: What it is called in messages.
+        remedy: What to do where it is missing.
+        missing: Returns why it does not hold, or None when it holds.
+    """
+
+    name: str
+    remedy: str
+    missing: Callable[[Graph], str | None]
+
+
+def _not_float(graph: Graph) -> str | None:
+    coded = next((value for value in graph.values() if value.type.quant is not None), None)
+    return coded and f"%{coded.name} has a code already, {coded.type}"
+
+
+def _not_ranged(graph: Graph) -> str | None:
+    for value in graph.values():
+        if value.type.is_float and value.uses and not value.is_constant and value.range is None:
+            return f"%{value.name} has no range"
+    return None
+
+
+def _not_quantized(graph: Graph) -> str | None:
+    return None if any(value.type.quant for value in graph.values()) else "no value has a code"
+
+
+def is_float_op(node: Node) -> bool:
+    """Whether a node computes in floating point: neither a cast, nor a constant, nor an op on codes or integers."""
+    if isinstance(node.op, Quantize | Dequantize | Const | Return):
+        return False
+    return any(value.type.is_float for value in (*node.inputs, *node.outputs))
+
+
+def _not_integer(graph: Graph) -> str | None:
+    node = next((node for node in graph.walk() if is_float_op(node)), None)
+    if node is not None:
+        return f"{node.op.name} computes %{node.outputs[0].name} in floating point"
+    return _not_quantized(graph)
+
+
+FLOAT = Property("a float program", "quantize a program once only", _not_float)
+RANGED = Property("ranges", "put calibrate before it", _not_ranged)
+QUANTIZED = Property("a quantized program", "put quantize before it", _not_quantized)
+INTEGER = Property("an integer program", "see qir.explain for what stayed float", _not_integer)

@@ -1,0 +1,188 @@
+"""Rewriting: rules are functions with a `match` statement, and one driver applies them to a fixed point."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from qir.errors import PassError, QirError
+from qir.ir import Builder, Graph, Node, Value
+from qir.op import Op
+from qir.ops.core import Return
+
+Exactness: TypeAlias = Literal["exact", "within_1lsb"]
+"""What a rewrite keeps: the same numbers (real ones of float graphs, bits of integer ones), or all but one step."""
+
+
+@dataclass(frozen=True, eq=False)
+class Skip:
+    """What a rule returns when it nearly matched: why it did not fire.
+
+    Args:
+        reason: The reason, as a clause.
+        value: The value that stood in the way.
+    """
+
+    reason: str
+    value: Value | None = None
+
+
+Outcome: TypeAlias = Value | Sequence[Value] | Skip | None
+RuleFunction: TypeAlias = Callable[[Value, Builder], Outcome]
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """A rewrite of one kind of op.
+
+    Attributes:
+        name: The function's name.
+        ops: The op classes of the root; empty for every op.
+        exactness: What the rewrite keeps.
+        apply: `apply(root, builder)` returns the value (or all values) to use instead; the root itself when it
+            changed the node in place; a Skip; or None.
+    """
+
+    name: str
+    ops: tuple[type[Op], ...]
+    exactness: Exactness
+    apply: RuleFunction
+
+
+def rule(*ops: type[Op], exactness: Exactness = "exact") -> Callable[[RuleFunction], Rule]:
+    """Declares a rewrite rule. The function gets a node's first result and a builder that inserts before the node.
+
+    Args:
+        ops: Op classes of the root.
+        exactness: What the rewrite keeps.
+    """
+
+    def declare(function: RuleFunction) -> Rule:
+        return Rule(function.__name__, ops, exactness, function)
+
+    return declare
+
+
+@dataclass
+class Report:
+    """What a run of the driver did.
+
+    Attributes:
+        applied: How often each rule fired, by name.
+        skips: The near misses: rule name, root and reason.
+    """
+
+    applied: Counter[str] = field(default_factory=Counter)
+    skips: list[tuple[str, Value, Skip]] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        fired = [f"{name}: {count} times" for name, count in sorted(self.applied.items())]
+        missed = [
+            f"{name}: %{root.name} ({skip.reason}{f', %{skip.value.name}' if skip.value else ''})"
+            for name, root, skip in self.skips
+        ]
+        return "\n".join([*fired, *missed])
+
+
+def rewrite(graph: Graph, rules: Iterable[Rule], *, allow: Exactness = "exact") -> Report:
+    """Applies rules everywhere, regions included, until none fires; nodes that end up unused go.
+
+    Args:
+        graph: The graph to change.
+        rules: Tried in order at every node.
+        allow: The least exactness that rules may have.
+
+    Returns:
+        What fired and what nearly did.
+
+    Raises:
+        PassError: A rule is less exact than allowed, or the rules don't come to an end.
+    """
+    by_op = _index(rules, allow)
+    report = Report()
+    queue = deque(graph.walk())
+    queued = set(queue)
+    budget = 64 * len(queue) + 1000
+
+    def push(nodes: Iterable[Node]) -> None:
+        for node in nodes:
+            if node not in queued and not node.erased:
+                queued.add(node)
+                queue.append(node)
+
+    while queue:
+        node = queue.popleft()
+        queued.discard(node)
+        if node.erased or isinstance(node.op, Return):
+            continue
+        operands = [value.node for value in node.inputs if value.node]
+        if not any(value.uses for value in node.outputs):
+            node.graph.erase(node)
+            push(operands)
+            continue
+        for candidate in by_op.get(type(node.op), ()) or by_op.get(Op, ()):
+            builder = node.graph.before(node)
+            outcome = _apply(candidate, node, builder)
+            if isinstance(outcome, Skip):
+                report.skips.append((candidate.name, node.outputs[0], outcome))
+            if outcome is None or isinstance(outcome, Skip):
+                push(builder.emitted)
+                continue
+            report.applied[candidate.name] += 1
+            if report.applied.total() > budget:
+                name, count = report.applied.most_common(1)[0]
+                raise PassError(f"rewrite: rules don't come to an end; '{name}' fired {count} times", [node.place()])
+            push([*operands, *builder.emitted, node])
+            for value in (*outcome, *node.outputs):
+                push(value.users)
+            break
+    return report
+
+
+def _index(rules: Iterable[Rule], allow: Exactness) -> dict[type[Op], list[Rule]]:
+    everywhere = []
+    by_op: dict[type[Op], list[Rule]] = {}
+    for candidate in rules:
+        if candidate.exactness == "within_1lsb" and allow == "exact":
+            raise PassError(
+                f"rewrite: '{candidate.name}' is within 1 LSB, not exact; allow it by allow(within_1lsb) in the pipeline"
+            )
+        if not candidate.ops:
+            everywhere.append(candidate)
+        for op in candidate.ops:
+            by_op.setdefault(op, []).append(candidate)
+    for found in by_op.values():
+        found.extend(everywhere)
+    by_op[Op] = everywhere
+    return by_op
+
+
+def _apply(candidate: Rule, node: Node, builder: Builder) -> tuple[Value, ...] | Skip | None:
+    root = node.outputs[0]
+    try:
+        outcome = candidate.apply(root, builder)
+        if outcome is None or isinstance(outcome, Skip):
+            return outcome
+        values = (outcome,) if isinstance(outcome, Value) else tuple(outcome)
+        if len(values) != len(node.outputs):
+            raise PassError(f"rewrite: expected {len(node.outputs)} values from '{candidate.name}', got {len(values)}")
+        for old, new in zip(node.outputs, values, strict=True):
+            old.replace_with(new)
+        return values
+    except QirError as error:
+        raise error.at(node.place()).at(f"in rule {candidate.name}") from error
+
+
+def near_misses(graph: Graph, candidate: Rule) -> list[str]:
+    """Says where a rule does not fire and why, one line a place; the graph stays as it is."""
+    lines = []
+    copy = graph.copy()
+    for node in list(copy.walk()):
+        if isinstance(node.op, candidate.ops or Op) and node.outputs:
+            outcome = candidate.apply(node.outputs[0], copy.before(node))
+            if isinstance(outcome, Skip):
+                about = f" (%{outcome.value.name})" if outcome.value else ""
+                lines.append(f"{candidate.name}: {outcome.reason}{about}, {node.place()}")
+    return lines

@@ -1,0 +1,86 @@
+"""The verifier: structure, names, uses, constants, and every type by running the type rules again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from qir.errors import QirError, VerifyError
+from qir.ir import Graph, Node, Value, node_types
+from qir.ops.core import Const, Return
+from qir.text.printer import line_of
+
+
+def verify(graph: Graph) -> None:
+    """Checks a graph and its regions.
+
+    Raises:
+        VerifyError: Rules are broken. All of them are listed, each with its place and the line of text.
+    """
+    errors = [entry for part in _graphs(graph) for entry in _errors(part)]
+    if not errors:
+        return
+    messages = []
+    for message, node in errors:
+        lines = [f"verify: {message}"]
+        if node is not None:
+            lines += [f"  {node.place()}", f"  |  {line_of(node)}"]
+        messages.append("\n".join(lines))
+    raise VerifyError("\n".join(messages))
+
+
+def _graphs(graph: Graph) -> Iterator[Graph]:
+    yield graph
+    for node in graph.nodes:
+        for region in node.regions:
+            yield from _graphs(region)
+
+
+def _errors(graph: Graph) -> Iterator[tuple[str, Node | None]]:
+    seen: set[Value] = set(graph.inputs)
+    names: set[str] = {value.name for value in graph.inputs}
+    nodes = list(graph.nodes)
+    if not nodes or not isinstance(nodes[-1].op, Return):
+        yield f"graph: @{graph.name} does not end with a return", nodes[-1] if nodes else None
+    for node in nodes:
+        if isinstance(node.op, Return) and node is not nodes[-1]:
+            yield f"graph: @{graph.name} has a return before its end", node
+        for index, value in enumerate(node.inputs):
+            if value not in seen:
+                yield f"{node.op.name}: reads %{value.name}, which is not computed above it in @{graph.name}", node
+            if (node, index) not in value.uses:
+                yield f"{node.op.name}: is missing among the uses of %{value.name}", node
+        for value in node.outputs:
+            if value.name in names:
+                yield f"graph: @{graph.name} has two values called %{value.name}", node
+            names.add(value.name)
+        seen.update(node.outputs)
+        yield from ((message, node) for message in _type_errors(graph, node))
+    for value in seen:
+        for user, index in value.uses:
+            if user.erased or index >= len(user.inputs) or user.inputs[index] is not value:
+                yield f"graph: %{value.name} lists a use that is not one", user
+
+
+def _type_errors(graph: Graph, node: Node) -> Iterator[str]:
+    if isinstance(node.op, Const):
+        array = graph.constants.get(node.op.symbol)
+        type = node.op.type
+        if array is None:
+            yield f"const: @{graph.name} has no array @{node.op.symbol}"
+        elif array.shape != type.shape or array.dtype != type.dtype.numpy:
+            yield f"const: expected @{node.op.symbol} to be {type}, got {array.dtype}{list(array.shape)}"
+        elif type.quant is not None and array.size:
+            low, high = type.quant.range
+            if array.min() < low or array.max() > high:
+                yield f"const: expected @{node.op.symbol} to be stored in [{low}, {high}], got {array.min()} to {array.max()}"
+    try:
+        inferred = node_types(node.op, [value.type for value in node.inputs], node.regions)
+    except QirError as error:
+        yield error.message
+        return
+    if len(inferred) != len(node.outputs):
+        yield f"{node.op.name}: expected {len(inferred)} results, got {len(node.outputs)}"
+        return
+    for value, right in zip(node.outputs, inferred, strict=True):
+        if value.type != right:
+            yield f"{node.op.name}: expected %{value.name} to be {right}, got {value.type}"
