@@ -99,6 +99,10 @@ class Interval:
         with np.errstate(all="ignore"):
             return Interval.of(function(self.lo), function(self.hi))
 
+    def moved(self, move: Callable[[Array], Array]) -> Interval:
+        """Returns the bounds after numbers are moved about: a constant's own, or one interval for the whole tensor."""
+        return Interval.point(move(self.lo)) if self.is_point else self.hull()
+
     def weighted(self, weights: Interval, total: Callable[[Array, Array], Array]) -> Interval:
         """Returns the bounds of a weighted sum of values inside this interval.
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass
 from functools import cache
-from typing import Any, ClassVar, TypeVar, dataclass_transform
+from typing import Any, ClassVar, TypeAlias, TypeVar, dataclass_transform
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from qir.interval import EVERYTHING, Interval
 from qir.types import Array, Quant, TensorType, expand
 
 OpClass = TypeVar("OpClass", bound="type[Op]")
+Results: TypeAlias = Array | tuple[Array, ...]
+"""What an op computes: one array, or one for each result."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +54,7 @@ class Coded:
 class QuantRule:
     """How an op is computed on codes. The set of rules is closed; each has one place in pass quantize."""
 
-    def integer(self, op: Op, operands: Sequence[Coded], result: TensorType) -> Array:
+    def integer(self, op: Op, operands: Sequence[Coded], result: TensorType) -> Results:
         """Returns the stored numbers of the result; ops whose rule gives no formula override Op.integer."""
         raise QirError(f"{op.name}: has no integer meaning")
 
@@ -83,9 +85,13 @@ class Rescale(QuantRule):
 
 @dataclass(frozen=True)
 class SameCode(QuantRule):
-    """The stored numbers are moved or compared, never changed: the result has the operand's code."""
+    """The stored numbers are moved or compared, never changed.
 
-    def integer(self, op: Op, operands: Sequence[Coded], result: TensorType) -> Array:
+    The result has the operand's code, or none where it is no real number (argmax, comparisons); the type rule says
+    which. Operands that mean no real number (masks, indices) are plain; all coded operands have one code.
+    """
+
+    def integer(self, op: Op, operands: Sequence[Coded], result: TensorType) -> Results:
         return op.evaluate(*(operand.stored for operand in operands))
 
 
@@ -107,7 +113,15 @@ class FixedCode(QuantRule):
 
 @dataclass(frozen=True)
 class Table(QuantRule):
-    """A function of one 8-bit operand: one lookup in 256 entries, computed in float64 at compile time."""
+    """A function of one 8-bit operand, any others being constants: one lookup in 256 entries.
+
+    The entries are computed in float64 at compile time.
+
+    Args:
+        otherwise: Why the op stays in floating point where more than one operand varies.
+    """
+
+    otherwise: str = ""
 
 
 @dataclass(frozen=True)
@@ -147,12 +161,12 @@ class Op:
         """Bounds the result from bounds of the operands; the default knows nothing."""
         return EVERYTHING
 
-    def evaluate(self, *operands: Any) -> Array:
+    def evaluate(self, *operands: Any) -> Results:
         """Computes the op on numpy arrays of plain numbers, in the precision of the arrays."""
         raise QirError(f"{self.name}: can't be evaluated on its own")
 
-    def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
-        """Computes the op on codes; returns stored numbers of the result type, int64 or its storage type."""
+    def integer(self, operands: Sequence[Coded], result: TensorType) -> Results:
+        """Computes the op on codes; returns stored numbers of the (first) result type, int64 or its storage type."""
         return self.quant.integer(self, operands, result)
 
     def error(self, message: str) -> QirError:

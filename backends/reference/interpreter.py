@@ -13,7 +13,7 @@ from qir.errors import QirError
 from qir.ir import Graph, Node, Value
 from qir.op import Coded
 from qir.ops import Const, Return
-from qir.types import Array, Dim, TensorType, format_shape
+from qir.types import Array, Dim, DType, TensorType, format_shape
 
 
 def run(graph: Graph, *inputs: ArrayLike, precision: type[np.floating[Any]] | None = None) -> tuple[Array, ...]:
@@ -119,8 +119,9 @@ def _compute(node: Node, operands: Sequence[Array], precision: type[np.floating[
     try:
         if coded:
             pairs = [Coded(array, type) for array, type in zip(operands, types, strict=True)]
-            result = op.integer(pairs, node.output.type)
-            return [_store(result, node.output.type, precision)]
+            found = op.integer(pairs, node.outputs[0].type)
+            stored = found if isinstance(found, tuple) else (found,)
+            return [_store(array, value.type, precision) for array, value in zip(stored, node.outputs, strict=True)]
         wide = [_widen(array, type, precision) for array, type in zip(operands, types, strict=True)]
         with np.errstate(all="ignore"):
             found = op.evaluate(*wide)
@@ -143,6 +144,8 @@ def _in_precision(array: Array, type: TensorType, precision: type[np.floating[An
 def _store(array: Array, type: TensorType, precision: type[np.floating[Any]] | None) -> Array:
     if type.is_float:
         return _in_precision(np.asarray(array), type, precision)
+    if type.dtype is DType.BOOL:
+        return array
     low, high = type.quant.range if type.quant else type.dtype.bounds
     if array.size and (array.min() < low or array.max() > high):
         found = array.min() if array.min() < low else array.max()

@@ -1,4 +1,4 @@
-"""The casts between real numbers and codes, and the lookup."""
+"""The casts between real numbers and codes, between plain types, and the lookup."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from qir.errors import QirError
 from qir.fixed_point import Multiplier, Rounding, rounding_mode
 from qir.interval import Interval
 from qir.op import Coded, KeepFloat, Op, Table, op
-from qir.types import Array, FrozenArray, Quant, TensorType
+from qir.types import Array, DType, FrozenArray, Quant, TensorType
 
 
 def _code(result: TensorType) -> Quant:
@@ -193,3 +193,49 @@ class Lookup(Op):
     def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
         x, table = operands
         return self.evaluate(x.stored, table.stored)
+
+
+def _plain(result: TensorType) -> DType:
+    if not isinstance(result.element, DType):
+        raise QirError(f"cast: expected a plain result type, got {result}; quantize makes codes")
+    return result.element
+
+
+@op("cast")
+class Cast(Op):
+    """From one plain type to another, which the result type tells.
+
+    Floating-point numbers go to integers towards 0, saturating, NaN to 0; integers to narrower ones modulo
+    2^bits; integers to floating point to nearest, ties to even; any type to bool as x != 0.
+    """
+
+    to: DType = by_type(_plain)
+
+    quant = KeepFloat("a cast between plain types")
+
+    def result(self, x: TensorType) -> TensorType:
+        if x.quant is not None:
+            raise self.error(f"expected plain numbers, got {x}; dequantize it")
+        return x.with_element(self.to)
+
+    def interval(self, x: Interval) -> Interval:
+        if self.to is DType.BOOL:
+            return Interval.of(0, 1)
+        if self.to.is_float:
+            return x
+        low, high = self.to.bounds
+        return x.monotone(np.trunc).clip(low, high) if low <= x.bounds[0] and x.bounds[1] <= high else Interval.of(low, high)
+
+    def evaluate(self, x: Array) -> Array:
+        if self.to is DType.BOOL:
+            return np.asarray(x != 0)
+        if self.to.is_float:
+            return x if x.dtype.kind not in "biu" else x.astype(np.float64)
+        low, high = self.to.bounds
+        if x.dtype.kind in "biu":
+            wrapped = (x.astype(np.int64) - low) & (2**self.to.bits - 1) if self.to.bits < 64 else x.astype(np.int64)
+            return wrapped + low if self.to.bits < 64 else wrapped
+        whole = np.trunc(np.nan_to_num(x.astype(np.float64), nan=0.0, posinf=np.inf, neginf=-np.inf))
+        # 2^63 - 1 is no float64, so the upper bound is clamped in integers.
+        inside = np.where((whole > low) & (whole < high), whole, 0).astype(np.int64)
+        return np.where(whole <= low, low, np.where(whole >= high, high, inside))

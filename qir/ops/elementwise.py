@@ -9,9 +9,9 @@ import numpy as np
 
 from qir.attributes import by_type
 from qir.fixed_point import ROUNDINGS, common_shift_multipliers, rounding_shift
-from qir.interval import Interval
-from qir.op import Coded, Op, Rescale, SameCode, op
-from qir.ops.type_rules import broadcast, rescaled, same_float
+from qir.interval import EVERYTHING, Interval
+from qir.op import Coded, Op, Rescale, SameCode, SharedCode, Table, op
+from qir.ops.type_rules import broadcast, rescaled, same_element, same_float
 from qir.types import Array, Quant, TensorType
 
 
@@ -103,6 +103,90 @@ class Mul(Op):
         scale = x.code.scale.array.astype(np.float64) * y.code.scale.array
         multiplier = ROUNDINGS["fixed31"].multipliers(scale, code.scale.array)
         return ROUNDINGS["fixed31"].requantize(x.steps * y.steps, multiplier, code.zero_points, *code.range)
+
+
+def _floats(operation: Op, *types: TensorType) -> TensorType:
+    shape, element = broadcast(operation, *types), same_float(operation, *types)
+    if not element.is_float:
+        raise operation.error("expected floating-point numbers, got " + " and ".join(map(str, types)))
+    return TensorType(shape, element)
+
+
+@op("div")
+class Div(Op):
+    """x / y of floating-point numbers, with broadcasting."""
+
+    quant = Table("the quotient of two codes is no integer multiple of a scale")
+
+    def result(self, x: TensorType, y: TensorType) -> TensorType:
+        return _floats(self, x, y)
+
+    def interval(self, x: Interval, y: Interval) -> Interval:
+        if np.any((y.lo <= 0) & (y.hi >= 0)):
+            return EVERYTHING
+        return x * Interval.of(1 / y.hi, 1 / y.lo)
+
+    def evaluate(self, x: Array, y: Array) -> Array:
+        with np.errstate(all="ignore"):
+            return np.asarray(x / y)
+
+
+@op("pow")
+class Pow(Op):
+    """x to the power y of floating-point numbers, with broadcasting; NaN for x < 0 where y is no integer."""
+
+    quant = Table("the power of two codes has no integer meaning")
+
+    def result(self, x: TensorType, y: TensorType) -> TensorType:
+        return _floats(self, x, y)
+
+    def interval(self, x: Interval, y: Interval) -> Interval:
+        low, high = y.bounds
+        if low != high and x.bounds[0] <= 0:
+            return EVERYTHING
+        whole = float(low).is_integer()
+        bases = x if whole else x.clip(0, np.inf)
+        if low < 0 and np.any((bases.lo <= 0) & (bases.hi >= 0)):
+            return EVERYTHING
+        with np.errstate(all="ignore"):
+            corners = [base**power for base in (bases.lo, bases.hi, np.clip(0, bases.lo, bases.hi)) for power in (low, high)]
+        return Interval.of(np.minimum.reduce(corners), np.maximum.reduce(corners))
+
+    def evaluate(self, x: Array, y: Array) -> Array:
+        with np.errstate(all="ignore"):
+            return np.asarray(np.power(x, y))
+
+
+@op("maximum")
+class Maximum(Op):
+    """The greater of x and y, with broadcasting; NaN where either is. Codes must be equal."""
+
+    quant = SharedCode()
+
+    def result(self, x: TensorType, y: TensorType) -> TensorType:
+        return TensorType(broadcast(self, x, y), same_element(self, x, y))
+
+    def interval(self, x: Interval, y: Interval) -> Interval:
+        return Interval.of(np.maximum(x.lo, y.lo), np.maximum(x.hi, y.hi))
+
+    def evaluate(self, x: Array, y: Array) -> Array:
+        return np.maximum(x, y)
+
+
+@op("minimum")
+class Minimum(Op):
+    """The lesser of x and y, with broadcasting; NaN where either is. Codes must be equal."""
+
+    quant = SharedCode()
+
+    def result(self, x: TensorType, y: TensorType) -> TensorType:
+        return TensorType(broadcast(self, x, y), same_element(self, x, y))
+
+    def interval(self, x: Interval, y: Interval) -> Interval:
+        return Interval.of(np.minimum(x.lo, y.lo), np.minimum(x.hi, y.hi))
+
+    def evaluate(self, x: Array, y: Array) -> Array:
+        return np.minimum(x, y)
 
 
 @op("relu")

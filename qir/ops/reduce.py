@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from qir.attributes import by_type
-from qir.fixed_point import ROUNDINGS
-from qir.interval import Interval
-from qir.op import Coded, Op, Rescale, op
+from qir.fixed_point import INT32_MAX, ROUNDINGS
+from qir.interval import EVERYTHING, Interval
+from qir.op import Coded, KeepFloat, Op, Rescale, SameCode, op
 from qir.ops.elementwise import result_code
-from qir.ops.type_rules import rescaled, same_float
-from qir.types import Array, Quant, TensorType, known
+from qir.ops.type_rules import check_axes, check_axis, rescaled, same_float, uncoded_axes
+from qir.types import Array, DType, Element, Quant, Shape, TensorType, known, product
 
 
-@op("mean")
-class Mean(Op):
-    """The mean over axes; on codes one exact sum and one rounding, in mode fixed31.
+@dataclass(frozen=True)
+class Reduction(Op):
+    """Base of the reductions over axes.
 
     Attributes:
         axes: The axes, counted from 0, increasing.
@@ -26,25 +27,40 @@ class Mean(Op):
 
     axes: tuple[int, ...]
     keep_axes: bool = False
+
+    def check(self) -> None:
+        if not self.axes:
+            raise self.error("expected at least one axis, got []")
+        check_axes(self, self.axes)
+
+    def count(self, x: TensorType) -> int:
+        """Returns how many numbers become one; raises QirError for a named dimension."""
+        return int(np.prod([known(x.shape[axis], f"{self.name} over axis {axis}") for axis in self.axes]))
+
+    def reduced_shape(self, x: TensorType) -> Shape:
+        """Returns the shape of the result; raises QirError for axes that x has not."""
+        check_axes(self, self.axes, x.rank)
+        kept = ((axis, size) for axis, size in enumerate(x.shape) if self.keep_axes or axis not in self.axes)
+        return tuple(1 if axis in self.axes else size for axis, size in kept)
+
+    def check_not_empty(self, x: TensorType) -> None:
+        """Raises QirError where there is nothing to reduce."""
+        if product([x.shape[axis] for axis in self.axes]) == 0:
+            raise self.error(f"expected at least one number along axes {list(self.axes)}, got {x}")
+
+
+@op("mean")
+class Mean(Reduction):
+    """The mean over axes; on codes one exact sum and one rounding, in mode fixed31."""
+
     to: Quant | None = by_type(result_code, None)
 
     quant = Rescale()
 
-    def check(self) -> None:
-        if not self.axes or list(self.axes) != sorted(set(self.axes)) or self.axes[0] < 0:
-            raise self.error(f"expected increasing axes counted from 0, got {list(self.axes)}")
-
-    def count(self, x: TensorType) -> int:
-        """Returns how many numbers each mean is over; raises QirError for a named dimension."""
-        return int(np.prod([known(x.shape[axis], f"mean over axis {axis}") for axis in self.axes]))
-
     def result(self, x: TensorType) -> TensorType:
-        if self.axes[-1] >= x.rank:
-            raise self.error(f"expected axes below {x.rank}, got {list(self.axes)}")
-        if not self.count(x):
-            raise self.error(f"expected at least one number to average, got {x}")
-        kept = ((axis, size) for axis, size in enumerate(x.shape) if self.keep_axes or axis not in self.axes)
-        shape = tuple(1 if axis in self.axes else size for axis, size in kept)
+        shape = self.reduced_shape(x)
+        self.check_not_empty(x)
+        self.count(x)
         return TensorType(shape, same_float(self, x) if self.to is None else rescaled(self, self.to, x))
 
     def interval(self, x: Interval) -> Interval:
@@ -60,3 +76,128 @@ class Mean(Op):
         scale = code.scale.array.astype(np.float64) * self.count(x.type)
         multiplier = ROUNDINGS["fixed31"].multipliers(x.code.scale.array, scale)
         return ROUNDINGS["fixed31"].requantize(np.asarray(sums), multiplier, code.zero_points, *code.range)
+
+
+@op("reduce_sum")
+class ReduceSum(Reduction):
+    """The sum over axes; integers wrap. On codes one exact sum and one rounding, in mode fixed31."""
+
+    to: Quant | None = by_type(result_code, None)
+
+    quant = Rescale()
+
+    def result(self, x: TensorType) -> TensorType:
+        shape = self.reduced_shape(x)
+        if self.to is None:
+            element = same_float(self, x)
+            if element is DType.BOOL:
+                raise self.error(f"expected numbers, got {x}; cast them first, or use reduce_max for any")
+            return TensorType(shape, element)
+        code = rescaled(self, self.to, x)
+        if self.count(x) * 255 > INT32_MAX:
+            raise self.error(f"expected at most {INT32_MAX // 255} numbers in a sum of codes, got {self.count(x)}")
+        return TensorType(shape, code)
+
+    def interval(self, x: Interval) -> Interval:
+        if x.is_point:
+            return Interval.point(self.evaluate(x.lo))
+        low, high = x.bounds
+        return Interval.of(0.0 if low >= 0 else -np.inf, 0.0 if high <= 0 else np.inf)
+
+    def evaluate(self, x: Array) -> Array:
+        return np.asarray(x.sum(axis=self.axes, keepdims=self.keep_axes, dtype=x.dtype))
+
+    def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
+        (x,) = operands
+        code = Coded(np.zeros(()), result).code
+        multiplier = ROUNDINGS["fixed31"].multipliers(x.code.scale.array, code.scale.array)
+        sums = np.asarray(x.steps.sum(axis=self.axes, keepdims=self.keep_axes))
+        return ROUNDINGS["fixed31"].requantize(sums, multiplier, code.zero_points, *code.range)
+
+
+@dataclass(frozen=True)
+class Extremum(Reduction):
+    """Base of reduce_max and reduce_min; on codes the extremum of the stored numbers."""
+
+    quant = SameCode()
+
+    def result(self, x: TensorType) -> TensorType:
+        shape = self.reduced_shape(x)
+        self.check_not_empty(x)
+        uncoded_axes(self, x, self.axes)
+        element: Element = x.element
+        if isinstance(element, Quant) and not self.keep_axes:
+            element = element.map_arrays(lambda factors: factors.squeeze(self.axes))
+        return TensorType(shape, element)
+
+    def interval(self, x: Interval) -> Interval:
+        return x.hull()
+
+
+@op("reduce_max")
+class ReduceMax(Extremum):
+    """The greatest number over axes, NaN where one is; of masks, whether any holds."""
+
+    def evaluate(self, x: Array) -> Array:
+        return np.asarray(x.max(axis=self.axes, keepdims=self.keep_axes))
+
+
+@op("reduce_min")
+class ReduceMin(Extremum):
+    """The least number over axes, NaN where one is; of masks, whether all hold."""
+
+    def evaluate(self, x: Array) -> Array:
+        return np.asarray(x.min(axis=self.axes, keepdims=self.keep_axes))
+
+
+@op("reduce_prod")
+class ReduceProd(Reduction):
+    """The product over axes; integers wrap."""
+
+    quant = KeepFloat("a product of many codes leaves every integer type")
+
+    def result(self, x: TensorType) -> TensorType:
+        shape, element = self.reduced_shape(x), same_float(self, x)
+        if element is DType.BOOL:
+            raise self.error(f"expected numbers, got {x}; cast them first, or use reduce_min for all")
+        return TensorType(shape, element)
+
+    def interval(self, x: Interval) -> Interval:
+        if x.is_point:
+            return Interval.point(self.evaluate(x.lo))
+        low, high = x.bounds
+        if 0 <= low and high <= 1:
+            return Interval.of(0, 1)
+        return Interval.of(-1, 1) if -1 <= low and high <= 1 else EVERYTHING
+
+    def evaluate(self, x: Array) -> Array:
+        return np.asarray(x.prod(axis=self.axes, keepdims=self.keep_axes, dtype=x.dtype))
+
+
+@op("argmax")
+class ArgMax(Op):
+    """Index of the greatest number along an axis, the first of several, as i32; on codes of the stored numbers.
+
+    Attributes:
+        axis: The axis, counted from 0.
+        keep_axes: Whether the axis stays with size 1.
+    """
+
+    axis: int
+    keep_axes: bool = False
+
+    quant = SameCode()
+
+    def result(self, x: TensorType) -> TensorType:
+        check_axis(self, self.axis, x.rank)
+        uncoded_axes(self, x, [self.axis])
+        if x.shape[self.axis] == 0:
+            raise self.error(f"expected at least one number along axis {self.axis}, got {x}")
+        kept = (1,) if self.keep_axes else ()
+        return TensorType((*x.shape[: self.axis], *kept, *x.shape[self.axis + 1 :]), DType.I32)
+
+    def interval(self, x: Interval) -> Interval:
+        return Interval.of(0, x.lo.shape[self.axis] - 1 if x.is_point else np.inf)
+
+    def evaluate(self, x: Array) -> Array:
+        return np.argmax(x, axis=self.axis, keepdims=self.keep_axes).astype(np.int32)

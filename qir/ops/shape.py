@@ -8,6 +8,7 @@ from qir.attributes import by_type
 from qir.errors import QirError
 from qir.interval import Interval
 from qir.op import Op, SameCode, SharedCode, op
+from qir.ops.type_rules import check_axes, check_axis, same_element, uncoded_axes
 from qir.types import Array, Dim, Quant, Shape, Size, TensorType, format_shape, known, product
 
 
@@ -85,6 +86,58 @@ class Transpose(Op):
         return x.transpose(self.permutation)
 
 
+@op("broadcast")
+class Broadcast(Op):
+    """The operand repeated along new axes and along axes of size 1, to the shape that the result type tells.
+
+    Attributes:
+        axes: For each axis of the operand the axis of the result that it becomes, increasing; left out, the last
+            ones, as numpy broadcasts.
+    """
+
+    shape: Shape = by_type(lambda result: result.shape)
+    axes: tuple[int, ...] | None = None
+
+    quant = SameCode()
+
+    def placed(self, rank: int) -> tuple[int, ...]:
+        """Returns where each of the operand's axes goes; raises QirError for axes that the result has not."""
+        count = len(self.shape)
+        axes = tuple(range(count - rank, count)) if self.axes is None else self.axes
+        if len(axes) != rank or rank > count:
+            raise self.error(f"expected an axis of {format_shape(self.shape)} for each of {rank}, got {list(axes)}")
+        check_axes(self, axes, count)
+        return axes
+
+    def result(self, x: TensorType) -> TensorType:
+        axes = self.placed(x.rank)
+        for axis, size in zip(axes, x.shape, strict=True):
+            if size not in (1, self.shape[axis]):
+                raise self.error(f"{x} does not broadcast to {format_shape(self.shape)} along axes {list(axes)}")
+        element = x.element
+        if isinstance(element, Quant):
+            element = element.map_arrays(lambda factors: factors.reshape(self._spread(axes, factors.shape)))
+        return TensorType(self.shape, element)
+
+    def _spread(self, axes: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[int, ...]:
+        spread = [1] * len(self.shape)
+        for axis, size in zip(axes, sizes, strict=True):
+            spread[axis] = size
+        return tuple(spread)
+
+    def interval(self, x: Interval) -> Interval:
+        return x.hull()
+
+    def evaluate(self, x: Array) -> Array:
+        """Broadcasts; a named size follows from the operand's axis that becomes it."""
+        placed = self._spread(self.placed(x.ndim), x.shape)
+        sizes = [
+            size if isinstance(wanted, Dim) and size != 1 else known(wanted, "broadcast")
+            for size, wanted in zip(placed, self.shape, strict=True)
+        ]
+        return np.broadcast_to(x.reshape(placed), sizes)
+
+
 @op("concat")
 class Concat(Op):
     """The operands one after the other along an axis.
@@ -101,18 +154,15 @@ class Concat(Op):
         if not xs:
             raise self.error("expected at least one operand, got none")
         first = xs[0]
-        if not 0 <= self.axis < first.rank:
-            raise self.error(f"expected an axis below {first.rank}, got {self.axis}")
+        check_axis(self, self.axis, first.rank)
         total: Size = 0
         for x in xs:
             others = [a == b for place, (a, b) in enumerate(zip(x.shape, first.shape, strict=False)) if place != self.axis]
             if x.rank != first.rank or not all(others):
                 raise self.error(f"expected shapes that differ only along axis {self.axis}, got {first} and {x}")
-            if x.element != first.element:
-                raise self.error(f"expected operands of one element, got {first} and {x}")
+            same_element(self, first, x)
             total = _plus(self, total, x.shape[self.axis])
-        if first.quant is not None and first.quant.scale.array.ndim and first.quant.scale.array.shape[self.axis] != 1:
-            raise self.error(f"the code of {first} varies along the axis that is joined")
+        uncoded_axes(self, first, [self.axis])
         return TensorType((*first.shape[: self.axis], total, *first.shape[self.axis + 1 :]), first.element)
 
     def interval(self, *xs: Interval) -> Interval:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 
 from qir.op import Op
-from qir.types import DType, FrozenArray, Quant, Size, TensorType
+from qir.types import DType, Element, FrozenArray, Quant, Size, TensorType
 
 
 def broadcast(operation: Op, *types: TensorType) -> tuple[Size, ...]:
@@ -35,6 +37,40 @@ def same_float(operation: Op, *types: TensorType) -> DType:
     if len(elements) != 1 or not isinstance(element, DType):
         raise operation.error("expected operands of one plain element type, got " + ", ".join(map(str, types)))
     return element
+
+
+def same_element(operation: Op, *types: TensorType) -> Element:
+    """Returns the one element, plain or coded, that all operands have.
+
+    Raises:
+        QirError: They differ.
+    """
+    if len({operand.element for operand in types}) != 1:
+        raise operation.error("expected operands of one element, got " + " and ".join(map(str, types)))
+    return types[0].element
+
+
+def uncoded_axes(operation: Op, x: TensorType, axes: Iterable[int]) -> None:
+    """Raises QirError where a code varies along an axis that the op joins, removes or resizes."""
+    if x.quant is None or x.quant.per_tensor:
+        return
+    for axis in axes:
+        if x.quant.scale.array.shape[axis] != 1:
+            raise operation.error(f"the code of {x} varies along axis {axis}; requantize to one code first")
+
+
+def check_axes(operation: Op, axes: Sequence[int], rank: int | None = None) -> None:
+    """Raises QirError unless axes increase, count from 0 and stay below the rank."""
+    if list(axes) != sorted(set(axes)) or (axes and axes[0] < 0):
+        raise operation.error(f"expected increasing axes counted from 0, got {list(axes)}")
+    if rank is not None and axes and axes[-1] >= rank:
+        raise operation.error(f"expected axes below {rank}, got {list(axes)}")
+
+
+def check_axis(operation: Op, axis: int, rank: int) -> None:
+    """Raises QirError unless an axis counts from 0 and stays below the rank."""
+    if not 0 <= axis < rank:
+        raise operation.error(f"expected an axis below {rank}, got {axis}")
 
 
 def accumulator(operation: Op, left: TensorType, right: TensorType, rank: int, columns: Size) -> DType | Quant:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from qir.interval import Interval
+from qir.interval import EVERYTHING, Interval
 from qir.op import Op, Table, op
 from qir.ops.type_rules import same_float
 from qir.types import Array, TensorType
@@ -227,3 +227,112 @@ class Log(Unary):
     def evaluate(self, x: Array) -> Array:
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.log(x)
+
+
+@op("log1p")
+class Log1p(Unary):
+    """log(1 + x); -infinity at -1, NaN below."""
+
+    def interval(self, x: Interval) -> Interval:
+        return x.clip(-1, np.inf).monotone(np.log1p)
+
+    def evaluate(self, x: Array) -> Array:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.log1p(x)
+
+
+@op("expm1")
+class Expm1(Unary):
+    """exp(x) - 1."""
+
+    def evaluate(self, x: Array) -> Array:
+        with np.errstate(over="ignore"):
+            return np.expm1(x)
+
+
+@op("reciprocal")
+class Reciprocal(Unary):
+    """1 / x; infinite at 0."""
+
+    def interval(self, x: Interval) -> Interval:
+        return EVERYTHING if np.any((x.lo <= 0) & (x.hi >= 0)) else Interval.of(1 / x.hi, 1 / x.lo)
+
+    def evaluate(self, x: Array) -> Array:
+        with np.errstate(divide="ignore"):
+            return np.asarray(1 / x)
+
+
+@op("sign")
+class Sign(Unary):
+    """-1 below 0, 0 at 0, 1 above."""
+
+    def evaluate(self, x: Array) -> Array:
+        return np.sign(x)
+
+
+@op("floor")
+class Floor(Unary):
+    """The greatest integer that is at most x."""
+
+    def evaluate(self, x: Array) -> Array:
+        return np.floor(x)
+
+
+@op("ceil")
+class Ceil(Unary):
+    """The least integer that is at least x."""
+
+    def evaluate(self, x: Array) -> Array:
+        return np.ceil(x)
+
+
+@op("round")
+class Round(Unary):
+    """The nearest integer.
+
+    Attributes:
+        ties: Where halves go: to the even integer, or away from 0.
+    """
+
+    ties: Literal["even", "away"] = "even"
+
+    def evaluate(self, x: Array) -> Array:
+        if self.ties == "even":
+            return np.rint(x)
+        whole = np.trunc(x)
+        return np.where(np.abs(x - whole) >= 0.5, whole + np.sign(x), whole)
+
+
+@op("sin")
+class Sin(Unary):
+    """The sine of x in radians."""
+
+    def interval(self, x: Interval) -> Interval:
+        return Interval.of(-1, 1)
+
+    def evaluate(self, x: Array) -> Array:
+        with np.errstate(invalid="ignore"):
+            return np.sin(x)
+
+
+@op("cos")
+class Cos(Unary):
+    """The cosine of x in radians."""
+
+    def interval(self, x: Interval) -> Interval:
+        return Interval.of(-1, 1)
+
+    def evaluate(self, x: Array) -> Array:
+        with np.errstate(invalid="ignore"):
+            return np.cos(x)
+
+
+@op("mish")
+class Mish(Unary):
+    """x * tanh(softplus(x)) (arXiv:1908.08681)."""
+
+    turns = (-1.1924597930908203,)
+
+    def evaluate(self, x: Array) -> Array:
+        softplus = np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+        return np.asarray(x * np.tanh(softplus))

@@ -1,0 +1,163 @@
+"""Resampling of the spatial dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil, floor, lcm, prod
+from typing import Literal
+
+import numpy as np
+
+from qir.attributes import by_type
+from qir.fixed_point import INT32_MAX, ROUNDINGS
+from qir.interval import Interval
+from qir.op import Coded, Op, Rescale, SameCode, op
+from qir.ops.elementwise import result_code
+from qir.ops.type_rules import rescaled, same_float, uncoded_axes
+from qir.types import Array, Quant, Shape, TensorType, known
+
+Coordinates = Literal["half_pixel", "align_corners", "asymmetric"]
+Nearest = Literal["round_prefer_ceil", "round_prefer_floor", "floor", "ceil"]
+
+
+@dataclass(frozen=True)
+class Resize(Op):
+    """Base of the resizes: the spatial dimensions of a channels-last tensor, [batch, spatial…, channels].
+
+    The place o of the result stands for the coordinate of the operand, with r = size of the operand / size of the
+    result and clamped to the operand: half_pixel (o + 1/2) * r - 1/2; align_corners o * (size of the operand - 1) /
+    (size of the result - 1); asymmetric o * r. Coordinates are exact fractions.
+
+    Attributes:
+        sizes: Spatial sizes of the result.
+        coordinates: How places map to coordinates.
+    """
+
+    sizes: tuple[int, ...]
+    coordinates: Coordinates = "half_pixel"
+
+    def check(self) -> None:
+        if any(size < 1 for size in self.sizes):
+            raise self.error(f"expected sizes of at least 1, got {list(self.sizes)}")
+
+    def resized_shape(self, x: TensorType) -> Shape:
+        """Returns the shape of the result; raises QirError where the sizes don't fit x."""
+        if x.rank != len(self.sizes) + 2:
+            raise self.error(f"expected a tensor of rank {len(self.sizes) + 2} (batch, spatial, channels), got {x}")
+        if 0 in [known(size, self.name) for size in x.shape[1:-1]]:
+            raise self.error(f"expected spatial sizes of at least 1, got {x}")
+        return (x.shape[0], *self.sizes, x.shape[-1])
+
+    def positions(self, before: int, after: int) -> list[Fraction]:
+        """Returns the coordinate of each place of the result along a dimension, unclamped."""
+        match self.coordinates:
+            case "half_pixel":
+                return [(place + Fraction(1, 2)) * Fraction(before, after) - Fraction(1, 2) for place in range(after)]
+            case "align_corners":
+                return [place * Fraction(before - 1, max(after - 1, 1)) for place in range(after)]
+            case "asymmetric":
+                return [place * Fraction(before, after) for place in range(after)]
+
+    def interval(self, x: Interval) -> Interval:
+        return x.hull()
+
+
+@op("resize_nearest")
+class ResizeNearest(Resize):
+    """Each place of the result takes the number at the nearest coordinate; see Resize.
+
+    Attributes:
+        nearest: Which place of the operand a coordinate means; halves go up or down in the first two.
+    """
+
+    nearest: Nearest = "round_prefer_ceil"
+
+    quant = SameCode()
+
+    def result(self, x: TensorType) -> TensorType:
+        shape = self.resized_shape(x)
+        uncoded_axes(self, x, range(1, x.rank - 1))
+        return TensorType(shape, x.element)
+
+    def places(self, before: int, after: int) -> list[int]:
+        """Returns which place of the operand each place of the result takes along a dimension."""
+        half = Fraction(1, 2)
+        choose = {
+            "round_prefer_ceil": lambda at: floor(at + half),
+            "round_prefer_floor": lambda at: ceil(at - half),
+            "floor": floor,
+            "ceil": ceil,
+        }[self.nearest]
+        return [min(max(choose(at), 0), before - 1) for at in self.positions(before, after)]
+
+    def evaluate(self, x: Array) -> Array:
+        for axis, after in enumerate(self.sizes, start=1):
+            x = x.take(self.places(x.shape[axis], after), axis=axis)
+        return x
+
+
+@op("resize_linear")
+class ResizeLinear(Resize):
+    """Each place of the result blends the two neighbours of its coordinate, along every dimension; see Resize.
+
+    Bilinear in two dimensions. On codes the weights are integers over the common denominator of the fractions, the
+    weighted sum is exact, and it is rounded once, in mode fixed31.
+    """
+
+    to: Quant | None = by_type(result_code, None)
+
+    quant = Rescale()
+
+    def result(self, x: TensorType) -> TensorType:
+        shape = self.resized_shape(x)
+        if self.to is None:
+            element = same_float(self, x)
+            if not element.is_float:
+                raise self.error(f"expected floating-point numbers, got {x}")
+            return TensorType(shape, element)
+        code = rescaled(self, self.to, x)
+        if 255 * (weight := self.denominator(x)) > INT32_MAX:
+            raise self.error(f"expected weights of a common denominator up to {INT32_MAX // 255}, got {weight}")
+        return TensorType(shape, code)
+
+    def taps(self, before: int, after: int) -> tuple[list[int], list[int], list[int], int]:
+        """Returns the blend along a dimension: x[lower] * (denominator - weight) + x[upper] * weight, over denominator.
+
+        Returns:
+            The lower places, the upper places, the weights of the upper ones, and the denominator.
+        """
+        clamped = [min(max(at, Fraction(0)), Fraction(before - 1)) for at in self.positions(before, after)]
+        lower = [floor(at) for at in clamped]
+        denominator = lcm(*(at.denominator for at in clamped))
+        weights = [int((at - place) * denominator) for at, place in zip(clamped, lower, strict=True)]
+        return lower, [min(place + 1, before - 1) for place in lower], weights, denominator
+
+    def denominator(self, x: TensorType) -> int:
+        """Returns what the sum of integer weights is over: the product of the dimensions' denominators."""
+        sizes = zip(x.shape[1:-1], self.sizes, strict=True)
+        return prod(self.taps(known(before, self.name), after)[3] for before, after in sizes)
+
+    def blend(self, x: Array) -> Array:
+        """Returns the weighted sums with integer weights, in the precision of x."""
+        for axis, after in enumerate(self.sizes, start=1):
+            lower, upper, weights, denominator = self.taps(x.shape[axis], after)
+            weight = np.reshape(weights, [-1 if place == axis else 1 for place in range(x.ndim)]).astype(x.dtype)
+            x = x.take(lower, axis=axis) * (denominator - weight) + x.take(upper, axis=axis) * weight
+        return x
+
+    def evaluate(self, x: Array) -> Array:
+        for axis, after in enumerate(self.sizes, start=1):
+            lower, upper, weights, denominator = self.taps(x.shape[axis], after)
+            share = np.reshape(np.divide(weights, denominator), [-1 if place == axis else 1 for place in range(x.ndim)])
+            first = x.take(lower, axis=axis)
+            x = first + (x.take(upper, axis=axis) - first) * share.astype(x.dtype)
+        return x
+
+    def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
+        (x,) = operands
+        code = Coded(np.zeros(()), result).code
+        scale = code.scale.array.astype(np.float64) * self.denominator(x.type)
+        multiplier = ROUNDINGS["fixed31"].multipliers(x.code.scale.array, scale)
+        return ROUNDINGS["fixed31"].requantize(self.blend(x.steps), multiplier, code.zero_points, *code.range)
