@@ -141,11 +141,14 @@ class Op:
     The parameters of `result` name the operands: one with a default may be left out, `*xs` takes any number.
     """
 
+    # The rules below take `**_` so that type checkers let each op name its own operands.
     name: ClassVar[str] = ""
     quant: ClassVar[QuantRule] = KeepFloat("no rule for codes")
+    elementwise: ClassVar[bool] = False
+    """Whether each number of the result depends on the operands' numbers at the same place only."""
     region_count: ClassVar[int] = 0
 
-    def result(self, *operands: Any) -> TensorType | tuple[TensorType, ...]:
+    def result(self, *operands: Any, **_: Any) -> TensorType | tuple[TensorType, ...]:
         """Infers the result type or types from the operand types; raises QirError where they don't fit."""
         raise NotImplementedError
 
@@ -157,17 +160,21 @@ class Op:
         """Infers the result types of an op with regions, from the operand types and each region's signature."""
         raise NotImplementedError
 
-    def interval(self, *operands: Any) -> Interval:
+    def interval(self, *operands: Any, **_: Any) -> Interval:
         """Bounds the result from bounds of the operands; the default knows nothing."""
         return EVERYTHING
 
-    def evaluate(self, *operands: Any) -> Results:
+    def evaluate(self, *operands: Any, **_: Any) -> Results:
         """Computes the op on numpy arrays of plain numbers, in the precision of the arrays."""
         raise QirError(f"{self.name}: can't be evaluated on its own")
 
     def integer(self, operands: Sequence[Coded], result: TensorType) -> Results:
         """Computes the op on codes; returns stored numbers of the (first) result type, int64 or its storage type."""
         return self.quant.integer(self, operands, result)
+
+    def integer_tables(self, operands: Sequence[TensorType]) -> dict[str, Array]:
+        """Returns the arrays that the integer form takes as further operands, by name; computed at compile time."""
+        return {}
 
     def error(self, message: str) -> QirError:
         """Returns an error whose subject is the op."""

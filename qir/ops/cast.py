@@ -28,7 +28,9 @@ def _real_range(code: Quant, clamp: tuple[int, int] | None) -> Interval:
 
 @op("quantize")
 class Quantize(Op):
-    """Real numbers to stored ones, by `Quant.encode`: one float32 multiplication, ties to even, zero point after.
+    """Real numbers to stored ones, by `Quant.encode`.
+
+    One float32 multiplication, ties to even, the zero point added after.
 
     Attributes:
         to: The code, of at most 16 bits.
@@ -82,15 +84,15 @@ class Dequantize(Op):
 class Requantize(Op):
     """From one code to another with one rounding, saturating.
 
-    `clamp(round((q - zp) * m) + zp', low, high)` where m is the ratio of the scales and the rounding mode says how m
-    becomes an integer and how the product is rounded (`qir.fixed_point`).
+    `clamp(round((q - zp) * m) + zp', low, high)` where m is the ratio of the scales and the
+    rounding mode says how m becomes an integer and how the product is rounded (`qir.fixed_point`).
 
     Attributes:
         to: The code of the result, of at most 16 bits.
         rounding: The rounding mode.
         clamp: Narrower bounds of the stored result, such as those of a fused relu.
-        multiplier: What the rounding mode makes of m, written out by pass lower-requantize: a scalar, or one for each
-            channel along the axis in which the codes vary.
+        multiplier: What the rounding mode makes of m, written out by pass lower-requantize: a
+            scalar, or one for each channel along the axis in which the codes vary.
         shift: The shift that goes with an integer multiplier.
     """
 
@@ -112,7 +114,10 @@ class Requantize(Op):
         if (self.shift is not None) != (self.multiplier is not None and self.rounding != "f32_rne"):
             raise self.error("expected an integer multiplier together with a shift")
         dtype = np.float32 if self.rounding == "f32_rne" else np.int32
-        for name, array, kind in (("multiplier", self.multiplier, dtype), ("shift", self.shift, np.int32)):
+        for name, array, kind in (
+            ("multiplier", self.multiplier, dtype),
+            ("shift", self.shift, np.int32),
+        ):
             if array is not None and array.array.dtype != kind:
                 object.__setattr__(self, name, FrozenArray(array.array, kind))
 
@@ -125,28 +130,38 @@ class Requantize(Op):
         if x.quant is None or x.quant.levels is not None:
             raise self.error(f"expected an operand with an affine code, got {x}")
         if self.to.storage.bits > 16 or self.to.levels is not None:
-            raise self.error(f"expected an affine code of at most 16 bits, got {self.to.storage.value}")
+            raise self.error(
+                f"expected an affine code of at most 16 bits, got {self.to.storage.value}"
+            )
         if self.to.expressed != x.quant.expressed:
-            raise self.error(f"expected a code that stands for {x.quant.expressed.value}, got {self.to.expressed.value}")
+            raise self.error(
+                f"expected a code that stands for {x.quant.expressed.value}, got "
+                f"{self.to.expressed.value}"
+            )
         self.factors(x)
         return TensorType(x.shape, self.to)
 
     def factors(self, x: TensorType) -> Multiplier:
-        """Returns the multiplier, a scalar or of the operand's rank: the one written out, or the one of the scales.
+        """Returns the multiplier written out, or that of the scales; a scalar or of x's rank.
 
         Raises:
-            QirError: The ratio of the scales is out of the rounding mode's reach, or what is written out is not a
-                multiplier of that mode.
+            QirError: The ratio of the scales is out of the rounding mode's reach, or what is
+                written out is not a multiplier of that mode.
         """
         mode = rounding_mode(self.rounding)
         code = _code(x)
         if self.multiplier is None:
             return mode.multipliers(code.scale.array, self.to.scale.array)
         axis = code.axis if code.axis is not None else self.to.axis
-        value, shift = self.multiplier.array, np.zeros((), np.int32) if self.shift is None else self.shift.array
+        value, shift = (
+            self.multiplier.array,
+            np.zeros((), np.int32) if self.shift is None else self.shift.array,
+        )
         if value.ndim:
             if axis is None or value.shape != (x.shape[axis],):
-                raise self.error(f"expected one multiplier, or one for each channel of {x}, got {value.size}")
+                raise self.error(
+                    f"expected one multiplier, or one for each channel of {x}, got {value.size}"
+                )
             along = tuple(-1 if place == axis else 1 for place in range(x.rank))
             value, shift = value.reshape(along), shift.reshape(along) if shift.ndim else shift
         multiplier = Multiplier(value, np.broadcast_to(shift, value.shape))
@@ -169,7 +184,8 @@ class Requantize(Op):
 class Lookup(Op):
     """table[q]: any function of codes of at most 8 bits.
 
-    Operands: x of 2, 4 or 8 bits, table with one entry for each bit pattern of x, read as an unsigned number: [256] for
+    Operands: x of 2, 4 or 8 bits, table with one entry for each bit pattern of x, read as an
+        unsigned number: [256] for
     8 bits. The result has the table's element.
     """
 
@@ -205,13 +221,14 @@ def _plain(result: TensorType) -> DType:
 class Cast(Op):
     """From one plain type to another, which the result type tells.
 
-    Floating-point numbers go to integers towards 0, saturating, NaN to 0; integers to narrower ones modulo
-    2^bits; integers to floating point to nearest, ties to even; any type to bool as x != 0.
+    Floating-point numbers go to integers towards 0, saturating, NaN to 0; integers to narrower ones
+    modulo 2^bits; integers to floating point to nearest, ties to even; any type to bool as x != 0.
     """
 
     to: DType = by_type(_plain)
 
     quant = KeepFloat("a cast between plain types")
+    elementwise = True
 
     def result(self, x: TensorType) -> TensorType:
         if x.quant is not None:
@@ -224,7 +241,11 @@ class Cast(Op):
         if self.to.is_float:
             return x
         low, high = self.to.bounds
-        return x.monotone(np.trunc).clip(low, high) if low <= x.bounds[0] and x.bounds[1] <= high else Interval.of(low, high)
+        return (
+            x.monotone(np.trunc).clip(low, high)
+            if low <= x.bounds[0] and x.bounds[1] <= high
+            else Interval.of(low, high)
+        )
 
     def evaluate(self, x: Array) -> Array:
         if self.to is DType.BOOL:
@@ -233,9 +254,15 @@ class Cast(Op):
             return x if x.dtype.kind not in "biu" else x.astype(np.float64)
         low, high = self.to.bounds
         if x.dtype.kind in "biu":
-            wrapped = (x.astype(np.int64) - low) & (2**self.to.bits - 1) if self.to.bits < 64 else x.astype(np.int64)
+            wrapped = (
+                (x.astype(np.int64) - low) & (2**self.to.bits - 1)
+                if self.to.bits < 64
+                else x.astype(np.int64)
+            )
             return wrapped + low if self.to.bits < 64 else wrapped
-        whole = np.trunc(np.nan_to_num(x.astype(np.float64), nan=0.0, posinf=np.inf, neginf=-np.inf))
+        whole = np.trunc(
+            np.nan_to_num(x.astype(np.float64), nan=0.0, posinf=np.inf, neginf=-np.inf)
+        )
         # 2^63 - 1 is no float64, so the upper bound is clamped in integers.
         inside = np.where((whole > low) & (whole < high), whole, 0).astype(np.int64)
         return np.where(whole <= low, low, np.where(whole >= high, high, inside))

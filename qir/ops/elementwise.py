@@ -16,7 +16,7 @@ from qir.types import Array, Quant, TensorType
 
 
 def result_code(result: TensorType) -> Quant | None:
-    """Reads the code that an op of rule Rescale or FixedCode gives its result off the result's type."""
+    """Reads the code that an op of rule Rescale or FixedCode gives its result."""
     return result.quant
 
 
@@ -24,25 +24,32 @@ def result_code(result: TensorType) -> Quant | None:
 class Sum(Op):
     """Base of add and sub: a signed sum of two operands, which broadcast.
 
-    With codes: `clamp(rounding_shift((qx - zx) * Mx ± (qy - zy) * My, s) + z)`, one rounding for both operands
-    (`fixed_point.common_shift_multipliers`).
+    With codes: `clamp(rounding_shift((qx - zx) * Mx ± (qy - zy) * My, s) + z)`, one rounding for
+    both operands (`fixed_point.common_shift_multipliers`).
     """
 
     to: Quant | None = by_type(result_code, None)
     quant = Rescale()
+    elementwise = True
     sign = 1
 
     def result(self, x: TensorType, y: TensorType) -> TensorType:
         shape = broadcast(self, x, y)
-        if self.to is not None:
-            return TensorType(shape, rescaled(self, self.to, x, y))
-        return TensorType(shape, same_float(self, x, y))
+        if self.to is None:
+            return TensorType(shape, same_float(self, x, y))
+        result = TensorType(shape, rescaled(self, self.to, x, y))
+        self.multipliers(x, y, result)
+        return result
 
-    def multipliers(self, x: TensorType, y: TensorType, result: TensorType) -> tuple[tuple[int, int], int]:
-        """Returns the two integer multipliers, the sign of the second included, and the common shift."""
+    def multipliers(
+        self, x: TensorType, y: TensorType, result: TensorType
+    ) -> tuple[tuple[int, int], int]:
+        """Returns the two integer multipliers, the second one's sign included, and their shift."""
         codes = [operand.quant for operand in (x, y, result) if operand.quant is not None]
         scales = [float(code.scale.array) for code in codes]
-        reach = [max(abs(bound - int(code.zero_points)) for bound in code.range) for code in codes[:2]]
+        reach = [
+            max(abs(bound - int(code.zero_points)) for bound in code.range) for code in codes[:2]
+        ]
         (mx, my), shift = common_shift_multipliers(scales[:2], scales[2], reach)
         return (mx, self.sign * my), shift
 
@@ -84,6 +91,7 @@ class Mul(Op):
 
     to: Quant | None = by_type(result_code, None)
     quant = Rescale()
+    elementwise = True
 
     def result(self, x: TensorType, y: TensorType) -> TensorType:
         shape = broadcast(self, x, y)
@@ -102,13 +110,17 @@ class Mul(Op):
         code = Coded(np.zeros(()), result).code
         scale = x.code.scale.array.astype(np.float64) * y.code.scale.array
         multiplier = ROUNDINGS["fixed31"].multipliers(scale, code.scale.array)
-        return ROUNDINGS["fixed31"].requantize(x.steps * y.steps, multiplier, code.zero_points, *code.range)
+        return ROUNDINGS["fixed31"].requantize(
+            x.steps * y.steps, multiplier, code.zero_points, *code.range
+        )
 
 
 def _floats(operation: Op, *types: TensorType) -> TensorType:
     shape, element = broadcast(operation, *types), same_float(operation, *types)
     if not element.is_float:
-        raise operation.error("expected floating-point numbers, got " + " and ".join(map(str, types)))
+        raise operation.error(
+            "expected floating-point numbers, got " + " and ".join(map(str, types))
+        )
     return TensorType(shape, element)
 
 
@@ -117,6 +129,7 @@ class Div(Op):
     """x / y of floating-point numbers, with broadcasting."""
 
     quant = Table("the quotient of two codes is no integer multiple of a scale")
+    elementwise = True
 
     def result(self, x: TensorType, y: TensorType) -> TensorType:
         return _floats(self, x, y)
@@ -133,9 +146,10 @@ class Div(Op):
 
 @op("pow")
 class Pow(Op):
-    """x to the power y of floating-point numbers, with broadcasting; NaN for x < 0 where y is no integer."""
+    """x to the power y, with broadcasting; NaN for x < 0 where y is no integer."""
 
     quant = Table("the power of two codes has no integer meaning")
+    elementwise = True
 
     def result(self, x: TensorType, y: TensorType) -> TensorType:
         return _floats(self, x, y)
@@ -149,7 +163,11 @@ class Pow(Op):
         if low < 0 and np.any((bases.lo <= 0) & (bases.hi >= 0)):
             return EVERYTHING
         with np.errstate(all="ignore"):
-            corners = [base**power for base in (bases.lo, bases.hi, np.clip(0, bases.lo, bases.hi)) for power in (low, high)]
+            corners = [
+                base**power
+                for base in (bases.lo, bases.hi, np.clip(0, bases.lo, bases.hi))
+                for power in (low, high)
+            ]
         return Interval.of(np.minimum.reduce(corners), np.maximum.reduce(corners))
 
     def evaluate(self, x: Array, y: Array) -> Array:
@@ -162,6 +180,7 @@ class Maximum(Op):
     """The greater of x and y, with broadcasting; NaN where either is. Codes must be equal."""
 
     quant = SharedCode()
+    elementwise = True
 
     def result(self, x: TensorType, y: TensorType) -> TensorType:
         return TensorType(broadcast(self, x, y), same_element(self, x, y))
@@ -178,6 +197,7 @@ class Minimum(Op):
     """The lesser of x and y, with broadcasting; NaN where either is. Codes must be equal."""
 
     quant = SharedCode()
+    elementwise = True
 
     def result(self, x: TensorType, y: TensorType) -> TensorType:
         return TensorType(broadcast(self, x, y), same_element(self, x, y))
@@ -194,6 +214,7 @@ class Relu(Op):
     """max(x, 0); on codes max(q, zero point)."""
 
     quant = SameCode()
+    elementwise = True
 
     def result(self, x: TensorType) -> TensorType:
         return x
@@ -222,6 +243,7 @@ class Clip(Op):
     high: float
 
     quant = SameCode()
+    elementwise = True
 
     def check(self) -> None:
         if not self.low <= self.high:

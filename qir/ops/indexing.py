@@ -13,8 +13,12 @@ from qir.ops.type_rules import check_axes, check_axis, uncoded_axes
 from qir.types import Array, DType, Quant, Shape, Size, TensorType, known
 
 
-def sliced(operation: Op, x: TensorType, axis: int, start: int, limit: int, stride: int = 1) -> TensorType:
-    """Returns the type of the places start, start + stride, … below limit along an axis; its code is cut likewise.
+def sliced(
+    operation: Op, x: TensorType, axis: int, start: int, limit: int, stride: int = 1
+) -> TensorType:
+    """Returns the type of the places start, start + stride, … below limit along an axis.
+
+    A code that varies along the axis is cut likewise.
 
     Raises:
         QirError: The places are not whole blocks of the code.
@@ -22,10 +26,16 @@ def sliced(operation: Op, x: TensorType, axis: int, start: int, limit: int, stri
     size = known(x.shape[axis], f"{operation.name} along axis {axis}")
     shape = (*x.shape[:axis], len(range(start, limit, stride)), *x.shape[axis + 1 :])
     element = x.element
-    if isinstance(element, Quant) and not element.per_tensor and (count := element.scale.array.shape[axis]) != 1:
+    if (
+        isinstance(element, Quant)
+        and not element.per_tensor
+        and (count := element.scale.array.shape[axis]) != 1
+    ):
         block = size // count
         if block != 1 and (stride != 1 or start % block or limit % block):
-            raise operation.error(f"the code of {x} has blocks of {block} along axis {axis}, which would be cut")
+            raise operation.error(
+                f"the code of {x} has blocks of {block} along axis {axis}, which would be cut"
+            )
         places = (*(slice(None),) * axis, slice(start // block, limit // block, stride))
         element = element.map_arrays(lambda factors: factors[places])
     return TensorType(shape, element)
@@ -51,13 +61,27 @@ class Slice(Op):
 
     def check(self) -> None:
         check_axes(self, self.axes)
-        counts = {len(self.axes), len(self.start), len(self.limit), len(self.stride) or len(self.axes)}
+        counts = {
+            len(self.axes),
+            len(self.start),
+            len(self.limit),
+            len(self.stride) or len(self.axes),
+        }
         if len(counts) != 1:
-            raise self.error(f"expected a start, limit and stride for each of {len(self.axes)} axes")
-        if any(not 0 <= start <= limit for start, limit in zip(self.start, self.limit, strict=True)):
-            raise self.error(f"expected 0 <= start <= limit, got {list(self.start)} and {list(self.limit)}")
+            raise self.error(
+                f"expected a start, limit and stride for each of {len(self.axes)} axes"
+            )
+        if any(
+            not 0 <= start <= limit for start, limit in zip(self.start, self.limit, strict=True)
+        ):
+            raise self.error(
+                f"expected 0 <= start <= limit, got {list(self.start)} and {list(self.limit)}"
+            )
         if any(stride < 1 for stride in self.stride):
-            raise self.error(f"expected strides of at least 1, got {list(self.stride)}; reverse turns an axis round")
+            raise self.error(
+                f"expected strides of at least 1, got {list(self.stride)}; reverse turns an "
+                "axis round"
+            )
 
     @property
     def cuts(self) -> tuple[tuple[int, int, int, int], ...]:
@@ -70,7 +94,9 @@ class Slice(Op):
         result = x
         for axis, start, limit, stride in self.cuts:
             if limit > known(x.shape[axis], f"slice along axis {axis}"):
-                raise self.error(f"expected a limit of at most {x.shape[axis]} along axis {axis}, got {limit}")
+                raise self.error(
+                    f"expected a limit of at most {x.shape[axis]} along axis {axis}, got {limit}"
+                )
             result = sliced(self, result, axis, start, limit, stride)
         return result
 
@@ -120,10 +146,10 @@ class Split(Op):
 
 @op("gather")
 class Gather(Op):
-    """Places of x along an axis, chosen by indices: the axis is replaced by the axes of the indices.
+    """Places of x along an axis, chosen by indices, whose axes replace it.
 
-    y[a…, i…, b…] = x[a…, indices[i…], b…], an embedding lookup for axis 0. An index outside the axis means the
-    nearest place, as in XLA: negative ones do not count from the end.
+    y[a…, i…, b…] = x[a…, indices[i…], b…], an embedding lookup for axis 0. An index outside the
+    axis means the nearest place, as in XLA: negative ones do not count from the end.
 
     Attributes:
         axis: The axis, counted from 0.
@@ -144,9 +170,13 @@ class Gather(Op):
         if isinstance(element, Quant):
             ones = (1,) * indices.rank
             element = element.map_arrays(
-                lambda factors: factors.reshape((*factors.shape[: self.axis], *ones, *factors.shape[self.axis + 1 :]))
+                lambda factors: factors.reshape(
+                    (*factors.shape[: self.axis], *ones, *factors.shape[self.axis + 1 :])
+                )
             )
-        return TensorType((*x.shape[: self.axis], *indices.shape, *x.shape[self.axis + 1 :]), element)
+        return TensorType(
+            (*x.shape[: self.axis], *indices.shape, *x.shape[self.axis + 1 :]), element
+        )
 
     def interval(self, x: Interval, indices: Interval) -> Interval:
         return x.hull()
@@ -173,20 +203,30 @@ class Pad(Op):
 
     def check(self) -> None:
         if any(count < 0 for count in (*self.low, *self.high)):
-            raise self.error(f"expected counts of at least 0, got {list(self.low)} and {list(self.high)}; slice crops")
+            raise self.error(
+                f"expected counts of at least 0, got {list(self.low)} and {list(self.high)}; "
+                "slice crops"
+            )
 
     def result(self, x: TensorType) -> TensorType:
         if not len(self.low) == len(self.high) == x.rank:
-            raise self.error(f"expected low and high for each of {x.rank} axes, got {list(self.low)} and {list(self.high)}")
+            raise self.error(
+                f"expected low and high for each of {x.rank} axes, got {list(self.low)} and "
+                f"{list(self.high)}"
+            )
         padded = [axis for axis in range(x.rank) if self.low[axis] or self.high[axis]]
         uncoded_axes(self, x, padded)
         if isinstance(x.element, DType) and not x.element.is_float:
             low, high = (0, 1) if x.element is DType.BOOL else x.element.bounds
             if not (low <= self.value <= high and self.value.is_integer()):
-                raise self.error(f"expected an integer in [{low}, {high}] as value, got {self.value}")
+                raise self.error(
+                    f"expected an integer in [{low}, {high}] as value, got {self.value}"
+                )
         shape: list[Size] = list(x.shape)
         for axis in padded:
-            shape[axis] = known(shape[axis], f"pad along axis {axis}") + self.low[axis] + self.high[axis]
+            shape[axis] = (
+                known(shape[axis], f"pad along axis {axis}") + self.low[axis] + self.high[axis]
+            )
         return TensorType(tuple(shape), x.element)
 
     def interval(self, x: Interval) -> Interval:
@@ -195,16 +235,20 @@ class Pad(Op):
 
     def filled(self, x: Array, value: Array) -> Array:
         """Surrounds x by a value: a scalar, or an array that broadcasts against the result."""
-        sizes = [low + size + high for low, size, high in zip(self.low, x.shape, self.high, strict=True)]
+        sizes = [
+            low + size + high for low, size, high in zip(self.low, x.shape, self.high, strict=True)
+        ]
         result = np.broadcast_to(value.astype(x.dtype), sizes).copy()
-        result[tuple(slice(low, low + size) for low, size in zip(self.low, x.shape, strict=True))] = x
+        result[
+            tuple(slice(low, low + size) for low, size in zip(self.low, x.shape, strict=True))
+        ] = x
         return result
 
     def evaluate(self, x: Array) -> Array:
         return self.filled(x, np.asarray(self.value))
 
     def stored_value(self, code: Quant) -> Array:
-        """Returns the stored numbers that stand for the value: a scalar, or of the shape of the scale."""
+        """Returns the stored numbers that stand for the value, of the shape of the scale."""
         return code.encode(np.full(code.scale.array.shape, self.value, code.expressed.numpy))
 
     def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
@@ -227,7 +271,9 @@ class Reverse(Op):
     def result(self, x: TensorType) -> TensorType:
         check_axes(self, self.axes, x.rank)
         element = x.element
-        return TensorType(x.shape, element.map_arrays(self.evaluate) if isinstance(element, Quant) else element)
+        return TensorType(
+            x.shape, element.map_arrays(self.evaluate) if isinstance(element, Quant) else element
+        )
 
     def interval(self, x: Interval) -> Interval:
         return x.moved(self.evaluate)
@@ -254,12 +300,16 @@ class Tile(Op):
 
     def result(self, x: TensorType) -> TensorType:
         if len(self.repeats) != x.rank:
-            raise self.error(f"expected repeats for each of {x.rank} axes, got {list(self.repeats)}")
+            raise self.error(
+                f"expected repeats for each of {x.rank} axes, got {list(self.repeats)}"
+            )
         shape = tuple(size * count for size, count in zip(x.shape, self.repeats, strict=True))
         element = x.element
         if isinstance(element, Quant) and not element.per_tensor:
             counts = element.scale.array.shape
-            repeats = [1 if size == 1 else count for size, count in zip(counts, self.repeats, strict=True)]
+            repeats = [
+                1 if size == 1 else count for size, count in zip(counts, self.repeats, strict=True)
+            ]
             element = element.map_arrays(lambda factors: np.tile(factors, repeats))
         return TensorType(shape, element)
 
@@ -272,7 +322,7 @@ class Tile(Op):
 
 @op("iota")
 class Iota(Op):
-    """The numbers 0, 1, 2, … along an axis, the same along the others; the result type tells shape and element.
+    """The numbers 0, 1, 2, … along an axis; the result type tells shape and element.
 
     Attributes:
         axis: The axis, counted from 0.

@@ -22,6 +22,7 @@ class Comparison(Op):
     """
 
     quant = SameCode()
+    elementwise = True
     compare: ClassVar[Callable[..., Any]]
 
     def result(self, x: TensorType, y: TensorType) -> TensorType:
@@ -89,6 +90,7 @@ class And(Op):
     """Whether both masks hold, with broadcasting."""
 
     quant = KeepFloat("masks have no code")
+    elementwise = True
 
     def result(self, x: TensorType, y: TensorType) -> TensorType:
         check_masks(self, x, y)
@@ -106,6 +108,7 @@ class Or(Op):
     """Whether one of two masks holds, with broadcasting."""
 
     quant = KeepFloat("masks have no code")
+    elementwise = True
 
     def result(self, x: TensorType, y: TensorType) -> TensorType:
         check_masks(self, x, y)
@@ -123,6 +126,7 @@ class Not(Op):
     """Whether a mask does not hold."""
 
     quant = KeepFloat("masks have no code")
+    elementwise = True
 
     def result(self, x: TensorType) -> TensorType:
         check_masks(self, x)
@@ -140,6 +144,7 @@ class IsFinite(Op):
     """Whether a floating-point number is neither infinite nor NaN."""
 
     quant = KeepFloat("codes are always finite")
+    elementwise = True
 
     def result(self, x: TensorType) -> TensorType:
         if not x.is_float:
@@ -155,13 +160,18 @@ class IsFinite(Op):
 
 @op("select")
 class Select(Op):
-    """on_true where the condition holds, on_false elsewhere, with broadcasting. Codes must be equal."""
+    """on_true where the condition holds, on_false elsewhere; broadcasts. Codes must be equal."""
 
     quant = SharedCode()
+    elementwise = True
 
-    def result(self, condition: TensorType, on_true: TensorType, on_false: TensorType) -> TensorType:
+    def result(
+        self, condition: TensorType, on_true: TensorType, on_false: TensorType
+    ) -> TensorType:
         check_masks(self, condition)
-        return TensorType(broadcast(self, condition, on_true, on_false), same_element(self, on_true, on_false))
+        return TensorType(
+            broadcast(self, condition, on_true, on_false), same_element(self, on_true, on_false)
+        )
 
     def interval(self, condition: Interval, on_true: Interval, on_false: Interval) -> Interval:
         return on_true.union(on_false)

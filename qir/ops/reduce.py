@@ -35,12 +35,18 @@ class Reduction(Op):
 
     def count(self, x: TensorType) -> int:
         """Returns how many numbers become one; raises QirError for a named dimension."""
-        return int(np.prod([known(x.shape[axis], f"{self.name} over axis {axis}") for axis in self.axes]))
+        return int(
+            np.prod([known(x.shape[axis], f"{self.name} over axis {axis}") for axis in self.axes])
+        )
 
     def reduced_shape(self, x: TensorType) -> Shape:
         """Returns the shape of the result; raises QirError for axes that x has not."""
         check_axes(self, self.axes, x.rank)
-        kept = ((axis, size) for axis, size in enumerate(x.shape) if self.keep_axes or axis not in self.axes)
+        kept = (
+            (axis, size)
+            for axis, size in enumerate(x.shape)
+            if self.keep_axes or axis not in self.axes
+        )
         return tuple(1 if axis in self.axes else size for axis, size in kept)
 
     def check_not_empty(self, x: TensorType) -> None:
@@ -61,7 +67,9 @@ class Mean(Reduction):
         shape = self.reduced_shape(x)
         self.check_not_empty(x)
         self.count(x)
-        return TensorType(shape, same_float(self, x) if self.to is None else rescaled(self, self.to, x))
+        return TensorType(
+            shape, same_float(self, x) if self.to is None else rescaled(self, self.to, x)
+        )
 
     def interval(self, x: Interval) -> Interval:
         return x.hull()
@@ -75,12 +83,14 @@ class Mean(Reduction):
         sums = x.steps.sum(axis=self.axes, keepdims=self.keep_axes)
         scale = code.scale.array.astype(np.float64) * self.count(x.type)
         multiplier = ROUNDINGS["fixed31"].multipliers(x.code.scale.array, scale)
-        return ROUNDINGS["fixed31"].requantize(np.asarray(sums), multiplier, code.zero_points, *code.range)
+        return ROUNDINGS["fixed31"].requantize(
+            np.asarray(sums), multiplier, code.zero_points, *code.range
+        )
 
 
 @op("reduce_sum")
 class ReduceSum(Reduction):
-    """The sum over axes; integers wrap. On codes one exact sum and one rounding, in mode fixed31."""
+    """The sum over axes; integers wrap. On codes one exact sum and one rounding (fixed31)."""
 
     to: Quant | None = by_type(result_code, None)
 
@@ -91,11 +101,16 @@ class ReduceSum(Reduction):
         if self.to is None:
             element = same_float(self, x)
             if element is DType.BOOL:
-                raise self.error(f"expected numbers, got {x}; cast them first, or use reduce_max for any")
+                raise self.error(
+                    f"expected numbers, got {x}; cast them first, or use reduce_max for any"
+                )
             return TensorType(shape, element)
         code = rescaled(self, self.to, x)
         if self.count(x) * 255 > INT32_MAX:
-            raise self.error(f"expected at most {INT32_MAX // 255} numbers in a sum of codes, got {self.count(x)}")
+            raise self.error(
+                f"expected at most {INT32_MAX // 255} numbers in a sum of codes, got "
+                f"{self.count(x)}"
+            )
         return TensorType(shape, code)
 
     def interval(self, x: Interval) -> Interval:
@@ -159,16 +174,18 @@ class ReduceProd(Reduction):
     def result(self, x: TensorType) -> TensorType:
         shape, element = self.reduced_shape(x), same_float(self, x)
         if element is DType.BOOL:
-            raise self.error(f"expected numbers, got {x}; cast them first, or use reduce_min for all")
+            raise self.error(
+                f"expected numbers, got {x}; cast them first, or use reduce_min for all"
+            )
         return TensorType(shape, element)
 
     def interval(self, x: Interval) -> Interval:
         if x.is_point:
             return Interval.point(self.evaluate(x.lo))
         low, high = x.bounds
-        if 0 <= low and high <= 1:
+        if low >= 0 and high <= 1:
             return Interval.of(0, 1)
-        return Interval.of(-1, 1) if -1 <= low and high <= 1 else EVERYTHING
+        return Interval.of(-1, 1) if low >= -1 and high <= 1 else EVERYTHING
 
     def evaluate(self, x: Array) -> Array:
         return np.asarray(x.prod(axis=self.axes, keepdims=self.keep_axes, dtype=x.dtype))
@@ -176,7 +193,9 @@ class ReduceProd(Reduction):
 
 @op("argmax")
 class ArgMax(Op):
-    """Index of the greatest number along an axis, the first of several, as i32; on codes of the stored numbers.
+    """Index of the greatest number along an axis, the first of several, as i32.
+
+    On codes that of the greatest stored number.
 
     Attributes:
         axis: The axis, counted from 0.
@@ -200,4 +219,4 @@ class ArgMax(Op):
         return Interval.of(0, x.lo.shape[self.axis] - 1 if x.is_point else np.inf)
 
     def evaluate(self, x: Array) -> Array:
-        return np.argmax(x, axis=self.axis, keepdims=self.keep_axes).astype(np.int32)
+        return np.asarray(np.argmax(x, axis=self.axis, keepdims=self.keep_axes), np.int32)

@@ -24,11 +24,12 @@ Nearest = Literal["round_prefer_ceil", "round_prefer_floor", "floor", "ceil"]
 
 @dataclass(frozen=True)
 class Resize(Op):
-    """Base of the resizes: the spatial dimensions of a channels-last tensor, [batch, spatial…, channels].
+    """Base of the resizes of channels-last tensors, [batch, spatial…, channels].
 
-    The place o of the result stands for the coordinate of the operand, with r = size of the operand / size of the
-    result and clamped to the operand: half_pixel (o + 1/2) * r - 1/2; align_corners o * (size of the operand - 1) /
-    (size of the result - 1); asymmetric o * r. Coordinates are exact fractions.
+    The place o of the result stands for the coordinate of the operand, with r = size of the operand
+    / size of the result and clamped to the operand: half_pixel (o + 1/2) * r - 1/2; align_corners o
+    * (size of the operand - 1) / (size of the result - 1); asymmetric o * r. Coordinates are exact
+    fractions.
 
     Attributes:
         sizes: Spatial sizes of the result.
@@ -45,7 +46,10 @@ class Resize(Op):
     def resized_shape(self, x: TensorType) -> Shape:
         """Returns the shape of the result; raises QirError where the sizes don't fit x."""
         if x.rank != len(self.sizes) + 2:
-            raise self.error(f"expected a tensor of rank {len(self.sizes) + 2} (batch, spatial, channels), got {x}")
+            raise self.error(
+                f"expected a tensor of rank {len(self.sizes) + 2} (batch, spatial, channels), "
+                f"got {x}"
+            )
         if 0 in [known(size, self.name) for size in x.shape[1:-1]]:
             raise self.error(f"expected spatial sizes of at least 1, got {x}")
         return (x.shape[0], *self.sizes, x.shape[-1])
@@ -54,7 +58,10 @@ class Resize(Op):
         """Returns the coordinate of each place of the result along a dimension, unclamped."""
         match self.coordinates:
             case "half_pixel":
-                return [(place + Fraction(1, 2)) * Fraction(before, after) - Fraction(1, 2) for place in range(after)]
+                return [
+                    (place + Fraction(1, 2)) * Fraction(before, after) - Fraction(1, 2)
+                    for place in range(after)
+                ]
             case "align_corners":
                 return [place * Fraction(before - 1, max(after - 1, 1)) for place in range(after)]
             case "asymmetric":
@@ -69,7 +76,8 @@ class ResizeNearest(Resize):
     """Each place of the result takes the number at the nearest coordinate; see Resize.
 
     Attributes:
-        nearest: Which place of the operand a coordinate means; halves go up or down in the first two.
+        nearest: Which place of the operand a coordinate means; halves go up or down in the first
+            two.
     """
 
     nearest: Nearest = "round_prefer_ceil"
@@ -100,10 +108,11 @@ class ResizeNearest(Resize):
 
 @op("resize_linear")
 class ResizeLinear(Resize):
-    """Each place of the result blends the two neighbours of its coordinate, along every dimension; see Resize.
+    """Each place of the result blends the neighbours of its coordinate; see Resize.
 
-    Bilinear in two dimensions. On codes the weights are integers over the common denominator of the fractions, the
-    weighted sum is exact, and it is rounded once, in mode fixed31.
+    Linear along every dimension, so bilinear in two. On codes the weights are integers over the
+    common denominator of the fractions, the weighted sum is exact, and it is rounded once, in mode
+    fixed31.
     """
 
     to: Quant | None = by_type(result_code, None)
@@ -119,23 +128,31 @@ class ResizeLinear(Resize):
             return TensorType(shape, element)
         code = rescaled(self, self.to, x)
         if 255 * (weight := self.denominator(x)) > INT32_MAX:
-            raise self.error(f"expected weights of a common denominator up to {INT32_MAX // 255}, got {weight}")
+            raise self.error(
+                f"expected weights of a common denominator up to {INT32_MAX // 255}, got {weight}"
+            )
         return TensorType(shape, code)
 
     def taps(self, before: int, after: int) -> tuple[list[int], list[int], list[int], int]:
-        """Returns the blend along a dimension: x[lower] * (denominator - weight) + x[upper] * weight, over denominator.
+        """Returns how numbers are blended along a dimension.
+
+        That is (x[lower] * (denominator - weight) + x[upper] * weight) / denominator.
 
         Returns:
             The lower places, the upper places, the weights of the upper ones, and the denominator.
         """
-        clamped = [min(max(at, Fraction(0)), Fraction(before - 1)) for at in self.positions(before, after)]
+        clamped = [
+            min(max(at, Fraction(0)), Fraction(before - 1)) for at in self.positions(before, after)
+        ]
         lower = [floor(at) for at in clamped]
         denominator = lcm(*(at.denominator for at in clamped))
-        weights = [int((at - place) * denominator) for at, place in zip(clamped, lower, strict=True)]
+        weights = [
+            int((at - place) * denominator) for at, place in zip(clamped, lower, strict=True)
+        ]
         return lower, [min(place + 1, before - 1) for place in lower], weights, denominator
 
     def denominator(self, x: TensorType) -> int:
-        """Returns what the sum of integer weights is over: the product of the dimensions' denominators."""
+        """Returns the sum of the integer weights, the product of the dimensions' denominators."""
         sizes = zip(x.shape[1:-1], self.sizes, strict=True)
         return prod(self.taps(known(before, self.name), after)[3] for before, after in sizes)
 
@@ -143,14 +160,22 @@ class ResizeLinear(Resize):
         """Returns the weighted sums with integer weights, in the precision of x."""
         for axis, after in enumerate(self.sizes, start=1):
             lower, upper, weights, denominator = self.taps(x.shape[axis], after)
-            weight = np.reshape(weights, [-1 if place == axis else 1 for place in range(x.ndim)]).astype(x.dtype)
-            x = x.take(lower, axis=axis) * (denominator - weight) + x.take(upper, axis=axis) * weight
+            weight = np.reshape(
+                weights, [-1 if place == axis else 1 for place in range(x.ndim)]
+            ).astype(x.dtype)
+            x = (
+                x.take(lower, axis=axis) * (denominator - weight)
+                + x.take(upper, axis=axis) * weight
+            )
         return x
 
     def evaluate(self, x: Array) -> Array:
         for axis, after in enumerate(self.sizes, start=1):
             lower, upper, weights, denominator = self.taps(x.shape[axis], after)
-            share = np.reshape(np.divide(weights, denominator), [-1 if place == axis else 1 for place in range(x.ndim)])
+            share = np.reshape(
+                np.divide(weights, denominator),
+                [-1 if place == axis else 1 for place in range(x.ndim)],
+            )
             first = x.take(lower, axis=axis)
             x = first + (x.take(upper, axis=axis) - first) * share.astype(x.dtype)
         return x
@@ -160,4 +185,6 @@ class ResizeLinear(Resize):
         code = Coded(np.zeros(()), result).code
         scale = code.scale.array.astype(np.float64) * self.denominator(x.type)
         multiplier = ROUNDINGS["fixed31"].multipliers(x.code.scale.array, scale)
-        return ROUNDINGS["fixed31"].requantize(self.blend(x.steps), multiplier, code.zero_points, *code.range)
+        return ROUNDINGS["fixed31"].requantize(
+            self.blend(x.steps), multiplier, code.zero_points, *code.range
+        )

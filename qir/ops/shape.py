@@ -22,18 +22,26 @@ class Reshape(Op):
 
     def result(self, x: TensorType) -> TensorType:
         if product(x.shape) != product(self.shape):
-            raise self.error(f"expected {product(x.shape)} elements as in {x}, got {format_shape(self.shape)}")
+            raise self.error(
+                f"expected {product(x.shape)} elements as in {x}, got {format_shape(self.shape)}"
+            )
         if x.quant is None or x.quant.per_tensor:
             return TensorType(self.shape, x.element)
         axis = x.quant.axis
         moved = None if axis is None else _same_axis(x.shape, axis, self.shape)
         if moved is None:
-            raise self.error(f"the code of {x} varies along an axis that {format_shape(self.shape)} has not")
+            raise self.error(
+                f"the code of {x} varies along an axis that {format_shape(self.shape)} has not"
+            )
         shape = tuple(-1 if place == moved else 1 for place in range(len(self.shape)))
         return TensorType(self.shape, x.quant.map_arrays(lambda factors: factors.reshape(shape)))
 
     def interval(self, x: Interval) -> Interval:
-        return Interval(x.lo.reshape(self._known()), x.hi.reshape(self._known())) if x.is_point else x.hull()
+        return (
+            Interval(x.lo.reshape(self._known()), x.hi.reshape(self._known()))
+            if x.is_point
+            else x.hull()
+        )
 
     def _known(self) -> tuple[int, ...]:
         return tuple(known(size, "reshape") for size in self.shape)
@@ -44,7 +52,10 @@ class Reshape(Op):
         if not names:
             return x.reshape(self._known())
         if len(names) > 1:
-            raise QirError(f"reshape: the sizes of {format_shape(self.shape)} can't be told from the array alone")
+            raise QirError(
+                f"reshape: the sizes of {format_shape(self.shape)} can't be told from the "
+                "array alone"
+            )
         return x.reshape([-1 if isinstance(size, Dim) else size for size in self.shape])
 
 
@@ -70,7 +81,9 @@ class Transpose(Op):
 
     def result(self, x: TensorType) -> TensorType:
         if len(self.permutation) != x.rank:
-            raise self.error(f"expected a permutation of {x.rank} axes, got {list(self.permutation)}")
+            raise self.error(
+                f"expected a permutation of {x.rank} axes, got {list(self.permutation)}"
+            )
         shape: tuple[Size, ...] = tuple(x.shape[axis] for axis in self.permutation)
         element = x.element
         if isinstance(element, Quant):
@@ -88,11 +101,11 @@ class Transpose(Op):
 
 @op("broadcast")
 class Broadcast(Op):
-    """The operand repeated along new axes and along axes of size 1, to the shape that the result type tells.
+    """The operand repeated along new axes and axes of size 1, to the result type's shape.
 
     Attributes:
-        axes: For each axis of the operand the axis of the result that it becomes, increasing; left out, the last
-            ones, as numpy broadcasts.
+        axes: For each axis of the operand the axis of the result that it becomes, increasing; left
+            out, the last ones, as numpy broadcasts.
     """
 
     shape: Shape = by_type(lambda result: result.shape)
@@ -101,11 +114,14 @@ class Broadcast(Op):
     quant = SameCode()
 
     def placed(self, rank: int) -> tuple[int, ...]:
-        """Returns where each of the operand's axes goes; raises QirError for axes that the result has not."""
+        """Returns where each of the operand's axes goes; raises QirError where that fails."""
         count = len(self.shape)
         axes = tuple(range(count - rank, count)) if self.axes is None else self.axes
         if len(axes) != rank or rank > count:
-            raise self.error(f"expected an axis of {format_shape(self.shape)} for each of {rank}, got {list(axes)}")
+            raise self.error(
+                f"expected an axis of {format_shape(self.shape)} for each of {rank}, got "
+                f"{list(axes)}"
+            )
         check_axes(self, axes, count)
         return axes
 
@@ -113,10 +129,14 @@ class Broadcast(Op):
         axes = self.placed(x.rank)
         for axis, size in zip(axes, x.shape, strict=True):
             if size not in (1, self.shape[axis]):
-                raise self.error(f"{x} does not broadcast to {format_shape(self.shape)} along axes {list(axes)}")
+                raise self.error(
+                    f"{x} does not broadcast to {format_shape(self.shape)} along axes {list(axes)}"
+                )
         element = x.element
         if isinstance(element, Quant):
-            element = element.map_arrays(lambda factors: factors.reshape(self._spread(axes, factors.shape)))
+            element = element.map_arrays(
+                lambda factors: factors.reshape(self._spread(axes, factors.shape))
+            )
         return TensorType(self.shape, element)
 
     def _spread(self, axes: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[int, ...]:
@@ -157,17 +177,27 @@ class Concat(Op):
         check_axis(self, self.axis, first.rank)
         total: Size = 0
         for x in xs:
-            others = [a == b for place, (a, b) in enumerate(zip(x.shape, first.shape, strict=False)) if place != self.axis]
+            others = [
+                a == b
+                for place, (a, b) in enumerate(zip(x.shape, first.shape, strict=False))
+                if place != self.axis
+            ]
             if x.rank != first.rank or not all(others):
-                raise self.error(f"expected shapes that differ only along axis {self.axis}, got {first} and {x}")
+                raise self.error(
+                    f"expected shapes that differ only along axis {self.axis}, got {first} and {x}"
+                )
             same_element(self, first, x)
             total = _plus(self, total, x.shape[self.axis])
         uncoded_axes(self, first, [self.axis])
-        return TensorType((*first.shape[: self.axis], total, *first.shape[self.axis + 1 :]), first.element)
+        return TensorType(
+            (*first.shape[: self.axis], total, *first.shape[self.axis + 1 :]), first.element
+        )
 
     def interval(self, *xs: Interval) -> Interval:
         hulls = [x.hull() for x in xs]
-        return Interval.of(min(hull.bounds[0] for hull in hulls), max(hull.bounds[1] for hull in hulls))
+        return Interval.of(
+            min(hull.bounds[0] for hull in hulls), max(hull.bounds[1] for hull in hulls)
+        )
 
     def evaluate(self, *xs: Array) -> Array:
         return np.concatenate(xs, axis=self.axis)

@@ -1,4 +1,4 @@
-"""Parts of type rules that several ops share: broadcasting, plain operands, accumulators and biases."""
+"""Parts of type rules that ops share: broadcasting, elements, axes, accumulators and biases."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ def broadcast(operation: Op, *types: TensorType) -> tuple[Size, ...]:
     for axis in range(-rank, 0):
         sizes = {shape.shape[axis] for shape in types if shape.rank >= -axis} - {1}
         if len(sizes) > 1:
-            raise operation.error("shapes " + " and ".join(str(list(map(str, shape.shape))).replace("'", "") for shape in types) + " don't broadcast")
+            raise operation.error(
+                "shapes "
+                + " and ".join(str(list(map(str, shape.shape))).replace("'", "") for shape in types)
+                + " don't broadcast"
+            )
         result.append(sizes.pop() if sizes else 1)
     return tuple(result)
 
@@ -35,7 +39,9 @@ def same_float(operation: Op, *types: TensorType) -> DType:
     elements = {operand.element for operand in types}
     element = next(iter(elements))
     if len(elements) != 1 or not isinstance(element, DType):
-        raise operation.error("expected operands of one plain element type, got " + ", ".join(map(str, types)))
+        raise operation.error(
+            "expected operands of one plain element type, got " + ", ".join(map(str, types))
+        )
     return element
 
 
@@ -46,7 +52,9 @@ def same_element(operation: Op, *types: TensorType) -> Element:
         QirError: They differ.
     """
     if len({operand.element for operand in types}) != 1:
-        raise operation.error("expected operands of one element, got " + " and ".join(map(str, types)))
+        raise operation.error(
+            "expected operands of one element, got " + " and ".join(map(str, types))
+        )
     return types[0].element
 
 
@@ -56,7 +64,9 @@ def uncoded_axes(operation: Op, x: TensorType, axes: Iterable[int]) -> None:
         return
     for axis in axes:
         if x.quant.scale.array.shape[axis] != 1:
-            raise operation.error(f"the code of {x} varies along axis {axis}; requantize to one code first")
+            raise operation.error(
+                f"the code of {x} varies along axis {axis}; requantize to one code first"
+            )
 
 
 def check_axes(operation: Op, axes: Sequence[int], rank: int | None = None) -> None:
@@ -73,7 +83,9 @@ def check_axis(operation: Op, axis: int, rank: int) -> None:
         raise operation.error(f"expected an axis below {rank}, got {axis}")
 
 
-def accumulator(operation: Op, left: TensorType, right: TensorType, rank: int, columns: Size) -> DType | Quant:
+def accumulator(
+    operation: Op, left: TensorType, right: TensorType, rank: int, columns: Size
+) -> DType | Quant:
     """Returns the element of a sum of products: the product of the operands' codes.
 
     Args:
@@ -95,15 +107,26 @@ def accumulator(operation: Op, left: TensorType, right: TensorType, rank: int, c
         raise operation.error(f"expected a code per tensor on the first operand, got {left}")
     scale = b.scale.array
     if not b.per_tensor and (b.axis != right.rank - 1 or scale.shape[-1] != columns):
-        raise operation.error(f"expected a code per tensor or per channel of the last axis on the second operand, got {right}")
+        raise operation.error(
+            "expected a code per tensor or per channel of the last axis on the second "
+            f"operand, got {right}"
+        )
     if a.levels is not None or b.levels is not None:
         raise operation.error("a codebook must be expanded by lookup first")
     storage = DType.I64 if max(a.storage.bits, b.storage.bits) > 8 else DType.I32
-    scales = scale.astype(np.float64).reshape((1,) * (rank - 1) + (-1,)) if scale.ndim else scale.astype(np.float64)
-    return Quant(storage, FrozenArray(a.scale.array.astype(np.float64) * scales), expressed=a.expressed)
+    scales = (
+        scale.astype(np.float64).reshape((1,) * (rank - 1) + (-1,))
+        if scale.ndim
+        else scale.astype(np.float64)
+    )
+    return Quant(
+        storage, FrozenArray(a.scale.array.astype(np.float64) * scales), expressed=a.expressed
+    )
 
 
-def check_bias(operation: Op, bias: TensorType | None, element: DType | Quant, columns: Size) -> None:
+def check_bias(
+    operation: Op, bias: TensorType | None, element: DType | Quant, columns: Size
+) -> None:
     """Raises QirError unless a bias has one entry a column and the accumulator's own code."""
     if bias is None:
         return
@@ -115,9 +138,13 @@ def check_bias(operation: Op, bias: TensorType | None, element: DType | Quant, c
         return
     code = bias.quant
     if code is None or code.storage is not element.storage:
-        raise operation.error(f"expected a bias coded in {element.storage.value} like the accumulator, got {bias}")
+        raise operation.error(
+            f"expected a bias coded in {element.storage.value} like the accumulator, got {bias}"
+        )
     if not np.array_equal(code.scale.array.reshape(-1), element.scale.array.reshape(-1)):
-        raise operation.error("expected a bias with the accumulator's scale, the product of the operands' scales")
+        raise operation.error(
+            "expected a bias with the accumulator's scale, the product of the operands' scales"
+        )
 
 
 def rescaled(operation: Op, code: Quant, *operands: TensorType) -> Quant:
@@ -128,9 +155,13 @@ def rescaled(operation: Op, code: Quant, *operands: TensorType) -> Quant:
     """
     for operand in operands:
         if operand.quant is None or operand.quant.storage.bits > 8 or not operand.quant.per_tensor:
-            raise operation.error(f"expected operands coded per tensor in at most 8 bits, got {operand}")
+            raise operation.error(
+                f"expected operands coded per tensor in at most 8 bits, got {operand}"
+            )
         if operand.quant.levels is not None:
             raise operation.error("a codebook must be expanded by lookup first")
     if code.storage.bits > 8 or not code.per_tensor or code.levels is not None:
-        raise operation.error(f"expected a result coded per tensor in at most 8 bits, got {code.storage.value}")
+        raise operation.error(
+            f"expected a result coded per tensor in at most 8 bits, got {code.storage.value}"
+        )
     return code

@@ -28,6 +28,7 @@ class Unary(Op):
     """
 
     quant = Table()
+    elementwise = True
     turns: ClassVar[tuple[float, ...]] = ()
 
     def result(self, x: TensorType) -> TensorType:
