@@ -139,15 +139,16 @@ class Node:
     """One application of an op.
 
     Attributes:
-        op: The op with its attributes; change it with `set_op`.
+        op: The op with its attributes; assign another one to change them.
         inputs: The operands; change them with `set_input`.
         outputs: The results.
         regions: Graphs that the op runs (loop bodies, branches), isolated from the values around the node.
         loc: Where in the user's model the node comes from, such as `model.py:41 (conv1)`.
+        note: Why a pass left the node in floating point, or None; `qir.explain` reports it.
         graph: The graph that holds the node.
     """
 
-    __slots__ = ("_next", "_previous", "erased", "graph", "inputs", "loc", "op", "outputs", "regions")
+    __slots__ = ("_next", "_previous", "erased", "graph", "inputs", "loc", "note", "op", "outputs", "regions")
 
     def __init__(
         self,
@@ -164,6 +165,7 @@ class Node:
         self.regions = tuple(regions)
         self.inputs: tuple[Value, ...] = tuple(inputs)
         self.outputs = tuple(Value(type, self, index) for index, type in enumerate(types))
+        self.note: str | None = None
         self.erased = False
         self._next: Node | None = None
         self._previous: Node | None = None
@@ -313,6 +315,12 @@ class Graph:
         self._rename(value, name)
         value.named = True
 
+    def rename_freely(self, value: Value, name: str) -> None:
+        """Gives a value a name, made unique by a number where another value has it."""
+        if value.name != name:
+            self._rename(value, name)
+        value.named = True
+
     def set_outputs(self, values: Sequence[Value]) -> None:
         """Ends the graph: builds the return node, or replaces the one there is."""
         if self._last is not None and isinstance(self._last.op, Return):
@@ -386,6 +394,7 @@ class Graph:
             regions = [region.copy() for region in node.regions]
             types = [value.type for value in node.outputs]
             clone = Node(copy, node.op, [mapping[value] for value in node.inputs], types, regions, node.loc)
+            clone.note = node.note
             copy.insert(clone)
             for value, twin in zip(node.outputs, clone.outputs, strict=True):
                 copy._rename(twin, value.name)

@@ -200,7 +200,7 @@ argument : NAME "=" literal -> option
 array    : "[" [literal ("," literal)*] "]"
 NUMBER.2 : /-?(inf(?!\w)|\d+\.\d*([eE][+-]?\d+)?|\d+[eE][+-]?\d+)/
 INT.1    : /-?\d+/
-NAME     : /[A-Za-z_][\w\-*.\/]*/
+NAME     : /[A-Za-z_*?][\w\-*?.\/:]*/
 STRING   : /"[^"]*"/
 %ignore /\s+/
 """

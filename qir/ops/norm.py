@@ -94,6 +94,12 @@ class Softmax(Op):
         powers = np.exp(x - x.max(axis=self.axis, keepdims=True))
         return np.asarray(powers / powers.sum(axis=self.axis, keepdims=True))
 
+    def integer_tables(self, operands: Sequence[TensorType]) -> dict[str, Array]:
+        (x,) = operands
+        if x.quant is None or not x.quant.per_tensor:
+            raise self.error(f"expected an operand coded per tensor, got {x}")
+        return {"table": softmax_table(float(x.quant.scale.array), known(x.shape[self.axis], "softmax"))}
+
     def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
         x, table = operands
         below = x.stored.max(axis=self.axis, keepdims=True).astype(np.int64) - x.stored

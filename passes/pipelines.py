@@ -1,0 +1,12 @@
+"""Named pipelines, as text."""
+
+from qir.pipeline import PIPELINES
+
+FOLD = "canonicalize, fold-batch-norm, fold-scales, canonicalize"
+INTEGER = "fold-scales, lookup-tables, fuse-requantize, canonicalize, check-overflow"
+
+PIPELINES |= {
+    "w8a8": f"{FOLD}, calibrate, propagate-ranges, quantize, {INTEGER}",
+    "fold": FOLD,
+    "integer": INTEGER,
+}
