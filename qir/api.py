@@ -1,0 +1,125 @@
+"""The words that users see: import, quantize, compile, evaluate, save."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TextIO
+
+import qir.passes  # noqa: F401 - registers the passes and pipelines
+from qir.backends.reference.interpreter import run, run_all
+from qir.errors import QirError, did_you_mean
+from qir.inputs import random_inputs
+from qir.ir import Graph
+from qir.pipeline import Batch, Context, PassManager, Pipeline
+from qir.statistics import Statistic
+from qir.types import Array
+
+if TYPE_CHECKING:
+    from qir.backends.xla.compile import Compiled
+
+
+def from_jax(
+    function: Callable[..., Any],
+    *example: Any,
+    weight_argnums: int | Sequence[int] = (),
+    batch: str | None = None,
+    name: str | None = None,
+) -> Graph:
+    """Imports a JAX function; see `qir.frontends.jaxpr.from_jax`."""
+    from qir.frontends.jaxpr import from_jax as import_function
+
+    return import_function(function, *example, weight_argnums=weight_argnums, batch=batch, name=name)
+
+
+def optimize(
+    graph: Graph,
+    pipeline: str | Pipeline,
+    *,
+    data: Iterable[Batch] | None = None,
+    statistics: Mapping[str, Statistic] | None = None,
+    seed: int = 0,
+    progress: bool = False,
+    dump_dir: str | os.PathLike[str] | None = None,
+    print_after_all: TextIO | None = None,
+    check: bool | Sequence[Array] = False,
+    context: Context | None = None,
+) -> Graph:
+    """Runs a pipeline and returns a new graph.
+
+    Args:
+        graph: The program; it stays as it is.
+        pipeline: Passes as text, such as `"fold-batch-norm, calibrate(method=entropy)"`, or a Pipeline.
+        data: Calibration batches: arrays, tuples of arrays or dicts by input name.
+        statistics: What an earlier calibration observed, to be solved again without data.
+        seed: Seed of anything random.
+        progress: Whether long passes show a progress bar.
+        dump_dir: Folder for the text after every pass.
+        print_after_all: Stream for the text after every pass.
+        check: Whether to compute the program after every pass and compare; on random inputs, or on the given ones.
+        context: Filled by the run: diagnostics and statistics; a new one when None.
+
+    Raises:
+        QirError: A pass, an option or a selector does not exist, data is missing or not finite, or a pass failed.
+    """
+    steps = pipeline if isinstance(pipeline, Pipeline) else Pipeline.parse(pipeline)
+    context = context or Context()
+    context.data, context.seed, context.progress = data, seed, progress
+    context.interpreter = run_all
+    context.statistics.update(statistics or {})
+    if data is not None:
+        from qir.backends.xla.executor import XlaExecutor
+
+        context.executor = XlaExecutor()
+    inputs: Sequence[Array] | None = None
+    if check is not False:
+        inputs = random_inputs(graph, seed) if check is True else check
+    manager = PassManager(steps, Path(dump_dir) if dump_dir is not None else None, print_after_all, inputs)
+    return manager.run(graph, context)
+
+
+def quantize(
+    graph: Graph,
+    data: Iterable[Batch] | None = None,
+    pipeline: str | Pipeline = "w8a8",
+    **options: Any,
+) -> Graph:
+    """Quantizes a float program; `optimize` with the pipeline that most people want.
+
+    Args:
+        graph: The float program; it stays as it is.
+        data: Calibration batches: arrays, tuples of arrays or dicts by input name.
+        pipeline: A named pipeline or passes as text.
+        options: As for `optimize`.
+    """
+    return optimize(graph, pipeline, data=data, **options)
+
+
+def compile(graph: Graph, backend: Literal["xla"] = "xla") -> Compiled:
+    """Compiles a program to one callable that composes with `jax.jit`; see `qir.backends.xla.compile.Compiled`.
+
+    Raises:
+        QirError: The backend does not exist, or has no rule for an op.
+    """
+    if backend != "xla":
+        raise QirError(f"compile: no backend '{backend}'{did_you_mean(str(backend), ['xla'])}")
+    from qir.backends.xla.compile import compile_graph
+
+    return compile_graph(graph)
+
+
+def evaluate(graph: Graph, *inputs: Any) -> tuple[Array, ...]:
+    """Computes a program with the reference interpreter, whose integers every backend reproduces bit for bit.
+
+    Args:
+        graph: The program.
+        inputs: One array for each input; stored numbers where the input has a code.
+
+    Returns:
+        One array for each output.
+
+    Raises:
+        QirError: An input does not fit, or a stored number leaves its type.
+    """
+    return run(graph, *inputs)

@@ -1,0 +1,96 @@
+"""Arrays to feed a program with: random ones, and those of files."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from qir.errors import QirError, did_you_mean
+from qir.ir import Graph, Value
+from qir.types import Array, Dim, DType
+
+NAMED_SIZE = 2
+"""The size that named dimensions get in random inputs."""
+
+
+def random_inputs(graph: Graph, seed: int = 0) -> tuple[Array, ...]:
+    """Returns an array for each input: inside its range where it has one, else normal; codes over all their bounds.
+
+    Args:
+        graph: The program; named dimensions get NAMED_SIZE.
+        seed: Seed of the generator.
+    """
+    generator = np.random.default_rng(seed)
+    return tuple(_random(value, generator) for value in graph.inputs)
+
+
+def _random(value: Value, generator: np.random.Generator) -> Array:
+    shape = tuple(
+        size.factor * NAMED_SIZE ** len(size.names) if isinstance(size, Dim) else size for size in value.type.shape
+    )
+    dtype = value.type.dtype
+    if dtype is DType.BOOL:
+        return generator.integers(0, 2, shape).astype(np.bool_)
+    if dtype.is_integer:
+        low, high = value.type.quant.range if value.type.quant else (0, 2)
+        return generator.integers(low, high, shape, endpoint=True).astype(dtype.numpy)
+    if value.range is not None:
+        return generator.uniform(*value.range.bounds, shape).astype(dtype.numpy)
+    return generator.standard_normal(shape).astype(dtype.numpy)
+
+
+def read_samples(path: Path, graph: Graph) -> Mapping[str, Array]:
+    """Reads arrays for a program's inputs from a file.
+
+    Args:
+        path: `.npy` for a program of one input; `.npz` with an array for each input, by name.
+        graph: The program.
+
+    Returns:
+        An array for each input name.
+
+    Raises:
+        QirError: The file is missing, corrupted or of another kind, or an input is not in it.
+    """
+    names = [value.name for value in graph.inputs]
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise QirError(f"data: can't read {path}: {error}") from error
+    if isinstance(loaded, np.ndarray):
+        if len(names) != 1:
+            raise QirError(f"data: expected an .npz with the arrays {', '.join(names)}, got a single array in {path}")
+        return {names[0]: loaded}
+    with loaded:
+        try:
+            arrays = {name: loaded[name] for name in loaded.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise QirError(f"data: {path} is truncated or corrupted: {error}") from error
+    for name in names:
+        if name not in arrays:
+            raise QirError(f"data: {path} holds no array '{name}'{did_you_mean(name, arrays)}")
+    return {name: arrays[name] for name in names}
+
+
+def batches(samples: Mapping[str, Array], graph: Graph, size: int) -> Iterator[dict[str, Array]]:
+    """Cuts samples along their first axis into batches.
+
+    Args:
+        samples: An array for each input; equally many samples in each.
+        graph: The program; where the first dimension of its first input is fixed, that is the batch size.
+        size: Batch size where it is named.
+
+    Raises:
+        QirError: The arrays have different numbers of samples.
+    """
+    counts = {name: len(array) for name, array in samples.items()}
+    if len(set(counts.values())) > 1:
+        raise QirError(f"data: expected equally many samples for each input, got {counts}")
+    first = graph.inputs[0].type.shape[0] if graph.inputs and graph.inputs[0].type.rank else size
+    step = size if isinstance(first, Dim) else first
+    total = next(iter(counts.values()), 0)
+    for start in range(0, total - step + 1 if not isinstance(first, Dim) else total, step):
+        yield {name: array[start : start + step] for name, array in samples.items()}
