@@ -1,5 +1,7 @@
 import pytest
 
+import qir.api  # noqa: F401 - pytester forgets what a run imports, and numpy loads only once
+
 CASE = """\
 // the names stay
 // RUN:
