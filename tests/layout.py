@@ -28,8 +28,11 @@ def modules() -> dict[str, Path]:
 
 
 def packages() -> set[str]:
-    """The dotted names of the modules that are packages."""
-    return {name for name, path in modules().items() if path.name == "__init__.py"}
+    """The dotted names of the folders that hold modules."""
+    return {
+        name if path.name == "__init__.py" else name.rpartition(".")[0]
+        for name, path in modules().items()
+    }
 
 
 def link_tree() -> None:

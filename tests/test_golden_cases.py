@@ -1,6 +1,8 @@
+from importlib import import_module
+
 import pytest
 
-import qir.api  # noqa: F401 - pytester forgets what a run imports, and numpy loads only once
+import_module("qir.api")  # pytester forgets what a run imports, and numpy loads only once
 
 CASE = """\
 // the names stay

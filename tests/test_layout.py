@@ -66,6 +66,7 @@ GRAPH = {module: imports(module) for module in MODULES}
 def test_every_package_is_in_the_wheel():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     assert set(project["packages"]) == packages()
+    assert packages() <= MODULES.keys(), "a folder lacks its __init__.py"
     assert {name: ROOT / folder for name, folder in project["package-dir"].items()} == FOLDERS
 
 
