@@ -13,23 +13,29 @@ from qir.errors import QirError
 from qir.ir import Graph, Node, Value
 from qir.op import Coded
 from qir.ops import Const, Return
-from qir.types import Array, Dim, DType, TensorType, format_shape
+from qir.signature import bind
+from qir.types import Array, DType, TensorType
 
 
-def run(graph: Graph, *inputs: ArrayLike, precision: type[np.floating[Any]] | None = None) -> tuple[Array, ...]:
+def run(
+    graph: Graph, *inputs: ArrayLike, precision: type[np.floating[Any]] | None = None
+) -> tuple[Array, ...]:
     """Computes a graph's outputs.
 
     Args:
         graph: The program.
-        inputs: One array for each input, of its type's shape and numpy type; a coded input takes stored numbers.
-        precision: The type that floating-point ops compute and return in, such as numpy.float64 for comparing two
-            float programs; None computes in float32 and rounds to each value's own type.
+        inputs: One array for each input, of its type's shape and numpy type; a coded input takes
+            stored numbers.
+        precision: The type that floating-point ops compute and return in, such as numpy.float64 for
+            comparing two float programs; None computes in float32 and rounds to each value's own
+            type.
 
     Returns:
         One array for each output; stored numbers where the output has a code.
 
     Raises:
-        QirError: An input does not fit its type, or a stored number leaves its type: the place is named.
+        QirError: An input does not fit its type, or a stored number leaves its type: the place is
+            named.
     """
     values = run_all(graph, *inputs, precision=precision)
     return tuple(values[value] for value in graph.outputs)
@@ -47,7 +53,8 @@ def run_all(
         graph: The program.
         inputs: As for `run`.
         precision: As for `run`.
-        hook: Called with each value that a node computes; what it returns is what the users of the value read.
+        hook: Called with each value that a node computes; what it returns is what the users of the
+            value read.
     """
     bound = bind_inputs(graph, inputs)
     values: dict[Value, Array] = {}
@@ -66,35 +73,15 @@ def bind_inputs(graph: Graph, inputs: Sequence[ArrayLike]) -> Mapping[Value, Arr
     """Checks arrays against a graph's inputs.
 
     Raises:
-        QirError: The number of arrays, a shape, a type or a stored number is wrong, or two arrays disagree about a
-            named dimension.
+        QirError: The number of arrays, a shape, a type or a stored number is wrong, or two arrays
+            disagree about a named dimension.
     """
-    if len(inputs) != len(graph.inputs):
-        raise QirError(f"run: expected {len(graph.inputs)} inputs, got {len(inputs)}")
-    sizes: dict[str, int] = {}
-    bound: dict[Value, Array] = {}
-    for value, given in zip(graph.inputs, inputs, strict=True):
-        array = np.asarray(given)
-        _check_array(array, value, sizes)
-        bound[value] = array
+    arrays = [np.asarray(given) for given in inputs]
+    bind(graph.inputs, arrays)
+    bound = dict(zip(graph.inputs, arrays, strict=True))
+    for value, array in bound.items():
+        _check_codes(array, value.type, f"input %{value.name}")
     return bound
-
-
-def _check_array(array: Array, value: Value, sizes: dict[str, int]) -> None:
-    expected = QirError(
-        f"run: expected {value.type} for input %{value.name}, got {array.dtype}{format_shape(array.shape)}"
-    )
-    if array.ndim != value.type.rank or array.dtype != value.type.dtype.numpy:
-        raise expected
-    for size, actual in zip(value.type.shape, array.shape, strict=True):
-        if not isinstance(size, Dim):
-            if size != actual:
-                raise expected
-        elif len(size.names) == 1 and actual % size.factor == 0:
-            known = sizes.setdefault(size.names[0], actual // size.factor)
-            if known * size.factor != actual:
-                raise expected.at(f"the dimension {size.names[0]} is {known} in another input")
-    _check_codes(array, value.type, f"input %{value.name}")
 
 
 def _check_codes(array: Array, type: TensorType, subject: str) -> None:
@@ -107,7 +94,9 @@ def _check_codes(array: Array, type: TensorType, subject: str) -> None:
         raise QirError(f"run: expected {subject} to be stored in [{low}, {high}], got {found}")
 
 
-def _compute(node: Node, operands: Sequence[Array], precision: type[np.floating[Any]] | None) -> list[Array]:
+def _compute(
+    node: Node, operands: Sequence[Array], precision: type[np.floating[Any]] | None
+) -> list[Array]:
     op = node.op
     if isinstance(op, Const):
         array = node.graph.constants[op.symbol]
@@ -121,24 +110,33 @@ def _compute(node: Node, operands: Sequence[Array], precision: type[np.floating[
             pairs = [Coded(array, type) for array, type in zip(operands, types, strict=True)]
             found = op.integer(pairs, node.outputs[0].type)
             stored = found if isinstance(found, tuple) else (found,)
-            return [_store(array, value.type, precision) for array, value in zip(stored, node.outputs, strict=True)]
+            return [
+                _store(array, value.type, precision)
+                for array, value in zip(stored, node.outputs, strict=True)
+            ]
         wide = [_widen(array, type, precision) for array, type in zip(operands, types, strict=True)]
         with np.errstate(all="ignore"):
             found = op.evaluate(*wide)
     except QirError as error:
         raise error.at(node.place()) from error
     results = found if isinstance(found, tuple) else (found,)
-    return [_in_precision(array, value.type, precision) for array, value in zip(results, node.outputs, strict=True)]
+    return [
+        _in_precision(array, value.type, precision)
+        for array, value in zip(results, node.outputs, strict=True)
+    ]
 
 
 def _widen(array: Array, type: TensorType, precision: type[np.floating[Any]] | None) -> Array:
     return array.astype(precision or np.float32, copy=False) if type.is_float else array
 
 
-def _in_precision(array: Array, type: TensorType, precision: type[np.floating[Any]] | None) -> Array:
-    if type.is_float and precision is not None:
-        return array.astype(precision, copy=False)
-    return array.astype(type.dtype.numpy, copy=False)
+def _in_precision(
+    array: Array, type: TensorType, precision: type[np.floating[Any]] | None
+) -> Array:
+    with np.errstate(over="ignore"):
+        if type.is_float and precision is not None:
+            return array.astype(precision, copy=False)
+        return array.astype(type.dtype.numpy, copy=False)
 
 
 def _store(array: Array, type: TensorType, precision: type[np.floating[Any]] | None) -> Array:

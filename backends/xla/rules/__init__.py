@@ -1,1 +1,17 @@
-"""How each op is written in JAX, one file per family of ops."""
+"""The lowerings of every op, one file a family as in `qir.ops`; importing one fills the table."""
+
+from qir.backends.xla.lowering import choose
+from qir.backends.xla.rules import cast, conv, dot, elementwise, norm, pool, reduce, shape, unary
+
+__all__ = [
+    "cast",
+    "choose",
+    "conv",
+    "dot",
+    "elementwise",
+    "norm",
+    "pool",
+    "reduce",
+    "shape",
+    "unary",
+]

@@ -1,0 +1,113 @@
+"""Sums of products on codes: signed bytes into the dot, zero points outside it.
+
+With x of zero point z and weights w of zero point u, over k terms,
+
+    sum (x - z)(w - u) = sum x w  -  u * sum x  -  z * sum (w - u),
+
+where the last term is known at compile time if the weights are, and then goes into the bias. All of
+it holds modulo 2^32, so that only the sum itself has to fit int32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from qir.backends.xla.codes import code_of, signed, signed_zero_points
+from qir.backends.xla.lowering import Argument, Parameter, Step
+from qir.ir import Node
+from qir.types import Array
+
+Product: TypeAlias = Callable[[jax.Array, jax.Array, Array | None], jax.Array]
+"""From signed bytes, packed weights and their zero points (None for 0) to sum x w - u * sum x."""
+
+
+def accumulation(
+    node: Node,
+    summed: tuple[int, ...],
+    product: Product,
+    pack: Callable[[Any], Any] = lambda weights: weights,
+    batch: int = 0,
+) -> Step:
+    """Builds the step of a sum of products of codes: operands x, weights and perhaps a bias.
+
+    Args:
+        node: The node.
+        summed: The axes of the weights that are summed over.
+        product: Computes the sums from signed bytes.
+        pack: Changes the layout of weights, numpy or jax, into what the product takes.
+        batch: Number of leading axes that the weights share with the result.
+    """
+    x, weights, *bias = node.inputs
+    x_storage, storage = x.type.dtype, weights.type.dtype
+    x_point = int(signed_zero_points(code_of(x.type))[0])
+    points = signed_zero_points(code_of(weights.type))
+    name = node.output.name
+
+    def correction(kernel: Any, points: Array) -> Any:
+        """Returns -z * sum (w - u), one for each output, with the batch axes of the weights."""
+        terms = int(np.prod([kernel.shape[axis] for axis in summed]))
+        total = kernel.sum(axis=summed, dtype=np.int32) - np.int32(terms) * points
+        return np.int32(-x_point) * total
+
+    def finish(acc: jax.Array, addends: tuple[jax.Array, ...]) -> jax.Array:
+        for addend in addends:
+            ones = (1,) * (acc.ndim - addend.ndim)
+            leading = addend.ndim - 1
+            acc = acc + addend.reshape(addend.shape[:leading] + ones + addend.shape[leading:])
+        return acc
+
+    if weights.is_constant:
+        kernel, points = _centred(signed(weights.array, storage), points)
+        zero_points = points if np.any(points) else None
+        offset = correction(kernel, points)
+        if bias and bias[0].is_constant:
+            offset = offset + bias[0].array
+            bias = []
+        packed = np.ascontiguousarray(pack(kernel))
+        same = packed.dtype == weights.array.dtype and np.array_equal(packed, weights.array)
+        arguments: list[Argument] = [x, weights if same else Parameter(f"{name}.kernel", packed)]
+        if np.any(offset):
+            arguments.append(Parameter(f"{name}.bias", offset))
+
+        def run(x: jax.Array, kernel: jax.Array, *addends: jax.Array) -> jax.Array:
+            return finish(product(signed(x, x_storage), kernel, zero_points), addends)
+
+        return Step(run, (*arguments, *bias))
+
+    def run_with_varying_weights(
+        x: jax.Array, weights: jax.Array, *addends: jax.Array
+    ) -> jax.Array:
+        kernel = signed(weights, storage)
+        acc = product(signed(x, x_storage), pack(kernel), points if np.any(points) else None)
+        if x_point:
+            addends = (correction(kernel, points), *addends)
+        return finish(acc, addends)
+
+    return Step(run_with_varying_weights, node.inputs)
+
+
+def _centred(kernel: Array, points: Array) -> tuple[Array, Array]:
+    """Takes the zero points off the weights where signed bytes hold the differences."""
+    differences = kernel.astype(np.int32) - points
+    if differences.size and (differences.min() < -128 or differences.max() > 127):
+        return kernel, points
+    return differences.astype(np.int8), np.zeros(1, np.int32)
+
+
+def dot_rows(x: jax.Array, weights: jax.Array, points: Array | None, batch: int = 0) -> jax.Array:
+    """Multiplies rows [batch…, rows…, k] with weights [batch…, k, columns] as s8 · s8 → s32."""
+    shared = tuple(range(batch))
+    dimensions = (((x.ndim - 1,), (weights.ndim - 2,)), (shared, shared))
+    acc = lax.dot_general(x, weights, dimensions, preferred_element_type=jnp.int32)
+    return acc if points is None else acc - row_sums(x) * points
+
+
+def row_sums(x: jax.Array) -> jax.Array:
+    """Sums signed bytes along the last axis, which stays, in int32."""
+    return jnp.sum(x, axis=-1, keepdims=True, dtype=jnp.int32)

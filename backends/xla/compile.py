@@ -1,0 +1,148 @@
+"""Compiles a graph into one XLA executable that composes with what jax does to functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import numpy as np
+from jax import export
+from jax.typing import ArrayLike
+
+from qir.backends.xla.program import Program
+from qir.errors import QirError
+from qir.ir import Graph
+from qir.signature import Sizes, bind, check_sizes, named_dimensions, ports
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+class Compiled:
+    """A graph as a function of arrays.
+
+    Calling it checks the inputs and runs one jitted program, compiled anew for new sizes of named
+    dimensions. It can be called inside `jax.jit`, with the same integers as outside, and under
+    `jax.vmap`.
+
+    Args:
+        graph: The graph.
+
+    Attributes:
+        inputs: Name, shape, type and code of each input.
+        outputs: Name, shape, type and code of each output.
+        parameters: The arrays that the program takes beside its inputs, on the default device.
+        lowerings: Name of the way in which each value is computed, by the value's name.
+
+    Raises:
+        QirError: A value has 64 bits, or an op has no lowering; the place is named.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self._program = Program(graph, graph.outputs)
+        self.inputs = ports(graph.inputs)
+        self.outputs = ports(graph.outputs)
+        self.lowerings = {name: way.name for name, way in self._program.lowerings.items()}
+        with jax.ensure_compile_time_eval():
+            self.parameters: dict[str, jax.Array] = jax.device_put(self._program.arrays)
+        self._jitted = jax.jit(self.function)
+
+    def __call__(self, *inputs: ArrayLike) -> tuple[jax.Array, ...]:
+        """Computes the outputs.
+
+        Args:
+            inputs: One array for each input, of its shape and numpy type; stored numbers where it
+                has a code.
+
+        Raises:
+            QirError: An input does not fit, or two disagree about a named dimension.
+        """
+        arrays = [given if isinstance(given, jax.Array) else np.asarray(given) for given in inputs]
+        bind(self._program.inputs, arrays)
+        results: tuple[jax.Array, ...] = self._jitted(self.parameters, *arrays)
+        return results
+
+    def function(
+        self, parameters: Mapping[str, jax.Array], *inputs: jax.Array
+    ) -> tuple[jax.Array, ...]:
+        """The program as a pure function, for transformations that are to see the parameters.
+
+        Args:
+            parameters: `parameters`, or other arrays of the same shapes and types.
+            inputs: One array for each input.
+        """
+        return self._program(parameters, inputs, bind(self._program.inputs, inputs))
+
+    def lower(self, sizes: Mapping[str, int] | None = None) -> jax.stages.Lowered:
+        """Lowers the program for the default platform.
+
+        Args:
+            sizes: The size of each named dimension of the inputs.
+
+        Raises:
+            QirError: A size is missing, or of a dimension that no input has.
+        """
+        return self._jitted.lower(self.parameters, *self._specs(self._sizes(sizes or {})))
+
+    def stablehlo(self, sizes: Mapping[str, int] | None = None) -> str:
+        """Returns the StableHLO text of the program; see `lower`."""
+        return self.lower(sizes).as_text()
+
+    def export(
+        self,
+        platforms: Sequence[str] = PLATFORMS,
+        sizes: Mapping[str, int] | None = None,
+        *,
+        bake: bool = True,
+    ) -> export.Exported:
+        """Exports the program in the portable form of `jax.export`, one for all platforms.
+
+        Args:
+            platforms: The platforms that it can run on.
+            sizes: Sizes to fix named dimensions at; names that are left out stay symbolic.
+            bake: Whether the parameters are part of the exported program, which then takes the
+                inputs alone. Otherwise its first argument is the dict `parameters`.
+
+        Raises:
+            QirError: A size is of a dimension that no input has, or the program depends on a
+                symbolic one.
+        """
+        fixed = dict(sizes or {})
+        check_sizes(self._program.inputs, fixed)
+        names = [name for name in named_dimensions(self._program.inputs) if name not in fixed]
+        symbols = export.symbolic_shape(",".join(names)) if names else ()
+        known = Sizes({**fixed, **dict(zip(names, symbols, strict=True))})
+
+        def whole(*inputs: jax.Array) -> tuple[jax.Array, ...]:
+            return self._program(self.parameters, inputs, known)
+
+        def separate(
+            parameters: Mapping[str, jax.Array], *inputs: jax.Array
+        ) -> tuple[jax.Array, ...]:
+            return self._program(parameters, inputs, known)
+
+        specs = self._specs(known)
+        if bake:
+            return export.export(jax.jit(whole), platforms=platforms)(*specs)
+        return export.export(jax.jit(separate), platforms=platforms)(self.parameters, *specs)
+
+    def _sizes(self, sizes: Mapping[str, int]) -> Sizes:
+        check_sizes(self._program.inputs, sizes)
+        for name in named_dimensions(self._program.inputs):
+            if name not in sizes:
+                raise QirError(f"lower: expected a size for the dimension {name}")
+        return Sizes(sizes)
+
+    def _specs(self, sizes: Sizes) -> list[jax.ShapeDtypeStruct]:
+        struct: Callable[..., jax.ShapeDtypeStruct] = jax.ShapeDtypeStruct
+        return [struct(sizes.shape(port.shape), port.dtype) for port in self.inputs]
+
+    def __str__(self) -> str:
+        size = sum(array.nbytes for array in self.parameters.values())
+        lines = ["inputs", *(f"  {port}" for port in self.inputs)]
+        lines += ["outputs", *(f"  {port}" for port in self.outputs)]
+        return "\n".join([*lines, f"parameters: {len(self.parameters)} arrays, {size} bytes"])
+
+
+def compile_graph(graph: Graph) -> Compiled:
+    """Compiles a graph; see `Compiled`."""
+    return Compiled(graph)

@@ -1,0 +1,76 @@
+"""What passes run graphs with: the XLA side of the `Executor` protocol of `qir.pipeline`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qir.backends.xla.compile import Compiled
+from qir.backends.xla.program import Program
+from qir.ir import Graph, Value
+from qir.signature import bind
+from qir.types import Array
+
+
+class XlaExecutor:
+    """Runs graphs for passes."""
+
+    def run(self, graph: Graph, *inputs: Array) -> tuple[Array, ...]:
+        """Computes the outputs of a graph.
+
+        Raises:
+            QirError: An input does not fit, or an op has no lowering.
+        """
+        return tuple(np.asarray(output) for output in Compiled(graph)(*inputs))
+
+    def probe(
+        self,
+        graph: Graph,
+        values: Sequence[Value],
+        reduce: Callable[[Any, Any], Any] | None = None,
+    ) -> Callable[..., list[Any]]:
+        """Compiles a function from input arrays to values inside the graph, in one program.
+
+        Args:
+            graph: The graph.
+            values: The values to return.
+            reduce: `reduce(array, xp)`, written against an array namespace, applied to each value
+                where it is computed, so that only its result is kept.
+
+        Returns:
+            A function that returns what `reduce` does for each value, or the value itself.
+        """
+        program = Program(graph, values)
+        parameters: dict[str, jax.Array] = jax.device_put(program.arrays)
+
+        def compute(parameters: Mapping[str, jax.Array], *inputs: jax.Array) -> list[Any]:
+            found = program(parameters, inputs, bind(program.inputs, inputs, "probe"))
+            return [array if reduce is None else reduce(array, jnp) for array in found]
+
+        jitted = jax.jit(compute)
+
+        def probe(*inputs: Array) -> list[Any]:
+            bind(program.inputs, inputs, "probe")
+            results: list[Any] = jitted(parameters, *inputs)
+            return results
+
+        return probe
+
+    def as_jax(self, graph: Graph) -> Callable[..., tuple[jax.Array, ...]]:
+        """Returns a function `f(parameters, *inputs)` of a float graph, differentiable in both.
+
+        `parameters` are arrays by the name of the graph's constant; those that are left out keep
+        their values.
+        """
+        compiled = Compiled(graph)
+
+        def function(
+            parameters: Mapping[str, jax.Array], *inputs: jax.Array
+        ) -> tuple[jax.Array, ...]:
+            return compiled.function({**compiled.parameters, **parameters}, *inputs)
+
+        return function

@@ -1,0 +1,160 @@
+"""Lowerings: the ways in which XLA can compute an op, in a table keyed by the op's class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qir.errors import UnsupportedError
+from qir.ir import Node, Value
+from qir.op import Op
+from qir.types import Array, Shape
+
+OpT = TypeVar("OpT", bound=Op)
+
+
+@dataclass(frozen=True, eq=False)
+class Parameter:
+    """An array, computed on the host at compile time, that the program gets as an argument.
+
+    Args:
+        name: Name among the parameters; made unique by a number where another array has it.
+        array: The array.
+    """
+
+    name: str
+    array: Array
+
+
+Argument: TypeAlias = Value | Parameter | Shape | Array
+"""What a step's function gets: a value's array, a parameter, a shape in actual sizes, a literal."""
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A part of a program: a function of arrays, and what it is applied to.
+
+    Args:
+        function: Pure and traceable by jax; returns the result, or a tuple of several.
+        arguments: What the function gets, in order.
+    """
+
+    function: Callable[..., Any]
+    arguments: tuple[Argument, ...]
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """One way to compute an op.
+
+    Args:
+        name: Name of the way, unique among those of the op.
+        legal: Whether it computes this application of the op, bit for bit where codes are involved.
+        build: Returns the step.
+    """
+
+    name: str
+    legal: Callable[[Any, Node], bool]
+    build: Callable[[Any, Node], Step]
+
+
+LOWERINGS: dict[type[Op], list[Lowering]] = {}
+"""The ways to compute each op; the first that is legal is taken."""
+
+
+def always(op: Op, node: Node) -> bool:
+    """Says yes: a lowering for every application of its op."""
+    return True
+
+
+def coded(op: Op, node: Node) -> bool:
+    """Whether an operand or result has a code, so that the op computes on stored numbers."""
+    return any(value.type.quant is not None for value in (*node.inputs, *node.outputs))
+
+
+def plain(op: Op, node: Node) -> bool:
+    """Whether neither operands nor results have a code."""
+    return not coded(op, node)
+
+
+def lowering(
+    *classes: type[OpT], legal: Callable[[OpT, Node], bool] = always
+) -> Callable[[Callable[[OpT, Node], Step]], Callable[[OpT, Node], Step]]:
+    """Declares a way to compute an op; the function's name is its name.
+
+    The function gets the op and the node, which has the types of operands and results and the
+    arrays of constant operands, and returns a step. It runs once when a graph is compiled; only
+    the step's function is traced.
+
+    Args:
+        classes: The classes of the ops that it computes.
+        legal: Whether it computes this application of the op.
+    """
+
+    def declare(build: Callable[[OpT, Node], Step]) -> Callable[[OpT, Node], Step]:
+        for cls in classes:
+            LOWERINGS.setdefault(cls, []).append(Lowering(build.__name__, legal, build))
+        return build
+
+    return declare
+
+
+def choose(node: Node) -> Lowering:
+    """Returns the way to compute a node: the first legal one.
+
+    Raises:
+        UnsupportedError: There is none; the op and its place are named.
+    """
+    ways = LOWERINGS.get(type(node.op), [])
+    for way in ways:
+        if way.legal(node.op, node):
+            return way
+    types = ", ".join(str(value.type) for value in node.inputs)
+    problem = f"no lowering of {node.op.name}" + (f" for {types}" if ways else "")
+    raise UnsupportedError(f"xla: {problem}", [node.place()])
+
+
+def floating(node: Node, function: Callable[..., jax.Array]) -> Step:
+    """Builds a step that computes in float32 and rounds once, as the reference does.
+
+    Args:
+        node: The node; all its operands are arguments.
+        function: The function of float32 arrays; operands of other plain types come as they are.
+    """
+    return Step(rounded_to(node.output.type.dtype.numpy, function), node.inputs)
+
+
+def rounded_to(
+    dtype: np.dtype[Any], function: Callable[..., jax.Array]
+) -> Callable[..., jax.Array]:
+    """Wraps a function: 16-bit floats are widened before it and its result is converted after."""
+
+    def run(*operands: jax.Array) -> jax.Array:
+        return function(*map(widened, operands)).astype(dtype)
+
+    return run
+
+
+def widened(x: jax.Array) -> jax.Array:
+    """Returns float32 for floats of 16 bits, anything else as it is."""
+    return x.astype(jnp.float32) if x.dtype in (jnp.float16, jnp.bfloat16) else x
+
+
+def argument(name: str, array: Array) -> Parameter | Array:
+    """Returns a literal for a scalar, a parameter for an array, so that programs stay small."""
+    return np.asarray(array) if np.ndim(array) == 0 else Parameter(name, array)
+
+
+def spread(factors: Array | jax.Array, shape: Sequence[int]) -> Array | jax.Array:
+    """Stretches factors, one for each block, until they broadcast against a tensor."""
+    if not isinstance(factors, jax.Array) or factors.ndim == 0:
+        return factors
+    for axis, (count, size) in enumerate(zip(factors.shape, shape, strict=True)):
+        if count not in (1, size):
+            factors = jnp.repeat(factors, size // count, axis=axis)
+    return factors

@@ -1,0 +1,138 @@
+"""Programs: the steps that compute values of a graph, and the parameters that they take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from qir.backends.xla.lowering import Argument, Lowering, Parameter, Step
+from qir.backends.xla.rules import choose
+from qir.errors import QirError, UnsupportedError
+from qir.ir import Graph, Node, Value
+from qir.ops import Const
+from qir.signature import Sizes
+from qir.types import Array, DType
+
+
+class Program:
+    """The steps that compute some values of a graph from its inputs.
+
+    Args:
+        graph: The graph; later changes of it don't change the program.
+        outputs: The values to compute.
+
+    Attributes:
+        inputs: The inputs of the graph.
+        outputs: The values that are computed.
+        arrays: The parameters by name, on the host.
+        lowerings: How each value is computed: the lowering of its node, by the value's name.
+
+    Raises:
+        QirError: A value has 64 bits, or an op has no lowering; the place is named.
+    """
+
+    def __init__(self, graph: Graph, outputs: Sequence[Value]) -> None:
+        self.inputs = graph.inputs
+        self.outputs = tuple(outputs)
+        self.arrays: dict[str, Array] = {}
+        self.lowerings: dict[str, Lowering] = {}
+        self._names: dict[Value | Parameter, str] = {}
+        self._steps: list[tuple[Node, Step]] = []
+        for value in self.inputs:
+            _check_width(value)
+        for node in _needed(graph, outputs):
+            for value in node.outputs:
+                _check_width(value)
+            if not isinstance(node.op, Const):
+                self._lower(node)
+        for value in self.outputs:
+            self._register(value)
+
+    def __call__(
+        self, parameters: Mapping[str, jax.Array], inputs: Sequence[jax.Array], sizes: Sizes
+    ) -> tuple[jax.Array, ...]:
+        """Computes the outputs; pure and traceable.
+
+        Args:
+            parameters: The arrays of `arrays`, or others of the same shapes and types.
+            inputs: One array for each input.
+            sizes: The sizes of named dimensions.
+        """
+        values = dict(zip(self.inputs, inputs, strict=True))
+
+        def fetch(argument: Argument) -> Any:
+            if isinstance(argument, Value | Parameter) and argument in self._names:
+                return parameters[self._names[argument]]
+            if isinstance(argument, Value):
+                return values[argument]
+            return sizes.shape(argument) if isinstance(argument, tuple) else argument
+
+        for node, step in self._steps:
+            label = f"{node.op.name}.{node.outputs[0].name}" if node.outputs else node.op.name
+            try:
+                with jax.named_scope(label):
+                    found = step.function(*map(fetch, step.arguments))
+            except QirError as error:
+                raise error.at(node.place()) from error
+            results = found if isinstance(found, tuple) else (found,)
+            for value, array in zip(node.outputs, results, strict=True):
+                _check_result(value, array)
+                values[value] = array
+        return tuple(fetch(value) for value in self.outputs)
+
+    def _lower(self, node: Node) -> None:
+        way = choose(node)
+        try:
+            step = way.build(node.op, node)
+        except QirError as error:
+            raise error.at(node.place()) from error
+        self._steps.append((node, step))
+        for value in node.outputs:
+            self.lowerings[value.name] = way
+        for argument in step.arguments:
+            if isinstance(argument, Value | Parameter):
+                self._register(argument)
+
+    def _register(self, argument: Value | Parameter) -> None:
+        if argument in self._names:
+            return
+        if isinstance(argument, Parameter):
+            name, array = argument.name, argument.array
+        elif isinstance(argument.op, Const):
+            name, array = argument.op.symbol, argument.array
+        else:
+            return
+        base, count = name, 0
+        while name in self.arrays and self.arrays[name] is not array:
+            count += 1
+            name = f"{base}_{count}"
+        self.arrays[name] = array
+        self._names[argument] = name
+
+
+def _needed(graph: Graph, outputs: Sequence[Value]) -> list[Node]:
+    needed: set[Node] = set()
+    stack = [value.node for value in outputs if value.node is not None]
+    while stack:
+        node = stack.pop()
+        if node not in needed:
+            needed.add(node)
+            stack.extend(value.node for value in node.inputs if value.node is not None)
+    return [node for node in graph.nodes if node in needed]
+
+
+def _check_width(value: Value) -> None:
+    if value.type.dtype in (DType.I64, DType.F64):
+        problem = f"xla: expected numbers of at most 32 bits, got {value.type}"
+        raise UnsupportedError(problem, [value.place()])
+
+
+def _check_result(value: Value, array: jax.Array) -> None:
+    if array.dtype != value.type.dtype.numpy or array.ndim != value.type.rank:
+        raise QirError(
+            f"xla: expected a lowering to return {value.type}, "
+            f"got {array.dtype}{list(array.shape)}",
+            [value.place()],
+        )

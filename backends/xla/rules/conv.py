@@ -1,0 +1,123 @@
+"""Convolution in 1, 2 and 3 spatial dimensions.
+
+XLA's own convolution of signed bytes does not compile for CUDA, and on CPU is a naive loop for 1
+and 3 spatial dimensions and for few channels. Slices and dots are fast everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial, reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from qir.backends.xla.accumulate import Product, accumulation, dot_rows, row_sums
+from qir.backends.xla.codes import code_of, signed_zero_points
+from qir.backends.xla.lowering import Step, coded, lowering, plain
+from qir.backends.xla.windows import padded, tap_slices
+from qir.ir import Node
+from qir.ops import Conv
+from qir.types import Array
+
+LAYOUTS = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC"), 3: ("NDHWC", "DHWIO", "NDHWC")}
+
+
+@lowering(Conv, legal=plain)
+def convolution(op: Conv, node: Node) -> Step:
+    """XLA's convolution, with float32 sums; integers wrap."""
+    x, kernel, *_ = node.inputs
+    element = node.output.type.dtype
+    strides, dilation, padding = op.geometry(x.type, kernel.type)
+    multiply = partial(
+        lax.conv_general_dilated,
+        window_strides=strides,
+        padding=padding,
+        rhs_dilation=dilation,
+        dimension_numbers=LAYOUTS[len(strides)],
+        feature_group_count=op.groups,
+        preferred_element_type=np.float32 if element.is_float else element.numpy,
+    )
+
+    def run(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+        result = multiply(x, kernel)
+        return (result if bias is None else result + bias).astype(element.numpy)
+
+    return Step(run, node.inputs)
+
+
+def _depthwise(op: Conv, node: Node) -> bool:
+    return coded(op, node) and op.groups > 1 and node.inputs[1].type.shape[-2] == 1
+
+
+@lowering(Conv, legal=_depthwise)
+def shifted_multiply_adds(op: Conv, node: Node) -> Step:
+    """Depthwise: one multiply-add in int32 for each tap, on the channels side by side."""
+
+    def product(x: jax.Array, weights: jax.Array, points: Array | None) -> jax.Array:
+        wide = weights.astype(jnp.int32) - (0 if points is None else points)
+        repeats = wide.shape[-1] // x.shape[-1]
+        terms = [
+            _repeated(tap, repeats).astype(jnp.int32) * weight
+            for tap, weight in zip(_taps(op, node, x), wide, strict=True)
+        ]
+        acc: jax.Array = reduce(jnp.add, terms)
+        return acc
+
+    return _accumulation(node, product, lambda weights: weights.reshape(-1, weights.shape[-1]))
+
+
+def _grouped(op: Conv, node: Node) -> bool:
+    return coded(op, node) and op.groups > 1
+
+
+@lowering(Conv, legal=_grouped)
+def grouped_patches(op: Conv, node: Node) -> Step:
+    """The patch under each window as a row for each group, and one dot batched over the groups."""
+
+    def pack(weights: Any) -> Any:
+        rows = weights.reshape(-1, op.groups, weights.shape[-1] // op.groups)
+        return rows.transpose(1, 0, 2)
+
+    def product(x: jax.Array, weights: jax.Array, points: Array | None) -> jax.Array:
+        taps = [tap.reshape(*tap.shape[:-1], op.groups, -1) for tap in _taps(op, node, x)]
+        rows = jnp.concatenate(taps, axis=-1)
+        dimensions = (((rows.ndim - 1,), (1,)), ((rows.ndim - 2,), (0,)))
+        acc = lax.dot_general(rows, weights, dimensions, preferred_element_type=jnp.int32)
+        acc = jnp.moveaxis(acc, 0, -2)
+        if points is not None:
+            along_outputs = np.broadcast_to(points, acc.shape[-2] * acc.shape[-1])
+            acc = acc - row_sums(rows) * along_outputs.reshape(acc.shape[-2:])
+        return acc.reshape(*acc.shape[:-2], -1)
+
+    return _accumulation(node, product, pack)
+
+
+@lowering(Conv, legal=coded)
+def patches(op: Conv, node: Node) -> Step:
+    """The patch under each window as a row (im2col), and one dot; for one tap the dot alone."""
+
+    def product(x: jax.Array, weights: jax.Array, points: Array | None) -> jax.Array:
+        return dot_rows(jnp.concatenate(list(_taps(op, node, x)), axis=-1), weights, points)
+
+    return _accumulation(node, product, lambda weights: weights.reshape(-1, weights.shape[-1]))
+
+
+def _accumulation(node: Node, product: Product, pack: Any) -> Step:
+    return accumulation(node, tuple(range(node.inputs[1].type.rank - 1)), product, pack)
+
+
+def _taps(op: Conv, node: Node, x: jax.Array) -> Iterator[jax.Array]:
+    """Yields what each tap meets of signed bytes, padded with their zero point."""
+    operand, kernel, *_ = node.inputs
+    strides, dilation, padding = op.geometry(operand.type, kernel.type)
+    window = kernel.type.known_shape[:-2]
+    point = int(signed_zero_points(code_of(operand.type))[0])
+    return tap_slices(padded(x, padding, point), window, strides, dilation)
+
+
+def _repeated(x: jax.Array, count: int) -> jax.Array:
+    return x if count == 1 else jnp.repeat(x, count, axis=-1)

@@ -1,0 +1,36 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from qir.backends.xla.accumulate import accumulation, dot_rows
+from qir.backends.xla.lowering import Step, coded, lowering, plain
+from qir.ir import Node
+from qir.ops import Dot
+
+
+@lowering(Dot, legal=plain)
+def dot(op: Dot, node: Node) -> Step:
+    """One dot with float32 sums; integers wrap."""
+    element = node.output.type.dtype
+
+    def run(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+        shared = tuple(range(op.batch))
+        dimensions = (((x.ndim - 1,), (kernel.ndim - 2,)), (shared, shared))
+        sums = jnp.float32 if element.is_float else element.numpy
+        result = lax.dot_general(x, kernel, dimensions, preferred_element_type=sums)
+        return (result if bias is None else result + bias).astype(element.numpy)
+
+    return Step(run, node.inputs)
+
+
+@lowering(Dot, legal=coded)
+def signed_dot(op: Dot, node: Node) -> Step:
+    """One dot of signed bytes."""
+    summed = (node.inputs[1].type.rank - 2,)
+    return accumulation(node, summed, partial(dot_rows, batch=op.batch))

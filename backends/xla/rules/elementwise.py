@@ -1,0 +1,90 @@
+"""Elementwise arithmetic and clipping."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qir.backends.xla.arithmetic import rounding_shift
+from qir.backends.xla.codes import code_of, steps, zero_points
+from qir.backends.xla.lowering import Step, coded, floating, lowering, plain
+from qir.backends.xla.requantize import Factor, rescaling
+from qir.fixed_point import ROUNDINGS
+from qir.ir import Node
+from qir.ops import Add, Clip, Mul, Relu, Sub
+from qir.ops.elementwise import Sum
+
+
+@lowering(Add, legal=plain)
+def add(op: Add, node: Node) -> Step:
+    """The sum x + y."""
+    return floating(node, jnp.add)
+
+
+@lowering(Sub, legal=plain)
+def subtract(op: Sub, node: Node) -> Step:
+    """The difference x - y."""
+    return floating(node, jnp.subtract)
+
+
+@lowering(Add, Sub, legal=coded)
+def common_shift(op: Sum, node: Node) -> Step:
+    """One multiply-add in int32 and one rounding; the multipliers keep the sum inside int32."""
+    x_type, y_type = (value.type for value in node.inputs)
+    x_code, y_code, code = code_of(x_type), code_of(y_type), code_of(node.output.type)
+    (mx, my), shift = op.multipliers(x_type, y_type, node.output.type)
+    point, (low, high) = int(code.zero_points), code.range
+
+    def run(x: jax.Array, y: jax.Array) -> jax.Array:
+        total = steps(x, x_code) * np.int32(mx) + steps(y, y_code) * np.int32(my)
+        return jnp.clip(rounding_shift(total, shift) + point, low, high).astype(code.storage.numpy)
+
+    return Step(run, node.inputs)
+
+
+@lowering(Mul, legal=plain)
+def multiply(op: Mul, node: Node) -> Step:
+    """The product x * y."""
+    return floating(node, jnp.multiply)
+
+
+@lowering(Mul, legal=coded)
+def rescaled_product(op: Mul, node: Node) -> Step:
+    """The exact product of two differences of at most 9 bits, rescaled."""
+    x_code, y_code = (code_of(value.type) for value in node.inputs)
+    code = code_of(node.output.type)
+    scale = x_code.scale.array.astype(np.float64) * y_code.scale.array
+    multiplier = ROUNDINGS["fixed31"].multipliers(scale, code.scale.array)
+    rescale, factors = rescaling(node.output.name, multiplier, code)
+
+    def run(x: jax.Array, y: jax.Array, factor: Factor, shift: Factor) -> jax.Array:
+        return rescale(steps(x, x_code) * steps(y, y_code), factor, shift)
+
+    return Step(run, (*node.inputs, *factors))
+
+
+@lowering(Relu)
+def relu(op: Relu, node: Node) -> Step:
+    """The greater of x and 0, on codes of the stored number and the zero point."""
+    code = node.output.type.quant
+
+    def run(x: jax.Array) -> jax.Array:
+        zero = 0 if code is None else zero_points(code, x.shape).astype(x.dtype)
+        return jnp.maximum(x, zero)
+
+    return Step(run, node.inputs)
+
+
+@lowering(Clip, legal=plain)
+def clip(op: Clip, node: Node) -> Step:
+    """The bounds in the precision of x."""
+    low, high = (np.asarray(bound, node.output.type.dtype.numpy) for bound in (op.low, op.high))
+    return Step(lambda x: jnp.clip(x, low, high), node.inputs)
+
+
+@lowering(Clip, legal=coded)
+def clip_stored(op: Clip, node: Node) -> Step:
+    """The stored numbers between those of the two bounds."""
+    low, high = op.coded_bounds(code_of(node.output.type))
+    return Step(lambda x: jnp.clip(x, low, high), node.inputs)

@@ -1,0 +1,32 @@
+"""Ops that move numbers without changing them."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from qir.backends.xla.lowering import Step, lowering
+from qir.ir import Node
+from qir.ops import Concat, Reshape, Transpose
+
+
+@lowering(Reshape)
+def reshape(op: Reshape, node: Node) -> Step:
+    """To the shape that the result type tells, in actual sizes."""
+    return Step(jnp.reshape, (*node.inputs, op.shape))
+
+
+@lowering(Transpose)
+def transpose(op: Transpose, node: Node) -> Step:
+    """The axes in another order."""
+    return Step(lambda x: jnp.transpose(x, op.permutation), node.inputs)
+
+
+@lowering(Concat)
+def concatenate(op: Concat, node: Node) -> Step:
+    """One after the other."""
+
+    def run(*xs: jax.Array) -> jax.Array:
+        return jnp.concatenate(xs, axis=op.axis)
+
+    return Step(run, node.inputs)

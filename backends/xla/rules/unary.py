@@ -1,0 +1,78 @@
+"""Functions of one number, in floating point; on codes they are lookups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from qir.backends.xla.lowering import Step, floating, lowering
+from qir.ir import Node
+from qir.ops import (
+    Abs,
+    Elu,
+    Erf,
+    Exp,
+    Gelu,
+    HardSigmoid,
+    HardSwish,
+    LeakyRelu,
+    Log,
+    Logistic,
+    Neg,
+    Rsqrt,
+    Silu,
+    Softplus,
+    Sqrt,
+    Square,
+    Tanh,
+)
+from qir.ops.unary import Unary
+
+FUNCTIONS: dict[type[Unary], Callable[[jax.Array], jax.Array]] = {
+    Abs: jnp.abs,
+    Erf: lax.erf,
+    Exp: jnp.exp,
+    HardSigmoid: lambda x: jnp.clip(x + 3, 0, 6) / 6,
+    HardSwish: lambda x: x * (jnp.clip(x + 3, 0, 6) / 6),
+    Log: jnp.log,
+    Logistic: jax.nn.sigmoid,
+    Neg: jnp.negative,
+    Rsqrt: lax.rsqrt,
+    Silu: jax.nn.silu,
+    Softplus: jax.nn.softplus,
+    Sqrt: jnp.sqrt,
+    Square: jnp.square,
+    Tanh: jnp.tanh,
+}
+"""The functions without attributes."""
+
+
+def function(op: Unary, node: Node) -> Step:
+    """One function of `FUNCTIONS`."""
+    return floating(node, FUNCTIONS[type(op)])
+
+
+lowering(*FUNCTIONS)(function)
+
+
+@lowering(Gelu)
+def gelu(op: Gelu, node: Node) -> Step:
+    """Exact, or the tanh approximation."""
+    return floating(node, lambda x: jax.nn.gelu(x, approximate=op.approximate))
+
+
+@lowering(Elu)
+def elu(op: Elu, node: Node) -> Step:
+    """The exponential sees no positive number, whose gradient could be infinite."""
+    return floating(
+        node, lambda x: jnp.where(x > 0, x, op.alpha * jnp.expm1(jnp.where(x > 0, 0, x)))
+    )
+
+
+@lowering(LeakyRelu)
+def leaky_relu(op: LeakyRelu, node: Node) -> Step:
+    """A choice between x and slope * x."""
+    return floating(node, lambda x: jnp.where(x > 0, x, op.slope * x))
