@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, Field, dataclass, field, fields
@@ -23,7 +24,8 @@ class Symbol(str):
 
 
 def by_type(read: Callable[[TensorType], T], default: Any = MISSING) -> T:
-    """Declares a field that the result type already shows: not printed, and read off the type when parsed.
+    """Declares a field that the result type already shows: not printed, and read off the type when
+    parsed.
 
     Args:
         read: Returns the field of a result type.
@@ -59,14 +61,19 @@ def attribute_fields(owner: type) -> tuple[AttributeSpec, ...]:
 
 
 def coerce(value: Any, annotation: Any, subject: str) -> Any:
-    """Checks a value against a field's annotation, turning lists into tuples and integers into floats.
+    """Checks a value against a field's annotation, turning lists into tuples and integers into
+    floats.
 
     Raises:
         QirError: The value does not fit; the message begins with the subject.
     """
     fitted = _fit(value, annotation)
     if fitted is _MISFIT:
-        choices = [str(choice) for choice in get_args(annotation)] if get_origin(annotation) is Literal else []
+        choices = (
+            [str(choice) for choice in get_args(annotation)]
+            if get_origin(annotation) is Literal
+            else []
+        )
         hint = did_you_mean(value, choices) if isinstance(value, str) else ""
         raise QirError(f"{subject}: expected {describe(annotation)}, got {_show(value)}{hint}")
     return fitted
@@ -78,7 +85,10 @@ _MISFIT: Any = object()
 def _fit(value: Any, annotation: Any) -> Any:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
-        return next((fitted for choice in arguments if (fitted := _fit(value, choice)) is not _MISFIT), _MISFIT)
+        return next(
+            (fitted for choice in arguments if (fitted := _fit(value, choice)) is not _MISFIT),
+            _MISFIT,
+        )
     if origin is Literal:
         return value if value in arguments else _MISFIT
     if origin is tuple:
@@ -97,11 +107,20 @@ def _fit(value: Any, annotation: Any) -> Any:
         return int(value)
     if annotation is str and isinstance(value, Symbol):
         return _MISFIT
-    if annotation is FrozenArray and isinstance(value, list | tuple | np.ndarray):
-        return FrozenArray(value)
+    if annotation is FrozenArray and isinstance(value, int | float | list | tuple | np.ndarray):
+        return _fit_array(value)
     if isinstance(annotation, type) and isinstance(value, annotation):
         return value
     return _MISFIT
+
+
+def _fit_array(value: Any) -> Any:
+    try:
+        array = np.asarray(value)
+        DType.of(array.dtype)
+    except (ValueError, QirError):
+        return _MISFIT
+    return FrozenArray(array)
 
 
 def _fit_tuple(value: Any, arguments: tuple[Any, ...]) -> Any:
@@ -114,7 +133,9 @@ def _fit_tuple(value: Any, arguments: tuple[Any, ...]) -> Any:
         annotations = arguments
     else:
         return _MISFIT
-    fitted = tuple(_fit(item, annotation) for item, annotation in zip(items, annotations, strict=True))
+    fitted = tuple(
+        _fit(item, annotation) for item, annotation in zip(items, annotations, strict=True)
+    )
     return _MISFIT if any(item is _MISFIT for item in fitted) else fitted
 
 
@@ -127,11 +148,27 @@ def describe(annotation: Any) -> str:
         return "one of " + ", ".join(str(choice) for choice in arguments)
     if origin is tuple:
         if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return f"a list of {describe(arguments[0])}"
+            return f"a list of {_plural(describe(arguments[0]))}"
         return "[" + ", ".join(describe(choice) for choice in arguments) + "]"
-    words = {int: "an integer", float: "a number", str: "a name", bool: "true or false", type(None): "none"}
-    words |= {DType: "an element type", FrozenArray: "an array", Symbol: "a constant's @name", Dim: "a dimension"}
+    words = {
+        int: "an integer",
+        float: "a number",
+        str: "a name",
+        bool: "true or false",
+        type(None): "none",
+    }
+    words |= {
+        DType: "an element type",
+        FrozenArray: "an array",
+        Symbol: "a constant's @name",
+        Dim: "a dimension",
+    }
     return words.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def _plural(words: str) -> str:
+    singular = re.fullmatch(r"an? (\w+)", words)
+    return f"{singular[1]}s" if singular else words
 
 
 def _show(value: Any) -> str:

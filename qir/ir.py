@@ -16,6 +16,7 @@ from qir.op import Op, infer
 from qir.ops.core import Const, Return
 from qir.types import Array, Element, FrozenArray, TensorType, tensor
 
+
 class Value:
     """A tensor that an op computes or a graph takes; equal to itself only.
 
@@ -31,7 +32,9 @@ class Value:
     __slots__ = ("_range", "graph", "index", "name", "named", "node", "origin", "type", "uses")
     __match_args__ = ("op", "inputs")
 
-    def __init__(self, type: TensorType, node: Node | None, index: int, graph: Graph | None = None) -> None:
+    def __init__(
+        self, type: TensorType, node: Node | None, index: int, graph: Graph | None = None
+    ) -> None:
         self.type = type
         self.node = node
         self.index = index
@@ -86,8 +89,9 @@ class Value:
     def replace_with(self, new: Value, where: Callable[[Node], bool] | None = None) -> None:
         """Lets all users (or those for which `where` holds) read another value instead.
 
-        A value that was just built takes over the name, the range and the origin of the one it replaces;
-        a value that stood for something already adds the origin to its own.
+        A value that was just built takes over the name, the range and the origin of the one it
+        replaces, though an input of the graph keeps its name; a value that stood for something
+        already adds the origin to its own.
 
         Args:
             new: The value to read.
@@ -105,10 +109,9 @@ class Value:
                 node.set_input(index, new)
         if where is not None:
             return
-        if self.named and not new.named:
-            graph = new.owner
-            mine, graph_name = self.name, self.owner._fresh(new.name)
-            self.owner._rename(self, graph_name)
+        if self.node is not None and self.named and not new.named:
+            graph, mine = self.owner, self.name
+            graph._rename(self, graph._fresh(new.name))
             graph._rename(new, mine)
             new.named, self.named = True, False
         if new.range is None and new.type.element == self.type.element:
@@ -142,13 +145,25 @@ class Node:
         op: The op with its attributes; assign another one to change them.
         inputs: The operands; change them with `set_input`.
         outputs: The results.
-        regions: Graphs that the op runs (loop bodies, branches), isolated from the values around the node.
+        regions: Graphs that the op runs (loop bodies, branches), isolated from the values around
+            the node.
         loc: Where in the user's model the node comes from, such as `model.py:41 (conv1)`.
         note: Why a pass left the node in floating point, or None; `qir.explain` reports it.
         graph: The graph that holds the node.
     """
 
-    __slots__ = ("_next", "_previous", "erased", "graph", "inputs", "loc", "note", "op", "outputs", "regions")
+    __slots__ = (
+        "_next",
+        "_previous",
+        "erased",
+        "graph",
+        "inputs",
+        "loc",
+        "note",
+        "op",
+        "outputs",
+        "regions",
+    )
 
     def __init__(
         self,
@@ -237,7 +252,11 @@ class Graph:
     @property
     def outputs(self) -> tuple[Value, ...]:
         """The values that the return node reads; empty while there is none."""
-        return self._last.inputs if self._last is not None and isinstance(self._last.op, Return) else ()
+        return (
+            self._last.inputs
+            if self._last is not None and isinstance(self._last.op, Return)
+            else ()
+        )
 
     @property
     def returns(self) -> Node:
@@ -263,16 +282,21 @@ class Graph:
         """Returns the value of a name, with or without the %; raises QirError with the nearest name."""
         found = self._values.get(name.lstrip("%"))
         if found is None:
-            raise QirError(f"graph: @{self.name} has no value %{name.lstrip('%')}{did_you_mean(name.lstrip('%'), self._values)}")
+            raise QirError(
+                f"graph: @{self.name} has no value %{name.lstrip('%')}{did_you_mean(name.lstrip('%'), self._values)}"
+            )
         return found
 
-    def insert(self, node: Node, before: Node | None = None, name: str | None = None) -> Node:
+    def insert(
+        self, node: Node, before: Node | None = None, name: str | Sequence[str] | None = None
+    ) -> Node:
         """Puts a node into the chain.
 
         Args:
             node: A node built for this graph.
             before: The node to stand before; None appends.
-            name: Name of the results; made unique by a number. None derives one from the op.
+            name: Name of the results, or one for each; made unique by a number. None derives it
+                from the op.
         """
         previous = before._previous if before is not None else self._last
         node._previous, node._next = previous, before
@@ -284,8 +308,10 @@ class Graph:
             self._last = node
         else:
             before._previous = node
-        for value in node.outputs:
-            self._register(value, name or node.op.name, named=name is not None)
+        base = name or node.op.name
+        names = (base,) * len(node.outputs) if isinstance(base, str) else base
+        for value, own in zip(node.outputs, names, strict=True):
+            self._register(value, own, named=name is not None)
         return node
 
     def erase(self, node: Node) -> None:
@@ -362,12 +388,18 @@ class Graph:
         return self.extract(self.inputs, self.outputs, self.name, whole=True)
 
     def extract(
-        self, inputs: Sequence[Value], outputs: Sequence[Value], name: str = "", *, whole: bool = False
+        self,
+        inputs: Sequence[Value],
+        outputs: Sequence[Value],
+        name: str = "",
+        *,
+        whole: bool = False,
     ) -> Graph:
         """Copies the part of the graph that computes some values from others.
 
         Args:
-            inputs: Values that become inputs; graph inputs that are needed beside them become inputs too.
+            inputs: Values that become inputs; graph inputs that are needed beside them become
+                inputs too.
             outputs: Values that the copy returns.
             name: The copy's name; this graph's when empty.
             whole: Copy every node, needed or not.
@@ -381,7 +413,8 @@ class Graph:
         extra = [
             value
             for value in self.inputs
-            if value not in inputs and (value in outputs or any(node in wanted for node in value.users))
+            if value not in inputs
+            and (value in outputs or any(node in wanted for node in value.users))
         ]
         for value in (*inputs, *extra):
             if value not in mapping:
@@ -393,11 +426,12 @@ class Graph:
                 copy.constants[node.op.symbol] = self.constants[node.op.symbol]
             regions = [region.copy() for region in node.regions]
             types = [value.type for value in node.outputs]
-            clone = Node(copy, node.op, [mapping[value] for value in node.inputs], types, regions, node.loc)
+            clone = Node(
+                copy, node.op, [mapping[value] for value in node.inputs], types, regions, node.loc
+            )
             clone.note = node.note
-            copy.insert(clone)
+            copy.insert(clone, name=[value.name for value in node.outputs])
             for value, twin in zip(node.outputs, clone.outputs, strict=True):
-                copy._rename(twin, value.name)
                 mapping[value] = _copy_facts(value, twin)
         copy.set_outputs([mapping[value] for value in outputs])
         return copy
@@ -440,10 +474,13 @@ class Graph:
                 return fresh
 
     def __eq__(self, other: object) -> bool:
-        """Structural equality: same names, types, ranges, ops, wiring and constant contents; not locations."""
+        """Structural equality: same names, types, ranges, ops, wiring and constant contents.
+
+        Locations, origins and notes don't count, nor do the names of regions and constants.
+        """
         if not isinstance(other, Graph):
             return NotImplemented
-        return _description(self) == _description(other)
+        return _description(self, self.name) == _description(other, other.name)
 
     __hash__ = object.__hash__
 
@@ -459,11 +496,13 @@ def _copy_facts(source: Value, target: Value) -> Value:
     return target
 
 
-def _description(graph: Graph) -> list[Any]:
+def _description(graph: Graph, name: str = "") -> list[Any]:
     def constant(node: Node) -> Any:
-        return FrozenArray(graph.constants[node.op.symbol]) if isinstance(node.op, Const) else node.op
+        return (
+            FrozenArray(graph.constants[node.op.symbol]) if isinstance(node.op, Const) else node.op
+        )
 
-    lines: list[Any] = [graph.name, [(value.name, value.type, value.range) for value in graph.inputs]]
+    lines: list[Any] = [name, [(value.name, value.type, value.range) for value in graph.inputs]]
     for node in graph.nodes:
         lines.append(
             (
@@ -503,22 +542,30 @@ class Builder:
         return self.emit_node(op, inputs, name=name).output
 
     def emit_node(
-        self, op: Op, inputs: Sequence[Value], regions: Sequence[Graph] = (), name: str | None = None
+        self,
+        op: Op,
+        inputs: Sequence[Value],
+        regions: Sequence[Graph] = (),
+        name: str | None = None,
     ) -> Node:
         """Inserts a node with any number of results and regions, and returns it."""
         types = node_types(op, [value.type for value in inputs], regions)
-        node = self.graph.insert(Node(self.graph, op, inputs, types, regions, self.loc), self.anchor, name)
+        node = self.graph.insert(
+            Node(self.graph, op, inputs, types, regions, self.loc), self.anchor, name
+        )
         self.emitted.append(node)
         return node
 
-    def const(self, array: ArrayLike, name: str | None = None, element: Element | None = None) -> Value:
+    def const(
+        self, array: ArrayLike, name: str | None = None, element: Element | None = None
+    ) -> Value:
         """Inserts a constant.
 
         Args:
             array: The stored numbers.
             name: Name of the array and of the value.
-            element: The element of the type: a code, or a plain type whose carrier is wider than it (such as i4);
-                None takes the array's own type.
+            element: The element of the type: a code, or a plain type whose carrier is wider than it
+                (such as i4); None takes the array's own type.
 
         Raises:
             QirError: The array's type is not the element's carrier.
@@ -529,7 +576,9 @@ class Builder:
         return self.emit(Const(symbol, type_), name=name)
 
 
-def node_types(op: Op, operands: Sequence[TensorType], regions: Sequence[Graph]) -> tuple[TensorType, ...]:
+def node_types(
+    op: Op, operands: Sequence[TensorType], regions: Sequence[Graph]
+) -> tuple[TensorType, ...]:
     """Infers the result types of a node, of an op with regions from what the regions return.
 
     Raises:
@@ -540,8 +589,10 @@ def node_types(op: Op, operands: Sequence[TensorType], regions: Sequence[Graph])
     if not regions:
         return infer(op, operands)
     signatures = [
-        (tuple(value.type for value in region.inputs), tuple(value.type for value in region.outputs))
+        (
+            tuple(value.type for value in region.inputs),
+            tuple(value.type for value in region.outputs),
+        )
         for region in regions
     ]
     return op.region_result(operands, signatures)
-

@@ -41,8 +41,8 @@ class Rule:
         name: The function's name.
         ops: The op classes of the root; empty for every op.
         exactness: What the rewrite keeps.
-        apply: `apply(root, builder)` returns the value (or all values) to use instead; the root itself when it
-            changed the node in place; a Skip; or None.
+        apply: `apply(root, builder)` returns the value (or all values) to use instead; the root
+            itself when it changed the node in place; a Skip; or None.
     """
 
     name: str
@@ -52,7 +52,8 @@ class Rule:
 
 
 def rule(*ops: type[Op], exactness: Exactness = "exact") -> Callable[[RuleFunction], Rule]:
-    """Declares a rewrite rule. The function gets a node's first result and a builder that inserts before the node.
+    """Declares a rewrite rule. The function gets a node's first result and a builder that inserts
+    before the node.
 
     Args:
         ops: Op classes of the root.
@@ -71,7 +72,7 @@ class Report:
 
     Attributes:
         applied: How often each rule fired, by name.
-        skips: The near misses: rule name, root and reason.
+        skips: The near misses that are left: rule name, root and last reason.
     """
 
     applied: Counter[str] = field(default_factory=Counter)
@@ -102,6 +103,7 @@ def rewrite(graph: Graph, rules: Iterable[Rule], *, allow: Exactness = "exact") 
     """
     by_op = _index(rules, allow)
     report = Report()
+    skips: dict[tuple[str, Value], Skip] = {}
     queue = deque(graph.walk())
     queued = set(queue)
     budget = 64 * len(queue) + 1000
@@ -125,19 +127,29 @@ def rewrite(graph: Graph, rules: Iterable[Rule], *, allow: Exactness = "exact") 
         for candidate in by_op.get(type(node.op), ()) or by_op.get(Op, ()):
             builder = node.graph.before(node)
             outcome = _apply(candidate, node, builder)
+            miss = candidate.name, node.outputs[0]
+            skips.pop(miss, None)
             if isinstance(outcome, Skip):
-                report.skips.append((candidate.name, node.outputs[0], outcome))
+                skips[miss] = outcome
             if outcome is None or isinstance(outcome, Skip):
                 push(builder.emitted)
                 continue
             report.applied[candidate.name] += 1
             if report.applied.total() > budget:
                 name, count = report.applied.most_common(1)[0]
-                raise PassError(f"rewrite: rules don't come to an end; '{name}' fired {count} times", [node.place()])
+                raise PassError(
+                    f"rewrite: rules don't come to an end; '{name}' fired {count} times",
+                    [node.place()],
+                )
             push([*operands, *builder.emitted, node])
             for value in (*outcome, *node.outputs):
                 push(value.users)
             break
+    report.skips = [
+        (name, root, skip)
+        for (name, root), skip in skips.items()
+        if root.node is not None and not root.node.erased
+    ]
     return report
 
 
@@ -167,7 +179,9 @@ def _apply(candidate: Rule, node: Node, builder: Builder) -> tuple[Value, ...] |
             return outcome
         values = (outcome,) if isinstance(outcome, Value) else tuple(outcome)
         if len(values) != len(node.outputs):
-            raise PassError(f"rewrite: expected {len(node.outputs)} values from '{candidate.name}', got {len(values)}")
+            raise PassError(
+                f"rewrite: expected {len(node.outputs)} values from '{candidate.name}', got {len(values)}"
+            )
         for old, new in zip(node.outputs, values, strict=True):
             old.replace_with(new)
         return values
@@ -180,7 +194,7 @@ def near_misses(graph: Graph, candidate: Rule) -> list[str]:
     lines = []
     copy = graph.copy()
     for node in list(copy.walk()):
-        if isinstance(node.op, candidate.ops or Op) and node.outputs:
+        if isinstance(node.op, candidate.ops or Op) and node.outputs and not node.erased:
             outcome = candidate.apply(node.outputs[0], copy.before(node))
             if isinstance(outcome, Skip):
                 about = f" (%{outcome.value.name})" if outcome.value else ""

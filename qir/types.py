@@ -96,7 +96,11 @@ _CARRIERS: dict[DType, np.dtype[Any]] = {
 }
 _BY_NUMPY: dict[np.dtype[Any], DType] = {
     carrier: dtype for dtype, carrier in _CARRIERS.items() if dtype.bits >= 8 or dtype is DType.BOOL
-} | {np.dtype(ml_dtypes.int4): DType.I4, np.dtype(ml_dtypes.uint4): DType.U4, np.dtype(ml_dtypes.int2): DType.I2}
+} | {
+    np.dtype(ml_dtypes.int4): DType.I4,
+    np.dtype(ml_dtypes.uint4): DType.U4,
+    np.dtype(ml_dtypes.int2): DType.I2,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +234,8 @@ def expand(factors: Array, shape: tuple[int, ...]) -> Array:
     """Stretches scales or zero points until they broadcast against a tensor.
 
     Args:
-        factors: A scalar, or an array of the tensor's rank in which each dimension divides the tensor's.
+        factors: A scalar, or an array of the tensor's rank in which each dimension divides the
+            tensor's.
         shape: The tensor's shape.
 
     Returns:
@@ -250,23 +255,27 @@ SMALLEST_SCALE = 2.0**-125
 class Quant:
     """A code: real = (stored - zero_point) * scale, or (levels[stored] - zero_point) * scale.
 
-    A scale is a scalar (per tensor) or has the tensor's rank with each dimension dividing the tensor's: 1 in all
-    but one dimension is per channel, anything else is per block. The constraints, by the numbers that errors name:
+    A scale is a scalar (per tensor) or has the tensor's rank with each dimension dividing the
+    tensor's: 1 in all but one dimension is per channel, anything else is per block. The
+    constraints, by the numbers that errors name:
 
     - C1: every scale is finite and greater than 0.
     - C2: every zero point lies inside the bounds; 32-bit and wider storage has zero point 0.
     - C3: the bounds lie inside the storage type, the lower one below the upper one.
-    - C4: the scale is a scalar or has the tensor's rank, and each of its dimensions divides the tensor's.
+    - C4: the scale is a scalar or has the tensor's rank, and each of its dimensions divides the
+      tensor's.
     - C5: an array of zero points has the shape of the scale.
     - C6: the storage type is an integer type, the expressed type a floating-point one.
-    - C7: scales of storage of at most 16 bits lie between 2^-125 and 2^125: their inverses are normal float32 numbers
-      and every denormal number encodes as 0, so that a machine that flushes denormals agrees.
-    - C8: levels are distinct increasing integers, no more of them than the storage has codes; bounds don't go with them.
+    - C7: scales of storage of at most 16 bits lie between 2^-125 and 2^125: their inverses are
+      normal float32 numbers and every denormal number encodes as 0, so that a machine that flushes
+      denormals agrees.
+    - C8: levels are distinct increasing integers, no more of them than the storage has codes;
+      bounds don't go with them.
 
     Args:
         storage: The integer type of the stored numbers.
-        scale: Real size of one step. Kept as float32; as float64 for storage of 32 bits and more, where it is
-            the product of two float32 scales, which float64 holds exactly.
+        scale: Real size of one step. Kept as float32; as float64 for storage of 32 bits and more,
+            where it is the product of two float32 scales, which float64 holds exactly.
         zero_point: The stored number that means 0.
         bounds: Smallest and largest stored number, where narrower than the storage type.
         expressed: The floating-point type that the code stands for.
@@ -294,14 +303,14 @@ class Quant:
         levels: ArrayLike | None = None,
     ) -> Quant:
         """Builds a code from numbers or arrays, rounding the scale to the type that it is kept in."""
-        zero_points = np.asarray(zero_point, np.int32)
+        zero_points = _int32(zero_point, "C2: expected zero points")
         return Quant(
             storage,
             FrozenArray(scale, _scale_type(storage)),
             FrozenArray(zero_points) if zero_points.ndim else int(zero_points),
             bounds,
             expressed,
-            None if levels is None else FrozenArray(levels, np.int32),
+            None if levels is None else FrozenArray(_int32(levels, "C8: expected levels")),
         )
 
     def __post_init__(self) -> None:
@@ -339,7 +348,9 @@ class Quant:
         if self.storage.bits <= 16:
             outside = (scale < SMALLEST_SCALE) | (scale > 1 / SMALLEST_SCALE)
             if np.any(outside):
-                raise QirError(f"code: C7: expected scales between 2^-125 and 2^125, got {scale[outside].flat[0]}")
+                raise QirError(
+                    f"code: C7: expected scales between 2^-125 and 2^125, got {scale[outside].flat[0]}"
+                )
         low, high = self.range
         points = self.zero_points
         inside = points == 0 if self.storage.bits >= 32 else (points >= low) & (points <= high)
@@ -391,11 +402,12 @@ class Quant:
         return (1.0 / self.scale.array.astype(np.float64)).astype(np.float32)
 
     def encode(self, real: ArrayLike) -> Array:
-        """Returns the stored numbers of real ones; the definition that every backend is tested against.
+        """Returns the stored numbers of real ones; the definition that every backend is tested
+        against.
 
-        Codes of at most 16 bits: `clamp(rint(float32(real) * inverse_scale), low - zp, high - zp) + zp`, one float32
-        multiplication, ties to even. Wider ones: `rint(real / scale)` in float64. Codebooks: the nearest level, the
-        lower one of two. NaN becomes the zero point.
+        Codes of at most 16 bits: `clamp(rint(float32(real) * inverse_scale), low - zp, high - zp) +
+        zp`, one float32 multiplication, ties to even. Wider ones: `rint(real / scale)` in float64.
+        Codebooks: the nearest level, the lower one of two. NaN becomes the zero point.
 
         Args:
             real: An array of the tensor's shape.
@@ -409,7 +421,9 @@ class Quant:
         if self.levels is not None:
             steps = real.astype(np.float64) / scale + points
             levels = self.levels.array.astype(np.float64)
-            nearest = np.searchsorted((levels[1:] + levels[:-1]) / 2, np.nan_to_num(steps), side="left")
+            nearest = np.searchsorted(
+                (levels[1:] + levels[:-1]) / 2, np.nan_to_num(steps), side="left"
+            )
             return (nearest + low).astype(self.storage.numpy)
         with np.errstate(over="ignore", invalid="ignore"):
             if self.storage.bits <= 16:
@@ -417,7 +431,9 @@ class Quant:
             else:
                 steps = np.rint(real.astype(np.float64) / scale)
         steps = np.where(np.isnan(steps), 0, steps)
-        codes = np.clip(steps, low - points.astype(np.int64), high - points.astype(np.int64)) + points
+        codes = (
+            np.clip(steps, low - points.astype(np.int64), high - points.astype(np.int64)) + points
+        )
         return codes.astype(self.storage.numpy)
 
     def decode(self, stored: ArrayLike) -> Array:
@@ -451,8 +467,21 @@ class Quant:
         return replace(
             self,
             scale=FrozenArray(change(self.scale.array)),
-            zero_point=FrozenArray(change(point.array)) if isinstance(point, FrozenArray) else point,
+            zero_point=FrozenArray(change(point.array))
+            if isinstance(point, FrozenArray)
+            else point,
         )
+
+
+def _int32(numbers: ArrayLike, expectation: str) -> Array:
+    array = np.asarray(numbers)
+    with np.errstate(invalid="ignore"):
+        narrow = (
+            array.astype(np.int32) if array.dtype.kind in "iuf" else np.zeros_like(array, np.int32)
+        )
+    if not np.array_equal(narrow, array):
+        raise QirError(f"code: {expectation} that are integers of 32 bits, got {array}")
+    return narrow
 
 
 def _scale_type(storage: DType) -> type[np.float32] | type[np.float64]:

@@ -7,16 +7,21 @@ from collections.abc import Iterator
 from qir.errors import QirError, VerifyError
 from qir.ir import Graph, Node, Value, node_types
 from qir.ops.core import Const, Return
-from qir.text.printer import line_of
+from qir.text.printer import SYMBOL_NAME, VALUE_NAME, line_of
 
 
 def verify(graph: Graph) -> None:
     """Checks a graph and its regions.
 
     Raises:
-        VerifyError: Rules are broken. All of them are listed, each with its place and the line of text.
+        VerifyError: Rules are broken. All of them are listed, each with its place and the line of
+            text.
     """
-    errors = [entry for part in _graphs(graph) for entry in _errors(part)]
+    errors = [
+        entry
+        for part in _graphs(graph)
+        for entry in (*_name_errors(part, part is not graph), *_errors(part))
+    ]
     if not errors:
         return
     messages = []
@@ -26,6 +31,15 @@ def verify(graph: Graph) -> None:
             lines += [f"  {node.place()}", f"  |  {line_of(node)}"]
         messages.append("\n".join(lines))
     raise VerifyError("\n".join(messages))
+
+
+def _name_errors(graph: Graph, is_region: bool) -> Iterator[tuple[str, Node | None]]:
+    letters = "letters, digits, '_', '-' and '.'"
+    if not is_region and not SYMBOL_NAME.fullmatch(graph.name):
+        yield f"graph: expected a name of {letters} or '/', got @{graph.name}", None
+    for value in graph.values():
+        if not VALUE_NAME.fullmatch(value.name):
+            yield f"graph: expected names of {letters}, got %{value.name}", value.node
 
 
 def _graphs(graph: Graph) -> Iterator[Graph]:
@@ -46,7 +60,10 @@ def _errors(graph: Graph) -> Iterator[tuple[str, Node | None]]:
             yield f"graph: @{graph.name} has a return before its end", node
         for index, value in enumerate(node.inputs):
             if value not in seen:
-                yield f"{node.op.name}: reads %{value.name}, which is not computed above it in @{graph.name}", node
+                yield (
+                    f"{node.op.name}: reads %{value.name}, which is not computed above it in @{graph.name}",
+                    node,
+                )
             if (node, index) not in value.uses:
                 yield f"{node.op.name}: is missing among the uses of %{value.name}", node
         for value in node.outputs:

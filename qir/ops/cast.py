@@ -119,7 +119,11 @@ class Requantize(Op):
             ("shift", self.shift, np.int32),
         ):
             if array is not None and array.array.dtype != kind:
-                object.__setattr__(self, name, FrozenArray(array.array, kind))
+                with np.errstate(invalid="ignore", over="ignore"):
+                    narrow = FrozenArray(array.array, kind)
+                if kind is np.int32 and not np.array_equal(narrow.array, array.array):
+                    raise self.error(f"expected integers of 32 bits in {name}, got {array!r}")
+                object.__setattr__(self, name, narrow)
 
     @property
     def bounds(self) -> tuple[int, int]:

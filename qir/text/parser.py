@@ -7,15 +7,34 @@ from typing import Any
 
 import numpy as np
 
-from qir.attributes import Symbol
+from qir.attributes import Symbol, coerce
 from qir.errors import ParseError, QirError, did_you_mean
 from qir.interval import Interval
 from qir.ir import Graph, Node, Value, node_types
-from qir.op import find_op, from_attributes
+from qir.op import Op, find_op, from_attributes
 from qir.ops.core import Const
 from qir.text.printer import product_of
-from qir.text.syntax import GraphSyntax, NodeSyntax, ProgramSyntax, Scales, TypeSyntax, parse_syntax, show_line
-from qir.types import Array, DType, FrozenArray, Quant, TensorType, array_digest, format_shape, known
+from qir.text.syntax import (
+    GraphSyntax,
+    NodeSyntax,
+    ProgramSyntax,
+    Scales,
+    TypeSyntax,
+    parse_syntax,
+    show_line,
+)
+from qir.types import (
+    Array,
+    Dim,
+    DType,
+    FrozenArray,
+    Quant,
+    Shape,
+    Size,
+    TensorType,
+    array_digest,
+    format_shape,
+)
 
 VERSION = 1
 
@@ -50,7 +69,9 @@ def build(program: ProgramSyntax, arrays: Mapping[str, Array]) -> Graph:
                 f"got {array.dtype}{format_shape(array.shape)}"
             )
         if array_digest(array) != entry.digest:
-            raise ParseError(f"parse: the array @{entry.name} is not the one that the text was written with")
+            raise ParseError(
+                f"parse: the array @{entry.name} is not the one that the text was written with"
+            )
     return _GraphBuilder(program.lines, arrays).build(program.graph)
 
 
@@ -60,6 +81,17 @@ def _dtype(name: str) -> DType:
     except ValueError:
         names = [dtype.value for dtype in DType]
         raise QirError(f"type: expected one of {', '.join(names)}, got {name}") from None
+
+
+_CODE_FIELDS: dict[str, Any] = {
+    "scale": Scales | Symbol | float | tuple[float, ...],
+    "axis": int,
+    "blocks": tuple[int | str, ...],
+    "zp": Symbol | int | tuple[int, ...],
+    "bounds": tuple[int, int],
+    "levels": Symbol | tuple[int, ...],
+    "as": DType,
+}
 
 
 class _GraphBuilder:
@@ -88,11 +120,13 @@ class _GraphBuilder:
             self.declare(name)
         types = [self.type(written) for written in line.types]
         if len(line.results) != len(types):
-            raise QirError(f"{line.op}: expected a type for each of {len(line.results)} results, got {len(types)}")
+            raise QirError(
+                f"{line.op}: expected a type for each of {len(line.results)} results, got {len(types)}"
+            )
         regions = [_GraphBuilder(self.lines, self.arrays).build(region) for region in line.regions]
         operands = [self.value(name) for name in line.operands]
         if line.op == "const":
-            op = self.const(graph, line.literal, line.results[0], types[0])
+            op: Op = self.const(graph, line.literal, line.results[0], types[0])
         else:
             attributes = {name: self.resolve(value) for name, value in line.attributes}
             op = from_attributes(find_op(line.op), attributes, types)
@@ -102,34 +136,48 @@ class _GraphBuilder:
         for name, written, right in zip(line.results, types, inferred, strict=True):
             if written != right:
                 raise op.error(f"expected %{name} to be {right}, got {written}")
-        node = graph.insert(Node(graph, op, operands, inferred, regions, line.loc), name=line.results[0])
+        node = graph.insert(
+            Node(graph, op, operands, inferred, regions, line.loc), name=line.results
+        )
+        node.note = line.note
         for name, written_type, value in zip(line.results, line.types, node.outputs, strict=True):
-            if value.name != name:
-                graph.rename(value, name)
             self.values[name] = _with_facts(value, written_type)
 
     def const(self, graph: Graph, literal: Any, name: str, type: TensorType) -> Const:
         if isinstance(literal, Symbol):
             array = self.array(literal)
             if tuple(array.shape) != type.shape or array.dtype != type.dtype.numpy:
-                raise QirError(f"const: expected @{literal} to be {type}, got {array.dtype}{format_shape(array.shape)}")
+                raise QirError(
+                    f"const: expected @{literal} to be {type}, got {array.dtype}{format_shape(array.shape)}"
+                )
             if literal not in graph.constants:
                 graph.add_constant(literal, array)
             return Const(literal, type)
         shape = type.known_shape
         try:
             wide = np.asarray(literal)
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore", invalid="ignore"):
                 array = wide.astype(type.dtype.numpy)
-            fits = type.dtype.is_float or (wide.dtype.kind in "iub" and np.array_equal(array, wide)) or wide.size == 0
+            fits = (
+                type.dtype.is_float
+                or (wide.dtype.kind in "iub" and np.array_equal(array, wide))
+                or wide.size == 0
+            )
             if type.dtype is DType.BOOL:
-                array = np.asarray(np.vectorize({"true": True, "false": False}.__getitem__, otypes=[bool])(wide))
+                array = np.asarray(
+                    np.vectorize({"true": True, "false": False}.__getitem__, otypes=[bool])(wide)
+                )
                 fits = True
-            array = np.array(np.broadcast_to(array, shape) if array.ndim == 0 else array.reshape(shape))
-        except (ValueError, TypeError, KeyError) as error:
+            array = np.array(
+                np.broadcast_to(array, shape) if array.ndim == 0 else array.reshape(shape)
+            )
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
             raise QirError(f"const: expected numbers of {type}, got {literal}") from error
         if not fits or (type.dtype.is_integer and array.size and not _inside(array, type)):
             raise QirError(f"const: expected numbers of {type}, got {literal}")
+        held = graph.constants.get(name)
+        if held is not None and FrozenArray(held) == FrozenArray(array):
+            return Const(Symbol(name), type)
         return Const(graph.add_constant(name, array), type)
 
     def resolve(self, value: Any) -> Any:
@@ -139,7 +187,9 @@ class _GraphBuilder:
 
     def array(self, name: str) -> Array:
         if name not in self.arrays:
-            raise QirError(f"parse: no array @{name}; give its numbers in the .npz or as an argument")
+            raise QirError(
+                f"parse: no array @{name}; give its numbers in the .npz or as an argument"
+            )
         return self.arrays[name]
 
     def declare(self, name: str) -> None:
@@ -149,7 +199,9 @@ class _GraphBuilder:
     def value(self, name: str) -> Value:
         found = self.values.get(name)
         if found is None:
-            raise QirError(f"parse: no value %{name} above this line{did_you_mean(name, self.values)}")
+            raise QirError(
+                f"parse: no value %{name} above this line{did_you_mean(name, self.values)}"
+            )
         return found
 
     def type(self, syntax: TypeSyntax) -> TensorType:
@@ -157,22 +209,23 @@ class _GraphBuilder:
         if syntax.code is None:
             return TensorType(syntax.shape, dtype)
         fields = dict(syntax.code)
-        known_fields = ("scale", "axis", "blocks", "zp", "bounds", "levels", "as")
         for name in fields:
-            if name not in known_fields:
-                raise QirError(f"code: no field '{name}'{did_you_mean(name, known_fields)}")
+            if name not in _CODE_FIELDS:
+                raise QirError(f"code: no field '{name}'{did_you_mean(name, _CODE_FIELDS)}")
         if "scale" not in fields:
             raise QirError("code: expected a scale")
+        fields = {
+            name: coerce(value, _CODE_FIELDS[name], f"code: {name}")
+            for name, value in fields.items()
+        }
         spread = _Spread(syntax.shape, fields.get("axis"), fields.get("blocks"))
-        scale = spread(self.scale(fields["scale"]), "scale")
-        bounds = fields.get("bounds")
         levels = fields.get("levels")
         code = Quant.of(
             dtype,
-            scale,
+            spread(self.scale(fields["scale"]), "scale"),
             spread(self.numbers(fields.get("zp", 0)), "zp"),
-            bounds=None if bounds is None else (int(bounds[0]), int(bounds[1])),
-            expressed=_dtype(fields.get("as", "f32")),
+            bounds=fields.get("bounds"),
+            expressed=fields.get("as", DType.F32),
             levels=None if levels is None else self.numbers(levels),
         )
         return TensorType(syntax.shape, code)
@@ -184,7 +237,9 @@ class _GraphBuilder:
         for name in written.names:
             code = self.value(name).type.quant
             if code is None:
-                raise QirError(f"code: expected %{name} to have a scale, got {self.value(name).type}")
+                raise QirError(
+                    f"code: expected %{name} to have a scale, got {self.value(name).type}"
+                )
             codes.append(code)
         flat = product_of(codes)
         return flat if flat.size > 1 else flat.reshape(())
@@ -192,40 +247,52 @@ class _GraphBuilder:
     def numbers(self, written: Any) -> Array:
         if isinstance(written, Symbol):
             return self.array(written)
-        array = np.asarray(written)
-        if array.dtype.kind not in "if":
-            raise QirError(f"code: expected numbers, got {written}")
-        return array
+        return np.asarray(written)
 
 
 class _Spread:
     """Gives numbers that are written flat the place that `axis` or `blocks` says."""
 
-    def __init__(self, shape: tuple[Any, ...], axis: Any, blocks: Any) -> None:
+    def __init__(
+        self, shape: Shape, axis: int | None, blocks: tuple[int | str, ...] | None
+    ) -> None:
         self.shape = shape
-        if axis is not None and (not isinstance(axis, int) or not 0 <= axis < len(shape)):
+        if axis is not None and not 0 <= axis < len(shape):
             raise QirError(f"code: expected an axis below {len(shape)}, got {axis}")
         self.axis = axis
         self.counts: tuple[int, ...] | None = None
         if blocks is not None:
             if len(blocks) != len(shape):
                 raise QirError(f"code: expected {len(shape)} block sizes, got {len(blocks)}")
-            sizes = zip(shape, blocks, strict=True)
-            self.counts = tuple(1 if size == block else known(size, "blocks") // int(block) for size, block in sizes)
+            self.counts = tuple(map(_block_count, shape, blocks))
 
     def __call__(self, numbers: Array, what: str) -> Array:
         if numbers.ndim == 0:
             return numbers
         if self.counts is not None:
             if numbers.size != int(np.prod(self.counts)):
-                raise QirError(f"code: expected {int(np.prod(self.counts))} numbers in {what}, got {numbers.size}")
+                raise QirError(
+                    f"code: expected {int(np.prod(self.counts))} numbers in {what}, got {numbers.size}"
+                )
             return numbers.reshape(self.counts)
         if self.axis is None:
             raise QirError(f"code: expected an axis for the {numbers.size} numbers in {what}")
         size = self.shape[self.axis]
         if numbers.size not in (1, size):
-            raise QirError(f"code: expected {size} numbers in {what} for axis {self.axis}, got {numbers.size}")
-        return numbers.reshape([-1 if place == self.axis else 1 for place in range(len(self.shape))])
+            raise QirError(
+                f"code: expected {size} numbers in {what} for axis {self.axis}, got {numbers.size}"
+            )
+        return numbers.reshape(
+            [-1 if place == self.axis else 1 for place in range(len(self.shape))]
+        )
+
+
+def _block_count(size: Size, block: int | str) -> int:
+    if str(size) == str(block):
+        return 1
+    if isinstance(size, Dim) or isinstance(block, str) or block < 1 or size % block:
+        raise QirError(f"code: expected a block size that divides {size}, got {block}")
+    return size // block
 
 
 class _Line:
@@ -239,7 +306,9 @@ class _Line:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, QirError) and not isinstance(error, ParseError):
-            raise ParseError(error.message, [*error.places, *show_line(self.lines, self.line)]) from error
+            raise ParseError(
+                error.message, [*error.places, *show_line(self.lines, self.line)]
+            ) from error
 
 
 def _with_facts(value: Value, syntax: TypeSyntax) -> Value:
@@ -250,5 +319,7 @@ def _with_facts(value: Value, syntax: TypeSyntax) -> Value:
 
 
 def _inside(array: Array, type: TensorType) -> bool:
-    low, high = type.quant.range if type.quant is not None and type.quant.bounds else type.dtype.bounds
+    low, high = (
+        type.quant.range if type.quant is not None and type.quant.bounds else type.dtype.bounds
+    )
     return bool(array.min() >= low and array.max() <= high)

@@ -20,6 +20,12 @@ from qir.types import Array, DType, FrozenArray, Quant, TensorType, array_digest
 INLINE_LIMIT = 8
 """Arrays of at most this many numbers are printed where they are used; larger ones get a name."""
 
+VALUE_NAME = re.compile(r"[A-Za-z0-9_][\w.\-]*")
+"""What the name of a value may look like, so that it reads back."""
+
+SYMBOL_NAME = re.compile(r"[A-Za-z0-9_][\w./\-]*")
+"""What the name of a graph or constant may look like."""
+
 _BARE = re.compile(r"[A-Za-z_][\w\-]*")
 
 
@@ -29,7 +35,8 @@ class Program:
 
     Attributes:
         text: The text.
-        arrays: The arrays that the text refers to, by name: constants and the larger scales and tables.
+        arrays: The arrays that the text refers to, by name: constants and the larger scales and
+            tables.
     """
 
     text: str
@@ -41,7 +48,7 @@ def to_text(graph: Graph, *, locations: bool = False) -> str:
 
     Args:
         graph: The graph.
-        locations: Whether to show locations and origins.
+        locations: Whether to show locations, origins and notes.
     """
     return _Printer(locations).graph(graph)
 
@@ -55,7 +62,9 @@ def to_program(graph: Graph) -> Program:
         for name, (array, dtype) in printer.arrays.items()
     ]
     data = "\n".join(["data {", *lines, "}"]) + "\n" if lines else ""
-    return Program(f"qir 1\n{text}\n{data}", {name: array for name, (array, _) in printer.arrays.items()})
+    return Program(
+        f"qir 1\n{text}\n{data}", {name: array for name, (array, _) in printer.arrays.items()}
+    )
 
 
 def format_number(value: Any) -> str:
@@ -88,11 +97,23 @@ def format_attribute(value: Any) -> str:
         case None:
             return "none"
         case str():
-            return value if _BARE.fullmatch(value) else json.dumps(value)
+            return (
+                value
+                if _BARE.fullmatch(value) and value not in ("inf", "nan")
+                else json.dumps(value)
+            )
         case tuple() | list():
             return "[" + ", ".join(map(format_attribute, value)) + "]"
         case _:
             return format_number(value)
+
+
+def _reads_back(numbers: Array) -> bool:
+    """Whether the text of numbers has all of their bits: NaNs print alike, whatever theirs are."""
+    if not DType.of(numbers.dtype).is_float:
+        return True
+    common = np.where(np.isnan(numbers), np.asarray(np.nan, numbers.dtype), numbers)
+    return common.tobytes() == numbers.tobytes()
 
 
 class _Printer:
@@ -119,25 +140,33 @@ class _Printer:
         if not node.outputs:
             return f"{node.op.name} {operands}".rstrip()
         results = ", ".join(f"%{value.name}" for value in node.outputs)
-        call = self.const(node, node.op) if isinstance(node.op, Const) else f"{node.op.name}({operands})"
+        call = (
+            self.const(node, node.op)
+            if isinstance(node.op, Const)
+            else f"{node.op.name}({operands})"
+        )
         if not isinstance(node.op, Const):
             base = node.outputs[0].name
-            attributes = [f"{name} = {self.attribute(value, f'{base}.{name}')}" for name, value in node.op.attributes().items()]
+            attributes = [
+                f"{name} = {self.attribute(value, f'{base}.{name}')}"
+                for name, value in node.op.attributes().items()
+            ]
             call += " {" + ", ".join(attributes) + "}" if attributes else ""
         for region in node.regions:
             call += f" with ({self.params(region)}) {self.body(region, indent)}"
         types = ", ".join(self.typed(value) for value in node.outputs)
-        loc = f" loc({json.dumps(node.loc)})" if self.locations and node.loc else ""
-        return f"{results} = {call} : {types}{loc}"
+        facts = (("loc", node.loc), ("why", node.note)) if self.locations else ()
+        tail = "".join(f" {word}({json.dumps(fact)})" for word, fact in facts if fact)
+        return f"{results} = {call} : {types}{tail}"
 
     def const(self, node: Node, op: Const) -> str:
         array = node.graph.constants[op.symbol]
         if op.symbol == node.output.name and array.size:
             flat = array.reshape(-1)
             bits = flat.view(np.uint8).reshape(flat.size, -1)
-            if flat.size > 1 and np.all(bits == bits[0]):
+            if flat.size > 1 and np.all(bits == bits[0]) and _reads_back(flat[:1]):
                 return f"const {format_number(flat[0])}"
-            if flat.size <= INLINE_LIMIT:
+            if flat.size <= INLINE_LIMIT and _reads_back(flat):
                 return f"const {format_numbers(array)}"
         return f"const @{self.named(array, op.symbol, op.type.dtype)}"
 
@@ -145,7 +174,9 @@ class _Printer:
         base, count = name, 0
         while name in self.arrays:
             known = self.arrays[name][0]
-            if known is array or (known.dtype == array.dtype and array_digest(known) == array_digest(array)):
+            if known is array or (
+                known.dtype == array.dtype and array_digest(known) == array_digest(array)
+            ):
                 return name
             count += 1
             name = f"{base}_{count}"
@@ -153,7 +184,9 @@ class _Printer:
         return name
 
     def attribute(self, value: Any, name: str) -> str:
-        if isinstance(value, FrozenArray) and (value.array.ndim > 1 or value.array.size > INLINE_LIMIT):
+        if isinstance(value, FrozenArray) and (
+            value.array.ndim > 1 or value.array.size > INLINE_LIMIT
+        ):
             return "@" + self.named(value.array, name)
         return format_attribute(value)
 
@@ -192,10 +225,10 @@ class _Printer:
         if self.per_channel(code, value.type):
             return [spelled, *along]
         blocks = [
-            (size if isinstance(size, int) else 1) // count if count > 1 else size
+            size // count if isinstance(size, int) else str(size)
             for size, count in zip(value.type.shape, code.scale.array.shape, strict=True)
         ]
-        return [spelled, f"blocks=[{', '.join(map(str, blocks))}]"]
+        return [spelled, f"blocks={format_attribute(blocks)}"]
 
     def per_channel(self, code: Quant, type: TensorType) -> bool:
         return code.axis is not None and code.scale.array.shape[code.axis] == type.shape[code.axis]
@@ -213,25 +246,47 @@ class _Printer:
         if not code.per_tensor and code.axis is None:
             return ()
         node = value.node
-        if node is not None and isinstance(node.op.quant, SameCode) and node.inputs and node.inputs[0] in self.products:
+        if (
+            node is not None
+            and isinstance(node.op.quant, SameCode)
+            and node.inputs
+            and node.inputs[0] in self.products
+        ):
             names = self.products[node.inputs[0]]
             source = node.inputs[0].type.quant
-            same = source is not None and np.array_equal(source.scale.array.reshape(-1), code.scale.array.reshape(-1))
+            same = source is not None and np.array_equal(
+                source.scale.array.reshape(-1), code.scale.array.reshape(-1)
+            )
             return names if same else ()
         consumers = [node] if node is not None else []
-        consumers += [user for user, index in value.uses if isinstance(user.op.quant, Accumulate) and index == user.op.quant.bias]
+        consumers += [
+            user
+            for user, index in value.uses
+            if isinstance(user.op.quant, Accumulate) and index == user.op.quant.bias
+        ]
         for consumer in consumers:
             rule = consumer.op.quant
-            if isinstance(rule, Accumulate) and _is_product(code, consumer.inputs, rule, self.printed):
+            if isinstance(rule, Accumulate) and _is_product(
+                code, consumer.inputs, rule, self.printed
+            ):
                 return consumer.inputs[rule.left].name, consumer.inputs[rule.right].name
         return ()
 
 
-def _is_product(code: Quant, inputs: Sequence[Value], rule: Accumulate, printed: set[Value]) -> bool:
+def _is_product(
+    code: Quant, inputs: Sequence[Value], rule: Accumulate, printed: set[Value]
+) -> bool:
     left, right = inputs[rule.left], inputs[rule.right]
-    if left not in printed or right not in printed or left.type.quant is None or right.type.quant is None:
+    if (
+        left not in printed
+        or right not in printed
+        or left.type.quant is None
+        or right.type.quant is None
+    ):
         return False
-    return np.array_equal(product_of([left.type.quant, right.type.quant]), code.scale.array.reshape(-1))
+    return np.array_equal(
+        product_of([left.type.quant, right.type.quant]), code.scale.array.reshape(-1)
+    )
 
 
 def product_of(codes: Sequence[Quant]) -> Array:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import ast
+import json
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, cast
 
-from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedInput, UnexpectedToken, v_args
-from lark.exceptions import UnexpectedEOF, VisitError
+from lark import (
+    Lark,
+    Token,
+    Transformer,
+    UnexpectedCharacters,
+    UnexpectedInput,
+    UnexpectedToken,
+    v_args,
+)
+from lark.exceptions import UnexpectedEOF
 
 from qir.attributes import Symbol
 from qir.errors import ParseError, QirError
@@ -54,6 +62,7 @@ class NodeSyntax:
     regions: tuple[GraphSyntax, ...]
     types: tuple[TypeSyntax, ...]
     loc: str | None
+    note: str | None
     line: int
     literal: Any = None
 
@@ -89,6 +98,14 @@ class ProgramSyntax:
     lines: tuple[str, ...]
 
 
+class _Misfit(Exception):
+    """A token that the grammar accepts and that means nothing."""
+
+    def __init__(self, message: str, token: Token) -> None:
+        super().__init__(message)
+        self.message, self.token = message, token
+
+
 class _ToSyntax(Transformer[Token, Any]):
     def NUMBER(self, token: Token) -> float:
         return float(token)
@@ -97,7 +114,10 @@ class _ToSyntax(Transformer[Token, Any]):
         return int(token)
 
     def STRING(self, token: Token) -> str:
-        return str(ast.literal_eval(token))
+        try:
+            return str(json.loads(token, strict=False))
+        except ValueError as error:
+            raise _Misfit("parse: expected a text quoted as in JSON", token) from error
 
     def SYMBOL(self, token: Token) -> Symbol:
         return Symbol(token[1:])
@@ -121,11 +141,14 @@ class _ToSyntax(Transformer[Token, Any]):
 
     @v_args(inline=True)
     def type(self, tensor: Token, *code: Any) -> TypeSyntax:
-        try:
-            dtype, shape = _tensor(str(tensor))
-        except QirError as error:
-            raise error.at(f"at line {tensor.line}, column {tensor.column}") from error
+        dtype, shape = self.tensor(tensor)
         return TypeSyntax(dtype, shape, tuple(part for part in code if part is not None) or None)
+
+    def tensor(self, token: Token) -> tuple[str, Shape]:
+        try:
+            return _tensor(str(token))
+        except QirError as error:
+            raise _Misfit(error.message, token) from error
 
     @v_args(inline=True)
     def typed(self, type: TypeSyntax, range: Any, origin: Any) -> TypeSyntax:
@@ -144,6 +167,8 @@ class _ToSyntax(Transformer[Token, Any]):
     def loc(self, text: str) -> str:
         return text
 
+    note = loc
+
     @v_args(inline=True)
     def param(self, name: Token, type: TypeSyntax) -> ParamSyntax:
         return ParamSyntax(name[1:], type, name.line or 0)
@@ -161,13 +186,18 @@ class _ToSyntax(Transformer[Token, Any]):
 
     @v_args(inline=True)
     def const(self, literal: Any) -> dict[str, Any]:
-        return {"op": "const", "operands": (), "attributes": (), "regions": (), "literal": _plain(literal)}
+        return {
+            "op": "const",
+            "operands": (),
+            "attributes": (),
+            "regions": (),
+            "literal": _plain(literal),
+        }
 
     def node(self, parts: list[Any]) -> NodeSyntax:
-        results, call, *types, loc = parts
-        return NodeSyntax(
-            tuple(name[1:] for name in results), types=tuple(types), loc=loc, line=results[0].line or 0, **call
-        )
+        results, call, *types, loc, note = parts
+        names, line = tuple(name[1:] for name in results), results[0].line or 0
+        return NodeSyntax(names, types=tuple(types), loc=loc, note=note, line=line, **call)
 
     def body(self, parts: list[Any]) -> tuple[tuple[NodeSyntax, ...], tuple[str, ...], int]:
         *nodes, (returns, line) = parts
@@ -179,15 +209,19 @@ class _ToSyntax(Transformer[Token, Any]):
 
     def region(self, parts: list[Any]) -> GraphSyntax:
         *params, (nodes, returns, line) = parts
-        return GraphSyntax("", tuple(param for param in params if param is not None), nodes, returns, line)
+        return GraphSyntax(
+            "", tuple(param for param in params if param is not None), nodes, returns, line
+        )
 
     def graph(self, parts: list[Any]) -> GraphSyntax:
         name, *params, (nodes, returns, line) = parts
-        return GraphSyntax(name, tuple(param for param in params if param is not None), nodes, returns, line)
+        return GraphSyntax(
+            name, tuple(param for param in params if param is not None), nodes, returns, line
+        )
 
     @v_args(inline=True)
     def entry(self, name: Symbol, tensor: Token, digest: str) -> DataEntry:
-        return DataEntry(name, *_tensor(str(tensor)), digest)
+        return DataEntry(name, *self.tensor(tensor), digest)
 
     def data(self, entries: list[DataEntry]) -> tuple[DataEntry, ...]:
         return tuple(entries)
@@ -209,7 +243,9 @@ def _tensor(text: str) -> tuple[str, Shape]:
 def _dim(text: str) -> Size:
     parts = [part.strip() for part in text.split("*")]
     if not all(part.isidentifier() or part.isdecimal() for part in parts):
-        raise QirError(f"dimension: expected an integer times names, as in 128*B, got '{text.strip()}'")
+        raise QirError(
+            f"dimension: expected an integer times names, as in 128*B, got '{text.strip()}'"
+        )
     return product([int(part) if part.isdecimal() else Dim.named(part) for part in parts])
 
 
@@ -237,22 +273,33 @@ def parse_syntax(text: str) -> ProgramSyntax:
     """
     lines = tuple(text.splitlines())
     try:
-        version, graph, data = _lark().parse(text)  # type: ignore[misc]
+        version, graph, data = cast(tuple[Any, Any, Any], _lark().parse(text))
     except UnexpectedEOF as error:
-        raise ParseError("parse: expected more text, got the end", show_line(lines, len(lines))) from error
+        raise ParseError(
+            "parse: expected more text, got the end", show_line(lines, len(lines))
+        ) from error
     except UnexpectedToken as error:
         if error.token.type == "$END":
-            raise ParseError("parse: expected more text, got the end", show_line(lines, len(lines))) from error
+            raise ParseError(
+                "parse: expected more text, got the end", show_line(lines, len(lines))
+            ) from error
         wanted = _names(error.expected)
-        raise ParseError(f"parse: expected {wanted}, got '{error.token}'", show_line(lines, error.line, error.column)) from error
+        raise ParseError(
+            f"parse: expected {wanted}, got '{error.token}'",
+            show_line(lines, error.line, error.column),
+        ) from error
     except UnexpectedCharacters as error:
         raise ParseError(
-            f"parse: expected {_names(error.allowed)}, got '{error.char}'", show_line(lines, error.line, error.column)
+            f"parse: expected {_names(error.allowed)}, got '{error.char}'",
+            show_line(lines, error.line, error.column),
         ) from error
-    except VisitError as error:
-        raise (error.orig_exc if isinstance(error.orig_exc, QirError) else error) from error
+    except _Misfit as error:
+        place = show_line(lines, error.token.line or 0, error.token.column)
+        raise ParseError(error.message, place) from error
     except UnexpectedInput as error:
-        raise ParseError("parse: not a QIR program", show_line(lines, error.line, error.column)) from error
+        raise ParseError(
+            "parse: not a QIR program", show_line(lines, error.line, error.column)
+        ) from error
     return ProgramSyntax(version, graph, data or (), lines)
 
 
@@ -287,4 +334,7 @@ _TERMINALS = {
 
 
 def _names(terminals: Any) -> str:
-    return " or ".join(sorted(_TERMINALS.get(name, f"'{name.lower()}'") for name in terminals or ())) or "something else"
+    return (
+        " or ".join(sorted(_TERMINALS.get(name, f"'{name.lower()}'") for name in terminals or ()))
+        or "something else"
+    )
