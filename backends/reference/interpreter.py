@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,10 @@ from numpy.typing import ArrayLike
 from qir.equivalence import Hook
 from qir.errors import QirError
 from qir.ir import Graph, Node, Value
-from qir.op import Coded
-from qir.ops import Const, Return
-from qir.signature import bind
-from qir.types import Array, DType, TensorType
+from qir.op import Coded, Op
+from qir.ops import Broadcast, Const, Iota, Reshape, Return
+from qir.signature import Sizes, bind
+from qir.types import Array, Dim, DType, TensorType
 
 
 def run(
@@ -56,32 +57,33 @@ def run_all(
         hook: Called with each value that a node computes; what it returns is what the users of the
             value read.
     """
-    bound = bind_inputs(graph, inputs)
+    bound, sizes = bind_inputs(graph, inputs)
     values: dict[Value, Array] = {}
     for value, array in bound.items():
         values[value] = _in_precision(array, value.type, precision)
     for node in graph.nodes:
         if isinstance(node.op, Return):
             continue
-        results = _compute(node, [values[value] for value in node.inputs], precision)
+        operands = [values[value] for value in node.inputs]
+        results = _compute(node, _in_sizes(node.op, sizes), operands, precision)
         for value, result in zip(node.outputs, results, strict=True):
             values[value] = hook(value, result) if hook else result
     return values
 
 
-def bind_inputs(graph: Graph, inputs: Sequence[ArrayLike]) -> Mapping[Value, Array]:
-    """Checks arrays against a graph's inputs.
+def bind_inputs(graph: Graph, inputs: Sequence[ArrayLike]) -> tuple[Mapping[Value, Array], Sizes]:
+    """Checks arrays against a graph's inputs and tells the sizes of its named dimensions.
 
     Raises:
         QirError: The number of arrays, a shape, a type or a stored number is wrong, or two arrays
             disagree about a named dimension.
     """
     arrays = [np.asarray(given) for given in inputs]
-    bind(graph.inputs, arrays)
+    sizes = bind(graph.inputs, arrays)
     bound = dict(zip(graph.inputs, arrays, strict=True))
     for value, array in bound.items():
         _check_codes(array, value.type, f"input %{value.name}")
-    return bound
+    return bound, sizes
 
 
 def _check_codes(array: Array, type: TensorType, subject: str) -> None:
@@ -94,10 +96,16 @@ def _check_codes(array: Array, type: TensorType, subject: str) -> None:
         raise QirError(f"run: expected {subject} to be stored in [{low}, {high}], got {found}")
 
 
+def _in_sizes(op: Op, sizes: Sizes) -> Op:
+    """Replaces the names in a shape that an op makes, which its operands need not tell."""
+    if isinstance(op, Reshape | Broadcast | Iota) and any(isinstance(s, Dim) for s in op.shape):
+        return replace(op, shape=sizes.shape(op.shape))
+    return op
+
+
 def _compute(
-    node: Node, operands: Sequence[Array], precision: type[np.floating[Any]] | None
+    node: Node, op: Op, operands: Sequence[Array], precision: type[np.floating[Any]] | None
 ) -> list[Array]:
-    op = node.op
     if isinstance(op, Const):
         array = node.graph.constants[op.symbol]
         return [_in_precision(array, node.output.type, precision)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,30 +24,17 @@ from qir.ops.windows import (
 from qir.types import Array, Dim, Shape, Size, TensorType, known
 
 
-def check_channels(operation: Op, x: TensorType, kernel: TensorType, groups: int) -> int:
-    """Returns a kernel's outputs; raises QirError where its channels or groups don't fit x."""
-    channels, outputs = (known(size, f"{operation.name}: kernel") for size in kernel.shape[-2:])
-    if x.shape[-1] != channels * groups:
-        grouped = f" in {groups} groups" if groups > 1 else ""
-        raise operation.error(f"kernel has {channels} input channels{grouped}, x has {x.shape[-1]}")
-    if outputs % groups:
-        raise operation.error(f"expected a multiple of {groups} output channels, got {outputs}")
-    return outputs
-
-
-@op("conv")
-class Conv(Op):
-    """Convolution of a channels-last tensor.
-
-    y[n, p, o] = sum over taps t and channels i of x[n, p*s + t*d, i] * k[t, i, o] + b[o].
+@dataclass(frozen=True)
+class Convolution(Op):
+    """Base of conv and conv_transpose.
 
     Operands: x [batch, spatial…, channels], kernel [spatial…, channels / groups, outputs], bias
-        [outputs]. With codes the
-    padding is the real number 0, that is x's zero point.
+    [outputs]. With codes the padding and the zeros between numbers are the real number 0, which is
+    x's zero point.
 
     Attributes:
-        strides: Step of the window in each spatial dimension; left out, 1.
-        padding: `valid`, `same`, or (before, after) for each spatial dimension.
+        strides: Step in each spatial dimension; left out, 1.
+        padding: Places before and after, in each spatial dimension.
         dilation: Distance between taps; left out, 1.
         groups: Number of groups that channels and outputs are split into; all channels make it
             depthwise.
@@ -62,38 +50,63 @@ class Conv(Op):
     def check(self) -> None:
         if any(value < 1 for value in (*self.strides, *self.dilation, self.groups)):
             raise self.error("expected strides, dilation and groups of at least 1")
-        if not isinstance(self.padding, str) and any(
-            side < 0 for pair in self.padding for side in pair
-        ):
-            raise self.error(f"expected padding of at least 0, got {self.padding}")
 
     def geometry(
-        self, x: TensorType, kernel: TensorType
+        self, sizes: Sequence[Size], window: Sequence[int]
     ) -> tuple[tuple[int, ...], tuple[int, ...], Pads]:
-        """Returns strides, dilation and padding, one entry for each spatial dimension."""
-        window = [known(size, "conv: kernel") for size in kernel.shape[:-2]]
-        strides = per_dimension(self.strides, len(window))
-        dilation = per_dimension(self.dilation, len(window))
-        return (
-            strides,
-            dilation,
-            pads(x.shape[1:-1], dilated(window, dilation), strides, self.padding),
-        )
+        """Returns strides, dilation and padding for each spatial dimension.
+
+        Args:
+            sizes: Spatial sizes of x.
+            window: Spatial sizes of the kernel.
+        """
+        raise NotImplementedError
+
+    def spatial(self, sizes: Sequence[Size], window: Sequence[int]) -> Sequence[Size]:
+        """Returns the spatial sizes of the result; raises QirError where the window doesn't fit."""
+        raise NotImplementedError
 
     def result(
         self, x: TensorType, kernel: TensorType, bias: TensorType | None = None
     ) -> TensorType:
-        window = [known(size, "conv: kernel") for size in kernel.shape[:-2]]
+        *window, channels, outputs = (known(size, f"{self.name}: kernel") for size in kernel.shape)
         check_spatial(
             self, x, window, strides=self.strides, padding=self.padding, dilation=self.dilation
         )
-        outputs = check_channels(self, x, kernel, self.groups)
-        strides, dilation, padding = self.geometry(x, kernel)
-        spatial = windowed(self, x.shape[1:-1], dilated(window, dilation), strides, padding)
-        shape: tuple[Size, ...] = (x.shape[0], *spatial, outputs)
+        if x.shape[-1] != channels * self.groups:
+            groups = f" in {self.groups} groups" if self.groups > 1 else ""
+            raise self.error(f"kernel has {channels} input channels{groups}, x has {x.shape[-1]}")
+        if outputs % self.groups:
+            raise self.error(f"expected a multiple of {self.groups} output channels, got {outputs}")
+        shape: Shape = (x.shape[0], *self.spatial(x.shape[1:-1], window), outputs)
         element = accumulator(self, x, kernel, len(shape), outputs)
         check_bias(self, bias, element, outputs)
         return TensorType(shape, element)
+
+
+@op("conv")
+class Conv(Convolution):
+    """Convolution of a channels-last tensor; see Convolution for operands and attributes.
+
+    y[n, p, o] = sum over taps t and channels i of x[n, p*s + t*d, i] * k[t, i, o] + b[o], where the
+    padding is `valid`, `same`, or (before, after) of at least 0 for each spatial dimension.
+    """
+
+    def check(self) -> None:
+        super().check()
+        if not isinstance(self.padding, str) and min(map(min, self.padding), default=0) < 0:
+            raise self.error(f"expected padding of at least 0, got {self.padding}")
+
+    def geometry(
+        self, sizes: Sequence[Size], window: Sequence[int]
+    ) -> tuple[tuple[int, ...], tuple[int, ...], Pads]:
+        strides = per_dimension(self.strides, len(window))
+        dilation = per_dimension(self.dilation, len(window))
+        return strides, dilation, pads(sizes, dilated(window, dilation), strides, self.padding)
+
+    def spatial(self, sizes: Sequence[Size], window: Sequence[int]) -> Sequence[Size]:
+        strides, dilation, padding = self.geometry(sizes, window)
+        return windowed(self, sizes, dilated(window, dilation), strides, padding)
 
     def interval(self, x: Interval, kernel: Interval, bias: Interval | None = None) -> Interval:
         values = x if self.padding == "valid" else x.union(Interval.of(0, 0))
@@ -115,9 +128,7 @@ class Conv(Op):
 
     def evaluate(self, x: Array, kernel: Array, bias: Array | None = None) -> Array:
         window, (channels, outputs) = kernel.shape[:-2], kernel.shape[-2:]
-        strides = per_dimension(self.strides, len(window))
-        dilation = per_dimension(self.dilation, len(window))
-        padding = pads(x.shape[1:-1], dilated(window, dilation), strides, self.padding)
+        strides, dilation, padding = self.geometry(x.shape[1:-1], window)
         patches = sliding(pad_spatial(x, padding, 0), window, strides, dilation)
         places = patches.shape[: len(window) + 1]
         # (batch, places…, channels, taps…) -> (batch, places…, groups, channels / groups, taps…)
@@ -132,56 +143,29 @@ class Conv(Op):
 
 
 @op("conv_transpose")
-class ConvTranspose(Op):
-    """A convolution of step 1 over x with strides - 1 zeros between its numbers.
+class ConvTranspose(Convolution):
+    """A convolution of step 1 over x with strides - 1 zeros between its numbers; see Convolution.
 
     y[n, p, o] = sum over taps t and channels i of z[n, p + t*d, i] * k[t, i, o] + b[o], where z is
-    x with the zeros inserted and padded. The kernel is not flipped. Operands as of conv. With codes
-    the zeros are the real number 0, that is x's zero point.
-
-    Attributes:
-        strides: Distance in z between neighbours of x, in each spatial dimension; left out, 1.
-        padding: (before, after) of z for each spatial dimension, negative to crop; left out, as
-            many as let each number of x meet every tap, which is the extent of the dilated window -
-            1.
-        dilation: Distance between taps; left out, 1.
-        groups: Number of groups that channels and outputs are split into.
+    x with the zeros inserted and padded. The kernel is not flipped. The padding is (before, after)
+    of z for each spatial dimension, negative to crop; left out, each number of x meets every tap.
     """
 
-    strides: tuple[int, ...] = ()
     padding: Pads = ()
-    dilation: tuple[int, ...] = ()
-    groups: int = 1
 
-    quant = Accumulate()
-
-    def check(self) -> None:
-        if any(value < 1 for value in (*self.strides, *self.dilation, self.groups)):
-            raise self.error("expected strides, dilation and groups of at least 1")
-
-    def geometry(self, window: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...], Pads]:
-        """Returns strides, dilation and padding for each spatial dimension of the window."""
+    def geometry(
+        self, sizes: Sequence[Size], window: Sequence[int]
+    ) -> tuple[tuple[int, ...], tuple[int, ...], Pads]:
         dilation = per_dimension(self.dilation, len(window))
         full = tuple((extent - 1, extent - 1) for extent in dilated(window, dilation))
         return per_dimension(self.strides, len(window)), dilation, self.padding or full
 
-    def result(
-        self, x: TensorType, kernel: TensorType, bias: TensorType | None = None
-    ) -> TensorType:
-        window = [known(size, "conv_transpose: kernel") for size in kernel.shape[:-2]]
-        check_spatial(
-            self, x, window, strides=self.strides, padding=self.padding, dilation=self.dilation
-        )
-        outputs = check_channels(self, x, kernel, self.groups)
-        strides, dilation, padding = self.geometry(window)
-        sizes = zip(x.shape[1:-1], dilated(window, dilation), strides, padding, strict=True)
-        spatial = [
-            self._size(size, extent, stride, sum(sides)) for size, extent, stride, sides in sizes
+    def spatial(self, sizes: Sequence[Size], window: Sequence[int]) -> Sequence[Size]:
+        strides, dilation, padding = self.geometry(sizes, window)
+        each = zip(sizes, dilated(window, dilation), strides, padding, strict=True)
+        return [
+            self._size(size, extent, stride, sum(sides)) for size, extent, stride, sides in each
         ]
-        shape: Shape = (x.shape[0], *spatial, outputs)
-        element = accumulator(self, x, kernel, len(shape), outputs)
-        check_bias(self, bias, element, outputs)
-        return TensorType(shape, element)
 
     def _size(self, size: Size, extent: int, stride: int, padding: int) -> Size:
         more = padding - extent + 2 - stride
@@ -199,12 +183,12 @@ class ConvTranspose(Op):
         return size * stride + more
 
     def interval(self, x: Interval, kernel: Interval, bias: Interval | None = None) -> Interval:
-        padded: Pads = ((1, 1),)
-        return Conv(padding=padded, groups=self.groups).interval(x, kernel, bias)
+        surrounded: Pads = ((1, 1),)
+        return Conv(padding=surrounded, groups=self.groups).interval(x, kernel, bias)
 
     def stretched(self, x: Array, window: Sequence[int]) -> Array:
         """Returns z: x with zeros inserted and padded, for a kernel with these spatial sizes."""
-        strides, _, padding = self.geometry(window)
+        strides, _, padding = self.geometry(x.shape[1:-1], window)
         sizes = [
             (size - 1) * stride + 1 for size, stride in zip(x.shape[1:-1], strides, strict=True)
         ]

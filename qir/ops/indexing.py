@@ -31,12 +31,14 @@ def sliced(
         and not element.per_tensor
         and (count := element.scale.array.shape[axis]) != 1
     ):
-        block = size // count
+        block = max(size // count, 1)
         if block != 1 and (stride != 1 or start % block or limit % block):
             raise operation.error(
                 f"the code of {x} has blocks of {block} along axis {axis}, which would be cut"
             )
-        places = (*(slice(None),) * axis, slice(start // block, limit // block, stride))
+        # A code has at least one scale, for a tensor without numbers too.
+        kept = slice(start // block, limit // block, stride) if start < limit else slice(1)
+        places = (*(slice(None),) * axis, kept)
         element = element.map_arrays(lambda factors: factors[places])
     return TensorType(shape, element)
 

@@ -61,7 +61,7 @@ def test_equals_a_dilated_convolution_of_jax(op: ConvTranspose) -> None:
     rng = np.random.default_rng(0)
     x = rng.integers(-9, 10, (2, 5, 4, 4)).astype(np.float32)
     k = rng.integers(-9, 10, (3, 2, 4 // op.groups, 6)).astype(np.float32)
-    strides, dilation, padding = op.geometry((3, 2))
+    strides, dilation, padding = op.geometry((5, 4), (3, 2))
     expected = lax.conv_general_dilated(
         jnp.asarray(x),
         jnp.asarray(k),

@@ -1,7 +1,20 @@
 """The lowerings of every op, one file a family as in `qir.ops`; importing one fills the table."""
 
 from qir.backends.xla.lowering import choose
-from qir.backends.xla.rules import cast, conv, dot, elementwise, norm, pool, reduce, shape, unary
+from qir.backends.xla.rules import (
+    cast,
+    conv,
+    dot,
+    elementwise,
+    indexing,
+    logic,
+    norm,
+    pool,
+    reduce,
+    resize,
+    shape,
+    unary,
+)
 
 __all__ = [
     "cast",
@@ -9,9 +22,12 @@ __all__ = [
     "conv",
     "dot",
     "elementwise",
+    "indexing",
+    "logic",
     "norm",
     "pool",
     "reduce",
+    "resize",
     "shape",
     "unary",
 ]

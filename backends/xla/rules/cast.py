@@ -1,4 +1,4 @@
-"""The casts between real numbers and codes, and the lookup."""
+"""The casts between real numbers and codes, between plain types, and the lookup."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from qir.backends.xla.codes import code_of, steps, table_entry, zero_points
 from qir.backends.xla.lowering import Step, argument, lowering, spread
 from qir.backends.xla.requantize import Factor, rescaling
 from qir.ir import Node
-from qir.ops import Dequantize, Lookup, Quantize, Requantize
+from qir.ops import Cast, Dequantize, Lookup, Quantize, Requantize
 from qir.types import DType
 
 
@@ -75,3 +75,31 @@ def lookup(op: Lookup, node: Node) -> Step:
         return table_entry(table, x.astype(jnp.int32) & (table.shape[0] - 1))
 
     return Step(run, node.inputs)
+
+
+@lowering(Cast)
+def cast(op: Cast, node: Node) -> Step:
+    """XLA's conversion, with the clamp and wrapping that it leaves to the platform."""
+    to, of = op.to, node.inputs[0].type.dtype
+
+    def run(x: jax.Array) -> jax.Array:
+        if to is DType.BOOL:
+            return x != 0
+        if to.is_integer and of.is_float:
+            return _saturated(x.astype(jnp.float32), to)
+        if to.is_integer and to.bits < 8:
+            low, _ = to.bounds
+            x = ((x.astype(jnp.int32) - low) & (2**to.bits - 1)) + low
+        return x.astype(to.numpy)
+
+    return Step(run, node.inputs)
+
+
+def _saturated(x: jax.Array, to: DType) -> jax.Array:
+    """Converts float32 to integers towards 0; NaN to 0."""
+    low, high = to.bounds
+    # The greatest float32 that the type holds: 2^31 - 1 and 2^32 - 1 are none.
+    most = np.float32(high) if to.bits <= 24 else np.nextafter(np.float32(high), np.float32(0))
+    whole = jnp.where(jnp.isnan(x), jnp.float32(0), jnp.trunc(x))
+    inside = jnp.clip(whole, np.float32(low), most).astype(to.numpy)
+    return jnp.where(whole > most, np.asarray(high, to.numpy), inside)

@@ -1,4 +1,4 @@
-"""Convolution in 1, 2 and 3 spatial dimensions.
+"""Convolution and its transpose in 1, 2 and 3 spatial dimensions.
 
 XLA's own convolution of signed bytes does not compile for CUDA, and on CPU is a naive loop for 1
 and 3 spatial dimensions and for few channels. Slices and dots are fast everywhere.
@@ -20,22 +20,26 @@ from qir.backends.xla.codes import code_of, signed_zero_points
 from qir.backends.xla.lowering import Step, coded, lowering, plain
 from qir.backends.xla.windows import padded, tap_slices
 from qir.ir import Node
-from qir.ops import Conv
+from qir.ops import Conv, ConvTranspose
+from qir.ops.conv import Convolution
 from qir.types import Array
 
 LAYOUTS = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC"), 3: ("NDHWC", "DHWIO", "NDHWC")}
 
 
-@lowering(Conv, legal=plain)
-def convolution(op: Conv, node: Node) -> Step:
+@lowering(Conv, ConvTranspose, legal=plain)
+def convolution(op: Convolution, node: Node) -> Step:
     """XLA's convolution, with float32 sums; integers wrap."""
     x, kernel, *_ = node.inputs
     element = node.output.type.dtype
-    strides, dilation, padding = op.geometry(x.type, kernel.type)
+    strides, dilation, padding = op.geometry(x.type.shape[1:-1], kernel.type.known_shape[:-2])
+    ones = (1,) * len(strides)
+    spread, steps = (strides, ones) if isinstance(op, ConvTranspose) else (ones, strides)
     multiply = partial(
         lax.conv_general_dilated,
-        window_strides=strides,
+        window_strides=steps,
         padding=padding,
+        lhs_dilation=spread,
         rhs_dilation=dilation,
         dimension_numbers=LAYOUTS[len(strides)],
         feature_group_count=op.groups,
@@ -49,12 +53,12 @@ def convolution(op: Conv, node: Node) -> Step:
     return Step(run, node.inputs)
 
 
-def _depthwise(op: Conv, node: Node) -> bool:
+def _depthwise(op: Convolution, node: Node) -> bool:
     return coded(op, node) and op.groups > 1 and node.inputs[1].type.shape[-2] == 1
 
 
-@lowering(Conv, legal=_depthwise)
-def shifted_multiply_adds(op: Conv, node: Node) -> Step:
+@lowering(Conv, ConvTranspose, legal=_depthwise)
+def shifted_multiply_adds(op: Convolution, node: Node) -> Step:
     """Depthwise: one multiply-add in int32 for each tap, on the channels side by side."""
 
     def product(x: jax.Array, weights: jax.Array, points: Array | None) -> jax.Array:
@@ -70,12 +74,12 @@ def shifted_multiply_adds(op: Conv, node: Node) -> Step:
     return _accumulation(node, product, lambda weights: weights.reshape(-1, weights.shape[-1]))
 
 
-def _grouped(op: Conv, node: Node) -> bool:
+def _grouped(op: Convolution, node: Node) -> bool:
     return coded(op, node) and op.groups > 1
 
 
-@lowering(Conv, legal=_grouped)
-def grouped_patches(op: Conv, node: Node) -> Step:
+@lowering(Conv, ConvTranspose, legal=_grouped)
+def grouped_patches(op: Convolution, node: Node) -> Step:
     """The patch under each window as a row for each group, and one dot batched over the groups."""
 
     def pack(weights: Any) -> Any:
@@ -96,8 +100,8 @@ def grouped_patches(op: Conv, node: Node) -> Step:
     return _accumulation(node, product, pack)
 
 
-@lowering(Conv, legal=coded)
-def patches(op: Conv, node: Node) -> Step:
+@lowering(Conv, ConvTranspose, legal=coded)
+def patches(op: Convolution, node: Node) -> Step:
     """The patch under each window as a row (im2col), and one dot; for one tap the dot alone."""
 
     def product(x: jax.Array, weights: jax.Array, points: Array | None) -> jax.Array:
@@ -110,13 +114,17 @@ def _accumulation(node: Node, product: Product, pack: Any) -> Step:
     return accumulation(node, tuple(range(node.inputs[1].type.rank - 1)), product, pack)
 
 
-def _taps(op: Conv, node: Node, x: jax.Array) -> Iterator[jax.Array]:
+def _taps(op: Convolution, node: Node, x: jax.Array) -> Iterator[jax.Array]:
     """Yields what each tap meets of signed bytes, padded with their zero point."""
     operand, kernel, *_ = node.inputs
-    strides, dilation, padding = op.geometry(operand.type, kernel.type)
     window = kernel.type.known_shape[:-2]
+    strides, dilation, padding = op.geometry(operand.type.shape[1:-1], window)
     point = int(signed_zero_points(code_of(operand.type))[0])
-    return tap_slices(padded(x, padding, point), window, strides, dilation)
+    if not isinstance(op, ConvTranspose):
+        return tap_slices(padded(x, padding, point), window, strides, dilation)
+    between = [(*sides, stride - 1) for sides, stride in zip(padding, strides, strict=True)]
+    z = lax.pad(x, np.asarray(point, x.dtype), [(0, 0, 0), *between, (0, 0, 0)])
+    return tap_slices(z, window, (1,) * len(window), dilation)
 
 
 def _repeated(x: jax.Array, count: int) -> jax.Array:

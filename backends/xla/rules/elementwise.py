@@ -12,7 +12,7 @@ from qir.backends.xla.lowering import Step, coded, floating, lowering, plain
 from qir.backends.xla.requantize import Factor, rescaling
 from qir.fixed_point import ROUNDINGS
 from qir.ir import Node
-from qir.ops import Add, Clip, Mul, Relu, Sub
+from qir.ops import Add, Clip, Div, Maximum, Minimum, Mul, Pow, Relu, Sub
 from qir.ops.elementwise import Sum
 
 
@@ -62,6 +62,30 @@ def rescaled_product(op: Mul, node: Node) -> Step:
         return rescale(steps(x, x_code) * steps(y, y_code), factor, shift)
 
     return Step(run, (*node.inputs, *factors))
+
+
+@lowering(Div)
+def divide(op: Div, node: Node) -> Step:
+    """The quotient x / y."""
+    return floating(node, jnp.divide)
+
+
+@lowering(Pow)
+def power(op: Pow, node: Node) -> Step:
+    """The power of float32 numbers."""
+    return floating(node, jnp.power)
+
+
+@lowering(Maximum)
+def maximum(op: Maximum, node: Node) -> Step:
+    """The greater of two numbers, on codes of the stored ones."""
+    return Step(jnp.maximum, node.inputs)
+
+
+@lowering(Minimum)
+def minimum(op: Minimum, node: Node) -> Step:
+    """The lesser of two numbers, on codes of the stored ones."""
+    return Step(jnp.minimum, node.inputs)
 
 
 @lowering(Relu)

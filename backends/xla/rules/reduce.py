@@ -5,13 +5,15 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from qir.backends.xla.codes import code_of, steps
 from qir.backends.xla.lowering import Step, coded, floating, lowering, plain
 from qir.backends.xla.requantize import Factor, rescaling
 from qir.fixed_point import ROUNDINGS
 from qir.ir import Node
-from qir.ops import Mean
+from qir.ops import ArgMax, Mean, ReduceMax, ReduceMin, ReduceProd, ReduceSum
+from qir.ops.reduce import Reduction
 
 
 @lowering(Mean, legal=plain)
@@ -20,11 +22,48 @@ def mean(op: Mean, node: Node) -> Step:
     return floating(node, lambda x: jnp.mean(x, axis=op.axes, keepdims=op.keep_axes))
 
 
-@lowering(Mean, legal=coded)
-def rescaled_sum(op: Mean, node: Node) -> Step:
-    """An exact sum in int32, rescaled by a multiplier that holds the count."""
+@lowering(ReduceSum, legal=plain)
+def total(op: ReduceSum, node: Node) -> Step:
+    """Sums in float32; integers wrap in their own type."""
+    return floating(node, lambda x: jnp.sum(x, axis=op.axes, keepdims=op.keep_axes, dtype=x.dtype))
+
+
+@lowering(ReduceProd)
+def product(op: ReduceProd, node: Node) -> Step:
+    """Products in float32; integers wrap in their own type."""
+    return floating(node, lambda x: jnp.prod(x, axis=op.axes, keepdims=op.keep_axes, dtype=x.dtype))
+
+
+@lowering(ReduceMax)
+def greatest(op: ReduceMax, node: Node) -> Step:
+    """The greatest number, on codes of the stored ones."""
+    return Step(lambda x: jnp.max(x, axis=op.axes, keepdims=op.keep_axes), node.inputs)
+
+
+@lowering(ReduceMin)
+def least(op: ReduceMin, node: Node) -> Step:
+    """The least number, on codes of the stored ones."""
+    return Step(lambda x: jnp.min(x, axis=op.axes, keepdims=op.keep_axes), node.inputs)
+
+
+@lowering(ArgMax)
+def argmax(op: ArgMax, node: Node) -> Step:
+    """The first place of the greatest number, on codes of the stored ones."""
+
+    def run(x: jax.Array) -> jax.Array:
+        ordered = x.astype(jnp.int8) if x.dtype == jnp.bool_ else x
+        index = lax.argmax(ordered, op.axis, np.dtype(np.int32))
+        return jnp.expand_dims(index, op.axis) if op.keep_axes else index
+
+    return Step(run, node.inputs)
+
+
+@lowering(Mean, ReduceSum, legal=coded)
+def rescaled_sum(op: Reduction, node: Node) -> Step:
+    """An exact sum in int32, rescaled by a multiplier that for a mean holds the count."""
     x_code, code = code_of(node.inputs[0].type), code_of(node.output.type)
-    scale = code.scale.array.astype(np.float64) * op.count(node.inputs[0].type)
+    count = op.count(node.inputs[0].type) if isinstance(op, Mean) else 1
+    scale = code.scale.array.astype(np.float64) * count
     multiplier = ROUNDINGS["fixed31"].multipliers(x_code.scale.array, scale)
     rescale, factors = rescaling(node.output.name, multiplier, code)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from qir.backends.xla.lowering import Step, lowering
 from qir.ir import Node
-from qir.ops import Concat, Reshape, Transpose
+from qir.ops import Broadcast, Concat, Reshape, Transpose
 
 
 @lowering(Reshape)
@@ -20,6 +21,17 @@ def reshape(op: Reshape, node: Node) -> Step:
 def transpose(op: Transpose, node: Node) -> Step:
     """The axes in another order."""
     return Step(lambda x: jnp.transpose(x, op.permutation), node.inputs)
+
+
+@lowering(Broadcast)
+def broadcast(op: Broadcast, node: Node) -> Step:
+    """To the shape that the result type tells, in actual sizes."""
+    axes = op.placed(node.inputs[0].type.rank)
+
+    def run(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        return lax.broadcast_in_dim(x, shape, axes)
+
+    return Step(run, (*node.inputs, op.shape))
 
 
 @lowering(Concat)

@@ -12,18 +12,28 @@ from qir.backends.xla.lowering import Step, floating, lowering
 from qir.ir import Node
 from qir.ops import (
     Abs,
+    Ceil,
+    Cos,
     Elu,
     Erf,
     Exp,
+    Expm1,
+    Floor,
     Gelu,
     HardSigmoid,
     HardSwish,
     LeakyRelu,
     Log,
+    Log1p,
     Logistic,
+    Mish,
     Neg,
+    Reciprocal,
+    Round,
     Rsqrt,
+    Sign,
     Silu,
+    Sin,
     Softplus,
     Sqrt,
     Square,
@@ -33,15 +43,24 @@ from qir.ops.unary import Unary
 
 FUNCTIONS: dict[type[Unary], Callable[[jax.Array], jax.Array]] = {
     Abs: jnp.abs,
+    Ceil: jnp.ceil,
+    Cos: jnp.cos,
     Erf: lax.erf,
     Exp: jnp.exp,
+    Expm1: jnp.expm1,
+    Floor: jnp.floor,
     HardSigmoid: lambda x: jnp.clip(x + 3, 0, 6) / 6,
     HardSwish: lambda x: x * (jnp.clip(x + 3, 0, 6) / 6),
     Log: jnp.log,
+    Log1p: jnp.log1p,
     Logistic: jax.nn.sigmoid,
+    Mish: lambda x: x * jnp.tanh(jax.nn.softplus(x)),
     Neg: jnp.negative,
+    Reciprocal: lambda x: 1 / x,
     Rsqrt: lax.rsqrt,
+    Sign: jnp.sign,
     Silu: jax.nn.silu,
+    Sin: jnp.sin,
     Softplus: jax.nn.softplus,
     Sqrt: jnp.sqrt,
     Square: jnp.square,
@@ -76,3 +95,10 @@ def elu(op: Elu, node: Node) -> Step:
 def leaky_relu(op: LeakyRelu, node: Node) -> Step:
     """A choice between x and slope * x."""
     return floating(node, lambda x: jnp.where(x > 0, x, op.slope * x))
+
+
+@lowering(Round)
+def rounded(op: Round, node: Node) -> Step:
+    """Halves to the even integer, or away from 0."""
+    even, away = lax.RoundingMethod.TO_NEAREST_EVEN, lax.RoundingMethod.AWAY_FROM_ZERO
+    return floating(node, lambda x: lax.round(x, even if op.ties == "even" else away))

@@ -1,0 +1,118 @@
+"""Resampling of the spatial dimensions: slices where the places are regular, else gathers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from qir.backends.xla.codes import code_of, steps
+from qir.backends.xla.lowering import Step, coded, floating, lowering, plain
+from qir.backends.xla.requantize import Factor, rescaling
+from qir.fixed_point import ROUNDINGS
+from qir.ir import Node
+from qir.ops import ResizeLinear, ResizeNearest
+from qir.types import Array, known
+
+Blend: TypeAlias = Callable[[jax.Array, jax.Array, Array, int], jax.Array]
+"""From the lower and the upper neighbours, the weights of the upper ones and their denominator."""
+
+
+@lowering(ResizeNearest)
+def resize_nearest(op: ResizeNearest, node: Node) -> Step:
+    """The nearest places along one axis after the other."""
+
+    def run(x: jax.Array) -> jax.Array:
+        for axis, after in enumerate(op.sizes, start=1):
+            x = taken(x, op.places(x.shape[axis], after), axis)
+        return x
+
+    return Step(run, node.inputs)
+
+
+@lowering(ResizeLinear, legal=plain)
+def resize_linear(op: ResizeLinear, node: Node) -> Step:
+    """A blend in float32 along one axis after the other."""
+    return floating(node, partial(blended, op, blend=_real_blend))
+
+
+@lowering(ResizeLinear, legal=coded)
+def rescaled_blend(op: ResizeLinear, node: Node) -> Step:
+    """Exact sums with integer weights in int32, rescaled by a multiplier that holds their total."""
+    (x,) = node.inputs
+    x_code, code = code_of(x.type), code_of(node.output.type)
+    scale = code.scale.array.astype(np.float64) * op.denominator(x.type)
+    multiplier = ROUNDINGS["fixed31"].multipliers(x_code.scale.array, scale)
+    rescale, factors = rescaling(node.output.name, multiplier, code)
+
+    def run(x: jax.Array, factor: Factor, shift: Factor) -> jax.Array:
+        return rescale(blended(op, steps(x, x_code), blend=_integer_blend), factor, shift)
+
+    return Step(run, (x, *factors))
+
+
+def blended(op: ResizeLinear, x: jax.Array, blend: Blend) -> jax.Array:
+    """Blends neighbours along one spatial axis after the other."""
+    for axis, after in enumerate(op.sizes, start=1):
+        before = known(x.shape[axis], op.name)
+        lower, upper, weights, denominator = op.taps(before, after)
+        if denominator == 1:
+            x = taken(x, lower, axis)
+        elif op.coordinates != "align_corners" and after % before == 0:
+            x = _in_phases(op, x, axis, after // before, blend)
+        else:
+            along = np.reshape(weights, [-1 if place == axis else 1 for place in range(x.ndim)])
+            x = blend(taken(x, lower, axis), taken(x, upper, axis), along, denominator)
+    return x
+
+
+def _in_phases(op: ResizeLinear, x: jax.Array, axis: int, times: int, blend: Blend) -> jax.Array:
+    """Blends for a whole factor: every `times`-th place has the same weights, so slices suffice.
+
+    A coordinate outside the operand blends the outermost number with its copy, whatever the weight.
+    """
+    size = x.shape[axis]
+    denominator = op.taps(size, size * times)[3]
+    first, last = (
+        lax.slice_in_dim(x, 0, 1, axis=axis),
+        lax.slice_in_dim(x, size - 1, None, axis=axis),
+    )
+    x = jnp.concatenate([first, x, last], axis=axis)
+    phases = []
+    for position in op.positions(size, size * times)[:times]:
+        start = position.__floor__()
+        weight = np.asarray(int((position - start) * denominator))
+        lower = lax.slice_in_dim(x, start + 1, start + 1 + size, axis=axis)
+        upper = lax.slice_in_dim(x, start + 2, start + 2 + size, axis=axis)
+        phases.append(blend(lower, upper, weight, denominator))
+    merged = (*x.shape[:axis], size * times, *x.shape[axis + 1 :])
+    return jnp.stack(phases, axis=axis + 1).reshape(merged)
+
+
+def _integer_blend(
+    lower: jax.Array, upper: jax.Array, weights: Array, denominator: int
+) -> jax.Array:
+    share = weights.astype(np.int32)
+    return lower * (np.int32(denominator) - share) + upper * share
+
+
+def _real_blend(lower: jax.Array, upper: jax.Array, weights: Array, denominator: int) -> jax.Array:
+    return lower + (upper - lower) * (weights / denominator).astype(np.float32)
+
+
+def taken(x: jax.Array, places: Sequence[int], axis: int) -> jax.Array:
+    """Returns x[places] along an axis: a slice, a repetition, or a gather of whole slices."""
+    size = x.shape[axis]
+    steps = set(np.diff(places).tolist())
+    if len(steps) <= 1 and steps != {0} and min(steps, default=1) > 0:
+        return lax.slice_in_dim(x, places[0], places[-1] + 1, min(steps, default=1), axis)
+    if list(places) == np.repeat(np.arange(size), len(places) // size).tolist():
+        return jnp.repeat(x, len(places) // size, axis=axis)
+    return x.at[(slice(None),) * axis + (np.asarray(places, np.int32),)].get(
+        mode="promise_in_bounds"
+    )
