@@ -1,0 +1,30 @@
+"""Hypothesis strategies: programs of one op, with the arrays to run them on, by the op's class."""
+
+from tests.strategies import (
+    casts,
+    choices,
+    elementwise,
+    indexing,
+    linear,
+    moves,
+    pools,
+    reduces,
+    resampling,
+    unary,
+)
+from tests.strategies.base import STRATEGIES, Case
+
+__all__ = [
+    "STRATEGIES",
+    "Case",
+    "casts",
+    "choices",
+    "elementwise",
+    "indexing",
+    "linear",
+    "moves",
+    "pools",
+    "reduces",
+    "resampling",
+    "unary",
+]

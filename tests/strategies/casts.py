@@ -1,0 +1,138 @@
+"""The casts between real numbers and codes, and the lookup."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import assume
+from hypothesis import strategies as st
+
+from qir.errors import QirError
+from qir.fixed_point import rounding_mode
+from qir.ops import Dequantize, Lookup, Quantize, Requantize
+from qir.types import Array, DType, FrozenArray, Quant, expand
+from tests.strategies.base import (
+    BYTES,
+    NARROW,
+    Case,
+    Draw,
+    Operand,
+    cases_of,
+    coded_operand,
+    codes,
+    floats,
+    generator,
+    program,
+    shapes,
+    stored,
+)
+
+SMALL = (*NARROW, DType.I2, DType.I16, DType.U16)
+SPECIAL = [np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-42, 0.0, -0.0]
+
+
+def with_expressed(draw: Draw, code: Quant) -> Quant:
+    """Lets a code stand for 16-bit floats at times."""
+    expressed = draw(st.sampled_from([DType.F32, DType.F32, DType.F16, DType.BF16]))
+    return Quant(code.storage, code.scale, code.zero_point, code.bounds, expressed)
+
+
+@cases_of(Quantize)
+def quantizes(draw: Draw, cls: type[Quantize]) -> Case:
+    shape = draw(shapes())
+    code = with_expressed(draw, draw(codes(SMALL, shape=shape, axis=len(shape) - 1)))
+    rng, scale = generator(draw), expand(code.scale.array, shape).astype(np.float64)
+    ties = (rng.integers(-300, 300, shape) + 0.5) * scale
+    around = np.nextafter(
+        ties.astype(np.float32), rng.choice([-np.inf, np.inf], shape), dtype=np.float32
+    )
+    anywhere = rng.normal(0, 60, shape) * scale
+    kind = rng.choice(4, shape, p=[0.4, 0.25, 0.25, 0.1])
+    values = np.choose(kind, [anywhere, ties, around, rng.choice(SPECIAL, shape)])
+    with np.errstate(over="ignore"):
+        x = values.astype(np.float32).astype(code.expressed.numpy)
+    uniform = code.axis != 0
+    return program(cls(code), Operand(x, code.expressed, named=uniform and draw(st.booleans())))
+
+
+@cases_of(Dequantize)
+def dequantizes(draw: Draw, cls: type[Dequantize]) -> Case:
+    shape = draw(shapes())
+    code = draw(codes((*SMALL, DType.I32), shape=shape, axis=draw(st.integers(0, len(shape) - 1))))
+    kind = draw(st.sampled_from(["affine", "levels", "blocks"]))
+    if kind == "levels" and code.storage.bits == 4 and code.per_tensor:
+        levels = np.sort(generator(draw).choice(np.arange(-128, 128), 16, replace=False))
+        code = Quant.of(code.storage, code.scale.array, levels=levels)
+    elif kind == "blocks" and len(shape) == 2:
+        shape = (shape[0] * 2, shape[1] * 3)
+        factors = generator(draw).uniform(0.1, 1.0, (shape[0] // 2, shape[1]))
+        code = Quant.of(code.storage, factors)
+    code = code if code.levels else with_expressed(draw, code)
+    return program(cls(), coded_operand(draw, code, shape, constant=draw(st.booleans())))
+
+
+@cases_of(Requantize)
+def requantizes(draw: Draw, cls: type[Requantize]) -> Case:
+    shape = draw(shapes())
+    last = len(shape) - 1
+    source = draw(codes((DType.I32, DType.I32, *SMALL), shape=shape, axis=last))
+    to = draw(codes(SMALL, shape=shape, axis=last))
+    if source.storage is DType.I32:
+        scale = source.scale.array * 2.0 ** -draw(st.integers(0, 30))
+        source = Quant.of(DType.I32, scale)
+    low, high = to.range
+    ends = draw(st.tuples(st.integers(low, high), st.integers(low, high)))
+    clamp = draw(st.sampled_from([None, (min(ends), max(ends))]))
+    rounding = draw(st.sampled_from(["fixed31", "f32_rne"]))
+    options: dict[str, Any] = {"rounding": rounding, "clamp": clamp}
+    if draw(st.booleans()):
+        options |= _written_out(draw, rounding, source, to, shape)
+    # 2^24 codes around a multiple of half a step, where float32 is dense and ties are frequent.
+    reach = draw(st.sampled_from([2**31 - 1, 2**24, 2**12]))
+    named = to.axis != 0 and draw(st.booleans())
+    x = Operand(stored(draw, source, shape, reach), source, named=named)
+    try:
+        return program(cls(to, **options), x)
+    except QirError:
+        assume(False)
+        raise
+
+
+def _written_out(
+    draw: Draw, rounding: str, source: Quant, to: Quant, shape: tuple[int, ...]
+) -> dict[str, FrozenArray]:
+    try:
+        found = rounding_mode(rounding).multipliers(source.scale.array, to.scale.array)
+    except QirError:
+        assume(False)
+        raise
+    flat = found.value.reshape(-1) if found.value.size > 1 else found.value.reshape(())
+    written = {"multiplier": FrozenArray(flat)}
+    if rounding == "fixed31":
+        written["shift"] = FrozenArray(found.shift.reshape(flat.shape))
+    return written
+
+
+@cases_of(Lookup)
+def lookups(draw: Draw, cls: type[Lookup]) -> Case:
+    return lookup(draw, draw(codes((DType.I2, *NARROW, *BYTES))))
+
+
+def lookup(draw: Draw, code: Quant, entries: Array | None = None, element: Any = None) -> Case:
+    """Draws a lookup in a table, a random one where none is given."""
+    shape = draw(shapes())
+    size = 2**code.storage.bits
+    if entries is None:
+        element = draw(
+            st.one_of(
+                codes((*NARROW, DType.I16, DType.I32)),
+                st.sampled_from([DType.F32, DType.I32, DType.BOOL]),
+            )
+        )
+        if isinstance(element, Quant):
+            entries = stored(draw, element, (size,))
+        else:
+            entries = (floats(draw, (size,)) * 100).astype(element.numpy)
+    table = Operand(entries, element, constant=draw(st.booleans()))
+    return program(Lookup(), coded_operand(draw, code, shape, named=draw(st.booleans())), table)

@@ -1,0 +1,74 @@
+"""Elementwise arithmetic and clipping."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import assume
+from hypothesis import strategies as st
+
+from qir.errors import QirError
+from qir.ops import Add, Clip, Mul, Relu, Sub
+from qir.types import DType
+from tests.strategies.base import (
+    BYTES,
+    FLOATS,
+    NARROW,
+    Case,
+    Draw,
+    cases_of,
+    coded_operand,
+    codes,
+    float_operand,
+    in_float,
+    program,
+    shapes,
+)
+
+
+@st.composite
+def broadcasting(draw: Draw) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Draws two shapes that broadcast."""
+    shape = draw(shapes())
+    other = tuple(draw(st.sampled_from([1, size])) for size in shape)[
+        draw(st.integers(0, len(shape))) :
+    ]
+    return (shape, other) if draw(st.booleans()) else (other, shape)
+
+
+@cases_of(Add, Sub, Mul)
+def sums(draw: Draw, cls: type[Add] | type[Sub] | type[Mul]) -> Case:
+    x_shape, y_shape = draw(broadcasting())
+    if in_float(draw):
+        dtype = draw(st.sampled_from(FLOATS))
+        return program(
+            cls(),
+            float_operand(draw, x_shape, dtype),
+            float_operand(draw, y_shape, dtype, constant=draw(st.booleans())),
+        )
+    x = coded_operand(draw, draw(codes()), x_shape, named=len(x_shape) > len(y_shape))
+    y = coded_operand(draw, draw(codes()), y_shape, constant=draw(st.booleans()))
+    try:
+        return program(cls(draw(codes())), x, y)
+    except QirError:
+        # An operand so large beside the result that one shift can't serve both.
+        assume(False)
+        raise
+
+
+@cases_of(Relu)
+def relus(draw: Draw, cls: type[Relu]) -> Case:
+    shape = draw(shapes())
+    if in_float(draw):
+        return program(cls(), float_operand(draw, shape, draw(st.sampled_from(FLOATS))))
+    code = draw(codes((*NARROW, DType.I16, DType.I32), shape=shape, axis=len(shape) - 1))
+    return program(cls(), coded_operand(draw, code, shape, named=len(shape) > 1))
+
+
+@cases_of(Clip)
+def clips(draw: Draw, cls: type[Clip]) -> Case:
+    shape = draw(shapes())
+    bounds = st.one_of(st.floats(-8, 8), st.sampled_from([0.0, 6.0, -1.0, np.inf, -np.inf]))
+    low, high = sorted(draw(st.tuples(bounds, bounds)))
+    if in_float(draw):
+        return program(cls(low, high), float_operand(draw, shape, draw(st.sampled_from(FLOATS))))
+    return program(cls(low, high), coded_operand(draw, draw(codes((*BYTES, DType.I16))), shape))

@@ -1,0 +1,94 @@
+"""Sums of products: convolution and dot."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import strategies as st
+
+from qir.ops import Conv, Dot
+from qir.ops.type_rules import accumulator
+from qir.ops.windows import Padding, dilated
+from qir.types import Array, DType, Quant
+from tests.strategies.base import (
+    BYTES,
+    FLOATS,
+    NARROW,
+    Case,
+    Draw,
+    Operand,
+    cases_of,
+    coded_operand,
+    codes,
+    float_operand,
+    generator,
+    in_float,
+    program,
+)
+
+
+def weights(draw: Draw, shape: tuple[int, ...]) -> Operand:
+    """Draws weights: mostly constant and symmetric per channel, sometimes with zero points."""
+    code = draw(codes(NARROW, shape=shape, axis=len(shape) - 1, symmetric=draw(st.booleans())))
+    return coded_operand(draw, code, shape, constant=draw(st.sampled_from([True, True, False])))
+
+
+def bias(draw: Draw, code: Quant, outputs: int) -> Operand:
+    """Draws a bias of the accumulator's code, far larger than the products."""
+    scale = code.scale.array.reshape(-1) if code.scale.array.ndim else code.scale.array
+    array: Array = generator(draw).integers(-(2**30), 2**30, outputs).astype(np.int32)
+    return Operand(array, Quant.of(DType.I32, scale), constant=draw(st.booleans()))
+
+
+@cases_of(Conv)
+def convs(draw: Draw, cls: type[Conv]) -> Case:
+    count = draw(st.integers(1, 3))
+    window = tuple(draw(st.integers(1, 3)) for _ in range(count))
+    strides = draw(st.sampled_from([(), tuple(draw(st.integers(1, 3)) for _ in range(count))]))
+    dilation = draw(st.sampled_from([(), tuple(draw(st.integers(1, 2)) for _ in range(count))]))
+    groups = draw(st.sampled_from([1, 1, 2, 3]))
+    channels = draw(st.integers(1, 4))
+    if groups > 1 and draw(st.booleans()):
+        channels = 1
+    pairs: Padding = tuple((draw(st.integers(0, 2)), draw(st.integers(0, 2))) for _ in range(count))
+    padding: Padding = draw(st.sampled_from(["valid", "same", pairs]))
+    extents = dilated(window, dilation or (1,) * count)
+    spatial = tuple(extent + draw(st.integers(0, 3)) for extent in extents)
+    op = cls(strides, padding, dilation, groups)
+
+    x_shape = (draw(st.integers(1, 2)), *spatial, channels * groups)
+    shape = (*window, channels, groups * draw(st.integers(1, 3)))
+    named = draw(st.booleans())
+    if not in_float(draw):
+        x = coded_operand(draw, draw(codes(NARROW)), x_shape, named=named)
+        kernel = weights(draw, shape)
+        code = accumulator(op, x.type, kernel.type, count + 2, shape[-1])
+        assert isinstance(code, Quant)
+        biases = [bias(draw, code, shape[-1])] if draw(st.booleans()) else []
+    else:
+        dtype = draw(st.sampled_from(FLOATS))
+        x = float_operand(draw, x_shape, dtype, named=named)
+        kernel = float_operand(draw, shape, dtype, constant=draw(st.booleans()))
+        biases = [float_operand(draw, shape[-1:], dtype)] if draw(st.booleans()) else []
+    return program(op, x, kernel, *biases)
+
+
+@cases_of(Dot)
+def dots(draw: Draw, cls: type[Dot]) -> Case:
+    batch = tuple(draw(st.integers(1, 3)) for _ in range(draw(st.integers(0, 2))))
+    rows = tuple(draw(st.integers(1, 4)) for _ in range(draw(st.integers(0, 2))))
+    depth, columns = draw(st.integers(1, 9)), draw(st.integers(1, 5))
+    op = cls(len(batch))
+    x_shape, shape = (*batch, *rows, depth), (*batch, depth, columns)
+    named = not batch and len(x_shape) > 1 and draw(st.booleans())
+    if not in_float(draw):
+        x = coded_operand(draw, draw(codes(BYTES)), x_shape, named=named)
+        kernel = weights(draw, shape)
+        code = accumulator(op, x.type, kernel.type, len(x_shape), columns)
+        assert isinstance(code, Quant)
+        biases = [bias(draw, code, columns)] if draw(st.booleans()) else []
+    else:
+        dtype = draw(st.sampled_from(FLOATS))
+        x = float_operand(draw, x_shape, dtype, named=named)
+        kernel = float_operand(draw, shape, dtype, constant=draw(st.booleans()))
+        biases = [float_operand(draw, (columns,), dtype)] if draw(st.booleans()) else []
+    return program(op, x, kernel, *biases)
