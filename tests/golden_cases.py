@@ -8,9 +8,10 @@ Cases are separated by lines ``// -----``; one reads::
     // =>
     graph @chain(%a: i32[4]{scale=0.5}) { ... }
 
-An empty RUN line parses and prints. Where a QirError must come out, its message is expected as
-comment lines, the first of which begins ``// error:``; line 1 of the program is the one below the
-RUN line.
+An empty RUN line parses and prints. ``// RUN: quantize | explain`` prints what `qir.explain` says
+of the program that comes out, as comment lines. Where a QirError must come out, its message is
+expected so, the first line beginning ``// error:``; line 1 of the program is the one below the RUN
+line.
 ``pytest --update-golden`` rewrites in place what is expected.
 """
 
@@ -98,13 +99,21 @@ class GoldenCase(pytest.Item):
 
 def outcome(pipeline: str, source: str) -> str:
     """The program that the pipeline makes of the source, or the message of the error, as text."""
+    pipeline, _, view = (part.strip() for part in pipeline.partition("|"))
     try:
         graph = qir.parse(source)
         if pipeline not in ("", "parse"):
             graph = qir.optimize(graph, pipeline)
+        if view == "explain":
+            return commented(str(qir.explain(graph)))
         text = str(graph)
         again = str(qir.parse(text))
     except QirError as error:
-        return "".join(f"// {line}".rstrip() + "\n" for line in f"error: {error}".splitlines())
+        return commented(f"error: {error}")
     assert again == text, "the text that came out reads back as another program"
     return text.rstrip() + "\n"
+
+
+def commented(text: str) -> str:
+    """The text as comment lines."""
+    return "".join(f"// {line}".rstrip() + "\n" for line in text.splitlines())
