@@ -1,4 +1,4 @@
-"""How codes are chosen: from a range for activations, from the numbers themselves for weights and biases."""
+"""How codes are chosen: for activations from a range, for weights and biases from the numbers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from qir.interval import Interval
 from qir.types import SMALLEST_SCALE, Array, DType, FrozenArray, Quant
 
 LEAST_RATIO = 2.0**-30
-"""Least ratio of an accumulator's scale to the output's: below it no product moves the output, and the multiplier
-would leave the reach of fixed31."""
+"""Least ratio of an accumulator's scale to the output's: below it no product moves the output, and
+the multiplier would leave the reach of fixed31."""
 
 ZERO_CHANNEL_RATIO = 2.0**-16
 """The ratio for a channel whose weights are all zero: fine enough for its bias."""
@@ -20,8 +20,8 @@ def activation_code(
 ) -> Quant:
     """Returns the code per tensor that covers a range and represents 0 exactly.
 
-    The range is widened to hold 0. Asymmetric: scale = (hi - lo) / (codes - 1), the zero point rounded to the nearest
-    code. Symmetric: scale = max(|lo|, |hi|) / half of the codes.
+    The range is widened to hold 0. Asymmetric: scale = (hi - lo) / (codes - 1), the zero point
+    rounded to the nearest code. Symmetric: scale = max(|lo|, |hi|) / half of the codes.
 
     Args:
         observed: The range in real units, finite.
@@ -36,22 +36,31 @@ def activation_code(
         scale = _storable(max(-lo, hi) / (high - middle))
         return Quant.of(storage, scale, middle, expressed=expressed)
     scale = _storable((hi - lo) / (high - low))
-    return Quant.of(storage, scale, int(np.clip(np.rint(low - lo / scale), low, high)), expressed=expressed)
+    return Quant.of(
+        storage, scale, int(np.clip(np.rint(low - lo / scale), low, high)), expressed=expressed
+    )
 
 
 def _storable(scale: float) -> float:
-    """Rounds a scale to float32; a range of nothing but 0 gets 1, and one too small for a code the least scale."""
+    """Rounds a scale to float32; 1 for a range of nothing but 0, never below the least scale."""
     return float(np.float32(max(scale, SMALLEST_SCALE))) if scale > 0 else 1.0
 
 
 def weight_code(
-    weights: Array, storage: DType, *, per_channel: bool, input_scale: float, output_scale: float, bias: Array | None
+    weights: Array,
+    storage: DType,
+    *,
+    per_channel: bool,
+    input_scale: float,
+    output_scale: float,
+    bias: Array | None,
 ) -> Quant:
-    """Returns the symmetric code of a kernel, with scales floored where that is needed for the accumulator.
+    """Returns the symmetric code of a kernel, its scales raised where the accumulator needs it.
 
     The scale of a channel is max|w| / (largest code). It is raised where
 
-    - the weights are so small (or all zero) that the ratio of accumulator to output scale would leave fixed31, and
+    - the weights are so small (or all zero) that the ratio of accumulator to output scale would
+      leave fixed31, and
     - the bias, expressed in accumulator units, would leave too little of int32 for the products.
 
     Args:
@@ -71,7 +80,9 @@ def weight_code(
     if bias is not None:
         room = 2**31 - 1 - min(len(columns) * largest * 255, 2**30)
         # 2^-20 keeps the bias inside the room after the scale is rounded to float32.
-        scale = np.maximum(scale, np.abs(bias).astype(np.float64) / (input_scale * room) * (1 + 2.0**-20))
+        scale = np.maximum(
+            scale, np.abs(bias).astype(np.float64) / (input_scale * room) * (1 + 2.0**-20)
+        )
     scale = np.clip(scale, SMALLEST_SCALE, 1 / SMALLEST_SCALE)
     if not per_channel:
         return Quant.of(storage, scale.max(initial=SMALLEST_SCALE))
@@ -81,4 +92,8 @@ def weight_code(
 def bias_code(accumulator: Quant, channels: int) -> Quant:
     """Returns the code of a bias [channels]: the accumulator's own."""
     scale = accumulator.scale.array
-    return Quant(accumulator.storage, FrozenArray(np.broadcast_to(scale.reshape(-1), (channels,)) if scale.ndim else scale), expressed=accumulator.expressed)
+    return Quant(
+        accumulator.storage,
+        FrozenArray(np.broadcast_to(scale.reshape(-1), (channels,)) if scale.ndim else scale),
+        expressed=accumulator.expressed,
+    )

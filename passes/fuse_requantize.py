@@ -16,11 +16,11 @@ from qir.types import Quant
 
 @register
 class FuseRequantize(Pass):
-    """Turns relu and clip behind a requantize into its clamp, and drops casts and clamps that change nothing.
+    """Turns relu and clip behind a requantize into its clamp; drops casts and clamps in vain.
 
     Attributes:
-        merge: Whether to make one requantize of two; results move by at most one step, and values that the first
-            one saturates may come out larger.
+        merge: Whether to make one requantize of two; results move by at most one step, and values
+            that the first one saturates may come out larger.
     """
 
     merge: bool = False
@@ -29,7 +29,7 @@ class FuseRequantize(Pass):
     requires = (QUANTIZED,)
 
     @property
-    def effect(self) -> Effect:  # type: ignore[override]
+    def effect(self) -> Effect:
         """Exact, unless two roundings are merged."""
         return "within_1lsb" if self.merge else "exact"
 
@@ -45,7 +45,7 @@ def _clamped(source: Value, op: Requantize, low: int, high: int, b: Builder) -> 
 
 
 def _clip_bounds(y: Value) -> tuple[int, int] | None:
-    """Returns the stored bounds of a relu or clip of a code per tensor, or None for any other op."""
+    """Returns the stored bounds of a relu or clip of a code per tensor; None for any other op."""
     code = y.type.quant
     if code is None or not code.per_tensor or code.storage.bits > 16 or code.levels is not None:
         return None
@@ -59,7 +59,7 @@ def _clip_bounds(y: Value) -> tuple[int, int] | None:
 
 
 def _reached(value: Value) -> tuple[int, int] | None:
-    """Returns bounds that a coded value's stored numbers can't leave, as far as its own node tells."""
+    """Returns bounds that a value's stored numbers can't leave, as far as its own node tells."""
     code = value.type.quant
     if code is None:
         return None
@@ -92,7 +92,7 @@ def clip_into_clamp(y: Value, b: Builder) -> Value | Skip | None:
 
 @rule(Relu, Clip)
 def hoist_clip(y: Value, b: Builder) -> Value | Skip | None:
-    """relu(max_pool(x)) -> max_pool(relu(x)), so that it meets the requantize; so for reshape and transpose."""
+    """relu(max_pool(x)) -> max_pool(relu(x)), to meet the requantize; also reshape, transpose."""
     if _clip_bounds(y) is None or y.op is None:
         return None
     match y.inputs[0]:
@@ -119,7 +119,10 @@ def drop_identity(y: Value, b: Builder) -> Value | Skip | None:
 
 @rule(Requantize)
 def shift_zero_point(y: Value, b: Builder) -> Value | Skip | None:
-    """requantize(requantize(x)) -> requantize(x) where the second one only moves the zero point and loses nothing."""
+    """requantize(requantize(x)) -> requantize(x) where the second one only moves the zero point.
+
+    Nothing is lost: the second one stores every number that the first one may store.
+    """
     match y:
         case Value(Requantize() as second, [Value(Requantize() as first, [x]) as between]):
             if not _same_scale(first.to, second.to) or second.multiplier is not None:
@@ -139,7 +142,7 @@ def shift_zero_point(y: Value, b: Builder) -> Value | Skip | None:
 
 @rule(Requantize, exactness="within_1lsb")
 def merge_requantizes(y: Value, b: Builder) -> Value | Skip | None:
-    """requantize(requantize(x)) -> requantize(x) straight to the last code: one rounding instead of two."""
+    """requantize(requantize(x)) -> requantize(x) to the last code: one rounding instead of two."""
     match y:
         case Value(Requantize() as second, [Value(Requantize() as first, [x]) as between]):
             if first.multiplier is not None or second.multiplier is not None:

@@ -17,10 +17,11 @@ from qir.types import Array, TensorType
 
 @register
 class LookupTables(Pass):
-    """Computes elementwise functions between a dequantize and a quantize at all codes, and composes lookups.
+    """Makes elementwise functions between a dequantize and a quantize lookups; composes lookups.
 
-    The function is computed in float64 at compile time, so that every backend looks up the same integers. Exact with
-    respect to the real function; a float32 evaluation of it may round to a neighbouring integer.
+    The function is computed at all codes in float64 at compile time, so that every backend looks up
+    the same integers. Exact with respect to the real function; a float32 evaluation of it may round
+    to a neighbouring integer.
     """
 
     name = "lookup-tables"
@@ -47,7 +48,7 @@ def _inside(codes: Array, type: TensorType) -> Array:
 
 @rule(Quantize)
 def tabulate(y: Value, b: Builder) -> Value | Skip | None:
-    """quantize(f(dequantize(x))) -> lookup(x, table of f), for f elementwise with scalar constants."""
+    """quantize(f(dequantize(x))) -> lookup(x, table of f); f elementwise with scalar constants."""
     leaves: set[Value] = set()
     order: dict[Value, None] = {}
 
@@ -94,16 +95,23 @@ def tabulate(y: Value, b: Builder) -> Value | Skip | None:
 
 @rule(Lookup, Requantize, Relu, Clip)
 def compose(y: Value, b: Builder) -> Value | Skip | None:
-    """f(lookup(x, table)) -> lookup(x, f(table)), for f a lookup, requantize, relu or clip; exact."""
+    """f(lookup(x, table)) -> lookup(x, f(table)), exact; f a lookup, requantize, relu or clip."""
     inner = y.inputs[0]
     match inner:
-        case Value(Lookup(), [x, table]) if table.is_constant and y.op is not None and y.type.quant is not None:
+        case Value(Lookup(), [x, table]) if (
+            table.is_constant
+            and isinstance(y.op, Lookup | Requantize | Relu | Clip)
+            and y.type.quant is not None
+        ):
             if len(inner.uses) > 1:
                 return Skip("the inner lookup has another user", inner)
             rest: Sequence[Value] = y.inputs[1:]
             if not all(value.is_constant for value in rest) or not y.type.quant.per_tensor:
                 return Skip("the outer op has operands that are not constant", inner)
-            operands = [Coded(table.array, table.type), *(Coded(value.array, value.type) for value in rest)]
+            operands = [
+                Coded(table.array, table.type),
+                *(Coded(value.array, value.type) for value in rest),
+            ]
             result = TensorType(table.type.shape, y.type.quant)
             entries = y.op.integer(operands, result).astype(y.type.dtype.numpy)
             return b.emit(Lookup(), x, b.const(entries, f"{y.name}.table", y.type.quant))

@@ -10,7 +10,7 @@ import numpy as np
 from qir.errors import PassError, QirError
 from qir.interval import Interval
 from qir.ir import Builder, Graph, Node, Value
-from qir.op import Accumulate, FixedCode, KeepFloat, Op, Rescale, SameCode, SharedCode, Table, infer
+from qir.op import Accumulate, FixedCode, KeepFloat, Rescale, SameCode, SharedCode, Table, infer
 from qir.ops import Clip, Const, Dequantize, Relu, Requantize, Return
 from qir.ops import Quantize as QuantizeOp
 from qir.passes.codes import activation_code, bias_code, weight_code
@@ -26,17 +26,18 @@ Interface = Literal["float", "i8", "u8"]
 class Quantize(Pass):
     """Gives values codes and makes ops compute on them, each by its own quantization rule.
 
-    Weights are coded symmetrically, activations per tensor from their ranges, biases in accumulator units. A sum of
-    products becomes an i32 accumulator and a requantize for each code in which it is wanted; a function of one tensor
-    stays between a dequantize and a quantize, for lookup-tables to turn into a table. What stays in floating point has
-    a note that says why (`qir.explain`).
+    Weights are coded symmetrically, activations per tensor from their ranges, biases in accumulator
+    units. A sum of products becomes an i32 accumulator and a requantize for each code in which it
+    is wanted; a function of one tensor stays between a dequantize and a quantize, for lookup-tables
+    to turn into a table. What stays in floating point has a note that says why (`qir.explain`).
 
     Attributes:
         weights: Storage of weights.
         activations: Storage of activations.
         per: Whether weights have a scale for each output channel or one for the tensor.
         symmetric: Whether activations have their zero point in the middle.
-        inputs: What the program takes: floating-point numbers, or stored numbers of one of two types.
+        inputs: What the program takes: floating-point numbers, or stored numbers of one of two
+            types.
         outputs: What the program returns, likewise.
         keep_float: Selectors of the ops that stay in floating point; see qir.selectors.
     """
@@ -51,7 +52,7 @@ class Quantize(Pass):
 
     name = "quantize"
     requires = (FLOAT, RANGED)
-    effect = "approximate"
+    keeps = "approximate"
 
     def run(self, graph: Graph, context: Context) -> None:
         excluded = select(graph, self.keep_float)
@@ -65,7 +66,10 @@ class _KeptFloat(Exception):
 
 
 class _Quantizer:
-    """One run over one graph, in order. A value of the float program has up to three forms in the new one."""
+    """One run over one graph, in order.
+
+    A value of the float program has up to three forms in the new one.
+    """
 
     def __init__(self, options: Quantize, graph: Graph, excluded: set[Node]) -> None:
         self.options = options
@@ -137,14 +141,18 @@ class _Quantizer:
         try:
             self.convert(node, builder)
         except (_KeptFloat, QirError) as reason:
-            node.note = str(reason) if isinstance(reason, _KeptFloat) else getattr(reason, "message", str(reason))
+            node.note = (
+                str(reason)
+                if isinstance(reason, _KeptFloat)
+                else getattr(reason, "message", str(reason))
+            )
             for emitted in reversed(builder.emitted):
                 self.forget(emitted)
             return False
         return True
 
     def forget(self, node: Node) -> None:
-        """Takes back a node of a conversion that failed, unless another conversion reads it already."""
+        """Takes back a node of a conversion that failed, unless another one reads it already."""
         if any(value.uses for value in node.outputs):
             return
         for forms in (self.sums, self.floats):
@@ -164,15 +172,20 @@ class _Quantizer:
                 self.convert_sum(node, rule, builder)
             case SharedCode():
                 code = self.code_for(output)
-                operands = [self.code(value, builder, code) if value.type.is_float else value for value in node.inputs]
+                operands = [
+                    self.code(value, builder, code) if value.type.is_float else value
+                    for value in node.inputs
+                ]
                 self.give(output, builder.emit(op, *operands))
             case SameCode():
                 self.convert_same(node, builder)
             case Rescale():
                 operands = [self.code(value, builder) for value in node.inputs]
-                self.give(output, builder.emit(_with_code(op, self.code_for(output)), *operands))
+                self.give(output, builder.emit(op.with_code(self.code_for(output)), *operands))
             case FixedCode(code=code):
                 self.convert_fixed(node, code, builder)
+            case Table(otherwise=reason) if reason:
+                raise _KeptFloat(reason)
             case _:
                 raise _KeptFloat("it is no function of one tensor alone")
 
@@ -185,15 +198,23 @@ class _Quantizer:
         if bias is not None and not bias.is_constant:
             raise _KeptFloat(f"the bias %{bias.name} is not a constant")
         activations = self.code(x, builder)
-        right = self.weights(kernel, bias, activations, output, builder) if kernel.is_constant else self.code(kernel, builder)
+        right = (
+            self.weights(kernel, bias, activations, output, builder)
+            if kernel.is_constant
+            else self.code(kernel, builder)
+        )
         (accumulator,) = infer(node.op, [activations.type, right.type])
         operands = [activations, right]
         if bias is not None:
             assert accumulator.quant is not None
-            operands.append(self.constant(bias, bias_code(accumulator.quant, bias.array.size), builder))
+            operands.append(
+                self.constant(bias, bias_code(accumulator.quant, bias.array.size), builder)
+            )
         self.sums[output] = _form(output, "acc", builder.emit(node.op, *operands))
 
-    def weights(self, kernel: Value, bias: Value | None, x: Value, output: Value, builder: Builder) -> Value:
+    def weights(
+        self, kernel: Value, bias: Value | None, x: Value, output: Value, builder: Builder
+    ) -> Value:
         assert x.type.quant is not None
         code = weight_code(
             kernel.array.astype(np.float64),
@@ -212,7 +233,10 @@ class _Quantizer:
             x = self.code(x, builder, self.code_for(node.outputs[0]))
         else:
             x = self.code(x, builder)
-        rest = [self.code(value, builder) if self.is_activation(value) else value for value in node.inputs[1:]]
+        rest = [
+            self.code(value, builder) if self.is_activation(value) else value
+            for value in node.inputs[1:]
+        ]
         results = builder.emit_node(node.op, [x, *rest]).outputs
         for old, new in zip(node.outputs, results, strict=True):
             self.give(old, new)
@@ -221,9 +245,11 @@ class _Quantizer:
         output = node.outputs[0]
         operands = [self.code(value, builder) for value in node.inputs]
         tables = node.op.integer_tables([operand.type for operand in operands])
-        operands += [builder.const(array, f"{output.name}.{name}") for name, array in tables.items()]
+        operands += [
+            builder.const(array, f"{output.name}.{name}") for name, array in tables.items()
+        ]
         fixed = replace(code, expressed=_float_type(output.type))
-        self.give(output, builder.emit(_with_code(node.op, fixed), *operands))
+        self.give(output, builder.emit(node.op.with_code(fixed), *operands))
 
     def convert_cone(self, output: Value, builder: Builder) -> None:
         """Puts the float ops between a value and a function of it alone between two casts."""
@@ -244,11 +270,14 @@ class _Quantizer:
     def give(self, old: Value, new: Value) -> None:
         """Records the coded form of a value."""
         code = new.type.quant
-        assert code is not None
+        if code is None:
+            # An index or a mask is the same in both programs.
+            old.replace_with(new)
+            return
         self.coded[old, code], self.main[old] = _form(old, "q", new), code
 
     def code(self, value: Value, builder: Builder, code: Quant | None = None) -> Value:
-        """Returns a value in a code; without one, in the code that it has already or that its range asks for."""
+        """Returns a value in a code: the given one, its own, or the one that its range asks for."""
         if code is None:
             code = self.main.get(value) or self.code_for(value)
             if not value.is_constant:
@@ -267,9 +296,13 @@ class _Quantizer:
         return new
 
     def real(self, value: Value, builder: Builder) -> Value:
-        """Returns a value in floating point; of a sum of products, straight from the accumulator."""
-        coded = self.sums.get(value) or (self.coded[value, self.main[value]] if value in self.main else None)
-        computed_in_float = value in self.main and isinstance(coded, Value) and isinstance(coded.op, QuantizeOp)
+        """Returns a value in floating point; a sum of products straight from the accumulator."""
+        coded = self.sums.get(value) or (
+            self.coded[value, self.main[value]] if value in self.main else None
+        )
+        computed_in_float = (
+            value in self.main and isinstance(coded, Value) and isinstance(coded.op, QuantizeOp)
+        )
         if coded is None or value.is_constant or (computed_in_float and value not in self.cones):
             return value
         if value not in self.floats:
@@ -291,23 +324,26 @@ class _Quantizer:
         if observed is None or not observed.is_finite:
             raise PassError(f"quantize: %{value.name} has no finite range", [value.place()])
         return activation_code(
-            observed, storage or self.storage, symmetric=self.options.symmetric, expressed=_float_type(value.type)
+            observed,
+            storage or self.storage,
+            symmetric=self.options.symmetric,
+            expressed=_float_type(value.type),
         )
 
     def tidy(self) -> None:
-        """Erases what nothing reads any more, and gives coded constants the names of the float ones."""
+        """Erases what nothing reads any more; coded constants get the names of the float ones."""
         for node in reversed(list(self.graph.nodes)):
             if node.outputs and not any(value.uses for value in node.outputs):
                 self.graph.erase(node)
         self.graph.drop_unused_constants()
         for (old, _), new in self.constants.items():
-            node = new.node
-            if node is None or node.erased or not isinstance(node.op, Const):
+            coded = new.node
+            if coded is None or coded.erased or not isinstance(coded.op, Const):
                 continue
-            array = self.graph.constants.pop(node.op.symbol)
+            array = self.graph.constants.pop(coded.op.symbol)
             assert old.node is not None
             symbol = old.node.op.symbol if isinstance(old.node.op, Const) else old.name
-            node.op = Const(self.graph.add_constant(symbol, array), node.op.type)
+            coded.op = Const(self.graph.add_constant(symbol, array), coded.op.type)
             if old.node.erased:
                 self.graph.rename_freely(new, old.name)
 
@@ -324,15 +360,11 @@ class _Quantizer:
 
 
 def _form(value: Value, suffix: str, new: Value) -> Value:
-    """Marks a new value as a form of an imported one; `hand_over` lets one of the forms have the plain name."""
+    """Marks a new value as a form of an imported one; `hand_over` gives one form the plain name."""
     new.origin = value.origin
     new.owner.rename_freely(new, f"{value.name}.{suffix}")
     new.named = False
     return new
-
-
-def _with_code(op: Op, code: Quant) -> Op:
-    return replace(op, to=code)  # type: ignore[type-var]
 
 
 def _float_type(type: TensorType) -> DType:
@@ -340,25 +372,34 @@ def _float_type(type: TensorType) -> DType:
 
 
 def _functions(graph: Graph, excluded: set[Node]) -> tuple[dict[Value, Value], set[Value]]:
-    """Finds the values that are functions of one other value, elementwise, and more than a clip of it.
+    """Finds the values that are elementwise functions of one other value, and no mere clip of it.
 
     Returns:
-        For the last value of each such function, the value that it is a function of; and the values inside, which
-        nothing else reads.
+        For the last value of each such function, the value that it is a function of; and the values
+        inside, which nothing else reads.
     """
     source: dict[Value, Value] = {}
     clipped: set[Value] = set()
     for node in graph.nodes:
-        if not node.op.elementwise or node in excluded or len(node.outputs) != 1 or not node.outputs[0].type.is_float:
+        if (
+            not node.op.elementwise
+            or node in excluded
+            or len(node.outputs) != 1
+            or not node.outputs[0].type.is_float
+        ):
             continue
-        operands = [value for value in node.inputs if not (value.is_constant and value.array.size == 1)]
+        operands = [
+            value for value in node.inputs if not (value.is_constant and value.array.size == 1)
+        ]
         sources = {source.get(value, value) for value in operands}
         output = node.outputs[0]
         origin = next(iter(sources), None)
         if len(sources) != 1 or origin is None or origin.is_constant or origin.type != output.type:
             continue
         source[output] = origin
-        if isinstance(node.op.quant, SameCode) and all(value not in source or value in clipped for value in operands):
+        if isinstance(node.op.quant, SameCode) and all(
+            value not in source or value in clipped for value in operands
+        ):
             clipped.add(output)
 
     def continues(value: Value, user: Node) -> bool:
@@ -367,7 +408,9 @@ def _functions(graph: Graph, excluded: set[Node]) -> tuple[dict[Value, Value], s
     last, inside = {}, set()
     for value, origin in source.items():
         if value in clipped:
-            if all(continues(value, user) and user.outputs[0] not in clipped for user in value.users):
+            if all(
+                continues(value, user) and user.outputs[0] not in clipped for user in value.users
+            ):
                 inside.add(value)
         elif all(continues(value, user) for user in value.users):
             inside.add(value)

@@ -1,8 +1,10 @@
 """A quantization compiler: float models in, exact integer programs out."""
 
+import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 _checkout = Path(__file__).resolve().parent.parent
 if (_checkout / "passes/__init__.py").exists() and (_checkout / "pyproject.toml").exists():
@@ -19,22 +21,73 @@ _HOMES = {
     "qir.pipeline": ("Context", "Pass", "PassManager", "Pipeline", "register"),
     "qir.rewrite": ("Skip", "near_misses", "rewrite", "rule"),
     "qir.storage": ("load", "save"),
-    "qir.text": ("parse",),
+    "qir.text": ("parse", "to_program", "to_text"),
     "qir.types": ("Dim", "DType", "Quant", "TensorType"),
     "qir.verify": ("verify",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __version__ = "0.1.0"
-__all__ = ["__version__", *_HOME_OF]
+"""The only place that holds the version; the distribution's metadata is built from it."""
 
 
-def __getattr__(name: str) -> Any:
-    """Loads a public name on first use, so that `import qir` is quick and loads no jax."""
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'qir' has no attribute '{name}'")
-    return getattr(import_module(_HOME_OF[name]), name)
+class _Package(ModuleType):
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Importing the module qir.verify would hide the function of that name.
+        if not (name in _HOME_OF and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+if TYPE_CHECKING:
+    from qir.api import compile as compile
+    from qir.api import evaluate as evaluate
+    from qir.api import from_jax as from_jax
+    from qir.api import optimize as optimize
+    from qir.api import quantize as quantize
+    from qir.errors import ParseError as ParseError
+    from qir.errors import PassError as PassError
+    from qir.errors import QirError as QirError
+    from qir.errors import UnsupportedError as UnsupportedError
+    from qir.errors import VerifyError as VerifyError
+    from qir.explain import explain as explain
+    from qir.interval import Interval as Interval
+    from qir.ir import Builder as Builder
+    from qir.ir import Graph as Graph
+    from qir.ir import Node as Node
+    from qir.ir import Value as Value
+    from qir.op import Op as Op
+    from qir.op import op as op
+    from qir.pipeline import Context as Context
+    from qir.pipeline import Pass as Pass
+    from qir.pipeline import PassManager as PassManager
+    from qir.pipeline import Pipeline as Pipeline
+    from qir.pipeline import register as register
+    from qir.rewrite import Skip as Skip
+    from qir.rewrite import near_misses as near_misses
+    from qir.rewrite import rewrite as rewrite
+    from qir.rewrite import rule as rule
+    from qir.storage import load as load
+    from qir.storage import save as save
+    from qir.text import parse as parse
+    from qir.text import to_program as to_program
+    from qir.text import to_text as to_text
+    from qir.types import Dim as Dim
+    from qir.types import DType as DType
+    from qir.types import Quant as Quant
+    from qir.types import TensorType as TensorType
+    from qir.verify import verify as verify
+else:
+    __all__ = ["__version__", *_HOME_OF]
+
+    def __getattr__(name: str) -> Any:
+        """Loads a public name on first use, so that `import qir` is quick and loads no jax."""
+        if name not in _HOME_OF:
+            raise AttributeError(f"module 'qir' has no attribute '{name}'")
+        return getattr(import_module(_HOME_OF[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted(["__version__", *_HOME_OF])

@@ -9,9 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from qir.api import compile, evaluate, optimize
+from qir.attributes import attribute_fields, describe
 from qir.errors import QirError
+from qir.explain import explain
 from qir.inputs import batches, random_inputs, read_samples
 from qir.ir import Graph
+from qir.pipeline import PASSES, PIPELINES, Context
 from qir.storage import load, save, write_atomically
 from qir.types import Array
 
@@ -24,7 +28,11 @@ Selectors, pipelines and passes are listed by `qir opt --list`.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit status: 0, 1 after an error of the user's, 2 for wrong usage."""
+    """Runs the command and returns its exit status: 0, or 1 after an error of the user's.
+
+    Raises:
+        SystemExit: Help was asked for (status 0), or the arguments are wrong (status 2).
+    """
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
@@ -60,12 +68,35 @@ def _add_quantize(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     command.set_defaults(command=_quantize)
     command.add_argument("program", type=Path, help="the float program, a .qir file")
     command.add_argument(
-        "--data", type=Path, required=True, help="samples: .npy for one input, .npz with an array for each input by name"
+        "--data",
+        type=Path,
+        required=True,
+        help="samples: .npy for one input, .npz with an array for each input by name",
     )
-    command.add_argument("-o", "--output", type=Path, required=True, help="where to write the integer program, a .qir file")
-    command.add_argument("-p", "--pipeline", default="w8a8", help="passes, or a named pipeline (default: %(default)s)")
-    command.add_argument("--batch-size", type=int, default=32, help="samples a batch where the program leaves it open")
-    command.add_argument("--explain", action="store_true", help="print for every op whether it became integer, and why not")
+    command.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        help="where to write the integer program, a .qir file",
+    )
+    command.add_argument(
+        "-p",
+        "--pipeline",
+        default="w8a8",
+        help="passes, or a named pipeline (default: %(default)s)",
+    )
+    command.add_argument(
+        "--batch-size",
+        type=int,
+        default=32,
+        help="samples a batch where the program leaves it open",
+    )
+    command.add_argument(
+        "--explain",
+        action="store_true",
+        help="print for every op whether it became integer, and why not",
+    )
     _add_pass_options(command)
 
 
@@ -77,42 +108,69 @@ def _add_opt(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     command.set_defaults(command=_opt)
     command.add_argument("program", type=Path, nargs="?", help="the program, a .qir file")
-    command.add_argument("-p", "--pipeline", default="", help='passes, such as "canonicalize, fold-batch-norm"')
-    command.add_argument("-o", "--output", type=Path, help="where to write the program, a .qir file")
-    command.add_argument("--data", type=Path, help="samples for passes that calibrate, as for qir quantize")
-    command.add_argument("--batch-size", type=int, default=32, help="samples a batch where the program leaves it open")
-    command.add_argument("--list", action="store_true", help="list passes with their options, and named pipelines")
+    command.add_argument(
+        "-p", "--pipeline", default="", help='passes, such as "canonicalize, fold-batch-norm"'
+    )
+    command.add_argument(
+        "-o", "--output", type=Path, help="where to write the program, a .qir file"
+    )
+    command.add_argument(
+        "--data", type=Path, help="samples for passes that calibrate, as for qir quantize"
+    )
+    command.add_argument(
+        "--batch-size",
+        type=int,
+        default=32,
+        help="samples a batch where the program leaves it open",
+    )
+    command.add_argument(
+        "--list", action="store_true", help="list passes with their options, and named pipelines"
+    )
     _add_pass_options(command)
 
 
 def _add_pass_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--dump-dir", type=Path, help="folder for the text after every pass")
-    command.add_argument("--print-after-all", action="store_true", help="print the text after every pass to stderr")
+    command.add_argument(
+        "--print-after-all", action="store_true", help="print the text after every pass to stderr"
+    )
     command.add_argument(
         "--verify-each",
         action="store_true",
         help="compute the program after every pass with the reference interpreter and compare",
     )
-    command.add_argument("--seed", type=int, default=0, help="seed of anything random (default: %(default)s)")
+    command.add_argument(
+        "--seed", type=int, default=0, help="seed of anything random (default: %(default)s)"
+    )
 
 
 def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser(
         "run",
         help="compute a program's outputs",
-        description="Computes a program on arrays from a file, or on random ones, and prints or writes the outputs.",
+        description="Computes a program on arrays from a file, or on random ones, and prints or "
+        "writes the outputs.",
     )
     command.set_defaults(command=_run)
     command.add_argument("program", type=Path, help="the program, a .qir file")
-    command.add_argument("--input", type=Path, help=".npy for one input, .npz with an array for each input by name")
-    command.add_argument("--backend", choices=["xla", "reference", "both"], default="xla", help="both: run and compare")
-    command.add_argument("-o", "--output", type=Path, help="where to write the outputs, an .npz file")
-    command.add_argument("--seed", type=int, default=0, help="seed of random inputs (default: %(default)s)")
+    command.add_argument(
+        "--input", type=Path, help=".npy for one input, .npz with an array for each input by name"
+    )
+    command.add_argument(
+        "--backend",
+        choices=["xla", "reference", "both"],
+        default="xla",
+        help="both: run and compare",
+    )
+    command.add_argument(
+        "-o", "--output", type=Path, help="where to write the outputs, an .npz file"
+    )
+    command.add_argument(
+        "--seed", type=int, default=0, help="seed of random inputs (default: %(default)s)"
+    )
 
 
 def _quantize(options: argparse.Namespace) -> int:
-    from qir.explain import explain
-
     integer = _optimize(options, load(options.program), progress=sys.stderr.isatty())
     save(integer, options.output)
     if options.explain:
@@ -135,9 +193,6 @@ def _opt(options: argparse.Namespace) -> int:
 
 
 def _optimize(options: argparse.Namespace, graph: Graph, progress: bool = False) -> Graph:
-    from qir.api import optimize
-    from qir.pipeline import Context
-
     data = None
     if options.data is not None:
         data = list(batches(read_samples(options.data, graph), graph, options.batch_size))
@@ -159,10 +214,6 @@ def _optimize(options: argparse.Namespace, graph: Graph, progress: bool = False)
 
 
 def _list_passes() -> None:
-    import qir.api  # noqa: F401 - registers the passes
-    from qir.attributes import attribute_fields, describe
-    from qir.pipeline import PASSES, PIPELINES
-
     print("passes:")
     for name, cls in sorted(PASSES.items()):
         print(f"  {name}: {(cls.__doc__ or '').strip().splitlines()[0]}")
@@ -174,8 +225,6 @@ def _list_passes() -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from qir.api import compile, evaluate
-
     graph = load(options.program)
     inputs: Sequence[Array] = random_inputs(graph, options.seed)
     if options.input is not None:
@@ -184,8 +233,7 @@ def _run(options: argparse.Namespace) -> int:
     names = [value.name for value in graph.outputs]
     outputs: Sequence[Array] = ()
     if options.backend != "reference":
-        found = compile(graph)(*inputs)
-        outputs = [np.asarray(array) for array in (found if isinstance(found, tuple | list) else (found,))]
+        outputs = [np.asarray(array) for array in compile(graph)(*inputs)]
     if options.backend != "xla":
         reference = evaluate(graph, *inputs)
         if options.backend == "both":
@@ -203,7 +251,10 @@ def _run(options: argparse.Namespace) -> int:
 def _compare(names: Sequence[str], outputs: Sequence[Array], reference: Sequence[Array]) -> None:
     for name, array, right in zip(names, outputs, reference, strict=True):
         different = int(np.count_nonzero(array != right))
-        print(f"%{name}: {different} of {right.size} numbers differ between XLA and the reference", file=sys.stderr)
+        print(
+            f"%{name}: {different} of {right.size} numbers differ between XLA and the reference",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

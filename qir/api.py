@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-import qir.passes  # noqa: F401 - registers the passes and pipelines
+# Imported to register the passes and pipelines.
+import qir.passes  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from qir.backends.reference.interpreter import run, run_all
 from qir.errors import QirError, did_you_mean
 from qir.inputs import random_inputs
@@ -30,7 +31,9 @@ def from_jax(
     """Imports a JAX function; see `qir.frontends.jaxpr.from_jax`."""
     from qir.frontends.jaxpr import from_jax as import_function
 
-    return import_function(function, *example, weight_argnums=weight_argnums, batch=batch, name=name)
+    return import_function(
+        function, *example, weight_argnums=weight_argnums, batch=batch, name=name
+    )
 
 
 def optimize(
@@ -50,18 +53,21 @@ def optimize(
 
     Args:
         graph: The program; it stays as it is.
-        pipeline: Passes as text, such as `"fold-batch-norm, calibrate(method=entropy)"`, or a Pipeline.
+        pipeline: Passes as text, such as `"fold-batch-norm, calibrate(method=entropy)"`, or a
+            Pipeline.
         data: Calibration batches: arrays, tuples of arrays or dicts by input name.
         statistics: What an earlier calibration observed, to be solved again without data.
         seed: Seed of anything random.
         progress: Whether long passes show a progress bar.
         dump_dir: Folder for the text after every pass.
         print_after_all: Stream for the text after every pass.
-        check: Whether to compute the program after every pass and compare; on random inputs, or on the given ones.
+        check: Whether to compute the program after every pass and compare; on random inputs, or on
+            the given ones.
         context: Filled by the run: diagnostics and statistics; a new one when None.
 
     Raises:
-        QirError: A pass, an option or a selector does not exist, data is missing or not finite, or a pass failed.
+        QirError: A pass, an option or a selector does not exist, data is missing or not finite, or
+            a pass failed.
     """
     steps = pipeline if isinstance(pipeline, Pipeline) else Pipeline.parse(pipeline)
     context = context or Context()
@@ -75,7 +81,9 @@ def optimize(
     inputs: Sequence[Array] | None = None
     if check is not False:
         inputs = random_inputs(graph, seed) if check is True else check
-    manager = PassManager(steps, Path(dump_dir) if dump_dir is not None else None, print_after_all, inputs)
+    manager = PassManager(
+        steps, Path(dump_dir) if dump_dir is not None else None, print_after_all, inputs
+    )
     return manager.run(graph, context)
 
 
@@ -97,7 +105,9 @@ def quantize(
 
 
 def compile(graph: Graph, backend: Literal["xla"] = "xla") -> Compiled:
-    """Compiles a program to one callable that composes with `jax.jit`; see `qir.backends.xla.compile.Compiled`.
+    """Compiles a program to one callable that composes with `jax.jit`.
+
+    See `qir.backends.xla.compile.Compiled`.
 
     Raises:
         QirError: The backend does not exist, or has no rule for an op.
@@ -110,7 +120,9 @@ def compile(graph: Graph, backend: Literal["xla"] = "xla") -> Compiled:
 
 
 def evaluate(graph: Graph, *inputs: Any) -> tuple[Array, ...]:
-    """Computes a program with the reference interpreter, whose integers every backend reproduces bit for bit.
+    """Computes a program with the reference interpreter.
+
+    Every backend reproduces its integers bit for bit.
 
     Args:
         graph: The program.

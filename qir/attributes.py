@@ -24,8 +24,7 @@ class Symbol(str):
 
 
 def by_type(read: Callable[[TensorType], T], default: Any = MISSING) -> T:
-    """Declares a field that the result type already shows: not printed, and read off the type when
-    parsed.
+    """Declares a field that the result type shows: not printed, read off the type when parsed.
 
     Args:
         read: Returns the field of a result type.
@@ -44,9 +43,13 @@ class AttributeSpec:
     by_type: Callable[[TensorType], Any] | None
 
 
-@cache
 def attribute_fields(owner: type) -> tuple[AttributeSpec, ...]:
     """Lists the attributes of an op class, or the options of a pass class."""
+    return _specs(owner)
+
+
+@cache
+def _specs(owner: type) -> tuple[AttributeSpec, ...]:
     hints = get_type_hints(owner)
 
     def default(spec: Field[Any]) -> Any:
@@ -61,8 +64,7 @@ def attribute_fields(owner: type) -> tuple[AttributeSpec, ...]:
 
 
 def coerce(value: Any, annotation: Any, subject: str) -> Any:
-    """Checks a value against a field's annotation, turning lists into tuples and integers into
-    floats.
+    """Fits a value to a field's annotation: lists become tuples, and integers floats.
 
     Raises:
         QirError: The value does not fit; the message begins with the subject.

@@ -1,4 +1,4 @@
-"""Do two versions of a program compute the same? Compared value by value, with inputs forced to agree."""
+"""Compares two versions of a program value by value, with the inputs of each forced to agree."""
 
 from __future__ import annotations
 
@@ -19,22 +19,33 @@ class Interpreter(Protocol):
     """Computes every value of a graph, as `qir.backends.reference.interpreter.run_all` does."""
 
     def __call__(
-        self, graph: Graph, *inputs: Any, precision: type[np.floating[Any]] | None = None, hook: Hook | None = None
-    ) -> dict[Value, Array]: ...
+        self,
+        graph: Graph,
+        *inputs: Any,
+        precision: type[np.floating[Any]] | None = None,
+        hook: Hook | None = None,
+    ) -> dict[Value, Array]:
+        """Returns the array of every value."""
+        ...
 
 
 RELATIVE_BOUND = 1e-9
-"""How far two float64 evaluations of equal real functions may differ, relative to the value's largest magnitude."""
+"""How far float64 evaluations of equal functions may differ, relative to the largest magnitude."""
 
 
 def check_equivalent(
-    before: Graph, after: Graph, inputs: Sequence[Array], interpreter: Interpreter, *, steps: int = 0
+    before: Graph,
+    after: Graph,
+    inputs: Sequence[Array],
+    interpreter: Interpreter,
+    *,
+    steps: int = 0,
 ) -> None:
-    """Compares two versions of a program at every value that stands for the same imported value in both.
+    """Compares two versions of a program wherever a value of both stands for the same imported one.
 
-    Floating-point values are computed in float64 and may differ by RELATIVE_BOUND; stored numbers may differ by `steps`.
-    After each comparison the later program goes on with the earlier one's numbers, so that each difference is
-    one node's own.
+    Floating-point values are computed in float64 and may differ by RELATIVE_BOUND; stored numbers
+    may differ by `steps`. After each comparison the later program goes on with the earlier one's
+    numbers, so that each difference is one node's own.
 
     Args:
         before: The earlier version.
@@ -44,7 +55,8 @@ def check_equivalent(
         steps: Allowed difference of stored numbers, 0 or 1.
 
     Raises:
-        PassError: A value differs; the message shows the part of the later program that computes it.
+        PassError: A value differs; the message shows the part of the later program that computes
+            it.
     """
     expected: dict[tuple[str, ...], tuple[Value, Array]] = {}
     for value, array in interpreter(before, *inputs, precision=np.float64).items():
@@ -78,7 +90,8 @@ def _compare(value: Value, array: Array, right: Array, steps: int) -> None:
     place = tuple(int(index) for index in np.argwhere(different)[0])
     part = value.owner.extract(value.inputs, [value], "part") if value.node else None
     raise PassError(
-        f"check: %{value.name} changed at {list(place)}: expected {right[place]}, got {array[place]} "
+        f"check: %{value.name} changed at {list(place)}: expected {right[place]}, "
+        f"got {array[place]} "
         f"({int(np.count_nonzero(different))} of {different.size} numbers differ)",
         [value.place(), *(f"|  {line}" for line in str(part).splitlines())],
     )

@@ -1,4 +1,4 @@
-"""The errors that a user can act on: what was expected, what was found, where, and the nearest name."""
+"""Errors that a user can act on: what was expected, what was found, where, and the nearest name."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from difflib import get_close_matches
 class QirError(Exception):
     """Base of every error that QIR raises on purpose.
 
-    The message is lower case and reads `subject: expected X, got Y`. Places are added from the inside out
-    while the error travels: the location in the user's model, the pass that was running, the line of text.
+    The message is lower case and reads `subject: expected X, got Y`. Places are added from the
+    inside out while the error travels: the location in the user's model, the pass that was running,
+    the line of text.
 
     Args:
         message: The sentence, without a full stop.
@@ -49,6 +50,6 @@ class UnsupportedError(QirError):
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
-    """Returns `; did you mean 'x'?` for the nearest of the candidates, or nothing when none is near."""
+    """Returns `; did you mean 'x'?` for the nearest candidate, or nothing when none is near."""
     matches = get_close_matches(name, list(candidates), n=1, cutoff=0.5)
     return f"; did you mean '{matches[0]}'?" if matches else ""

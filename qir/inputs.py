@@ -17,7 +17,10 @@ NAMED_SIZE = 2
 
 
 def random_inputs(graph: Graph, seed: int = 0) -> tuple[Array, ...]:
-    """Returns an array for each input: inside its range where it has one, else normal; codes over all their bounds.
+    """Returns a random array for each input.
+
+    Codes go over all their bounds; other numbers lie in the input's range where it has one, and are
+    normal elsewhere.
 
     Args:
         graph: The program; named dimensions get NAMED_SIZE.
@@ -29,7 +32,8 @@ def random_inputs(graph: Graph, seed: int = 0) -> tuple[Array, ...]:
 
 def _random(value: Value, generator: np.random.Generator) -> Array:
     shape = tuple(
-        size.factor * NAMED_SIZE ** len(size.names) if isinstance(size, Dim) else size for size in value.type.shape
+        size.factor * NAMED_SIZE ** len(size.names) if isinstance(size, Dim) else size
+        for size in value.type.shape
     )
     dtype = value.type.dtype
     if dtype is DType.BOOL:
@@ -62,7 +66,10 @@ def read_samples(path: Path, graph: Graph) -> Mapping[str, Array]:
         raise QirError(f"data: can't read {path}: {error}") from error
     if isinstance(loaded, np.ndarray):
         if len(names) != 1:
-            raise QirError(f"data: expected an .npz with the arrays {', '.join(names)}, got a single array in {path}")
+            raise QirError(
+                f"data: expected an .npz with the arrays {', '.join(names)}, "
+                f"got a single array in {path}"
+            )
         return {names[0]: loaded}
     with loaded:
         try:
@@ -80,7 +87,8 @@ def batches(samples: Mapping[str, Array], graph: Graph, size: int) -> Iterator[d
 
     Args:
         samples: An array for each input; equally many samples in each.
-        graph: The program; where the first dimension of its first input is fixed, that is the batch size.
+        graph: The program; where the first dimension of its first input is fixed, that is the batch
+            size.
         size: Batch size where it is named.
 
     Raises:

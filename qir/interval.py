@@ -18,8 +18,8 @@ class Interval:
 
     Args:
         lo: Lower bounds, float64: a scalar, or an array that broadcasts against the tensor.
-        hi: Upper bounds, likewise and of the same shape. A constant tensor is an interval whose bounds are both
-            the array itself, so that rules of linear ops can use its exact values.
+        hi: Upper bounds, likewise and of the same shape. A constant tensor is an interval whose
+            bounds are both the array itself, so that rules of linear ops can use its exact values.
     """
 
     lo: Array
@@ -63,7 +63,7 @@ class Interval:
         return Interval.of(np.minimum(self.lo, other.lo), np.maximum(self.hi, other.hi))
 
     def intersect(self, other: Interval) -> Interval:
-        """Returns what lies in both; where they are disjoint, the point of self that is nearest to other."""
+        """Returns what lies in both; where disjoint, the point of self that is nearest to other."""
         lo = np.clip(other.lo, self.lo, self.hi)
         return Interval.of(lo, np.maximum(lo, np.clip(other.hi, self.lo, self.hi)))
 
@@ -100,7 +100,7 @@ class Interval:
             return Interval.of(function(self.lo), function(self.hi))
 
     def moved(self, move: Callable[[Array], Array]) -> Interval:
-        """Returns the bounds after numbers are moved about: a constant's own, or one interval for the whole tensor."""
+        """Returns the bounds after numbers are moved about: one interval unless self is a point."""
         return Interval.point(move(self.lo)) if self.is_point else self.hull()
 
     def weighted(self, weights: Interval, total: Callable[[Array, Array], Array]) -> Interval:

@@ -47,7 +47,10 @@ class Value:
 
     @property
     def range(self) -> Interval | None:
-        """What calibration observed, in real units, as two float32 numbers, or None. Proofs never use it."""
+        """What calibration observed, in real units, as two float32 numbers, or None.
+
+        Proofs never use it.
+        """
         return self._range
 
     @range.setter
@@ -201,13 +204,14 @@ class Node:
         value.uses[self, index] = None
 
     def place(self) -> str:
-        """A line for error messages: the first result's name, and the location where there is one."""
+        """A line for error messages: the first result's name, and the location where known."""
         if self.outputs:
             return self.outputs[0].place()
         return f"at {self.op.name}" + (f", {self.loc}" if self.loc else "")
 
     def __repr__(self) -> str:
-        return f"<{self.op.name} of {', '.join('%' + value.name for value in self.outputs) or self.graph.name}>"
+        results = ", ".join(f"%{value.name}" for value in self.outputs)
+        return f"<{self.op.name} of {results or self.graph.name}>"
 
 
 class Graph:
@@ -242,7 +246,10 @@ class Graph:
 
     @property
     def nodes(self) -> Iterator[Node]:
-        """The nodes in order. Stable under edits: a node erased meanwhile is skipped, one inserted ahead is met."""
+        """The nodes in order.
+
+        Stable under edits: a node erased meanwhile is skipped, one inserted ahead is met.
+        """
         node = self._first
         while node is not None:
             if not node.erased:
@@ -279,12 +286,16 @@ class Graph:
             yield from node.outputs
 
     def value(self, name: str) -> Value:
-        """Returns the value of a name, with or without the %; raises QirError with the nearest name."""
-        found = self._values.get(name.lstrip("%"))
+        """Returns the value of a name, which may begin with a %.
+
+        Raises:
+            QirError: There is no such value; the message gives the nearest name.
+        """
+        bare = name.lstrip("%")
+        found = self._values.get(bare)
         if found is None:
-            raise QirError(
-                f"graph: @{self.name} has no value %{name.lstrip('%')}{did_you_mean(name.lstrip('%'), self._values)}"
-            )
+            hint = did_you_mean(bare, self._values)
+            raise QirError(f"graph: @{self.name} has no value %{bare}{hint}")
         return found
 
     def insert(
@@ -370,9 +381,10 @@ class Graph:
         self.constants = {name: array for name, array in self.constants.items() if name in used}
 
     def record_origins(self) -> None:
-        """Marks every value as standing for itself; what a frontend does when the import is complete."""
+        """Marks every value as standing for itself, as frontends do when the import is complete."""
         for value in self.values():
             value.origin = (value.name,)
+            value.named = True
 
     def before(self, node: Node) -> Builder:
         """Returns a builder that inserts before a node and copies its location."""
@@ -446,7 +458,7 @@ class Graph:
         return needed
 
     def to_networkx(self) -> nx.DiGraph[Node]:
-        """Returns the nodes with an edge from each producer to its users; for whole-graph questions."""
+        """Returns the nodes with edges from producers to users, for whole-graph questions."""
         directed: nx.DiGraph[Node] = nx.DiGraph()
         for node in self.nodes:
             directed.add_node(node)

@@ -1,4 +1,4 @@
-"""What an op is: a frozen dataclass whose fields are attributes and whose methods are its meaning."""
+"""What an op is: a frozen dataclass, its fields the attributes and its methods the meaning."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass
 from functools import cache
-from typing import Any, ClassVar, TypeAlias, TypeVar, dataclass_transform
+from typing import Any, ClassVar, Self, TypeAlias, TypeVar, dataclass_transform
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from qir.errors import QirError, did_you_mean
 from qir.interval import EVERYTHING, Interval
 from qir.types import Array, Quant, TensorType, expand
 
-OpClass = TypeVar("OpClass", bound="type[Op]")
+OpT = TypeVar("OpT", bound="Op")
 Results: TypeAlias = Array | tuple[Array, ...]
 """What an op computes: one array, or one for each result."""
 
@@ -52,16 +52,23 @@ class Coded:
 
 
 class QuantRule:
-    """How an op is computed on codes. The set of rules is closed; each has one place in pass quantize."""
+    """How an op is computed on codes.
+
+    The set of rules is closed; each has one place in pass quantize.
+    """
 
     def integer(self, op: Op, operands: Sequence[Coded], result: TensorType) -> Results:
-        """Returns the stored numbers of the result; ops whose rule gives no formula override Op.integer."""
+        """Returns the stored numbers of the result.
+
+        Raises:
+            QirError: The rule gives no formula; its ops override `Op.integer`.
+        """
         raise QirError(f"{op.name}: has no integer meaning")
 
 
 @dataclass(frozen=True)
 class Accumulate(QuantRule):
-    """Sums of products: exact in i32 (i64 with 16-bit operands), at a scale that is the product of the scales.
+    """Sums of products: exact in i32 (i64 with 16-bit operands), the scale a product of scales.
 
     Args:
         left: Position of the activation operand.
@@ -74,8 +81,11 @@ class Accumulate(QuantRule):
     bias: int = 2
 
     def integer(self, op: Op, operands: Sequence[Coded], result: TensorType) -> Array:
-        # A float64 carrier is exact below 2^53 and reaches BLAS, which integer matrix products do not.
-        return np.rint(op.evaluate(*(operand.steps.astype(np.float64) for operand in operands))).astype(np.int64)
+        """Returns the sums of products of the operands' steps, as int64."""
+        # A float64 carrier is exact below 2^53 and reaches BLAS, unlike integer matrix products.
+        return np.rint(
+            op.evaluate(*(operand.steps.astype(np.float64) for operand in operands))
+        ).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -87,11 +97,13 @@ class Rescale(QuantRule):
 class SameCode(QuantRule):
     """The stored numbers are moved or compared, never changed.
 
-    The result has the operand's code, or none where it is no real number (argmax, comparisons); the type rule says
-    which. Operands that mean no real number (masks, indices) are plain; all coded operands have one code.
+    The result has the operand's code, or none where it is no real number (argmax, comparisons); the
+    type rule says which. Operands that mean no real number (masks, indices) are plain; all coded
+    operands have one code.
     """
 
     def integer(self, op: Op, operands: Sequence[Coded], result: TensorType) -> Results:
+        """Returns what the op makes of the stored numbers."""
         return op.evaluate(*(operand.stored for operand in operands))
 
 
@@ -138,7 +150,8 @@ class KeepFloat(QuantRule):
 class Op:
     """Base of every op. Subclasses are declared with `@op("name")` and become frozen dataclasses.
 
-    The parameters of `result` name the operands: one with a default may be left out, `*xs` takes any number.
+    The parameters of `result` name the operands: one with a default may be left out, `*xs` takes
+    any number.
     """
 
     # The rules below take `**_` so that type checkers let each op name its own operands.
@@ -149,7 +162,7 @@ class Op:
     region_count: ClassVar[int] = 0
 
     def result(self, *operands: Any, **_: Any) -> TensorType | tuple[TensorType, ...]:
-        """Infers the result type or types from the operand types; raises QirError where they don't fit."""
+        """Infers the result types from the operand types; raises QirError where they don't fit."""
         raise NotImplementedError
 
     def region_result(
@@ -157,7 +170,15 @@ class Op:
         operands: Sequence[TensorType],
         regions: Sequence[tuple[tuple[TensorType, ...], tuple[TensorType, ...]]],
     ) -> tuple[TensorType, ...]:
-        """Infers the result types of an op with regions, from the operand types and each region's signature."""
+        """Infers the result types of an op with regions.
+
+        Args:
+            operands: The operand types.
+            regions: The input types and the result types of each region.
+
+        Raises:
+            QirError: They don't fit the op.
+        """
         raise NotImplementedError
 
     def interval(self, *operands: Any, **_: Any) -> Interval:
@@ -169,11 +190,22 @@ class Op:
         raise QirError(f"{self.name}: can't be evaluated on its own")
 
     def integer(self, operands: Sequence[Coded], result: TensorType) -> Results:
-        """Computes the op on codes; returns stored numbers of the (first) result type, int64 or its storage type."""
+        """Computes the op on codes.
+
+        Args:
+            operands: The operands.
+            result: The type of the (first) result.
+
+        Returns:
+            The stored numbers of the results, as int64 or in the storage type.
+        """
         return self.quant.integer(self, operands, result)
 
     def integer_tables(self, operands: Sequence[TensorType]) -> dict[str, Array]:
-        """Returns the arrays that the integer form takes as further operands, by name; computed at compile time."""
+        """Returns the arrays that the integer form takes as further operands, by name.
+
+        They are computed when a program is compiled to integers, and are constants of it.
+        """
         return {}
 
     def error(self, message: str) -> QirError:
@@ -189,8 +221,13 @@ class Op:
     def check(self) -> None:
         """Raises QirError for attributes that can't stand together; the default accepts all."""
 
+    def with_code(self, code: Quant) -> Self:
+        """Returns the op with another code for its result, for ops whose field `to` holds it."""
+        fields = {spec.name: getattr(self, spec.name) for spec in attribute_fields(type(self))}
+        return type(self)(**{**fields, "to": code})
+
     def attributes(self) -> dict[str, Any]:
-        """The attributes that the text shows: those that differ from their default and the type does not tell."""
+        """The attributes that the text shows: not at their default, and not told by the type."""
         shown = {}
         for spec in attribute_fields(type(self)):
             value = getattr(self, spec.name)
@@ -204,7 +241,7 @@ OPS: dict[str, type[Op]] = {}
 
 
 @dataclass_transform(frozen_default=True)
-def op(name: str) -> Callable[[OpClass], OpClass]:
+def op(name: str) -> Callable[[type[OpT]], type[OpT]]:
     """Declares an op: makes the class a frozen dataclass and enters it into the registry.
 
     Args:
@@ -214,7 +251,7 @@ def op(name: str) -> Callable[[OpClass], OpClass]:
         QirError: The name is taken.
     """
 
-    def declare(cls: OpClass) -> OpClass:
+    def declare(cls: type[OpT]) -> type[OpT]:
         if name in OPS and OPS[name].__qualname__ != cls.__qualname__:
             raise QirError(f"op: '{name}' is already declared by {OPS[name].__qualname__}")
         declared = dataclass(frozen=True)(cls)
@@ -234,10 +271,14 @@ def find_op(name: str) -> type[Op]:
 
 
 @cache
+def _operands(type_rule: Callable[..., Any]) -> tuple[inspect.Parameter, ...]:
+    return tuple(inspect.signature(type_rule).parameters.values())[1:]
+
+
 def arity(cls: type[Op]) -> tuple[int, int]:
-    """Returns the least and the greatest number of operands (a large number where there is no limit)."""
+    """Returns the least and the greatest number of operands, 2^31 where there is no limit."""
     least = most = 0
-    for parameter in list(inspect.signature(cls.result).parameters.values())[1:]:
+    for parameter in _operands(cls.result):
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
             return least, 2**31
         most += 1
@@ -245,10 +286,9 @@ def arity(cls: type[Op]) -> tuple[int, int]:
     return least, most
 
 
-@cache
 def operand_names(cls: type[Op]) -> tuple[str, ...]:
     """Returns the names of an op's operands, as the parameters of its type rule."""
-    return tuple(inspect.signature(cls.result).parameters)[1:]
+    return tuple(parameter.name for parameter in _operands(cls.result))
 
 
 def infer(operation: Op, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
@@ -259,7 +299,13 @@ def infer(operation: Op, operands: Sequence[TensorType]) -> tuple[TensorType, ..
     """
     least, most = arity(type(operation))
     if not least <= len(operands) <= most:
-        wanted = str(least) if least == most else f"{least} or more" if most == 2**31 else f"{least} to {most}"
+        wanted = (
+            str(least)
+            if least == most
+            else f"{least} or more"
+            if most == 2**31
+            else f"{least} to {most}"
+        )
         raise operation.error(f"expected {wanted} operands, got {len(operands)}")
     result = operation.result(*operands)
     return result if isinstance(result, tuple) else (result,)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, TextIO, TypeAlias, TypeVar, dataclass_transform
+from typing import (
+    Any,
+    ClassVar,
+    Literal,
+    Protocol,
+    TextIO,
+    TypeAlias,
+    TypeVar,
+    cast,
+    dataclass_transform,
+)
 
 from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedToken, v_args
 from lark.exceptions import UnexpectedEOF
@@ -20,17 +29,17 @@ from qir.errors import ParseError, PassError, QirError, did_you_mean
 from qir.ir import Graph, Value
 from qir.properties import Property
 from qir.rewrite import Exactness
-from qir.statistics import Statistic
+from qir.statistics import MovingAverage, Statistic
 from qir.text import to_program
 from qir.text.printer import format_attribute
 from qir.types import Array
 from qir.verify import verify
 
 Batch: TypeAlias = Any
-"""One array (for a graph of one input), a tuple of arrays in the order of the inputs, or a dict by input name."""
+"""An array for the only input, a tuple of arrays in the order of the inputs, or a dict by name."""
 
 Effect: TypeAlias = Literal["exact", "within_1lsb", "approximate"]
-"""What a pass keeps: everything; stored numbers but for one step; or, as quantizing does, what the model is about."""
+"""What a pass keeps: everything, stored numbers but for one step, or what the model is about."""
 
 
 class Executor(Protocol):
@@ -48,8 +57,8 @@ class Executor(Protocol):
         Args:
             graph: The graph.
             values: The values to return.
-            reduce: `reduce(array, xp)`, written against an array namespace, applied to each value where it is
-                computed, so that only its result is kept.
+            reduce: `reduce(array, xp)`, written against an array namespace, applied to each value
+                where it is computed, so that only its result is kept.
         """
         ...
 
@@ -68,11 +77,13 @@ class Context:
         interpreter: The reference interpreter, for checks.
         seed: Seed of anything random.
         progress: Whether long passes show a progress bar.
-        allow: The least exactness that rewrites may have; the pipeline's directive `allow(...)` sets it.
+        allow: The least exactness that rewrites may have; the pipeline's directive `allow(...)`
+            sets it.
 
     Attributes:
         diagnostics: Sentences that passes leave for the user.
         statistics: What calibration observed, by the name of the imported value.
+        averages: Moving averages of the extremes of its batches, likewise.
     """
 
     data: Iterable[Batch] | None = None
@@ -83,22 +94,31 @@ class Context:
     allow: Exactness = "exact"
     diagnostics: list[str] = field(default_factory=list)
     statistics: dict[str, Statistic] = field(default_factory=dict)
+    averages: dict[str, MovingAverage] = field(default_factory=dict)
 
 
 class Pass(ABC):
-    """A step from one valid graph to another. Subclasses are frozen dataclasses whose fields are the options.
+    """A step from one valid graph to another.
+
+    Subclasses are frozen dataclasses whose fields are the options.
 
     Attributes:
         name: Name in pipelines, kebab-case.
         requires: What must hold before.
         ensures: What holds after.
-        effect: What the pass keeps of the program.
+        keeps: What the pass keeps of the program, whatever its options are; otherwise a subclass
+            overrides the property `effect`.
     """
 
     name: ClassVar[str]
     requires: ClassVar[tuple[Property, ...]] = ()
     ensures: ClassVar[tuple[Property, ...]] = ()
-    effect: ClassVar[Effect] = "exact"
+    keeps: ClassVar[Effect] = "exact"
+
+    @property
+    def effect(self) -> Effect:
+        """What the pass keeps of the program with these options."""
+        return self.keeps
 
     @abstractmethod
     def run(self, graph: Graph, context: Context) -> None:
@@ -110,7 +130,7 @@ class Pass(ABC):
             object.__setattr__(self, spec.name, value)
         self.check()
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027 - overriding it is optional
         """Raises QirError for options that can't stand together; the default accepts all."""
 
     def __str__(self) -> str:
@@ -122,7 +142,7 @@ class Pass(ABC):
         return self.name + (f"({', '.join(options)})" if options else "")
 
 
-PassClass = TypeVar("PassClass", bound=type[Pass])
+PassT = TypeVar("PassT", bound=Pass)
 
 PASSES: dict[str, type[Pass]] = {}
 """Every registered pass by name."""
@@ -132,13 +152,15 @@ PIPELINES: dict[str, str] = {}
 
 
 @dataclass_transform(frozen_default=True)
-def register(cls: PassClass) -> PassClass:
+def register(cls: type[PassT]) -> type[PassT]:
     """Enters a pass into the registry and makes it a frozen dataclass.
 
     Raises:
         QirError: The name is taken.
     """
-    if cls.name in PIPELINES or (cls.name in PASSES and PASSES[cls.name].__qualname__ != cls.__qualname__):
+    if cls.name in PIPELINES or (
+        cls.name in PASSES and PASSES[cls.name].__qualname__ != cls.__qualname__
+    ):
         raise QirError(f"pass: '{cls.name}' is already registered")
     declared = dataclass(frozen=True, repr=False)(cls)
     PASSES[cls.name] = declared
@@ -157,6 +179,7 @@ class Repeat(Pass):
         """The steps are passes already; there are no options to check."""
 
     def run(self, graph: Graph, context: Context) -> None:
+        """Raises PassError: the pass manager runs the steps."""
         raise PassError("repeat: is run by the pass manager")
 
     def __str__(self) -> str:
@@ -177,14 +200,18 @@ class Pipeline:
 
     @staticmethod
     def parse(text: str) -> Pipeline:
-        """Reads `name, name(option=value, …), repeat(…), …`; named pipelines expand, `allow(within_1lsb)` is kept.
+        """Reads `name, name(option=value, …), repeat(…), …`.
+
+        Named pipelines expand; `allow(within_1lsb)` is kept.
 
         Raises:
             ParseError: A pass or option does not exist or does not fit; the message points at it.
         """
         allow: list[Exactness] = []
         steps = tuple(_build(item, text, allow) for item in _expand(_parse_items(text), text))
-        return Pipeline(tuple(step for step in steps if step is not None), allow[-1] if allow else "exact")
+        return Pipeline(
+            tuple(step for step in steps if step is not None), allow[-1] if allow else "exact"
+        )
 
     def __str__(self) -> str:
         prefix = [] if self.allow == "exact" else [f"allow({self.allow})"]
@@ -223,7 +250,9 @@ class _ToItems(Transformer[Token, Any]):
         return str(token[1:-1])
 
     def array(self, items: list[Any]) -> list[Any]:
-        return [str(item) if isinstance(item, Token) else item for item in items if item is not None]
+        return [
+            str(item) if isinstance(item, Token) else item for item in items if item is not None
+        ]
 
     @v_args(inline=True)
     def option(self, name: Token, value: Any) -> tuple[str, Any]:
@@ -245,17 +274,21 @@ class _ToItems(Transformer[Token, Any]):
 
 @cache
 def _lark() -> Lark:
-    return Lark(_GRAMMAR, start="pipeline", parser="lalr", transformer=_ToItems(), maybe_placeholders=True)
+    return Lark(
+        _GRAMMAR, start="pipeline", parser="lalr", transformer=_ToItems(), maybe_placeholders=True
+    )
 
 
 def _parse_items(text: str) -> list[_Item]:
     try:
-        items: list[_Item] = _lark().parse(text)  # type: ignore[assignment]
+        items = cast(list[_Item], _lark().parse(text))
     except UnexpectedEOF as error:
         raise ParseError("pipeline: expected more text, got the end", [text]) from error
     except (UnexpectedToken, UnexpectedCharacters) as error:
         column = len(text) + 1 if error.column in (None, -1) else error.column
-        raise ParseError("pipeline: expected passes separated by commas", _point(text, column)) from error
+        raise ParseError(
+            "pipeline: expected passes separated by commas", _point(text, column)
+        ) from error
     return items
 
 
@@ -269,7 +302,10 @@ def _expand(items: Iterable[_Item], text: str) -> Iterator[_Item]:
             yield item
             continue
         if item.called:
-            raise ParseError(f"pipeline: '{item.name}' takes no options; write its passes out", [PIPELINES[item.name]])
+            raise ParseError(
+                f"pipeline: '{item.name}' takes no options; write its passes out",
+                [PIPELINES[item.name]],
+            )
         yield from _expand(_parse_items(PIPELINES[item.name]), PIPELINES[item.name])
 
 
@@ -280,7 +316,10 @@ def _build(item: _Item, text: str, allow: list[Exactness]) -> Pass | None:
     if item.name == "allow":
         names = [part.name for part in item.items]
         if names not in (["exact"], ["within_1lsb"]):
-            raise ParseError(f"pipeline: expected allow(exact) or allow(within_1lsb), got allow({', '.join(names)})")
+            raise ParseError(
+                "pipeline: expected allow(exact) or allow(within_1lsb), "
+                f"got allow({', '.join(names)})"
+            )
         allow.append("exact" if names == ["exact"] else "within_1lsb")
         return None
     if item.name not in PASSES:
@@ -304,7 +343,10 @@ def make_pass(cls: type[Pass], options: Mapping[str, Any], places: Sequence[str]
     for name in options:
         if name not in specs:
             known = f"; its options are {', '.join(specs)}" if specs else "; it has none"
-            raise ParseError(f"pipeline: {cls.name} has no option '{name}'{did_you_mean(name, specs) or known}", places)
+            raise ParseError(
+                f"pipeline: {cls.name} has no option '{name}'{did_you_mean(name, specs) or known}",
+                places,
+            )
     for name, spec in specs.items():
         if spec.default is MISSING and name not in options:
             raise ParseError(f"pipeline: {cls.name} needs the option '{name}'", places)
@@ -320,9 +362,11 @@ class PassManager:
 
     Args:
         pipeline: The passes.
-        dump_dir: Folder for `00-input.qir`, `01-<pass>.qir`, …, or None; a file is written when the text changed.
+        dump_dir: Folder for `00-input.qir`, `01-<pass>.qir`, …, or None; a file is written when the
+            text changed.
         print_after_all: Stream that gets the text after every pass, or None.
-        check_inputs: Arrays with which to check after each pass that the program still computes the same.
+        check_inputs: Arrays with which to check after each pass that the program still computes the
+            same.
         timings: Filled with (pass, seconds).
     """
 
@@ -336,8 +380,9 @@ class PassManager:
         """Runs the passes over a copy of the graph and returns the copy; the graph stays as it is.
 
         Raises:
-            PassError: A pass is less exact than the pipeline allows, does not find what it requires, fails, or leaves
-                a graph that is invalid or computes something else. The message names it.
+            PassError: A pass is less exact than the pipeline allows, does not find what it
+                requires, fails, or leaves a graph that is invalid or computes something else. The
+                message names it.
         """
         self._check_exactness()
         result = graph.copy()
@@ -356,22 +401,27 @@ class PassManager:
         for step in _flat(self.pipeline.steps):
             if step.effect == "within_1lsb" and self.pipeline.allow == "exact":
                 raise PassError(
-                    f"pipeline: {step} is within 1 LSB, not exact; put allow(within_1lsb) into the pipeline to permit it"
+                    f"pipeline: {step} is within 1 LSB, not exact; put allow(within_1lsb) into the "
+                    "pipeline to permit it"
                 )
 
     def _step(self, step: Pass, graph: Graph, context: Context) -> None:
         if isinstance(step, Repeat):
             for _ in range(32):
-                before = graph.copy()
+                earlier = graph.copy()
                 for inner in step.steps:
                     self._step(inner, graph, context)
-                if before == graph:
+                if earlier == graph:
                     return
             raise PassError(f"pipeline: {step} does not come to an end in 32 rounds")
         for wanted in step.requires:
             if reason := wanted.missing(graph):
-                raise PassError(f"pipeline: {step.name} needs {wanted.name}: {reason}; {wanted.remedy}")
-        before = graph.copy() if self.check_inputs is not None and step.effect != "approximate" else None
+                raise PassError(
+                    f"pipeline: {step.name} needs {wanted.name}: {reason}; {wanted.remedy}"
+                )
+        before = (
+            graph.copy() if self.check_inputs is not None and step.effect != "approximate" else None
+        )
         start = time.perf_counter()
         try:
             step.run(graph, context)
@@ -383,19 +433,27 @@ class PassManager:
         self._dump(graph, step.name)
         try:
             verify(graph)
-            if before is not None and self.check_inputs is not None and context.interpreter is not None:
+            if (
+                before is not None
+                and self.check_inputs is not None
+                and context.interpreter is not None
+            ):
                 allowed = 1 if step.effect == "within_1lsb" else 0
-                check_equivalent(before, graph, self.check_inputs, context.interpreter, steps=allowed)
+                check_equivalent(
+                    before, graph, self.check_inputs, context.interpreter, steps=allowed
+                )
             for promised in step.ensures:
                 if reason := promised.missing(graph):
-                    raise PassError(f"pipeline: {step.name} should have left {promised.name}: {reason}")
+                    raise PassError(
+                        f"pipeline: {step.name} should have left {promised.name}: {reason}"
+                    )
         except QirError as error:
             where = f", dumped in {self.dump_dir}" if self.dump_dir else ""
             raise error.at(f"after pass {step}{where}") from error
 
     def _dump(self, graph: Graph, name: str) -> None:
         if self.print_after_all is not None:
-            print(f"// after {name}\n{graph}\n", file=self.print_after_all or sys.stdout)
+            print(f"// after {name}\n{graph}\n", file=self.print_after_all)
         if self.dump_dir is None:
             return
         text = to_program(graph).text

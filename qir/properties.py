@@ -1,4 +1,4 @@
-"""What can hold of a graph: computed on the graph itself, so that it survives saving and editing."""
+"""What can hold of a graph, computed on the graph itself: it survives saving and editing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Property:
 
 def _not_float(graph: Graph) -> str | None:
     coded = next((value for value in graph.values() if value.type.quant is not None), None)
-    return coded and f"%{coded.name} has a code already, {coded.type}"
+    return None if coded is None else f"%{coded.name} has a code already, {coded.type}"
 
 
 def _not_ranged(graph: Graph) -> str | None:
@@ -42,7 +42,7 @@ def _not_quantized(graph: Graph) -> str | None:
 
 
 def is_float_op(node: Node) -> bool:
-    """Whether a node computes in floating point: neither a cast, nor a constant, nor an op on codes or integers."""
+    """Whether a node computes in floating point; casts to and from codes and constants don't."""
     if isinstance(node.op, Quantize | Dequantize | Const | Return):
         return False
     return any(value.type.is_float for value in (*node.inputs, *node.outputs))

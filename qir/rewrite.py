@@ -1,4 +1,4 @@
-"""Rewriting: rules are functions with a `match` statement, and one driver applies them to a fixed point."""
+"""Rewriting: rules are functions with a `match` statement, applied until none of them fires."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qir.op import Op
 from qir.ops.core import Return
 
 Exactness: TypeAlias = Literal["exact", "within_1lsb"]
-"""What a rewrite keeps: the same numbers (real ones of float graphs, bits of integer ones), or all but one step."""
+"""What a rewrite keeps: all numbers (real ones, or the bits of integers), or all but one step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +52,9 @@ class Rule:
 
 
 def rule(*ops: type[Op], exactness: Exactness = "exact") -> Callable[[RuleFunction], Rule]:
-    """Declares a rewrite rule. The function gets a node's first result and a builder that inserts
-    before the node.
+    """Declares a rewrite rule.
+
+    The function gets a node's first result and a builder that inserts before the node.
 
     Args:
         ops: Op classes of the root.
@@ -159,7 +160,8 @@ def _index(rules: Iterable[Rule], allow: Exactness) -> dict[type[Op], list[Rule]
     for candidate in rules:
         if candidate.exactness == "within_1lsb" and allow == "exact":
             raise PassError(
-                f"rewrite: '{candidate.name}' is within 1 LSB, not exact; allow it by allow(within_1lsb) in the pipeline"
+                f"rewrite: '{candidate.name}' is within 1 LSB, not exact; "
+                "allow it by allow(within_1lsb) in the pipeline"
             )
         if not candidate.ops:
             everywhere.append(candidate)
@@ -180,7 +182,8 @@ def _apply(candidate: Rule, node: Node, builder: Builder) -> tuple[Value, ...] |
         values = (outcome,) if isinstance(outcome, Value) else tuple(outcome)
         if len(values) != len(node.outputs):
             raise PassError(
-                f"rewrite: expected {len(node.outputs)} values from '{candidate.name}', got {len(values)}"
+                f"rewrite: expected {len(node.outputs)} values from '{candidate.name}', "
+                f"got {len(values)}"
             )
         for old, new in zip(node.outputs, values, strict=True):
             old.replace_with(new)

@@ -14,8 +14,9 @@ from qir.ops.core import Const, Return
 def select(graph: Graph, selectors: Sequence[str]) -> set[Node]:
     """Returns the nodes that selectors name.
 
-    A selector is a glob over the names of values (and of the imported values they stand for), `op:` and a glob over op
-    names, or `loc:` and a glob over locations, such as `conv*`, `op:softmax` or `loc:*model.py:41*`.
+    A selector is a glob over the names of values (and of the imported values they stand for), `op:`
+    and a glob over op names, or `loc:` and a glob over locations, such as `conv*`, `op:softmax` or
+    `loc:*model.py:41*`.
 
     Args:
         graph: The program.
@@ -27,10 +28,14 @@ def select(graph: Graph, selectors: Sequence[str]) -> set[Node]:
     nodes = [node for node in graph.walk() if not isinstance(node.op, Const | Return)]
     chosen: set[Node] = set()
     for selector in selectors:
-        kind, _, pattern = selector.rpartition(":") if selector.startswith("op:") else ("", "", selector)
+        kind, _, pattern = (
+            selector.rpartition(":") if selector.startswith("op:") else ("", "", selector)
+        )
         if selector.startswith("loc:"):
             kind, pattern = "loc", selector.removeprefix("loc:")
-        found = {node for node in nodes if any(fnmatchcase(name, pattern) for name in _names(node, kind))}
+        found = {
+            node for node in nodes if any(fnmatchcase(name, pattern) for name in _names(node, kind))
+        }
         if not found:
             known = {name for node in nodes for name in _names(node, kind)}
             hint = did_you_mean(pattern, known) or _kinds(kind, pattern)

@@ -22,8 +22,8 @@ from qir.types import Array, DType, array_digest, known
 def save(graph: Graph, path: str | os.PathLike[str]) -> None:
     """Writes a program as `name.qir` and its arrays as `name.npz`.
 
-    Each file is written under a temporary name and renamed, so that neither is ever half there; a pair of which only
-    one half is new does not load, by the digests in the text.
+    Each file is written under a temporary name and renamed, so that neither is ever half there; a
+    pair of which only one half is new does not load, by the digests in the text.
 
     Args:
         graph: The program.
@@ -35,10 +35,15 @@ def save(graph: Graph, path: str | os.PathLike[str]) -> None:
     target = _check_suffix(Path(path))
     program = to_program(graph)
     entries = {entry.name: entry for entry in parse_syntax(program.text).data}
-    packed = {name: pack(array, DType(entries[name].dtype)) for name, array in program.arrays.items()}
+    packed = {
+        name: pack(array, DType(entries[name].dtype)) for name, array in program.arrays.items()
+    }
     try:
         if packed:
-            write_atomically(target.with_suffix(".npz"), lambda file: np.savez(file, allow_pickle=False, **packed))
+            write_atomically(
+                target.with_suffix(".npz"),
+                lambda file: np.savez(file, allow_pickle=False, **packed),
+            )
         write_atomically(target, lambda file: file.write(program.text.encode()))
     except OSError as error:
         raise QirError(f"save: can't write {target}: {error.strerror or error}") from error
@@ -48,7 +53,8 @@ def load(path: str | os.PathLike[str]) -> Graph:
     """Reads a program that `save` wrote.
 
     Args:
-        path: The path of the text, ending in `.qir`; the `.npz` of the same name is read where the text refers to it.
+        path: The path of the text, ending in `.qir`; the `.npz` of the same name is read where the
+            text refers to it.
 
     Raises:
         QirError: A file is missing, truncated or corrupted, or the two do not belong together.
@@ -87,21 +93,32 @@ def _read_arrays(path: Path, entries: tuple[DataEntry, ...]) -> Mapping[str, Arr
     for entry in entries:
         if entry.name not in packed:
             raise QirError(f"load: {path} holds no array @{entry.name}")
-        arrays[entry.name] = unpack(packed[entry.name], DType(entry.dtype), tuple(known(size, "data") for size in entry.shape))
+        arrays[entry.name] = unpack(
+            packed[entry.name],
+            DType(entry.dtype),
+            tuple(known(size, "data") for size in entry.shape),
+        )
         if array_digest(arrays[entry.name]) != entry.digest:
-            raise QirError(f"load: the array @{entry.name} in {path} is not the one that the text was written with")
+            raise QirError(
+                f"load: the array @{entry.name} in {path} is not the one that the text was "
+                "written with"
+            )
     return arrays
 
 
 def pack(array: Array, dtype: DType) -> Array:
-    """Returns the raw bytes of an array, little endian; below 8 bits, several elements a byte, the first one lowest."""
+    """Returns the raw bytes of an array, little endian.
+
+    Below 8 bits a byte holds several elements, the first one lowest.
+    """
     if dtype.bits >= 8 or dtype is DType.BOOL:
         return np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)
     per_byte = 8 // dtype.bits
     flat = array.reshape(-1).astype(np.uint8) & (2**dtype.bits - 1)
     padded = np.pad(flat, (0, -flat.size % per_byte)).reshape(-1, per_byte)
     shifts = np.arange(per_byte, dtype=np.uint8) * dtype.bits
-    return np.bitwise_or.reduce(padded << shifts, axis=1).astype(np.uint8)
+    packed: Array = np.bitwise_or.reduce(padded << shifts, axis=1)
+    return packed.astype(np.uint8)
 
 
 def unpack(raw: Array, dtype: DType, shape: tuple[int, ...]) -> Array:
@@ -111,20 +128,29 @@ def unpack(raw: Array, dtype: DType, shape: tuple[int, ...]) -> Array:
         QirError: The number of bytes is not the shape's.
     """
     count = int(np.prod(shape))
-    size = count * dtype.numpy.itemsize if dtype.bits >= 8 or dtype is DType.BOOL else -(-count * dtype.bits // 8)
+    size = (
+        count * dtype.numpy.itemsize
+        if dtype.bits >= 8 or dtype is DType.BOOL
+        else -(-count * dtype.bits // 8)
+    )
     if raw.dtype != np.uint8 or raw.size != size:
-        raise QirError(f"load: expected {size} bytes for {dtype.value}{list(shape)}, got {raw.size}")
+        raise QirError(
+            f"load: expected {size} bytes for {dtype.value}{list(shape)}, got {raw.size}"
+        )
     if dtype.bits >= 8 or dtype is DType.BOOL:
         return np.frombuffer(raw.tobytes(), dtype.numpy).reshape(shape)
     shifts = np.arange(8 // dtype.bits, dtype=np.uint8) * dtype.bits
-    values = ((raw[:, None] >> shifts) & (2**dtype.bits - 1)).reshape(-1)[:count].astype(np.int16)
+    fields: Array = (raw[:, None] >> shifts) & (2**dtype.bits - 1)
+    values = fields.reshape(-1)[:count].astype(np.int16)
     if dtype.bounds[0] < 0:
         values = np.where(values > dtype.bounds[1], values - 2**dtype.bits, values)
     return values.astype(dtype.numpy).reshape(shape)
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Writes a file under a temporary name in the same folder and renames it; nothing is left behind on an error.
+    """Writes a file under a temporary name in the same folder and renames it.
+
+    Nothing is left behind on an error.
 
     Args:
         path: The file.

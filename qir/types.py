@@ -1,4 +1,4 @@
-"""Element types, codes and tensor types: quantization is an element type, not a second kind of tensor."""
+"""Element types, codes and tensor types: quantization is an element type, not a kind of tensor."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class DType(Enum):
 
     @staticmethod
     def of(dtype: Any) -> DType:
-        """Returns the type of a numpy (or ml_dtypes) dtype, or raises QirError for one that QIR has not."""
+        """Returns the type of a numpy (or ml_dtypes) dtype; raises QirError where QIR has none."""
         found = _BY_NUMPY.get(np.dtype(dtype))
         if found is None:
             raise QirError(
@@ -302,7 +302,7 @@ class Quant:
         expressed: DType = DType.F32,
         levels: ArrayLike | None = None,
     ) -> Quant:
-        """Builds a code from numbers or arrays, rounding the scale to the type that it is kept in."""
+        """Builds a code from numbers or arrays; the scale is rounded to the type it is kept in."""
         zero_points = _int32(zero_point, "C2: expected zero points")
         return Quant(
             storage,
@@ -339,17 +339,19 @@ class Quant:
         low, high = self.storage.bounds
         if self.bounds and not (low <= self.bounds[0] < self.bounds[1] <= high):
             raise QirError(
-                f"code: C3: expected bounds inside [{low}, {high}], lower before upper, got {list(self.bounds)}"
+                f"code: C3: expected bounds inside [{low}, {high}], lower before upper, "
+                f"got {list(self.bounds)}"
             )
         scale = self.scale.array
         if not np.all(np.isfinite(scale) & (scale > 0)):
             bad = scale[~(np.isfinite(scale) & (scale > 0))].flat[0]
-            raise QirError(f"code: C1: expected finite scales greater than 0, got {bad}")
+            raise QirError(f"code: C1: expected finite scales greater than 0, got {bad!s}")
         if self.storage.bits <= 16:
             outside = (scale < SMALLEST_SCALE) | (scale > 1 / SMALLEST_SCALE)
             if np.any(outside):
                 raise QirError(
-                    f"code: C7: expected scales between 2^-125 and 2^125, got {scale[outside].flat[0]}"
+                    "code: C7: expected scales between 2^-125 and 2^125, "
+                    f"got {scale[outside].flat[0]!s}"
                 )
         low, high = self.range
         points = self.zero_points
@@ -367,8 +369,8 @@ class Quant:
                 or not np.all(np.diff(levels) > 0)
             ):
                 raise QirError(
-                    f"code: C8: expected 2 to {2**self.storage.bits} increasing levels and no bounds, "
-                    f"got {self.levels!r}"
+                    f"code: C8: expected 2 to {2**self.storage.bits} increasing levels and "
+                    f"no bounds, got {self.levels!r}"
                 )
 
     @property
@@ -392,18 +394,17 @@ class Quant:
 
     @property
     def axis(self) -> int | None:
-        """The only axis along which the scale varies, or None when it is per tensor or varies along several."""
+        """The only axis along which the scale varies; None where there is none or several."""
         varying = [axis for axis, size in enumerate(self.scale.array.shape) if size > 1]
         return varying[0] if len(varying) == 1 else None
 
     @property
     def inverse_scale(self) -> Array:
-        """The float32 reciprocal of the scale that `quantize` multiplies by; the shape of the scale."""
+        """The float32 reciprocal of the scale, by which `quantize` multiplies; of its shape."""
         return (1.0 / self.scale.array.astype(np.float64)).astype(np.float32)
 
     def encode(self, real: ArrayLike) -> Array:
-        """Returns the stored numbers of real ones; the definition that every backend is tested
-        against.
+        """Returns the stored numbers of real ones: the definition that backends are tested against.
 
         Codes of at most 16 bits: `clamp(rint(float32(real) * inverse_scale), low - zp, high - zp) +
         zp`, one float32 multiplication, ties to even. Wider ones: `rint(real / scale)` in float64.
@@ -421,9 +422,8 @@ class Quant:
         if self.levels is not None:
             steps = real.astype(np.float64) / scale + points
             levels = self.levels.array.astype(np.float64)
-            nearest = np.searchsorted(
-                (levels[1:] + levels[:-1]) / 2, np.nan_to_num(steps), side="left"
-            )
+            steps = np.where(np.isnan(steps), points, steps)
+            nearest = np.searchsorted((levels[1:] + levels[:-1]) / 2, steps, side="left")
             return (nearest + low).astype(self.storage.numpy)
         with np.errstate(over="ignore", invalid="ignore"):
             if self.storage.bits <= 16:
@@ -431,13 +431,12 @@ class Quant:
             else:
                 steps = np.rint(real.astype(np.float64) / scale)
         steps = np.where(np.isnan(steps), 0, steps)
-        codes = (
-            np.clip(steps, low - points.astype(np.int64), high - points.astype(np.int64)) + points
-        )
-        return codes.astype(self.storage.numpy)
+        high = min(high, 2**63 - 1024)  # the greatest that float64 holds in 64 bits
+        wide = points.astype(np.int64)
+        return (np.clip(steps, low - wide, high - wide) + wide).astype(self.storage.numpy)
 
     def decode(self, stored: ArrayLike) -> Array:
-        """Returns the real numbers of stored ones, in the expressed type; one multiplication in float32."""
+        """Returns the real numbers of stored ones, in the expressed type; one float32 product."""
         stored = np.asarray(stored)
         steps = stored.astype(np.int64)
         if self.levels is not None:
@@ -452,11 +451,12 @@ class Quant:
         counts = self.scale.array.shape
         fits = not counts or len(counts) == len(shape)
         for count, size in zip(counts, shape, strict=False):
-            fits = fits and (count == 1 or (not isinstance(size, Dim) and size % count == 0))
+            whole = count > 0 and not isinstance(size, Dim) and size % count == 0
+            fits = fits and (count == 1 or whole)
         if not fits:
             raise QirError(
-                f"code: C4: expected a scalar scale or one whose dimensions divide {format_shape(shape)}, "
-                f"got a scale of shape {list(counts)}"
+                "code: C4: expected a scalar scale or one whose dimensions divide "
+                f"{format_shape(shape)}, got a scale of shape {list(counts)}"
             )
 
     def map_arrays(self, change: Callable[[Array], Array]) -> Quant:
@@ -537,7 +537,7 @@ class TensorType:
         return tuple(known(size, "shape") for size in self.shape)
 
     def with_shape(self, *shape: Size) -> TensorType:
-        """Returns the type with another shape; a code that varies along an axis must fit that shape too."""
+        """Returns the type with another shape, which the code must fit too."""
         return TensorType(shape, self.element)
 
     def with_element(self, element: Element) -> TensorType:

@@ -1,4 +1,4 @@
-"""The verifier: structure, names, uses, constants, and every type by running the type rules again."""
+"""The verifier: structure, names, uses, constants, and every type by its type rule, run again."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ def _errors(graph: Graph) -> Iterator[tuple[str, Node | None]]:
         for index, value in enumerate(node.inputs):
             if value not in seen:
                 yield (
-                    f"{node.op.name}: reads %{value.name}, which is not computed above it in @{graph.name}",
+                    f"{node.op.name}: reads %{value.name}, which is not computed above it "
+                    f"in @{graph.name}",
                     node,
                 )
             if (node, index) not in value.uses:
@@ -85,11 +86,16 @@ def _type_errors(graph: Graph, node: Node) -> Iterator[str]:
         if array is None:
             yield f"const: @{graph.name} has no array @{node.op.symbol}"
         elif array.shape != type.shape or array.dtype != type.dtype.numpy:
-            yield f"const: expected @{node.op.symbol} to be {type}, got {array.dtype}{list(array.shape)}"
+            found = f"{array.dtype}{list(array.shape)}"
+            yield f"const: expected @{node.op.symbol} to be {type}, got {found}"
         elif type.quant is not None and array.size:
             low, high = type.quant.range
             if array.min() < low or array.max() > high:
-                yield f"const: expected @{node.op.symbol} to be stored in [{low}, {high}], got {array.min()} to {array.max()}"
+                found = f"{array.min()} to {array.max()}"
+                yield (
+                    f"const: expected @{node.op.symbol} to be stored in [{low}, {high}], "
+                    f"got {found}"
+                )
     try:
         inferred = node_types(node.op, [value.type for value in node.inputs], node.regions)
     except QirError as error:

@@ -20,10 +20,10 @@ def _code(result: TensorType) -> Quant:
     return result.quant
 
 
-def _real_range(code: Quant, clamp: tuple[int, int] | None) -> Interval:
-    low, high = clamp or code.range
+def _saturated(x: Interval, code: Quant, bounds: tuple[int, int]) -> Interval:
     scale = code.scale.array.astype(np.float64)
-    return Interval.of((low - code.zero_points) * scale, (high - code.zero_points) * scale)
+    low, high = ((bound - code.zero_points) * scale for bound in bounds)
+    return Interval.of(*(np.clip(bound, low, high) for bound in x.bounds)).hull()
 
 
 @op("quantize")
@@ -48,7 +48,7 @@ class Quantize(Op):
         return TensorType(x.shape, self.to)
 
     def interval(self, x: Interval) -> Interval:
-        return x.intersect(_real_range(self.to, None).hull())
+        return _saturated(x, self.to, self.to.range)
 
     def evaluate(self, x: Array) -> Array:
         return x
@@ -173,7 +173,7 @@ class Requantize(Op):
         return multiplier
 
     def interval(self, x: Interval) -> Interval:
-        return x.hull().intersect(_real_range(self.to, self.clamp).hull())
+        return _saturated(x, self.to, self.bounds)
 
     def evaluate(self, x: Array) -> Array:
         return x
@@ -189,8 +189,7 @@ class Lookup(Op):
     """table[q]: any function of codes of at most 8 bits.
 
     Operands: x of 2, 4 or 8 bits, table with one entry for each bit pattern of x, read as an
-        unsigned number: [256] for
-    8 bits. The result has the table's element.
+    unsigned number: [256] for 8 bits. The result has the table's element.
     """
 
     quant = Table()

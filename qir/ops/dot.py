@@ -24,10 +24,13 @@ class Dot(Op):
 
     quant = Accumulate()
 
-    def result(self, x: TensorType, kernel: TensorType, bias: TensorType | None = None) -> TensorType:
+    def result(
+        self, x: TensorType, kernel: TensorType, bias: TensorType | None = None
+    ) -> TensorType:
         if kernel.rank != self.batch + 2 or x.rank < self.batch + 1:
             raise self.error(
-                f"expected a kernel of rank {self.batch + 2} and x of rank {self.batch + 1} or more, got {x} and {kernel}"
+                f"expected a kernel of rank {self.batch + 2} and x of rank {self.batch + 1} or "
+                f"more, got {x} and {kernel}"
             )
         if x.shape[: self.batch] != kernel.shape[: self.batch]:
             raise self.error(f"expected equal batch dimensions, got {x} and {kernel}")

@@ -16,9 +16,12 @@ from qir.types import Array, DType, Quant, TensorType, known
 
 @op("batch_norm")
 class BatchNorm(Op):
-    """Batch normalization at inference: (x - mean) / sqrt(variance + epsilon) * gamma + beta, per last axis.
+    """Batch normalization at inference, along the last axis.
 
-    Operands: x [batch, …, channels], then gamma, beta, mean and variance [channels] (arXiv:1502.03167).
+    y = (x - mean) / sqrt(variance + epsilon) * gamma + beta.
+
+    Operands: x [batch, …, channels], then gamma, beta, mean and variance [channels]
+    (arXiv:1502.03167).
 
     Attributes:
         epsilon: Added to the variance.
@@ -29,23 +32,38 @@ class BatchNorm(Op):
     quant = KeepFloat("fold-batch-norm has not folded it into a convolution or dot")
 
     def result(
-        self, x: TensorType, gamma: TensorType, beta: TensorType, mean: TensorType, variance: TensorType
+        self,
+        x: TensorType,
+        gamma: TensorType,
+        beta: TensorType,
+        mean: TensorType,
+        variance: TensorType,
     ) -> TensorType:
         same_float(self, x, gamma, beta, mean, variance)
         for operand in (gamma, beta, mean, variance):
             if not x.rank or operand.shape != x.shape[-1:]:
-                raise self.error(f"expected statistics of shape [{x.shape[-1] if x.rank else ''}], got {operand}")
+                raise self.error(
+                    f"expected statistics of shape [{x.shape[-1] if x.rank else ''}], got {operand}"
+                )
         return x
 
-    def affine(self, gamma: Array, beta: Array, mean: Array, variance: Array) -> tuple[Array, Array]:
-        """Returns factor and offset of the equal x * factor + offset, in the precision of the arrays."""
+    def affine(
+        self, gamma: Array, beta: Array, mean: Array, variance: Array
+    ) -> tuple[Array, Array]:
+        """Returns factor and offset of the equal x * factor + offset, in the arrays' precision."""
         factor = gamma / np.sqrt(variance + np.asarray(self.epsilon, variance.dtype))
         return factor, beta - mean * factor
 
-    def interval(self, x: Interval, gamma: Interval, beta: Interval, mean: Interval, variance: Interval) -> Interval:
+    def interval(
+        self, x: Interval, gamma: Interval, beta: Interval, mean: Interval, variance: Interval
+    ) -> Interval:
         factor, offset = self.affine(gamma.lo, beta.lo, mean.lo, variance.lo)
         known_statistics = all(part.is_point for part in (gamma, beta, mean, variance))
-        return x * Interval.point(factor) + Interval.point(offset) if known_statistics else Interval.of(-np.inf, np.inf)
+        return (
+            x * Interval.point(factor) + Interval.point(offset)
+            if known_statistics
+            else Interval.of(-np.inf, np.inf)
+        )
 
     def evaluate(self, x: Array, gamma: Array, beta: Array, mean: Array, variance: Array) -> Array:
         factor, offset = self.affine(gamma, beta, mean, variance)
@@ -59,9 +77,9 @@ SOFTMAX_CODE = Quant.of(DType.I8, 1 / 256, -128)
 class Softmax(Op):
     """exp(x) / sum of exp(x) along an axis.
 
-    On codes, with the operand `table` [256] of exponentials E[d] = rint(2^k * exp(-scale * d)), i32, built by
-    `softmax_table`: d = max - q, S = sum of E[d], result (256 * E[d] + S // 2) // S - 128, at scale 1/256. All of it
-    fits int32 by the choice of k.
+    On codes, with the operand `table` [256] of exponentials E[d] = rint(2^k * exp(-scale * d)),
+    i32, built by `softmax_table`: d = max - q, S = sum of E[d], result (256 * E[d] + S // 2) // S -
+    128, at scale 1/256. All of it fits int32 by the choice of k.
 
     Attributes:
         axis: The axis, counted from 0.
@@ -98,14 +116,16 @@ class Softmax(Op):
         (x,) = operands
         if x.quant is None or not x.quant.per_tensor:
             raise self.error(f"expected an operand coded per tensor, got {x}")
-        return {"table": softmax_table(float(x.quant.scale.array), known(x.shape[self.axis], "softmax"))}
+        return {
+            "table": softmax_table(float(x.quant.scale.array), known(x.shape[self.axis], "softmax"))
+        }
 
     def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
         x, table = operands
         below = x.stored.max(axis=self.axis, keepdims=True).astype(np.int64) - x.stored
         powers = table.stored.astype(np.int64)[below]
         total = powers.sum(axis=self.axis, keepdims=True)
-        return np.minimum((powers * 256 + total // 2) // total - 128, 127)
+        return np.asarray(np.minimum((powers * 256 + total // 2) // total - 128, 127))
 
 
 def softmax_table(scale: float, count: int) -> Array:
@@ -113,10 +133,12 @@ def softmax_table(scale: float, count: int) -> Array:
 
     Args:
         scale: Scale of the operand's code.
-        count: Numbers along the axis; k = min(22, 30 - ceil(log2(count))) keeps their sum below 2^30.
+        count: Numbers along the axis; k = min(22, 30 - ceil(log2(count))) keeps their sum below
+            2^30.
 
     Returns:
         An int32 array of shape (256,).
     """
     k = min(22, 30 - int(np.ceil(np.log2(count))))
-    return np.rint(2.0**k * np.exp(-scale * np.arange(256))).astype(np.int32)
+    powers: Array = np.rint(2.0**k * np.exp(-scale * np.arange(256)))
+    return powers.astype(np.int32)

@@ -13,7 +13,16 @@ from qir.interval import Interval
 from qir.op import Coded, Op, Rescale, SameCode, op
 from qir.ops.elementwise import result_code
 from qir.ops.type_rules import rescaled, same_float
-from qir.ops.windows import Padding, Pads, check_spatial, pad_spatial, pads, per_dimension, sliding, windowed
+from qir.ops.windows import (
+    Padding,
+    Pads,
+    check_spatial,
+    pad_spatial,
+    pads,
+    per_dimension,
+    sliding,
+    windowed,
+)
 from qir.types import Array, Quant, Size, TensorType
 
 
@@ -24,7 +33,8 @@ class Pool(Op):
     Attributes:
         window: Size of the window in each spatial dimension.
         strides: Step of the window in each spatial dimension; left out, 1.
-        padding: `valid`, `same`, or (before, after) for each spatial dimension, each less than the window.
+        padding: `valid`, `same`, or (before, after) for each spatial dimension, each less than the
+            window.
     """
 
     window: tuple[int, ...]
@@ -37,7 +47,9 @@ class Pool(Op):
         if not isinstance(self.padding, str):
             for size, (before, after) in zip(self.window, self.padding, strict=False):
                 if not (0 <= before < size and 0 <= after < size):
-                    raise self.error(f"expected padding less than the window of {size}, got [{before}, {after}]")
+                    raise self.error(
+                        f"expected padding less than the window of {size}, got [{before}, {after}]"
+                    )
 
     def geometry(self, sizes: Sequence[Size]) -> tuple[tuple[int, ...], Pads]:
         """Returns strides and padding for an input of these spatial sizes."""
@@ -48,7 +60,11 @@ class Pool(Op):
         """Returns the shape of the result; raises QirError where the windows don't fit."""
         check_spatial(self, x, self.window, strides=self.strides, padding=self.padding)
         strides, padding = self.geometry(x.shape[1:-1])
-        return (x.shape[0], *windowed(self, x.shape[1:-1], self.window, strides, padding), x.shape[-1])
+        return (
+            x.shape[0],
+            *windowed(self, x.shape[1:-1], self.window, strides, padding),
+            x.shape[-1],
+        )
 
     def windows(self, x: Array, fill: float) -> Array:
         """Returns all windows, (batch, places…, channels, taps), with padding of one value."""
@@ -81,7 +97,8 @@ class AvgPool(Pool):
     """The mean of each window; on codes one exact sum and one rounding, in mode fixed31.
 
     Attributes:
-        count_padding: Whether padding counts as zeros; otherwise the mean is over the taps inside the tensor.
+        count_padding: Whether padding counts as zeros; otherwise the mean is over the taps inside
+            the tensor.
     """
 
     count_padding: bool = False
@@ -91,14 +108,16 @@ class AvgPool(Pool):
 
     def result(self, x: TensorType) -> TensorType:
         shape = self.pooled_shape(x)
-        return TensorType(shape, same_float(self, x) if self.to is None else rescaled(self, self.to, x))
+        return TensorType(
+            shape, same_float(self, x) if self.to is None else rescaled(self, self.to, x)
+        )
 
     def interval(self, x: Interval) -> Interval:
         hull = x.hull()
         return hull.union(Interval.of(0, 0)) if self.count_padding else hull
 
     def counts(self, sizes: tuple[int, ...]) -> Array:
-        """Returns the number of taps that each mean is over: (1, places…, 1), or a scalar where all are equal."""
+        """Returns the number of taps of each mean: (1, places…, 1), or a scalar where all agree."""
         total = int(np.prod(self.window))
         if self.count_padding:
             return np.asarray(total)
@@ -114,5 +133,7 @@ class AvgPool(Pool):
         code = Coded(np.zeros(()), result).code
         sums = self.windows(x.steps, 0).sum(axis=-1)
         counts = self.counts(x.stored.shape[1:-1])
-        multiplier = ROUNDINGS["fixed31"].multipliers(x.code.scale.array, code.scale.array * counts.astype(np.float64))
+        multiplier = ROUNDINGS["fixed31"].multipliers(
+            x.code.scale.array, code.scale.array * counts.astype(np.float64)
+        )
         return ROUNDINGS["fixed31"].requantize(sums, multiplier, code.zero_points, *code.range)

@@ -11,7 +11,7 @@ from qir.op import Op
 from qir.types import Array, Dim, Size, TensorType, known
 
 Padding: TypeAlias = Literal["valid", "same"] | tuple[tuple[int, int], ...]
-"""No padding; as little as makes the output ceil(size / stride); or (before, after) for each spatial dimension."""
+"""None; the least that makes the output ceil(size / stride); or (before, after) a dimension."""
 
 Pads: TypeAlias = tuple[tuple[int, int], ...]
 
@@ -21,8 +21,10 @@ def per_dimension(values: tuple[int, ...], count: int) -> tuple[int, ...]:
     return values or (1,) * count
 
 
-def check_spatial(operation: Op, x: TensorType, window: Sequence[int], **attributes: Sequence[object] | str) -> None:
-    """Checks that an operand and the attributes agree on the number of spatial dimensions, which is 1 to 3.
+def check_spatial(
+    operation: Op, x: TensorType, window: Sequence[int], **attributes: Sequence[object] | str
+) -> None:
+    """Checks that an operand and the attributes agree on 1 to 3 spatial dimensions.
 
     Raises:
         QirError: They don't.
@@ -31,13 +33,17 @@ def check_spatial(operation: Op, x: TensorType, window: Sequence[int], **attribu
     if not 1 <= count <= 3:
         raise operation.error(f"expected 1 to 3 spatial dimensions, got {count}")
     if x.rank != count + 2:
-        raise operation.error(f"expected a tensor of rank {count + 2} (batch, {count} spatial, channels), got {x}")
+        raise operation.error(
+            f"expected a tensor of rank {count + 2} (batch, {count} spatial, channels), got {x}"
+        )
     for name, value in attributes.items():
         if not isinstance(value, str) and value and len(value) != count:
             raise operation.error(f"expected {count} entries in {name}, got {len(value)}")
 
 
-def pads(sizes: Sequence[Size], window: Sequence[int], strides: Sequence[int], padding: Padding) -> Pads:
+def pads(
+    sizes: Sequence[Size], window: Sequence[int], strides: Sequence[int], padding: Padding
+) -> Pads:
     """Returns the (before, after) padding of each spatial dimension.
 
     Args:
@@ -63,7 +69,13 @@ def pads(sizes: Sequence[Size], window: Sequence[int], strides: Sequence[int], p
     return tuple(found)
 
 
-def windowed(operation: Op, sizes: Sequence[Size], window: Sequence[int], strides: Sequence[int], padding: Pads) -> tuple[Size, ...]:
+def windowed(
+    operation: Op,
+    sizes: Sequence[Size],
+    window: Sequence[int],
+    strides: Sequence[int],
+    padding: Pads,
+) -> tuple[Size, ...]:
     """Returns the spatial sizes of the output.
 
     Raises:
@@ -73,12 +85,17 @@ def windowed(operation: Op, sizes: Sequence[Size], window: Sequence[int], stride
     for size, extent, stride, (before, after) in zip(sizes, window, strides, padding, strict=True):
         if isinstance(size, Dim):
             if stride != 1 or before + after != extent - 1:
-                raise operation.error(f"the window would change the size of the named dimension {size}")
+                raise operation.error(
+                    f"the window would change the size of the named dimension {size}"
+                )
             result.append(size)
             continue
         room = size + before + after - extent
         if room < 0:
-            raise operation.error(f"a window of {extent} does not fit a size of {size} with padding {before} + {after}")
+            raise operation.error(
+                f"a window of {extent} does not fit a size of {size} with padding "
+                f"{before} + {after}"
+            )
         result.append(room // stride + 1)
     return tuple(result)
 
@@ -95,7 +112,9 @@ def pad_spatial(x: Array, padding: Pads, value: float) -> Array:
     return np.pad(x, ((0, 0), *padding, (0, 0)), constant_values=np.asarray(value).astype(x.dtype))
 
 
-def sliding(x: Array, window: Sequence[int], strides: Sequence[int], dilation: Sequence[int]) -> Array:
+def sliding(
+    x: Array, window: Sequence[int], strides: Sequence[int], dilation: Sequence[int]
+) -> Array:
     """Returns a view of all windows of a padded channels-last array.
 
     Returns:

@@ -121,7 +121,8 @@ class _GraphBuilder:
         types = [self.type(written) for written in line.types]
         if len(line.results) != len(types):
             raise QirError(
-                f"{line.op}: expected a type for each of {len(line.results)} results, got {len(types)}"
+                f"{line.op}: expected a type for each of {len(line.results)} results, "
+                f"got {len(types)}"
             )
         regions = [_GraphBuilder(self.lines, self.arrays).build(region) for region in line.regions]
         operands = [self.value(name) for name in line.operands]
@@ -148,7 +149,8 @@ class _GraphBuilder:
             array = self.array(literal)
             if tuple(array.shape) != type.shape or array.dtype != type.dtype.numpy:
                 raise QirError(
-                    f"const: expected @{literal} to be {type}, got {array.dtype}{format_shape(array.shape)}"
+                    f"const: expected @{literal} to be {type}, "
+                    f"got {array.dtype}{format_shape(array.shape)}"
                 )
             if literal not in graph.constants:
                 graph.add_constant(literal, array)
@@ -272,7 +274,8 @@ class _Spread:
         if self.counts is not None:
             if numbers.size != int(np.prod(self.counts)):
                 raise QirError(
-                    f"code: expected {int(np.prod(self.counts))} numbers in {what}, got {numbers.size}"
+                    f"code: expected {int(np.prod(self.counts))} numbers in {what}, "
+                    f"got {numbers.size}"
                 )
             return numbers.reshape(self.counts)
         if self.axis is None:

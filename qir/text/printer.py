@@ -73,7 +73,7 @@ def format_number(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, int | np.integer):
         return str(int(value))
-    if isinstance(value, float | np.float64 | np.float32 | np.float16):
+    if isinstance(value, float | np.floating):
         return str(value)
     return str(np.float32(value))
 
@@ -242,7 +242,7 @@ class _Printer:
         return "@" + self.named(flat, name)
 
     def product(self, code: Quant, value: Value) -> tuple[str, ...]:
-        """Finds the values whose scales multiply to this one's, so that an accumulator's code is not stored twice."""
+        """Names the values whose scales multiply to this one's: an accumulator's code is theirs."""
         if not code.per_tensor and code.axis is None:
             return ()
         node = value.node
