@@ -167,7 +167,9 @@ def _bounds(type: TensorType) -> Reach:
 def _is_exact(type: TensorType) -> bool:
     """Whether float64 holds the real numbers of a code, and encoding gives the stored ones back."""
     code = type.quant
-    return code is not None and code.per_tensor and code.levels is None and code.storage.bits <= 16
+    if code is None or not code.per_tensor or code.levels is not None or code.storage.bits > 16:
+        return False
+    return bool(np.all(np.isfinite(code.decode(code.range))))
 
 
 def _extremes(array: Array) -> Reach | None:

@@ -1,0 +1,221 @@
+"""Element types, codes and shapes. Each constraint on a code has a test of its own."""
+
+import numpy as np
+import pytest
+
+from qir.errors import QirError
+from qir.types import (
+    Dim,
+    DType,
+    FrozenArray,
+    Quant,
+    TensorType,
+    array_digest,
+    divide,
+    expand,
+    format_shape,
+    known,
+    product,
+    tensor,
+)
+
+I4, I8, U8, I16, I32, I64, F32 = (
+    DType(name) for name in ("i4", "i8", "u8", "i16", "i32", "i64", "f32")
+)
+
+
+def error(build, *args, **options):
+    with pytest.raises(QirError) as caught:
+        build(*args, **options)
+    return str(caught.value)
+
+
+class TestConstraints:
+    """One test for each numbered constraint on Quant."""
+
+    @pytest.mark.parametrize("scale", [0.0, -1.0, np.inf, np.nan])
+    def test_c1_scales_are_finite_and_positive(self, scale):
+        message = f"code: C1: expected finite scales greater than 0, got {scale}"
+        assert error(Quant.of, I8, [[0.5, scale]]) == message
+
+    def test_c2_zero_points_are_inside_the_bounds(self):
+        message = "code: C2: expected a zero point of a number in [-127, 127], got -128"
+        assert error(Quant.of, I8, 1.0, -128, bounds=(-127, 127)) == message
+        assert error(Quant.of, I32, 1.0, 1) == "code: C2: expected a zero point of 0, got 1"
+        message = "code: C2: expected zero points that are integers of 32 bits, got "
+        assert error(Quant.of, I8, 1.0, 0.5) == message + "0.5"
+        assert error(Quant.of, I8, 1.0, 2**32) == message + str(2**32)
+
+    @pytest.mark.parametrize("bounds", [(-129, 0), (0, 128), (3, 3), (4, 3)])
+    def test_c3_bounds_are_inside_the_storage_type(self, bounds):
+        message = "code: C3: expected bounds inside [-128, 127], lower before upper, got "
+        assert error(Quant.of, I8, 1.0, bounds=bounds) == message + str(list(bounds))
+
+    @pytest.mark.parametrize("counts", [(3,), (3, 1), (1, 8), (2, 3), (0, 1)])
+    def test_c4_scales_divide_the_shape(self, counts):
+        code = Quant.of(I8, np.arange(2.0, 2 + np.prod(counts)).reshape(counts))
+        message = "code: C4: expected a scalar scale or one whose dimensions divide [2,4], got "
+        assert error(TensorType, (2, 4), code) == f"{message}a scale of shape {list(counts)}"
+
+    def test_c4_a_named_dimension_has_one_scale(self):
+        code = Quant.of(I8, [[0.5], [0.25]])
+        assert "C4" in error(TensorType, (Dim.named("B"), 4), code)
+        assert TensorType((2, Dim.named("B")), code).quant == code
+
+    def test_c5_zero_points_have_the_shape_of_the_scale(self):
+        message = "code: C5: expected zero points of the scale's shape [1, 2], got [2]"
+        assert error(Quant.of, I8, [[0.5, 0.25]], [1, 2]) == message
+
+    def test_c6_storage_is_integer_and_expressed_is_float(self):
+        message = "code: C6: expected an integer storage type and a floating-point expressed type, "
+        assert error(Quant.of, F32, 1.0) == message + "got f32 and f32"
+        assert error(Quant.of, I8, 1.0, expressed=I8) == message + "got i8 and i8"
+
+    def test_c7_scales_of_few_bits_have_normal_inverses(self):
+        message = "code: C7: expected scales between 2^-125 and 2^125, got 1.1754944e-38"
+        assert error(Quant.of, I16, 2.0**-126) == message
+        assert "C7" in error(Quant.of, I16, 2.0**126)
+        for scale in (2.0**-125, 2.0**125):
+            assert np.isfinite(Quant.of(I16, scale).inverse_scale)
+        Quant.of(I32, 2.0**-250)
+
+    @pytest.mark.parametrize("levels", [[1], [2, 1], [0, 0], range(17)])
+    def test_c8_levels_increase_and_fit_the_storage(self, levels):
+        message = "code: C8: expected 2 to 16 increasing levels and no bounds, got "
+        assert error(Quant.of, I4, 1.0, levels=list(levels)).startswith(message)
+
+    def test_c8_levels_have_no_bounds(self):
+        assert "C8" in error(Quant.of, I4, 1.0, levels=[0, 1], bounds=(0, 1))
+
+
+class TestCodes:
+    def test_equal_codes_are_equal_however_they_are_built(self):
+        assert Quant.of(I8, 0.1) == Quant.of(I8, np.float32(0.1)) == Quant.of(I8, [[0.1]], [[0]])
+        assert Quant.of(I8, 0.1, bounds=(-128, 127)) == Quant.of(I8, 0.1)
+        assert Quant.of(I8, [0.1, 0.2], [3, 3]) == Quant.of(I8, [0.1, 0.2], 3)
+        assert len({Quant.of(I8, 0.1), Quant.of(I8, 0.1), Quant.of(U8, 0.1)}) == 2
+
+    def test_scales_are_kept_as_float32_and_products_as_float64(self):
+        assert Quant.of(I8, 0.1).scale.array.dtype == np.float32
+        code = Quant.of(I32, np.float64(np.float32(0.1)) * np.float32(0.3))
+        assert float(code.scale.array) == float(np.float32(0.1)) * float(np.float32(0.3))
+
+    def test_encode_rounds_half_to_even_and_saturates(self):
+        code = Quant.of(I8, 0.5, -3, bounds=(-100, 100))
+        real = [0.0, 0.25, 0.75, -0.25, 1e30, -1e30, np.inf, -np.inf, np.nan, 1e-45]
+        stored = [-3, -3, -1, -3, 100, -100, 100, -100, -3, -3]
+        assert code.encode(real).tolist() == stored
+        assert code.encode(real).dtype == np.int8
+
+    def test_decode_is_one_float32_product(self):
+        code = Quant.of(U8, 0.1, 128)
+        expected = np.float32(0.1) * np.array([-128, 0, 127], np.float32)
+        assert code.decode(np.array([0, 128, 255], np.uint8)).tolist() == expected.tolist()
+        half = Quant.of(U8, 0.1, expressed=DType.F16).decode([1])
+        assert half.tolist() == [np.float16(0.1)]
+        assert half.dtype == np.float16
+
+    def test_per_channel(self):
+        code = Quant.of(I8, [[1.0, 0.5]], [[0, 10]])
+        assert (code.axis, code.per_tensor) == (1, False)
+        assert code.encode([[3.0, 3.0], [200.0, -100.0]]).tolist() == [[3, 16], [127, -128]]
+        assert code.decode([[3, 16]]).tolist() == [[3.0, 3.0]]
+
+    def test_per_block(self):
+        code = Quant.of(I4, [[1.0], [0.5]])
+        stored = code.encode([[1.0], [2.0], [1.0], [2.0]])
+        assert stored.tolist() == [[1], [2], [2], [4]]
+        assert code.decode(stored).tolist() == [[1.0], [2.0], [1.0], [2.0]]
+        assert Quant.of(I4, np.ones((2, 2))).axis is None
+
+    def test_wide_storage_divides_in_float64(self):
+        code = Quant.of(I32, 2.0**-30)
+        real = [1 + 2.0**-30, 5.0, -5.0, np.nan]
+        assert code.encode(real).tolist() == [2**30 + 1, 2**31 - 1, -(2**31), 0]
+        assert Quant.of(I64, 1.0).encode([1e30, -1e30]).tolist() == [2**63 - 1024, -(2**63)]
+
+    def test_codebook(self):
+        code = Quant.of(I4, 0.5, 1, levels=[-8, 0, 1, 9])
+        assert code.range == (-8, -5)
+        assert code.decode([-8, -7, -6, -5]).tolist() == [-4.5, -0.5, 0.0, 4.0]
+        # 2.0 is level 5, halfway between the levels 1 and 9: the lower one.
+        real = [-100.0, -0.5, 0.1, 2.0, 2.01, np.inf, np.nan]
+        assert code.encode(real).tolist() == [-8, -7, -6, -6, -5, -5, -6]
+
+    def test_map_arrays_leaves_scalars_alone(self):
+        code = Quant.of(I8, [[1.0, 0.5]], [[0, 10]]).map_arrays(np.transpose)
+        assert code == Quant.of(I8, [[1.0], [0.5]], [[0], [10]])
+        assert Quant.of(I8, 0.5).map_arrays(np.transpose) == Quant.of(I8, 0.5)
+
+    def test_expand_repeats_what_neither_broadcasts_nor_fits(self):
+        factors = np.array([[1.0, 2.0]])
+        assert expand(factors, (3, 2)) is factors
+        assert expand(factors, (3, 4)).tolist() == [[1.0, 1.0, 2.0, 2.0]]
+
+
+class TestDimensions:
+    B, N = Dim.named("B"), Dim.named("N")
+
+    def test_products_are_equal_in_any_order(self):
+        assert self.B * self.N * 4 == 2 * self.N * 2 * self.B
+        assert self.B * self.N != self.B * self.B
+        assert product((self.B, 8, 8, self.N)) == 64 * self.N * self.B
+        assert product(()) == 1
+        assert self.B * 0 == 0
+
+    def test_division_is_exact_or_an_error(self):
+        assert divide(self.B * 12, 4) == self.B * 3
+        assert divide(self.B * self.N * 12, self.N * 12) == self.B
+        assert divide(self.B, self.B) == 1
+        assert divide(12, 4) == 3
+        assert error(divide, self.B * 3, 2) == "dimension: 3*B is not a multiple of 2"
+        assert error(divide, self.B, self.N) == "dimension: B is not a multiple of N"
+        assert error(divide, 7, 2) == "dimension: 7 is not a multiple of 2"
+        assert error(divide, 7, self.B) == "dimension: 7 is not a multiple of B"
+        assert error(divide, 7, 0) == "dimension: 7 is not a multiple of 0"
+
+    def test_a_name_is_no_number(self):
+        message = "mean over axis 0: expected a known size, got the named dimension 2*B"
+        assert error(known, self.B * 2, "mean over axis 0") == message
+        assert known(3, "mean") == 3
+        assert "known size" in error(lambda: TensorType((self.B,), F32).known_shape)
+
+    def test_spelling(self):
+        assert format_shape((self.B, 8, self.B * self.B * 3)) == "[B,8,3*B*B]"
+
+
+class TestTypes:
+    def test_dtype_bounds_and_bits(self):
+        assert [(d.bits, *d.bounds) for d in (I4, U8)] == [(4, -8, 7), (8, 0, 255)]
+        assert DType.BOOL.bits == 1
+        assert not DType.BOOL.is_integer
+        assert error(lambda: F32.bounds) == "type: expected an integer type, got f32"
+
+    def test_of_numpy(self):
+        assert DType.of(np.float32) is F32
+        assert all(DType.of(d.numpy) is d for d in DType if d.bits >= 8 or d is DType.BOOL)
+        assert error(DType.of, np.complex64).endswith("got complex64")
+        assert tensor(np.zeros((2, 3), np.int8)) == TensorType((2, 3), I8)
+
+    def test_parts_of_a_type(self):
+        code = Quant.of(I8, 0.5, 3)
+        type = TensorType((2, Dim.named("B")), code)
+        assert (type.dtype, type.quant, type.rank, str(type.size)) == (I8, code, 2, "2*B")
+        assert not type.is_float
+        assert str(type) == "i8[2,B]{scale=0.5, zp=3}"
+        assert type.with_element(F32).is_float
+        assert type.with_shape(7) == TensorType((7,), code)
+
+    def test_frozen_arrays_are_equal_by_content(self):
+        a = FrozenArray([1.0, 2.0])
+        assert a == FrozenArray(np.array([1.0, 2.0]))
+        assert hash(a) == hash(FrozenArray([1.0, 2.0]))
+        assert a != FrozenArray([1.0, 2.0], np.float32)
+        assert FrozenArray([0.0]) != FrozenArray([-0.0])
+        with pytest.raises(ValueError, match="read-only"):
+            a.array[0] = 3
+
+    def test_digests_name_dtype_shape_and_bytes(self):
+        arrays = [np.zeros(4, np.int8), np.zeros(4, np.uint8), np.zeros((2, 2), np.int8)]
+        assert len({array_digest(array) for array in arrays}) == 3
+        assert array_digest(np.zeros((2, 4), np.int8)[:, ::2]) == array_digest(arrays[2])
