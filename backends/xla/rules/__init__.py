@@ -4,6 +4,7 @@ from qir.backends.xla.lowering import choose
 from qir.backends.xla.rules import (
     cast,
     conv,
+    conv_transpose,
     dot,
     elementwise,
     indexing,
@@ -20,6 +21,7 @@ __all__ = [
     "cast",
     "choose",
     "conv",
+    "conv_transpose",
     "dot",
     "elementwise",
     "indexing",

@@ -27,7 +27,6 @@ from qir.types import Array
 LAYOUTS = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC"), 3: ("NDHWC", "DHWIO", "NDHWC")}
 
 
-@lowering(Conv, ConvTranspose, legal=plain)
 def convolution(op: Convolution, node: Node) -> Step:
     """XLA's convolution, with float32 sums; integers wrap."""
     x, kernel, *_ = node.inputs
@@ -53,11 +52,11 @@ def convolution(op: Convolution, node: Node) -> Step:
     return Step(run, node.inputs)
 
 
-def _depthwise(op: Convolution, node: Node) -> bool:
+def is_depthwise(op: Convolution, node: Node) -> bool:
+    """Whether each channel has sums of its own."""
     return coded(op, node) and op.groups > 1 and node.inputs[1].type.shape[-2] == 1
 
 
-@lowering(Conv, ConvTranspose, legal=_depthwise)
 def shifted_multiply_adds(op: Convolution, node: Node) -> Step:
     """Depthwise: one multiply-add in int32 for each tap, on the channels side by side."""
 
@@ -74,11 +73,11 @@ def shifted_multiply_adds(op: Convolution, node: Node) -> Step:
     return _accumulation(node, product, lambda weights: weights.reshape(-1, weights.shape[-1]))
 
 
-def _grouped(op: Convolution, node: Node) -> bool:
+def is_grouped(op: Convolution, node: Node) -> bool:
+    """Whether sums are over groups of channels."""
     return coded(op, node) and op.groups > 1
 
 
-@lowering(Conv, ConvTranspose, legal=_grouped)
 def grouped_patches(op: Convolution, node: Node) -> Step:
     """The patch under each window as a row for each group, and one dot batched over the groups."""
 
@@ -100,7 +99,6 @@ def grouped_patches(op: Convolution, node: Node) -> Step:
     return _accumulation(node, product, pack)
 
 
-@lowering(Conv, ConvTranspose, legal=coded)
 def patches(op: Convolution, node: Node) -> Step:
     """The patch under each window as a row (im2col), and one dot; for one tap the dot alone."""
 
@@ -129,3 +127,9 @@ def _taps(op: Convolution, node: Node, x: jax.Array) -> Iterator[jax.Array]:
 
 def _repeated(x: jax.Array, count: int) -> jax.Array:
     return x if count == 1 else jnp.repeat(x, count, axis=-1)
+
+
+lowering(Conv, legal=plain)(convolution)
+lowering(Conv, legal=is_depthwise)(shifted_multiply_adds)
+lowering(Conv, legal=is_grouped)(grouped_patches)
+lowering(Conv, legal=coded)(patches)

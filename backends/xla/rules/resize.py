@@ -17,7 +17,7 @@ from qir.backends.xla.requantize import Factor, rescaling
 from qir.fixed_point import ROUNDINGS
 from qir.ir import Node
 from qir.ops import ResizeLinear, ResizeNearest
-from qir.types import Array, known
+from qir.types import Array
 
 Blend: TypeAlias = Callable[[jax.Array, jax.Array, Array, int], jax.Array]
 """From the lower and the upper neighbours, the weights of the upper ones and their denominator."""
@@ -59,39 +59,14 @@ def rescaled_blend(op: ResizeLinear, node: Node) -> Step:
 def blended(op: ResizeLinear, x: jax.Array, blend: Blend) -> jax.Array:
     """Blends neighbours along one spatial axis after the other."""
     for axis, after in enumerate(op.sizes, start=1):
-        before = known(x.shape[axis], op.name)
-        lower, upper, weights, denominator = op.taps(before, after)
+        lower, upper, weights, denominator = op.taps(x.shape[axis], after)
+        x_lower = taken(x, lower, axis)
         if denominator == 1:
-            x = taken(x, lower, axis)
-        elif op.coordinates != "align_corners" and after % before == 0:
-            x = _in_phases(op, x, axis, after // before, blend)
-        else:
-            along = np.reshape(weights, [-1 if place == axis else 1 for place in range(x.ndim)])
-            x = blend(taken(x, lower, axis), taken(x, upper, axis), along, denominator)
+            x = x_lower
+            continue
+        along = np.reshape(weights, [-1 if place == axis else 1 for place in range(x.ndim)])
+        x = blend(x_lower, taken(x, upper, axis), along, denominator)
     return x
-
-
-def _in_phases(op: ResizeLinear, x: jax.Array, axis: int, times: int, blend: Blend) -> jax.Array:
-    """Blends for a whole factor: every `times`-th place has the same weights, so slices suffice.
-
-    A coordinate outside the operand blends the outermost number with its copy, whatever the weight.
-    """
-    size = x.shape[axis]
-    denominator = op.taps(size, size * times)[3]
-    first, last = (
-        lax.slice_in_dim(x, 0, 1, axis=axis),
-        lax.slice_in_dim(x, size - 1, None, axis=axis),
-    )
-    x = jnp.concatenate([first, x, last], axis=axis)
-    phases = []
-    for position in op.positions(size, size * times)[:times]:
-        start = position.__floor__()
-        weight = np.asarray(int((position - start) * denominator))
-        lower = lax.slice_in_dim(x, start + 1, start + 1 + size, axis=axis)
-        upper = lax.slice_in_dim(x, start + 2, start + 2 + size, axis=axis)
-        phases.append(blend(lower, upper, weight, denominator))
-    merged = (*x.shape[:axis], size * times, *x.shape[axis + 1 :])
-    return jnp.stack(phases, axis=axis + 1).reshape(merged)
 
 
 def _integer_blend(
