@@ -1,6 +1,8 @@
 """What `import qir` offers."""
 
+import ast
 import importlib
+from pathlib import Path
 
 import pytest
 
@@ -19,3 +21,13 @@ def test_a_public_name_is_never_a_module(name):
 def test_a_misspelt_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'quantise'"):
         getattr(qir, "quantise")  # noqa: B009 - the type checker would be right
+
+
+def test_type_checkers_see_every_public_name():
+    imports = [
+        (node.module, *(alias.name for alias in node.names))
+        for node in ast.walk(ast.parse(Path(qir.__file__).read_text()))
+        if isinstance(node, ast.ImportFrom)
+    ]
+    typed = {(home, name) for home, *names in imports for name in names}
+    assert {(home, name) for name, home in qir._HOME_OF.items()} <= typed
