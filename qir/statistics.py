@@ -126,7 +126,7 @@ class Statistic:
     @property
     def edges(self) -> NDArray[np.float64]:
         """The bounds of the bins, float64[n + 1]."""
-        return np.arange(self.first, self.first + len(self.counts) + 1) * self.width
+        return np.arange(self.first, self.last + 2, dtype=np.float64) * self.width
 
     def merge(self, other: Statistic) -> Statistic:
         """Returns the statistic of the values of both; its `bins` is the smaller of the two."""
@@ -347,8 +347,9 @@ def bin_span(minimum: float, maximum: float, bins: int) -> tuple[int, int, int]:
     Raises:
         QirError: If the extremes are not normal float32 values or zero, in order.
     """
+    _check_bins(bins)
     for value in (minimum, maximum):
-        if (value and not SMALLEST <= abs(value) <= _LARGEST) or np.float32(value) != value:
+        if (value and not SMALLEST <= abs(value) <= _LARGEST) or float(np.float32(value)) != value:
             raise QirError(f"statistic: expected normal float32 extremes, got {value!r}")
     if minimum > maximum:
         raise QirError(f"statistic: expected minimum <= maximum, got {minimum!r} > {maximum!r}")
