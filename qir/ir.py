@@ -101,10 +101,14 @@ class Value:
             where: Chooses among the users; None chooses all.
 
         Raises:
-            QirError: The values differ in shape.
+            QirError: The values differ in shape or belong to different graphs.
         """
         if new is self:
             return
+        if new.owner is not self.owner:
+            raise QirError(
+                f"replace: expected a value of @{self.owner.name}, got {new!r} of @{new.owner.name}"
+            )
         if new.type.shape != self.type.shape:
             raise QirError(f"replace: expected a value of the shape of {self!r}, got {new!r}")
         for node, index in list(self.uses):
@@ -113,9 +117,9 @@ class Value:
         if where is not None:
             return
         if self.node is not None and self.named and not new.named:
-            graph, mine = self.owner, self.name
-            graph._rename(self, graph._fresh(new.name))
-            graph._rename(new, mine)
+            values = self.owner._values
+            self.name, new.name = new.name, self.name
+            values[self.name], values[new.name] = self, new
             new.named, self.named = True, False
         if new.range is None and new.type.element == self.type.element:
             new.range = self.range
