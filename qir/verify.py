@@ -62,7 +62,7 @@ def _errors(graph: Graph) -> Iterator[tuple[str, Node | None]]:
             if value not in seen:
                 yield (
                     f"{node.op.name}: reads %{value.name}, which is not computed above it "
-                    f"in @{graph.name}",
+                    f"in {f'@{graph.name}' if graph.name else 'its region'}",
                     node,
                 )
             if (node, index) not in value.uses:

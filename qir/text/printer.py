@@ -160,7 +160,9 @@ class _Printer:
         return f"{results} = {call} : {types}{tail}"
 
     def const(self, node: Node, op: Const) -> str:
-        array = node.graph.constants[op.symbol]
+        array = node.graph.constants.get(op.symbol)
+        if array is None:  # which the verifier reports with this line
+            return f"const @{op.symbol}"
         if op.symbol == node.output.name and array.size:
             flat = array.reshape(-1)
             bits = flat.view(np.uint8).reshape(flat.size, -1)

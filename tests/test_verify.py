@@ -1,0 +1,165 @@
+"""Each rule of the IR, broken by hand; texts can't break most of them."""
+
+import numpy as np
+import pytest
+
+import qir
+from qir.errors import VerifyError
+from qir.ir import Graph, Node
+from qir.ops import Add, Const, Relu, Return
+from qir.types import DType, Quant, TensorType
+from qir.verify import verify
+from tests.loops import loops
+
+F32 = TensorType((2,), DType.F32)
+
+
+@pytest.fixture
+def graph():
+    return qir.parse("""
+        graph @g(%x: f32[2]) {
+          %w = const [1.0, 2.0] : f32[2]
+          %a = add(%x, %w) : f32[2] loc("net.py:3")
+          %b = relu(%a) : f32[2]
+          return %b
+        }""")
+
+
+def error(graph):
+    with pytest.raises(VerifyError) as caught:
+        verify(graph)
+    return str(caught.value)
+
+
+def test_a_valid_graph(graph):
+    verify(graph)
+
+
+def test_a_type_that_the_rule_does_not_infer(graph):
+    graph.value("a").type = TensorType((3,), DType.F32)
+    assert error(graph).splitlines() == [
+        "verify: add: expected %a to be f32[2], got f32[3]",
+        "  at %a, net.py:3",
+        "  |  %a = add(%x, %w) : f32[3]",
+        "verify: relu: expected %b to be f32[3], got f32[2]",
+        "  at %b",
+        "  |  %b = relu(%a) : f32[2]",
+    ]
+
+
+def test_operands_that_do_not_fit(graph):
+    graph.value("w").type = TensorType((3,), DType.F32)
+    graph.value("w").node.op = Const(graph.value("w").op.symbol, graph.value("w").type)
+    assert "verify: add: shapes [2] and [3] don't broadcast\n  at %a, net.py:3" in error(graph)
+
+
+def test_the_number_of_results(graph):
+    node = Node(graph, Relu(), [graph.inputs[0]], [F32, F32])
+    graph.insert(node, graph.returns)
+    assert error(graph).startswith("verify: relu: expected 1 results, got 2\n  at %relu")
+
+
+def test_no_return():
+    graph = Graph("g", [("x", F32)])
+    assert error(graph) == "verify: graph: @g does not end with a return"
+
+
+def test_a_return_before_the_end(graph):
+    graph.insert(Node(graph, Return(), [graph.inputs[0]], ()), graph.value("b").node)
+    message = "verify: graph: @g has a return before its end\n  at return\n  |  return %x"
+    assert error(graph) == message
+
+
+def test_a_value_that_is_computed_below(graph):
+    graph.value("a").node.set_input(0, graph.value("b"))
+    message = "verify: add: reads %b, which is not computed above it in @g\n  at %a, net.py:3"
+    assert error(graph).startswith(message)
+
+
+def test_a_value_of_another_graph(graph):
+    other = graph.copy().value("w")
+    graph.value("a").node.set_input(1, other)
+    assert "verify: add: reads %w, which is not computed above it in @g" in error(graph)
+
+
+def test_regions_are_isolated():
+    with loops():
+        graph = qir.parse("""
+            graph @g(%x: f32[2]) {
+              %y = loop(%x) {times = 3} with (%h: f32[2]) {
+                %s = relu(%h) : f32[2]
+                return %s
+              } : f32[2]
+              return %y
+            }""")
+        graph.value("y").node.regions[0].value("s").node.set_input(0, graph.inputs[0])
+        assert error(graph).splitlines() == [
+            "verify: relu: reads %x, which is not computed above it in its region",
+            "  at %s",
+            "  |  %s = relu(%x) : f32[2]",
+        ]
+
+
+def test_uses_that_are_not_listed(graph):
+    del graph.value("a").uses[graph.value("b").node, 0]
+    assert error(graph).startswith("verify: relu: is missing among the uses of %a")
+
+
+def test_uses_that_are_none(graph):
+    graph.value("x").uses[graph.value("b").node, 0] = None
+    assert error(graph).startswith("verify: graph: %x lists a use that is not one\n  at %b")
+
+
+def test_two_values_of_one_name(graph):
+    graph.value("b").name = "a"
+    assert error(graph).startswith("verify: graph: @g has two values called %a")
+
+
+def test_names_that_do_not_read_back(graph):
+    graph.rename(graph.value("b"), "conv 1")
+    message = "verify: graph: expected names of letters, digits, '_', '-' and '.', got %conv 1"
+    assert error(graph).startswith(message)
+    graph.rename(graph.value("conv 1"), "b")
+    graph.name = "a graph"
+    assert error(graph).endswith("'_', '-' and '.' or '/', got @a graph")
+
+
+def test_a_constant_without_array(graph):
+    graph.constants.clear()
+    assert error(graph).splitlines() == [
+        "verify: const: @g has no array @w",
+        "  at %w",
+        "  |  %w = const @w : f32[2]",
+    ]
+
+
+def test_a_constant_of_another_type(graph):
+    graph.constants["w"] = np.ones(3)
+    message = "verify: const: expected @w to be f32[2], got float64[3]"
+    assert error(graph).startswith(message)
+
+
+def test_a_constant_outside_its_bounds():
+    graph = Graph("g")
+    code = Quant.of(DType.I8, 1.0, bounds=(-127, 127))
+    graph.set_outputs([graph.at_end().const(np.array([-128, 0], np.int8), "w", code)])
+    message = "verify: const: expected @w to be stored in [-127, 127], got -128 to 0"
+    assert error(graph).startswith(message)
+
+
+def test_a_bias_with_a_code_of_its_own():
+    graph = qir.parse("""
+        graph @g(%x: i8[2,4]{scale=0.5}) {
+          %k = const 1 : i8[4,3]{scale=[1.0, 2.0, 4.0], axis=1}
+          %b = const 1 : i32[3]{scale=%x*%k, axis=0}
+          %a = dot(%x, %k, %b) : i32[2,3]{scale=%x*%k, axis=1}
+          return %a
+        }""")
+    graph.inputs[0].type = graph.inputs[0].type.with_element(Quant.of(DType.I8, 0.25))
+    message = "dot: expected a bias with the accumulator's scale, the product of the operands'"
+    assert message in error(graph)
+
+
+def test_builders_can_not_break_a_rule(graph):
+    graph.set_outputs([graph.at_end().emit(Add(), *graph.outputs, *graph.outputs)])
+    verify(graph)
