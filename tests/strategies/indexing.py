@@ -60,7 +60,7 @@ def gathers(draw: Draw, cls: type[Gather]) -> Case:
     shape, index_shape = draw(shapes()), draw(shapes((0, 2)))
     axis = draw(st.integers(0, len(shape) - 1))
     x = any_operand(draw, shape, (axis + 1) % len(shape) if len(shape) > 1 else 0)
-    if x.type.quant is not None and not x.type.quant.per_tensor and len(shape) == 1:
+    if x.type.quant is not None and x.type.quant.axis == axis:
         x = operands(draw, shape, plain=[DType.F32])[0]
     element = draw(st.sampled_from([DType.I32, DType.I8, DType.U8, DType.U32]))
     rng = generator(draw)
