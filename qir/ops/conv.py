@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qir.interval import Interval
+from qir.interval import EVERYTHING, Interval
 from qir.op import Accumulate, Op, op
 from qir.ops.type_rules import accumulator, check_bias
 from qir.ops.windows import (
@@ -109,6 +109,8 @@ class Conv(Convolution):
         return windowed(self, sizes, dilated(window, dilation), strides, padding)
 
     def interval(self, x: Interval, kernel: Interval, bias: Interval | None = None) -> Interval:
+        if kernel.lo.ndim < 3:
+            return EVERYTHING
         values = x if self.padding == "valid" else x.union(Interval.of(0, 0))
         if values.lo.ndim == 0 or values.lo.shape[-1] == 1 or self.groups > 1:
             values = values.hull()
