@@ -7,8 +7,16 @@ from hypothesis import strategies as st
 
 from qir.ops import Broadcast, Gather, Iota, Pad, Reverse, Slice, Split, Tile
 from qir.types import Dim, DType, Size
-from tests.strategies.base import Case, Draw, Operand, cases_of, generator, program, shapes
-from tests.strategies.choices import operands
+from tests.strategies.base import (
+    Case,
+    Draw,
+    Operand,
+    cases_of,
+    float_operand,
+    generator,
+    program,
+    shapes,
+)
 from tests.strategies.moves import any_operand
 
 
@@ -61,7 +69,7 @@ def gathers(draw: Draw, cls: type[Gather]) -> Case:
     axis = draw(st.integers(0, len(shape) - 1))
     x = any_operand(draw, shape, (axis + 1) % len(shape) if len(shape) > 1 else 0)
     if x.type.quant is not None and x.type.quant.axis == axis:
-        x = operands(draw, shape, plain=[DType.F32])[0]
+        x = float_operand(draw, shape)
     element = draw(st.sampled_from([DType.I32, DType.I8, DType.U8, DType.U32]))
     rng = generator(draw)
     indices = rng.integers(-2, shape[axis] + 2, index_shape)
