@@ -1,0 +1,143 @@
+"""A jaxpr as one flat list of equations: calls inlined, identities dropped, dead code removed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jax.extend import core
+
+from qir.frontends.jaxpr.locations import line_of, location, scope_of
+
+_CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "remat2": "jaxpr",
+    "checkpoint": "jaxpr",
+}
+"""Primitives that run a jaxpr on their operands, and the parameter that holds it."""
+
+_IDENTITIES = {
+    "copy",
+    "copy_p",
+    "device_put",
+    "name",
+    "optimization_barrier",
+    "sharding_constraint",
+    "stop_gradient",
+}
+"""Primitives whose results are their operands."""
+
+
+@dataclass(eq=False)
+class Slot:
+    """A variable of the flat program.
+
+    Attributes:
+        aval: Shape and type, as jax describes them.
+        constant: The array, where the variable is a constant of the jaxpr.
+    """
+
+    aval: Any
+    constant: Any = None
+
+
+@dataclass(eq=False)
+class Equation:
+    """One application of a primitive."""
+
+    primitive: core.Primitive
+    params: Mapping[str, Any]
+    inputs: tuple[Slot, ...]
+    outputs: tuple[Slot, ...]
+    loc: str | None
+
+
+@dataclass(eq=False)
+class Call:
+    """A function that was inlined but whose name says what it computes."""
+
+    name: str
+    inputs: tuple[Slot, ...]
+    outputs: tuple[Slot, ...]
+
+
+@dataclass(eq=False)
+class FlatProgram:
+    """A jaxpr without calls; `calls` lists what was inlined, outer before inner."""
+
+    inputs: tuple[Slot, ...]
+    outputs: tuple[Slot, ...] = ()
+    equations: list[Equation] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+
+
+def flatten(closed: core.ClosedJaxpr) -> FlatProgram:
+    """Inlines every call of a jaxpr and keeps the equations that its outputs need."""
+    program = FlatProgram(tuple(Slot(var.aval) for var in closed.jaxpr.invars))
+    program.outputs = _inline(program, closed.jaxpr, closed.consts, program.inputs, (), None)
+    needed = set(program.outputs)
+    kept = []
+    for equation in reversed(program.equations):
+        if needed.intersection(equation.outputs):
+            needed.update(equation.inputs)
+            kept.append(equation)
+    program.equations = kept[::-1]
+    return program
+
+
+def _inline(
+    program: FlatProgram,
+    jaxpr: core.Jaxpr,
+    consts: Sequence[Any],
+    inputs: Sequence[Slot],
+    outer: tuple[str, ...],
+    outer_line: str | None,
+) -> tuple[Slot, ...]:
+    slots: dict[Any, Slot] = dict(zip(jaxpr.invars, inputs, strict=True))
+    for var, const in zip(jaxpr.constvars, consts, strict=True):
+        slots[var] = Slot(var.aval, const)
+
+    def read(atom: Any) -> Slot:
+        return Slot(atom.aval, atom.val) if isinstance(atom, core.Literal) else slots[atom]
+
+    for eqn in jaxpr.eqns:
+        name = eqn.primitive.name
+        operands = tuple(read(atom) for atom in eqn.invars)
+        scope = (*outer, *scope_of(eqn.source_info.name_stack))
+        # Inside a function that jax has traced once, the line is that of the call.
+        line = line_of(eqn.source_info) or outer_line
+        if name in _IDENTITIES or _keeps_type(eqn):
+            results = operands
+        elif name in _CALLS:
+            called = eqn.params[_CALLS[name]]
+            label = eqn.params.get("name") or ""
+            call = Call(label, operands, ())
+            if label:
+                program.calls.append(call)
+            results = _inline(
+                program,
+                getattr(called, "jaxpr", called),
+                getattr(called, "consts", ()),
+                operands,
+                scope,
+                line,
+            )
+            call.outputs = results
+        else:
+            results = tuple(Slot(var.aval) for var in eqn.outvars)
+            loc = location(line, scope)
+            program.equations.append(Equation(eqn.primitive, eqn.params, operands, results, loc))
+        slots.update(zip(eqn.outvars, results, strict=True))
+    return tuple(read(atom) for atom in jaxpr.outvars)
+
+
+def _keeps_type(eqn: Any) -> bool:
+    if eqn.primitive.name != "convert_element_type":
+        return False
+    return bool(eqn.outvars[0].aval.dtype == eqn.invars[0].aval.dtype)

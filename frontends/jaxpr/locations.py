@@ -1,0 +1,73 @@
+"""Where in the user's model an equation comes from: file, line and name stack."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from jax._src import source_info_util
+
+_HERE = str(Path(__file__).resolve().parent)
+_FRAMEWORKS = re.compile(
+    r"[\\/](site|dist)-packages[\\/](jax|jaxlib|flax|haiku|equinox|keras|optax|einops|chex)[\\/]"
+)
+_SCOPE = re.compile(r"\((?P<scope>[^()]*)\)$")
+
+
+@cache
+def is_model(path: str) -> bool:
+    """Whether a source file is the model's: not of jax, a library of layers, or this package."""
+    if path.startswith((_HERE, "<frozen")) or _FRAMEWORKS.search(path):
+        return False
+    return source_info_util.is_user_filename(path)
+
+
+@cache
+def _short(path: str) -> str:
+    file = Path(path)
+    return str(file.relative_to(Path.cwd())) if file.is_relative_to(Path.cwd()) else path
+
+
+def scope_of(name_stack: source_info_util.NameStack) -> tuple[str, ...]:
+    """Returns the scopes that are open, outermost first; equations of jnp.einsum are left out."""
+    return tuple(
+        re.sub(r"[()\s]+", "_", part)
+        for element in name_stack.stack
+        if isinstance(element, source_info_util.Scope)
+        for part in element.name.split("/")
+        if part and "->" not in part
+    )
+
+
+def line_of(source_info: Any) -> str | None:
+    """Returns `file:line` of the innermost frame that is neither jax's nor a layer library's."""
+    frames = source_info_util.user_frames(source_info.traceback)
+    frame = next((frame for frame in frames if is_model(frame.file_name)), None)
+    return f"{_short(frame.file_name)}:{frame.start_line}" if frame else None
+
+
+def location(line: str | None, scope: Iterable[str]) -> str | None:
+    """Spells a location, `file:line (name/stack)`, of what there is of it."""
+    stack = "/".join(scope)
+    return " ".join(filter(None, [line, stack and f"({stack})"])) or None
+
+
+def scope_in(loc: str | None) -> tuple[str, ...]:
+    """Returns the name stack that a location ends with."""
+    found = _SCOPE.search(loc or "")
+    return tuple(found["scope"].split("/")) if found else ()
+
+
+def raised_at(trace: TracebackType | None) -> str | None:
+    """Returns `file:line` of the innermost frame of the model that an exception passed through."""
+    place = None
+    while trace is not None:
+        path = trace.tb_frame.f_code.co_filename
+        if is_model(path):
+            place = f"{_short(path)}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return place

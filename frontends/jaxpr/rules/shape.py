@@ -1,0 +1,151 @@
+"""Primitives that move numbers without choosing among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from qir.errors import QirError, UnsupportedError
+from qir.frontends.jaxpr.constants import Known
+from qir.frontends.jaxpr.emitter import Emitter, Operand, primitive
+from qir.frontends.jaxpr.shapes import to_shape
+from qir.ir import Value
+from qir.ops import Broadcast, Concat, Iota, Pad, Reverse, Slice, Split, Tile
+from qir.types import DType, Size, known
+
+
+@primitive("reshape")
+def reshape(
+    b: Emitter, x: Operand, *, new_sizes: Sequence[Any], dimensions: Any = None, **_: Any
+) -> Operand:
+    """Row-major reshape."""
+    if dimensions is not None:
+        x = b.transpose(x, dimensions)
+    return b.reshape(x, to_shape(new_sizes))
+
+
+@primitive("squeeze")
+def squeeze(b: Emitter, x: Operand, *, dimensions: Sequence[int], **_: Any) -> Operand:
+    """Axes of size 1 removed."""
+    return b.reshape(
+        x, tuple(size for axis, size in enumerate(x.type.shape) if axis not in dimensions)
+    )
+
+
+@primitive("transpose")
+def transpose(b: Emitter, x: Operand, *, permutation: Sequence[int], **_: Any) -> Operand:
+    """Axes in another order."""
+    return b.transpose(x, permutation)
+
+
+@primitive("broadcast_in_dim")
+def broadcast_in_dim(
+    b: Emitter, x: Operand, *, shape: Sequence[Any], broadcast_dimensions: Sequence[int], **_: Any
+) -> Operand:
+    """Axes of size 1 by reshape; a broadcast only where an axis grows."""
+    wanted = to_shape(shape)
+    spread: list[Size] = [1] * len(wanted)
+    for axis, size in zip(broadcast_dimensions, x.type.shape, strict=True):
+        spread[axis] = size
+    placed = b.reshape(x, tuple(spread))
+    return placed if tuple(spread) == wanted else b.emit(Broadcast(wanted), placed)
+
+
+@primitive("concatenate")
+def concatenate(b: Emitter, *xs: Operand, dimension: int, **_: Any) -> Operand:
+    """Operands one after the other."""
+    return xs[0] if len(xs) == 1 else b.emit(Concat(dimension), *xs)
+
+
+@primitive("stack")
+def stack(b: Emitter, *xs: Operand, axis: int, **_: Any) -> Operand:
+    """Operands one after the other along a new axis."""
+    shape = xs[0].type.shape
+    placed = [b.reshape(x, (*shape[:axis], 1, *shape[axis:])) for x in xs]
+    return concatenate(b, *placed, dimension=axis)
+
+
+@primitive("tile")
+def tile(b: Emitter, x: Operand, *, reps: Sequence[int], **_: Any) -> Operand:
+    """The operand repeated as a whole."""
+    return b.emit(Tile(tuple(map(int, reps))), x)
+
+
+@primitive("rev")
+def rev(b: Emitter, x: Operand, *, dimensions: Sequence[int], **_: Any) -> Operand:
+    """Axes turned round."""
+    return b.emit(Reverse(tuple(sorted(dimensions))), x)
+
+
+@primitive("slice")
+def slice_(
+    b: Emitter,
+    x: Operand,
+    *,
+    start_indices: Sequence[Any],
+    limit_indices: Sequence[Any],
+    strides: Sequence[int] | None = None,
+    **_: Any,
+) -> Operand:
+    """Places at regular steps; axes that stay whole are left out."""
+    return cut(
+        b, x, to_shape(start_indices), to_shape(limit_indices), tuple(strides or (1,) * x.type.rank)
+    )
+
+
+def cut(
+    b: Emitter, x: Operand, starts: Sequence[Size], limits: Sequence[Size], strides: Sequence[int]
+) -> Operand:
+    """Emits the slice of some axes; returns the operand itself where nothing is cut."""
+    cuts = [
+        (axis, known(start, "slice"), known(limit, "slice"), int(stride))
+        for axis, (start, limit, stride) in enumerate(zip(starts, limits, strides, strict=True))
+        if (start, limit, stride) != (0, x.type.shape[axis], 1)
+    ]
+    if not cuts:
+        return x
+    axes, start, limit, stride = zip(*cuts, strict=True)
+    return b.emit(Slice(axes, start, limit, () if set(stride) == {1} else stride), x)
+
+
+@primitive("split")
+def split(b: Emitter, x: Operand, *, sizes: Sequence[Any], axis: int, **_: Any) -> Sequence[Value]:
+    """Consecutive parts along an axis."""
+    return b.emit_node(Split(axis, tuple(map(int, sizes))), [b.value(x)]).outputs
+
+
+@primitive("pad")
+def pad(
+    b: Emitter, x: Operand, value: Operand, *, padding_config: Sequence[Any], **_: Any
+) -> Operand:
+    """A constant around the operand; negative padding crops."""
+    config = [tuple(map(int, entry)) for entry in padding_config]
+    if any(interior for _, _, interior in config):
+        raise UnsupportedError("pad: expected no padding between the numbers")
+    if not isinstance(value, Known):
+        raise UnsupportedError("pad: expected a constant to pad with")
+    shape = x.type.shape
+    starts = [max(-low, 0) for low, _, _ in config]
+    limits: list[Size] = [
+        known(size, "pad") + high if high < 0 else size
+        for size, (_, high, _) in zip(shape, config, strict=True)
+    ]
+    inside = cut(b, x, starts, limits, (1,) * len(shape))
+    low, high = (tuple(max(entry[side], 0) for entry in config) for side in (0, 1))
+    return (
+        b.emit(Pad(low, high, float(value.array.reshape(()))), inside)
+        if any((*low, *high))
+        else inside
+    )
+
+
+@primitive("iota")
+def iota(b: Emitter, *, dtype: Any, shape: Sequence[Any], dimension: int, **_: Any) -> Operand:
+    """Counting along an axis; one whose size is a name would use it as a value."""
+    return b.emit(Iota(to_shape(shape), DType.of(dtype), dimension))
+
+
+@primitive("dim_as_value")
+def dim_as_value(b: Emitter, *, dim: Any, **_: Any) -> Operand:
+    """Always refused: the size of a named dimension as a number."""
+    raise QirError(f"dimension: expected a known size where it is used as a number, got {dim}")

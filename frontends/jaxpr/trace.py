@@ -1,0 +1,180 @@
+"""Any jittable function as a graph."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax import export
+from jax.extend import core
+
+from qir.errors import QirError
+from qir.frontends.jaxpr import rules as rules
+from qir.frontends.jaxpr.constants import Known
+from qir.frontends.jaxpr.equations import flatten
+from qir.frontends.jaxpr.importer import Importer
+from qir.frontends.jaxpr.locations import raised_at
+from qir.frontends.jaxpr.naming import identifier, renamed
+from qir.frontends.jaxpr.shapes import to_type
+from qir.frontends.jaxpr.weights import closed_over, leaves, path_name
+from qir.frontends.raising import raise_ops
+from qir.ir import Graph
+from qir.types import TensorType
+
+_spec: Callable[..., Any] = jax.ShapeDtypeStruct
+
+
+def from_jax(
+    f: Callable[..., Any],
+    *example: Any,
+    weight_argnums: int | Sequence[int] = (),
+    batch: str | None = None,
+    name: str | None = None,
+) -> Graph:
+    """Imports a function of arrays and pytrees.
+
+    Arrays that the function closes over (a flax nnx module is such a function) and those in the
+    arguments `weight_argnums` become named constants. Results are in the order of the flattened
+    result. A gather clips indices that lie outside, also where `jnp.take` would fill in NaN.
+
+    Args:
+        f: Anything that `jax.jit` accepts.
+        example: Arguments: arrays, `jax.ShapeDtypeStruct`s with known or symbolic sizes, and
+            pytrees of them.
+        weight_argnums: Positions of the arguments that hold weights; their leaves must be arrays.
+        batch: A name for axis 0 of all other arguments, so that the graph runs at any batch size.
+        name: The graph's name; that of the function when None.
+
+    Returns:
+        A float graph whose inputs are the leaves of the arguments that are no weights.
+
+    Raises:
+        UnsupportedError: The function uses primitives that no rule covers; all of them are listed.
+        QirError: An argument is no array, or a size is not an integer times names.
+    """
+    positions = {weight_argnums} if isinstance(weight_argnums, int) else set(weight_argnums)
+    for position in positions:
+        if not 0 <= position < len(example):
+            raise QirError(
+                f"from_jax: expected weight_argnums below {len(example)}, got {position}"
+            )
+    arguments = _arguments(f, example, positions)
+    specs = [argument.spec for argument in arguments]
+    if batch is not None:
+        specs = _with_batch(arguments, batch)
+    closed = _trace(f, jax.tree_util.tree_structure(example), specs)
+    inputs: dict[int, tuple[str, TensorType]] = {}
+    weights: dict[int, Known] = {}
+    for place, argument in enumerate(arguments):
+        aval = closed.jaxpr.invars[place].aval
+        if argument.weight is None:
+            inputs[place] = argument.name, to_type(aval)
+        else:
+            weights[place] = Known.of(jax.numpy.asarray(argument.weight), name=argument.name)
+    names = closed_over(f)
+    importer = Importer(flatten(closed), _graph_name(f, name), inputs, weights, names)
+    graph = importer.build()
+    raise_ops(graph, importer.named_calls())
+    weight_names = {weight.name for weight in weights.values() if weight.name}
+    graph = renamed(graph, weight_names.union(names.values()))
+    graph.record_origins()
+    return graph
+
+
+@dataclass
+class _Argument:
+    """A leaf of the arguments.
+
+    Attributes:
+        name: Its path.
+        spec: What it is traced as.
+        weight: The array, where it is a weight.
+    """
+
+    name: str
+    spec: Any
+    weight: Any
+
+
+def _arguments(f: Callable[..., Any], example: Sequence[Any], weights: set[int]) -> list[_Argument]:
+    names = _parameter_names(f, len(example))
+    arguments = []
+    for position, tree in enumerate(example):
+        for path, leaf in leaves(tree):
+            place = ".".join((names[position], *path))
+            try:
+                aval = leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jax.typeof(leaf)
+            except TypeError:
+                raise QirError(
+                    f"from_jax: expected arrays, got {type(leaf).__name__} for {place}"
+                ) from None
+            spec = _spec(aval.shape, aval.dtype, weak_type=getattr(aval, "weak_type", False))
+            if position not in weights:
+                arguments.append(_Argument(identifier(place, f"x{position}"), spec, None))
+            elif isinstance(leaf, jax.ShapeDtypeStruct):
+                raise QirError(f"from_jax: expected numbers for the weight {place}, got {leaf}")
+            else:
+                arguments.append(_Argument(path_name(path, names[position]), spec, leaf))
+    return arguments
+
+
+def _parameter_names(f: Callable[..., Any], count: int) -> list[str]:
+    try:
+        parameters = list(inspect.signature(f).parameters.values())
+    except (TypeError, ValueError):
+        parameters = []
+    names = [
+        parameter.name
+        for parameter in parameters
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    default = "x" if count == 1 else "x{}"
+    return [names[place] if place < len(names) else default.format(place) for place in range(count)]
+
+
+def _with_batch(arguments: Sequence[_Argument], batch: str) -> list[Any]:
+    if not batch.isidentifier():
+        raise QirError(f"batch: expected a name, got {batch}")
+    data = [argument for argument in arguments if argument.weight is None]
+    symbolic = [
+        size for argument in data for size in argument.spec.shape if not isinstance(size, int)
+    ]
+    scope = symbolic[0].scope if symbolic else export.SymbolicScope()
+    (size,) = export.symbolic_shape(batch, scope=scope)
+    for argument in data:
+        if not argument.spec.shape:
+            raise QirError(
+                f"batch: expected inputs with at least one axis, got a scalar for {argument.name}"
+            )
+    counts = {argument.spec.shape[0]: argument.name for argument in data}
+    if len(counts) > 1:
+        found = " and ".join(f"{count} for {name}" for count, name in counts.items())
+        raise QirError(f"batch: expected inputs that agree on axis 0, got {found}")
+    return [
+        argument.spec
+        if argument.weight is not None
+        else argument.spec.update(shape=(size, *argument.spec.shape[1:]))
+        for argument in arguments
+    ]
+
+
+def _trace(f: Callable[..., Any], structure: Any, specs: Sequence[Any]) -> core.ClosedJaxpr:
+    try:
+        return jax.make_jaxpr(f)(*jax.tree_util.tree_unflatten(structure, specs))
+    except core.InconclusiveDimensionOperation as error:
+        place = raised_at(error.__traceback__)
+        message = str(error).strip().splitlines()[0].rstrip(".")
+        raise QirError(
+            f"from_jax: the function depends on the size of a named dimension: {message}",
+            [f"at {place}"] if place else (),
+        ) from error
+
+
+def _graph_name(f: Callable[..., Any], name: str | None) -> str:
+    if name is not None:
+        return name
+    found = getattr(f, "__name__", type(f).__name__)
+    return "main" if found == "<lambda>" else identifier(found, "main")

@@ -1,0 +1,37 @@
+"""Decomposed forms raised back to ops: rules that any frontend applies to what it imports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qir.frontends.raising.activations import ACTIVATIONS
+from qir.frontends.raising.affine import AFFINE, BIAS
+from qir.frontends.raising.layout import LAYOUT
+from qir.frontends.raising.named import NamedCall, raise_named
+from qir.frontends.raising.reductions import REDUCTIONS, SOFTMAX
+from qir.frontends.raising.resizing import RESIZING
+from qir.ir import Graph
+from qir.rewrite import rewrite
+
+__all__ = ["NamedCall", "raise_named", "raise_ops"]
+
+
+def raise_ops(graph: Graph, calls: Sequence[NamedCall] = ()) -> None:
+    """Raises imported ops: by the names of functions, then by structure; drops dead code.
+
+    Afterwards a per-channel affine, such as batch normalization at inference, is a mul and an add
+    by constants.
+
+    Args:
+        graph: The graph to change.
+        calls: Functions whose names the source kept, outer before inner.
+    """
+    raise_named(graph, calls)
+    for rules in (
+        [*ACTIVATIONS, *REDUCTIONS, *RESIZING],
+        [*LAYOUT, *BIAS, *SOFTMAX],
+        [*AFFINE, *LAYOUT],
+    ):
+        # A value whose other users have just gone may match what it did not match before.
+        while rewrite(graph, rules).applied:
+            continue

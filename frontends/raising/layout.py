@@ -1,0 +1,127 @@
+"""Transposes moved down and out: a channels-first model computes channels last throughout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from qir.ir import Builder, Value
+from qir.ops import (
+    Concat,
+    Mean,
+    ReduceMax,
+    ReduceMin,
+    ReduceProd,
+    ReduceSum,
+    Reshape,
+    Transpose,
+)
+from qir.rewrite import rule
+
+
+@rule(Transpose)
+def transpose_of_transpose(y: Value, b: Builder) -> Value | None:
+    """Makes one transpose of two, or none."""
+    match y:
+        case Value(Transpose(permutation=outer), (Value(Transpose(permutation=inner), (x,)),)):
+            order = tuple(inner[axis] for axis in outer)
+            return x if order == tuple(sorted(order)) else b.emit(Transpose(order), x)
+        case _:
+            return None
+
+
+@rule(Transpose)
+def transpose_of_ones(y: Value, b: Builder) -> Value | None:
+    """Makes a reshape of a transpose that moves axes of size 1 only."""
+    match y:
+        case Value(Transpose(permutation=order), (x,)):
+            moved = [axis for axis in order if x.type.shape[axis] != 1]
+            return b.emit(Reshape(y.type.shape), x) if moved == sorted(moved) else None
+        case _:
+            return None
+
+
+@rule(Reshape)
+def reshape_of_reshape(y: Value, b: Builder) -> Value | None:
+    """Makes one reshape of two, or none."""
+    match y:
+        case Value(Reshape(), (x,)) if x.type == y.type:
+            return x
+        case Value(Reshape() as op, (Value(Reshape(), (x,)),)):
+            return b.emit(op, x)
+        case _:
+            return None
+
+
+@rule()
+def sink_through_elementwise(y: Value, b: Builder) -> Value | None:
+    """Makes the transposed op of an elementwise op of transposed operands."""
+    if y.node is None or not y.node.op.elementwise or len(y.node.outputs) != 1:
+        return None
+    orders = [x.op.permutation for x in y.inputs if isinstance(x.op, Transpose)]
+    if not orders or len(orders[0]) != y.type.rank:
+        return None
+    operands = []
+    for x in y.inputs:
+        operand = _untransposed(x, orders[0], b)
+        if operand is None:
+            return None
+        operands.append(operand)
+    return b.emit(Transpose(orders[0]), b.emit(y.node.op, *operands))
+
+
+def _untransposed(value: Value, order: Sequence[int], b: Builder) -> Value | None:
+    """Returns the operand whose transpose a value is; a constant is turned."""
+    match value:
+        case Value(Transpose(permutation=found), (x,)) if found == order:
+            return x
+        case _ if value.is_constant:
+            array = value.array
+            array = array.reshape((1,) * (len(order) - array.ndim) + array.shape)
+            array = array.transpose([order.index(axis) for axis in range(len(order))])
+            while array.ndim and array.shape[0] == 1:
+                array = array.reshape(array.shape[1:])
+            return b.const(array, value.name if value.named else None)
+        case _:
+            return None
+
+
+@rule(Concat)
+def sink_through_concat(y: Value, b: Builder) -> Value | None:
+    """Makes the transposed concat of a concat of transposed operands."""
+    match y:
+        case Value(Concat(axis=axis), (Value(Transpose(permutation=order)), *_)):
+            operands = [x.inputs[0] for x in y.inputs if x.op == Transpose(order)]
+            if len(operands) != len(y.inputs):
+                return None
+            return b.emit(Transpose(order), b.emit(Concat(order[axis]), *operands))
+        case _:
+            return None
+
+
+@rule(Mean, ReduceSum, ReduceMax, ReduceMin, ReduceProd)
+def sink_through_reduction(y: Value, b: Builder) -> Value | None:
+    """Makes a reduction of a transposed operand one over the axes where they were."""
+    match y:
+        case Value(
+            Mean() | ReduceSum() | ReduceMax() | ReduceMin() | ReduceProd() as op,
+            (Value(Transpose(permutation=order), (x,)),),
+        ):
+            found = b.emit(replace(op, axes=tuple(sorted(order[axis] for axis in op.axes))), x)
+            if op.keep_axes:
+                return b.emit(Transpose(order), found)
+            left = [place for axis, place in enumerate(order) if axis not in op.axes]
+            moved = tuple(sorted(left).index(axis) for axis in left)
+            return found if list(moved) == sorted(moved) else b.emit(Transpose(moved), found)
+        case _:
+            return None
+
+
+LAYOUT = [
+    transpose_of_transpose,
+    transpose_of_ones,
+    reshape_of_reshape,
+    sink_through_concat,
+    sink_through_reduction,
+    sink_through_elementwise,
+]
