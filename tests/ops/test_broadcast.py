@@ -3,6 +3,7 @@ import pytest
 from jax import lax
 
 from qir.backends.reference.interpreter import run
+from qir.backends.xla.compile import compile_graph
 from qir.errors import QirError
 from tests.ops.programs import program
 
@@ -51,3 +52,11 @@ def test_named_sizes_follow_from_the_operand() -> None:
     graph = program("%x: f32[B,1]", "broadcast(%x) {axes = [0, 2]} : f32[B,2,3]")
     (found,) = run(graph, np.ones((5, 1), np.float32))
     assert found.shape == (5, 2, 3)
+
+
+@pytest.mark.parametrize("line", ["broadcast(%s) : f32[B,2]", "iota() {axis = 1} : f32[B,2]"])
+def test_named_sizes_may_be_told_by_another_input(line: str) -> None:
+    graph = program("%x: f32[B,1], %s: f32[]", line)
+    inputs = np.ones((5, 1), np.float32), np.asarray(2, np.float32)
+    for found in (*run(graph, *inputs), *compile_graph(graph)(*inputs)):
+        assert found.shape == (5, 2)
