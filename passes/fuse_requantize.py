@@ -16,7 +16,7 @@ from qir.types import Quant
 
 @register
 class FuseRequantize(Pass):
-    """Turns relu and clip behind a requantize into its clamp; drops casts and clamps in vain.
+    """Turns relu and clip behind a requantize into its clamp; drops idle casts and clamps.
 
     Attributes:
         merge: Whether to make one requantize of two; results move by at most one step, and values

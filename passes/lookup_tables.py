@@ -17,7 +17,7 @@ from qir.types import Array, TensorType
 
 @register
 class LookupTables(Pass):
-    """Makes elementwise functions between a dequantize and a quantize lookups; composes lookups.
+    """Turns elementwise functions between dequantize and quantize into lookups; composes lookups.
 
     The function is computed at all codes in float64 at compile time, so that every backend looks up
     the same integers. Exact with respect to the real function; a float32 evaluation of it may round

@@ -11,7 +11,7 @@ from qir.op import Op
 from qir.types import Array, Dim, Size, TensorType, known
 
 Padding: TypeAlias = Literal["valid", "same"] | tuple[tuple[int, int], ...]
-"""None; the least that makes the output ceil(size / stride); or (before, after) a dimension."""
+"""None, the least for an output of ceil(size / stride), or (before, after) for each dimension."""
 
 Pads: TypeAlias = tuple[tuple[int, int], ...]
 
