@@ -32,7 +32,6 @@ def accumulation(
     summed: tuple[int, ...],
     product: Product,
     pack: Callable[[Any], Any] = lambda weights: weights,
-    batch: int = 0,
 ) -> Step:
     """Builds the step of a sum of products of codes: operands x, weights and perhaps a bias.
 
@@ -41,7 +40,6 @@ def accumulation(
         summed: The axes of the weights that are summed over.
         product: Computes the sums from signed bytes.
         pack: Changes the layout of weights, numpy or jax, into what the product takes.
-        batch: Number of leading axes that the weights share with the result.
     """
     x, weights, *bias = node.inputs
     x_storage, storage = x.type.dtype, weights.type.dtype

@@ -72,7 +72,8 @@ class Program:
         for node, step in self._steps:
             label = f"{node.op.name}.{node.outputs[0].name}" if node.outputs else node.op.name
             try:
-                with jax.named_scope(label):
+                # The caller's x64 flag must not widen Python numbers: programs have 32 bits.
+                with jax.named_scope(label), jax.enable_x64(False):
                     found = step.function(*map(fetch, step.arguments))
             except QirError as error:
                 raise error.at(node.place()) from error
