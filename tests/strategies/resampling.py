@@ -72,12 +72,17 @@ def linear(draw: Draw, cls: type[ResizeLinear]) -> Case:
 def transposed_convs(draw: Draw, cls: type[ConvTranspose]) -> Case:
     count = draw(st.integers(1, 3))
     window = tuple(draw(st.integers(1, 3)) for _ in range(count))
-    strides = draw(st.sampled_from([(), tuple(draw(st.integers(1, 3)) for _ in range(count))]))
+    strides = tuple(draw(st.sampled_from([2, 3, 1])) for _ in range(count))
     dilation = draw(st.sampled_from([(), tuple(draw(st.integers(1, 2)) for _ in range(count))]))
     pairs = tuple((draw(st.integers(-1, 3)), draw(st.integers(-1, 3))) for _ in range(count))
-    groups = draw(st.sampled_from([1, 1, 2, 3]))
-    channels = draw(st.sampled_from([1, 1, 2, 3]))
-    op = cls(strides, draw(st.sampled_from([(), pairs])), dilation, groups)
+    groups = draw(st.sampled_from([1, 1, 1, 2, 3]))
+    channels = draw(st.sampled_from([1, 2, 3]))
+    op = cls(
+        draw(st.sampled_from([strides, strides, ()])),
+        draw(st.sampled_from([(), pairs])),
+        dilation,
+        groups,
+    )
     spatial = tuple(draw(st.integers(1, 4)) for _ in range(count))
     x_shape = (draw(st.integers(1, 2)), *spatial, channels * groups)
     shape = (*window, channels, groups * draw(st.integers(1, 3)))
