@@ -102,7 +102,9 @@ def rewrite(graph: Graph, rules: Iterable[Rule], *, allow: Exactness = "exact") 
     Raises:
         PassError: A rule is less exact than allowed, or the rules don't come to an end.
     """
-    by_op = _index(rules, allow)
+    rules = tuple(rules)
+    _check_exactness(rules, allow)
+    by_op: dict[type[Op], tuple[Rule, ...]] = {}
     report = Report()
     skips: dict[tuple[str, Value], Skip] = {}
     queue = deque(graph.walk())
@@ -124,8 +126,14 @@ def rewrite(graph: Graph, rules: Iterable[Rule], *, allow: Exactness = "exact") 
         if not any(value.uses for value in node.outputs):
             node.graph.erase(node)
             push(operands)
+            for value in node.inputs:
+                if len(value.uses) == 1:  # what rules often ask for
+                    push(value.users)
             continue
-        for candidate in by_op.get(type(node.op), ()) or by_op.get(Op, ()):
+        kind = type(node.op)
+        if kind not in by_op:
+            by_op[kind] = tuple(each for each in rules if issubclass(kind, each.ops or Op))
+        for candidate in by_op[kind]:
             builder = node.graph.before(node)
             outcome = _apply(candidate, node, builder)
             miss = candidate.name, node.outputs[0]
@@ -133,7 +141,9 @@ def rewrite(graph: Graph, rules: Iterable[Rule], *, allow: Exactness = "exact") 
             if isinstance(outcome, Skip):
                 skips[miss] = outcome
             if outcome is None or isinstance(outcome, Skip):
-                push(builder.emitted)
+                for emitted in reversed(builder.emitted):
+                    if not any(value.uses for value in emitted.outputs):
+                        node.graph.erase(emitted)
                 continue
             report.applied[candidate.name] += 1
             if report.applied.total() > budget:
@@ -154,23 +164,13 @@ def rewrite(graph: Graph, rules: Iterable[Rule], *, allow: Exactness = "exact") 
     return report
 
 
-def _index(rules: Iterable[Rule], allow: Exactness) -> dict[type[Op], list[Rule]]:
-    everywhere = []
-    by_op: dict[type[Op], list[Rule]] = {}
+def _check_exactness(rules: Iterable[Rule], allow: Exactness) -> None:
     for candidate in rules:
         if candidate.exactness == "within_1lsb" and allow == "exact":
             raise PassError(
                 f"rewrite: '{candidate.name}' is within 1 LSB, not exact; "
                 "allow it by allow(within_1lsb) in the pipeline"
             )
-        if not candidate.ops:
-            everywhere.append(candidate)
-        for op in candidate.ops:
-            by_op.setdefault(op, []).append(candidate)
-    for found in by_op.values():
-        found.extend(everywhere)
-    by_op[Op] = everywhere
-    return by_op
 
 
 def _apply(candidate: Rule, node: Node, builder: Builder) -> tuple[Value, ...] | Skip | None:

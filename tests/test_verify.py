@@ -92,7 +92,8 @@ def test_regions_are_isolated():
               } : f32[2]
               return %y
             }""")
-        graph.value("y").node.regions[0].value("s").node.set_input(0, graph.inputs[0])
+        (body,) = next(graph.nodes).regions
+        next(body.nodes).set_input(0, graph.inputs[0])
         assert error(graph).splitlines() == [
             "verify: relu: reads %x, which is not computed above it in its region",
             "  at %s",
