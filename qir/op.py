@@ -13,7 +13,7 @@ import numpy as np
 from qir.attributes import attribute_fields, coerce
 from qir.errors import QirError, did_you_mean
 from qir.interval import EVERYTHING, Interval
-from qir.types import Array, Quant, TensorType, expand
+from qir.types import Array, Quant, Size, TensorType, expand
 
 OpT = TypeVar("OpT", bound="Op")
 Results: TypeAlias = Array | tuple[Array, ...]
@@ -204,9 +204,13 @@ class Op:
     def integer_tables(self, operands: Sequence[TensorType]) -> dict[str, Array]:
         """Returns the arrays that the integer form takes as further operands, by name.
 
-        They are computed when a program is compiled to integers, and are constants of it.
+        They are computed at compile time and become constants of the program.
         """
         return {}
+
+    def multiply_adds(self, operands: Sequence[TensorType], result: TensorType) -> Size:
+        """Returns the number of multiply-accumulates: those of sums of products, 0 for others."""
+        return 0
 
     def error(self, message: str) -> QirError:
         """Returns an error whose subject is the op."""

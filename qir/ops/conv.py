@@ -21,7 +21,7 @@ from qir.ops.windows import (
     sliding,
     windowed,
 )
-from qir.types import Array, Dim, Shape, Size, TensorType, known
+from qir.types import Array, Dim, Shape, Size, TensorType, known, product
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,12 @@ class Convolution(Op):
         element = accumulator(self, x, kernel, len(shape), outputs)
         check_bias(self, bias, element, outputs)
         return TensorType(shape, element)
+
+    def multiply_adds(self, operands: Sequence[TensorType], result: TensorType) -> Size:
+        kernel = operands[1]
+        # Each number is met by every tap of one kernel: of the result, or of x in a transpose.
+        places = operands[0].shape[:-1] if isinstance(self, ConvTranspose) else result.shape[:-1]
+        return product((*places, *kernel.shape))
 
 
 @op("conv")

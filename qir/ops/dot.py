@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from qir.interval import Interval
 from qir.op import Accumulate, Op, op
 from qir.ops.type_rules import accumulator, check_bias
-from qir.types import Array, TensorType
+from qir.types import Array, Size, TensorType, product
 
 
 @op("dot")
@@ -47,6 +49,9 @@ class Dot(Op):
         values = x.hull()
         sums = values.weighted(kernel, lambda value, weights: (value * weights).sum(axis=0))
         return sums if bias is None else sums + bias
+
+    def multiply_adds(self, operands: Sequence[TensorType], result: TensorType) -> Size:
+        return product((result.size, operands[0].shape[-1]))
 
     def evaluate(self, x: Array, kernel: Array, bias: Array | None = None) -> Array:
         rows = x.reshape(*x.shape[: self.batch], -1, x.shape[-1])
