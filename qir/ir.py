@@ -235,6 +235,7 @@ class Graph:
         self.constants: dict[str, Array] = {}
         self._values: dict[str, Value] = {}
         self._counters: dict[str, int] = {}
+        self._symbol_counters: dict[str, int] = {}
         self._first: Node | None = None
         self._last: Node | None = None
         self.inputs: tuple[Value, ...] = ()
@@ -372,10 +373,11 @@ class Graph:
         """Stores an array under a name made unique, and returns that name."""
         frozen = np.ascontiguousarray(array).reshape(array.shape).view()
         frozen.flags.writeable = False
-        base, count = name, 0
+        base, count = name, self._symbol_counters.get(name, 0)
         while name in self.constants:
             count += 1
             name = f"{base}_{count}"
+        self._symbol_counters[base] = count
         self.constants[name] = frozen
         return Symbol(name)
 
