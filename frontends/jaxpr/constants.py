@@ -118,11 +118,14 @@ def _is_float(array: Array) -> bool:
     return array.dtype.kind not in "biu"
 
 
-def constant(slot: Slot, name: str | None) -> Known | None:
-    """Returns a constant of a jaxpr, or None where it holds no numbers, as a random key."""
+def constant(slot: Slot, name: str | None) -> Any:
+    """Returns a constant as a Known, or as it is where it holds no numbers but a random key."""
     if _is_opaque(slot.aval):
-        return None
-    return Known.of(np.asarray(slot.constant, slot.aval.dtype), to_shape(slot.aval.shape), name)
+        return slot.constant
+    # Arrays of jax never change; numpy's may, after the import.
+    copy = None if isinstance(slot.constant, jax.Array) else True
+    numbers = np.array(slot.constant, slot.aval.dtype, copy=copy)
+    return Known.of(numbers, to_shape(slot.aval.shape), name)
 
 
 def fold(equation: Equation, operands: Sequence[Any]) -> list[Any] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from qir.errors import QirError, UnsupportedError
@@ -10,6 +10,7 @@ from qir.frontends.jaxpr.constants import Known, constant, fold
 from qir.frontends.jaxpr.emitter import PRIMITIVES, Emitter, Operand, expect_type
 from qir.frontends.jaxpr.equations import Equation, FlatProgram, Slot
 from qir.frontends.jaxpr.shapes import to_type
+from qir.frontends.jaxpr.weights import identity
 from qir.frontends.raising.named import NamedCall
 from qir.ir import Graph, Value
 from qir.types import TensorType
@@ -27,8 +28,8 @@ class Importer:
         program: The program.
         name: The graph's name.
         inputs: Name and type of each of the program's inputs that becomes one of the graph.
-        weights: The numbers of the other inputs, by position.
-        names: The names of arrays that are constants of the program, by identity.
+        weights: What the other inputs are, by position: see `constants.constant`.
+        names: The names of arrays that are constants of the program, by `weights.identity`.
     """
 
     def __init__(
@@ -36,8 +37,8 @@ class Importer:
         program: FlatProgram,
         name: str,
         inputs: Mapping[int, tuple[str, TensorType]],
-        weights: Mapping[int, Known],
-        names: Mapping[int, str],
+        weights: Mapping[int, Any],
+        names: Mapping[Hashable, str],
     ) -> None:
         self.program = program
         self.graph = Graph(name)
@@ -95,8 +96,7 @@ class Importer:
     def read(self, slot: Slot) -> Any:
         """Returns what a variable stands for: a Value, a Known, or what only jax computes with."""
         if slot not in self.found:
-            known = constant(slot, self.names.get(id(slot.constant)))
-            self.found[slot] = slot.constant if known is None else known
+            self.found[slot] = constant(slot, self.names.get(identity(slot.constant)))
         return self.found[slot]
 
     def operand(self, slot: Slot) -> Operand:

@@ -60,6 +60,7 @@ class _Names:
 
     def __init__(self, graph: Graph, weights: Collection[str]) -> None:
         self.taken = {value.name for value in graph.inputs}
+        self.counts: dict[str, int] = {}
         self.root = self.common_root(graph)
         self.chosen: dict[Node, tuple[str, bool]] = {}
         nodes = [node for node in graph.nodes if node.outputs]
@@ -78,9 +79,11 @@ class _Names:
                 self.chosen[node] = self.fresh(self.constant(node)), False
 
     def common_root(self, graph: Graph) -> str | None:
-        """The outermost scope, where all nodes that have scopes share it: the model itself."""
-        roots = {scope[0] for node in graph.nodes if (scope := scope_in(node.loc))}
-        return roots.pop() if len(roots) == 1 else None
+        """The outermost scope, where it is the model itself: around other scopes, or everything."""
+        scopes = [scope_in(node.loc) for node in graph.nodes if node.outputs]
+        roots = {scope[0] for scope in scopes if scope}
+        is_model = all(scopes) or any(len(scope) > 1 for scope in scopes)
+        return roots.pop() if len(roots) == 1 and is_model else None
 
     def scope(self, node: Node, *inner: str) -> tuple[str, ...]:
         scope = scope_in(node.loc)
@@ -107,10 +110,11 @@ class _Names:
         return f"{self.chosen[user][0]}.{role}"
 
     def fresh(self, name: str) -> str:
-        count, fresh = 0, name
+        fresh, count = name, self.counts.get(name, 0)
         while fresh in self.taken:
             count += 1
             fresh = f"{name}_{count}"
+        self.counts[name] = count
         self.taken.add(fresh)
         return fresh
 

@@ -13,8 +13,8 @@ from jax.extend import core
 
 from qir.errors import QirError
 from qir.frontends.jaxpr import rules as rules
-from qir.frontends.jaxpr.constants import Known
-from qir.frontends.jaxpr.equations import flatten
+from qir.frontends.jaxpr.constants import constant
+from qir.frontends.jaxpr.equations import Slot, flatten
 from qir.frontends.jaxpr.importer import Importer
 from qir.frontends.jaxpr.locations import raised_at
 from qir.frontends.jaxpr.naming import identifier, renamed
@@ -67,18 +67,18 @@ def from_jax(
         specs = _with_batch(arguments, batch)
     closed = _trace(f, jax.tree_util.tree_structure(example), specs)
     inputs: dict[int, tuple[str, TensorType]] = {}
-    weights: dict[int, Known] = {}
+    weights: dict[int, Any] = {}
     for place, argument in enumerate(arguments):
         aval = closed.jaxpr.invars[place].aval
         if argument.weight is None:
             inputs[place] = argument.name, to_type(aval)
         else:
-            weights[place] = Known.of(jax.numpy.asarray(argument.weight), name=argument.name)
+            weights[place] = constant(Slot(aval, argument.weight), argument.name)
     names = closed_over(f)
     importer = Importer(flatten(closed), _graph_name(f, name), inputs, weights, names)
     graph = importer.build()
     raise_ops(graph, importer.named_calls())
-    weight_names = {weight.name for weight in weights.values() if weight.name}
+    weight_names = {argument.name for argument in arguments if argument.weight is not None}
     graph = renamed(graph, weight_names.union(names.values()))
     graph.record_origins()
     return graph
@@ -100,7 +100,7 @@ class _Argument:
 
 
 def _arguments(f: Callable[..., Any], example: Sequence[Any], weights: set[int]) -> list[_Argument]:
-    names = _parameter_names(f, len(example))
+    names = _parameter_names(f, len(example), len(example) - len(weights))
     arguments = []
     for position, tree in enumerate(example):
         for path, leaf in leaves(tree):
@@ -121,7 +121,7 @@ def _arguments(f: Callable[..., Any], example: Sequence[Any], weights: set[int])
     return arguments
 
 
-def _parameter_names(f: Callable[..., Any], count: int) -> list[str]:
+def _parameter_names(f: Callable[..., Any], count: int, inputs: int) -> list[str]:
     try:
         parameters = list(inspect.signature(f).parameters.values())
     except (TypeError, ValueError):
@@ -131,7 +131,7 @@ def _parameter_names(f: Callable[..., Any], count: int) -> list[str]:
         for parameter in parameters
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
     ]
-    default = "x" if count == 1 else "x{}"
+    default = "x" if inputs == 1 else "x{}"
     return [names[place] if place < len(names) else default.format(place) for place in range(count)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -33,13 +33,21 @@ def leaves(tree: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
         yield tuple(jax.tree_util.keystr((key,), simple=True) for key in path), leaf
 
 
-def closed_over(function: Any) -> dict[int, str]:
+def identity(array: Any) -> Hashable:
+    """Returns what tells an array from others after tracing, which wraps numpy's without a copy."""
+    if isinstance(array, jax.Array):
+        return id(array)
+    view = np.asarray(array)
+    return view.__array_interface__["data"][0], view.shape, view.strides
+
+
+def closed_over(function: Any) -> dict[Hashable, str]:
     """Names the arrays that a callable holds: in its closure, its globals, its attributes.
 
     Returns:
-        The name of each array, by the array's identity.
+        The name of each array, by its `identity`.
     """
-    names: dict[int, str] = {}
+    names: dict[Hashable, str] = {}
     seen: set[int] = set()
 
     def visit(thing: Any, root: str, path: tuple[str, ...]) -> None:
@@ -52,7 +60,7 @@ def closed_over(function: Any) -> dict[int, str]:
             return
         for inner, leaf in found:
             if isinstance(leaf, jax.Array | np.ndarray):
-                names.setdefault(id(leaf), path_name((*path, *inner), root))
+                names.setdefault(identity(leaf), path_name((*path, *inner), root))
             elif leaf is not thing:
                 visit(leaf, root, (*path, *inner))
             elif (held := _held(thing)) is not None:

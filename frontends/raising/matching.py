@@ -12,6 +12,9 @@ from qir.types import DType
 
 _EPSILON = {DType.F16: 2.0**-10, DType.BF16: 2.0**-7, DType.F32: 2.0**-23, DType.F64: 2.0**-52}
 
+_DEPTH = 6
+"""Products in a row that a composite has at most; deeper ones would cost more than they tell."""
+
 
 def epsilon(value: Value) -> float:
     """The distance from 1 to the next number of a value's element type; 0 for integers."""
@@ -47,30 +50,34 @@ def commuted(inputs: Sequence[Value]) -> Iterator[tuple[Value, Value]]:
     yield y, x
 
 
-def factors(value: Value, stop: Value | None = None) -> tuple[float, list[Value]]:
+def factors(
+    value: Value, stop: Value | None = None, depth: int = _DEPTH
+) -> tuple[float, list[Value]]:
     """Multiplies a product out.
 
     Args:
         value: The product.
         stop: A value that is taken as a whole, though it may be a product itself.
+        depth: How many products in a row are looked into.
 
     Returns:
         The product of all scalar constants, and the other factors.
     """
-    if value is stop:
+    if value is stop or not depth:
         return 1.0, [value]
+    depth -= 1
     match value:
         case Value(Mul(), (x, y)):
-            (a, left), (b, right) = factors(x, stop), factors(y, stop)
+            (a, left), (b, right) = factors(x, stop, depth), factors(y, stop, depth)
             return a * b, left + right
         case Value(Div(), (x, y)) if number := scalar(y):
-            a, left = factors(x, stop)
+            a, left = factors(x, stop, depth)
             return a / number, left
         case Value(Neg(), (x,)):
-            a, left = factors(x, stop)
+            a, left = factors(x, stop, depth)
             return -a, left
         case Value(Square(), (x,)):
-            a, left = factors(x, stop)
+            a, left = factors(x, stop, depth)
             return a * a, left * 2
         case _ if (number := scalar(value)) is not None:
             return number, []
@@ -78,7 +85,7 @@ def factors(value: Value, stop: Value | None = None) -> tuple[float, list[Value]
             return 1.0, [value]
 
 
-def factor_candidates(value: Value, depth: int = 4) -> Iterator[Value]:
+def factor_candidates(value: Value, depth: int = _DEPTH) -> Iterator[Value]:
     """Yields every value that may be taken as a whole factor of a product."""
     match value:
         case Value(Mul() | Div(), (x, y)) if depth:
