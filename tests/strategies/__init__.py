@@ -12,7 +12,7 @@ from tests.strategies import (
     resampling,
     unary,
 )
-from tests.strategies.base import STRATEGIES, Case
+from tests.strategies.base import STRATEGIES, Case, packs_of
 
 __all__ = [
     "STRATEGIES",
@@ -23,6 +23,7 @@ __all__ = [
     "indexing",
     "linear",
     "moves",
+    "packs_of",
     "pools",
     "reduces",
     "resampling",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -136,3 +137,16 @@ def lookup(draw: Draw, code: Quant, entries: Array | None = None, element: Any =
             entries = (floats(draw, (size,)) * 100).astype(element.numpy)
     table = Operand(entries, element, constant=draw(st.booleans()))
     return program(Lookup(), coded_operand(draw, code, shape, named=draw(st.booleans())), table)
+
+
+def tabulated(draw: Draw, function: Callable[[Array], Array]) -> Case:
+    """Draws what a function of one number becomes on codes: a lookup in its table."""
+    code, result = draw(codes(NARROW)), draw(codes(NARROW))
+    bits = code.storage.bits
+    every = np.arange(2**bits)
+    if code.storage.bounds[0] < 0:
+        every = (every + 2 ** (bits - 1)) % 2**bits - 2 ** (bits - 1)
+    with np.errstate(all="ignore"):
+        image = function(code.decode(every).astype(np.float64))
+        entries = result.encode(np.nan_to_num(image, posinf=3e38, neginf=-3e38))
+    return lookup(draw, code, entries, result)

@@ -1,6 +1,6 @@
 """The lowerings of every op, one file a family as in `qir.ops`; importing one fills the table."""
 
-from qir.backends.xla.lowering import choose
+from qir.backends.xla.lowering import LOWERINGS, choose
 from qir.backends.xla.rules import (
     cast,
     conv,
@@ -18,6 +18,7 @@ from qir.backends.xla.rules import (
 )
 
 __all__ = [
+    "LOWERINGS",
     "cast",
     "choose",
     "conv",
