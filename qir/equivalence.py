@@ -81,14 +81,15 @@ def check_equivalent(
 
 def _compare(value: Value, array: Array, right: Array, steps: int) -> None:
     if value.type.is_float:
-        bound = RELATIVE_BOUND * max(float(np.max(np.abs(right), initial=0.0)), 1e-30)
+        finite = np.abs(right[np.isfinite(right)])
+        bound = RELATIVE_BOUND * max(float(np.max(finite, initial=0.0)), 1e-30)
         different = ~np.isclose(array, right, rtol=0, atol=bound, equal_nan=True)
     else:
         different = np.abs(array.astype(np.int64) - right.astype(np.int64)) > steps
     if not np.any(different):
         return
     place = tuple(int(index) for index in np.argwhere(different)[0])
-    part = value.owner.extract(value.inputs, [value], "part") if value.node else None
+    part = value.owner.extract(value.inputs, [value], "part") if value.node else ""
     raise PassError(
         f"check: %{value.name} changed at {list(place)}: expected {right[place]}, "
         f"got {array[place]} "

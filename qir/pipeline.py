@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +22,6 @@ from typing import (
 )
 
 from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedToken, v_args
-from lark.exceptions import UnexpectedEOF
 
 from qir.attributes import attribute_fields, coerce
 from qir.equivalence import Interpreter, check_equivalent
@@ -208,7 +208,8 @@ class Pipeline:
             ParseError: A pass or option does not exist or does not fit; the message points at it.
         """
         allow: list[Exactness] = []
-        steps = tuple(_build(item, text, allow) for item in _expand(_parse_items(text), text))
+        text = text.replace("\n", " ")  # so that a column is a place in the text
+        steps = tuple(_build(*item, allow) for item in _expand(_parse_items(text), text))
         return Pipeline(
             tuple(step for step in steps if step is not None), allow[-1] if allow else "exact"
         )
@@ -228,7 +229,7 @@ array    : "[" [literal ("," literal)*] "]"
 NUMBER.2 : /-?(inf(?!\w)|\d+\.\d*([eE][+-]?\d+)?|\d+[eE][+-]?\d+)/
 INT.1    : /-?\d+/
 NAME     : /[A-Za-z_*?][\w\-*?.\/:]*/
-STRING   : /"[^"]*"/
+STRING   : /"(\\.|[^"\\])*"/
 %ignore /\s+/
 """
 
@@ -247,7 +248,11 @@ class _ToItems(Transformer[Token, Any]):
     INT = staticmethod(int)
 
     def STRING(self, token: Token) -> str:
-        return str(token[1:-1])
+        try:
+            return str(json.loads(token, strict=False))
+        except ValueError as error:
+            places = _point(token, 1)
+            raise ParseError("pipeline: expected a text quoted as in JSON", places) from error
 
     def array(self, items: list[Any]) -> list[Any]:
         return [
@@ -282,13 +287,12 @@ def _lark() -> Lark:
 def _parse_items(text: str) -> list[_Item]:
     try:
         items = cast(list[_Item], _lark().parse(text))
-    except UnexpectedEOF as error:
-        raise ParseError("pipeline: expected more text, got the end", [text]) from error
     except (UnexpectedToken, UnexpectedCharacters) as error:
-        column = len(text) + 1 if error.column in (None, -1) else error.column
-        raise ParseError(
-            "pipeline: expected passes separated by commas", _point(text, column)
-        ) from error
+        if isinstance(error, UnexpectedToken) and error.token.type == "$END":
+            message, column = "pipeline: expected more text, got the end", len(text) + 1
+        else:
+            message, column = "pipeline: expected passes separated by commas", error.column
+        raise ParseError(message, _point(text, column)) from error
     return items
 
 
@@ -296,10 +300,11 @@ def _point(text: str, column: int) -> list[str]:
     return [text, " " * (column - 1) + "^"]
 
 
-def _expand(items: Iterable[_Item], text: str) -> Iterator[_Item]:
+def _expand(items: Iterable[_Item], text: str) -> Iterator[tuple[_Item, str]]:
+    """Yields items, those of named pipelines in their place, each with the text it stands in."""
     for item in items:
         if item.name not in PIPELINES:
-            yield item
+            yield item, text
             continue
         if item.called:
             raise ParseError(
@@ -310,8 +315,11 @@ def _expand(items: Iterable[_Item], text: str) -> Iterator[_Item]:
 
 
 def _build(item: _Item, text: str, allow: list[Exactness]) -> Pass | None:
+    if item.name in ("repeat", "allow") and item.options:
+        name = item.options[0][0]
+        raise ParseError(f"pipeline: {item.name} has no option '{name}'", _point(text, item.column))
     if item.name == "repeat":
-        steps = (_build(part, text, allow) for part in _expand(item.items, text))
+        steps = (_build(*part, allow) for part in _expand(item.items, text))
         return Repeat(tuple(step for step in steps if step is not None))
     if item.name == "allow":
         names = [part.name for part in item.items]
@@ -330,7 +338,10 @@ def _build(item: _Item, text: str, allow: list[Exactness]) -> Pass | None:
             f"pipeline: expected option=value in {item.name}(...), got '{item.items[0].name}'",
             _point(text, item.items[0].column),
         )
-    return make_pass(PASSES[item.name], dict(item.options), _point(text, item.column))
+    options = dict(item.options)
+    if len(options) < len(item.options):
+        raise ParseError(f"pipeline: {item.name} has an option twice", _point(text, item.column))
+    return make_pass(PASSES[item.name], options, _point(text, item.column))
 
 
 def make_pass(cls: type[Pass], options: Mapping[str, Any], places: Sequence[str] = ()) -> Pass:
