@@ -77,10 +77,15 @@ class FlatProgram:
     calls: list[Call] = field(default_factory=list)
 
 
-def flatten(closed: core.ClosedJaxpr) -> FlatProgram:
-    """Inlines every call of a jaxpr and keeps the equations that its outputs need."""
+def flatten(closed: core.ClosedJaxpr, line: str | None = None) -> FlatProgram:
+    """Inlines every call of a jaxpr and keeps the equations that its outputs need.
+
+    Args:
+        closed: The jaxpr.
+        line: Location, `file:line`, of equations that jax recorded none for.
+    """
     program = FlatProgram(tuple(Slot(var.aval) for var in closed.jaxpr.invars))
-    program.outputs = _inline(program, closed.jaxpr, closed.consts, program.inputs, (), None)
+    program.outputs = _inline(program, closed.jaxpr, closed.consts, program.inputs, (), line)
     needed = set(program.outputs)
     kept = []
     for equation in reversed(program.equations):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 from jax._src import source_info_util
 
-_HERE = str(Path(__file__).resolve().parent)
+import qir
+
+_OWN = (str(Path(__file__).resolve().parent), str(Path(qir.__file__).resolve().parent))
 _FRAMEWORKS = re.compile(
     r"[\\/](site|dist)-packages[\\/](jax|jaxlib|flax|haiku|equinox|keras|optax|einops|chex)[\\/]"
 )
@@ -21,7 +24,7 @@ _SCOPE = re.compile(r"\((?P<scope>[^()]*)\)$")
 @cache
 def is_model(path: str) -> bool:
     """Whether a source file is the model's: not of jax, a library of layers, or this package."""
-    if path.startswith((_HERE, "<frozen")) or _FRAMEWORKS.search(path):
+    if path.startswith((*_OWN, "<frozen")) or _FRAMEWORKS.search(path):
         return False
     return source_info_util.is_user_filename(path)
 
@@ -48,6 +51,16 @@ def line_of(source_info: Any) -> str | None:
     frames = source_info_util.user_frames(source_info.traceback)
     frame = next((frame for frame in frames if is_model(frame.file_name)), None)
     return f"{_short(frame.file_name)}:{frame.start_line}" if frame else None
+
+
+def calling_line() -> str | None:
+    """Returns `file:line` of the model's frame that is running."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if is_model(path := frame.f_code.co_filename):
+            return f"{_short(path)}:{frame.f_lineno}"
+        frame = frame.f_back
+    return None
 
 
 def location(line: str | None, scope: Iterable[str]) -> str | None:

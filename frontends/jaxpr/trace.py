@@ -16,7 +16,7 @@ from qir.frontends.jaxpr import rules as rules
 from qir.frontends.jaxpr.constants import constant
 from qir.frontends.jaxpr.equations import Slot, flatten
 from qir.frontends.jaxpr.importer import Importer
-from qir.frontends.jaxpr.locations import raised_at
+from qir.frontends.jaxpr.locations import calling_line, raised_at
 from qir.frontends.jaxpr.naming import identifier, renamed
 from qir.frontends.jaxpr.shapes import to_type
 from qir.frontends.jaxpr.weights import closed_over, leaves, path_name
@@ -75,7 +75,8 @@ def from_jax(
         else:
             weights[place] = constant(Slot(aval, argument.weight), argument.name)
     names = closed_over(f)
-    importer = Importer(flatten(closed), _graph_name(f, name), inputs, weights, names)
+    program = flatten(closed, calling_line())
+    importer = Importer(program, _graph_name(f, name), inputs, weights, names)
     graph = importer.build()
     raise_ops(graph, importer.named_calls())
     weight_names = {argument.name for argument in arguments if argument.weight is not None}

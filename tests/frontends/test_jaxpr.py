@@ -12,6 +12,7 @@ import pytest
 from jax import export, lax
 from jax.extend import core
 
+import qir
 from qir.backends.reference.interpreter import run
 from qir.errors import QirError, UnsupportedError
 from qir.frontends.jaxpr import Emitter, Operand, from_jax, primitive
@@ -177,6 +178,13 @@ def test_locations_are_the_models_lines_and_scopes():
     assert loc("mean") == place("mean")
     assert loc("softmax") == place("softmax")
     assert all(node.loc for node in graph.nodes if node.outputs)
+
+
+def test_a_function_of_jax_itself_is_located_where_it_is_imported():
+    graph = qir.from_jax(jax.nn.relu, uniform(3))
+    frame = inspect.currentframe()
+    assert frame is not None
+    assert graph.value("relu").loc == f"{HERE}:{frame.f_lineno - 3}"
 
 
 def test_values_stand_for_themselves():
