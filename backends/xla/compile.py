@@ -25,7 +25,7 @@ class Compiled:
     `jax.vmap`.
 
     Args:
-        graph: The graph.
+        graph: The graph; later changes of it don't change the program.
 
     Attributes:
         inputs: Name, shape, type and code of each input.
@@ -38,6 +38,7 @@ class Compiled:
     """
 
     def __init__(self, graph: Graph) -> None:
+        graph = graph.copy()
         self._program = Program(graph, graph.outputs)
         self.inputs = ports(graph.inputs)
         self.outputs = ports(graph.outputs)

@@ -20,7 +20,7 @@ class Program:
     """The steps that compute some values of a graph from its inputs.
 
     Args:
-        graph: The graph; later changes of it don't change the program.
+        graph: The graph, to be left as it is while new input shapes may still come.
         outputs: The values to compute.
 
     Attributes:

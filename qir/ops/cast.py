@@ -11,7 +11,7 @@ from qir.errors import QirError
 from qir.fixed_point import Multiplier, Rounding, rounding_mode
 from qir.interval import Interval
 from qir.op import Coded, KeepFloat, Op, Table, op
-from qir.types import Array, DType, FrozenArray, Quant, TensorType
+from qir.types import Array, DType, FrozenArray, Quant, TensorType, expand
 
 
 def _code(result: TensorType) -> Quant:
@@ -180,8 +180,11 @@ class Requantize(Op):
 
     def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
         (x,) = operands
-        mode = rounding_mode(self.rounding)
-        return mode.requantize(x.steps, self.factors(x.type), self.to.zero_points, *self.bounds)
+        shape = x.stored.shape
+        found = self.factors(x.type)
+        factors = Multiplier(expand(found.value, shape), expand(found.shift, shape))
+        points = expand(self.to.zero_points, shape)
+        return rounding_mode(self.rounding).requantize(x.steps, factors, points, *self.bounds)
 
 
 @op("lookup")

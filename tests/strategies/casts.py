@@ -79,6 +79,8 @@ def requantizes(draw: Draw, cls: type[Requantize]) -> Case:
     last = len(shape) - 1
     source = draw(codes((DType.I32, DType.I32, *SMALL), shape=shape, axis=last))
     to = draw(codes(SMALL, shape=shape, axis=last))
+    if len(shape) == 2 and draw(st.booleans()):
+        return _requantize_blocks(draw, cls, shape)
     if source.storage is DType.I32:
         scale = source.scale.array * 2.0 ** -draw(st.integers(0, 30))
         source = Quant.of(DType.I32, scale)
@@ -98,6 +100,13 @@ def requantizes(draw: Draw, cls: type[Requantize]) -> Case:
     except QirError:
         assume(False)
         raise
+
+
+def _requantize_blocks(draw: Draw, cls: type[Requantize], shape: tuple[int, ...]) -> Case:
+    rng = generator(draw)
+    source = Quant.of(DType.I8, rng.uniform(0.1, 1.0, shape))
+    blocks = (shape[0] * 2, shape[1] * 3)
+    return program(cls(draw(codes(SMALL))), coded_operand(draw, source, blocks))
 
 
 def _written_out(
