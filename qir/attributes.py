@@ -71,14 +71,20 @@ def coerce(value: Any, annotation: Any, subject: str) -> Any:
     """
     fitted = _fit(value, annotation)
     if fitted is _MISFIT:
-        choices = (
-            [str(choice) for choice in get_args(annotation)]
-            if get_origin(annotation) is Literal
-            else []
-        )
-        hint = did_you_mean(value, choices) if isinstance(value, str) else ""
+        hint = did_you_mean(value, _words(annotation)) if isinstance(value, str) else ""
         raise QirError(f"{subject}: expected {describe(annotation)}, got {_show(value)}{hint}")
     return fitted
+
+
+def _words(annotation: Any) -> list[str]:
+    """The words that a field accepts."""
+    if get_origin(annotation) is Literal:
+        return [str(choice) for choice in get_args(annotation)]
+    if annotation is DType:
+        return [dtype.value for dtype in DType]
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [word for choice in get_args(annotation) for word in _words(choice)]
+    return []
 
 
 _MISFIT: Any = object()

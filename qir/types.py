@@ -179,6 +179,24 @@ def format_shape(shape: Shape) -> str:
     return "[" + ",".join(map(str, shape)) + "]"
 
 
+def format_number(value: Any) -> str:
+    """Returns the shortest text that reads back to the same number of the value's own type."""
+    if isinstance(value, bool | np.bool_):
+        return "true" if value else "false"
+    if isinstance(value, int | np.integer):
+        return str(int(value))
+    if isinstance(value, float | np.floating):
+        return str(value)
+    return str(np.float32(value))
+
+
+def format_numbers(array: Array) -> str:
+    """Spells an array as nested lists."""
+    if array.ndim == 0:
+        return format_number(array[()])
+    return "[" + ", ".join(map(format_numbers, array)) + "]"
+
+
 class FrozenArray:
     """An array that can't change, equal and hashed by its content; what types and attributes hold.
 
@@ -218,7 +236,7 @@ class FrozenArray:
 
     def __repr__(self) -> str:
         if self.array.size <= 8:
-            return str(self.array.tolist())
+            return format_numbers(self.array)
         return f"<{self.array.size} values>"
 
 
@@ -358,8 +376,8 @@ class Quant:
         inside = points == 0 if self.storage.bits >= 32 else (points >= low) & (points <= high)
         if self.levels is None and not np.all(inside):
             bad = points[~inside].flat[0]
-            bounds = "0" if self.storage.bits >= 32 else f"a number in [{low}, {high}]"
-            raise QirError(f"code: C2: expected a zero point of {bounds}, got {bad}")
+            allowed = "of 0" if self.storage.bits >= 32 else f"in [{low}, {high}]"
+            raise QirError(f"code: C2: expected a zero point {allowed}, got {bad}")
         if self.levels is not None:
             levels = self.levels.array
             if (
@@ -548,10 +566,27 @@ class TensorType:
         text = f"{self.dtype.value}{format_shape(self.shape)}"
         if self.quant is None:
             return text
-        code = [f"scale={self.quant.scale!r}"]
+        code = [f"scale={_flat(self.quant.scale)}"]
+        if not self.quant.per_tensor:
+            parts = self.quant.scale.array.shape
+            axis = self.quant.axis
+            whole = axis is not None and parts[axis] == self.shape[axis]
+            code.append(f"axis={axis}" if whole else f"parts={list(parts)}")
         if self.quant.zero_point != 0:
-            code.append(f"zp={self.quant.zero_point!r}")
+            code.append(f"zp={_flat(self.quant.zero_point)}")
+        if self.quant.bounds is not None:
+            code.append(f"bounds={list(self.quant.bounds)}")
+        if self.quant.levels is not None:
+            code.append(f"levels={self.quant.levels!r}")
+        if self.quant.expressed is not DType.F32:
+            code.append(f"as={self.quant.expressed.value}")
         return text + "{" + ", ".join(code) + "}"
+
+
+def _flat(numbers: int | FrozenArray) -> str:
+    if isinstance(numbers, int) or not numbers.array.ndim:
+        return repr(numbers)
+    return repr(FrozenArray(numbers.array.reshape(-1)))
 
 
 def tensor(array: Array) -> TensorType:

@@ -39,7 +39,7 @@ class TestConstraints:
         assert error(Quant.of, I8, [[0.5, scale]]) == message
 
     def test_c2_zero_points_are_inside_the_bounds(self):
-        message = "code: C2: expected a zero point of a number in [-127, 127], got -128"
+        message = "code: C2: expected a zero point in [-127, 127], got -128"
         assert error(Quant.of, I8, 1.0, -128, bounds=(-127, 127)) == message
         assert error(Quant.of, I32, 1.0, 1) == "code: C2: expected a zero point of 0, got 1"
         message = "code: C2: expected zero points that are integers of 32 bits, got "

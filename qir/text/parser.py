@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from qir.interval import Interval
 from qir.ir import Graph, Node, Value, node_types
 from qir.op import Op, find_op, from_attributes
 from qir.ops.core import Const
-from qir.text.printer import product_of
+from qir.text.printer import format_attribute, product_of
 from qir.text.syntax import (
     GraphSyntax,
     NodeSyntax,
@@ -58,7 +58,7 @@ def parse(text: str, arrays: Mapping[str, Array] | None = None) -> Graph:
 def build(program: ProgramSyntax, arrays: Mapping[str, Array]) -> Graph:
     """Builds the graph of a syntax tree; see `parse`."""
     if program.version not in (None, VERSION):
-        raise ParseError(f"parse: expected version {VERSION}, got {program.version}")
+        raise ParseError(f"parse: expected a text of version {VERSION}, got {program.version}")
     for entry in program.data:
         array = arrays.get(entry.name)
         if array is None:
@@ -84,22 +84,27 @@ def _dtype(name: str) -> DType:
 
 
 _CODE_FIELDS: dict[str, Any] = {
-    "scale": Scales | Symbol | float | tuple[float, ...],
+    "scale": float | tuple[float, ...] | Symbol,
     "axis": int,
     "blocks": tuple[int | str, ...],
-    "zp": Symbol | int | tuple[int, ...],
+    "zp": int | tuple[int, ...] | Symbol,
     "bounds": tuple[int, int],
-    "levels": Symbol | tuple[int, ...],
+    "levels": tuple[int, ...] | Symbol,
     "as": DType,
 }
 
 
 class _GraphBuilder:
-    def __init__(self, lines: tuple[str, ...], arrays: Mapping[str, Array]) -> None:
+    def __init__(
+        self,
+        lines: tuple[str, ...],
+        arrays: Mapping[str, Array],
+        around: frozenset[str] = frozenset(),
+    ) -> None:
         self.lines = lines
         self.arrays = arrays
+        self.around = around
         self.values: dict[str, Value] = {}
-        self.types: dict[TypeSyntax, TensorType] = {}
 
     def build(self, syntax: GraphSyntax) -> Graph:
         graph = Graph(syntax.name)
@@ -124,12 +129,13 @@ class _GraphBuilder:
                 f"{line.op}: expected a type for each of {len(line.results)} results, "
                 f"got {len(types)}"
             )
-        regions = [_GraphBuilder(self.lines, self.arrays).build(region) for region in line.regions]
+        regions = [self.region(region) for region in line.regions]
         operands = [self.value(name) for name in line.operands]
         if line.op == "const":
             op: Op = self.const(graph, line.literal, line.results[0], types[0])
         else:
-            attributes = {name: self.resolve(value) for name, value in line.attributes}
+            written = _once(line.attributes, f"{line.op}: attribute")
+            attributes = {name: self.resolve(value) for name, value in written.items()}
             op = from_attributes(find_op(line.op), attributes, types)
         inferred = node_types(op, [value.type for value in operands], regions)
         if len(inferred) != len(types):
@@ -143,6 +149,10 @@ class _GraphBuilder:
         node.note = line.note
         for name, written_type, value in zip(line.results, line.types, node.outputs, strict=True):
             self.values[name] = _with_facts(value, written_type)
+
+    def region(self, syntax: GraphSyntax) -> Graph:
+        around = self.around.union(self.values)
+        return _GraphBuilder(self.lines, self.arrays, around).build(syntax)
 
     def const(self, graph: Graph, literal: Any, name: str, type: TensorType) -> Const:
         if isinstance(literal, Symbol):
@@ -174,9 +184,11 @@ class _GraphBuilder:
                 np.broadcast_to(array, shape) if array.ndim == 0 else array.reshape(shape)
             )
         except (ValueError, TypeError, KeyError, OverflowError) as error:
-            raise QirError(f"const: expected numbers of {type}, got {literal}") from error
+            raise QirError(
+                f"const: expected numbers of {type}, got {format_attribute(literal)}"
+            ) from error
         if not fits or (type.dtype.is_integer and array.size and not _inside(array, type)):
-            raise QirError(f"const: expected numbers of {type}, got {literal}")
+            raise QirError(f"const: expected numbers of {type}, got {format_attribute(literal)}")
         held = graph.constants.get(name)
         if held is not None and FrozenArray(held) == FrozenArray(array):
             return Const(Symbol(name), type)
@@ -200,6 +212,8 @@ class _GraphBuilder:
 
     def value(self, name: str) -> Value:
         found = self.values.get(name)
+        if found is None and name in self.around:
+            raise QirError(f"parse: %{name} stands outside the region; hand it in as an operand")
         if found is None:
             raise QirError(
                 f"parse: no value %{name} above this line{did_you_mean(name, self.values)}"
@@ -210,14 +224,16 @@ class _GraphBuilder:
         dtype = _dtype(syntax.dtype)
         if syntax.code is None:
             return TensorType(syntax.shape, dtype)
-        fields = dict(syntax.code)
+        fields = _once(syntax.code, "code: field")
         for name in fields:
             if name not in _CODE_FIELDS:
                 raise QirError(f"code: no field '{name}'{did_you_mean(name, _CODE_FIELDS)}")
         if "scale" not in fields:
             raise QirError("code: expected a scale")
         fields = {
-            name: coerce(value, _CODE_FIELDS[name], f"code: {name}")
+            name: value
+            if name == "scale" and isinstance(value, Scales)
+            else coerce(value, _CODE_FIELDS[name], f"code: {name}")
             for name, value in fields.items()
         }
         spread = _Spread(syntax.shape, fields.get("axis"), fields.get("blocks"))
@@ -250,6 +266,15 @@ class _GraphBuilder:
         if isinstance(written, Symbol):
             return self.array(written)
         return np.asarray(written)
+
+
+def _once(pairs: Iterable[tuple[str, Any]], subject: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise QirError(f"{subject} '{name}' stands twice")
+        found[name] = value
+    return found
 
 
 class _Spread:

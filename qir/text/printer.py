@@ -15,7 +15,17 @@ from qir.interval import Interval
 from qir.ir import Graph, Node, Value
 from qir.op import Accumulate, SameCode
 from qir.ops.core import Const
-from qir.types import Array, DType, FrozenArray, Quant, TensorType, array_digest, format_shape
+from qir.types import (
+    Array,
+    DType,
+    FrozenArray,
+    Quant,
+    TensorType,
+    array_digest,
+    format_number,
+    format_numbers,
+    format_shape,
+)
 
 INLINE_LIMIT = 8
 """Arrays of at most this many numbers are printed where they are used; larger ones get a name."""
@@ -65,24 +75,6 @@ def to_program(graph: Graph) -> Program:
     return Program(
         f"qir 1\n{text}\n{data}", {name: array for name, (array, _) in printer.arrays.items()}
     )
-
-
-def format_number(value: Any) -> str:
-    """Returns the shortest text that reads back to the same number of the value's own type."""
-    if isinstance(value, bool | np.bool_):
-        return "true" if value else "false"
-    if isinstance(value, int | np.integer):
-        return str(int(value))
-    if isinstance(value, float | np.floating):
-        return str(value)
-    return str(np.float32(value))
-
-
-def format_numbers(array: Array) -> str:
-    """Spells an array as nested lists."""
-    if array.ndim == 0:
-        return format_number(array[()])
-    return "[" + ", ".join(map(format_numbers, array)) + "]"
 
 
 def format_attribute(value: Any) -> str:

@@ -30,6 +30,9 @@ class Scales:
 
     names: tuple[str, ...]
 
+    def __str__(self) -> str:
+        return "*".join(f"%{name}" for name in self.names)
+
 
 @dataclass(frozen=True, slots=True)
 class TypeSyntax:
@@ -124,7 +127,7 @@ class _ToSyntax(Transformer[Token, Any]):
 
     @v_args(inline=True)
     def array(self, *items: Any) -> list[Any]:
-        return [item for item in items if item is not None]
+        return [_plain(item) for item in items if item is not None]
 
     @v_args(inline=True)
     def attr(self, name: Token, value: Any) -> tuple[str, Any]:
@@ -283,7 +286,7 @@ def parse_syntax(text: str) -> ProgramSyntax:
             raise ParseError(
                 "parse: expected more text, got the end", show_line(lines, len(lines))
             ) from error
-        wanted = _names(error.expected)
+        wanted = _names(error.accepts or error.expected)
         raise ParseError(
             f"parse: expected {wanted}, got '{error.token}'",
             show_line(lines, error.line, error.column),
