@@ -76,7 +76,8 @@ def weight_code(
     peaks = columns.max(axis=0, initial=0.0)
     scale = peaks / largest
     floor = np.where(peaks > 0, LEAST_RATIO, ZERO_CHANNEL_RATIO) * output_scale / input_scale
-    scale = np.maximum(scale, floor)
+    # Where all channels have one scale, those that are all zero must not coarsen the others.
+    scale = np.maximum(scale, floor if per_channel else floor.min(initial=np.inf))
     if bias is not None:
         room = 2**31 - 1 - min(len(columns) * largest * 255, 2**30)
         # 2^-20 keeps the bias inside the room after the scale is rounded to float32.

@@ -6,12 +6,20 @@ from dataclasses import replace
 
 import numpy as np
 
+from qir.errors import QirError
+from qir.fixed_point import rounding_mode
 from qir.ir import Builder, Graph, Value
 from qir.ops import Clip, MaxPool, Relu, Requantize, Reshape, Transpose
 from qir.pipeline import Context, Effect, Pass, register
 from qir.properties import QUANTIZED
 from qir.rewrite import Skip, rewrite, rule
-from qir.types import Quant
+from qir.types import Quant, TensorType
+
+LARGEST_RATIO = 1.9
+"""Greatest ratio of two steps at which merging their roundings moves a result by at most one step.
+
+The first rounding moves a number by half of its step at most, which is ratio / 2 steps of the
+second one: less than 1, with room for the error of the multipliers."""
 
 
 @register
@@ -19,8 +27,9 @@ class FuseRequantize(Pass):
     """Turns relu and clip behind a requantize into its clamp; drops idle casts and clamps.
 
     Attributes:
-        merge: Whether to make one requantize of two; results move by at most one step, and values
-            that the first one saturates may come out larger.
+        merge: Whether to make one requantize of two where that moves results by at most one step:
+            where the first one saturates nothing that the second one does not saturate as well, and
+            its steps are not much larger than those of the second one.
     """
 
     merge: bool = False
@@ -38,10 +47,9 @@ class FuseRequantize(Pass):
 
 
 def _clamped(source: Value, op: Requantize, low: int, high: int, b: Builder) -> Value:
-    """Emits the requantize of `source` again, with a clamp that lies inside its bounds."""
-    least, greatest = op.bounds
-    low, high = (int(np.clip(bound, least, greatest)) for bound in (low, high))
-    return b.emit(replace(op, clamp=(low, high)), source.inputs[0])
+    """Emits the requantize of `source` again, with what a clamp of its result leaves of it."""
+    least, greatest = (int(np.clip(bound, low, high)) for bound in op.bounds)
+    return b.emit(replace(op, clamp=(least, greatest)), source.inputs[0])
 
 
 def _clip_bounds(y: Value) -> tuple[int, int] | None:
@@ -97,11 +105,21 @@ def hoist_clip(y: Value, b: Builder) -> Value | Skip | None:
         return None
     match y.inputs[0]:
         case Value(MaxPool() | Reshape() | Transpose() as mover, [x]) as moved:
-            if len(moved.uses) > 1 or len(x.uses) > 1:
+            if any(len(value.uses) > 1 for value in _moved(moved)):
                 return Skip("the value between has another user", moved)
+            if not isinstance(_moved(moved)[-1].op, Requantize):
+                return Skip("there is no requantize to meet", _moved(moved)[-1])
             return b.emit(mover, b.emit(y.op, x))
         case _:
             return None
+
+
+def _moved(value: Value) -> list[Value]:
+    """Returns a value and those that it is moved from, up to the one that is not moved itself."""
+    values = [value]
+    while isinstance(values[-1].op, MaxPool | Reshape | Transpose):
+        values.append(values[-1].inputs[0])
+    return values
 
 
 @rule(Requantize)
@@ -149,9 +167,38 @@ def merge_requantizes(y: Value, b: Builder) -> Value | Skip | None:
                 return Skip("the multipliers are written out", between)
             if first.clamp is not None:
                 return Skip("the first one clamps", between)
+            ratio = first.to.scale.array.astype(float) / second.to.scale.array
+            if np.max(ratio, initial=0.0) > LARGEST_RATIO:
+                return Skip("the second one's steps are much smaller", between)
+            if not _saturates_as_well(x, first, second):
+                return Skip("the first one saturates numbers that the second one keeps", between)
+            try:
+                second.factors(x.type)
+            except QirError as error:
+                return Skip(error.message, between)
             return b.emit(second, x)
         case _:
             return None
+
+
+def _saturates_as_well(x: Value, first: Requantize, second: Requantize) -> bool:
+    """Whether numbers that the first requantize saturates are none, or saturate in the second."""
+    between, reached = TensorType(x.type.shape, first.to), _reached(x)
+    assert x.type.quant is not None
+    for side in (0, 1):
+        end = first.to.range[side] - first.to.zero_points.astype(np.int64)
+        last = rounding_mode(second.rounding).requantize(
+            end, second.factors(between), second.to.zero_points, *second.bounds
+        )
+        if np.all(last == second.bounds[side]):
+            continue
+        if reached is None:
+            return False
+        furthest = reached[side] - x.type.quant.zero_points.astype(np.int64)
+        steps = rounding_mode(first.rounding).apply(furthest, first.factors(x.type))
+        if np.any(steps < end if side == 0 else steps > end):
+            return False
+    return True
 
 
 def _same_scale(a: Quant, b: Quant) -> bool:

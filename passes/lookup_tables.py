@@ -49,28 +49,10 @@ def _inside(codes: Array, type: TensorType) -> Array:
 @rule(Quantize)
 def tabulate(y: Value, b: Builder) -> Value | Skip | None:
     """quantize(f(dequantize(x))) -> lookup(x, table of f); f elementwise with scalar constants."""
-    leaves: set[Value] = set()
-    order: dict[Value, None] = {}
-
-    def visit(value: Value) -> Skip | None:
-        if value in leaves or value in order or (value.is_constant and value.array.size == 1):
-            return None
-        if isinstance(value.op, Dequantize):
-            leaves.add(value)
-            return None
-        if value.op is None or not value.op.elementwise or value.is_constant:
-            return Skip("is not an elementwise function of one tensor", value)
-        for operand in value.inputs:
-            if (skip := visit(operand)) is not None:
-                return skip
-        order[value] = None
-        return None
-
-    if (skip := visit(y.inputs[0])) is not None:
-        return skip
-    if len(leaves) != 1 or not isinstance(y.op, Quantize) or not order:
-        return Skip("is a function of several tensors", y.inputs[0]) if len(leaves) > 1 else None
-    leaf = leaves.pop()
+    found = _function(y.inputs[0])
+    if found is None or isinstance(found, Skip) or not isinstance(y.op, Quantize):
+        return found if isinstance(found, Skip) else None
+    leaf, order = found
     x = leaf.inputs[0]
     code = x.type.quant
     if code is None or code.storage.bits > 8 or not code.per_tensor or not y.op.to.per_tensor:
@@ -91,6 +73,34 @@ def tabulate(y: Value, b: Builder) -> Value | Skip | None:
         return Skip("the function is undefined somewhere in the operand's range", x)
     table = b.const(y.op.to.encode(entries), f"{y.name}.table", y.op.to)
     return b.emit(Lookup(), x, table)
+
+
+def _function(root: Value) -> tuple[Value, tuple[Value, ...]] | Skip | None:
+    """Finds the dequantized value that a value is an elementwise function of.
+
+    Returns:
+        That value, and the values from there to the root, operands first; None where there is no
+        function at all.
+    """
+    leaf: Value | None = None
+    order: dict[Value, None] = {}
+    stack = [(root, False)]
+    while stack:
+        value, computable = stack.pop()
+        if computable:
+            order[value] = None
+        elif value in order or value is leaf or (value.is_constant and value.array.size == 1):
+            continue
+        elif isinstance(value.op, Dequantize):
+            if leaf is not None:
+                return Skip("is a function of several tensors", root)
+            leaf = value
+        elif value.op is None or not value.op.elementwise or value.is_constant:
+            return Skip("is not an elementwise function of one tensor", value)
+        else:
+            stack.append((value, True))
+            stack.extend((operand, False) for operand in value.inputs)
+    return (leaf, tuple(order)) if leaf is not None and order else None
 
 
 @rule(Lookup, Requantize, Relu, Clip)

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from qir.attributes import Symbol
 from qir.errors import PassError, QirError
 from qir.interval import Interval
 from qir.ir import Builder, Graph, Node, Value
@@ -20,6 +21,10 @@ from qir.selectors import select
 from qir.types import DType, Quant, TensorType
 
 Interface = Literal["float", "i8", "u8"]
+
+LONGEST_FUNCTION = 64
+"""Ops that one table stands for at most, one behind the other: a value inside that others read
+gets a table of its own, from the start."""
 
 
 @register
@@ -94,7 +99,7 @@ class _Quantizer:
             if isinstance(node.op, Return):
                 self.finish(node, builder)
             elif self.becomes_integer(node, builder):
-                replaced.append(node.outputs[0])
+                replaced.extend(node.outputs)
             else:
                 for index, value in enumerate(node.inputs):
                     node.set_input(index, self.real(value, builder))
@@ -140,6 +145,8 @@ class _Quantizer:
             return False
         try:
             self.convert(node, builder)
+        except PassError:
+            raise
         except (_KeptFloat, QirError) as reason:
             node.note = (
                 str(reason)
@@ -173,7 +180,7 @@ class _Quantizer:
             case SharedCode():
                 code = self.code_for(output)
                 operands = [
-                    self.code(value, builder, code) if value.type.is_float else value
+                    self.code(value, builder, code) if self.is_real(value) else value
                     for value in node.inputs
                 ]
                 self.give(output, builder.emit(op, *operands))
@@ -204,6 +211,8 @@ class _Quantizer:
             else self.code(kernel, builder)
         )
         (accumulator,) = infer(node.op, [activations.type, right.type])
+        # A sum that can't be rounded to its own code is of no use to later ops.
+        infer(Requantize(self.code_for(output)), [accumulator])
         operands = [activations, right]
         if bias is not None:
             assert accumulator.quant is not None
@@ -278,22 +287,21 @@ class _Quantizer:
 
     def code(self, value: Value, builder: Builder, code: Quant | None = None) -> Value:
         """Returns a value in a code: the given one, its own, or the one that its range asks for."""
-        if code is None:
-            code = self.main.get(value) or self.code_for(value)
-            if not value.is_constant:
-                self.main[value] = code
+        own = self.main.get(value)
         if value.is_constant:
-            return self.constant(value, code, builder)
-        if (value, code) in self.coded:
-            return self.coded[value, code]
-        if value in self.sums:
-            new = builder.emit(Requantize(code), self.sums[value])
-        elif (main := self.main.get(value)) is not None and (value, main) in self.coded:
-            new = builder.emit(Requantize(code), self.coded[value, main])
-        else:
-            new = builder.emit(QuantizeOp(code), value)
-        self.coded[value, code] = _form(value, "q", new)
-        return new
+            return self.constant(value, code or self.code_for(value), builder)
+        wanted = code or own or self.code_for(value)
+        if (value, wanted) not in self.coded:
+            if value in self.sums:
+                new = builder.emit(Requantize(wanted), self.sums[value])
+            elif own is not None:
+                new = builder.emit(Requantize(wanted), self.coded[value, own])
+            else:
+                new = builder.emit(QuantizeOp(wanted), value)
+            self.coded[value, wanted] = _form(value, "q", new)
+        if code is None:
+            self.main[value] = wanted
+        return self.coded[value, wanted]
 
     def real(self, value: Value, builder: Builder) -> Value:
         """Returns a value in floating point; a sum of products straight from the accumulator."""
@@ -321,6 +329,8 @@ class _Quantizer:
         observed = value.range
         if value.is_constant:
             observed = Interval.of(value.array.min(initial=0), value.array.max(initial=0))
+            if not observed.is_finite:
+                raise _KeptFloat(f"the constant %{value.name} is not finite")
         if observed is None or not observed.is_finite:
             raise PassError(f"quantize: %{value.name} has no finite range", [value.place()])
         return activation_code(
@@ -342,14 +352,20 @@ class _Quantizer:
                 continue
             array = self.graph.constants.pop(coded.op.symbol)
             assert old.node is not None
-            symbol = old.node.op.symbol if isinstance(old.node.op, Const) else old.name
-            coded.op = Const(self.graph.add_constant(symbol, array), coded.op.type)
             if old.node.erased:
                 self.graph.rename_freely(new, old.name)
+            symbol = old.node.op.symbol if isinstance(old.node.op, Const) else old.name
+            if symbol == old.name:
+                symbol = Symbol(new.name)
+            coded.op = Const(self.graph.add_constant(symbol, array), coded.op.type)
+
+    def is_real(self, value: Value) -> bool:
+        """Whether a value of the float program is a floating-point number."""
+        return value.type.is_float or value in self.main
 
     def is_activation(self, value: Value) -> bool:
         """Whether a value of the float program is a floating-point number that data decides."""
-        return (value.type.is_float or value in self.main) and not value.is_constant
+        return self.is_real(value) and not value.is_constant
 
     def hand_over(self, old: Value) -> None:
         """Lets the form that stands for a value most directly take over its name."""
@@ -379,6 +395,7 @@ def _functions(graph: Graph, excluded: set[Node]) -> tuple[dict[Value, Value], s
         inside, which nothing else reads.
     """
     source: dict[Value, Value] = {}
+    depth: dict[Value, int] = {}
     clipped: set[Value] = set()
     for node in graph.nodes:
         if (
@@ -391,12 +408,16 @@ def _functions(graph: Graph, excluded: set[Node]) -> tuple[dict[Value, Value], s
         operands = [
             value for value in node.inputs if not (value.is_constant and value.array.size == 1)
         ]
-        sources = {source.get(value, value) for value in operands}
+        length = 1 + max((depth.get(value, 0) for value in operands), default=0)
+        if length > LONGEST_FUNCTION:
+            sources, length = set(operands), 1
+        else:
+            sources = {source.get(value, value) for value in operands}
         output = node.outputs[0]
         origin = next(iter(sources), None)
         if len(sources) != 1 or origin is None or origin.is_constant or origin.type != output.type:
             continue
-        source[output] = origin
+        source[output], depth[output] = origin, length
         if isinstance(node.op.quant, SameCode) and all(
             value not in source or value in clipped for value in operands
         ):

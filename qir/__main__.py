@@ -16,7 +16,7 @@ from qir.explain import explain
 from qir.inputs import batches, random_inputs, read_samples
 from qir.ir import Graph
 from qir.pipeline import PASSES, PIPELINES, Context
-from qir.storage import load, save, write_atomically
+from qir.storage import load, save, write_arrays, write_atomically
 from qir.types import Array
 
 EPILOG = """\
@@ -41,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"qir: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
+        return 1
+    except OSError as error:
+        print(f"qir: can't write {error.filename}: {error.strerror}", file=sys.stderr)
         return 1
     return status
 
@@ -88,9 +91,9 @@ def _add_quantize(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     )
     command.add_argument(
         "--batch-size",
-        type=int,
+        type=_positive,
         default=32,
-        help="samples a batch where the program leaves it open",
+        help="samples a batch where the program leaves it open (default: %(default)s)",
     )
     command.add_argument(
         "--explain",
@@ -119,14 +122,21 @@ def _add_opt(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     command.add_argument(
         "--batch-size",
-        type=int,
+        type=_positive,
         default=32,
-        help="samples a batch where the program leaves it open",
+        help="samples a batch where the program leaves it open (default: %(default)s)",
     )
     command.add_argument(
         "--list", action="store_true", help="list passes with their options, and named pipelines"
     )
     _add_pass_options(command)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {number}")
+    return number
 
 
 def _add_pass_options(command: argparse.ArgumentParser) -> None:
@@ -193,9 +203,7 @@ def _opt(options: argparse.Namespace) -> int:
 
 
 def _optimize(options: argparse.Namespace, graph: Graph, progress: bool = False) -> Graph:
-    data = None
-    if options.data is not None:
-        data = list(batches(read_samples(options.data, graph), graph, options.batch_size))
+    data = _read_data(options, graph) if options.data is not None else None
     context = Context()
     result = optimize(
         graph,
@@ -211,6 +219,21 @@ def _optimize(options: argparse.Namespace, graph: Graph, progress: bool = False)
     for sentence in context.diagnostics:
         print(sentence, file=sys.stderr)
     return result
+
+
+def _read_data(options: argparse.Namespace, graph: Graph) -> list[dict[str, Array]]:
+    samples = read_samples(options.data, graph)
+    data = list(batches(samples, graph, options.batch_size))
+    for name, array in samples.items():
+        if left := len(array) - sum(len(batch[name]) for batch in data):
+            size = len(data[0][name])
+            print(
+                f"qir: the last {left} of {len(array)} samples are left out: "
+                f"the program takes {size} at a time",
+                file=sys.stderr,
+            )
+            break
+    return data
 
 
 def _list_passes() -> None:
@@ -241,7 +264,7 @@ def _run(options: argparse.Namespace) -> int:
         outputs = reference
     if options.output is not None:
         arrays = dict(zip(names, outputs, strict=True))
-        write_atomically(options.output, lambda file: np.savez(file, allow_pickle=False, **arrays))
+        write_atomically({options.output: lambda file: write_arrays(file, arrays)})
         return 0
     for name, array in zip(names, outputs, strict=True):
         print(f"%{name}: {array.dtype}{list(array.shape)}\n{array}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from qir.errors import QirError, did_you_mean
 from qir.ir import Graph, Value
+from qir.storage import UNREADABLE
 from qir.types import Array, Dim, DType
 
 NAMED_SIZE = 2
@@ -62,7 +62,7 @@ def read_samples(path: Path, graph: Graph) -> Mapping[str, Array]:
     names = [value.name for value in graph.inputs]
     try:
         loaded = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise QirError(f"data: can't read {path}: {error}") from error
     if isinstance(loaded, np.ndarray):
         if len(names) != 1:
@@ -74,7 +74,7 @@ def read_samples(path: Path, graph: Graph) -> Mapping[str, Array]:
     with loaded:
         try:
             arrays = {name: loaded[name] for name in loaded.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except UNREADABLE as error:
             raise QirError(f"data: {path} is truncated or corrupted: {error}") from error
     for name in names:
         if name not in arrays:
@@ -88,17 +88,22 @@ def batches(samples: Mapping[str, Array], graph: Graph, size: int) -> Iterator[d
     Args:
         samples: An array for each input; equally many samples in each.
         graph: The program; where the first dimension of its first input is fixed, that is the batch
-            size.
-        size: Batch size where it is named.
+            size, and samples that don't fill a batch are left out.
+        size: Batch size where it is named, at least 1.
 
     Raises:
-        QirError: The arrays have different numbers of samples.
+        QirError: The arrays have different numbers of samples, or too few of them.
     """
+    for name, array in samples.items():
+        if not array.ndim:
+            raise QirError(f"data: expected samples along the first axis of '{name}', got a number")
     counts = {name: len(array) for name, array in samples.items()}
     if len(set(counts.values())) > 1:
         raise QirError(f"data: expected equally many samples for each input, got {counts}")
     first = graph.inputs[0].type.shape[0] if graph.inputs and graph.inputs[0].type.rank else size
-    step = size if isinstance(first, Dim) else first
     total = next(iter(counts.values()), 0)
-    for start in range(0, total - step + 1 if not isinstance(first, Dim) else total, step):
+    if not isinstance(first, Dim) and total < first:
+        raise QirError(f"data: expected at least {first} samples, one batch, got {total}")
+    step = first.factor * max(1, size // first.factor) if isinstance(first, Dim) else max(first, 1)
+    for start in range(0, total if isinstance(first, Dim) else total - step + 1, step):
         yield {name: array[start : start + step] for name, array in samples.items()}

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 
-from qir.errors import ParseError, QirError
+from qir.errors import ParseError, QirError, did_you_mean
 from qir.ir import Graph
 from qir.text import build, parse_syntax, to_program
 from qir.text.syntax import DataEntry
 from qir.types import Array, DType, array_digest, known
 
+Writer: TypeAlias = Callable[[BinaryIO], object]
+"""Called with an open file, to write it."""
+
 
 def save(graph: Graph, path: str | os.PathLike[str]) -> None:
     """Writes a program as `name.qir` and its arrays as `name.npz`.
 
-    Each file is written under a temporary name and renamed, so that neither is ever half there; a
-    pair of which only one half is new does not load, by the digests in the text.
+    Both files are written under temporary names and then renamed, so that neither is ever half
+    there and an error leaves what was there before. A pair of which only one half is new, as after
+    a power cut between the two, does not load, by the digests in the text.
 
     Args:
         graph: The program.
@@ -38,15 +43,10 @@ def save(graph: Graph, path: str | os.PathLike[str]) -> None:
     packed = {
         name: pack(array, DType(entries[name].dtype)) for name, array in program.arrays.items()
     }
-    try:
-        if packed:
-            write_atomically(
-                target.with_suffix(".npz"),
-                lambda file: np.savez(file, allow_pickle=False, **packed),
-            )
-        write_atomically(target, lambda file: file.write(program.text.encode()))
-    except OSError as error:
-        raise QirError(f"save: can't write {target}: {error.strerror or error}") from error
+    files: dict[Path, Writer] = {target: lambda file: file.write(program.text.encode())}
+    if packed:
+        files[target.with_suffix(".npz")] = lambda file: write_arrays(file, packed)
+    write_atomically(files)
 
 
 def load(path: str | os.PathLike[str]) -> Graph:
@@ -85,25 +85,63 @@ def _read_arrays(path: Path, entries: tuple[DataEntry, ...]) -> Mapping[str, Arr
     if not path.exists():
         raise QirError(f"load: expected the arrays in {path}, which does not exist")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            packed = {entry.name: archive[entry.name] for entry in entries if entry.name in archive}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError) as error:
+        with zipfile.ZipFile(path) as archive:
+            held = set(archive.namelist())
+            packed = {
+                entry.name: _read_array(archive, entry.name)
+                for entry in entries
+                if _member(entry.name) in held
+            }
+    except UNREADABLE as error:
         raise QirError(f"load: {path} is truncated or corrupted: {error}") from error
     arrays = {}
     for entry in entries:
         if entry.name not in packed:
             raise QirError(f"load: {path} holds no array @{entry.name}")
-        arrays[entry.name] = unpack(
-            packed[entry.name],
-            DType(entry.dtype),
-            tuple(known(size, "data") for size in entry.shape),
-        )
+        shape = tuple(known(size, "data") for size in entry.shape)
+        arrays[entry.name] = unpack(packed[entry.name], _dtype(entry), shape)
         if array_digest(arrays[entry.name]) != entry.digest:
             raise QirError(
                 f"load: the array @{entry.name} in {path} is not the one that the text was "
                 "written with"
             )
     return arrays
+
+
+UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What numpy and zipfile raise for files that are no arrays, or damaged ones."""
+
+
+def _read_array(archive: zipfile.ZipFile, name: str) -> Array:
+    # Read as a whole, so that the checksum is compared before the header is believed.
+    with io.BytesIO(archive.read(_member(name))) as member:
+        array: Array = np.lib.format.read_array(member, allow_pickle=False)
+    return array
+
+
+def write_arrays(file: BinaryIO, arrays: Mapping[str, Array]) -> None:
+    """Writes an `.npz`, in which arrays may have any names; `numpy.savez` takes not all.
+
+    Args:
+        file: The open file.
+        arrays: The arrays, of plain numbers.
+    """
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(_member(name), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def _member(name: str) -> str:
+    return f"{name}.npy"
+
+
+def _dtype(entry: DataEntry) -> DType:
+    try:
+        return DType(entry.dtype)
+    except ValueError:
+        hint = did_you_mean(entry.dtype, [dtype.value for dtype in DType])
+        raise QirError(f"load: no element type {entry.dtype}, of @{entry.name}{hint}") from None
 
 
 def pack(array: Array, dtype: DType) -> Array:
@@ -133,7 +171,7 @@ def unpack(raw: Array, dtype: DType, shape: tuple[int, ...]) -> Array:
         if dtype.bits >= 8 or dtype is DType.BOOL
         else -(-count * dtype.bits // 8)
     )
-    if raw.dtype != np.uint8 or raw.size != size:
+    if raw.dtype != np.uint8 or raw.shape != (size,):
         raise QirError(
             f"load: expected {size} bytes for {dtype.value}{list(shape)}, got {raw.size}"
         )
@@ -147,21 +185,30 @@ def unpack(raw: Array, dtype: DType, shape: tuple[int, ...]) -> Array:
     return values.astype(dtype.numpy).reshape(shape)
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Writes a file under a temporary name in the same folder and renames it.
+def write_atomically(files: Mapping[Path, Writer]) -> None:
+    """Writes files under temporary names in their folders, then renames them all.
 
-    Nothing is left behind on an error.
+    An error leaves the files that were there before, and nothing else.
 
     Args:
-        path: The file.
-        write: Called with the open file.
+        files: The paths, and for each a function that is called with the open file.
+
+    Raises:
+        QirError: A file can't be written.
     """
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    staged: dict[str, Path] = {}
+    target: Path | None = None
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            write(file)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        for target, write in files.items():
+            descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+            staged[temporary] = target
+            with os.fdopen(descriptor, "wb") as file:
+                write(file)
+            os.chmod(temporary, 0o644)
+        for temporary, target in staged.items():
+            os.replace(temporary, target)
+    except OSError as error:
+        raise QirError(f"file: can't write {target}: {error.strerror or error}") from error
+    finally:
+        for temporary in staged:
+            Path(temporary).unlink(missing_ok=True)

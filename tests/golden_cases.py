@@ -107,7 +107,7 @@ def outcome(pipeline: str, source: str) -> str:
         if view == "explain":
             return commented(str(qir.explain(graph)))
         text = str(graph)
-        again = str(qir.parse(text))
+        again = str(qir.parse(text, qir.to_program(graph).arrays))
     except QirError as error:
         return commented(f"error: {error}")
     assert again == text, "the text that came out reads back as another program"
