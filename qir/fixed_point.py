@@ -114,6 +114,31 @@ class RoundingMode(ABC):
         """
         return np.clip(self.apply(acc, multiplier) + np.asarray(zero_point, np.int64), low, high)
 
+    def thresholds(self, multiplier: Multiplier, steps: ArrayLike) -> Int64Array:
+        """Returns the least int32 accumulator that `apply` takes to at least some integer.
+
+        Every mode is monotone: a greater accumulator never gives a lesser integer. So its
+        thresholds say all about it; they are found by bisection over the definition itself.
+
+        Args:
+            multiplier: One that `check` accepts.
+            steps: The integers, of magnitude below 2^31 and any shape that broadcasts against the
+                multiplier.
+
+        Returns:
+            An array of the common shape; 2^31 where no accumulator reaches the integer.
+        """
+        wanted = np.asarray(steps, np.int64)
+        shape = np.broadcast_shapes(wanted.shape, multiplier.value.shape, multiplier.shift.shape)
+        least = np.full(shape, INT32_MIN, np.int64)
+        greatest = np.full(shape, INT32_MAX + 1, np.int64)
+        while np.any(open_ := least < greatest):
+            middle = (least + greatest) >> 1
+            reached = self.apply(np.minimum(middle, INT32_MAX), multiplier) >= wanted
+            greatest = np.where(open_ & reached, middle, greatest)
+            least = np.where(open_ & ~reached, middle + 1, least)
+        return least
+
 
 @dataclass(frozen=True)
 class Fixed31(RoundingMode):
@@ -165,6 +190,20 @@ class Fixed31(RoundingMode):
         """Returns `sat32(floor((acc * M + 2^(s-1)) / 2^s))`."""
         product = _accumulator(acc) * multiplier.value.astype(np.int64)
         return np.clip(rounding_shift(product, multiplier.shift), INT32_MIN, INT32_MAX)
+
+    def thresholds(self, multiplier: Multiplier, steps: ArrayLike) -> Int64Array:
+        """Returns `ceil((2*step - 1) * 2^(s-1) / M)`, held to [-2^31, 2^31]; see the base class.
+
+        A product beyond 2^62 is not formed: the quotient would leave int32, as M < 2^31. No more is
+        one formed for M = 0, whose only result is 0.
+        """
+        odd = 2 * np.asarray(steps, np.int64) - 1
+        shift = multiplier.shift.astype(np.int64) - 1
+        small = (multiplier.value > 0) & (np.abs(odd) <= np.right_shift(np.int64(2**62), shift))
+        divisor = np.maximum(multiplier.value.astype(np.int64), 1)
+        quotient = -(-np.left_shift(np.where(small, odd, 0), shift) // divisor)
+        outside = np.where(odd > 0, INT32_MAX + 1, INT32_MIN)
+        return np.clip(np.where(small, quotient, outside), INT32_MIN, INT32_MAX + 1)
 
 
 @dataclass(frozen=True)

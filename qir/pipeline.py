@@ -24,6 +24,7 @@ from typing import (
 from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedToken, v_args
 
 from qir.attributes import attribute_fields, coerce
+from qir.certificates import drop_false_certificates
 from qir.equivalence import Interpreter, check_equivalent
 from qir.errors import ParseError, PassError, QirError, did_you_mean
 from qir.ir import Graph, Value
@@ -33,7 +34,7 @@ from qir.statistics import MovingAverage, Statistic
 from qir.text import to_program
 from qir.text.printer import format_attribute
 from qir.types import Array
-from qir.verify import verify
+from qir.verify import verify, verify_structure
 
 Batch: TypeAlias = Any
 """An array for the only input, a tuple of arrays in the order of the inputs, or a dict by name."""
@@ -441,9 +442,13 @@ class PassManager:
         self.timings.append((str(step), time.perf_counter() - start))
         graph.drop_unused_constants()
         self._count += 1
-        self._dump(graph, step.name)
         try:
-            verify(graph)
+            try:
+                verify_structure(graph)
+                for dropped in drop_false_certificates(graph):
+                    context.diagnostics.append(f"{step.name}: drops a certificate, {dropped}")
+            finally:
+                self._dump(graph, step.name)
             if (
                 before is not None
                 and self.check_inputs is not None

@@ -1,9 +1,10 @@
-"""The verifier: structure, names, uses, constants, and every type by its type rule, run again."""
+"""The verifier: structure, names, uses, constants, every type by its type rule, certificates."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from qir.certificates import false_certificates
 from qir.errors import QirError, VerifyError
 from qir.ir import Graph, Node, Value, node_types
 from qir.ops.core import Const, Return
@@ -11,17 +12,28 @@ from qir.text.printer import SYMBOL_NAME, VALUE_NAME, line_of
 
 
 def verify(graph: Graph) -> None:
-    """Checks a graph and its regions.
+    """Checks a graph and its regions, and proves the certificates of requantizes again.
 
     Raises:
         VerifyError: Rules are broken. All of them are listed, each with its place and the line of
-            text.
+            text; certificates are looked at where the rest is right.
     """
-    errors = [
-        entry
-        for part in _graphs(graph)
-        for entry in (*_name_errors(part, part is not graph), *_errors(part))
-    ]
+    verify_structure(graph)
+    _refuse([(f"requantize: {wrong}", node) for node, _, wrong in false_certificates(graph)])
+
+
+def verify_structure(graph: Graph) -> None:
+    """Checks everything but certificates; see `verify`."""
+    _refuse(
+        [
+            entry
+            for part in _graphs(graph)
+            for entry in (*_name_errors(part, part is not graph), *_errors(part))
+        ]
+    )
+
+
+def _refuse(errors: list[tuple[str, Node | None]]) -> None:
     if not errors:
         return
     messages = []

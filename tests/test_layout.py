@@ -21,9 +21,9 @@ LAYERS = [
     {f"qir.{name}" for name in row.split()}
     for row in [
         "errors types interval fixed_point statistics statistics_text",
-        "op attributes",
+        "op attributes agreement",
         "ops ir",
-        "text",
+        "text reach certificates",
         "verify rewrite equivalence inputs properties selectors signature storage",
         "pipeline explain",
         "passes backends frontends",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import qir
-from qir.errors import VerifyError
+from qir.errors import ParseError, VerifyError
 from qir.ir import Graph, Node
 from qir.ops import Add, Const, Relu, Return
 from qir.types import DType, Quant, TensorType
@@ -159,6 +159,43 @@ def test_a_bias_with_a_code_of_its_own():
     graph.inputs[0].type = graph.inputs[0].type.with_element(Quant.of(DType.I8, 0.25))
     message = "dot: expected a bias with the accumulator's scale, the product of the operands'"
     assert message in error(graph)
+
+
+CERTIFIED = """
+    graph @g(%x: i8[2,4]{scale=0.5, zp=3}) {
+      %k = const 100 : i8[4,3]{scale=[0.0151, 0.0022, 0.0171], axis=1}
+      %a = dot(%x, %k) : i32[2,3]{scale=%x*%k, axis=1}
+      %t = transpose(%a) {permutation = [1, 0]} : i32[3,2]{scale=%x*%k, axis=0}
+      %y = requantize(%t) {agrees = [f32_rne]} : i8[3,2]{scale=1.0, zp=-5} loc("net.py:9")
+      return %y
+    }"""
+
+
+def test_a_certificate_that_is_false():
+    graph = qir.parse(CERTIFIED)
+    assert error(graph).splitlines() == [
+        "verify: requantize: does not agree with f32_rne in channel 1: of the accumulator -45000 "
+        "fixed31 makes -54 and f32_rne -55",
+        "  at %y, net.py:9",
+        "  |  %y = requantize(%t) {agrees = [f32_rne]} : i8[3,2]{scale=1.0, zp=-5}",
+    ]
+    x = np.array([[-128, -128, -128, -54]] * 2, np.int8)
+    assert qir.evaluate(graph, x)[0][1, 0] == -54
+
+
+def test_a_certificate_that_holds():
+    verify(qir.parse(CERTIFIED.replace("0.0022", "0.0151")))
+
+
+def test_a_certificate_within_what_can_occur():
+    """Weights too small for any sum beyond the first half step tell no two roundings apart."""
+    verify(qir.parse(CERTIFIED.replace("const 100", "const 1")))
+
+
+def test_certificates_name_other_roundings_once():
+    for names in ("fixed31", "f32_rne, f32_rne"):
+        with pytest.raises(ParseError, match="expected agrees to name roundings other than fixed"):
+            qir.parse(CERTIFIED.replace("f32_rne", names))
 
 
 def test_builders_can_not_break_a_rule(graph):

@@ -94,6 +94,9 @@ class Requantize(Op):
         multiplier: What the rounding mode makes of m, written out by pass lower-requantize: a
             scalar, or one for each channel along the axis in which the codes vary.
         shift: The shift that goes with an integer multiplier.
+        agrees: A certificate: rounding modes that give the same integers, each with the multiplier
+            that it makes of the scales, for every accumulator that can occur. Pass agree-roundings
+            adds it, and the verifier proves it again (`qir.certificates`).
     """
 
     to: Quant = by_type(_code)
@@ -101,11 +104,17 @@ class Requantize(Op):
     clamp: tuple[int, int] | None = None
     multiplier: FrozenArray | None = None
     shift: FrozenArray | None = None
+    agrees: tuple[Rounding, ...] = ()
 
     quant = KeepFloat("a cast")
 
     def check(self) -> None:
         low, high = self.to.range
+        if self.rounding in self.agrees or len(set(self.agrees)) < len(self.agrees):
+            raise self.error(
+                f"expected agrees to name roundings other than {self.rounding}, each once, got "
+                f"{list(self.agrees)}"
+            )
         if self.clamp is not None:
             if not low <= self.clamp[0] <= self.clamp[1] <= high:
                 raise self.error(f"expected a clamp inside [{low}, {high}], got {list(self.clamp)}")
