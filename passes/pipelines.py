@@ -2,7 +2,7 @@
 
 from qir.pipeline import PIPELINES
 
-FOLD = "canonicalize, fold-batch-norm, fold-scales, canonicalize"
+FOLD = "widen-floats, canonicalize, fold-batch-norm, fold-scales, canonicalize"
 INTEGER = "fold-scales, lookup-tables, fuse-requantize, canonicalize, check-overflow"
 
 PIPELINES |= {
