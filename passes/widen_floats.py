@@ -43,7 +43,7 @@ class WidenFloats(Pass):
             if any(value in wide for value in node.inputs) or _is_half(node):
                 wide |= _widened(node, [wide.get(value, value) for value in node.inputs], builder)
         for value, new in wide.items():
-            if not value.uses and value.node is not None:
+            if value.node is not None:
                 value.replace_with(new)
         for node in reversed(list(graph.nodes)):
             if node.outputs and not any(value.uses for value in node.outputs):
