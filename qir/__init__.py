@@ -21,6 +21,7 @@ _HOMES = {
     "qir.pipeline": ("Context", "Pass", "PassManager", "Pipeline", "register"),
     "qir.rewrite": ("Skip", "near_misses", "rewrite", "rule"),
     "qir.storage": ("load", "save"),
+    "qir.summary": ("summary",),
     "qir.text": ("parse", "to_program", "to_text"),
     "qir.types": ("Dim", "DType", "Quant", "TensorType"),
     "qir.verify": ("verify",),
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from qir.rewrite import rule as rule
     from qir.storage import load as load
     from qir.storage import save as save
+    from qir.summary import summary as summary
     from qir.text import parse as parse
     from qir.text import to_program as to_program
     from qir.text import to_text as to_text

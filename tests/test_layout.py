@@ -24,7 +24,7 @@ LAYERS = [
         "op attributes agreement",
         "ops ir",
         "text reach certificates",
-        "verify rewrite equivalence inputs properties selectors signature storage",
+        "verify rewrite equivalence inputs properties selectors signature storage summary",
         "pipeline explain",
         "passes backends frontends",
         "api __main__",

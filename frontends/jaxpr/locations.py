@@ -12,9 +12,9 @@ from typing import Any
 
 from jax._src import source_info_util
 
-import qir
+from qir import errors
 
-_OWN = (str(Path(__file__).resolve().parent), str(Path(qir.__file__).resolve().parent))
+_OWN = (str(Path(__file__).resolve().parent), str(Path(errors.__file__).resolve().parent))
 _FRAMEWORKS = re.compile(
     r"[\\/](site|dist)-packages[\\/](jax|jaxlib|flax|haiku|equinox|keras|optax|einops|chex)[\\/]"
 )

@@ -217,6 +217,8 @@ class Relu(Op):
     elementwise = True
 
     def result(self, x: TensorType) -> TensorType:
+        if x.quant is not None and x.quant.levels is not None:
+            raise self.error("a codebook must be expanded by lookup first")
         return x
 
     def interval(self, x: Interval) -> Interval:
