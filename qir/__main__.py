@@ -1,4 +1,4 @@
-"""The command `qir`: quantize, opt and run programs in files."""
+"""The command `qir`: quantize, optimize, run and summarize programs in files."""
 
 from __future__ import annotations
 
@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_quantize(commands)
     _add_opt(commands)
     _add_run(commands)
+    _add_summary(commands)
     return parser
 
 
@@ -178,6 +179,34 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     command.add_argument(
         "--seed", type=int, default=0, help="seed of random inputs (default: %(default)s)"
     )
+
+
+def _add_summary(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "summary",
+        help="estimate parameters, bytes, multiply-accumulates and memory",
+        description="Prints for every op and in total what a program costs, from its types alone.",
+    )
+    command.set_defaults(command=_summary)
+    command.add_argument("program", type=Path, help="the program, a .qir file")
+    command.add_argument(
+        "--size",
+        action="append",
+        default=[],
+        metavar="NAME=SIZE",
+        help="size of a named dimension, such as B=8 (default: 1); may be given several times",
+    )
+
+
+def _summary(options: argparse.Namespace) -> int:
+    sizes = {}
+    for given in options.size:
+        name, _, size = given.partition("=")
+        if not name or not size.isdecimal():
+            raise QirError(f"summary: expected NAME=SIZE, got '{given}'")
+        sizes[name] = int(size)
+    print(summary(load(options.program), sizes))
+    return 0
 
 
 def _quantize(options: argparse.Namespace) -> int:
