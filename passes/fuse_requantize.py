@@ -43,7 +43,10 @@ class FuseRequantize(Pass):
         return "within_1lsb" if self.merge else "exact"
 
     def run(self, graph: Graph, context: Context) -> None:
-        rewrite(graph, [*EXACT, *([merge_requantizes] if self.merge else [])], allow=context.allow)
+        rules = [*EXACT, *([merge_requantizes] if self.merge else [])]
+        # hoist_clip looks past several ops, and is not tried again when the farther ones change.
+        while rewrite(graph, rules, allow=context.allow).applied:
+            pass
 
 
 def _clamped(source: Value, op: Requantize, low: int, high: int, b: Builder) -> Value:
