@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from functools import reduce
 from math import inf
 
+import numpy as np
 from networkx.utils import UnionFind
 
 from qir.interval import EVERYTHING, Interval
@@ -13,6 +14,11 @@ from qir.ir import Graph, Node, Value
 from qir.op import Accumulate, FixedCode, Op, SameCode, SharedCode
 from qir.ops import Clip, Const, HardSigmoid, HardSwish, Relu, Return
 from qir.pipeline import Context, Pass, register
+
+_LARGEST = float(np.finfo(np.float32).max)
+_ROUNDING = 2.0**-20
+"""How far apart the float32 of observations and float64 may be, relatively to operands and result:
+16 units in the last place."""
 
 _CONSTANT_OUTSIDE: dict[type[Op], tuple[float, float]] = {
     HardSigmoid: (-3.0, 3.0),
@@ -48,13 +54,15 @@ class PropagateRanges(Pass):
     name = "propagate-ranges"
 
     def run(self, graph: Graph, context: Context) -> None:
-        bounds = _forward(graph, context)
+        bounds = _Bounds(graph, context)
         ranges = _backward(graph, bounds)
         for group in _groups(graph, share=self.share):
-            fixed = [bounds[value] for value in group if _is_fixed(value)]
-            known = [ranges[value] for value in group if ranges[value].is_finite]
-            if common := fixed[:1] or known:
-                ranges.update(dict.fromkeys(group, _hull(common)))
+            fixed = next((value for value in group if _is_fixed(value)), None)
+            known = [value for value in group if ranges[value].is_finite]
+            if fixed is not None:
+                ranges.update(dict.fromkeys(group, ranges[fixed]))
+            elif known:
+                ranges.update(dict.fromkeys(known, _hull(ranges[value] for value in known)))
         for value, found in ranges.items():
             if _is_ranged(value) and found.is_finite:
                 value.range = found
@@ -68,84 +76,115 @@ def _is_fixed(value: Value) -> bool:
     return value.op is not None and isinstance(value.op.quant, FixedCode)
 
 
+def _passes(node: Node) -> bool:
+    """Whether an op moves or compares the numbers of one operand, or clips them."""
+    return isinstance(node.op.quant, SameCode) and not isinstance(node.op.quant, SharedCode)
+
+
 def _hull(intervals: Iterable[Interval]) -> Interval:
     return reduce(Interval.union, intervals)
 
 
-def _forward(graph: Graph, context: Context) -> dict[Value, Interval]:
-    """Bounds every value by its op and by its range."""
-    bounds: dict[Value, Interval] = {value: value.range or EVERYTHING for value in graph.inputs}
-    for node in graph.nodes:
-        if isinstance(node.op, Const):
-            continue
-        possible = _possible(node, bounds)
-        for value in node.outputs:
-            observed = value.range
-            if observed is None or _is_fixed(value):
-                bounds[value] = possible
+class _Bounds:
+    """What bounds the values of a graph, in its order.
+
+    Attributes:
+        possible: What the op of each value can give for the ranges of its operands.
+        range: The part of it that was observed.
+    """
+
+    def __init__(self, graph: Graph, context: Context) -> None:
+        self.possible: dict[Value, Interval] = dict.fromkeys(graph.inputs, EVERYTHING)
+        self.range = {value: value.range or EVERYTHING for value in graph.inputs}
+        for node in graph.nodes:
+            if isinstance(node.op, Const | Return):
                 continue
-            bounds[value] = observed.intersect(possible)
-            (low, high), (least, greatest) = observed.bounds, possible.bounds
-            if high < least or greatest < low:
-                bounds[value] = possible.intersect(observed)
-                context.diagnostics.append(
-                    f"propagate-ranges: %{value.name} was observed in {observed}, "
-                    f"but {node.op.name} can only give {possible}"
-                )
-    return bounds
+            possible = self._interval(node)
+            for value in node.outputs:
+                self.possible[value] = self.range[value] = possible
+                if value.range is not None and not _is_fixed(value):
+                    self.range[value] = self._common(value, value.range, context)
+
+    def _interval(self, node: Node) -> Interval:
+        op = node.op
+        several = len(node.outputs) != 1 and not isinstance(op.quant, SameCode)
+        if isinstance(op.quant, Accumulate) or node.regions or several:
+            return EVERYTHING
+        # What was observed of numbers that are moved or clipped says more than what a solver left
+        # of them before.
+        observed = _passes(node) and all(value.range is not None for value in node.outputs)
+        bounds = self.possible if observed else self.range
+        possible = op.interval(
+            *(
+                Interval.point(value.real) if value.is_constant else bounds[value]
+                for value in node.inputs
+            )
+        )
+        if possible.is_point:
+            return possible
+        low, high = possible.bounds
+        if not low <= high:
+            return EVERYTHING
+        # Rules stand 1e300 in for infinity; no range reaches beyond float32.
+        return Interval.of(low if low >= -_LARGEST else -inf, high if high <= _LARGEST else inf)
+
+    def _common(self, value: Value, observed: Interval, context: Context) -> Interval:
+        """Intersects what is possible with what was observed; reports where nothing is in both."""
+        possible = self.possible[value]
+        (low, high), (least, greatest) = observed.bounds, possible.bounds
+        gap = max(least - high, low - greatest)
+        if gap <= 0:
+            return observed.intersect(possible)
+        operands = [self.range[operand] for operand in value.inputs if operand in self.range]
+        reach = [abs(bound) for known in (observed, *operands) for bound in known.bounds]
+        if gap > _ROUNDING * max(reach):
+            assert value.op is not None
+            context.diagnostics.append(
+                f"propagate-ranges: %{value.name} was observed in {observed}, "
+                f"but {value.op.name} can only give {possible}"
+            )
+        return possible.intersect(observed)
 
 
-def _possible(node: Node, bounds: dict[Value, Interval]) -> Interval:
-    op = node.op
-    several = len(node.outputs) != 1 and not isinstance(op.quant, SameCode)
-    if isinstance(op, Return) or isinstance(op.quant, Accumulate) or node.regions or several:
-        return EVERYTHING
-    operands = [
-        Interval.point(value.real) if value.is_constant else bounds[value] for value in node.inputs
-    ]
-    possible = op.interval(*operands)
-    low, high = possible.bounds
-    if not low <= high:
-        return EVERYTHING
-    return possible if possible.is_point else Interval.of(low, high)
-
-
-def _backward(graph: Graph, bounds: dict[Value, Interval]) -> dict[Value, Interval]:
-    """Narrows the bounds of each value to what its users read of it."""
+def _backward(graph: Graph, bounds: _Bounds) -> dict[Value, Interval]:
+    """Narrows the range of each value to what its users read of it."""
     read: dict[Value, Interval] = {}
     for node in reversed(list(graph.nodes)):
         for value in node.outputs:
-            if value in bounds:
-                read[value] = _read(value, bounds[value], read)
+            if not value.is_constant:
+                read[value] = _read(value, bounds, read)
     for value in graph.inputs:
-        read[value] = _read(value, bounds[value], read)
+        read[value] = _read(value, bounds, read)
     return read
 
 
-def _read(value: Value, bounds: Interval, read: dict[Value, Interval]) -> Interval:
+def _read(value: Value, bounds: _Bounds, read: dict[Value, Interval]) -> Interval:
     if not (_is_ranged(value) and value.uses) or _is_fixed(value):
-        return bounds
-    parts = [_read_by(node, bounds, read) for node, _ in value.uses]
-    return bounds if any(part is bounds for part in parts) else _hull(parts)
+        return bounds.range[value]
+    parts = [_read_by(node, value, bounds, read) for node, _ in value.uses]
+    known = [part for part in parts if part is not None]
+    return _hull(known) if len(known) == len(parts) else bounds.range[value]
 
 
-def _read_by(node: Node, bounds: Interval, read: dict[Value, Interval]) -> Interval:
-    """Returns the part of a value that a user lets through, or its bounds where that is all.
+def _read_by(
+    node: Node, value: Value, bounds: _Bounds, read: dict[Value, Interval]
+) -> Interval | None:
+    """Returns the part of a value that a user lets through; None where that is all.
 
     The user's result tells what that is: clipping an operand to it commutes with moving, comparing
     and clipping numbers.
     """
     if outside := _CONSTANT_OUTSIDE.get(type(node.op)):
-        return bounds.clip(*outside)
-    results = [read[value] for value in node.outputs if value.type.is_float]
+        return bounds.range[value].intersect(Interval.of(*outside))
+    results = [read[result] for result in node.outputs if result.type.is_float]
     if not isinstance(node.op.quant, SameCode) or len(results) != len(node.outputs) or not results:
-        return bounds
+        return None
     passed = _hull(results)
     if not passed.is_finite:
-        return bounds
-    # What relu or a move lets through was observed on the result, better than on the operand; the
-    # result of a shared code has other operands too.
-    return bounds.clip(*passed.bounds) if isinstance(node.op.quant, SharedCode) else passed
+        return None
+    # The result of a shared code is that of other operands too.
+    whole = bounds.possible if _passes(node) else bounds.range
+    return whole[value].intersect(passed)
 
 
 def _groups(graph: Graph, *, share: bool) -> Iterable[set[Value]]:
