@@ -176,7 +176,7 @@ def test_averages_of_another_momentum_need_data():
 
 def test_a_value_that_stands_for_two_has_the_statistic_of_both_names():
     source = NET.replace(
-        "%c = conv(%x, %k) : f32[B,4,4,3]", '%c = conv(%x, %k) : f32[B,4,4,3] of "a", "b"'
+        "%c = conv(%x, %k) : f32[B,4,4,3]", '%c = conv(%x, %k) : f32[B,4,4,3] of ["a", "b"]'
     )
     context = Context(executor=ReferenceExecutor())
     calibrated(source, batches(1), context=context)

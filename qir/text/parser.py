@@ -134,8 +134,8 @@ class _GraphBuilder:
         if line.op == "const":
             op: Op = self.const(graph, line.literal, line.results[0], types[0])
         else:
-            written = _once(line.attributes, f"{line.op}: attribute")
-            attributes = {name: self.resolve(value) for name, value in written.items()}
+            given = _once(line.attributes, f"{line.op}: attribute")
+            attributes = {name: self.resolve(value) for name, value in given.items()}
             op = from_attributes(find_op(line.op), attributes, types)
         inferred = node_types(op, [value.type for value in operands], regions)
         if len(inferred) != len(types):
@@ -224,17 +224,17 @@ class _GraphBuilder:
         dtype = _dtype(syntax.dtype)
         if syntax.code is None:
             return TensorType(syntax.shape, dtype)
-        fields = _once(syntax.code, "code: field")
-        for name in fields:
+        given = _once(syntax.code, "code: field")
+        for name in given:
             if name not in _CODE_FIELDS:
                 raise QirError(f"code: no field '{name}'{did_you_mean(name, _CODE_FIELDS)}")
-        if "scale" not in fields:
+        if "scale" not in given:
             raise QirError("code: expected a scale")
-        fields = {
+        fields: dict[str, Any] = {
             name: value
             if name == "scale" and isinstance(value, Scales)
             else coerce(value, _CODE_FIELDS[name], f"code: {name}")
-            for name, value in fields.items()
+            for name, value in given.items()
         }
         spread = _Spread(syntax.shape, fields.get("axis"), fields.get("blocks"))
         levels = fields.get("levels")

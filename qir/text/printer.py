@@ -100,6 +100,12 @@ def format_attribute(value: Any) -> str:
             return format_number(value)
 
 
+def _all_alike(numbers: Array) -> bool:
+    """Whether all numbers of a flat array have the same bits."""
+    bits = numbers.view(np.uint8).reshape(numbers.size, -1)
+    return np.array_equal(bits[0], bits[-1]) and bool(np.all(bits == bits[0]))
+
+
 def _reads_back(numbers: Array) -> bool:
     """Whether the text of numbers has all of their bits: NaNs print alike, whatever theirs are."""
     if not DType.of(numbers.dtype).is_float:
@@ -155,13 +161,11 @@ class _Printer:
         array = node.graph.constants.get(op.symbol)
         if array is None:  # which the verifier reports with this line
             return f"const @{op.symbol}"
-        if op.symbol == node.output.name and array.size:
-            flat = array.reshape(-1)
-            bits = flat.view(np.uint8).reshape(flat.size, -1)
-            if flat.size > 1 and np.all(bits == bits[0]) and _reads_back(flat[:1]):
-                return f"const {format_number(flat[0])}"
-            if flat.size <= INLINE_LIMIT and _reads_back(flat):
-                return f"const {format_numbers(array)}"
+        flat = array.reshape(-1)
+        if flat.size > 1 and _all_alike(flat) and _reads_back(flat[:1]):
+            return f"const {format_number(flat[0])}"
+        if 0 < flat.size <= INLINE_LIMIT and _reads_back(flat):
+            return f"const {format_numbers(array)}"
         return f"const @{self.named(array, op.symbol, op.type.dtype)}"
 
     def named(self, array: Array, name: str, dtype: DType | None = None) -> str:
@@ -189,7 +193,8 @@ class _Printer:
         if value.range is not None:
             text += f" in {format_range(value.range)}"
         if self.locations and value.origin and value.origin != (value.name,):
-            text += " of " + ", ".join(map(json.dumps, value.origin))
+            origin = [json.dumps(name) for name in value.origin]
+            text += f" of {origin[0]}" if len(origin) == 1 else f" of [{', '.join(origin)}]"
         return text
 
     def type(self, type: TensorType, value: Value) -> str:
