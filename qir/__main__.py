@@ -17,6 +17,7 @@ from qir.inputs import batches, random_inputs, read_samples
 from qir.ir import Graph
 from qir.pipeline import PASSES, PIPELINES, Context
 from qir.storage import load, save, write_arrays, write_atomically
+from qir.summary import summary
 from qir.types import Array
 
 EPILOG = """\
