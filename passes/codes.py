@@ -11,6 +11,10 @@ LEAST_RATIO = 2.0**-30
 """Least ratio of an accumulator's scale to the output's: below it no product moves the output, and
 the multiplier would leave the reach of fixed31."""
 
+ZERO_SCALE = 2.0**-16
+"""The scale of a range of nothing but 0: so small that a bias in units of it is fine, so large that
+what is rounded to it stays in the reach of fixed31."""
+
 ZERO_CHANNEL_RATIO = 2.0**-16
 """The ratio for a channel whose weights are all zero: fine enough for its bias."""
 
@@ -42,8 +46,8 @@ def activation_code(
 
 
 def _storable(scale: float) -> float:
-    """Rounds a scale to float32; 1 for a range of nothing but 0, never below the least scale."""
-    return float(np.float32(max(scale, SMALLEST_SCALE))) if scale > 0 else 1.0
+    """Rounds a scale to float32, never below the least scale."""
+    return float(np.float32(max(scale, SMALLEST_SCALE))) if scale > 0 else ZERO_SCALE
 
 
 def weight_code(
