@@ -99,7 +99,10 @@ def _read_arrays(path: Path, entries: tuple[DataEntry, ...]) -> Mapping[str, Arr
         if entry.name not in packed:
             raise QirError(f"load: {path} holds no array @{entry.name}")
         shape = tuple(known(size, "data") for size in entry.shape)
-        arrays[entry.name] = unpack(packed[entry.name], _dtype(entry), shape)
+        try:
+            arrays[entry.name] = unpack(packed[entry.name], _dtype(entry), shape)
+        except QirError as error:
+            raise error.at(f"array @{entry.name} of {path}") from error
         if array_digest(arrays[entry.name]) != entry.digest:
             raise QirError(
                 f"load: the array @{entry.name} in {path} is not the one that the text was "
@@ -141,7 +144,7 @@ def _dtype(entry: DataEntry) -> DType:
         return DType(entry.dtype)
     except ValueError:
         hint = did_you_mean(entry.dtype, [dtype.value for dtype in DType])
-        raise QirError(f"load: no element type {entry.dtype}, of @{entry.name}{hint}") from None
+        raise QirError(f"load: no element type {entry.dtype}{hint}") from None
 
 
 def pack(array: Array, dtype: DType) -> Array:
