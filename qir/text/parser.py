@@ -155,44 +155,22 @@ class _GraphBuilder:
         return _GraphBuilder(self.lines, self.arrays, around).build(syntax)
 
     def const(self, graph: Graph, literal: Any, name: str, type: TensorType) -> Const:
-        if isinstance(literal, Symbol):
-            array = self.array(literal)
-            if tuple(array.shape) != type.shape or array.dtype != type.dtype.numpy:
-                raise QirError(
-                    f"const: expected @{literal} to be {type}, "
-                    f"got {array.dtype}{format_shape(array.shape)}"
-                )
-            if literal not in graph.constants:
-                graph.add_constant(literal, array)
-            return Const(literal, type)
-        shape = type.known_shape
-        try:
-            wide = np.asarray(literal)
-            with np.errstate(over="ignore", invalid="ignore"):
-                array = wide.astype(type.dtype.numpy)
-            fits = (
-                type.dtype.is_float
-                or (wide.dtype.kind in "iub" and np.array_equal(array, wide))
-                or wide.size == 0
-            )
-            if type.dtype is DType.BOOL:
-                array = np.asarray(
-                    np.vectorize({"true": True, "false": False}.__getitem__, otypes=[bool])(wide)
-                )
-                fits = True
-            array = np.array(
-                np.broadcast_to(array, shape) if array.ndim == 0 else array.reshape(shape)
-            )
-        except (ValueError, TypeError, KeyError, OverflowError) as error:
+        if not isinstance(literal, Symbol):
+            # The names in the text belong to the arrays beside it.
+            while name in self.arrays:
+                name += "_"
+            return Const(graph.add_constant(name, _numbers(literal, type)), type)
+        array = self.array(literal)
+        if tuple(array.shape) != type.shape or array.dtype != type.dtype.numpy:
             raise QirError(
-                f"const: expected numbers of {type}, got {format_attribute(literal)}"
-            ) from error
-        if not fits or (type.dtype.is_integer and array.size and not _inside(array, type)):
-            raise QirError(f"const: expected numbers of {type}, got {format_attribute(literal)}")
-        held = graph.constants.get(name)
-        if held is not None and FrozenArray(held) == FrozenArray(array):
-            return Const(Symbol(name), type)
-        return Const(graph.add_constant(name, array), type)
+                f"const: expected @{literal} to be {type}, "
+                f"got {array.dtype}{format_shape(array.shape)}"
+            )
+        if not _inside(array, type):
+            raise QirError(f"const: expected the numbers of @{literal} to be inside {type}")
+        if literal not in graph.constants:
+            graph.add_constant(literal, array)
+        return Const(literal, type)
 
     def resolve(self, value: Any) -> Any:
         if isinstance(value, Symbol) and value in self.arrays:
@@ -346,8 +324,29 @@ def _with_facts(value: Value, syntax: TypeSyntax) -> Value:
     return value
 
 
+def _numbers(literal: Any, type: TensorType) -> Array:
+    """Returns what is written in a line as an array of a type; one number fills all of it."""
+    shape = type.known_shape
+    misfit = QirError(f"const: expected numbers of {type}, got {format_attribute(literal)}")
+    try:
+        wide = np.asarray(literal)
+        if type.dtype is DType.BOOL:
+            words = {"true": True, "false": False}
+            wide = np.asarray(np.vectorize(words.__getitem__, otypes=[bool])(wide))
+        with np.errstate(over="ignore", invalid="ignore"):
+            narrow = wide.astype(type.dtype.numpy)
+        filled = np.broadcast_to(narrow, shape) if narrow.ndim == 0 else narrow.reshape(shape)
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise misfit from error
+    whole = wide.dtype.kind in "iub" or wide.size == 0
+    exact = not type.dtype.is_integer or (whole and np.array_equal(narrow, wide))
+    if not exact or not _inside(filled, type):
+        raise misfit
+    return np.array(filled)
+
+
 def _inside(array: Array, type: TensorType) -> bool:
-    low, high = (
-        type.quant.range if type.quant is not None and type.quant.bounds else type.dtype.bounds
-    )
+    if not type.dtype.is_integer or not array.size:
+        return True
+    low, high = type.dtype.bounds if type.quant is None else type.quant.range
     return bool(array.min() >= low and array.max() <= high)
