@@ -369,8 +369,9 @@ class _Quantizer:
 
     def hand_over(self, old: Value) -> None:
         """Lets the form that stands for a value most directly take over its name."""
-        code = self.main.get(old)
-        new = self.coded[old, code] if code is not None else self.floats.get(old)
+        code, new = self.main.get(old), self.floats.get(old)
+        if code is not None and new not in self.graph.outputs:
+            new = self.coded[old, code]
         if new is not None and new.owner is self.graph:
             old.replace_with(new)
 
