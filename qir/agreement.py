@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from qir.fixed_point import (
     INT32_MAX,
-    INT32_MIN,
     Int64Array,
     Multiplier,
     Rounding,
@@ -117,15 +116,40 @@ def _differences(
 ) -> tuple[BoolArray, Int64Array]:
     low, high = domain.low.array[rows, None], domain.high.array[rows, None]
     steps = domain.least.array[rows, None] + np.arange(1, span + 1)
-    one, other = first.multiplier(rows), second.multiplier(rows)
-    thresholds = rounding_mode(first.rounding).thresholds(one, steps)
+    places = differing(
+        (first.rounding, first.multiplier(rows)),
+        (second.rounding, second.multiplier(rows)),
+        steps,
+        low,
+        high,
+    )
+    least = places.min(axis=1, initial=INT32_MAX + 1)
+    return least <= INT32_MAX, least
+
+
+def differing(
+    first: tuple[Rounding, Multiplier],
+    second: tuple[Rounding, Multiplier],
+    steps: Int64Array,
+    low: Int64Array,
+    high: Int64Array,
+) -> Int64Array:
+    """Returns an accumulator that only one of two modes takes to at least some integer.
+
+    Args:
+        first: A mode with its multiplier, whose thresholds are computed.
+        second: Another one, which is evaluated at those thresholds and just below.
+        steps: The integers, before the zero point.
+        low: The least accumulator that counts.
+        high: The greatest one.
+
+    Returns:
+        The accumulators, of the arguments' common shape; 2^31 where there is none.
+    """
     # Held to the accumulators: the least one where all reach the step, high + 1 where none does.
-    thresholds = np.clip(thresholds, low, high + 1)
-    apply = rounding_mode(second.rounding).apply
+    thresholds = np.clip(rounding_mode(first[0]).thresholds(first[1], steps), low, high + 1)
+    apply = rounding_mode(second[0]).apply
     at, before = np.minimum(thresholds, high), np.maximum(thresholds - 1, low)
-    late = (apply(at, other) < steps) & (thresholds <= high)
-    early = (apply(before, other) >= steps) & (thresholds > low)
-    if not span:
-        return np.zeros(len(low), np.bool_), low[:, 0]
-    places = np.where(early, before, np.where(late, at, INT32_MAX + 1)).min(axis=1)
-    return places <= INT32_MAX, np.clip(places, INT32_MIN, INT32_MAX)
+    late = (apply(at, second[1]) < steps) & (thresholds <= high)
+    early = (apply(before, second[1]) >= steps) & (thresholds > low)
+    return np.where(early, before, np.where(late, at, INT32_MAX + 1))
