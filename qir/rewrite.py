@@ -117,18 +117,20 @@ def rewrite(graph: Graph, rules: Iterable[Rule], *, allow: Exactness = "exact") 
                 queued.add(node)
                 queue.append(node)
 
+    def drop(node: Node) -> None:
+        node.graph.erase(node)
+        push(value.node for value in node.inputs if value.node)
+        for value in node.inputs:
+            if len(value.uses) == 1:  # what rules often ask for
+                push(value.users)
+
     while queue:
         node = queue.popleft()
         queued.discard(node)
         if node.erased or isinstance(node.op, Return):
             continue
-        operands = [value.node for value in node.inputs if value.node]
         if not any(value.uses for value in node.outputs):
-            node.graph.erase(node)
-            push(operands)
-            for value in node.inputs:
-                if len(value.uses) == 1:  # what rules often ask for
-                    push(value.users)
+            drop(node)
             continue
         kind = type(node.op)
         if kind not in by_op:
@@ -152,9 +154,13 @@ def rewrite(graph: Graph, rules: Iterable[Rule], *, allow: Exactness = "exact") 
                     f"rewrite: rules don't come to an end; '{name}' fired {count} times",
                     [node.place()],
                 )
-            push([*operands, *builder.emitted, node])
-            for value in (*outcome, *node.outputs):
-                push(value.users)
+            push(builder.emitted)
+            push(outcome)
+            # A dead node that waited in the queue would still count among its operands' readers.
+            if not any(value.uses for value in node.outputs):
+                drop(node)
+            else:
+                push([*(value.node for value in node.inputs if value.node), node])
             break
     report.skips = [
         (name, root, skip)
@@ -173,7 +179,8 @@ def _check_exactness(rules: Iterable[Rule], allow: Exactness) -> None:
             )
 
 
-def _apply(candidate: Rule, node: Node, builder: Builder) -> tuple[Value, ...] | Skip | None:
+def _apply(candidate: Rule, node: Node, builder: Builder) -> tuple[Node, ...] | Skip | None:
+    """Applies a rule to a node; returns the readers of its results where the rule fired."""
     root = node.outputs[0]
     try:
         outcome = candidate.apply(root, builder)
@@ -185,9 +192,10 @@ def _apply(candidate: Rule, node: Node, builder: Builder) -> tuple[Value, ...] |
                 f"rewrite: expected {len(node.outputs)} values from '{candidate.name}', "
                 f"got {len(values)}"
             )
+        readers = tuple(reader for value in node.outputs for reader in value.users)
         for old, new in zip(node.outputs, values, strict=True):
             old.replace_with(new)
-        return values
+        return readers
     except QirError as error:
         raise error.at(node.place()).at(f"in rule {candidate.name}") from error
 
