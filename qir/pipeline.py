@@ -31,6 +31,7 @@ from qir.ir import Graph, Value
 from qir.properties import Property
 from qir.rewrite import Exactness
 from qir.statistics import MovingAverage, Statistic
+from qir.storage import write_atomically
 from qir.text import to_program
 from qir.text.printer import format_attribute
 from qir.types import Array
@@ -439,6 +440,9 @@ class PassManager:
             step.run(graph, context)
         except QirError as error:
             raise error.at(f"in pass {step}") from error
+        except Exception as error:
+            error.add_note(f"in pass {step}")
+            raise
         self.timings.append((str(step), time.perf_counter() - start))
         graph.drop_unused_constants()
         self._count += 1
@@ -475,7 +479,8 @@ class PassManager:
         text = to_program(graph).text
         if text != self._dumped:
             self.dump_dir.mkdir(parents=True, exist_ok=True)
-            (self.dump_dir / f"{self._count:02d}-{name}.qir").write_text(text, encoding="utf-8")
+            path = self.dump_dir / f"{self._count:02d}-{name}.qir"
+            write_atomically({path: lambda file: file.write(text.encode())})
             self._dumped = text
 
 

@@ -50,7 +50,7 @@ class DType(Enum):
     @property
     def bits(self) -> int:
         """Bits that one element takes when packed."""
-        return 1 if self is DType.BOOL else int(self.value.lstrip("iubf"))
+        return _BITS[self]
 
     @property
     def bounds(self) -> tuple[int, int]:
@@ -77,6 +77,7 @@ class DType(Enum):
         return found
 
 
+_BITS = {dtype: 1 if dtype is DType.BOOL else int(dtype.value.lstrip("iubf")) for dtype in DType}
 _CARRIERS: dict[DType, np.dtype[Any]] = {
     DType.BOOL: np.dtype(np.bool_),
     DType.I2: np.dtype(np.int8),

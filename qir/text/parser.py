@@ -104,6 +104,7 @@ class _GraphBuilder:
         self.lines = lines
         self.arrays = arrays
         self.around = around
+        self.types: dict[str, TensorType] = {}
         self.values: dict[str, Value] = {}
 
     def build(self, syntax: GraphSyntax) -> Graph:
@@ -199,10 +200,19 @@ class _GraphBuilder:
         return found
 
     def type(self, syntax: TypeSyntax) -> TensorType:
-        dtype = _dtype(syntax.dtype)
         if syntax.code is None:
-            return TensorType(syntax.shape, dtype)
-        given = _once(syntax.code, "code: field")
+            return TensorType(syntax.shape, _dtype(syntax.dtype))
+        if any(isinstance(value, Scales) for _, value in syntax.code):
+            return self.coded_type(syntax, syntax.code)
+        # Many values have the same code: spelled alike, it is read once.
+        spelling = f"{syntax.dtype}{syntax.shape}{syntax.code}"
+        if spelling not in self.types:
+            self.types[spelling] = self.coded_type(syntax, syntax.code)
+        return self.types[spelling]
+
+    def coded_type(self, syntax: TypeSyntax, written: tuple[tuple[str, Any], ...]) -> TensorType:
+        dtype = _dtype(syntax.dtype)
+        given = _once(written, "code: field")
         for name in given:
             if name not in _CODE_FIELDS:
                 raise QirError(f"code: no field '{name}'{did_you_mean(name, _CODE_FIELDS)}")
