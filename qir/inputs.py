@@ -12,6 +12,9 @@ from qir.ir import Graph, Value
 from qir.storage import UNREADABLE
 from qir.types import Array, Dim, DType
 
+MAGIC = (b"\x93NUMPY", b"PK")
+"""What .npy and .npz files begin with."""
+
 NAMED_SIZE = 2
 """The size that named dimensions get in random inputs."""
 
@@ -54,32 +57,41 @@ def read_samples(path: Path, graph: Graph) -> Mapping[str, Array]:
         graph: The program.
 
     Returns:
-        An array for each input name.
+        An array for each input name; floating-point numbers in the input's own type.
 
     Raises:
         QirError: The file is missing, corrupted or of another kind, or an input is not in it.
     """
     names = [value.name for value in graph.inputs]
     try:
-        loaded = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            if not file.read(6).startswith(MAGIC):
+                raise ValueError("it is neither .npy nor .npz")
+            file.seek(0)
+            loaded = np.load(file, allow_pickle=False)
+            held: list[str] = getattr(loaded, "files", [])
+            arrays: dict[str, Array] = {name: loaded[name] for name in held if name in names}
     except UNREADABLE as error:
-        raise QirError(f"data: can't read {path}: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise QirError(f"data: can't read {path}: {reason or error}") from error
     if isinstance(loaded, np.ndarray):
         if len(names) != 1:
             raise QirError(
                 f"data: expected an .npz with the arrays {', '.join(names)}, "
                 f"got a single array in {path}"
             )
-        return {names[0]: loaded}
-    with loaded:
-        try:
-            arrays = {name: loaded[name] for name in loaded.files}
-        except UNREADABLE as error:
-            raise QirError(f"data: {path} is truncated or corrupted: {error}") from error
+        arrays = {names[0]: loaded}
     for name in names:
         if name not in arrays:
-            raise QirError(f"data: {path} holds no array '{name}'{did_you_mean(name, arrays)}")
-    return {name: arrays[name] for name in names}
+            raise QirError(f"data: {path} holds no array '{name}'{did_you_mean(name, held)}")
+    return {value.name: _in_type(arrays[value.name], value) for value in graph.inputs}
+
+
+def _in_type(array: Array, value: Value) -> Array:
+    if value.type.is_float and array.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return array.astype(value.type.dtype.numpy, copy=False)
+    return array
 
 
 def batches(samples: Mapping[str, Array], graph: Graph, size: int) -> Iterator[dict[str, Array]]:

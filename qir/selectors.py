@@ -7,7 +7,6 @@ from fnmatch import fnmatchcase
 
 from qir.errors import QirError, did_you_mean
 from qir.ir import Graph, Node
-from qir.op import OPS
 from qir.ops.core import Const, Return
 
 
@@ -28,31 +27,31 @@ def select(graph: Graph, selectors: Sequence[str]) -> set[Node]:
     nodes = [node for node in graph.walk() if not isinstance(node.op, Const | Return)]
     chosen: set[Node] = set()
     for selector in selectors:
-        kind, _, pattern = (
-            selector.rpartition(":") if selector.startswith("op:") else ("", "", selector)
-        )
-        if selector.startswith("loc:"):
-            kind, pattern = "loc", selector.removeprefix("loc:")
+        kind = next((kind for kind in ("op:", "loc:") if selector.startswith(kind)), "")
+        pattern = selector.removeprefix(kind)
         found = {
             node for node in nodes if any(fnmatchcase(name, pattern) for name in _names(node, kind))
         }
         if not found:
-            known = {name for node in nodes for name in _names(node, kind)}
-            hint = did_you_mean(pattern, known) or _kinds(kind, pattern)
+            hint = _hint(kind, pattern, nodes)
             raise QirError(f"selector: '{selector}' matches nothing in @{graph.name}{hint}")
         chosen |= found
     return chosen
 
 
 def _names(node: Node, kind: str) -> Iterable[str]:
-    if kind == "op":
+    if kind == "op:":
         return [node.op.name]
-    if kind == "loc":
+    if kind == "loc:":
         return [node.loc or ""]
     return [name for value in node.outputs for name in (value.name, *value.origin)]
 
 
-def _kinds(kind: str, pattern: str) -> str:
-    if not kind and pattern in OPS:
+def _hint(kind: str, pattern: str, nodes: Sequence[Node]) -> str:
+    ops = sorted({node.op.name for node in nodes})
+    if not kind and pattern in ops:
         return f"; did you mean 'op:{pattern}'?"
-    return ""
+    near = did_you_mean(pattern, sorted({name for node in nodes for name in _names(node, kind)}))
+    if kind == "op:" and not near:
+        return f"; its ops are {', '.join(ops) or 'none'}"
+    return near.replace("'", f"'{kind}", 1)

@@ -3,6 +3,7 @@
 import io
 import re
 import zipfile
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import qir
 from qir.errors import ParseError, QirError
 from qir.storage import pack, unpack, write_atomically
-from qir.types import DType
+from qir.types import Array, DType
 
 TYPES = ["bool", "i2", "i4", "i8", "i16", "i32", "i64", "u4", "u8", "u16", "u32"]
 FLOATS = {"f16": np.float16, "bf16": ml_dtypes.bfloat16, "f32": np.float32, "f64": np.float64}
@@ -46,7 +47,7 @@ graph @integer(%x: i8[2,9]{scale=0.5, zp=3} of "image") {
 }
 """
 NUMBERS = np.random.default_rng(0)
-ARRAYS = {
+ARRAYS: dict[str, Array] = {
     "w/kernel": NUMBERS.integers(-8, 8, (9, 10)).astype(np.int8),
     "k.scale": NUMBERS.uniform(0.1, 1, 10).astype(np.float32),
     "q.multiplier": np.full(10, 2**30, np.int32),
@@ -63,7 +64,7 @@ def saved(tmp_path):
     return path
 
 
-def error(path) -> str:
+def error(path: Path) -> str:
     """The message of loading a program, its paths without the folder."""
     with pytest.raises(QirError) as caught:
         qir.load(path)
@@ -258,7 +259,7 @@ def members(saved, **changed):
             archive.writestr(name, data)
 
 
-def npy(array) -> bytes:
+def npy(array: Array) -> bytes:
     file = io.BytesIO()
     np.save(file, array)
     return file.getvalue()

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import qir
 from qir.errors import PassError
+from qir.op import Op
 from qir.ops import Clip, MaxPool, Relu, Requantize, Reshape, Transpose
 from qir.types import DType, Quant, TensorType
 from tests.strategies.programs import integer_programs
@@ -43,7 +44,7 @@ def chains(draw):
             case "r":
                 to = draw(codes())
                 rounding = draw(st.sampled_from(["fixed31", "f32_rne"]))
-                op = Requantize(to, rounding, draw(clamps(to)))
+                op: Op = Requantize(to, rounding, draw(clamps(to)))
             case "c":
                 low, high = sorted(draw(st.tuples(*[st.sampled_from([-20.0, -3.0, 0.0, 9.0])] * 2)))
                 op = Clip(low, draw(st.sampled_from([high, np.inf])))

@@ -73,7 +73,8 @@ def integer_chains(draw):
         match kind:
             case "t":
                 rng = np.random.default_rng(draw(st.integers(0, 2**16)))
-                entries = rng.integers(*code.range, 2**value.type.dtype.bits, endpoint=True)
+                low, high = code.range
+                entries = rng.integers(low, high, 2**value.type.dtype.bits, endpoint=True)
                 table = build.const(entries.astype(code.storage.numpy), "table", code)
                 value = build.emit(Lookup(), value, table)
             case "r":

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 import qir
 from qir.backends.reference.interpreter import run_all
 from qir.interval import Interval
+from qir.ir import Value
+from qir.op import Op
 from qir.ops import (
     Add,
     AvgPool,
@@ -29,9 +31,16 @@ from qir.ops import (
     Tanh,
     Transpose,
 )
-from tests.strategies.base import Case
+from qir.types import Array
+from tests.strategies.base import Case, Draw
 
-STEEPEST = {Tanh: 1.0, Logistic: 0.25, Silu: 1.1, Gelu: 1.13, HardSwish: 1.5}
+STEEPEST: dict[type, float] = {
+    Tanh: 1.0,
+    Logistic: 0.25,
+    Silu: 1.1,
+    Gelu: 1.13,
+    HardSwish: 1.5,
+}
 """The greatest slope of each function."""
 
 INTEGER = "lookup-tables, fuse-requantize, check-overflow"
@@ -46,19 +55,20 @@ def half(low: float, high: float) -> float:
     return (max(high, 0.0) - min(low, 0.0)) / 255 * (0.5 + 2**-12)
 
 
-def spread(array) -> float:
+def spread(array: Array) -> float:
     return half(array.min(), array.max())
 
 
 class Bounds:
     """How far each value may be from its float64 one, greatest over its numbers."""
 
-    def __init__(self, values) -> None:
-        self.values, self.bound = values, {}
+    def __init__(self, values: dict[Value, Array]) -> None:
+        self.values = values
+        self.bound: dict[Value, float] = {}
         for value in values:
             self.bound[value] = spread(values[value]) if value.node is None else self.of(value)
 
-    def of(self, value) -> float:
+    def of(self, value: Value) -> float:
         op, operands, step = value.op, value.inputs, spread(self.values[value])
         match op:
             case Const():
@@ -82,10 +92,10 @@ class Bounds:
             case _:
                 return STEEPEST[type(op)] * self.bound[operands[0]] + step
 
-    def reach(self, value) -> float:
+    def reach(self, value: Value) -> float:
         return float(np.abs(self.values[value]).max())
 
-    def products(self, x, kernel, bias=None) -> float:
+    def products(self, x: Value, kernel: Value, bias: Value | None = None) -> float:
         columns = np.abs(self.values[kernel]).reshape(-1, self.values[kernel].shape[-1])
         peaks, far = columns.max(axis=0), self.reach(x) + self.bound[x]
         weights = peaks / 127 * (0.5 + 2**-12) * len(columns) * far
@@ -96,7 +106,7 @@ class Bounds:
 class Network:
     """A float program that grows at random, and the numbers of its only input."""
 
-    def __init__(self, draw) -> None:
+    def __init__(self, draw: Draw) -> None:
         self.draw, self.rng = draw, np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
         size, middle = 10.0 ** draw(st.integers(-3, 2)), draw(st.sampled_from([0, 0, 4, -4]))
         self.x = (self.rng.normal(middle, 1, (2, 4, 4, 2)) * size).astype(np.float32)
@@ -107,10 +117,10 @@ class Network:
     def channels(self) -> int:
         return self.last.type.known_shape[-1]
 
-    def emit(self, op, *operands):
+    def emit(self, op: Op, *operands: Value) -> Value:
         return self.graph.at_end().emit(op, *operands)
 
-    def const(self, *shape: int):
+    def const(self, *shape: int) -> Value:
         array = self.rng.normal(0, 1, shape).astype(np.float32)
         return self.graph.at_end().const(array, "k")
 
