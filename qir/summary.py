@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from qir.ir import Graph, Node, Value
 from qir.ops.core import Const, Return
+from qir.signature import check_sizes
 from qir.types import Dim, Size, TensorType
 
 
@@ -96,8 +97,12 @@ def summary(graph: Graph, sizes: Mapping[str, int] | None = None) -> Summary:
     Args:
         graph: The program; regions count once.
         sizes: Sizes of named dimensions; 1 where left out.
+
+    Raises:
+        QirError: No input has a dimension of a name in `sizes`, or a size is negative.
     """
     known = dict(sizes or {})
+    check_sizes(graph.inputs, known)
     ops, macs = [], Counter[str]()
     for node in graph.walk():
         if isinstance(node.op, Const | Return):
@@ -106,13 +111,17 @@ def summary(graph: Graph, sizes: Mapping[str, int] | None = None) -> Summary:
         ops.append(line)
         if line.multiply_adds:
             macs[line.width] += line.multiply_adds
-    constants = [value for node in graph.walk() for value in node.outputs if value.is_constant]
+    constants = {
+        (node.graph, node.op.symbol): node.op.type
+        for node in graph.walk()
+        if isinstance(node.op, Const)
+    }
     peak, at = _peak(graph, known)
     return Summary(
         graph.name,
         tuple(ops),
-        sum(count(value.type.size, known) for value in constants),
-        sum(packed_bytes(value.type, known) for value in constants),
+        sum(count(type.size, known) for type in constants.values()),
+        sum(packed_bytes(type, known) for type in constants.values()),
         dict(macs),
         peak,
         at,

@@ -1,0 +1,227 @@
+"""What users get wrong: each is an error of QIR's that says what was expected, and where."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import qir
+from qir.errors import ParseError, PassError, QirError, UnsupportedError
+
+MODEL = """\
+graph @model(%image: f32[2,4,4,3]) {
+  %k = const [[[[0.5], [-0.25], [1.0]]]] : f32[1,1,3,1]
+  %c = conv(%image, %k) : f32[2,4,4,1] loc("model.py:41 (conv1)")
+  %l = log(%c) : f32[2,4,4,1] loc("model.py:42")
+  return %l
+}
+"""
+IMAGES = np.ones((2, 4, 4, 3), np.float32)
+
+
+def model(old: str = "", new: str = "") -> qir.Graph:
+    """The model, after an edit of its text."""
+    return qir.parse(MODEL.replace(old, new) if old else MODEL)
+
+
+def message(call: Callable[[], object], kind: type[QirError] = QirError) -> str:
+    with pytest.raises(QirError) as caught:
+        call()
+    assert type(caught.value) is kind
+    return str(caught.value)
+
+
+def test_a_kernel_that_does_not_fit():
+    narrow = "[[[[0.5], [-0.25]]]] : f32[1,1,2,1]"
+    edit = "[[[[0.5], [-0.25], [1.0]]]] : f32[1,1,3,1]", narrow
+    assert message(lambda: model(*edit), ParseError) == (
+        "conv: kernel has 2 input channels, x has 3\n"
+        "  at line 3\n"
+        '  |  %c = conv(%image, %k) : f32[2,4,4,1] loc("model.py:41 (conv1)")'
+    )
+
+
+def test_a_shape_that_the_op_does_not_have():
+    assert message(lambda: model("f32[2,4,4,1] loc", "f32[2,4,4,2] loc"), ParseError) == (
+        "conv: expected %c to be f32[2,4,4,1], got f32[2,4,4,2]\n"
+        "  at line 3\n"
+        '  |  %c = conv(%image, %k) : f32[2,4,4,2] loc("model.py:41 (conv1)")'
+    )
+
+
+@pytest.mark.parametrize("call", [qir.evaluate, lambda graph, *x: qir.compile(graph)(*x)])
+def test_inputs_that_do_not_fit(call):
+    graph = model()
+    assert message(lambda: call(graph, IMAGES[:, :3])) == (
+        "run: expected f32[2,4,4,3] for input %image, got f32[2,3,4,3]"
+    )
+    assert message(lambda: call(graph, IMAGES.astype(np.float64))) == (
+        "run: expected f32[2,4,4,3] for input %image, got f64[2,4,4,3]"
+    )
+    assert message(lambda: call(graph)) == "run: expected 1 inputs, got 0"
+
+
+def test_nan_in_the_data():
+    batch = IMAGES.copy()
+    batch[1, 2, 3, 0] = np.nan
+    assert message(lambda: qir.quantize(model(), [IMAGES, batch]), PassError) == (
+        "calibrate: input %image in batch 1: expected finite values, got 1 NaN, "
+        "the first at [1, 2, 3, 0]\n"
+        "  in pass calibrate"
+    )
+
+
+def test_an_activation_that_becomes_infinite():
+    assert message(lambda: qir.quantize(model(), [0 * IMAGES]), PassError) == (
+        "calibrate: %l in batch 0: expected finite values, got 32 infinite, "
+        "the first at [0, 0, 0, 0]\n"
+        "  at %l, model.py:42\n"
+        "  log made it of finite operands: %c in [0, 0]\n"
+        "  in pass calibrate"
+    )
+
+
+def test_no_data():
+    expectation = "calibrate: expected data, or statistics of the model, got neither"
+    assert message(lambda: qir.quantize(model()), PassError).startswith(expectation)
+
+
+def unsupported(x):
+    return jnp.sort(x) + jnp.linalg.svd(x)[0]
+
+
+def test_primitives_without_a_rule():
+    text = message(lambda: qir.from_jax(unsupported, jnp.ones((3, 3))), UnsupportedError)
+    line = unsupported.__code__.co_firstlineno + 1
+    lines = re.sub(rf"at \S*test_bad_input.py:{line}", "at HERE", text).splitlines()
+    assert lines[0] == "from_jax: expected primitives that QIR has a rule for, got sort, svd"
+    assert sorted(lines[1:3]) == ["  sort at HERE", "  svd at HERE"]
+    assert lines[3:] == ['  register a rule by @qir.frontends.jaxpr.primitive("sort")']
+
+
+PIPELINES = {
+    "calibrate, quantise": "no pass 'quantise'; did you mean 'quantize'?",
+    "w8a9": "no pass 'w8a9'; did you mean 'w8a8'?",
+    "calibrate(bin=4096)": "calibrate has no option 'bin'; did you mean 'bins'?",
+    "calibrate(method=minmx)": (
+        "calibrate: method: expected one of minmax, moving_average, percentile, entropy, mse, "
+        "got minmx; did you mean 'minmax'?"
+    ),
+    "quantize(symmetric=3)": "quantize: symmetric: expected true or false, got 3",
+    "calibrate quantize": "expected passes separated by commas",
+}
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_pipelines(pipeline):
+    text = message(lambda: qir.quantize(model(), [IMAGES], pipeline), ParseError)
+    first, shown, caret = text.splitlines()
+    assert first == f"pipeline: {PIPELINES[pipeline]}"
+    assert shown == f"  {pipeline}"
+    assert caret.strip() == "^"
+
+
+def test_a_selector():
+    pipeline = "calibrate, quantize(keep_float=[op:cnov])"
+    assert message(lambda: qir.quantize(model(), [IMAGES], pipeline)) == (
+        "selector: 'op:cnov' matches nothing in @model; did you mean 'op:conv'?\n"
+        '  in pass quantize(keep_float=["op:cnov"])'
+    )
+
+
+WORDS = {
+    ("conv(", "cnov("): "op: no op 'cnov'; did you mean 'conv'?",
+    ("%k)", "%k) {pading = same}"): "conv: no attribute 'pading'; did you mean 'padding'?",
+    ("%k)", "%kk)"): "parse: no value %kk above this line; did you mean 'k'?",
+    ("f32[2,4,4,1] loc", "f23[2,4,4,1] loc"): (
+        "type: expected one of bool, i2, i4, i8, i16, i32, i64, u4, u8, u16, u32, f16, bf16, f32, "
+        "f64, got f23"
+    ),
+}
+
+
+@pytest.mark.parametrize("edit", WORDS)
+def test_misspelt_words_of_a_program(edit):
+    text = message(lambda: model(*edit), ParseError)
+    assert text.splitlines()[:2] == [WORDS[edit], "  at line 3"]
+    assert edit[1].split()[0] in text.splitlines()[2]
+
+
+def test_a_value_that_is_not_there():
+    expectation = "graph: @model has no value %imag; did you mean 'image'?"
+    assert message(lambda: model().value("imag")) == expectation
+
+
+def test_a_backend_that_is_not_there():
+    backend: Any = "xal"
+    expectation = "compile: no backend 'xal'; did you mean 'xla'?"
+    assert message(lambda: qir.compile(model(), backend=backend)) == expectation
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """The path of a saved model whose kernel lies in the .npz."""
+    text = MODEL.replace("[[[[0.5], [-0.25], [1.0]]]] : f32[1,1,3,1]", "@w : f32[1,1,3,4]")
+    kernel = np.arange(12, dtype=np.float32).reshape(1, 1, 3, 4)
+    path = tmp_path / "model.qir"
+    qir.save(qir.parse(text.replace("f32[2,4,4,1]", "f32[2,4,4,4]"), {"w": kernel}), path)
+    return path
+
+
+def truncate(path, size):
+    path.write_bytes(path.read_bytes()[:size])
+
+
+def test_a_truncated_text(saved):
+    truncate(saved, saved.read_text().index(", %k)"))
+    assert message(lambda: qir.load(saved), ParseError) == (
+        f"parse: expected more text, got the end\n  at line 4\n  |  %c = conv(%image\n  in {saved}"
+    )
+
+
+def test_truncated_arrays(saved):
+    arrays = saved.with_suffix(".npz")
+    truncate(arrays, 200)
+    assert message(lambda: qir.load(saved)) == (
+        f"load: {arrays} is truncated or corrupted: File is not a zip file\n  in {saved}"
+    )
+
+
+def test_a_scale_of_the_wrong_shape():
+    scales = "scale=[0.5, 0.25], axis=1"
+    text = f"graph @g(%x: i8[2,3]{{{scales}}}) {{\n  return %x\n}}"
+    assert message(lambda: qir.parse(text), ParseError) == (
+        "code: expected 3 numbers in scale for axis 1, got 2\n"
+        "  at line 1\n"
+        f"  |graph @g(%x: i8[2,3]{{{scales}}}) {{"
+    )
+    code = qir.Quant.of(qir.DType.I8, [[0.5, 0.25]])
+    assert message(lambda: qir.TensorType((2, 3), code)) == (
+        "code: C4: expected a scalar scale or one whose dimensions divide [2,3], "
+        "got a scale of shape [1, 2]"
+    )
+
+
+def test_a_bias_of_another_scale():
+    text = """\
+graph @g(%x: i8[1,1]{scale=0.5}) {
+  %k = const [[2]] : i8[1,1]{scale=0.25}
+  %b = const [3] : i32[1]{scale=0.25}
+  %a = dot(%x, %k, %b) : i32[1,1]{scale=0.125}
+  return %a
+}
+"""
+    assert message(lambda: qir.parse(text), ParseError) == (
+        "dot: expected a bias with the accumulator's scale, the product of the operands' scales\n"
+        "  at line 4\n"
+        "  |  %a = dot(%x, %k, %b) : i32[1,1]{scale=0.125}"
+    )
+
+
+def test_a_dimension_without_a_name():
+    graph = qir.parse("graph @g(%x: f32[B,2]) {\n  return %x\n}")
+    expectation = "dimension: no input has a dimension C"
+    assert message(lambda: qir.summary(graph, {"C": 3})) == expectation

@@ -1,0 +1,114 @@
+"""What a program costs, counted by hand."""
+
+import numpy as np
+
+import qir
+
+FLOAT = """\
+graph @net(%x: f32[B,4,4,2]) {
+  %k = const 0.5 : f32[3,3,2,8]
+  %b = const 0.5 : f32[8]
+  %c = conv(%x, %k, %b) {padding = same} : f32[B,4,4,8]
+  %r = relu(%c) : f32[B,4,4,8]
+  %m = mean(%r) {axes = [1, 2]} : f32[B,8]
+  %w = const 0.5 : f32[8,10]
+  %y = dot(%m, %w) : f32[B,10]
+  return %y
+}
+"""
+
+
+def test_a_float_program():
+    found = qir.summary(qir.parse(FLOAT), {"B": 10})
+    assert found.parameters == 3 * 3 * 2 * 8 + 8 + 8 * 10
+    assert found.parameter_bytes == 4 * found.parameters
+    conv, dot = 10 * 4 * 4 * 8 * 3 * 3 * 2, 10 * 8 * 10
+    assert found.multiply_adds == {"f32*f32": conv + dot}
+    assert [(line.op, line.multiply_adds) for line in found.ops] == [
+        ("conv", conv),
+        ("relu", 0),
+        ("mean", 0),
+        ("dot", dot),
+    ]
+    # The operand of relu is alive beside its result.
+    assert found.peak_bytes == 2 * 10 * 4 * 4 * 8 * 4
+    assert found.peak_at == "r"
+
+
+def test_named_dimensions_are_1_where_left_out():
+    graph = qir.parse(FLOAT)
+    assert qir.summary(graph) == qir.summary(graph, {"B": 1})
+    assert qir.summary(graph, {"B": 3}).peak_bytes == 3 * qir.summary(graph).peak_bytes
+
+
+def test_a_program_of_codes():
+    program = """\
+graph @packed(%x: i8[3,8]{scale=1.0}) {
+  %k = const 1 : i4[8,5]{scale=1.0}
+  %a = dot(%x, %k) : i32[3,5]{scale=1.0}
+  %q = requantize(%a) : i4[3,5]{scale=8.0}
+  %s = add(%q, %q) : i8[3,5]{scale=8.0}
+  return %s
+}
+"""
+    found = qir.summary(qir.parse(program))
+    assert (found.parameters, found.parameter_bytes) == (40, 20)
+    assert found.multiply_adds == {"i8*i4": 3 * 8 * 5}
+    assert [line.output_bytes for line in found.ops] == [3 * 5 * 4, 8, 15]
+    assert (found.peak_bytes, found.peak_at) == (24 + 60, "a")
+
+
+def test_values_live_from_their_op_to_their_last_reader():
+    program = """\
+graph @lives(%x: f32[100], %unread: f32[1000]) {
+  %a = tanh(%x) : f32[100]
+  %b, %c = split(%a) {axis = 0, sizes = [40, 60]} : f32[40], f32[60]
+  %d = concat(%b, %c, %x) {axis = 0} : f32[200]
+  %e = tanh(%b) : f32[40]
+  return %d, %e
+}
+"""
+    found = qir.summary(qir.parse(program))
+    # x, b, c and d; a is gone, and nothing reads the other input.
+    assert (found.peak_bytes, found.peak_at) == (4 * (100 + 40 + 60 + 200), "d")
+
+
+def test_what_several_ops_read_counts_once():
+    program = """\
+graph @shared(%x: f32[4,4]) {
+  %k = const @w : f32[4,4]
+  %l = const @w : f32[4,4]
+  %a = dot(%x, %k) : f32[4,4]
+  %b = dot(%a, %k) : f32[4,4]
+  %c = dot(%b, %l) : f32[4,4]
+  return %c
+}
+"""
+    found = qir.summary(qir.parse(program, {"w": np.ones((4, 4), np.float32)}))
+    assert found.parameters == 16
+    assert [line.parameters for line in found.ops] == [16, 16, 16]
+    assert found.multiply_adds == {"f32*f32": 3 * 64}
+
+
+def test_the_table():
+    assert (
+        str(qir.summary(qir.parse(FLOAT), {"B": 10}))
+        == """\
+op    value  type          parameters  bytes  output bytes    MACs  width
+conv  %c     f32[B,4,4,8]         152    608         5,120  23,040  f32*f32
+relu  %r     f32[B,4,4,8]                            5,120
+mean  %m     f32[B,8]                                  320
+dot   %y     f32[B,10]             80    320           400     800  f32*f32
+parameters: 232 in 928 bytes
+multiply-accumulates: 23,840 f32*f32
+peak activation memory: 10,240 bytes, at %r"""
+    )
+
+
+def test_a_program_without_ops():
+    found = qir.summary(qir.parse("graph @g(%x: f32[8]) {\n  return %x\n}"))
+    assert str(found).splitlines()[1:] == [
+        "parameters: 0 in 0 bytes",
+        "multiply-accumulates: none",
+        "peak activation memory: 32 bytes, at %x",
+    ]
