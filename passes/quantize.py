@@ -105,6 +105,9 @@ class _Quantizer:
                     node.set_input(index, self.real(value, builder))
         for value in replaced:
             self.hand_over(value)
+        for forms in (self.coded, self.sums, self.floats):
+            for form in forms.values():
+                form.named = True
         self.tidy()
 
     def take_input(self, value: Value) -> None:
