@@ -180,7 +180,7 @@ def extracted(value: Value, distance: int = 0) -> Extracted | Skip | None:
             if not isinstance(found, Extracted):
                 return found
             plan, affine = found
-            outer = _outside(value, op, affine)
+            outer = outside(value, op, affine)
             if isinstance(outer, Skip):
                 return outer
             outer_op, outer_affine = outer
@@ -277,8 +277,14 @@ def _inside(value: Value, op: Op, affine: Affine) -> tuple[Op, list[Affine]] | S
             return op, [inner]
 
 
-def _outside(value: Value, op: Op, affine: Affine) -> tuple[Op, Affine] | Skip:
-    """Returns op' and affine' such that op(affine(x)) = affine'(op'(x))."""
+def outside(value: Value, op: Op, affine: Affine) -> tuple[Op, Affine] | Skip:
+    """Returns op' and affine' such that op(affine(x)) = affine'(op'(x)).
+
+    Args:
+        value: The result of the op.
+        op: An op of one operand.
+        affine: A map of that operand.
+    """
     if reason := _hindrance(value, op, affine):
         return Skip(reason, value)
     if (outer := _moved(value, op, affine, backwards=False)) is None:
