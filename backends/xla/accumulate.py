@@ -11,6 +11,7 @@ it holds modulo 2^32, so that only the sum itself has to fit int32.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any, TypeAlias
 
 import jax
@@ -98,11 +99,30 @@ def _centred(kernel: Array, points: Array) -> tuple[Array, Array]:
     return differences.astype(np.int8), np.zeros(1, np.int32)
 
 
+MAX_TERMS = 2**17 - 1
+"""Products of two signed bytes of which no sum leaves int32."""
+
+
 def dot_rows(x: jax.Array, weights: jax.Array, points: Array | None, batch: int = 0) -> jax.Array:
-    """Multiplies rows [batch…, rows…, k] with weights [batch…, k, columns] as s8 · s8 → s32."""
+    """Multiplies rows [batch…, rows…, k] with weights [batch…, k, columns] as s8 · s8 → s32.
+
+    Longer sums than `MAX_TERMS` are added up from parts, and wrap where only the correction by zero
+    points brings them back into int32. Inside one product the matrix units of CUDA saturate.
+    """
     shared = tuple(range(batch))
     dimensions = (((x.ndim - 1,), (weights.ndim - 2,)), (shared, shared))
-    acc = lax.dot_general(x, weights, dimensions, preferred_element_type=jnp.int32)
+    starts = range(0, weights.shape[-2], MAX_TERMS)
+    parts = [(x, weights)]
+    if len(starts) > 1:
+        parts = [
+            (
+                x[..., start : start + MAX_TERMS],
+                weights[..., start : start + MAX_TERMS, :],
+            )
+            for start in starts
+        ]
+    sums = [lax.dot_general(*part, dimensions, preferred_element_type=jnp.int32) for part in parts]
+    acc: jax.Array = reduce(jnp.add, sums)
     return acc if points is None else acc - row_sums(x) * points
 
 

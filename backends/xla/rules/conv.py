@@ -1,13 +1,15 @@
 """Convolution and its transpose in 1, 2 and 3 spatial dimensions.
 
 XLA's own convolution of signed bytes does not compile for CUDA, and on CPU is a naive loop for 1
-and 3 spatial dimensions and for few channels. Slices and dots are fast everywhere.
+and 3 spatial dimensions and for few channels. Slices and dots are fast everywhere; on TPU, where
+patches cost memory traffic that its own convolution does not, that is the faster one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial, reduce
+from math import prod
 from typing import Any
 
 import jax
@@ -15,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from qir.backends.xla.accumulate import Product, accumulation, dot_rows, row_sums
+from qir.backends.xla.accumulate import MAX_TERMS, Product, accumulation, dot_rows, row_sums
 from qir.backends.xla.codes import code_of, signed_zero_points
 from qir.backends.xla.lowering import Step, coded, lowering, plain
 from qir.backends.xla.windows import padded, tap_slices
@@ -101,11 +103,60 @@ def grouped_patches(op: Convolution, node: Node) -> Step:
 
 def patches(op: Convolution, node: Node) -> Step:
     """The patch under each window as a row (im2col), and one dot; for one tap the dot alone."""
+    *window, channels, _ = node.inputs[1].type.known_shape
+    strides, *_ = op.geometry(node.inputs[0].type.shape[1:-1], window)
+    # A TPU pads few channels to 128. In two dimensions rows of strided patches cost less than that.
+    thin = len(window) == 2 and max(strides) > 1 and channels <= 8
 
     def product(x: jax.Array, weights: jax.Array, points: Array | None) -> jax.Array:
-        return dot_rows(jnp.concatenate(list(_taps(op, node, x)), axis=-1), weights, points)
+        if points is not None:
+            return dot_rows(jnp.concatenate(list(_taps(op, node, x)), axis=-1), weights, points)
+        rows = partial(patch_dot, op, node)
+        if prod(window) == 1 or weights.shape[0] > MAX_TERMS:
+            return rows(x, weights)
+        direct = rows if thin else partial(direct_product, op, node)
+        acc: jax.Array = lax.platform_dependent(
+            x, weights, cuda=partial(rows, multiple=4), tpu=direct, default=rows
+        )
+        return acc
 
     return _accumulation(node, product, lambda weights: weights.reshape(-1, weights.shape[-1]))
+
+
+def patch_dot(
+    op: Convolution, node: Node, x: jax.Array, weights: jax.Array, multiple: int = 1
+) -> jax.Array:
+    """Multiplies the patch under each window with the weights.
+
+    Args:
+        op: The convolution.
+        node: Its node.
+        x: Signed bytes, channels last.
+        weights: Signed bytes, a row for each number of a patch.
+        multiple: Zeros lengthen the rows to a multiple of this. Rows that are no multiple of 4
+            bytes make the matrix product of CUDA load single bytes.
+    """
+    taps = list(_taps(op, node, x))
+    spare = -weights.shape[0] % multiple
+    if spare:
+        taps.append(jnp.zeros((*taps[0].shape[:-1], spare), x.dtype))
+        weights = jnp.pad(weights, ((0, spare), (0, 0)))
+    return dot_rows(jnp.concatenate(taps, axis=-1), weights, None)
+
+
+def direct_product(op: Convolution, node: Node, x: jax.Array, weights: jax.Array) -> jax.Array:
+    """Convolves as `patch_dot` does, by XLA's convolution of signed bytes."""
+    z, window, strides, dilation = _framed(op, node, x)
+    kernel = weights.reshape(*window, x.shape[-1], weights.shape[-1])
+    return lax.conv_general_dilated(
+        z,
+        kernel,
+        strides,
+        [(0, 0)] * len(window),
+        rhs_dilation=dilation,
+        dimension_numbers=LAYOUTS[len(window)],
+        preferred_element_type=np.dtype(np.int32),
+    )
 
 
 def _accumulation(node: Node, product: Product, pack: Any) -> Step:
@@ -114,15 +165,22 @@ def _accumulation(node: Node, product: Product, pack: Any) -> Step:
 
 def _taps(op: Convolution, node: Node, x: jax.Array) -> Iterator[jax.Array]:
     """Yields what each tap meets of signed bytes, padded with their zero point."""
+    return tap_slices(*_framed(op, node, x))
+
+
+def _framed(
+    op: Convolution, node: Node, x: jax.Array
+) -> tuple[jax.Array, tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Returns x padded with its zero point, and the window, strides and dilation over it."""
     operand, kernel, *_ = node.inputs
     window = kernel.type.known_shape[:-2]
     strides, dilation, padding = op.geometry(operand.type.shape[1:-1], window)
     point = int(signed_zero_points(code_of(operand.type))[0])
     if not isinstance(op, ConvTranspose):
-        return tap_slices(padded(x, padding, point), window, strides, dilation)
+        return padded(x, padding, point), window, strides, dilation
     between = [(*sides, stride - 1) for sides, stride in zip(padding, strides, strict=True)]
     z = lax.pad(x, np.asarray(point, x.dtype), [(0, 0, 0), *between, (0, 0, 0)])
-    return tap_slices(z, window, (1,) * len(window), dilation)
+    return z, window, (1,) * len(window), dilation
 
 
 def _repeated(x: jax.Array, count: int) -> jax.Array:
