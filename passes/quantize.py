@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -242,16 +243,33 @@ class _Quantizer:
         x = node.inputs[0]
         if isinstance(node.op, Relu | Clip) and (x in self.sums or x not in self.main):
             # The sum is rounded once anyway: straight to the code of what is left of it.
-            x = self.code(x, builder, self.code_for(node.outputs[0]))
+            operands = [self.code(x, builder, self.code_for(node.outputs[0]))]
         else:
-            x = self.code(x, builder)
-        rest = [
-            self.code(value, builder) if self.is_activation(value) else value
-            for value in node.inputs[1:]
-        ]
-        results = builder.emit_node(node.op, [x, *rest]).outputs
+            operands = self.alike(node.inputs, builder)
+        results = builder.emit_node(node.op, operands).outputs
         for old, new in zip(node.outputs, results, strict=True):
             self.give(old, new)
+
+    def alike(self, values: Sequence[Value], builder: Builder) -> list[Value]:
+        """Codes operands that must have one code without rounding any of them a second time."""
+        first = next(value for value in values if self.is_activation(value))
+        code = self.code(first, builder).type.quant
+        assert code is not None
+        operands = []
+        for value in values:
+            operand = value
+            if value.is_constant and value.type.is_float:
+                if not np.array_equal(code.decode(code.encode(value.array)), value.array):
+                    raise _KeptFloat(
+                        f"the code of %{first.name} does not hold the numbers of %{value.name}"
+                    )
+                operand = self.constant(value, code, builder)
+            elif self.is_real(value):
+                operand = self.code(value, builder)
+                if operand.type.quant != code:
+                    raise _KeptFloat(f"%{first.name} and %{value.name} have different codes")
+            operands.append(operand)
+        return operands
 
     def convert_fixed(self, node: Node, code: Quant, builder: Builder) -> None:
         output = node.outputs[0]

@@ -44,7 +44,7 @@ def _random(value: Value, generator: np.random.Generator) -> Array:
     if dtype.is_integer:
         low, high = value.type.quant.range if value.type.quant else (0, 2)
         return generator.integers(low, high, shape, endpoint=True).astype(dtype.numpy)
-    if value.range is not None:
+    if value.range is not None and value.range.is_finite:
         return generator.uniform(*value.range.bounds, shape).astype(dtype.numpy)
     return generator.standard_normal(shape).astype(dtype.numpy)
 

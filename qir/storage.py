@@ -201,13 +201,15 @@ def write_atomically(files: Mapping[Path, Writer]) -> None:
     """
     staged: dict[str, Path] = {}
     target: Path | None = None
+    umask = os.umask(0o077)  # to read it is to set it
+    os.umask(umask)
     try:
         for target, write in files.items():
             descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
             staged[temporary] = target
             with os.fdopen(descriptor, "wb") as file:
                 write(file)
-            os.chmod(temporary, 0o644)
+            os.chmod(temporary, 0o666 & ~umask)
         for temporary, target in staged.items():
             os.replace(temporary, target)
     except OSError as error:

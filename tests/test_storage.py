@@ -1,6 +1,7 @@
 """Programs on disk: what is saved loads, and a damaged pair of files is an error that says so."""
 
 import io
+import os
 import re
 import zipfile
 from pathlib import Path
@@ -158,6 +159,16 @@ def test_an_interrupted_write_leaves_nothing(tmp_path):
             {tmp_path / "a": lambda file: file.write(b"a"), tmp_path / "b": interrupted}
         )
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_files_are_as_open_to_others_as_the_user_wants(mask, tmp_path):
+    before = os.umask(mask)
+    try:
+        qir.save(every_type(), tmp_path / "g.qir")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o666 & ~mask}
 
 
 def test_a_folder_that_is_not_there(tmp_path):
