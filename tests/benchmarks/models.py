@@ -115,8 +115,9 @@ def _conv(params: Params, x: jax.Array, stride: int | tuple[int, ...] = 1, group
 
 
 def _dense(params: Params, x: jax.Array) -> jax.Array:
-    logits: jax.Array = jnp.mean(x, axis=tuple(range(1, x.ndim - 1))) @ params["kernel"]
-    return logits + params["bias"]
+    pooled = jnp.mean(x, axis=tuple(range(1, x.ndim - 1)))
+    logits: jax.Array = pooled @ params["kernel"] + params["bias"]
+    return logits
 
 
 def _max_pool(x: jax.Array, size: int, stride: int, padding: int = 0) -> jax.Array:
