@@ -8,8 +8,8 @@ from qir.interval import Interval
 from qir.types import SMALLEST_SCALE, Array, DType, FrozenArray, Quant
 
 LEAST_RATIO = 2.0**-30
-"""Least ratio of an accumulator's scale to the output's: below it no product moves the output, and
-the multiplier would leave the reach of fixed31."""
+"""Least ratio of an accumulator's scale to the output's: a product of two bytes that is scaled by
+less is far below half a step."""
 
 ZERO_SCALE = 2.0**-16
 """The scale of a range of nothing but 0: so small that a bias in units of it is fine, so large that
@@ -63,8 +63,7 @@ def weight_code(
 
     The scale of a channel is max|w| / (largest code). It is raised where
 
-    - the weights are so small (or all zero) that the ratio of accumulator to output scale would
-      leave fixed31, and
+    - the weights are so small (or all zero) that no product could move the output, and
     - the bias, expressed in accumulator units, would leave too little of int32 for the products.
 
     Args:
