@@ -172,7 +172,7 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--backend",
         choices=["xla", "reference", "both"],
         default="xla",
-        help="both: run and compare",
+        help="both: run, compare, and exit with status 1 where numbers differ",
     )
     command.add_argument(
         "-o", "--output", type=Path, help="where to write the outputs, an .npz file"
@@ -285,29 +285,35 @@ def _run(options: argparse.Namespace) -> int:
         inputs = [samples[value.name] for value in graph.inputs]
     names = [value.name for value in graph.outputs]
     outputs: Sequence[Array] = ()
+    status = 0
     if options.backend != "reference":
         outputs = [np.asarray(array) for array in compile(graph)(*inputs)]
     if options.backend != "xla":
         reference = evaluate(graph, *inputs)
         if options.backend == "both":
-            _compare(names, outputs, reference)
+            status = int(_compare(names, outputs, reference) > 0)
         outputs = reference
     if options.output is not None:
         arrays = dict(zip(names, outputs, strict=True))
         write_atomically({options.output: lambda file: write_arrays(file, arrays)})
-        return 0
+        return status
     for name, array in zip(names, outputs, strict=True):
         print(f"%{name}: {array.dtype}{list(array.shape)}\n{array}")
-    return 0
+    return status
 
 
-def _compare(names: Sequence[str], outputs: Sequence[Array], reference: Sequence[Array]) -> None:
+def _compare(names: Sequence[str], outputs: Sequence[Array], reference: Sequence[Array]) -> int:
+    """Prints for each output in how many numbers it differs, and returns their sum."""
+    total = 0
     for name, array, right in zip(names, outputs, reference, strict=True):
-        different = int(np.count_nonzero(array != right))
+        both_nan = (array != array) & (right != right)
+        different = int(np.count_nonzero((array != right) & ~both_nan))
+        total += different
         print(
             f"%{name}: {different} of {right.size} numbers differ between XLA and the reference",
             file=sys.stderr,
         )
+    return total
 
 
 if __name__ == "__main__":
