@@ -64,6 +64,11 @@ def test_products_on_tpu(element: str, kind: str) -> None:
             "cuda",
             "cuDNN",
         ),
+        (
+            'ROOT %m = s32[64,8]{1,0} multiply(%a, %b), metadata={op_name="jit(f)/dot_general"}',
+            "cuda",
+            "the terms",
+        ),
         ("%w = (s32[], s32[8,8]{1,0}) while(%init), condition=%c, body=%b", "tpu", "a loop"),
     ],
 )

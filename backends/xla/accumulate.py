@@ -109,21 +109,41 @@ def dot_rows(x: jax.Array, weights: jax.Array, points: Array | None, batch: int 
     Longer sums than `MAX_TERMS` are added up from parts, and wrap where only the correction by zero
     points brings them back into int32. Inside one product the matrix units of CUDA saturate.
     """
+    parts = [(x, weights)]
+    if weights.shape[-2] > MAX_TERMS:
+        cuts = [slice(at, at + MAX_TERMS) for at in range(0, weights.shape[-2], MAX_TERMS)]
+        parts = [(x[..., cut], weights[..., cut, :]) for cut in cuts]
+    acc: jax.Array = reduce(jnp.add, [_dot(*part, batch) for part in parts])
+    return acc if points is None else acc - row_sums(x) * points
+
+
+def _dot(x: jax.Array, weights: jax.Array, batch: int) -> jax.Array:
     shared = tuple(range(batch))
     dimensions = (((x.ndim - 1,), (weights.ndim - 2,)), (shared, shared))
-    starts = range(0, weights.shape[-2], MAX_TERMS)
-    parts = [(x, weights)]
-    if len(starts) > 1:
-        parts = [
-            (
-                x[..., start : start + MAX_TERMS],
-                weights[..., start : start + MAX_TERMS, :],
-            )
-            for start in starts
-        ]
-    sums = [lax.dot_general(*part, dimensions, preferred_element_type=jnp.int32) for part in parts]
-    acc: jax.Array = reduce(jnp.add, sums)
-    return acc if points is None else acc - row_sums(x) * points
+
+    def dot(x: jax.Array, weights: jax.Array) -> jax.Array:
+        return lax.dot_general(x, weights, dimensions, preferred_element_type=jnp.int32)
+
+    rows = x.shape[batch:-1]
+    row = int(bool(rows) and all(size == 1 for size in rows))
+    column = int(weights.shape[-1] == 1)
+    if not row and not column:
+        return dot(x, weights)
+
+    def widened(x: jax.Array, weights: jax.Array) -> jax.Array:
+        # XLA turns a product with a vector into a sum of all terms, which on CUDA may stand in
+        # memory as int32; a second row or column makes it a matrix product.
+        zero, keep = np.int8(0), (0, 0, 0)
+        if row:
+            x = lax.pad(x, zero, [*[keep] * (x.ndim - 2), (0, 1, 0), keep])
+        if column:
+            weights = lax.pad(weights, zero, [*[keep] * (weights.ndim - 1), (0, 1, 0)])
+        acc = dot(x, weights)
+        acc = acc[..., :1] if column else acc
+        return acc[..., :1, :] if row else acc
+
+    found: jax.Array = lax.platform_dependent(x, weights, cuda=widened, default=dot)
+    return found
 
 
 def row_sums(x: jax.Array) -> jax.Array:

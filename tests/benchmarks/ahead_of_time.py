@@ -8,8 +8,8 @@ XLA's compilers for these platforms come in wheels that QIR never depends on:
 with the version of the installed jax. Nothing is executed: this finds what a compiler refuses and
 what it turns into naive loops, not wrong numbers, and its cycles are the compiler's own estimates.
 CUDA is compiled without autotuning, which needs a device, so that every product is Triton's. Of the
-sums that are no product in the table, depthwise convolutions are multiply-adds, several products of
-one operand may have become one, and those with a vector may be spread over several reductions.
+sums that are no product in the table, depthwise convolutions are multiply-adds, and several
+products of one operand may have become one.
 """
 
 from __future__ import annotations

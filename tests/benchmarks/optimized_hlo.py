@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from math import prod
 
 COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
-INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%([\w.\-]+) = (.+?) ([a-z][\w\-]*)\((.*)$")
+INSTRUCTION = re.compile(r"^\s+(ROOT )?%([\w.\-]+) = (.+?) ([a-z][\w\-]*)\((.*)$")
 LAYOUT = re.compile(r"\{[^{}]*\}")
 CALLED = re.compile(r"kind=(\w+).*?calls=%([\w.\-]+)")
 ESTIMATE = re.compile(r'"estimated_cycles":"(\d+)"')
@@ -25,6 +25,7 @@ class Instruction:
         opcode: Its operation.
         type: Element type and shape of its result, as in `s32[8,16]`; a tuple stands in brackets.
         operands: Opcodes and types of the operands that stand in the same computation.
+        root: Whether its result is that of its computation.
         fusion: Kind of the fusion that it is part of, with that of the code generator; else empty.
         source: The jax operation that it comes from, with its scopes.
         text: The text behind its opcode.
@@ -33,6 +34,7 @@ class Instruction:
     opcode: str
     type: str
     operands: tuple[tuple[str, str], ...]
+    root: bool
     fusion: str
     source: str
     text: str
@@ -47,6 +49,11 @@ class Instruction:
         """Number of elements of the result."""
         dimensions = self.type.partition("[")[2].rstrip("]")
         return prod(map(int, dimensions.split(","))) if dimensions else 1
+
+    @property
+    def of_dot(self) -> bool:
+        """Whether it comes from a matrix product."""
+        return self.source.endswith("dot_general")
 
     def __str__(self) -> str:
         operands = ", ".join(type for _, type in self.operands)
@@ -70,26 +77,28 @@ class Findings:
 
 def instructions(text: str) -> Iterator[Instruction]:
     """Yields the instructions of a module in the text form of XLA's compilers."""
-    lines: dict[str, list[tuple[str, str, str, str]]] = {}
-    current: list[tuple[str, str, str, str]] = []
+    lines: dict[str, list[tuple[bool, str, str, str, str]]] = {}
+    current: list[tuple[bool, str, str, str, str]] = []
     for line in text.splitlines():
         if match := COMPUTATION.match(line):
             current = lines.setdefault(match[1], [])
         elif match := INSTRUCTION.match(line):
-            current.append((match[1], LAYOUT.sub("", match[2]), match[3], match[4]))
+            root, name, type, opcode, rest = match.groups()
+            current.append((root is not None, name, LAYOUT.sub("", type), opcode, rest))
     fusions: dict[str, str] = {}
     for body in lines.values():
-        for _, _, opcode, rest in body:
+        for *_, opcode, rest in body:
             if opcode == "fusion" and (match := CALLED.search(rest)):
                 generator = _found(r'"kind":"(\w+)"', rest)
                 fusions[match[2]] = f"{match[1]} {generator}".rstrip()
     for computation, body in lines.items():
-        known = {name: (opcode, type) for name, type, opcode, _ in body}
-        for _, type, opcode, rest in body:
+        known = {name: (opcode, type) for _, name, type, opcode, _ in body}
+        for root, _, type, opcode, rest in body:
             names = re.findall(r"%([\w.\-]+)", rest.partition(")")[0])
             operands = tuple(known[name] for name in names if name in known)
             source = _found(r'op_name="([^"]*)"', rest)
-            yield Instruction(opcode, type, operands, fusions.get(computation, ""), source, rest)
+            fusion = fusions.get(computation, "")
+            yield Instruction(opcode, type, operands, root, fusion, source, rest)
 
 
 def examine(text: str, platform: str) -> Findings:
@@ -119,6 +128,8 @@ def _classified(instruction: Instruction, platform: str) -> tuple[str, str]:
             return "", "a gather of single entries"
         case "reduce" if _sums_products(instruction):
             return "vector", ""
+        case "multiply" if integer and instruction.root and instruction.of_dot:
+            return "stored", "the terms of a product stand in memory"
         case "custom-call" if "cublas" in instruction.text and integer:
             return "cublas", ""
         case "custom-call" if "cudnn$conv" in instruction.text:
@@ -145,7 +156,7 @@ def _product(instruction: Instruction, platform: str) -> tuple[str, str]:
 def _sums_products(instruction: Instruction) -> bool:
     """Whether this is the product of a matrix and a vector, which XLA writes as a reduction."""
     multiplied = any(opcode == "multiply" for opcode, _ in instruction.operands)
-    return multiplied and instruction.source.endswith("dot_general")
+    return multiplied and instruction.of_dot
 
 
 def _found(pattern: str, text: str) -> str:

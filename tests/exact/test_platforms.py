@@ -16,7 +16,7 @@ from jax import lax
 from qir.backends.xla import accumulate
 from qir.backends.xla.accumulate import MAX_TERMS, dot_rows
 from qir.op import Op
-from qir.ops import Conv, ConvTranspose, Dequantize, Lookup, Softmax
+from qir.ops import Conv, ConvTranspose, Dequantize, Dot, Lookup, Softmax
 from qir.types import Array, DType, Quant
 from tests.exact.test_reference_vs_xla import check_integers, run_packed
 from tests.strategies import Case, packs_of
@@ -37,7 +37,7 @@ def platform(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     return str(request.param)
 
 
-@pytest.mark.parametrize("cls", [Conv, ConvTranspose, Lookup, Softmax, Dequantize])
+@pytest.mark.parametrize("cls", [Conv, ConvTranspose, Dot, Lookup, Softmax, Dequantize])
 def test_ops(cls: type[Op], platform: str) -> None:
     @few
     @given(packs_of(cls, 8))
@@ -81,6 +81,24 @@ def test_windows(platform: str) -> None:
         )
     for case, outputs in zip(cases, run_packed(cases), strict=True):
         check_integers(case, outputs)
+
+
+@pytest.mark.parametrize(
+    ("shape", "weights", "batch"),
+    [
+        ((1, 40), (40, 5), 0),
+        ((1, 1, 1, 8), (8, 3), 0),
+        ((6, 8), (8, 1), 0),
+        ((3, 1, 8), (3, 8, 1), 1),
+    ],
+)
+def test_products_with_a_vector(
+    shape: tuple[int, ...], weights: tuple[int, ...], batch: int, platform: str
+) -> None:
+    rng = np.random.default_rng(0)
+    x, w = (rng.integers(-128, 128, size).astype(np.int8) for size in (shape, weights))
+    expected = x.astype(np.int32) @ w.astype(np.int32)
+    assert np.array_equal(dot_rows(jnp.asarray(x), jnp.asarray(w), None, batch), expected)
 
 
 def test_long_sums_are_added_up_from_parts(monkeypatch: pytest.MonkeyPatch) -> None:
