@@ -23,13 +23,12 @@ class Value:
     Attributes:
         type: Shape and element.
         name: Unique in its graph, without the %.
-        origin: Names of the imported values that this one stands for; statistics are keyed by them.
         node: The node that computes it, or None for an input of the graph.
         index: Position among the node's outputs or the graph's inputs.
         uses: The (node, operand position) pairs that read it, in order of creation.
     """
 
-    __slots__ = ("_range", "graph", "index", "name", "named", "node", "origin", "type", "uses")
+    __slots__ = ("_origins", "_range", "graph", "index", "name", "named", "node", "type", "uses")
     __match_args__ = ("op", "inputs")
 
     def __init__(
@@ -42,7 +41,7 @@ class Value:
         self.name = ""
         self.named = False
         self._range: Interval | None = None
-        self.origin: tuple[str, ...] = ()
+        self._origins: dict[str, None] = {}
         self.uses: dict[tuple[Node, int], None] = {}
 
     @property
@@ -56,6 +55,15 @@ class Value:
     @range.setter
     def range(self, observed: Interval | None) -> None:
         self._range = observed and Interval.of(*(np.float32(bound) for bound in observed.bounds))
+
+    @property
+    def origin(self) -> tuple[str, ...]:
+        """Names of the imported values that this one stands for; statistics are keyed by them."""
+        return tuple(self._origins)
+
+    @origin.setter
+    def origin(self, names: Iterable[str]) -> None:
+        self._origins = dict.fromkeys(names)
 
     @property
     def op(self) -> Op | None:
@@ -123,7 +131,7 @@ class Value:
             new.named, self.named = True, False
         if new.range is None and new.type.element == self.type.element:
             new.range = self.range
-        new.origin = tuple(dict.fromkeys((*new.origin, *self.origin)))
+        new._origins |= self._origins
 
     @property
     def owner(self) -> Graph:
