@@ -82,8 +82,8 @@ class Equalize(Pass):
                     value.range, value.origin = None, ()
         names.settle()
         context.diagnostics += [
-            f"equalize: {len(pairs)} pairs of layers in {rounds} rounds",
-            *(f"equalize: {count} layers keep their ranges: {why}" for why, count in skips.items()),
+            f"equalize: pairs of layers: {len(pairs)}, rounds: {rounds}",
+            *(f"equalize: layers not paired: {count}, {why}" for why, count in skips.items()),
         ]
 
 
