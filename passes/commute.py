@@ -20,7 +20,6 @@ from qir.ops import (
     MaxPool,
     Mean,
     Mul,
-    Neg,
     Pad,
     Relu,
     Reshape,
@@ -72,8 +71,6 @@ def backward(value: Value, affine: Affine, distance: int = 0) -> Plan | Skip:
             return Skip("an offset does not commute with mul", value)
         case Mul():
             return _into_one_factor(value, affine, distance)
-        case Neg():
-            return _operand(value, 0, replace(affine, factor=-affine.factor), distance)
         case op:
             inner = _inside(value, op, affine)
             return inner if isinstance(inner, Skip) else _through(value, *inner, distance)
@@ -127,8 +124,10 @@ def _operand(value: Value, index: int, affine: Affine, distance: int) -> Plan | 
     x = value.inputs[index]
     if x.is_constant:
         return _constant(x, value, affine)
-    if value.op is not None and value.op.elementwise and x.type != value.type:
-        return Skip("an operand is broadcast", x)
+    if affine.varies and value.op is not None and value.op.elementwise:
+        shape, axis = value.type.shape, affine.axis
+        if x.type.rank != value.type.rank or x.type.shape[axis] != shape[axis]:
+            return Skip("an operand is broadcast along the axis", x)
     if len(x.uses) != 1:
         return Skip("is read elsewhere too", x)
     return backward(x, affine, distance + 1)
