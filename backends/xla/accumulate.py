@@ -93,6 +93,8 @@ def accumulation(
 
 def _centred(kernel: Array, points: Array) -> tuple[Array, Array]:
     """Takes the zero points off the weights where signed bytes hold the differences."""
+    if not np.any(points):
+        return kernel, np.zeros(1, np.int32)
     differences = kernel.astype(np.int32) - points
     if differences.size and (differences.min() < -128 or differences.max() > 127):
         return kernel, points

@@ -12,6 +12,7 @@ floats saturate and those of integers wrap, so every value is clamped before it 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import jax
@@ -22,7 +23,7 @@ from jax.typing import DTypeLike
 from numpy.typing import NDArray
 
 from qir.errors import QirError
-from qir.fixed_point import INT32_MAX, INT32_MIN, MAX_SHIFT, check_float32_bounds
+from qir.fixed_point import INT32_MAX, INT32_MIN, MAX_SHIFT, Multiplier, check_float32_bounds
 
 ZeroPoint: TypeAlias = int | NDArray[np.integer]
 Parameter: TypeAlias = float | NDArray[np.number] | jax.Array
@@ -69,7 +70,7 @@ def requantize_fixed31(
             places = np.where(value == 0, max(33, int(places.max())), places).astype(np.int32)
         least, greatest = int(places.min()), int(places.max())
 
-    high_word = _high_word(acc, value)
+    high_word = _high_word(acc, value >> 16, value & 0xFFFF)
     if least >= 33:
         rounded = _shift_high_word(high_word, places)
     else:
@@ -84,6 +85,58 @@ def requantize_fixed31(
     least_code = np.maximum(low - offset, INT32_MIN).astype(np.int32)
     greatest_code = np.minimum(high - offset, INT32_MAX).astype(np.int32)
     return _store(jnp.clip(rounded, least_code, greatest_code), zero_point, dtype)
+
+
+def fixed31_terms(multiplier: Multiplier, zero_point: ZeroPoint) -> NDArray[np.int32] | None:
+    """Prepares `requantize_by_terms`.
+
+    With H the high word of acc * M and k = shift - 32, the rounded quotient plus the zero point is
+
+        floor((H + 2^(k-1)) / 2^k) + z  =  (H + (2^(k-1) + z * 2^k)) >> k
+
+    Numbers that differ between requantizations of one shape thus become arguments of one and the
+    same code, which XLA compiles once for all of them.
+
+    Args:
+        multiplier: M and s, 0-d or for every channel.
+        zero_point: Constant scalar or array.
+
+    Returns:
+        int32 of shape (4, ...): the high and the low 16 bits of M, the addend and k; None where a
+        shift is below 33 or a sum could leave int32.
+    """
+    value, places, points = np.broadcast_arrays(
+        multiplier.value.astype(np.int64),
+        multiplier.shift.astype(np.int64) - 32,
+        np.asarray(zero_point),
+    )
+    # A multiplier of 0 gives 0 at any shift.
+    places = np.where(value == 0, 1, places)
+    if np.any(places < 1):
+        return None
+    addend = (np.int64(1) << (places - 1)) + (points.astype(np.int64) << places)
+    # -2^30 <= H < 2^30, since M < 2^31.
+    if np.any(np.abs(addend) > 2**30):
+        return None
+    return np.stack([value >> 16, value & 0xFFFF, addend, places]).astype(np.int32)
+
+
+def requantize_by_terms(
+    acc: jax.Array, terms: Sequence[Parameter], low: int, high: int, dtype: DTypeLike
+) -> jax.Array:
+    """Requantizes as `requantize_fixed31` does, with prepared numbers.
+
+    Args:
+        acc: int32 accumulators.
+        terms: What `fixed31_terms` returns, constants or traced int32 arrays, each of which
+            broadcasts against `acc`.
+        low: Smallest stored value of the result.
+        high: Largest stored value of the result.
+        dtype: Integer dtype of the result, which holds [low, high].
+    """
+    value_high, value_low, addend, places = map(_int32, terms)
+    rounded = (_high_word(acc, value_high, value_low) + addend) >> places
+    return jnp.clip(rounded, low, high).astype(dtype)
 
 
 def requantize_float32(
@@ -170,14 +223,16 @@ def dequantize(q: jax.Array, zero_point: ZeroPoint, scale: Parameter) -> jax.Arr
     return difference.astype(jnp.float32) * jnp.asarray(scale, jnp.float32)
 
 
-def _high_word(acc: jax.Array, multiplier: NDArray[np.int32] | jax.Array) -> jax.Array:
-    """Returns the high 32 bits of `acc * multiplier` for a multiplier in [0, 2^31).
+def _high_word(
+    acc: jax.Array,
+    value_high: NDArray[np.int32] | jax.Array,
+    value_low: NDArray[np.int32] | jax.Array,
+) -> jax.Array:
+    """Returns the high 32 bits of `acc * M` for M = value_high * 2^16 + value_low in [0, 2^31).
 
-    With acc = a1 * 2^16 + a0 and multiplier = m1 * 2^16 + m0, each partial sum fits int32; only
-    a0 * m0 needs uint32.
+    With acc = a1 * 2^16 + a0, each partial sum fits int32; only a0 * value_low needs uint32.
     """
     acc_high, acc_low = acc >> 16, acc & 0xFFFF
-    value_high, value_low = multiplier >> 16, multiplier & 0xFFFF
     lowest = (acc_low.astype(jnp.uint32) * value_low.astype(jnp.uint32)) >> 16
     middle = acc_high * value_low + lowest.astype(jnp.int32)
     carried = (acc_low * value_high + (middle & 0xFFFF)) >> 16

@@ -25,13 +25,18 @@ def zero_points(code: Quant, shape: tuple[Any, ...]) -> Array:
     return expand(code.zero_points, shape)
 
 
+def levels(x: jax.Array, code: Quant) -> jax.Array:
+    """Returns the stored numbers, or for a codebook their levels, in int32."""
+    wide = x.astype(jnp.int32)
+    if code.levels is None:
+        return wide
+    return table_entry(jnp.asarray(code.levels.array), wide - code.range[0])
+
+
 def steps(x: jax.Array, code: Quant) -> jax.Array:
     """Returns the integers that the scale multiplies, (levels[stored] - zero point), in int32."""
-    wide = x.astype(jnp.int32)
-    if code.levels is not None:
-        wide = table_entry(jnp.asarray(code.levels.array), wide - code.range[0])
     points = zero_points(code, x.shape)
-    return wide - points if np.any(points) else wide
+    return levels(x, code) - points if np.any(points) else levels(x, code)
 
 
 def signed(x: Any, storage: DType) -> Any:

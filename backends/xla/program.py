@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 
 from qir.backends.xla.lowering import Argument, Lowering, Parameter, Step
+from qir.backends.xla.materialize import stored
 from qir.backends.xla.rules import choose
 from qir.errors import QirError, UnsupportedError
 from qir.ir import Graph, Node, Value
@@ -42,7 +44,9 @@ class Program:
         self._steps: list[tuple[Node, Step]] = []
         for value in self.inputs:
             _check_width(value)
-        for node in _needed(graph, outputs):
+        needed = _needed(graph, outputs)
+        self._stored = _read_often(needed)
+        for node in needed:
             for value in node.outputs:
                 _check_width(value)
             if not isinstance(node.op, Const):
@@ -80,7 +84,7 @@ class Program:
             results = found if isinstance(found, tuple) else (found,)
             for value, array in zip(node.outputs, results, strict=True):
                 _check_result(value, array)
-                values[value] = array
+                values[value] = stored(array) if value in self._stored else array
         return tuple(fetch(value) for value in self.outputs)
 
     def _lower(self, node: Node) -> None:
@@ -122,6 +126,17 @@ def _needed(graph: Graph, outputs: Sequence[Value]) -> list[Node]:
             needed.add(node)
             stack.extend(value.node for value in node.inputs if value.node is not None)
     return [node for node in graph.nodes if node in needed]
+
+
+def _read_often(nodes: Sequence[Node]) -> set[Value]:
+    """Returns the computed tensors of bytes that more than one node reads."""
+    readers = Counter(value for node in nodes for value in set(node.inputs))
+    return {
+        value
+        for value, count in readers.items()
+        if count > 1 and value.type.quant is not None and value.type.dtype.bits <= 8
+        if value.node is not None and not isinstance(value.op, Const)
+    }
 
 
 def _check_width(value: Value) -> None:

@@ -8,15 +8,20 @@ from typing import TypeAlias
 import jax
 import numpy as np
 
-from qir.backends.xla.arithmetic import requantize_fixed31, requantize_float32
+from qir.backends.xla.arithmetic import (
+    fixed31_terms,
+    requantize_by_terms,
+    requantize_fixed31,
+    requantize_float32,
+)
 from qir.backends.xla.codes import zero_points
-from qir.backends.xla.lowering import Parameter, argument, spread
+from qir.backends.xla.lowering import Argument, Parameter, argument, spread
 from qir.fixed_point import MAX_SHIFT, Multiplier, Rounding
 from qir.types import Array, Quant
 
 Factor: TypeAlias = Array | jax.Array
-Rescaling: TypeAlias = Callable[[jax.Array, Factor, Factor], jax.Array]
-"""From int32 accumulators, multiplier and shift to stored numbers."""
+Rescaling: TypeAlias = Callable[..., jax.Array]
+"""From int32 accumulators and the arguments that stand beside it to stored numbers."""
 
 
 def rescaling(
@@ -25,7 +30,7 @@ def rescaling(
     code: Quant,
     bounds: tuple[int, int] | None = None,
     rounding: Rounding = "fixed31",
-) -> tuple[Rescaling, tuple[Parameter | Array, Parameter | Array]]:
+) -> tuple[Rescaling, tuple[Argument, ...]]:
     """Prepares a requantization.
 
     Args:
@@ -36,31 +41,42 @@ def rescaling(
         rounding: The rounding mode.
 
     Returns:
-        The function, and its second and third argument as arguments of a step.
+        The function, and its arguments after the first as arguments of a step.
     """
     low, high = bounds or code.range
     dtype = code.storage.numpy
-    value, shift = multiplier.value, _common(multiplier, rounding)
+    value, shift = multiplier.value, multiplier.shift
+
+    if rounding == "f32_rne":
+
+        def rescale_float(acc: jax.Array, factor: Factor) -> jax.Array:
+            factor, points = spread(factor, acc.shape), zero_points(code, acc.shape)
+            return requantize_float32(acc, factor, points, low, high, dtype)
+
+        return rescale_float, (argument(f"{name}.multiplier", value),)
+
+    point = code.zero_points
+    terms = fixed31_terms(multiplier, point) if point.ndim == 0 else None
+    if terms is not None:
+
+        def rescale_by_terms(acc: jax.Array, terms: Factor) -> jax.Array:
+            each = [spread(term, acc.shape) for term in terms]
+            return requantize_by_terms(acc, each, low, high, dtype)
+
+        return rescale_by_terms, (Parameter(f"{name}.rescaling", terms),)
+
+    # A multiplier of 0 gives 0 at any shift, and must not cost the others the short path.
+    shift = np.where(value == 0, np.int32(max(33, int(shift.max(initial=1)))), shift)
     shift_range = (int(shift.min(initial=MAX_SHIFT)), int(shift.max(initial=1)))
 
     def rescale(acc: jax.Array, factor: Factor, places: Factor) -> jax.Array:
         factor, places = spread(factor, acc.shape), spread(places, acc.shape)
         points = zero_points(code, acc.shape)
-        if rounding == "f32_rne":
-            return requantize_float32(acc, factor, points, low, high, dtype)
         return requantize_fixed31(
             acc, factor, places, points, low, high, dtype, shift_range=shift_range
         )
 
-    return rescale, (argument(f"{name}.multiplier", value), argument(f"{name}.shift", shift))
-
-
-def _common(multiplier: Multiplier, rounding: Rounding) -> Array:
-    """Returns the shifts, as a scalar where all are equal."""
-    if rounding == "f32_rne":
-        return np.zeros((), np.int32)
-    shift = np.asarray(multiplier.shift)
-    # A multiplier of 0 gives 0 at any shift, and must not cost the others the short path.
-    harmless = max(33, int(shift.max(initial=1)))
-    shift = np.where(multiplier.value == 0, np.int32(harmless), shift)
-    return shift.reshape(-1)[:1].reshape(()) if np.unique(shift).size == 1 else shift
+    return rescale, (
+        argument(f"{name}.multiplier", value),
+        argument(f"{name}.shift", shift.astype(np.int32)),
+    )

@@ -61,8 +61,8 @@ def requantize(op: Requantize, node: Node) -> Step:
         node.output.name, op.factors(x.type), op.to, op.bounds, op.rounding
     )
 
-    def run(stored: jax.Array, factor: Factor, shift: Factor) -> jax.Array:
-        return rescale(steps(stored, code), factor, shift)
+    def run(stored: jax.Array, *factors: Factor) -> jax.Array:
+        return rescale(steps(stored, code), *factors)
 
     return Step(run, (x, *factors))
 

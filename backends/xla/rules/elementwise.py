@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qir.backends.xla.arithmetic import rounding_shift
-from qir.backends.xla.codes import code_of, steps, zero_points
-from qir.backends.xla.lowering import Step, coded, floating, lowering, plain
+from qir.backends.xla.codes import code_of, levels, steps, zero_points
+from qir.backends.xla.lowering import Parameter, Step, coded, floating, lowering, plain
 from qir.backends.xla.requantize import Factor, rescaling
 from qir.fixed_point import ROUNDINGS
 from qir.ir import Node
@@ -35,12 +34,19 @@ def common_shift(op: Sum, node: Node) -> Step:
     x_code, y_code, code = code_of(x_type), code_of(y_type), code_of(node.output.type)
     (mx, my), shift = op.multipliers(x_type, y_type, node.output.type)
     point, (low, high) = int(code.zero_points), code.range
+    offset = 2 ** (shift - 1) - int(x_code.zero_points) * mx - int(y_code.zero_points) * my
+    # Arguments rather than literals, so that XLA compiles one loop for all sums of a shape. The
+    # offset may wrap; the sum does not.
+    numbers = np.array([mx, my, offset, shift, low - point, high - point, point], np.int64)
+    parameter = Parameter(f"{node.output.name}.numbers", numbers.astype(np.int32))
 
-    def run(x: jax.Array, y: jax.Array) -> jax.Array:
-        total = steps(x, x_code) * np.int32(mx) + steps(y, y_code) * np.int32(my)
-        return jnp.clip(rounding_shift(total, shift) + point, low, high).astype(code.storage.numpy)
+    def run(x: jax.Array, y: jax.Array, numbers: jax.Array) -> jax.Array:
+        x_factor, y_factor, offset, places, least, most, point = numbers
+        total = levels(x, x_code) * x_factor + levels(y, y_code) * y_factor + offset
+        result: jax.Array = jnp.clip(total >> places, least, most) + point
+        return result.astype(code.storage.numpy)
 
-    return Step(run, node.inputs)
+    return Step(run, (*node.inputs, parameter))
 
 
 @lowering(Mul, legal=plain)
@@ -58,8 +64,8 @@ def rescaled_product(op: Mul, node: Node) -> Step:
     multiplier = ROUNDINGS["fixed31"].multipliers(scale, code.scale.array)
     rescale, factors = rescaling(node.output.name, multiplier, code)
 
-    def run(x: jax.Array, y: jax.Array, factor: Factor, shift: Factor) -> jax.Array:
-        return rescale(steps(x, x_code) * steps(y, y_code), factor, shift)
+    def run(x: jax.Array, y: jax.Array, *factors: Factor) -> jax.Array:
+        return rescale(steps(x, x_code) * steps(y, y_code), *factors)
 
     return Step(run, (*node.inputs, *factors))
 

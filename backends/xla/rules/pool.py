@@ -11,6 +11,7 @@ import numpy as np
 from qir.backends.xla.arithmetic import requantize_fixed31
 from qir.backends.xla.codes import code_of, steps
 from qir.backends.xla.lowering import Step, coded, floating, lowering, plain
+from qir.backends.xla.materialize import applied_apart
 from qir.backends.xla.windows import padded, reduce_windows
 from qir.fixed_point import ROUNDINGS
 from qir.ir import Node
@@ -26,9 +27,8 @@ def max_pool(op: MaxPool, node: Node) -> Step:
     least = np.iinfo(dtype.numpy).min if dtype.is_integer else -np.inf
 
     def run(x: jax.Array) -> jax.Array:
-        return reduce_windows(
-            padded(x, padding, least), op.window, strides, jnp.maximum, _maximum_along
-        )
+        framed = applied_apart(lambda x: padded(x, padding, least), x)
+        return reduce_windows(framed, op.window, strides, jnp.maximum, _maximum_along)
 
     return Step(run, node.inputs)
 

@@ -9,6 +9,7 @@ from jax import lax
 
 from qir.backends.xla.codes import code_of, steps
 from qir.backends.xla.lowering import Step, coded, floating, lowering, plain
+from qir.backends.xla.materialize import stored
 from qir.backends.xla.requantize import Factor, rescaling
 from qir.fixed_point import ROUNDINGS
 from qir.ir import Node
@@ -67,9 +68,9 @@ def rescaled_sum(op: Reduction, node: Node) -> Step:
     multiplier = ROUNDINGS["fixed31"].multipliers(x_code.scale.array, scale)
     rescale, factors = rescaling(node.output.name, multiplier, code)
 
-    def run(x: jax.Array, factor: Factor, shift: Factor) -> jax.Array:
-        differences = steps(x, x_code)
+    def run(x: jax.Array, *factors: Factor) -> jax.Array:
+        differences = steps(stored(x), x_code)
         total = jnp.sum(differences, axis=op.axes, keepdims=op.keep_axes, dtype=jnp.int32)
-        return rescale(total, factor, shift)
+        return rescale(total, *factors)
 
     return Step(run, (*node.inputs, *factors))

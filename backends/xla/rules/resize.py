@@ -13,6 +13,7 @@ from jax import lax
 
 from qir.backends.xla.codes import code_of, steps
 from qir.backends.xla.lowering import Step, coded, floating, lowering, plain
+from qir.backends.xla.materialize import stored
 from qir.backends.xla.requantize import Factor, rescaling
 from qir.fixed_point import ROUNDINGS
 from qir.ir import Node
@@ -50,8 +51,8 @@ def rescaled_blend(op: ResizeLinear, node: Node) -> Step:
     multiplier = ROUNDINGS["fixed31"].multipliers(x_code.scale.array, scale)
     rescale, factors = rescaling(node.output.name, multiplier, code)
 
-    def run(x: jax.Array, factor: Factor, shift: Factor) -> jax.Array:
-        return rescale(blended(op, steps(x, x_code), blend=_integer_blend), factor, shift)
+    def run(x: jax.Array, *factors: Factor) -> jax.Array:
+        return rescale(blended(op, steps(stored(x), x_code), blend=_integer_blend), *factors)
 
     return Step(run, (x, *factors))
 
