@@ -7,9 +7,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from qir.attributes import attribute_fields
 from qir.errors import PassError
-from qir.ir import Graph, Value
-from qir.types import Array
+from qir.ir import Graph, Node, Value
+from qir.op import Op, from_attributes
+from qir.ops.core import Const, Return
+from qir.types import Array, DType, TensorType
 
 Hook = Callable[[Value, Array], Array]
 """Called with every value that is computed; what it returns is what the value's users read."""
@@ -96,3 +99,49 @@ def _compare(value: Value, array: Array, right: Array, steps: int) -> None:
         f"({int(np.count_nonzero(different))} of {different.size} numbers differ)",
         [value.place(), *(f"|  {line}" for line in str(part).splitlines())],
     )
+
+
+def in_float64(graph: Graph) -> Graph:
+    """Copies a program with f64 in place of f32, so that folded constants are hardly rounded.
+
+    Args:
+        graph: A program without codes.
+    """
+    copy = Graph(graph.name)
+    mapping = {value: copy.add_input(value.name, _wide(value.type)) for value in graph.inputs}
+    for node in graph.nodes:
+        operands = [mapping[value] for value in node.inputs]
+        if isinstance(node.op, Return):
+            copy.set_outputs(operands)
+            continue
+        types = [_wide(value.type) for value in node.outputs]
+        if isinstance(node.op, Const):
+            array = graph.constants[node.op.symbol]
+            copy.constants[node.op.symbol] = array.astype(types[0].dtype.numpy, copy=False)
+        regions = [in_float64(region) for region in node.regions]
+        twin = Node(copy, _retyped(node.op, types), operands, types, regions, node.loc)
+        copy.insert(twin, name=[value.name for value in node.outputs])
+        mapping |= zip(node.outputs, twin.outputs, strict=True)
+    for value, twin_value in mapping.items():
+        twin_value.range, twin_value.origin = value.range, value.origin
+        twin_value.named = value.named
+    return copy
+
+
+def in_types_of(graph: Graph, inputs: Sequence[Array]) -> list[Array]:
+    """Converts arrays to the numpy types of a graph's inputs."""
+    pairs = zip(graph.inputs, inputs, strict=True)
+    return [np.asarray(array).astype(value.type.dtype.numpy) for value, array in pairs]
+
+
+def _wide(type: TensorType) -> TensorType:
+    return type.with_element(DType.F64) if type.element is DType.F32 else type
+
+
+def _retyped(op: Op, types: Sequence[TensorType]) -> Op:
+    """Returns an op with the fields that its result type tells read off other types."""
+    specs = attribute_fields(type(op))
+    if all(spec.by_type is None for spec in specs):
+        return op
+    attributes = {spec.name: getattr(op, spec.name) for spec in specs if spec.by_type is None}
+    return from_attributes(type(op), attributes, types)

@@ -6,7 +6,7 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field
+from dataclasses import MISSING, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import (
@@ -25,16 +25,16 @@ from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedToken
 
 from qir.attributes import attribute_fields, coerce
 from qir.certificates import drop_false_certificates
-from qir.equivalence import Interpreter, check_equivalent
+from qir.equivalence import Interpreter, check_equivalent, in_float64, in_types_of
 from qir.errors import ParseError, PassError, QirError, did_you_mean
 from qir.ir import Graph, Value
-from qir.properties import Property
+from qir.properties import FLOAT, Property
 from qir.rewrite import Exactness
 from qir.statistics import MovingAverage, Statistic
 from qir.storage import write_atomically
 from qir.text import to_program
 from qir.text.printer import format_attribute
-from qir.types import Array
+from qir.types import Array, DType
 from qir.verify import verify, verify_structure
 
 Batch: TypeAlias = Any
@@ -458,10 +458,7 @@ class PassManager:
                 and self.check_inputs is not None
                 and context.interpreter is not None
             ):
-                allowed = 1 if step.effect == "within_1lsb" else 0
-                check_equivalent(
-                    before, graph, self.check_inputs, context.interpreter, steps=allowed
-                )
+                self._check(step, before, graph, context, self.check_inputs, context.interpreter)
             for promised in step.ensures:
                 if reason := promised.missing(graph):
                     raise PassError(
@@ -470,6 +467,31 @@ class PassManager:
         except QirError as error:
             where = f", dumped in {self.dump_dir}" if self.dump_dir else ""
             raise error.at(f"after pass {step}{where}") from error
+
+    @staticmethod
+    def _check(
+        step: Pass,
+        before: Graph,
+        after: Graph,
+        context: Context,
+        inputs: Sequence[Array],
+        interpreter: Interpreter,
+    ) -> None:
+        allowed = 1 if step.effect == "within_1lsb" else 0
+        try:
+            check_equivalent(before, after, inputs, interpreter, steps=allowed)
+        except PassError as error:
+            types = {value.type.element for value in before.values()}
+            if FLOAT.missing(before) or DType.F32 not in types or types & {DType.F16, DType.BF16}:
+                raise
+            # What a pass folds is rounded to f32; the same pass over f64 shows what else it does.
+            twin = in_float64(before)
+            changed, wide = twin.copy(), in_types_of(twin, inputs)
+            step.run(changed, replace(context, diagnostics=[]))
+            try:
+                check_equivalent(twin, changed, wide, interpreter, steps=allowed)
+            except PassError:
+                raise error from None
 
     def _dump(self, graph: Graph, name: str) -> None:
         if self.print_after_all is not None:
