@@ -109,7 +109,7 @@ def _through(node: Node, places: NDArray[np.int64]) -> list[tuple[Value, NDArray
 
 
 @dataclass(frozen=True, eq=False)
-class _Rows:
+class Rows:
     """A requantize to be held against another mode: flat arrays, a row for each of its channels.
 
     Attributes:
@@ -143,11 +143,11 @@ class _Rows:
         channels: NDArray[np.int64],
         reach: Places,
         rounding: Rounding,
-    ) -> _Rows:
+    ) -> Rows:
         least = op.bounds[0] - op.to.zero_points.astype(np.int64)
         arrays = np.broadcast_arrays(channels, op.to.scale.array.astype(np.float64), *reach, least)
         flat = (array.reshape(-1) for array in arrays)
-        return _Rows(op, x, channels, reach, rounding, *flat)
+        return Rows(op, x, channels, reach, rounding, *flat)
 
     def typed(self, scales: Array) -> TensorType:
         """Returns the operand's type for other scales of the sum, one for each channel."""
@@ -223,7 +223,7 @@ class ScaleSearch:
         self.factor = float(other.scale.array)
         self.ulps = np.zeros(self.bits.size, np.int64)
         self.rows = [
-            _Rows.of(op, x.type, channels, stored.steps_by_place(x), rounding)
+            Rows.of(op, x.type, channels, stored.steps_by_place(x), rounding)
             for op, x, channels in (
                 (node.op, node.inputs[0], channels)
                 for node, channels in zip(layer.readers, layer.channels, strict=True)

@@ -124,15 +124,25 @@ def test_accumulators_that_float32_rounds(ratio, first):
     assert found.found[0] == np.any(results[0] != results[1])
 
 
-def test_what_lies_outside_does_not_count():
-    """A difference at 1000.5 steps' worth is seen only by accumulators and clamps that reach it."""
-    ratio = np.float32(0.0011)
-    stairs = [staircase(mode, ratio) for mode in MODES]
+@pytest.mark.parametrize("modes", [MODES, MODES[::-1]])
+def test_what_lies_outside_does_not_count(modes):
+    """A difference is seen by accumulators and clamps that reach it, and by no others."""
+    stairs = [staircase(mode, np.float32(0.0011)) for mode in modes]
     wide = differences(*stairs, domain([-(2**17)], [2**17], (-128, 127)))
     assert wide.found[0]
     at = int(wide.accumulator[0])
-    step = round(at * float(ratio))
-    assert differences(*stairs, domain([at], [at], (-128, 127))).found[0]
-    assert not differences(*stairs, domain([at + 1], [at + 1], (-128, 127))).found[0]
-    assert not differences(*stairs, domain([at], [at], (step + 2, 127))).found[0]
-    assert not differences(*stairs, domain([at], [at], (step, step))).found[0]
+    least = min(round_(at, modes))
+    for low, high in [(at, at), (at - 9, at), (at, at + 9)]:
+        assert differences(*stairs, domain([low], [high], (-128, 127))).found[0]
+    assert not differences(*stairs, domain([at + 1], [at + 9], (-128, 127))).found[0]
+    assert not differences(*stairs, domain([at - 9], [at - 1], (-128, 127))).found[0]
+    assert differences(*stairs, domain([at], [at], (least, least + 1))).found[0]
+    assert not differences(*stairs, domain([at], [at], (least + 1, 127))).found[0]
+    assert not differences(*stairs, domain([at], [at], (-128, least))).found[0]
+    assert not differences(*stairs, domain([at], [at], (least, least))).found[0]
+
+
+def round_(accumulator, modes):
+    """What each mode makes of an accumulator."""
+    ratio = np.float32(0.0011)
+    return [int(rounding_mode(m).apply(np.array(accumulator), multiplier(m, ratio))) for m in modes]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import qir
 from qir.backends.reference.interpreter import run_all
+from qir.equivalence import check_equivalent
 from qir.interval import Interval
 from qir.op import OPS
 from qir.ops import (
@@ -30,8 +31,9 @@ from qir.ops import (
     Transpose,
 )
 from qir.passes.layouts import after, identity, inverse, moves_nothing, reshape_blocks, turned
-from qir.passes.move_transposes import cost
+from qir.passes.move_transposes import cost, into_rows
 from qir.pipeline import Context, PassManager, Pipeline
+from qir.rewrite import rewrite
 from tests.strategies import STRATEGIES
 
 LAST, FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
@@ -237,6 +239,32 @@ def test_integer_programs_keep_every_bit(network):
     assert moving(moved) <= {x, *(node.outputs[0] for node in x.users)}
     for left, right in zip(qir.evaluate(graph, *inputs), qir.evaluate(moved, *inputs), strict=True):
         assert np.array_equal(left, right)
+
+
+@given(
+    st.tuples(*[st.integers(1, 3)] * 4),
+    st.permutations(range(4)),
+    st.integers(0, 3),
+    st.booleans(),
+)
+def test_flattened_rows(shape, order, kept, batch_first):
+    """Some axes kept, the others flattened into rows of weights; whatever the transpose moves."""
+    order = (0, *[axis for axis in order if axis]) if batch_first else tuple(order)
+    rng = np.random.default_rng(0)
+    graph = qir.Graph("flat", [("x", qir.TensorType(shape, qir.DType.F64))])
+    build = graph.at_end()
+    sizes = tuple(shape[axis] for axis in order)
+    flat = Reshape((*sizes[:kept], int(np.prod(sizes[kept:]))))
+    value = build.emit(Relu(), build.emit(flat, build.emit(Transpose(order), graph.inputs[0])))
+    weights = build.const(rng.normal(0, 1, (value.type.known_shape[-1], 2)), "w")
+    graph.set_outputs([build.emit(Dot(), value, weights)])
+    inputs = [rng.normal(0, 1, shape)]
+    rewritten = graph.copy()
+    rewrite(rewritten, [into_rows])
+    check_equivalent(graph, rewritten, inputs, run_all)
+    moved = move(graph, inputs)
+    if order[:kept] == identity(kept):
+        assert cost(moved) == 0
 
 
 def test_names_and_locations_stay():
