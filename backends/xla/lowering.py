@@ -55,21 +55,34 @@ class Lowering:
     Args:
         name: Name of the way, unique among those of the op.
         legal: Whether it computes this application of the op, bit for bit where codes are involved.
+        preferred: Whether it is the one to take where nothing was measured, unless a way before it
+            is.
         build: Returns the step.
     """
 
     name: str
     legal: Callable[[Any, Node], bool]
+    preferred: Callable[[Any, Node], bool]
     build: Callable[[Any, Node], Step]
+
+    @property
+    def summary(self) -> str:
+        """What it does, in a sentence."""
+        return (self.build.__doc__ or "").strip().splitlines()[0]
 
 
 LOWERINGS: dict[type[Op], list[Lowering]] = {}
-"""The ways to compute each op; the first that is legal is taken."""
+"""The ways to compute each op, the preferred ones first."""
 
 
 def always(op: Op, node: Node) -> bool:
     """Says yes: a lowering for every application of its op."""
     return True
+
+
+def never(op: Op, node: Node) -> bool:
+    """Says no: a way to take only where it was measured to be the fastest."""
+    return False
 
 
 def coded(op: Op, node: Node) -> bool:
@@ -83,40 +96,45 @@ def plain(op: Op, node: Node) -> bool:
 
 
 def lowering(
-    *classes: type[OpT], legal: Callable[[OpT, Node], bool] = always
+    *classes: type[OpT],
+    legal: Callable[[OpT, Node], bool] = always,
+    preferred: Callable[[OpT, Node], bool] = always,
 ) -> Callable[[Callable[[OpT, Node], Step]], Callable[[OpT, Node], Step]]:
     """Declares a way to compute an op; the function's name is its name.
 
     The function gets the op and the node, which has the types of operands and results and the
     arrays of constant operands, and returns a step. It runs once when a graph is compiled; only
-    the step's function is traced.
+    the step's function is traced. Ways of one op take the same platforms and give the same
+    integers; they differ in speed.
 
     Args:
         classes: The classes of the ops that it computes.
         legal: Whether it computes this application of the op.
+        preferred: Whether to take it where nothing was measured.
     """
 
     def declare(build: Callable[[OpT, Node], Step]) -> Callable[[OpT, Node], Step]:
         for cls in classes:
-            LOWERINGS.setdefault(cls, []).append(Lowering(build.__name__, legal, build))
+            way = Lowering(build.__name__, legal, preferred, build)
+            LOWERINGS.setdefault(cls, []).append(way)
         return build
 
     return declare
 
 
-def choose(node: Node) -> Lowering:
-    """Returns the way to compute a node: the first legal one.
+def legal_ways(node: Node) -> list[Lowering]:
+    """Returns the ways to compute a node, the one to take where nothing was measured first.
 
     Raises:
         UnsupportedError: There is none; the op and its place are named.
     """
     ways = LOWERINGS.get(type(node.op), [])
-    for way in ways:
-        if way.legal(node.op, node):
-            return way
-    types = ", ".join(str(value.type) for value in node.inputs)
-    problem = f"no lowering of {node.op.name}" + (f" for {types}" if ways else "")
-    raise UnsupportedError(f"xla: {problem}", [node.place()])
+    legal = [way for way in ways if way.legal(node.op, node)]
+    if not legal:
+        types = ", ".join(str(value.type) for value in node.inputs)
+        problem = f"no lowering of {node.op.name}" + (f" for {types}" if ways else "")
+        raise UnsupportedError(f"xla: {problem}", [node.place()])
+    return sorted(legal, key=lambda way: not way.preferred(node.op, node))
 
 
 def floating(node: Node, function: Callable[..., jax.Array]) -> Step:

@@ -10,7 +10,7 @@ import jax
 
 from qir.backends.xla.lowering import Argument, Lowering, Parameter, Step
 from qir.backends.xla.materialize import stored
-from qir.backends.xla.rules import choose
+from qir.backends.xla.rules import legal_ways
 from qir.errors import QirError, UnsupportedError
 from qir.ir import Graph, Node, Value
 from qir.ops import Const
@@ -88,7 +88,7 @@ class Program:
         return tuple(fetch(value) for value in self.outputs)
 
     def _lower(self, node: Node) -> None:
-        way = choose(node)
+        way = legal_ways(node)[0]
         try:
             step = way.build(node.op, node)
         except QirError as error:

@@ -25,6 +25,12 @@ def places(size: Any, extent: int, stride: int) -> Any:
     return size - extent + 1 if stride == 1 else (size - extent) // stride + 1
 
 
+def slice_along(x: jax.Array, axis: int, start: int, count: int, stride: int) -> jax.Array:
+    """Returns `count` slices along an axis, `stride` apart."""
+    limit = start + count if stride == 1 else start + (count - 1) * stride + 1
+    return lax.slice_in_dim(x, start, limit, stride, axis)
+
+
 def tap_slices(
     x: jax.Array, window: Sequence[int], strides: Sequence[int], dilation: Sequence[int]
 ) -> Iterator[jax.Array]:
@@ -40,7 +46,7 @@ def tap_slices(
         for axis, (index, step, count, stride) in enumerate(
             zip(tap, dilation, counts, strides, strict=True), start=1
         ):
-            chosen = _take(chosen, axis, index * step, count, stride)
+            chosen = slice_along(chosen, axis, index * step, count, stride)
         yield chosen
 
 
@@ -67,13 +73,8 @@ def reduce_windows(
             whole = lax.slice_in_dim(x, 0, extent, axis=axis)
             x = whole if extent == 1 else reduce(whole, axis)
             continue
-        slices = [_take(x, axis, tap, count, stride) for tap in range(extent)]
+        slices = [slice_along(x, axis, tap, count, stride) for tap in range(extent)]
         x = slices[0]
         for more in slices[1:]:
             x = combine(x, more)
     return x
-
-
-def _take(x: jax.Array, axis: int, start: int, count: int, stride: int) -> jax.Array:
-    limit = start + count if stride == 1 else start + (count - 1) * stride + 1
-    return lax.slice_in_dim(x, start, limit, stride, axis)

@@ -1,6 +1,6 @@
 """The lowerings of every op, one file a family as in `qir.ops`; importing one fills the table."""
 
-from qir.backends.xla.lowering import LOWERINGS, choose
+from qir.backends.xla.lowering import LOWERINGS, legal_ways
 from qir.backends.xla.rules import (
     cast,
     conv,
@@ -20,12 +20,12 @@ from qir.backends.xla.rules import (
 __all__ = [
     "LOWERINGS",
     "cast",
-    "choose",
     "conv",
     "conv_transpose",
     "dot",
     "elementwise",
     "indexing",
+    "legal_ways",
     "logic",
     "norm",
     "pool",

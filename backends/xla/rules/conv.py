@@ -1,8 +1,9 @@
 """Convolution and its transpose in 1, 2 and 3 spatial dimensions.
 
 XLA's own convolution of signed bytes does not compile for CUDA, and on CPU is a naive loop for 1
-and 3 spatial dimensions and for few channels. Slices and dots are fast everywhere; on TPU, where
-patches cost memory traffic that its own convolution does not, that is the faster one.
+and 3 spatial dimensions and for few channels, and hardly threaded for the rest. Patches and dots
+are fast everywhere; on TPU, where patches cost memory traffic that its own convolution does not,
+that is the faster one.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from jax import lax
 
 from qir.backends.xla.accumulate import MAX_TERMS, Product, accumulation, dot_rows, row_sums
 from qir.backends.xla.codes import code_of, signed_zero_points
-from qir.backends.xla.lowering import Step, coded, lowering, plain
+from qir.backends.xla.lowering import Step, coded, lowering, never, plain
+from qir.backends.xla.materialize import applied_apart
+from qir.backends.xla.patches import Patches, Window, by_axis, by_taps, gathered
 from qir.backends.xla.windows import padded, tap_slices
 from qir.ir import Node
 from qir.ops import Conv, ConvTranspose
@@ -72,12 +75,12 @@ def shifted_multiply_adds(op: Convolution, node: Node) -> Step:
         acc: jax.Array = reduce(jnp.add, terms)
         return acc
 
-    return _accumulation(node, product, lambda weights: weights.reshape(-1, weights.shape[-1]))
+    return _accumulation(op, node, product, _in_rows)
 
 
 def is_grouped(op: Convolution, node: Node) -> bool:
     """Whether sums are over groups of channels."""
-    return coded(op, node) and op.groups > 1
+    return coded(op, node) and op.groups > 1 and not is_depthwise(op, node)
 
 
 def grouped_patches(op: Convolution, node: Node) -> Step:
@@ -98,33 +101,104 @@ def grouped_patches(op: Convolution, node: Node) -> Step:
             acc = acc - row_sums(rows) * along_outputs.reshape(acc.shape[-2:])
         return acc.reshape(*acc.shape[:-2], -1)
 
-    return _accumulation(node, product, pack)
+    return _accumulation(op, node, product, pack)
+
+
+def is_dense(op: Convolution, node: Node) -> bool:
+    """Whether each sum is over all channels."""
+    return coded(op, node) and op.groups == 1
+
+
+def is_pointwise(op: Convolution, node: Node) -> bool:
+    """Whether each sum is over the channels of one place."""
+    *window, _, _ = node.inputs[1].type.known_shape
+    *_, padding = op.geometry(node.inputs[0].type.shape[1:-1], window)
+    return is_dense(op, node) and prod(window) == 1 and not any(map(any, padding))
+
+
+def pointwise(op: Convolution, node: Node) -> Step:
+    """One dot; with strides, of the places that remain."""
+
+    def product(x: jax.Array, weights: jax.Array, points: Array | None) -> jax.Array:
+        (places,) = _taps(op, node, x)
+        return dot_rows(places, weights, points)
+
+    return _accumulation(op, node, product, _in_rows)
+
+
+def has_known_places(op: Convolution, node: Node) -> bool:
+    """Whether each sum is over all channels and the spatial sizes are numbers."""
+    sizes = node.inputs[0].type.shape[1:-1]
+    return is_dense(op, node) and all(isinstance(size, int) for size in sizes)
+
+
+def has_pixels(op: Convolution, node: Node) -> bool:
+    """Whether a pixel is long enough to be worth an index, or patches are small."""
+    *window, channels, _ = node.inputs[1].type.known_shape
+    return channels >= 16 or prod(window) <= 9
+
+
+def gathered_patches(op: Convolution, node: Node) -> Step:
+    """The patch under each window as a row, by a gather of pixels on CPU, and one dot."""
+    return _patch_product(op, node, gathered)
+
+
+def patches_by_axis(op: Convolution, node: Node) -> Step:
+    """The patch under each window as a row, one axis after the other on CPU, and one dot."""
+    return _patch_product(op, node, by_axis)
 
 
 def patches(op: Convolution, node: Node) -> Step:
-    """The patch under each window as a row (im2col), and one dot; for one tap the dot alone."""
+    """The patch under each window as a row (im2col), tap by tap, and one dot."""
+    return _patch_product(op, node, by_taps)
+
+
+def has_a_fast_convolution(op: Convolution, node: Node) -> bool:
+    """Whether XLA's convolution of these signed bytes is more than a naive loop on CPU."""
+    kernel = node.inputs[1].type
+    if not is_dense(op, node) or kernel.rank != 4:
+        return False
+    return not np.any(signed_zero_points(code_of(kernel)))
+
+
+def direct_convolution(op: Convolution, node: Node) -> Step:
+    """XLA's convolution of signed bytes on CPU; as `patches` elsewhere."""
+    return _patch_product(op, node, None)
+
+
+def _patch_product(op: Convolution, node: Node, on_cpu: Patches | None) -> Step:
+    """Builds a dot of patches.
+
+    Args:
+        op: The convolution.
+        node: Its node.
+        on_cpu: How patches are built on CPU; None for XLA's convolution instead.
+    """
     *window, channels, _ = node.inputs[1].type.known_shape
     strides, *_ = op.geometry(node.inputs[0].type.shape[1:-1], window)
     # A TPU pads few channels to 128. In two dimensions rows of strided patches cost less than that.
     thin = len(window) == 2 and max(strides) > 1 and channels <= 8
 
     def product(x: jax.Array, weights: jax.Array, points: Array | None) -> jax.Array:
-        if points is not None:
-            return dot_rows(jnp.concatenate(list(_taps(op, node, x)), axis=-1), weights, points)
-        rows = partial(patch_dot, op, node)
-        if prod(window) == 1 or weights.shape[0] > MAX_TERMS:
-            return rows(x, weights)
-        direct = rows if thin else partial(direct_product, op, node)
-        acc: jax.Array = lax.platform_dependent(
-            x, weights, cuda=partial(rows, multiple=4), tpu=direct, default=rows
-        )
+        rows = partial(patch_dot, op, node, points=points)
+        direct = partial(direct_product, op, node)
+        variants = {"cpu": direct if on_cpu is None else partial(rows, patches=on_cpu)}
+        if points is None and weights.shape[0] <= MAX_TERMS:
+            variants |= {"cuda": partial(rows, multiple=4), "tpu": rows if thin else direct}
+        acc: jax.Array = lax.platform_dependent(x, weights, **variants, default=rows)
         return acc
 
-    return _accumulation(node, product, lambda weights: weights.reshape(-1, weights.shape[-1]))
+    return _accumulation(op, node, product, _in_rows)
 
 
 def patch_dot(
-    op: Convolution, node: Node, x: jax.Array, weights: jax.Array, multiple: int = 1
+    op: Convolution,
+    node: Node,
+    x: jax.Array,
+    weights: jax.Array,
+    points: Array | None = None,
+    patches: Patches = by_taps,
+    multiple: int = 1,
 ) -> jax.Array:
     """Multiplies the patch under each window with the weights.
 
@@ -133,54 +207,66 @@ def patch_dot(
         node: Its node.
         x: Signed bytes, channels last.
         weights: Signed bytes, a row for each number of a patch.
+        points: Zero points of the weights, or None for 0.
+        patches: How patches are built.
         multiple: Zeros lengthen the rows to a multiple of this. Rows that are no multiple of 4
             bytes make the matrix product of CUDA load single bytes.
     """
-    taps = list(_taps(op, node, x))
+    rows = patches(*_framed(op, node, x))
     spare = -weights.shape[0] % multiple
     if spare:
-        taps.append(jnp.zeros((*taps[0].shape[:-1], spare), x.dtype))
+        rows = jnp.concatenate([rows, jnp.zeros((*rows.shape[:-1], spare), x.dtype)], axis=-1)
         weights = jnp.pad(weights, ((0, spare), (0, 0)))
-    return dot_rows(jnp.concatenate(taps, axis=-1), weights, None)
+    return dot_rows(rows, weights, points)
 
 
 def direct_product(op: Convolution, node: Node, x: jax.Array, weights: jax.Array) -> jax.Array:
     """Convolves as `patch_dot` does, by XLA's convolution of signed bytes."""
-    z, window, strides, dilation = _framed(op, node, x)
-    kernel = weights.reshape(*window, x.shape[-1], weights.shape[-1])
+    z, window = _framed(op, node, x)
+    kernel = weights.reshape(*window.sizes, x.shape[-1], weights.shape[-1])
     return lax.conv_general_dilated(
         z,
         kernel,
-        strides,
-        [(0, 0)] * len(window),
-        rhs_dilation=dilation,
-        dimension_numbers=LAYOUTS[len(window)],
+        window.strides,
+        [(0, 0)] * len(window.sizes),
+        rhs_dilation=window.dilation,
+        dimension_numbers=LAYOUTS[len(window.sizes)],
         preferred_element_type=np.dtype(np.int32),
     )
 
 
-def _accumulation(node: Node, product: Product, pack: Any) -> Step:
+def _accumulation(op: Convolution, node: Node, product: Product, pack: Any) -> Step:
     return accumulation(node, tuple(range(node.inputs[1].type.rank - 1)), product, pack)
+
+
+def _in_rows(weights: Any) -> Any:
+    """Returns weights with a row for each number of a patch."""
+    return weights.reshape(-1, weights.shape[-1])
 
 
 def _taps(op: Convolution, node: Node, x: jax.Array) -> Iterator[jax.Array]:
     """Yields what each tap meets of signed bytes, padded with their zero point."""
-    return tap_slices(*_framed(op, node, x))
+    z, window = _framed(op, node, x)
+    return tap_slices(z, window.sizes, window.strides, window.dilation)
 
 
-def _framed(
-    op: Convolution, node: Node, x: jax.Array
-) -> tuple[jax.Array, tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Returns x padded with its zero point, and the window, strides and dilation over it."""
+def _framed(op: Convolution, node: Node, x: jax.Array) -> tuple[jax.Array, Window]:
+    """Returns x padded with its zero point, and the window over it."""
     operand, kernel, *_ = node.inputs
-    window = kernel.type.known_shape[:-2]
-    strides, dilation, padding = op.geometry(operand.type.shape[1:-1], window)
+    sizes = kernel.type.known_shape[:-2]
+    strides, dilation, padding = op.geometry(operand.type.shape[1:-1], sizes)
     point = int(signed_zero_points(code_of(operand.type))[0])
-    if not isinstance(op, ConvTranspose):
-        return padded(x, padding, point), window, strides, dilation
-    between = [(*sides, stride - 1) for sides, stride in zip(padding, strides, strict=True)]
-    z = lax.pad(x, np.asarray(point, x.dtype), [(0, 0, 0), *between, (0, 0, 0)])
-    return z, window, (1,) * len(window), dilation
+    window = Window(sizes, strides, dilation)
+
+    def frame(x: jax.Array) -> jax.Array:
+        if not isinstance(op, ConvTranspose):
+            return padded(x, padding, point)
+        between = [(*sides, stride - 1) for sides, stride in zip(padding, strides, strict=True)]
+        return lax.pad(x, np.asarray(point, x.dtype), [(0, 0, 0), *between, (0, 0, 0)])
+
+    if isinstance(op, ConvTranspose):
+        window = Window(sizes, (1,) * len(sizes), dilation)
+    return applied_apart(frame, x) if window.taps > 1 else frame(x), window
 
 
 def _repeated(x: jax.Array, count: int) -> jax.Array:
@@ -190,4 +276,8 @@ def _repeated(x: jax.Array, count: int) -> jax.Array:
 lowering(Conv, legal=plain)(convolution)
 lowering(Conv, legal=is_depthwise)(shifted_multiply_adds)
 lowering(Conv, legal=is_grouped)(grouped_patches)
-lowering(Conv, legal=coded)(patches)
+lowering(Conv, legal=is_pointwise)(pointwise)
+lowering(Conv, legal=has_known_places, preferred=has_pixels)(gathered_patches)
+lowering(Conv, legal=is_dense)(patches_by_axis)
+lowering(Conv, legal=is_dense, preferred=never)(patches)
+lowering(Conv, legal=has_a_fast_convolution, preferred=never)(direct_convolution)
