@@ -10,7 +10,7 @@ import numpy as np
 from qir.errors import QirError
 from qir.ir import Builder, Graph, Value
 from qir.op import SameCode, infer
-from qir.ops import Clip, Dequantize, Gather, Pad, Quantize, Requantize, Reshape, Transpose
+from qir.ops import Clip, Dequantize, Gather, Quantize, Requantize, Reshape, Transpose
 from qir.passes.affine import AFFINE_OPS, affine_chain, chain_goes_on
 from qir.passes.commute import backward, extracted
 from qir.passes.constants import Names
@@ -174,8 +174,7 @@ def _encodes_back(code: Quant) -> bool:
     points = code.zero_points.astype(np.int64)
     reach = np.maximum(np.abs(low - points), np.abs(high - points)).max()
     return (
-        code.storage.bits <= 16
-        and code.levels is None
+        code.levels is None
         and code.expressed in (DType.F32, DType.F64)
         and bool(reach * code.scale.array.astype(np.float64).max() < np.finfo(np.float32).max)
     )
@@ -246,8 +245,6 @@ def sink_dequantize(y: Value, b: Builder) -> Value | Sequence[Value] | Skip | No
     looks_up = isinstance(node.op, Gather) and reals[0].inputs[0].is_constant
     if not looks_up and not all(_at_most(result.type.size, reals) for result in node.outputs):
         return Skip(f"{node.op.name} makes more numbers, all of which would be dequantized", y)
-    if isinstance(node.op, Pad) and not _has_code(node.op, reals[0].inputs[0].type.quant):
-        return Skip("the padding has no stored number", y)
     operands = [x.inputs[0] if x.type.is_float else x for x in node.inputs]
     try:
         moved = b.emit_node(node.op, operands).outputs
@@ -266,13 +263,6 @@ def _at_most(size: Size, reals: Sequence[Value]) -> bool:
             return False
         total += part.factor if isinstance(part, Dim) else part
     return (size.factor if isinstance(size, Dim) else size) <= total
-
-
-def _has_code(op: Pad, code: Quant | None) -> bool:
-    if code is None:
-        return False
-    stored = op.stored_value(code)
-    return bool(np.all(code.decode(stored) == op.value))
 
 
 @rule(Quantize)
