@@ -27,7 +27,7 @@ LAYERS = [
         "verify rewrite equivalence inputs properties selectors signature storage summary",
         "pipeline explain",
         "passes backends frontends",
-        "api __main__",
+        "api cli __main__",
     ]
 ]
 LAYERS[-1].add("qir")

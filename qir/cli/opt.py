@@ -1,0 +1,62 @@
+"""`qir opt`: passes over a program, and the list of them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from qir.attributes import attribute_fields, describe
+from qir.cli.arguments import Commands
+from qir.cli.pipelines import add_pipeline_options, run_pipeline
+from qir.errors import QirError
+from qir.pipeline import PASSES, PIPELINES
+from qir.storage import load, save
+
+
+def add(commands: Commands) -> None:
+    """Adds the command."""
+    command = commands.add_parser(
+        "opt",
+        help="run passes over a program and print or write the result",
+        description="Runs passes over a program. Without -o the result is printed.",
+    )
+    command.set_defaults(command=_opt)
+    command.add_argument("program", type=Path, nargs="?", help="the program, a .qir file")
+    command.add_argument(
+        "-p", "--pipeline", default="", help='passes, such as "canonicalize, fold-batch-norm"'
+    )
+    command.add_argument(
+        "-o", "--output", type=Path, help="where to write the program, a .qir file"
+    )
+    command.add_argument(
+        "--data", type=Path, help="samples for passes that calibrate, as for qir quantize"
+    )
+    command.add_argument(
+        "--list", action="store_true", help="list passes with their options, and named pipelines"
+    )
+    add_pipeline_options(command)
+
+
+def _opt(options: argparse.Namespace) -> int:
+    if options.list:
+        _list_passes()
+        return 0
+    if options.program is None:
+        raise QirError("opt: expected a program, or --list")
+    result = run_pipeline(options, load(options.program))
+    if options.output is None:
+        print(result)
+    else:
+        save(result, options.output)
+    return 0
+
+
+def _list_passes() -> None:
+    print("passes:")
+    for name, cls in sorted(PASSES.items()):
+        print(f"  {name}: {(cls.__doc__ or '').strip().splitlines()[0]}")
+        for spec in attribute_fields(cls):
+            print(f"      {spec.name}: {describe(spec.annotation)} (default: {spec.default})")
+    print("pipelines:")
+    for name, text in sorted(PIPELINES.items()):
+        print(f"  {name} = {text}")

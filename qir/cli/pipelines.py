@@ -1,0 +1,69 @@
+"""Running a pipeline as the options of a command say; `qir quantize` and `qir opt` share it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from qir.api import optimize
+from qir.cli.arguments import add_seed, positive
+from qir.inputs import batches, read_samples
+from qir.ir import Graph
+from qir.pipeline import Context
+from qir.types import Array
+
+
+def add_pipeline_options(command: argparse.ArgumentParser) -> None:
+    """Adds the options that `run_pipeline` reads beside `data` and `pipeline`."""
+    command.add_argument(
+        "--batch-size",
+        type=positive,
+        default=32,
+        help="samples a batch where the program leaves it open (default: %(default)s)",
+    )
+    command.add_argument("--dump-dir", type=Path, help="folder for the text after every pass")
+    command.add_argument(
+        "--print-after-all", action="store_true", help="print the text after every pass to stderr"
+    )
+    command.add_argument(
+        "--verify-each",
+        action="store_true",
+        help="compute the program after every pass with the reference interpreter and compare",
+    )
+    add_seed(command, "anything random")
+
+
+def run_pipeline(options: argparse.Namespace, graph: Graph, progress: bool = False) -> Graph:
+    """Runs the pipeline of the options over a program, and prints what the passes had to say."""
+    data = _read_data(options, graph) if options.data is not None else None
+    context = Context()
+    result = optimize(
+        graph,
+        options.pipeline,
+        data=data,
+        seed=options.seed,
+        progress=progress,
+        dump_dir=options.dump_dir,
+        print_after_all=sys.stderr if options.print_after_all else None,
+        check=options.verify_each,
+        context=context,
+    )
+    for sentence in context.diagnostics:
+        print(sentence, file=sys.stderr)
+    return result
+
+
+def _read_data(options: argparse.Namespace, graph: Graph) -> list[dict[str, Array]]:
+    samples = read_samples(options.data, graph)
+    data = list(batches(samples, graph, options.batch_size))
+    for name, array in samples.items():
+        if left := len(array) - sum(len(batch[name]) for batch in data):
+            size = len(data[0][name])
+            print(
+                f"qir: the last {left} of {len(array)} samples are left out: "
+                f"the program takes {size} at a time",
+                file=sys.stderr,
+            )
+            break
+    return data

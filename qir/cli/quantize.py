@@ -1,0 +1,56 @@
+"""`qir quantize`: a float program and samples become an integer program."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from qir.cli.arguments import Commands, add_program
+from qir.cli.pipelines import add_pipeline_options, run_pipeline
+from qir.explain import explain
+from qir.storage import load, save
+
+
+def add(commands: Commands) -> None:
+    """Adds the command."""
+    command = commands.add_parser(
+        "quantize",
+        help="calibrate a float program on data and make it an integer one",
+        description="Calibrates a float program on samples and quantizes it.",
+    )
+    command.set_defaults(command=_quantize)
+    add_program(command, "the float program, a .qir file")
+    command.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="samples: .npy for one input, .npz with an array for each input by name",
+    )
+    command.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        help="where to write the integer program, a .qir file",
+    )
+    command.add_argument(
+        "-p",
+        "--pipeline",
+        default="w8a8",
+        help="passes, or a named pipeline (default: %(default)s)",
+    )
+    command.add_argument(
+        "--explain",
+        action="store_true",
+        help="print for every op whether it became integer, and why not",
+    )
+    add_pipeline_options(command)
+
+
+def _quantize(options: argparse.Namespace) -> int:
+    integer = run_pipeline(options, load(options.program), progress=sys.stderr.isatty())
+    save(integer, options.output)
+    if options.explain:
+        print(explain(integer))
+    return 0

@@ -1,0 +1,80 @@
+"""`qir run`: a program's outputs, by XLA, the reference interpreter or both."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from qir.api import compile, evaluate
+from qir.cli.arguments import Commands, add_program, add_seed
+from qir.inputs import random_inputs, read_samples
+from qir.storage import load, write_arrays, write_atomically
+from qir.types import Array
+
+
+def add(commands: Commands) -> None:
+    """Adds the command."""
+    command = commands.add_parser(
+        "run",
+        help="compute a program's outputs",
+        description="Computes a program on arrays from a file, or on random ones, and prints or "
+        "writes the outputs.",
+    )
+    command.set_defaults(command=_run)
+    add_program(command)
+    command.add_argument(
+        "--input", type=Path, help=".npy for one input, .npz with an array for each input by name"
+    )
+    command.add_argument(
+        "--backend",
+        choices=["xla", "reference", "both"],
+        default="xla",
+        help="both: run, compare, and exit with status 1 where numbers differ",
+    )
+    command.add_argument(
+        "-o", "--output", type=Path, help="where to write the outputs, an .npz file"
+    )
+    add_seed(command, "random inputs")
+
+
+def _run(options: argparse.Namespace) -> int:
+    graph = load(options.program)
+    inputs: Sequence[Array] = random_inputs(graph, options.seed)
+    if options.input is not None:
+        samples = read_samples(options.input, graph)
+        inputs = [samples[value.name] for value in graph.inputs]
+    names = [value.name for value in graph.outputs]
+    outputs: Sequence[Array] = ()
+    status = 0
+    if options.backend != "reference":
+        outputs = [np.asarray(array) for array in compile(graph)(*inputs)]
+    if options.backend != "xla":
+        reference = evaluate(graph, *inputs)
+        if options.backend == "both":
+            status = int(_compare(names, outputs, reference) > 0)
+        outputs = reference
+    if options.output is not None:
+        arrays = dict(zip(names, outputs, strict=True))
+        write_atomically({options.output: lambda file: write_arrays(file, arrays)})
+        return status
+    for name, array in zip(names, outputs, strict=True):
+        print(f"%{name}: {array.dtype}{list(array.shape)}\n{array}")
+    return status
+
+
+def _compare(names: Sequence[str], outputs: Sequence[Array], reference: Sequence[Array]) -> int:
+    """Prints for each output in how many numbers it differs, and returns their sum."""
+    total = 0
+    for name, array, right in zip(names, outputs, reference, strict=True):
+        both_nan = (array != array) & (right != right)
+        different = int(np.count_nonzero((array != right) & ~both_nan))
+        total += different
+        print(
+            f"%{name}: {different} of {right.size} numbers differ between XLA and the reference",
+            file=sys.stderr,
+        )
+    return total
