@@ -9,6 +9,7 @@ from qir.ir import Graph, Node, Value
 from qir.op import KeepFloat, Table
 from qir.ops import Const, Dequantize, Quantize, Return
 from qir.properties import QUANTIZED, is_float_op
+from qir.tables import table
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,7 @@ class Explanation:
             (line.op, f"%{line.value}", line.loc or "-", _KINDS[line.integer], line.reason)
             for line in self.lines
         ]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        table = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
-        return "\n".join([*table, self.summary])
+        return "\n".join([*table(rows), self.summary])
 
 
 _KINDS = {True: "integer", False: "float"}

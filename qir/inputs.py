@@ -9,6 +9,7 @@ import numpy as np
 
 from qir.errors import QirError, did_you_mean
 from qir.ir import Graph, Value
+from qir.signature import Sizes, named_dimensions
 from qir.storage import UNREADABLE
 from qir.types import Array, Dim, DType
 
@@ -19,26 +20,31 @@ NAMED_SIZE = 2
 """The size that named dimensions get in random inputs."""
 
 
-def random_inputs(graph: Graph, seed: int = 0) -> tuple[Array, ...]:
+def random_inputs(
+    graph: Graph,
+    seed: int = 0,
+    named_size: int = NAMED_SIZE,
+    sizes: Mapping[str, int] | None = None,
+) -> tuple[Array, ...]:
     """Returns a random array for each input.
 
     Codes go over all their bounds; other numbers lie in the input's range where it has one, and are
     normal elsewhere.
 
     Args:
-        graph: The program; named dimensions get NAMED_SIZE.
+        graph: The program.
         seed: Seed of the generator.
+        named_size: The size of every named dimension that `sizes` leaves out.
+        sizes: Sizes of named dimensions.
     """
     generator = np.random.default_rng(seed)
-    return tuple(_random(value, generator) for value in graph.inputs)
+    names = named_dimensions(graph.inputs)
+    known = Sizes({**dict.fromkeys(names, named_size), **(sizes or {})})
+    return tuple(_random(value, known, generator) for value in graph.inputs)
 
 
-def _random(value: Value, generator: np.random.Generator) -> Array:
-    shape = tuple(
-        size.factor * NAMED_SIZE ** len(size.names) if isinstance(size, Dim) else size
-        for size in value.type.shape
-    )
-    dtype = value.type.dtype
+def _random(value: Value, sizes: Sizes, generator: np.random.Generator) -> Array:
+    shape, dtype = sizes.shape(value.type.shape), value.type.dtype
     if dtype is DType.BOOL:
         return generator.integers(0, 2, shape).astype(np.bool_)
     if dtype.is_integer:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from qir.ir import Graph, Node, Value
 from qir.ops.core import Const, Return
 from qir.signature import check_sizes
+from qir.tables import table
 from qir.types import Dim, Size, TensorType
 
 
@@ -67,24 +68,17 @@ class Summary:
         for line in self.ops:
             numbers = (line.parameters, line.parameter_bytes, line.output_bytes, line.multiply_adds)
             rows.append((line.op, f"%{line.value}", line.type, *map(_grouped, numbers), line.width))
-        widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-        right = range(3, 7)
-        lines = [
-            "  ".join(
-                cell.rjust(width) if column in right else cell.ljust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
-        ]
         macs = (
             ", ".join(f"{count:,} {width}" for width, count in self.multiply_adds.items()) or "none"
         )
-        lines += [
-            f"parameters: {self.parameters:,} in {self.parameter_bytes:,} bytes",
-            f"multiply-accumulates: {macs}",
-            f"peak activation memory: {self.peak_bytes:,} bytes, at %{self.peak_at}",
-        ]
-        return "\n".join(lines)
+        return "\n".join(
+            [
+                *table(rows, right=range(3, 7)),
+                f"parameters: {self.parameters:,} in {self.parameter_bytes:,} bytes",
+                f"multiply-accumulates: {macs}",
+                f"peak activation memory: {self.peak_bytes:,} bytes, at %{self.peak_at}",
+            ]
+        )
 
 
 def _grouped(number: int) -> str:

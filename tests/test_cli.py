@@ -144,7 +144,7 @@ def test_run_prints_what_it_does_not_write(qir_command):
     assert out == f"%m: float32[2, 2]\n{expected}\n"
 
 
-@pytest.mark.parametrize("command", ["", "quantize", "opt", "run", "summary"])
+@pytest.mark.parametrize("command", ["", "quantize", "opt", "run", "summary", "bench"])
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([*command.split(), "--help"])
@@ -160,6 +160,39 @@ def test_the_module_and_the_script_are_the_command():
         for words in ([str(Path(sys.executable).with_name("qir"))], [sys.executable, "-m", "qir"])
     }
     assert len(printed) == 1
+
+
+def test_bench(qir_command):
+    qir_command("quantize float.qir --data samples.npy -o int8.qir")
+    status, out, _ = qir_command("bench float.qir int8.qir --size B=3 --rounds 1 --ops")
+    assert status == 0
+    lines = out.splitlines()
+    (start,) = (index for index, line in enumerate(lines) if line.startswith("program "))
+    assert [line.split()[0] for line in lines[start + 1 : start + 3]] == ["float.qir", "int8.qir"]
+    assert lines[start + 1].endswith("f32*f32")
+    assert lines[start + 2].endswith("i8*i8")
+    assert [line.removeprefix("ops of ") for line in lines if line.startswith("ops of")] == [
+        "float.qir",
+        "int8.qir",
+    ]
+
+
+def test_bench_on_samples(qir_command, monkeypatch):
+    seen = []
+
+    def benchmark(programs, inputs, rounds):
+        seen.append(([name for name, _ in programs], rounds, inputs))
+        return "measured"
+
+    monkeypatch.setattr("qir.benchmark.benchmark", benchmark)
+    for line in ("", "--size B=3", "--size B=3 --seed 1"):
+        source = "" if "seed" in line else "--input samples.npy"
+        status, out, _ = qir_command(f"bench float.qir --rounds 7 {line} {source}")
+        assert (status, out.splitlines()[1:]) == (0, ["measured"])
+    expected = [SAMPLES, SAMPLES[:3], random_inputs(qir.parse(MODEL), 1, sizes={"B": 3})[0]]
+    for (names, rounds, inputs), array in zip(seen, expected, strict=True):
+        assert (names, rounds) == (["float.qir"], 7)
+        np.testing.assert_array_equal(inputs, [[array]])
 
 
 QUANTIZE = "quantize float.qir --data samples.npy -o int8.qir"
@@ -190,6 +223,15 @@ ERRORS = {
         "file: can't write no/int8.qir: No such file or directory"
     ),
     "opt float.qir -p canonicalize --dump-dir samples.npy": "can't write samples.npy: File exists",
+    "summary float.qir --size 8": "summary: expected NAME=SIZE, got '8'",
+    "bench nothing.qir": "load: can't read nothing.qir: No such file or directory",
+    "bench float.qir --size B": "bench: expected NAME=SIZE, got 'B'",
+    "bench float.qir --size b=8": "bench: no input has a dimension b: expected one of B",
+    "bench float.qir --size B=0": "bench: expected B to be at least 1, got 0",
+    "bench float.qir --input no.npy": "data: can't read no.npy: No such file or directory",
+    "bench float.qir --input samples.npy --size B=41": (
+        "bench: expected at least 41 along axis 0 of %image, got 40 in the samples"
+    ),
     "run float.qir -o no/out.npz": "file: can't write no/out.npz: No such file or directory",
 }
 
@@ -199,7 +241,9 @@ def test_errors_go_to_stderr(line, qir_command):
     assert qir_command(line) == (1, "", f"qir: {ERRORS[line]}\n")
 
 
-@pytest.mark.parametrize("line", ["", "opt float.qir --bakend x", "quantize float.qir", "rum"])
+@pytest.mark.parametrize(
+    "line", ["", "opt float.qir --bakend x", "quantize float.qir", "rum", "bench"]
+)
 def test_wrong_words_have_status_2(line, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(line.split())

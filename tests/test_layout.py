@@ -20,14 +20,14 @@ MODULES = modules()
 LAYERS = [
     {f"qir.{name}" for name in row.split()}
     for row in [
-        "errors types interval fixed_point statistics statistics_text",
+        "errors types interval fixed_point statistics statistics_text tables timing machine",
         "op attributes agreement",
         "ops ir",
         "text reach certificates",
         "verify rewrite equivalence inputs properties selectors signature storage summary",
         "pipeline explain",
         "passes backends frontends",
-        "api cli __main__",
+        "api benchmark op_times cli __main__",
     ]
 ]
 LAYERS[-1].add("qir")
@@ -35,7 +35,7 @@ FAMILIES = LAYERS[-2]
 NUMPY_ONLY = {
     name
     for name in MODULES
-    if not name.startswith(("qir.backends.xla", "qir.frontends", "qir.api"))
+    if not name.startswith(("qir.backends.xla", "qir.frontends", "qir.api", "qir.benchmark"))
 }
 LIGHT = {"lark", "ml_dtypes", "networkx", "numpy", "tqdm"}
 

@@ -1,0 +1,78 @@
+"""`qir bench`: how fast programs run on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from qir.cli.arguments import Commands, add_seed, add_sizes, positive, sizes
+from qir.inputs import read_samples
+from qir.machine import this_machine
+from qir.signature import bind
+from qir.storage import load
+
+DESCRIPTION = """\
+Compiles programs with XLA and times them on the same arrays, in turns, so that all of them meet
+the same load. The first program is the one that the others are compared to: give the float
+program first and then what was made of it.
+"""
+
+
+def add(commands: Commands) -> None:
+    """Adds the command."""
+    command = commands.add_parser(
+        "bench",
+        help="time programs against each other, or the ops of a program",
+        description=DESCRIPTION,
+    )
+    command.set_defaults(command=_bench)
+    command.add_argument(
+        "programs", type=Path, nargs="+", metavar="program", help="the programs, .qir files"
+    )
+    command.add_argument(
+        "--input",
+        type=Path,
+        help="what to run them on: .npy for one input, .npz with an array for each input by name; "
+        "random numbers when left out",
+    )
+    add_sizes(command, default="that of the samples, or 1")
+    command.add_argument(
+        "--rounds",
+        type=positive,
+        default=20,
+        help="turns of each program, of one call or more (default: %(default)s)",
+    )
+    command.add_argument(
+        "--ops",
+        action="store_true",
+        help="also time every op as a program of its own, with the casts and tables behind it",
+    )
+    add_seed(command, "random inputs")
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from qir.benchmark import benchmark, choose_inputs
+    from qir.op_times import op_times
+
+    programs = [(str(path), load(path)) for path in options.programs]
+    given = sizes(options.size, "bench")
+    path: Path | None = options.input
+    inputs = choose_inputs(
+        programs,
+        None if path is None else lambda graph: read_samples(path, graph),
+        given,
+        options.seed,
+    )
+    machine = this_machine()
+    print(machine)
+    if machine.busy:
+        print(f"qir: {machine.warning}", file=sys.stderr)
+    print(benchmark(programs, inputs, options.rounds))
+    if options.ops:
+        for (name, graph), arrays in zip(programs, inputs, strict=True):
+            actual = bind(graph.inputs, arrays).names
+            progress = sys.stderr.isatty()
+            print()
+            print(op_times(name, graph, actual, options.rounds, options.seed, progress=progress))
+    return 0
