@@ -104,10 +104,26 @@ def quantize(
     return optimize(graph, pipeline, data=data, **options)
 
 
-def compile(graph: Graph, backend: Literal["xla"] = "xla") -> Compiled:
+def compile(
+    graph: Graph,
+    backend: Literal["xla"] = "xla",
+    *,
+    measure: bool = False,
+    report: bool = False,
+) -> Compiled:
     """Compiles a program to one callable that composes with `jax.jit`.
 
-    See `qir.backends.xla.compile.Compiled`.
+    See `qir.backends.xla.compile.Compiled`. Many ops can be computed in several ways, all of which
+    give the same integers. Which one is the fastest was measured on this machine, or else is
+    guessed. Compiling never measures of itself, because that compiles and runs every way, which
+    takes half a second or more for each kind of op; the results are kept in `$QIR_CACHE_DIR`, else
+    `$XDG_CACHE_HOME/qir`, else `~/.cache/qir`, and later calls use them.
+
+    Args:
+        graph: The program.
+        backend: What runs it.
+        measure: Whether to measure first what has not been measured on this machine.
+        report: Whether to print which way each op took and why; `Compiled.report` is the same text.
 
     Raises:
         QirError: The backend does not exist, or has no rule for an op.
@@ -116,7 +132,10 @@ def compile(graph: Graph, backend: Literal["xla"] = "xla") -> Compiled:
         raise QirError(f"compile: no backend '{backend}'{did_you_mean(str(backend), ['xla'])}")
     from qir.backends.xla.compile import compile_graph
 
-    return compile_graph(graph)
+    compiled = compile_graph(graph, measure=measure)
+    if report:
+        print(compiled.report)
+    return compiled
 
 
 def evaluate(graph: Graph, *inputs: Any) -> tuple[Array, ...]:

@@ -9,7 +9,10 @@ import numpy as np
 from jax import export
 from jax.typing import ArrayLike
 
+from qir.backends.xla.choice import Chooser, preferred, report
+from qir.backends.xla.measure import Measurements
 from qir.backends.xla.program import Program
+from qir.certificates import drop_false_certificates
 from qir.errors import QirError
 from qir.ir import Graph
 from qir.signature import Sizes, bind, check_sizes, named_dimensions, ports
@@ -26,23 +29,30 @@ class Compiled:
 
     Args:
         graph: The graph; later changes of it don't change the program.
+        choose: Chooses the way in which each op is computed.
+        warnings: Lines for the report.
 
     Attributes:
         inputs: Name, shape, type and code of each input.
         outputs: Name, shape, type and code of each output.
         parameters: The arrays that the program takes beside its inputs, on the default device.
         lowerings: Name of the way in which each value is computed, by the value's name.
+        report: A table of these ways with the reason for each, and warnings.
 
     Raises:
         QirError: A value has 64 bits, or an op has no lowering; the place is named.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(
+        self, graph: Graph, choose: Chooser = preferred, warnings: Sequence[str] = ()
+    ) -> None:
         graph = graph.copy()
-        self._program = Program(graph, graph.outputs)
+        self._program = Program(graph, graph.outputs, choose)
         self.inputs = ports(graph.inputs)
         self.outputs = ports(graph.outputs)
-        self.lowerings = {name: way.name for name, way in self._program.lowerings.items()}
+        choices = self._program.choices
+        self.lowerings = {name: choice.way.name for (name, _), choice in choices.items()}
+        self.report = report(choices, warnings)
         with jax.ensure_compile_time_eval():
             self.parameters: dict[str, jax.Array] = jax.device_put(self._program.arrays)
         self._jitted = jax.jit(self.function)
@@ -144,6 +154,22 @@ class Compiled:
         return "\n".join([*lines, f"parameters: {len(self.parameters)} arrays, {size} bytes"])
 
 
-def compile_graph(graph: Graph) -> Compiled:
-    """Compiles a graph; see `Compiled`."""
-    return Compiled(graph)
+def compile_graph(graph: Graph, *, measure: bool = False) -> Compiled:
+    """Compiles a graph by the ways that were measured to be the fastest on this machine.
+
+    Args:
+        graph: The graph.
+        measure: Whether to measure first what the cache does not know yet.
+
+    Raises:
+        QirError: A value has 64 bits, or an op has no lowering; the place is named.
+    """
+    measurements = Measurements()
+    warnings: list[str] = []
+    if measure or measurements:
+        # A way by certificate is taken on its word; an edited text may be wrong in it.
+        graph = graph.copy()
+        warnings += drop_false_certificates(graph)
+    if measure:
+        measurements.add(graph)
+    return Compiled(graph, measurements.choose, [*measurements.table.warnings, *warnings])

@@ -8,9 +8,9 @@ from typing import Any
 
 import jax
 
-from qir.backends.xla.lowering import Argument, Lowering, Parameter, Step
+from qir.backends.xla.choice import Choice, Chooser, preferred
+from qir.backends.xla.lowering import Argument, Parameter, Step
 from qir.backends.xla.materialize import stored
-from qir.backends.xla.rules import legal_ways
 from qir.errors import QirError, UnsupportedError
 from qir.ir import Graph, Node, Value
 from qir.ops import Const
@@ -24,22 +24,23 @@ class Program:
     Args:
         graph: The graph, to be left as it is while new input shapes may still come.
         outputs: The values to compute.
+        choose: Chooses the way of each node.
 
     Attributes:
         inputs: The inputs of the graph.
         outputs: The values that are computed.
         arrays: The parameters by name, on the host.
-        lowerings: How each value is computed: the lowering of its node, by the value's name.
+        choices: How each value is computed and why, by the value's name and that of its op.
 
     Raises:
         QirError: A value has 64 bits, or an op has no lowering; the place is named.
     """
 
-    def __init__(self, graph: Graph, outputs: Sequence[Value]) -> None:
+    def __init__(self, graph: Graph, outputs: Sequence[Value], choose: Chooser = preferred) -> None:
         self.inputs = graph.inputs
         self.outputs = tuple(outputs)
         self.arrays: dict[str, Array] = {}
-        self.lowerings: dict[str, Lowering] = {}
+        self.choices: dict[tuple[str, str], Choice] = {}
         self._names: dict[Value | Parameter, str] = {}
         self._steps: list[tuple[Node, Step]] = []
         for value in self.inputs:
@@ -50,7 +51,7 @@ class Program:
             for value in node.outputs:
                 _check_width(value)
             if not isinstance(node.op, Const):
-                self._lower(node)
+                self._lower(node, choose(node))
         for value in self.outputs:
             self._register(value)
 
@@ -87,15 +88,14 @@ class Program:
                 values[value] = stored(array) if value in self._stored else array
         return tuple(fetch(value) for value in self.outputs)
 
-    def _lower(self, node: Node) -> None:
-        way = legal_ways(node)[0]
+    def _lower(self, node: Node, choice: Choice) -> None:
         try:
-            step = way.build(node.op, node)
+            step = choice.way.build(node.op, node)
         except QirError as error:
             raise error.at(node.place()) from error
         self._steps.append((node, step))
         for value in node.outputs:
-            self.lowerings[value.name] = way
+            self.choices[value.name, node.op.name] = choice
         for argument in step.arguments:
             if isinstance(argument, Value | Parameter):
                 self._register(argument)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from qir.backends.xla import arithmetic
 from qir.backends.xla.codes import code_of, steps, table_entry, zero_points
-from qir.backends.xla.lowering import Step, argument, lowering, spread
+from qir.backends.xla.lowering import Step, argument, lowering, never, spread
 from qir.backends.xla.requantize import Factor, rescaling
+from qir.fixed_point import Multiplier, Rounding, rounding_mode
 from qir.ir import Node
 from qir.ops import Cast, Dequantize, Lookup, Quantize, Requantize
 from qir.types import DType
@@ -55,11 +58,37 @@ def dequantize(op: Dequantize, node: Node) -> Step:
 @lowering(Requantize)
 def requantize(op: Requantize, node: Node) -> Step:
     """One rounding, by the op's mode."""
+    return _requantization(op, node, op.factors(node.inputs[0].type), op.rounding)
+
+
+def _agrees_with(rounding: Rounding) -> Callable[[Requantize, Node], bool]:
+    """Returns a test for the certificate that a rounding mode gives the same integers."""
+    return lambda op, node: rounding in op.agrees
+
+
+@lowering(Requantize, legal=_agrees_with("f32_rne"), preferred=never)
+def requantize_by_float32(op: Requantize, node: Node) -> Step:
+    """One float32 multiplication, ties to even, certified to give the integers of the op's mode."""
+    return _certified(op, node, "f32_rne")
+
+
+@lowering(Requantize, legal=_agrees_with("fixed31"), preferred=never)
+def requantize_by_integers(op: Requantize, node: Node) -> Step:
+    """One integer multiplication on limbs, certified to give the integers of the op's mode."""
+    return _certified(op, node, "fixed31")
+
+
+def _certified(op: Requantize, node: Node, rounding: Rounding) -> Step:
+    """Requantizes by another mode, with the multiplier that it makes of the scales."""
+    code = code_of(node.inputs[0].type)
+    multiplier = rounding_mode(rounding).multipliers(code.scale.array, op.to.scale.array)
+    return _requantization(op, node, multiplier, rounding)
+
+
+def _requantization(op: Requantize, node: Node, multiplier: Multiplier, rounding: Rounding) -> Step:
     (x,) = node.inputs
     code = code_of(x.type)
-    rescale, factors = rescaling(
-        node.output.name, op.factors(x.type), op.to, op.bounds, op.rounding
-    )
+    rescale, factors = rescaling(node.output.name, multiplier, op.to, op.bounds, rounding)
 
     def run(stored: jax.Array, *factors: Factor) -> jax.Array:
         return rescale(steps(stored, code), *factors)

@@ -126,10 +126,17 @@ def pointwise(op: Convolution, node: Node) -> Step:
     return _accumulation(op, node, product, _in_rows)
 
 
-def has_known_places(op: Convolution, node: Node) -> bool:
-    """Whether each sum is over all channels and the spatial sizes are numbers."""
+def has_patches(op: Convolution, node: Node) -> bool:
+    """Whether each sum is over all channels, and the patches are not just the operand."""
+    *window, _, _ = node.inputs[1].type.known_shape
+    strides, *_ = op.geometry(node.inputs[0].type.shape[1:-1], window)
+    return is_dense(op, node) and not (is_pointwise(op, node) and max(strides) == 1)
+
+
+def has_known_patches(op: Convolution, node: Node) -> bool:
+    """Whether there are patches, and the spatial sizes are numbers."""
     sizes = node.inputs[0].type.shape[1:-1]
-    return is_dense(op, node) and all(isinstance(size, int) for size in sizes)
+    return has_patches(op, node) and all(isinstance(size, int) for size in sizes)
 
 
 def has_pixels(op: Convolution, node: Node) -> bool:
@@ -277,7 +284,7 @@ lowering(Conv, legal=plain)(convolution)
 lowering(Conv, legal=is_depthwise)(shifted_multiply_adds)
 lowering(Conv, legal=is_grouped)(grouped_patches)
 lowering(Conv, legal=is_pointwise)(pointwise)
-lowering(Conv, legal=has_known_places, preferred=has_pixels)(gathered_patches)
-lowering(Conv, legal=is_dense)(patches_by_axis)
-lowering(Conv, legal=is_dense, preferred=never)(patches)
+lowering(Conv, legal=has_known_patches, preferred=has_pixels)(gathered_patches)
+lowering(Conv, legal=has_patches)(patches_by_axis)
+lowering(Conv, legal=has_patches, preferred=never)(patches)
 lowering(Conv, legal=has_a_fast_convolution, preferred=never)(direct_convolution)

@@ -24,6 +24,7 @@ from qir.backends.xla.lowering import Step, coded, lowering, plain
 from qir.backends.xla.rules.conv import (
     convolution,
     grouped_patches,
+    is_dense,
     is_depthwise,
     is_grouped,
     patches,
@@ -132,7 +133,7 @@ def phases(op: ConvTranspose, node: Node) -> Step:
 
 lowering(ConvTranspose, legal=is_depthwise)(shifted_multiply_adds)
 lowering(ConvTranspose, legal=is_grouped)(grouped_patches)
-lowering(ConvTranspose, legal=coded)(patches)
+lowering(ConvTranspose, legal=is_dense)(patches)
 
 
 def _shifted(

@@ -1,0 +1,149 @@
+"""Measuring the ways to compute an op: small programs, run in turns on the default device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import Any, TypeAlias
+
+import jax
+from tqdm import tqdm
+
+from qir.backends.xla.cache import Table
+from qir.backends.xla.choice import Choice, Chooser, fastest, preferred
+from qir.backends.xla.cluster import Cluster
+from qir.backends.xla.fingerprint import fingerprint
+from qir.backends.xla.lowering import Lowering
+from qir.backends.xla.program import Program
+from qir.backends.xla.rules import legal_ways
+from qir.inputs import random_inputs
+from qir.ir import Graph, Node
+from qir.ops import Const, Return
+from qir.signature import bind
+from qir.timing import Contender, interleave
+from qir.types import Array
+
+Times: TypeAlias = Mapping[str, Mapping[str, float]]
+"""Milliseconds by the name of the way, by the key of the cluster."""
+
+ROUNDS = 15
+"""Turns of each way."""
+TURN = 0.002
+"""Seconds that the turn of a fast way lasts; it is called several times in it."""
+HOPELESS = 4
+"""A way that takes this many times the time of the fastest gets one turn only."""
+
+
+class Measurements:
+    """What was measured on this machine, kept in the cache.
+
+    Attributes:
+        table: Where it is kept.
+    """
+
+    def __init__(self) -> None:
+        self.table = Table("lowerings", fingerprint())
+        self._times: dict[str, Mapping[str, float]] = {
+            key: times
+            for key, entry in self.table.read().items()
+            if (times := _checked(entry)) is not None
+        }
+
+    def __bool__(self) -> bool:
+        return bool(self._times)
+
+    def choose(self, node: Node) -> Choice:
+        """Chooses the way of a node; see `qir.backends.xla.choice`."""
+        if not self._times or len(legal_ways(node)) == 1:
+            return preferred(node)
+        return fastest(node, self._times.get(Cluster.around(node).key, {}))
+
+    def add(self, graph: Graph) -> None:
+        """Measures every op of a graph that can be computed in several ways, each kind once.
+
+        What is known already is not measured again. The new times go into the cache.
+        """
+        missing: dict[str, Cluster] = {}
+        for node in graph.nodes:
+            if not isinstance(node.op, Const | Return) and len(legal_ways(node)) > 1:
+                cluster = Cluster.around(node)
+                if cluster.key not in self._times:
+                    missing.setdefault(cluster.key, cluster)
+        added: dict[str, Mapping[str, float]] = {}
+        try:
+            # Shown on a terminal only, and only where it takes a while.
+            for key, cluster in tqdm(
+                missing.items(), "measuring lowerings", disable=None, delay=1, leave=False
+            ):
+                added[key] = measured(cluster)
+        finally:
+            self._times.update(added)
+            self.table.merge(added)
+
+
+def _checked(entry: object) -> Mapping[str, float] | None:
+    """Returns an entry of the cache as times by way, None for anything else."""
+    if not isinstance(entry, dict):
+        return None
+    times: dict[str, float] = {}
+    for name, time in entry.items():
+        if not isinstance(name, str) or not isinstance(time, int | float) or time <= 0:
+            return None
+        if not isfinite(time):
+            return None
+        times[name] = float(time)
+    return times
+
+
+def measured(cluster: Cluster) -> dict[str, float]:
+    """Measures the legal ways of a cluster's target.
+
+    The other ops take their preferred ways, and named dimensions are 1.
+
+    Returns:
+        The median time of each way in milliseconds, by its name.
+    """
+    graph = cluster.graph()
+    inputs = random_inputs(graph, named_size=1)
+    with jax.ensure_compile_time_eval():
+        contenders = [
+            _contender(way.name, graph, inputs, _forced(cluster.target, way))
+            for way in legal_ways(cluster.target)
+        ]
+        seconds = race(contenders)
+    return {name: float(f"{1000 * time:.4g}") for name, time in seconds.items()}
+
+
+def _forced(target: Node, way: Lowering) -> Chooser:
+    """Returns a chooser that takes a way for the value of a node, the preferred ways elsewhere."""
+    name = target.outputs[0].name
+
+    def choose(node: Node) -> Choice:
+        return Choice(way, "forced") if node.outputs[0].name == name else preferred(node)
+
+    return choose
+
+
+def _contender(name: str, graph: Graph, inputs: Sequence[Array], choose: Chooser) -> Contender:
+    program = Program(graph, graph.outputs, choose)
+    sizes = bind(program.inputs, inputs)
+    given: Any = jax.device_put((program.arrays, tuple(inputs)))
+    jitted = jax.jit(lambda parameters, inputs: program(parameters, inputs, sizes))
+
+    def call() -> None:
+        for array in jitted(*given):
+            array.block_until_ready()
+
+    return Contender(name, call)
+
+
+def race(contenders: Sequence[Contender]) -> dict[str, float]:
+    """Times contenders in turns; those without hope get one turn only.
+
+    Returns:
+        The median time of a call in seconds, by name.
+    """
+    trial = {times.name: times.median for times in interleave(contenders, 1, turn=0)}
+    limit = HOPELESS * min(trial.values())
+    racing = [contender for contender in contenders if trial[contender.name] <= limit]
+    return trial | {times.name: times.median for times in interleave(racing, ROUNDS, turn=TURN)}
