@@ -86,6 +86,7 @@ class Context:
         diagnostics: Sentences that passes leave for the user.
         statistics: What calibration observed, by the name of the imported value.
         averages: Moving averages of the extremes of its batches, likewise.
+        timings: (pass, seconds) of every pass that ran.
     """
 
     data: Iterable[Batch] | None = None
@@ -97,6 +98,7 @@ class Context:
     diagnostics: list[str] = field(default_factory=list)
     statistics: dict[str, Statistic] = field(default_factory=dict)
     averages: dict[str, MovingAverage] = field(default_factory=dict)
+    timings: list[tuple[str, float]] = field(default_factory=list)
 
 
 class Pass(ABC):
@@ -380,14 +382,12 @@ class PassManager:
         print_after_all: Stream that gets the text after every pass, or None.
         check_inputs: Arrays with which to check after each pass that the program still computes the
             same.
-        timings: Filled with (pass, seconds).
     """
 
     pipeline: Pipeline
     dump_dir: Path | None = None
     print_after_all: TextIO | None = None
     check_inputs: Sequence[Array] | None = None
-    timings: list[tuple[str, float]] = field(default_factory=list)
 
     def run(self, graph: Graph, context: Context) -> Graph:
         """Runs the passes over a copy of the graph and returns the copy; the graph stays as it is.
@@ -443,7 +443,7 @@ class PassManager:
         except Exception as error:
             error.add_note(f"in pass {step}")
             raise
-        self.timings.append((str(step), time.perf_counter() - start))
+        context.timings.append((str(step), time.perf_counter() - start))
         graph.drop_unused_constants()
         self._count += 1
         try:

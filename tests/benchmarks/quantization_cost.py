@@ -1,0 +1,136 @@
+"""What quantizing a model from JAX costs: the seconds of each step, and the memory of calibration.
+
+Run `python -m tests.benchmarks.quantization_cost [model...]`; Linux only. Every run is a process of
+its own, started afresh, in which jax is loaded and weights and images are drawn before the clock
+starts. Timed are the import with the loading of qir, every pass on 8 images one at a time, and the
+compilation and first call of the integer program, with all that XLA compiles on the way; seconds
+are medians of the runs. Loading takes longer where Python may not keep compiled modules
+(PYTHONDONTWRITEBYTECODE). Memory is the peak of a process (VmHWM) that calibrates on one random
+image after another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+import qir
+from tests.benchmarks.models import MODELS, Model
+
+T = TypeVar("T")
+
+IMAGES = 8
+"""Images that a model is calibrated on when it is timed."""
+BATCHES = (8, 256)
+"""Numbers of batches whose peaks of memory are compared."""
+RUNS = 3
+
+
+def imported(model: Model, params: Any) -> qir.Graph:
+    """Imports a model with its weights as constants."""
+    return qir.from_jax(lambda images: model.function(params, images), model.images(0))
+
+
+def seconds(name: str) -> dict[str, float]:
+    """Returns what each step of quantizing a model and computing it once takes.
+
+    Beside the steps, `total` is the sum of all, and `processor` the time of all threads in it.
+    """
+    model = MODELS[name]
+    params = jax.block_until_ready(model.init(0))
+    images = [model.images(seed) for seed in range(IMAGES)]
+    taken: dict[str, float] = {}
+
+    def timed(step: str, work: Callable[[], T]) -> T:
+        start = time.perf_counter()
+        result = work()
+        taken[step] = time.perf_counter() - start
+        return result
+
+    start = time.process_time()
+    graph = timed("import", lambda: imported(model, params))
+    context = qir.Context()
+    integer = timed("checks", lambda: qir.quantize(graph, images, context=context))
+    for step, elapsed in context.timings:
+        taken["checks"] -= elapsed
+        taken[step] = taken.get(step, 0.0) + elapsed
+    taken["checks"] = taken.pop("checks")
+    program = timed("compile", lambda: qir.compile(integer))
+    timed("first call", lambda: jax.block_until_ready(program(images[0])))
+    total = sum(taken.values())
+    return {**taken, "total": total, "processor": time.process_time() - start}
+
+
+def peak(name: str, batches: int) -> int:
+    """Returns the peak of the memory of this process, in KiB, after calibrating a model."""
+    model = MODELS[name]
+    graph = imported(model, model.init(0))
+    data = (model.images(seed) for seed in range(batches))
+    qir.optimize(graph, "fold, calibrate", data=data)
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    (size,) = re.findall(r"VmHWM:\s*(\d+) kB", status)
+    return int(size)
+
+
+def afresh(work: Callable[..., T], *arguments: object) -> T:
+    """Returns what a function does in a new process."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
+
+
+def medians(runs: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Returns the median of each figure."""
+    return {step: median(run[step] for run in runs) for step in runs[0]}
+
+
+def table(columns: dict[str, dict[str, float]]) -> str:
+    """Formats the seconds of models, one column each."""
+    steps = dict.fromkeys(step for column in columns.values() for step in column)
+    lines = [f"{'seconds':20}" + "".join(f"{name:>16}" for name in columns)]
+    for step in steps:
+        cells = (f"{column.get(step, np.nan):16.2f}" for column in columns.values())
+        lines.append(f"{step:20}" + "".join(cells))
+    return "\n".join(lines)
+
+
+def growth(name: str, few: int, many: int) -> str:
+    """Measures and says how the peak of memory grows with the number of batches."""
+    peaks = [afresh(peak, name, count) for count in (few, many)]
+    sizes = " and ".join(
+        f"{size / 1024:.0f} MiB on {count} batches"
+        for size, count in zip(peaks, (few, many), strict=True)
+    )
+    return f"calibration of {name} peaks at {sizes}: ratio {peaks[1] / peaks[0]:.2f}"
+
+
+def main(arguments: Iterable[str] | None = None) -> None:
+    """Prints the table of seconds, then the memory of ResNet-50."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("models", nargs="*", default=["resnet50"], metavar="model")
+    parser.add_argument("--runs", type=int, default=RUNS, help="runs that are timed")
+    parser.add_argument("--memory", nargs="*", default=["resnet50"], metavar="MODEL")
+    options = parser.parse_args(arguments if arguments is None else list(arguments))
+    for name in [*options.models, *options.memory]:
+        if name not in MODELS:
+            parser.error(f"no model {name}; there are {', '.join(MODELS)}")
+    columns = {
+        name: medians([afresh(seconds, name) for _ in range(options.runs)])
+        for name in options.models
+    }
+    print(table(columns), flush=True)
+    for name in options.memory:
+        print(growth(name, *BATCHES), flush=True)
+
+
+if __name__ == "__main__":
+    main()
