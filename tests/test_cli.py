@@ -177,6 +177,17 @@ def test_bench(qir_command):
     ]
 
 
+def test_bench_measures_the_ways_when_asked_to(qir_command, monkeypatch):
+    measured = []
+    monkeypatch.setattr(
+        "qir.cli.bench.compile", lambda graph, measure: measured.append((graph, measure))
+    )
+    monkeypatch.setattr("qir.benchmark.benchmark", lambda *given: "timed")
+    for line in ("", "--measure"):
+        assert qir_command(f"bench float.qir {line}")[0] == 0
+    assert measured == [(qir.parse(MODEL), True)]
+
+
 def test_bench_on_samples(qir_command, monkeypatch):
     seen = []
 

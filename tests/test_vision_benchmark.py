@@ -86,7 +86,7 @@ def test_the_figures_are_written(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("digit", "no model digit: expected one of digits, mobilenet_v2, resnet50, video_resnet18"),
+        ("digit", f"no model digit: expected one of {', '.join(MODELS)}"),
         ("--rounds 0", "--rounds: expected at least 1, got 0"),
     ],
 )

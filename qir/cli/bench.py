@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from qir.api import compile
 from qir.cli.arguments import Commands, add_seed, add_sizes, positive, sizes
 from qir.inputs import read_samples
 from qir.machine import this_machine
@@ -48,6 +49,12 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="also time every op as a program of its own, with the casts and tables behind it",
     )
+    command.add_argument(
+        "--measure",
+        action="store_true",
+        help="first measure which way of computing each op is the fastest here, where that is not "
+        "known yet",
+    )
     add_seed(command, "random inputs")
 
 
@@ -64,6 +71,9 @@ def _bench(options: argparse.Namespace) -> int:
         given,
         options.seed,
     )
+    if options.measure:
+        for _, graph in programs:
+            compile(graph, measure=True)
     machine = this_machine()
     print(machine)
     if machine.busy:

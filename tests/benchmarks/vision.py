@@ -29,6 +29,8 @@ from qir.timing import TURN, Contender, interleave
 from qir.types import Array, format_shape
 from tests.benchmarks.models import MODELS, Model, Params
 
+VISION = ("digits", "mobilenet_v2", "resnet50", "video_resnet18")
+"""The models that are measured when none are named."""
 CALIBRATION = range(1, 9)
 """Seeds of the batches to calibrate on; the one that is measured has seed 0."""
 PAUSE = 0.05
@@ -259,7 +261,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "models", nargs="*", metavar="model", help=f"some of {', '.join(MODELS)} (default: all)"
+        "models",
+        nargs="*",
+        metavar="model",
+        help=f"some of {', '.join(MODELS)} (default: {' '.join(VISION)})",
     )
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="turns (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
@@ -274,7 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if machine.busy:
         print(machine.warning)
     results: list[Result] = []
-    for name in options.models or MODELS:
+    for name in options.models or VISION:
         results.append(measure(prepare(MODELS[name]), options.rounds))
         print(results[-1], flush=True)
         if options.json is not None:
