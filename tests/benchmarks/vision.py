@@ -153,7 +153,7 @@ class Result:
             )
         return "\n".join(
             [
-                f"{self.model} {format_shape(self.shape)}, {self.multiply_adds / 1e9:.2f} GMAC, "
+                f"{self.model} {format_shape(self.shape)}, {self.multiply_adds / 1e6:,.1f} MMAC, "
                 f"imported and quantized in {self.prepare_seconds:.1f} s",
                 *(f"  {line}" for line in table(rows, right=range(1, len(header)))),
             ]
