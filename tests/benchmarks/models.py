@@ -1,12 +1,13 @@
-"""Vision models in plain JAX with random weights: what the benchmark measures and tests quantize.
+"""Models in plain JAX with random weights: what the benchmarks measure and tests quantize.
 
 Every model is a function of `(params, images)`, channels last, with batch normalization by running
-statistics as it stands in a trained model. The weights keep activations near 1, so that calibrated
+statistics as it stands in a trained model; an image may be a clip, a spectrogram or features. The weights keep activations near 1, so that calibrated
 codes use their whole range.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -33,6 +34,8 @@ MOBILENET_STAGES = (
 )
 """Expansion, outputs, number of blocks and first stride of each stage."""
 VIDEO_STAGES = ((64, 2, 1), (128, 2, 2), (256, 2, 2), (512, 2, 2))
+MLP_WIDTHS = (512, 1024, 1024, 256)
+KEYWORD_BLOCKS = 4
 
 
 @dataclass(frozen=True)
@@ -95,11 +98,13 @@ class _Draw:
 def _convolve(
     kernel: jax.Array, x: jax.Array, strides: tuple[int, ...], groups: int = 1
 ) -> jax.Array:
+    window = kernel.shape[:-2]
+    centred = [(size // 2, size // 2) for size in window]
     convolved: jax.Array = lax.conv_general_dilated(
         x,
         kernel,
         strides,
-        [(size // 2, size // 2) for size in kernel.shape[:-2]],
+        centred if all(size % 2 for size in window) else "SAME",
         dimension_numbers=LAYOUTS[len(strides)],
         feature_group_count=groups,
     )
@@ -115,7 +120,7 @@ def _conv(params: Params, x: jax.Array, stride: int | tuple[int, ...] = 1, group
 
 
 def _dense(params: Params, x: jax.Array) -> jax.Array:
-    pooled = jnp.mean(x, axis=tuple(range(1, x.ndim - 1)))
+    pooled = jnp.mean(x, axis=tuple(range(1, x.ndim - 1))) if x.ndim > 2 else x
     logits: jax.Array = pooled @ params["kernel"] + params["bias"]
     return logits
 
@@ -214,6 +219,41 @@ def video_resnet18(params: Params, clips: jax.Array) -> jax.Array:
     return _dense(params["head"], x)
 
 
+def _mlp_params(seed: int) -> Params:
+    draw, layers = _Draw(seed), enumerate(itertools.pairwise(MLP_WIDTHS))
+    return {f"dense{layer}": draw.dense(*widths) for layer, widths in layers}
+
+
+def mlp(params: Params, features: jax.Array) -> jax.Array:
+    """Dense layers with ReLU between them."""
+    x = features
+    for layer, dense in enumerate(params.values()):
+        x = _dense(dense, x if layer == 0 else jax.nn.relu(x))
+    return x
+
+
+def _keyword_params(seed: int) -> Params:
+    draw, params = _Draw(seed), dict[str, Any]()
+    params["stem"] = draw.conv((10, 4), 1, 64)
+    for block in range(KEYWORD_BLOCKS):
+        params[f"block{block}"] = {
+            "depthwise": draw.conv((3, 3), 1, 64),
+            "pointwise": draw.conv((1, 1), 64, 64),
+        }
+    params["head"] = draw.dense(64, 12)
+    return params
+
+
+def keyword_ds_cnn(params: Params, cepstra: jax.Array) -> jax.Array:
+    """DS-CNN for keywords (Zhang et al. 2017), in the shape of MLPerf Tiny (Banbury et al. 2021)."""
+    x = jax.nn.relu(_conv(params["stem"], cepstra, 2))
+    for block in range(KEYWORD_BLOCKS):
+        layers = params[f"block{block}"]
+        x = jax.nn.relu(_conv(layers["depthwise"], x, groups=x.shape[-1]))
+        x = jax.nn.relu(_conv(layers["pointwise"], x))
+    return _dense(params["head"], x)
+
+
 def _digits_params(seed: int) -> Params:
     draw = _Draw(seed)
     return {
@@ -239,5 +279,8 @@ MODELS = {
         Model("mobilenet_v2", mobilenet_v2, _mobilenet_params, (1, 224, 224, 3)),
         Model("resnet50", resnet50, _resnet50_params, (1, 224, 224, 3)),
         Model("video_resnet18", video_resnet18, _video_params, (1, 8, 112, 112, 3)),
+        Model("mlp", mlp, _mlp_params, (1, 512)),
+        Model("mlp_64", mlp, _mlp_params, (64, 512)),
+        Model("keyword_ds_cnn", keyword_ds_cnn, _keyword_params, (1, 49, 10, 1)),
     )
 }
