@@ -1,8 +1,8 @@
 """Models in plain JAX with random weights: what the benchmarks measure and tests quantize.
 
 Every model is a function of `(params, images)`, channels last, with batch normalization by running
-statistics as it stands in a trained model; an image may be a clip, a spectrogram or features. The weights keep activations near 1, so that calibrated
-codes use their whole range.
+statistics as it stands in a trained model. An image may also be a clip, cepstra or features. The
+weights keep activations near 1, so that calibrated codes use their whole range.
 """
 
 from __future__ import annotations
@@ -245,7 +245,7 @@ def _keyword_params(seed: int) -> Params:
 
 
 def keyword_ds_cnn(params: Params, cepstra: jax.Array) -> jax.Array:
-    """DS-CNN for keywords (Zhang et al. 2017), in the shape of MLPerf Tiny (Banbury et al. 2021)."""
+    """DS-CNN for keywords (Zhang et al. 2017), as in MLPerf Tiny (Banbury et al. 2021)."""
     x = jax.nn.relu(_conv(params["stem"], cepstra, 2))
     for block in range(KEYWORD_BLOCKS):
         layers = params[f"block{block}"]
