@@ -1,15 +1,18 @@
 """The cache on disk: what comes back, what a damaged file does, several writers at once."""
 
 import json
-import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
+from subprocess import PIPE, Popen
+from threading import Thread
 
 import pytest
 
-from qir.backends.xla.cache import Facts, Table, cache_folder
+from qir.backends.xla.cache import Facts, Table, cache_folder, locked
 from tests.layout import ROOT
 
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="no POSIX locks")
 FACTS: Facts = {"processor": "one", "cores": 4}
 
 
@@ -85,24 +88,48 @@ def test_entries_that_cannot_be_written_leave_the_file_as_it_was(monkeypatch):
     assert {path.name for path in table.path.parent.iterdir()} == names
 
 
+@POSIX
 def test_processes_that_write_at_once_lose_nothing():
     script = """
 import sys
 from qir.backends.xla.cache import Table
 table = Table("times", {"cores": 1})
+print("ready", flush=True)
 sys.stdin.read()
 for count in range(40):
     table.merge({f"{sys.argv[1]} {count}": count})
 assert table.warnings == []
 """
-    command = [sys.executable, "-c", script]
-    writers = [subprocess.Popen([*command, name], stdin=subprocess.PIPE, cwd=ROOT) for name in "ab"]
-    for writer in writers:
-        assert writer.stdin is not None
-        writer.stdin.close()
-    assert [writer.wait() for writer in writers] == [0, 0]
+    with ExitStack() as running:
+        writers = [
+            running.enter_context(
+                Popen([sys.executable, "-c", script, name], stdin=PIPE, stdout=PIPE, cwd=ROOT)
+            )
+            for name in "ab"
+        ]
+        assert [writer.stdout and writer.stdout.readline() for writer in writers] == [
+            b"ready\n"
+        ] * 2
+        for writer in writers:
+            assert writer.stdin is not None
+            writer.stdin.close()
+    assert [writer.returncode for writer in writers] == [0, 0]
     found = Table("times", {"cores": 1}).read()
     assert found == {f"{name} {count}": count for name in "ab" for count in range(40)}
+
+
+@POSIX
+def test_a_writer_waits_for_another():
+    table = Table("times", FACTS)
+    table.merge({"a": 1})
+    with locked(table.path):
+        late = Thread(target=Table("times", FACTS).merge, args=[{"b": 2}])
+        late.start()
+        late.join(timeout=0.3)
+        assert late.is_alive()
+        assert table.read() == {"a": 1}
+    late.join()
+    assert table.read() == {"a": 1, "b": 2}
 
 
 def test_where_the_folder_is(monkeypatch):

@@ -25,10 +25,12 @@ class Choice:
     Args:
         way: The way.
         reason: Why this one, in a clause.
+        measured: Whether the reason has times in it.
     """
 
     way: Lowering
     reason: str
+    measured: bool = False
 
 
 Chooser: TypeAlias = Callable[[Node], Choice]
@@ -60,9 +62,9 @@ def fastest(node: Node, milliseconds: Mapping[str, float]) -> Choice:
             f"preferred: {_shown(times[first])}, "
             f"{name} {_shown(times[name])} is within {MARGIN:.0%}"
         )
-        return Choice(ways[first], reason)
+        return Choice(ways[first], reason, measured=True)
     reason = f"measured: {_shown(times[name])}, next {runner_up} {_shown(times[runner_up])}"
-    return Choice(ways[name], reason)
+    return Choice(ways[name], reason, measured=True)
 
 
 def _shown(milliseconds: float) -> str:
@@ -84,6 +86,11 @@ def report(choices: Mapping[tuple[str, str], Choice], warnings: Sequence[str] = 
     ways = {choice.way.name: choice.way.summary for choice in choices.values()}
     unmeasured = sum(choice.reason == NOT_MEASURED for choice in choices.values())
     parts = [*table(rows), "", *table(sorted(ways.items()))]
+    if any(choice.measured for choice in choices.values()):
+        parts.append(
+            "times are of an op with what it is fused with (what a requantize alone reads, the "
+            "requantize and\nlookup that alone read a result), at 1 for named dimensions"
+        )
     if unmeasured:
         parts.append(f"{unmeasured} not measured on this machine: compile(graph, measure=True)")
     return "\n".join([*parts, *(f"warning: {warning}" for warning in warnings)])
