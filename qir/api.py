@@ -110,6 +110,7 @@ def compile(
     *,
     measure: bool = False,
     report: bool = False,
+    kernels: bool | None = None,
 ) -> Compiled:
     """Compiles a program to one callable that composes with `jax.jit`.
 
@@ -124,15 +125,18 @@ def compile(
         backend: What runs it.
         measure: Whether to measure first what has not been measured on this machine.
         report: Whether to print which way each op took and why; `Compiled.report` is the same text.
+        kernels: Whether to compute by machine code that QIR generates for this CPU, with the same
+            integers; None to do so where llvmlite (`qir-compiler[cpu]`) and a kernel are there.
 
     Raises:
-        QirError: The backend does not exist, or has no rule for an op.
+        QirError: The backend does not exist, has no rule for an op, or kernels are insisted on
+            where there are none.
     """
     if backend != "xla":
         raise QirError(f"compile: no backend '{backend}'{did_you_mean(str(backend), ['xla'])}")
     from qir.backends.xla.compile import compile_graph
 
-    compiled = compile_graph(graph, measure=measure)
+    compiled = compile_graph(graph, measure=measure, kernels=kernels)
     if report:
         print(compiled.report)
     return compiled

@@ -80,7 +80,7 @@ def clock(monkeypatch):
 
 
 def test_nothing_is_measured_unasked(clock, folder):
-    compiled = compile_graph(network())
+    compiled = compile_graph(network(), kernels=False)
     assert compiled.lowerings["a"] == "gathered_patches"
     assert "%a     conv        gathered_patches  preferred: not measured" in compiled.report
     assert "1 not measured on this machine: compile(graph, measure=True)" in compiled.report
@@ -89,23 +89,24 @@ def test_nothing_is_measured_unasked(clock, folder):
 
 
 def test_each_kind_of_op_is_measured_once(clock):
-    assert compile_graph(network(), measure=True).lowerings["a"] == "patches"
+    assert compile_graph(network(), measure=True, kernels=False).lowerings["a"] == "patches"
     assert [cluster.target.output.name for cluster in clock] == ["a"]
-    again = compile_graph(network(), measure=True)
+    again = compile_graph(network(), measure=True, kernels=False)
     assert again.lowerings == {"a": "patches", "y": "requantize", "z": "lookup"}
     assert len(clock) == 1
 
 
 def test_a_new_process_takes_what_was_measured(clock, folder):
     graph = network()
-    compile_graph(graph, measure=True)
+    compile_graph(graph, measure=True, kernels=False)
     qir.save(graph, folder / "network.qir")
     script = f"""
 import qir
 from qir.backends.xla import measure
 measure.measured = None
 for known in (False, True):
-    print(qir.compile(qir.load({str(folder / "network.qir")!r}), measure=known).lowerings["a"])
+    graph = qir.load({str(folder / "network.qir")!r})
+    print(qir.compile(graph, measure=known, kernels=False).lowerings["a"])
 """
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -113,11 +114,11 @@ for known in (False, True):
 
 
 def test_another_machine_measures_anew(clock, monkeypatch):
-    compile_graph(network(), measure=True)
+    compile_graph(network(), measure=True, kernels=False)
     other = fingerprint.fingerprint() | {"processor": "another"}
     monkeypatch.setattr(measure, "fingerprint", lambda: other)
-    assert compile_graph(network()).lowerings["a"] == "gathered_patches"
-    assert compile_graph(network(), measure=True).lowerings["a"] == "patches"
+    assert compile_graph(network(), kernels=False).lowerings["a"] == "gathered_patches"
+    assert compile_graph(network(), measure=True, kernels=False).lowerings["a"] == "patches"
     assert len(clock) == 2
 
 
@@ -130,24 +131,24 @@ def test_the_fingerprint_has_what_speed_depends_on(monkeypatch):
 
 
 def test_the_report(clock, capsys):
-    compiled = qir.compile(network(), measure=True, report=True)
+    compiled = qir.compile(network(), measure=True, report=True, kernels=False)
     assert compiled.report == REPORT
     assert capsys.readouterr().out == REPORT + "\n"
-    qir.compile(network())
+    qir.compile(network(), kernels=False)
     assert capsys.readouterr().out == ""
 
 
 def test_warnings_end_the_report(clock, folder):
-    compile_graph(network(), measure=True)
+    compile_graph(network(), measure=True, kernels=False)
     (table,) = folder.glob("*.json")
     table.write_text("{")
-    compiled = compile_graph(network())
+    compiled = compile_graph(network(), kernels=False)
     assert compiled.lowerings["a"] == "gathered_patches"
     assert compiled.report.endswith(
         f"warning: {table} is damaged; it is written anew when something is measured"
     )
-    assert compile_graph(network(), measure=True).lowerings["a"] == "patches"
-    assert "warning" not in compile_graph(network()).report
+    assert compile_graph(network(), measure=True, kernels=False).lowerings["a"] == "patches"
+    assert "warning" not in compile_graph(network(), kernels=False).report
 
 
 def test_a_table_without_rows():
@@ -158,12 +159,12 @@ def test_a_table_without_rows():
     "entry", [None, [], {"patches": "fast"}, {"patches": -1}, {"patches": float("nan")}]
 )
 def test_entries_that_are_no_times_count_for_nothing(clock, entry):
-    compile_graph(network(), measure=True)
+    compile_graph(network(), measure=True, kernels=False)
     measurements = Measurements()
     (key,) = measurements.table.read()
     measurements.table.merge({key: entry})
     assert not Measurements()
-    assert compile_graph(network()).lowerings["a"] == "gathered_patches"
+    assert compile_graph(network(), kernels=False).lowerings["a"] == "gathered_patches"
 
 
 @pytest.mark.parametrize(
@@ -197,13 +198,13 @@ def test_times_that_cannot_be_compared_count_for_nothing():
 
 
 def test_a_way_that_is_no_longer_legal_is_not_taken(clock, monkeypatch):
-    compile_graph(network(), measure=True)
+    compile_graph(network(), measure=True, kernels=False)
     ways = [
         replace(way, legal=lambda op, node: False) if way.name == "patches" else way
         for way in LOWERINGS[Conv]
     ]
     monkeypatch.setitem(LOWERINGS, Conv, ways)
-    assert compile_graph(network()).lowerings["a"] == "gathered_patches"
+    assert compile_graph(network(), kernels=False).lowerings["a"] == "gathered_patches"
 
 
 def test_what_is_measured_together():
@@ -288,7 +289,7 @@ def test_a_false_certificate_is_not_believed(clock):
     assert len(legal_ways(node_of(graph, "y"))) == 2
     key = Cluster.around(node_of(graph, "y")).key
     Measurements().table.merge({key: {"requantize": 0.4, "requantize_by_float32": 0.2}})
-    compiled = compile_graph(graph)
+    compiled = compile_graph(graph, kernels=False)
     numbers = np.arange(-4, 4, dtype=np.int32)
     assert all(map(np.array_equal, compiled(numbers), run(graph, numbers)))
     assert compiled.lowerings == {"y": "requantize"}
@@ -298,7 +299,7 @@ def test_a_false_certificate_is_not_believed(clock):
 
 def test_a_certificate_that_holds_lets_the_faster_rounding_be_taken(clock):
     graph = qir.parse(TIES.replace("scale=0.5", "scale=0.0313"))
-    compiled = compile_graph(graph, measure=True)
+    compiled = compile_graph(graph, measure=True, kernels=False)
     assert compiled.lowerings == {"y": "requantize_by_float32"}
     numbers = np.arange(-4, 4, dtype=np.int32)
     assert all(map(np.array_equal, compiled(numbers), run(graph, numbers)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 
 import jax
 import numpy as np
@@ -10,8 +11,9 @@ from jax import export
 from jax.typing import ArrayLike
 
 from qir.backends.xla.choice import Chooser, preferred, report
+from qir.backends.xla.kernels import chosen_kernels
 from qir.backends.xla.measure import Measurements
-from qir.backends.xla.program import Program
+from qir.backends.xla.program import Kernels, Program
 from qir.certificates import drop_false_certificates
 from qir.errors import QirError
 from qir.ir import Graph
@@ -31,6 +33,7 @@ class Compiled:
         graph: The graph; later changes of it don't change the program.
         choose: Chooses the way in which each op is computed.
         warnings: Lines for the report.
+        kernels: What computes parts of it by machine code of its own.
 
     Attributes:
         inputs: Name, shape, type and code of each input.
@@ -44,10 +47,16 @@ class Compiled:
     """
 
     def __init__(
-        self, graph: Graph, choose: Chooser = preferred, warnings: Sequence[str] = ()
+        self,
+        graph: Graph,
+        choose: Chooser = preferred,
+        warnings: Sequence[str] = (),
+        kernels: Kernels | None = None,
     ) -> None:
-        graph = graph.copy()
-        self._program = Program(graph, graph.outputs, choose)
+        self._graph = graph = graph.copy()
+        self._choose = choose
+        self._program = Program(graph, graph.outputs, choose, kernels)
+        self._has_kernels = kernels is not None
         self.inputs = ports(graph.inputs)
         self.outputs = ports(graph.outputs)
         choices = self._program.choices
@@ -83,6 +92,11 @@ class Compiled:
         """
         return self._program(parameters, inputs, bind(self._program.inputs, inputs))
 
+    @cached_property
+    def portable(self) -> Compiled:
+        """The same program without generated kernels, for every platform."""
+        return Compiled(self._graph, self._choose) if self._has_kernels else self
+
     def lower(self, sizes: Mapping[str, int] | None = None) -> jax.stages.Lowered:
         """Lowers the program for the default platform.
 
@@ -107,16 +121,20 @@ class Compiled:
     ) -> export.Exported:
         """Exports the program in the portable form of `jax.export`, one for all platforms.
 
+        What is exported is `portable`: machine code does not leave the process.
+
         Args:
             platforms: The platforms that it can run on.
             sizes: Sizes to fix named dimensions at; names that are left out stay symbolic.
             bake: Whether the parameters are part of the exported program, which then takes the
-                inputs alone. Otherwise its first argument is the dict `parameters`.
+                inputs alone. Otherwise its first argument is the dict `portable.parameters`.
 
         Raises:
             QirError: A size is of a dimension that no input has, or the program depends on a
                 symbolic one.
         """
+        if self._has_kernels:
+            return self.portable.export(platforms, sizes, bake=bake)
         fixed = dict(sizes or {})
         check_sizes(self._program.inputs, fixed)
         names = [name for name in named_dimensions(self._program.inputs) if name not in fixed]
@@ -154,22 +172,27 @@ class Compiled:
         return "\n".join([*lines, f"parameters: {len(self.parameters)} arrays, {size} bytes"])
 
 
-def compile_graph(graph: Graph, *, measure: bool = False) -> Compiled:
+def compile_graph(graph: Graph, *, measure: bool = False, kernels: bool | None = None) -> Compiled:
     """Compiles a graph by the ways that were measured to be the fastest on this machine.
 
     Args:
         graph: The graph.
         measure: Whether to measure first what the cache does not know yet.
+        kernels: Whether to use generated kernels; None to use them where there are some.
 
     Raises:
-        QirError: A value has 64 bits, or an op has no lowering; the place is named.
+        QirError: A value has 64 bits, an op has no lowering (the place is named), or kernels are
+            wanted where there are none.
     """
+    generated, why_not = chosen_kernels(kernels)
     measurements = Measurements()
-    warnings: list[str] = []
-    if measure or measurements:
+    warnings = [why_not] if why_not else []
+    if measure or measurements or generated is not None:
         # A way by certificate is taken on its word; an edited text may be wrong in it.
         graph = graph.copy()
         warnings += drop_false_certificates(graph)
     if measure:
         measurements.add(graph)
-    return Compiled(graph, measurements.choose, [*measurements.table.warnings, *warnings])
+    return Compiled(
+        graph, measurements.choose, [*measurements.table.warnings, *warnings], generated
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -69,6 +69,21 @@ class Lowering:
     def summary(self) -> str:
         """What it does, in a sentence."""
         return (self.build.__doc__ or "").strip().splitlines()[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Nodes that one step computes together.
+
+    Args:
+        outputs: The values that it returns.
+        step: The step.
+        nodes: The nodes, each with the name of the way and a sentence about it.
+    """
+
+    outputs: tuple[Value, ...]
+    step: Step
+    nodes: Mapping[Node, Lowering]
 
 
 LOWERINGS: dict[type[Op], list[Lowering]] = {}

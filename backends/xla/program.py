@@ -3,19 +3,47 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, Protocol
 
 import jax
 
 from qir.backends.xla.choice import Choice, Chooser, preferred
-from qir.backends.xla.lowering import Argument, Parameter, Step
+from qir.backends.xla.lowering import Argument, Group, Parameter, Step
 from qir.backends.xla.materialize import stored
 from qir.errors import QirError, UnsupportedError
 from qir.ir import Graph, Node, Value
 from qir.ops import Const
 from qir.signature import Sizes
 from qir.types import Array, DType
+
+
+class Kernels(Protocol):
+    """What computes parts of a program by machine code of its own."""
+
+    def divide(
+        self, nodes: Sequence[Node], outputs: Iterable[Value]
+    ) -> tuple[Sequence[Node | Group], Mapping[Node, str]]:
+        """Divides the nodes of a program into groups of its own and nodes for XLA.
+
+        Args:
+            nodes: The nodes in an order of computation, constants left out.
+            outputs: The values that the program returns.
+
+        Returns:
+            The parts in an order of computation, and why nodes are left to XLA.
+        """
+        ...
+
+
+class _Placed(NamedTuple):
+    """A step, with the values that it returns, a label, and a place for errors."""
+
+    outputs: tuple[Value, ...]
+    label: str
+    place: str
+    step: Step
 
 
 class Program:
@@ -25,6 +53,7 @@ class Program:
         graph: The graph, to be left as it is while new input shapes may still come.
         outputs: The values to compute.
         choose: Chooses the way of each node.
+        kernels: What computes some of the nodes by machine code of its own; None for XLA alone.
 
     Attributes:
         inputs: The inputs of the graph.
@@ -36,22 +65,36 @@ class Program:
         QirError: A value has 64 bits, or an op has no lowering; the place is named.
     """
 
-    def __init__(self, graph: Graph, outputs: Sequence[Value], choose: Chooser = preferred) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        outputs: Sequence[Value],
+        choose: Chooser = preferred,
+        kernels: Kernels | None = None,
+    ) -> None:
         self.inputs = graph.inputs
         self.outputs = tuple(outputs)
         self.arrays: dict[str, Array] = {}
         self.choices: dict[tuple[str, str], Choice] = {}
         self._names: dict[Value | Parameter, str] = {}
-        self._steps: list[tuple[Node, Step]] = []
+        self._steps: list[_Placed] = []
         for value in self.inputs:
             _check_width(value)
         needed = _needed(graph, outputs)
-        self._stored = _read_often(needed)
         for node in needed:
             for value in node.outputs:
                 _check_width(value)
-            if not isinstance(node.op, Const):
-                self._lower(node, choose(node))
+        computed = [node for node in needed if not isinstance(node.op, Const)]
+        parts: Sequence[Node | Group] = computed
+        reasons: Mapping[Node, str] = {}
+        if kernels is not None:
+            parts, reasons = kernels.divide(computed, outputs)
+        self._stored = _read_often([part for part in parts if isinstance(part, Node)])
+        for part in parts:
+            if isinstance(part, Group):
+                self._enter(part, kernels)
+            else:
+                self._lower(part, choose(part), reasons.get(part, ""))
         for value in self.outputs:
             self._register(value)
 
@@ -74,29 +117,41 @@ class Program:
                 return values[argument]
             return sizes.shape(argument) if isinstance(argument, tuple) else argument
 
-        for node, step in self._steps:
-            label = f"{node.op.name}.{node.outputs[0].name}" if node.outputs else node.op.name
+        for outputs, label, place, step in self._steps:
             try:
                 # The caller's x64 flag must not widen Python numbers: programs have 32 bits.
                 with jax.named_scope(label), jax.enable_x64(False):
                     found = step.function(*map(fetch, step.arguments))
             except QirError as error:
-                raise error.at(node.place()) from error
+                raise error.at(place) from error
             results = found if isinstance(found, tuple) else (found,)
-            for value, array in zip(node.outputs, results, strict=True):
+            for value, array in zip(outputs, results, strict=True):
                 _check_result(value, array)
                 values[value] = stored(array) if value in self._stored else array
         return tuple(fetch(value) for value in self.outputs)
 
-    def _lower(self, node: Node, choice: Choice) -> None:
+    def _enter(self, group: Group, kernels: Kernels | None) -> None:
+        for node, way in group.nodes.items():
+            for value in node.outputs:
+                self.choices[value.name, node.op.name] = Choice(way, str(kernels))
+        first = group.outputs[0]
+        self._add(_Placed(group.outputs, f"kernels.{first.name}", first.place(), group.step))
+
+    def _lower(self, node: Node, choice: Choice, reason: str) -> None:
         try:
             step = choice.way.build(node.op, node)
         except QirError as error:
             raise error.at(node.place()) from error
-        self._steps.append((node, step))
+        if reason:
+            choice = replace(choice, reason=f"{choice.reason}; no kernel: {reason}")
         for value in node.outputs:
             self.choices[value.name, node.op.name] = choice
-        for argument in step.arguments:
+        label = f"{node.op.name}.{node.outputs[0].name}" if node.outputs else node.op.name
+        self._add(_Placed(node.outputs, label, node.place(), step))
+
+    def _add(self, placed: _Placed) -> None:
+        self._steps.append(placed)
+        for argument in placed.step.arguments:
             if isinstance(argument, Value | Parameter):
                 self._register(argument)
 

@@ -117,7 +117,7 @@ def test_exported_program_is_the_same() -> None:
     for exported, leading in [
         (compiled.export(), ()),
         (compiled.export(sizes={"B": 5}), ()),
-        (compiled.export(bake=False), (compiled.parameters,)),
+        (compiled.export(bake=False), (compiled.portable.parameters,)),
     ]:
         again = export.deserialize(exported.serialize())
         assert set(again.platforms) == {"cpu", "cuda", "tpu"}
@@ -147,7 +147,7 @@ def test_programs_hold_32_bits_and_call_nothing(cls: type[Op]) -> None:
     @settings(max_examples=4, phases=[Phase.generate])
     @given(STRATEGIES[cls], st.booleans())
     def check(case: Case, x64: bool) -> None:
-        compiled = compile_graph(case.graph)
+        compiled = compile_graph(case.graph, kernels=False)
         with jax.enable_x64(x64):
             lowered = jax.jit(compiled.function).lower(compiled.parameters, *case.inputs)
         assert forbidden(lowered) == set(), case.shown()
@@ -156,14 +156,14 @@ def test_programs_hold_32_bits_and_call_nothing(cls: type[Op]) -> None:
 
 
 def test_parameters_are_arguments() -> None:
-    compiled = compile_graph(network())
+    compiled = compile_graph(network(), kernels=False)
     assert sorted(compiled.parameters) == ["a.bias", "a.kernel", "r.rescaling"]
     dense = re.findall(r"dense<.*?> : tensor<(.*?)>", compiled.stablehlo({"B": 3}))
     assert all("x" not in type or type.startswith("1x") for type in dense)
 
 
 def test_interface_is_described() -> None:
-    compiled = compile_graph(network())
+    compiled = compile_graph(network(), kernels=False)
     (image,), (_, pooled) = compiled.inputs, compiled.outputs
     assert (image.name, image.dtype.name, image.scale) == ("image", "float32", None)
     assert (str(pooled.scale), str(pooled.zero_point)) == ("0.053", "11")

@@ -1,0 +1,130 @@
+"""Covers: which nodes kernels compute, in a table keyed by the op's class.
+
+A rule looks at a node and at what alone reads its result, and covers as many nodes as one step (or
+a few) can compute: a convolution with its requantize and the sum behind it. What no rule covers is
+left to XLA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias, TypeVar
+
+from qir.backends.xla.cpu.plan import Place, Plan
+from qir.backends.xla.cpu.target import Target
+from qir.ir import Node, Value
+from qir.op import Op
+from qir.signature import Sizes
+from qir.types import Array
+
+OpT = TypeVar("OpT", bound=Op)
+
+
+class Region:
+    """Where covers write their steps: a plan, and where the values of the graph lie in it.
+
+    Args:
+        plan: The plan.
+        places: Where values lie that exist before, or that the call returns.
+        sizes: The sizes of named dimensions.
+        target: The instruction set.
+    """
+
+    def __init__(
+        self, plan: Plan, places: Mapping[Value, Place], sizes: Sizes, target: Target
+    ) -> None:
+        self.plan = plan
+        self.target = target
+        self._places = dict(places)
+        self._sizes = sizes
+
+    def shape(self, value: Value) -> tuple[int, ...]:
+        """Returns the sizes of a value."""
+        return tuple(self._sizes.shape(value.type.shape))
+
+    def bytes(self, value: Value) -> int:
+        """Returns the bytes of a value."""
+        size = value.type.dtype.numpy.itemsize
+        for extent in self.shape(value):
+            size *= extent
+        return size
+
+    def read(self, value: Value) -> Place:
+        """Returns where a value lies that earlier steps or the caller made."""
+        return self._places[value]
+
+    def write(self, value: Value) -> Place:
+        """Returns where to put a value."""
+        if value not in self._places:
+            self._places[value] = self.plan.temporary(self.bytes(value))
+        return self._places[value]
+
+    def same(self, value: Value, other: Value) -> bool:
+        """Says that a value has the bytes of another, where it need not lie in a place of its own.
+
+        Returns:
+            Whether that could be done; otherwise the bytes must be copied.
+        """
+        if value in self._places:
+            return False
+        self._places[value] = self._places[other]
+        return True
+
+    def parameter(self, array: Array) -> Place:
+        """Returns where a constant array lies."""
+        return self.plan.parameter(array)
+
+
+@dataclass(frozen=True, eq=False)
+class Cover:
+    """Nodes that a step, or a few, compute.
+
+    Args:
+        nodes: The nodes; only the last one's results are read elsewhere.
+        inputs: The values that the steps read, constants left out.
+        write: Adds the steps.
+        rule: The rule that made it.
+    """
+
+    nodes: tuple[Node, ...]
+    inputs: tuple[Value, ...]
+    write: Callable[[Region], None]
+    rule: Callable[..., Any] | None = None
+
+
+Rule: TypeAlias = Callable[[Any, Node, Target], Cover | str]
+COVERS: dict[type[Op], Rule] = {}
+"""The rule of each op; it returns a cover, or why there is none."""
+
+
+def covers(*classes: type[OpT]) -> Callable[[Callable[[OpT, Node, Target], Cover | str]], Rule]:
+    """Declares the rule of some ops.
+
+    Args:
+        classes: The classes of the ops.
+    """
+
+    def declare(rule: Callable[[OpT, Node, Target], Cover | str]) -> Rule:
+        for cls in classes:
+            COVERS[cls] = rule
+        return rule
+
+    return declare
+
+
+def cover(node: Node, target: Target) -> Cover | str:
+    """Returns the cover that begins at a node, or why there is none."""
+    rule = COVERS.get(type(node.op))
+    if rule is None:
+        return f"no kernel for {node.op.name}"
+    found = rule(node.op, node, target)
+    return replace(found, rule=rule) if isinstance(found, Cover) else found
+
+
+def sole_reader(value: Value) -> Node | None:
+    """Returns the node that alone reads a value, once; None where there are others or none."""
+    if len(value.uses) != 1:
+        return None
+    ((reader, _),) = value.uses
+    return reader

@@ -1,0 +1,342 @@
+"""Convolutions and matrix products, with the requantize, sum or dequantize behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TypeAlias
+
+import numpy as np
+
+from qir.backends.xla.arithmetic import fixed31_terms
+from qir.backends.xla.cpu.cover import Cover, Region, covers, sole_reader
+from qir.backends.xla.cpu.epilogue import Epilogue, Form
+from qir.backends.xla.cpu.kernels.dense import AXES, UNROLLED, Dense
+from qir.backends.xla.cpu.target import Target
+from qir.fixed_point import Multiplier, rounding_mode
+from qir.ir import Node, Value
+from qir.ops import Add, Conv, Dequantize, Dot, Requantize
+from qir.types import Array, DType
+
+BYTES = (DType.I8, DType.U8)
+Geometry: TypeAlias = Callable[[Region], tuple[int, dict[str, int]]]
+"""Returns the number of places, and the words of their windows; none for single pixels."""
+CACHED_BYTES = 128 * 1024
+"""What a task copies at most, so that it stays in the second-level cache."""
+TASK_PRODUCTS = 200_000
+"""Least products of a task; a smaller one is not worth handing out."""
+
+
+def is_bytes(value: Value) -> bool:
+    """Whether a value has an affine code of 8 bits for the whole tensor."""
+    code = value.type.quant
+    return (
+        code is not None
+        and code.levels is None
+        and code.storage in BYTES
+        and code.per_tensor
+        and code.zero_points.ndim == 0
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Ending:
+    """What follows sums in the same step, and what its epilogue needs.
+
+    Attributes:
+        nodes: The nodes, perhaps none.
+        epilogue: The epilogue.
+        tables: Its tables for each column, without the bias.
+        words: Its words.
+        residual: The tensor that is added.
+    """
+
+    nodes: tuple[Node, ...]
+    epilogue: Epilogue
+    tables: Mapping[str, Array]
+    words: Mapping[str, int]
+    residual: Value | None = None
+
+
+def ending(sums: Value) -> Ending:
+    """Returns what can be computed before the sums of a node leave the registers."""
+    stored = Ending((), Epilogue("accumulator"), {}, {})
+    node = sole_reader(sums)
+    if node is None:
+        return stored
+    if isinstance(node.op, Dequantize):
+        code = sums.type.quant
+        if code is None or code.expressed is not DType.F32 or np.any(code.zero_points):
+            return stored
+        return Ending((node,), Epilogue("real"), {"multiplier": _per_column(code.scale.array)}, {})
+    if not isinstance(node.op, Requantize):
+        return stored
+    scaled = _requantize(node)
+    return stored if scaled is None else _with_sum(node, scaled)
+
+
+def _per_column(array: Array) -> Array:
+    return np.asarray(array, np.float32).reshape(-1)
+
+
+def _requantize(node: Node) -> Ending | None:
+    op, output = node.op, node.output
+    assert isinstance(op, Requantize)
+    if not is_bytes(output):
+        return None
+    point = int(op.to.zero_points)
+    low, high = op.bounds
+    words = {"low": low, "high": high, "point": point}
+    unsigned = op.to.storage is DType.U8
+    factors = op.factors(node.inputs[0].type)
+    form: Form = op.rounding
+    if op.rounding == "fixed31" and "f32_rne" in op.agrees and op.multiplier is None:
+        form = "f32_rne"
+        code = node.inputs[0].type.quant
+        assert code is not None
+        factors = rounding_mode("f32_rne").multipliers(code.scale.array, op.to.scale.array)
+    if form == "f32_rne":
+        tables = {"multiplier": factors.value.reshape(-1).astype(np.float32)}
+        return Ending((node,), Epilogue(form, unsigned), tables, words)
+    if form != "fixed31":
+        return None
+    terms = fixed31_terms(Multiplier(factors.value, factors.shift), op.to.zero_points)
+    if terms is None:
+        return None
+    high_half, low_half, addend, places = (term.reshape(-1) for term in terms)
+    multiplier = (high_half.astype(np.int64) * 2**16 + low_half).astype(np.int32)
+    tables = {"multiplier": multiplier, "addend": addend, "shift": places}
+    return Ending((node,), Epilogue(form, unsigned), tables, words)
+
+
+def _with_sum(requantize: Node, ending: Ending) -> Ending:
+    """Adds the sum with another tensor, where it alone reads the requantized numbers."""
+    node = sole_reader(requantize.output)
+    if node is None or not isinstance(node.op, Add) or not is_bytes(node.output):
+        return ending
+    first, second = node.inputs
+    if second is requantize.output and _ends_sums(first):
+        return ending
+    other = second if first is requantize.output else first
+    if not is_bytes(other) or other.type.shape != requantize.output.type.shape:
+        return ending
+    (own, others), shift = node.op.multipliers(first.type, second.type, node.output.type)
+    if other is first:
+        own, others = others, own
+    code, mine, theirs = (value.type.quant for value in (node.output, requantize.output, other))
+    assert code is not None
+    assert mine is not None
+    assert theirs is not None
+    addend = (1 << (shift - 1)) - own * int(mine.zero_points) - others * int(theirs.zero_points)
+    low, high = code.range
+    words = {
+        **ending.words,
+        "own": own,
+        "other": others,
+        "sum_addend": _wrapped(addend),
+        "sum_shift": shift,
+        "sum_point": int(code.zero_points),
+        "sum_low": low,
+        "sum_high": high,
+    }
+    epilogue = Epilogue(
+        ending.epilogue.form,
+        code.storage is DType.U8,
+        "unsigned" if theirs.storage is DType.U8 else "signed",
+    )
+    return Ending((*ending.nodes, node), epilogue, ending.tables, words, other)
+
+
+def _ends_sums(value: Value) -> bool:
+    """Whether a value is itself requantized sums, behind which the addition will be computed."""
+    return (
+        isinstance(value.op, Requantize)
+        and value.node is not None
+        and isinstance(value.node.inputs[0].op, Conv | Dot)
+        and sole_reader(value.node.inputs[0]) is not None
+        and sole_reader(value) is not None
+    )
+
+
+def _wrapped(value: int) -> int:
+    """Returns an integer modulo 2^32: sums wrap, and only the whole one is in range."""
+    return (value + 2**31) % 2**32 - 2**31
+
+
+@covers(Conv)
+def convolution(op: Conv, node: Node, target: Target) -> Cover | str:
+    """A convolution over all channels."""
+    if op.groups != 1:
+        return "grouped"
+    x, kernel, *bias = node.inputs
+    if reason := _unfit(x, kernel, bias):
+        return reason
+    *window, _, _ = kernel.type.known_shape
+
+    def geometry(region: Region) -> tuple[int, dict[str, int]]:
+        batch, *sizes, channels = region.shape(x)
+        places = region.shape(node.output)[1:-1]
+        rows = batch * prod(places)
+        strides, dilation, padding = op.geometry(tuple(sizes), window)
+        if prod(window) == 1 and set(strides) == {1} and not any(map(any, padding)):
+            return rows, {}
+        missing = len(AXES) - len(window)
+        per_axis: dict[str, Sequence[int]] = {
+            "size": [1] * missing + sizes,
+            "places": [1] * missing + list(places),
+            "window": [1] * missing + list(window),
+            "stride": [1] * missing + list(strides),
+            "dilation": [1] * missing + list(dilation),
+            "before": [0] * missing + [before for before, _ in padding],
+        }
+        size = per_axis["size"]
+        per_axis["bytes"] = [size[1] * size[2] * channels, size[2] * channels, channels]
+        words = {
+            f"{name}_{axis}": values[index]
+            for name, values in per_axis.items()
+            for index, axis in enumerate(AXES)
+        }
+        words["images_bytes"] = prod(size) * channels
+        code = x.type.quant
+        assert code is not None
+        words["fill"] = int(code.zero_points)
+        return rows, words
+
+    return _cover(node, ending(node.output), target, geometry)
+
+
+@covers(Dot)
+def product(op: Dot, node: Node, target: Target) -> Cover | str:
+    """A product with a constant matrix."""
+    x, weights, *bias = node.inputs
+    if weights.type.rank != 2:
+        return "batched"
+    if reason := _unfit(x, weights, bias):
+        return reason
+    return _cover(
+        node, ending(node.output), target, lambda region: (prod(region.shape(x)[:-1]), {})
+    )
+
+
+def _unfit(x: Value, weights: Value, bias: Sequence[Value]) -> str:
+    """Returns why operands don't suit the kernel; nothing where they do."""
+    code = weights.type.quant
+    if not is_bytes(x):
+        return "activations without a code of 8 bits"
+    if code is None or not weights.is_constant:
+        return "weights that are no constants"
+    if code.levels is not None or code.storage not in (*BYTES, DType.I4, DType.I2, DType.U4):
+        return f"weights of {code}"
+    if bias and not bias[0].is_constant:
+        return "a bias that is no constant"
+    centred = weights.array.astype(np.int32) - code.zero_points
+    if centred.size and (centred.min() < -128 or centred.max() > 127):
+        return "weights further than a byte from their zero point"
+    return ""
+
+
+def _cover(node: Node, end: Ending, target: Target, geometry: Geometry) -> Cover:
+    x, weights, *bias = node.inputs
+    inputs = (x,) if end.residual is None else (x, end.residual)
+    code, weight_code = x.type.quant, weights.type.quant
+    assert code is not None
+    assert weight_code is not None
+    matrix = (weights.array.astype(np.int32) - weight_code.zero_points).astype(np.int8)
+    matrix = matrix.reshape(-1, matrix.shape[-1])
+    point = int(code.zero_points)
+    unsigned = code.storage is DType.U8
+    shift = 128 if target.unsigned and not unsigned else 0
+    offset = -(point + shift) * matrix.sum(axis=0, dtype=np.int64)
+    if bias:
+        offset = offset + bias[0].array
+    columns = matrix.shape[1]
+    panels = -(-columns // target.columns)
+    # A code of the tensor makes tables of one number.
+    tables = {
+        "bias": ((offset + 2**31) % 2**32 - 2**31).astype(np.int32),
+        **{name: np.broadcast_to(array, columns) for name, array in end.tables.items()},
+    }
+    step = target.group * UNROLLED
+    groups = -(-matrix.shape[0] // step) * UNROLLED
+    result = (node, *end.nodes)[-1].output
+
+    def write(region: Region) -> None:
+        rows, window = geometry(region)
+        channels = region.shape(x)[-1]
+        row_bytes = 4 * groups
+        if row_bytes % 1024 == 0:
+            row_bytes += 64  # Rows a multiple of the cache's way apart would displace each other.
+        block_rows, ranges = _split(rows, panels, matrix.size, row_bytes, region)
+        kernel = Dense(bool(window), unsigned, end.epilogue)
+        size = 1 if end.epilogue.stores_bytes else 4
+        words = {
+            **window,
+            **end.words,
+            "rows": rows,
+            "block_rows": block_rows,
+            "ranges": ranges,
+            "panels": panels,
+            "range_panels": -(-panels // ranges),
+            "columns": columns,
+            "groups": groups,
+            "row_bytes": row_bytes,
+            "pixel": channels,
+            "length": channels,
+            "out_pixel": columns * size,
+            "residual_pixel": columns,
+        }
+        tensors = {
+            "x": region.read(x),
+            "weights": region.parameter(packed(matrix, target)),
+            **{
+                name: region.parameter(_padded(table, panels * target.columns))
+                for name, table in tables.items()
+            },
+            "out": region.write(result),
+        }
+        if end.residual is not None:
+            tensors["residual"] = region.read(end.residual)
+        region.plan.step(
+            result.name,
+            kernel,
+            words,
+            tensors,
+            tasks=-(-rows // block_rows) * ranges,
+            scratch=block_rows * row_bytes,
+        )
+
+    return Cover((node, *end.nodes), inputs, write)
+
+
+def _split(rows: int, panels: int, weights: int, row_bytes: int, region: Region) -> tuple[int, int]:
+    """Returns how many rows a task takes, and into how many ranges the panels are split."""
+    target = region.target
+    wanted = min(max(rows * weights // TASK_PRODUCTS, 1), 8 * region.plan.threads)
+    most = max(CACHED_BYTES // row_bytes // target.rows, 1) * target.rows
+    blocks = max(-(-rows // most), min(wanted, -(-rows // target.rows)))
+    ranges = min(panels, max(1, round(wanted / blocks)))
+    # A range copies its rows again: it should have enough columns to be worth it.
+    while ranges > 1 and blocks * ranges > 2 * region.plan.threads and panels // ranges < 4:
+        ranges -= 1
+    if ranges > 1:
+        blocks = max(-(-rows // most), min(blocks, -(-wanted // ranges)))
+    return -(-rows // blocks), -(-panels // -(-panels // ranges))
+
+
+def packed(matrix: Array, target: Target) -> Array:
+    """Returns weights [k, columns] as the kernel reads them: [panel, group, column, neighbour]."""
+    step = target.group * UNROLLED
+    depth = -(-matrix.shape[0] // step) * step
+    panels = -(-matrix.shape[1] // target.columns)
+    whole = np.zeros((depth, panels * target.columns), np.int8)
+    whole[: matrix.shape[0], : matrix.shape[1]] = matrix
+    parts = whole.reshape(depth // target.group, target.group, panels, target.columns)
+    return np.ascontiguousarray(parts.transpose(2, 0, 3, 1))
+
+
+def _padded(table: Array, size: int) -> Array:
+    """Returns a table for whole panels."""
+    whole = np.zeros(size, table.dtype)
+    whole[: table.size] = table
+    return whole

@@ -1,0 +1,200 @@
+"""Writes LLVM IR: vectors, loops and branches over llvmlite's builder."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from llvmlite import ir
+
+Value: TypeAlias = Any
+"""A value of LLVM IR; llvmlite has no types."""
+
+I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
+F32 = ir.FloatType()
+POINTER = ir.PointerType()
+VOID = ir.VoidType()
+
+
+def vector(element: Any, lanes: int) -> Any:
+    """Returns the type of a vector."""
+    return ir.VectorType(element, lanes)
+
+
+def constant(type: Any, value: Any) -> Value:
+    """Returns a constant; a number is repeated in every lane of a vector."""
+    if isinstance(type, ir.VectorType) and not isinstance(value, list | tuple):
+        value = [value] * type.count
+    return ir.Constant(type, value)
+
+
+@dataclass
+class Loop:
+    """A counted loop under construction.
+
+    Attributes:
+        index: The counter.
+        values: What is carried from one round to the next: inside the loop as it is in this round,
+            and behind it as the last round left it.
+    """
+
+    index: Value
+    values: list[Value]
+    following: list[Value] | None = None
+
+    def carry(self, *values: Value) -> None:
+        """Says what the next round starts with."""
+        self.following = list(values)
+
+
+class Emitter:
+    """Writes the body of one function.
+
+    Args:
+        function: The function; its arguments have names.
+
+    Attributes:
+        build: llvmlite's builder, for what has no word here.
+        arguments: The arguments of the function.
+    """
+
+    def __init__(self, function: ir.Function) -> None:
+        self.function = function
+        self.module: ir.Module = function.module
+        self._entry = function.append_basic_block("entry")
+        self.build = ir.IRBuilder(self._entry)
+        self.arguments: tuple[Value, ...] = function.args
+
+    def number(self, value: int, type: Any = I64) -> Value:
+        """Returns an integer constant."""
+        return constant(type, value)
+
+    def at(self, pointer: Value, offset: Value | int) -> Value:
+        """Returns a pointer some bytes further."""
+        if isinstance(offset, int):
+            if offset == 0:
+                return pointer
+            offset = self.number(offset)
+        return self.build.gep(pointer, [offset], source_etype=I8)
+
+    def load(self, type: Any, pointer: Value, offset: Value | int = 0, align: int = 1) -> Value:
+        """Loads a value, `align` bytes aligned."""
+        return self.build.load(self.at(pointer, offset), typ=type, align=align)
+
+    def store(self, value: Value, pointer: Value, offset: Value | int = 0, align: int = 1) -> None:
+        """Stores a value, `align` bytes aligned."""
+        self.build.store(value, self.at(pointer, offset), align=align)
+
+    def reserve(self, size: int, align: int = 64) -> Value:
+        """Returns a pointer to bytes on the stack of the function."""
+        with self.build.goto_block(self._entry):
+            if self._entry.instructions:
+                self.build.position_before(self._entry.instructions[0])
+            space: Value = self.build.alloca(ir.ArrayType(I8, size))
+            space.align = align
+        return self.untyped(space)
+
+    def untyped(self, pointer: Value) -> Value:
+        """Returns a pointer that llvmlite takes to be of a type, as one of none."""
+        cast = ir.instructions.CastInstr(self.build.block, "bitcast", pointer, POINTER)
+        self.build._insert(cast)
+        return cast
+
+    def splat(self, value: Value, lanes: int) -> Value:
+        """Repeats a scalar in every lane."""
+        type = vector(value.type, lanes)
+        first = self.build.insert_element(ir.Constant(type, ir.Undefined), value, constant(I32, 0))
+        return self.build.shuffle_vector(
+            first, ir.Constant(type, ir.Undefined), constant(vector(I32, lanes), 0)
+        )
+
+    def shuffle(self, first: Value, second: Value, lanes: Sequence[int]) -> Value:
+        """Picks lanes of two vectors, those of the second counted after those of the first."""
+        return self.build.shuffle_vector(
+            first, second, ir.Constant(vector(I32, len(lanes)), list(lanes))
+        )
+
+    def concat(self, first: Value, second: Value) -> Value:
+        """Returns the lanes of two vectors of one type."""
+        return self.shuffle(first, second, range(2 * first.type.count))
+
+    def half(self, value: Value, which: int) -> Value:
+        """Returns the lower (0) or upper (1) half of the lanes."""
+        count = value.type.count // 2
+        return self.shuffle(value, value, range(which * count, (which + 1) * count))
+
+    def intrinsic(self, name: str, result: Any, *operands: Value) -> Value:
+        """Calls an intrinsic of LLVM or a function of the process."""
+        return self.build.call(
+            self.external(name, result, [each.type for each in operands]), operands
+        )
+
+    def external(self, name: str, result: Any, types: Sequence[Any]) -> ir.Function:
+        """Declares a function, once."""
+        if name in self.module.globals:
+            return self.module.globals[name]
+        return ir.Function(self.module, ir.FunctionType(result, list(types)), name)
+
+    def smallest(self, x: Value, y: Value) -> Value:
+        """Returns the lesser of two signed integers, lane by lane."""
+        return self.build.select(self.build.icmp_signed("<", x, y), x, y)
+
+    def greatest(self, x: Value, y: Value) -> Value:
+        """Returns the greater of two signed integers, lane by lane."""
+        return self.build.select(self.build.icmp_signed(">", x, y), x, y)
+
+    @contextmanager
+    def loop(
+        self,
+        stop: Value | int,
+        *,
+        start: Value | int = 0,
+        step: int = 1,
+        carried: Sequence[Value] = (),
+    ) -> Generator[Loop]:
+        """Repeats the body for start, start + step, … below stop, perhaps not once.
+
+        Args:
+            stop: Where the counter ends.
+            start: Where it begins.
+            step: What it grows by.
+            carried: What the first round starts with, beside the counter; the body calls `carry`.
+        """
+        build = self.build
+        first = self.number(start) if isinstance(start, int) else start
+        last = self.number(stop) if isinstance(stop, int) else stop
+        head = self.function.append_basic_block("head")
+        body = self.function.append_basic_block("body")
+        done = self.function.append_basic_block("done")
+        before = build.block
+        build.branch(head)
+        build.position_at_end(head)
+        index = build.phi(I64)
+        values = [build.phi(value.type) for value in carried]
+        for phi, value in zip([index, *values], [first, *carried], strict=True):
+            phi.add_incoming(value, before)
+        build.cbranch(build.icmp_signed("<", index, last), body, done)
+        build.position_at_end(body)
+        loop = Loop(index, list(values))
+        yield loop
+        following = loop.following if loop.following is not None else list(values)
+        after = build.block
+        growing = build.add(index, self.number(step))
+        build.branch(head)
+        for phi, value in zip([index, *values], [growing, *following], strict=True):
+            phi.add_incoming(value, after)
+        build.position_at_end(done)
+
+    @contextmanager
+    def when(self, condition: Value) -> Generator[None]:
+        """Runs the body where a condition holds."""
+        with self.build.if_then(condition):
+            yield
+
+    @contextmanager
+    def otherwise(self, condition: Value) -> Generator[tuple[Any, Any]]:
+        """Runs one of two bodies: `with emitter.otherwise(c) as (then, other)`."""
+        with self.build.if_else(condition) as bodies:
+            yield bodies

@@ -1,0 +1,226 @@
+"""Plans: the steps of one call, where their tensors lie, and the table that the runtime reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from qir.backends.xla.cpu import runtime
+from qir.backends.xla.cpu.kernel import Kernel
+from qir.types import Array
+
+ALIGNMENT = 64
+SLACK = 64
+"""Bytes behind every temporary tensor that a vector may read, but not use."""
+
+
+@dataclass(eq=False)
+class Buffer:
+    """Memory of a tensor: an operand or result of the call, or temporary.
+
+    Attributes:
+        size: Bytes, where it is temporary.
+        number: Position among operands and results; None for a temporary one.
+        first: Number of the first step that uses it; -1 before there is one.
+        last: Number of the last.
+        offset: Where a temporary one lies; known when the plan is finished.
+    """
+
+    size: int = 0
+    number: int | None = None
+    first: int = -1
+    last: int = -1
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor begins: a buffer and an offset in bytes."""
+
+    buffer: Buffer
+    offset: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One parallel part of a call.
+
+    Attributes:
+        label: What it computes, for people.
+        kernel: The kernel.
+        words: The integers that the kernel reads, by name.
+        tensors: Its tensors, by name.
+        tasks: Number of tasks, which may run at the same time.
+    """
+
+    label: str
+    kernel: Kernel
+    words: Mapping[str, int]
+    tensors: Mapping[str, Place]
+    tasks: int
+
+
+@dataclass(eq=False)
+class Plan:
+    """The steps of one call, in order.
+
+    Args:
+        operands: Number of the tensors that the call reads, parameters not counted.
+        results: Number of those that it returns.
+        threads: Most threads that take part.
+    """
+
+    operands: int
+    results: int
+    threads: int
+    steps: list[Step] = field(default_factory=list)
+    scratch: int = 0
+
+    def __post_init__(self) -> None:
+        # Buffer 0 holds the parameters, one after the other.
+        self._fixed = [Buffer(number=number) for number in range(1 + self.operands + self.results)]
+        self._temporary: list[Buffer] = []
+        self._parameters: list[Array] = []
+        self._parameter_bytes = 0
+
+    def operand(self, index: int) -> Place:
+        """Returns where an operand lies."""
+        return Place(self._fixed[1 + index])
+
+    def result(self, index: int) -> Place:
+        """Returns where a result lies."""
+        return Place(self._fixed[1 + self.operands + index])
+
+    def parameter(self, array: Array) -> Place:
+        """Adds an array to the parameters."""
+        place = Place(self._fixed[0], self._parameter_bytes)
+        self._parameters.append(array)
+        self._parameter_bytes += _aligned(array.nbytes)
+        return place
+
+    def temporary(self, size: int) -> Place:
+        """Returns memory that holds a tensor from the first step that names it to the last."""
+        buffer = Buffer(size=_aligned(size + SLACK))
+        self._temporary.append(buffer)
+        return Place(buffer)
+
+    def step(
+        self,
+        label: str,
+        kernel: Kernel,
+        words: Mapping[str, int],
+        tensors: Mapping[str, Place],
+        tasks: int = 1,
+        scratch: int = 0,
+    ) -> None:
+        """Adds a step.
+
+        Args:
+            label: What it computes, for people.
+            kernel: The kernel.
+            words: An integer for each name of `kernel.words`.
+            tensors: A place for each name of `kernel.tensors`.
+            tasks: Number of tasks, which may run at the same time.
+            scratch: Bytes of memory that each thread needs.
+        """
+        number = len(self.steps)
+        for place in tensors.values():
+            buffer = place.buffer
+            buffer.first = number if buffer.first < 0 else buffer.first
+            buffer.last = number
+        ordered = {name: int(words[name]) for name in kernel.words}
+        self.steps.append(
+            Step(label, kernel, ordered, {name: tensors[name] for name in kernel.tensors}, tasks)
+        )
+        self.scratch = max(self.scratch, _aligned(scratch + SLACK))
+
+    def parameters(self) -> Array:
+        """Returns the parameters as the bytes of buffer 0."""
+        packed = np.zeros(max(self._parameter_bytes, ALIGNMENT), np.uint8)
+        at = 0
+        for array in self._parameters:
+            packed[at : at + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            at += _aligned(array.nbytes)
+        return packed
+
+    def arena(self) -> int:
+        """Places the temporary tensors and returns how many bytes they need.
+
+        The largest come first, each at the lowest offset at which it meets no other that lives at
+        the same time (Pisarchyk and Lee, Efficient Memory Management for Deep Neural Net
+        Inference, 2020).
+        """
+        placed: list[Buffer] = []
+        used = [buffer for buffer in self._temporary if buffer.first >= 0]
+        for buffer in sorted(used, key=lambda buffer: -buffer.size):
+            near = sorted(
+                (
+                    other
+                    for other in placed
+                    if other.first <= buffer.last and buffer.first <= other.last
+                ),
+                key=lambda other: other.offset,
+            )
+            at = 0
+            for other in near:
+                if at + buffer.size <= other.offset:
+                    break
+                at = max(at, other.offset + other.size)
+            buffer.offset = at
+            placed.append(buffer)
+        return max((buffer.offset + buffer.size for buffer in placed), default=0)
+
+    def table(self, addresses: Mapping[str, int], slot: int, clock: int = 0) -> Array:
+        """Returns what the runtime reads (see `runtime`), as bytes.
+
+        Args:
+            addresses: Of the kernels, by symbol.
+            slot: Address of the word that holds a workspace between calls.
+            clock: Address of a word for each step and one more, which take the times at which
+                steps end; 0 for no times.
+        """
+        arena = self.arena()
+        buffers = len(self._fixed) + 1
+        counters = _aligned(runtime.BASES + 8 * buffers)
+        scratch = counters + runtime.COUNTER_BYTES * len(self.steps)
+        arena_at = _aligned(scratch) + self.scratch * self.threads
+        header = np.zeros(runtime.TABLE_WORDS, np.int64)
+        header[runtime.STEPS] = len(self.steps)
+        header[runtime.WORKSPACE_BYTES] = _aligned(arena_at + arena + SLACK)
+        header[runtime.ARENA] = arena_at
+        header[runtime.SCRATCH] = _aligned(scratch)
+        header[runtime.SCRATCH_BYTES] = self.scratch
+        header[runtime.THREADS] = self.threads
+        header[runtime.SLOT] = slot
+        header[runtime.CLOCK] = clock
+        header[runtime.BUFFERS] = buffers
+        steps = np.zeros((len(self.steps), runtime.STEP_WORDS), np.int64)
+        arguments: list[int] = []
+        first = runtime.TABLE_WORDS + steps.size
+        for number, step in enumerate(self.steps):
+            steps[number, runtime.CODE] = addresses[step.kernel.symbol]
+            steps[number, runtime.ARGUMENTS] = 8 * (first + len(arguments))
+            steps[number, runtime.TASKS] = step.tasks
+            arguments += step.words.values()
+            for place in step.tensors.values():
+                arguments += self._address(place, buffers - 1)
+        words = np.concatenate([header, steps.reshape(-1), np.asarray(arguments, np.int64)])
+        return words.view(np.uint8)
+
+    def _address(self, place: Place, arena: int) -> Sequence[int]:
+        buffer = place.buffer
+        if buffer.number is not None:
+            return buffer.number, place.offset
+        return arena, buffer.offset + place.offset
+
+    def __str__(self) -> str:
+        return "\n".join(
+            f"{number:4d}  {step.tasks:4d} tasks  {step.kernel.symbol}  {step.label}"
+            for number, step in enumerate(self.steps)
+        )
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT

@@ -1,0 +1,117 @@
+"""Sections of a graph as operations of an XLA program."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from qir.backends.xla.cpu import call
+from qir.backends.xla.cpu.cover import Region
+from qir.backends.xla.cpu.partition import Section, partition
+from qir.backends.xla.cpu.plan import Plan
+from qir.backends.xla.cpu.target import Target
+from qir.backends.xla.lowering import Group, Lowering, Parameter, Step, always
+from qir.errors import QirError
+from qir.ir import Node, Value
+from qir.signature import Sizes
+from qir.types import Dim
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """Computes what it can of a program by generated kernels.
+
+    Args:
+        target: The instruction set.
+        threads: Most threads that work on a call.
+    """
+
+    target: Target
+    threads: int = len(os.sched_getaffinity(0))
+
+    def __str__(self) -> str:
+        return f"generated for {self.target.name}"
+
+    def divide(
+        self, nodes: Sequence[Node], outputs: Iterable[Value]
+    ) -> tuple[list[Node | Group], dict[Node, str]]:
+        """Divides the nodes of a program into groups for kernels and nodes for XLA.
+
+        Args:
+            nodes: The nodes in an order of computation, constants left out.
+            outputs: The values that the program returns.
+
+        Returns:
+            The parts in an order of computation, and why nodes are left to XLA.
+        """
+        found = partition(nodes, outputs, self.target)
+        parts = [
+            part if isinstance(part, Node) else self._group(part, number)
+            for number, part in enumerate(found.parts)
+        ]
+        return parts, dict(found.reasons)
+
+    def _group(self, section: Section, number: int) -> Group:
+        products = _products(section)
+        first = self.plan(section, _sizes(products, [1] * len(products)))
+        parameters = first.parameters()
+
+        def run(packed: jax.Array, sizes: Sequence[Any], *operands: jax.Array) -> Any:
+            if not all(isinstance(size, int) for size in sizes):
+                raise QirError(
+                    "kernels: expected sizes that are numbers; compile(graph, kernels=False) takes "
+                    "symbolic ones, and so does export()"
+                )
+            actual = _sizes(products, sizes)
+            plan = self.plan(section, actual) if products else first
+            if plan is not first and not np.array_equal(plan.parameters(), parameters):
+                packed = jax.numpy.asarray(plan.parameters())
+            addresses = call.addresses([step.kernel for step in plan.steps], self.target)
+            table = plan.table(addresses, call.new_slot())
+            struct: Callable[..., jax.ShapeDtypeStruct] = jax.ShapeDtypeStruct
+            results = [
+                struct(actual.shape(value.type.shape), value.type.dtype.numpy)
+                for value in section.outputs
+            ]
+            return call.call(jax.numpy.asarray(table), packed, operands, results)
+
+        dimensions = tuple(Dim(1, names) for names in products)
+        step = Step(run, (Parameter(f"kernels{number}", parameters), dimensions, *section.inputs))
+        ways = {
+            node: Lowering(f"kernel_{cover.rule.__name__}", always, always, cover.rule)
+            for cover in section.covers
+            if cover.rule is not None
+            for node in cover.nodes
+        }
+        return Group(section.outputs, step, ways)
+
+    def plan(self, section: Section, sizes: Sizes) -> Plan:
+        """Returns the steps of a section.
+
+        Args:
+            section: The section.
+            sizes: The sizes of named dimensions.
+        """
+        plan = Plan(len(section.inputs), len(section.outputs), self.threads)
+        places = {value: plan.operand(index) for index, value in enumerate(section.inputs)}
+        places |= {value: plan.result(index) for index, value in enumerate(section.outputs)}
+        region = Region(plan, places, sizes, self.target)
+        for cover in section.covers:
+            cover.write(region)
+        return plan
+
+
+def _products(section: Section) -> list[tuple[str, ...]]:
+    """Returns the products of names that stand in the sizes of a section, each once."""
+    values = [*section.inputs, *(v for c in section.covers for n in c.nodes for v in n.outputs)]
+    sizes = [size for value in values for size in value.type.shape if isinstance(size, Dim)]
+    return list(dict.fromkeys(size.names for size in sizes))
+
+
+def _sizes(products: Sequence[tuple[str, ...]], sizes: Sequence[int]) -> Sizes:
+    return Sizes({}, dict(zip(products, sizes, strict=True)))

@@ -1,0 +1,42 @@
+"""Generated kernels, where this process can use them."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import jax
+
+from qir.backends.xla.program import Kernels
+from qir.errors import QirError
+
+
+def kernels_here() -> Kernels | str:
+    """Returns the kernels for the default device, or why there are none."""
+    if jax.default_backend() != "cpu":
+        return f"kernels are for the CPU, the default device is {jax.default_backend()}"
+    if find_spec("llvmlite") is None:
+        return "llvmlite is not installed: pip install 'qir-compiler[cpu]'"
+    from qir.backends.xla.cpu.sections import Kernels as Generated
+    from qir.backends.xla.cpu.target import host_target
+
+    target = host_target()
+    return "no kernels for this processor" if target is None else Generated(target)
+
+
+def chosen_kernels(wanted: bool | None) -> tuple[Kernels | None, str]:
+    """Returns the kernels to use, and otherwise why there are none.
+
+    Args:
+        wanted: True to insist on them, False to do without, None to take them where there are some.
+
+    Raises:
+        QirError: They are wanted and there are none.
+    """
+    if wanted is False:
+        return None, ""
+    found = kernels_here()
+    if not isinstance(found, str):
+        return found, ""
+    if wanted:
+        raise QirError(f"compile: {found}")
+    return None, found
