@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from math import prod
+from threading import Semaphore
 from typing import Any
 
 import numpy as np
@@ -12,15 +15,20 @@ import numpy as np
 from qir.errors import PassError, QirError
 from qir.interval import Interval
 from qir.ir import Graph, Node, Value
-from qir.ops import Const, Reshape, Return, Reverse, Transpose
+from qir.ops import Clip, Const, Relu, Reshape, Return, Reverse, Transpose
 from qir.pipeline import Executor
 from qir.signature import Sizes
-from qir.statistics import NonFiniteError, Statistic, observe
+from qir.statistics import NonFiniteError, Statistic, observe, observe_clipped
 from qir.types import Array
 
-SEGMENT_BYTES = 2**28
-"""Size of the observed values at which a segment ends. The host takes 0.3 s to count as many, three
-times as long as XLA to compile a segment."""
+SEGMENT_BYTES = 2**25
+"""Size of the observed values at which a segment ends. The host takes 30 ms to count as many."""
+
+WORKERS = 2
+"""Threads that compute batches: XLA computes one with hardly more than two cores."""
+
+STAGES = WORKERS + 1
+"""Segments whose values are in memory: those that are being computed, and one to be counted."""
 
 
 def float_values(graph: Graph) -> list[Value]:
@@ -54,29 +62,45 @@ class _Segment:
 
 
 @dataclass(frozen=True, eq=False)
-class _Stage:
-    """A segment computed on a batch.
+class _Batch:
+    """A batch and what is known of it so far.
 
     Args:
-        computed: The inputs and outputs of the segment.
-        statistics: Those of the batch so far.
-        batch: The number of the batch.
-        is_last: Whether the batch ends here.
+        number: Its number.
+        inputs: The arrays of the graph's inputs.
+        statistics: Those of the values that are counted.
+        counting: The work of counting, segment by segment.
     """
 
-    computed: dict[Value, Any]
-    statistics: dict[Value, Statistic]
-    batch: int
-    is_last: bool
+    number: int
+    inputs: Mapping[Value, Any]
+    statistics: dict[Value, Statistic] = field(default_factory=dict)
+    counting: list[Future[None]] = field(default_factory=list)
+
+
+def _clip_of(value: Value) -> tuple[Value, float, float] | None:
+    """Returns the operand and the bounds, float32 values, if a value is another one clipped."""
+    match value.op:
+        case Relu():
+            low, high = 0.0, np.inf
+        case Clip(low, high):
+            pass
+        case _:
+            return None
+    # A bound is a number of the value's type.
+    element = value.type.dtype.numpy
+    low, high = (float(np.float32(np.asarray(bound, element))) for bound in (low, high))
+    return (value.inputs[0], low, high) if low < np.inf and high > -np.inf else None
 
 
 class Observer:
     """Takes the statistics of the values of a float program on one batch after another.
 
-    The program runs in segments. While one computes, the host counts what the one before it has
-    computed: executors return before their results are there. No more than the values of two
-    segments are in memory. XLA could count where it computes, but takes 60 ms to compile that for
-    one tensor, in which time the host counts 15 million values.
+    The program runs in segments, whose values are let go when they are counted. A few threads
+    compute, each a batch, and one counts. A clipped value, such as what a relu returns, is neither
+    fetched nor counted: its statistic follows from that of its operand. XLA could count where it
+    computes, but takes 60 ms to compile that for one tensor, in which time the host counts 20
+    million values.
 
     Args:
         graph: The program.
@@ -93,6 +117,18 @@ class Observer:
         self.bins = bins
         self._sources = sources(float_values(graph))
         self.values = [value for value, source in self._sources.items() if value is source]
+        self._clips: dict[Value, tuple[Value, float, float]] = {}
+        clipped: set[Value] = set()
+        for value in self.values:
+            if (found := _clip_of(value)) is None:
+                continue
+            operand, low, high = found
+            source = self._sources.get(operand)
+            # One value clipped twice is rare: the further ones are counted.
+            if source is not None and source not in self._clips and source not in clipped:
+                self._clips[source] = value, low, high
+                clipped.add(value)
+        self._counted = [value for value in self.values if value not in clipped]
 
     def observe(
         self, batches: Iterable[tuple[Sequence[Array], Sizes]]
@@ -105,60 +141,98 @@ class Observer:
         Raises:
             QirError: A value is not finite.
         """
-        stages = self._stages(batches)
-        current = next(stages, None)
-        while current is not None:
-            following = next(stages, None)
-            self._count(current)
-            if current.is_last:
-                yield [current.statistics[value] for value in self.values]
-            current = following
-
-    def _stages(self, batches: Iterable[tuple[Sequence[Array], Sizes]]) -> Iterator[_Stage]:
         segments: list[_Segment] = []
-        for batch, (arrays, sizes) in enumerate(batches):
-            segments = segments or self._cut(sizes)
-            computed: dict[Value, Any] = dict(zip(self.graph.inputs, arrays, strict=True))
-            statistics: dict[Value, Statistic] = {}
-            for segment in segments:
-                operands = [computed[value] for value in segment.inputs]
-                results = segment.compute(*operands)
-                computed = dict(zip(segment.inputs, operands, strict=True))
-                computed |= zip(segment.outputs, results, strict=True)
-                yield _Stage(computed, statistics, batch, segment is segments[-1])
-
-    def _count(self, stage: _Stage) -> None:
-        for value, array in stage.computed.items():
-            if self._sources.get(value) is not value or value in stage.statistics:
-                continue
+        pending: deque[tuple[_Batch, Future[None]]] = deque()
+        free = Semaphore(STAGES)
+        with ThreadPoolExecutor(WORKERS) as workers, ThreadPoolExecutor(1) as counter:
             try:
-                stage.statistics[value] = observe(np.asarray(array), self.bins)
-            except NonFiniteError as error:
-                raise self._located(value, stage) from error
+                for number, (arrays, sizes) in enumerate(batches):
+                    segments = segments or self._cut(sizes)
+                    batch = _Batch(number, dict(zip(self.graph.inputs, arrays, strict=True)))
+                    done = workers.submit(self._compute, segments, batch, counter, free)
+                    pending.append((batch, done))
+                    del arrays, batch
+                    # One waits, so that no worker is idle while the oldest one is counted.
+                    if len(pending) > WORKERS:
+                        yield self._finish(*pending.popleft())
+                while pending:
+                    yield self._finish(*pending.popleft())
+            finally:
+                for _, done in pending:
+                    done.cancel()
 
-    def _located(self, value: Value, stage: _Stage) -> QirError:
-        problem = _not_finite(np.asarray(stage.computed[value]))
-        subject = f"{'' if value.node else 'input '}%{value.name} in batch {stage.batch}"
-        places = [value.place(), self._blame(value, stage.computed)] if value.node else []
+    def _finish(self, batch: _Batch, computed: Future[None]) -> list[Statistic]:
+        """Waits for a batch."""
+        computed.result()
+        for counted in batch.counting:
+            counted.result()
+        return [batch.statistics[value] for value in self.values]
+
+    def _compute(
+        self,
+        segments: Sequence[_Segment],
+        batch: _Batch,
+        counter: ThreadPoolExecutor,
+        free: Semaphore,
+    ) -> None:
+        """Computes a batch and has it counted; runs in a worker."""
+        computed = batch.inputs
+        for segment in segments:
+            free.acquire()
+            operands = {value: computed[value] for value in segment.inputs}
+            try:
+                results = segment.compute(*operands.values())
+                for result in results:
+                    np.asarray(result)  # Executors return before their results are there.
+            except BaseException:
+                free.release()
+                raise
+            computed = operands | dict(zip(segment.outputs, results, strict=True))
+            counting = counter.submit(self._count, computed, batch)
+            counting.add_done_callback(lambda _: free.release())
+            batch.counting.append(counting)
+
+    def _count(self, computed: Mapping[Value, Any], batch: _Batch) -> None:
+        statistics = batch.statistics
+        for value in self._counted:
+            if value not in computed or value in statistics:
+                continue
+            array = np.asarray(computed[value])
+            try:
+                if value in self._clips:
+                    clipped, low, high = self._clips[value]
+                    both = observe_clipped(array, low, high, self.bins)
+                    statistics[value], statistics[clipped] = both
+                else:
+                    statistics[value] = observe(array, self.bins)
+            except NonFiniteError as error:
+                raise self._located(value, array, batch) from error
+
+    def _located(self, value: Value, array: Array, batch: _Batch) -> QirError:
+        subject = f"{'' if value.node else 'input '}%{value.name} in batch {batch.number}"
+        places = [value.place(), self._blame(value, batch.statistics)] if value.node else []
+        problem = _not_finite(array)
         return PassError(f"calibrate: {subject}: expected finite values, got {problem}", places)
 
-    def _blame(self, value: Value, computed: dict[Value, Any]) -> str:
+    def _blame(self, value: Value, statistics: Mapping[Value, Statistic]) -> str:
         """Says what the operands of the op were that made the first value that is not finite."""
         assert value.op is not None
         ranges = []
         for operand in dict.fromkeys(value.inputs):
-            source = self._sources.get(operand, operand)
-            found = operand.array if operand.is_constant else computed.get(operand)
-            found = computed.get(source) if found is None else found
-            if found is None or not operand.type.is_float or not found.size:
-                continue
-            array = np.asarray(found)
-            if problem := _not_finite(array):
-                return f"its operand %{operand.name} is a constant with {problem}"
-            ranges.append(f"%{operand.name} in {Interval.of(array.min(), array.max())}")
+            if operand.is_constant and operand.type.is_float and operand.array.size:
+                if problem := _not_finite(operand.array):
+                    return f"its operand %{operand.name} is a constant with {problem}"
+                bounds = operand.array.min(), operand.array.max()
+            else:
+                known = statistics.get(self._sources.get(operand, operand))
+                if known is None or not known.count:
+                    continue
+                bounds = known.minimum, known.maximum
+            ranges.append(f"%{operand.name} in {Interval.of(*bounds)}")
         return f"{value.op.name} made it of finite operands: {', '.join(ranges) or 'none'}"
 
     def _cut(self, sizes: Sizes) -> list[_Segment]:
+        counted = set(self._counted)
         parts: list[list[Node]] = [[]]
         size = 0
         for node in self.graph.nodes:
@@ -171,16 +245,14 @@ class Observer:
             size += sum(
                 prod(sizes.shape(value.type.shape)) * value.type.dtype.numpy.itemsize
                 for value in node.outputs
-                if self._sources.get(value) is value
+                if value in counted
             )
         segments: list[_Segment] = []
         # From the last to the first, each hands on what those behind it read.
         read = dict.fromkeys(self.graph.inputs)
         for nodes in reversed(parts):
             made = dict.fromkeys(value for node in nodes for value in node.outputs)
-            outputs = [
-                value for value in made if self._sources.get(value) is value or value in read
-            ]
+            outputs = [value for value in made if value in counted or value in read]
             read |= dict.fromkeys(value for node in nodes for value in node.inputs)
             inputs = [value for value in read if value not in made and not value.is_constant]
             read = dict.fromkeys(inputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from threading import Lock
 from typing import Any
 
 import jax
@@ -35,6 +36,8 @@ class XlaExecutor:
     ) -> Callable[..., list[Any]]:
         """Compiles a function from input arrays to values inside the graph, in one program.
 
+        Several threads may call it at the same time; each of them waits for what another compiles.
+
         Args:
             graph: The graph.
             values: The values to return.
@@ -45,7 +48,11 @@ class XlaExecutor:
             A function that returns what `reduce` does for each value, or the value itself.
         """
         program = Program(graph, values)
-        parameters: dict[str, jax.Array] = jax.device_put(program.arrays)
+        # Threads that call it have default devices of their own.
+        device = jax.device_put(np.zeros(0)).device
+        parameters: dict[str, jax.Array] = jax.device_put(program.arrays, device)
+        compiled: dict[Any, jax.stages.Compiled] = {}
+        lock = Lock()
 
         def compute(parameters: Mapping[str, jax.Array], *inputs: jax.Array) -> list[Any]:
             found = program(parameters, inputs, bind(program.inputs, inputs, "probe"))
@@ -55,7 +62,12 @@ class XlaExecutor:
 
         def probe(*inputs: Array) -> list[Any]:
             bind(program.inputs, inputs, "probe")
-            results: list[Any] = jitted(parameters, *inputs)
+            arrays = jax.device_put(inputs, device)
+            shapes = tuple(array.shape for array in arrays)
+            with lock:
+                if shapes not in compiled:
+                    compiled[shapes] = jitted.lower(parameters, *arrays).compile()
+            results: list[Any] = compiled[shapes](parameters, *arrays)
             return results
 
         return probe

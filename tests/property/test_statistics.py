@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from qir.statistics import (
     Statistic,
     merge,
     observe,
+    observe_clipped,
     reduce_batch,
 )
 
@@ -103,6 +104,28 @@ def test_merge_is_associative_and_commutative_whatever_the_bins(
 def test_coarsening_is_observing_with_fewer_bins(array: Array, one: int, other: int) -> None:
     fine, coarse = observe(array, max(one, other)), observe(array, min(one, other))
     assert fine.coarsen(coarse.bins) == coarse
+
+
+bounds = st.sampled_from([-np.inf, -3.0, -1e-3, -1e-40, 0.0, 1e-40, 0.5, 2.25, 6.0, np.inf])
+
+
+@given(arrays(0, 40), limits, st.tuples(bounds, bounds))
+@example(np.array([-1e30, 1.0, 2.0], np.float32), 16, (0.0, np.inf))
+def test_clipped_values_need_not_be_counted(
+    array: Array, bins: int, between: tuple[float, float]
+) -> None:
+    low, high = (float(np.float32(bound)) for bound in sorted(between))
+    assume(low < np.inf and high > -np.inf)
+    assert observe_clipped(array, low, high, bins) == (
+        observe(array, bins),
+        observe(np.clip(array, np.float32(low), np.float32(high)), bins),
+    )
+
+
+def test_clipped_values_need_bins_that_are_narrow_enough() -> None:
+    wide = observe(np.array([-100.0, 1.0], np.float32), bins=16)
+    with pytest.raises(QirError, match=r"expected bins of at most 2\*\*-3, got 2\*\*3"):
+        wide.clipped(0.0, np.inf, 16)
 
 
 @given(some)
