@@ -313,6 +313,8 @@ class _Tiles:
         row_bytes, groups, _, out_pixel, residual_pixel = (next(given) for _ in self.sizes)
         words = dict(zip(self.words, given, strict=True))
 
+        if residual is not None:
+            residual, residual_pixel = self._staged(e, rows, residual, residual_pixel, valid)
         totals = self._sum(e, rows, activations, row_bytes, weights, groups)
         count = self.target.vectors
         stored = [
@@ -330,6 +332,27 @@ class _Tiles:
         self._store(e, stored, out, out_pixel, valid)
         e.build.ret_void()
         return function
+
+    def _staged(
+        self, e: Emitter, rows: int, residual: Value, pixel: Value, valid: Value
+    ) -> tuple[Value, Value]:
+        """Returns where whole vectors of the residual may be read, and the bytes between rows.
+
+        Behind the last columns of the last row the tensor may end.
+        """
+        width = self.target.columns
+        whole = e.build.icmp_signed("==", valid, e.number(width))
+        space = e.reserve(rows * width)
+        with e.when(e.build.not_(whole)):
+            for row in range(rows):
+                source = e.at(residual, e.build.mul(pixel, e.number(row)))
+                with e.loop(valid) as loop:
+                    byte = e.load(I8, source, loop.index)
+                    e.store(byte, e.at(space, row * width), loop.index)
+        return (
+            e.build.select(whole, residual, space),
+            e.build.select(whole, pixel, e.number(width)),
+        )
 
     def _sum(
         self,
