@@ -11,10 +11,23 @@ import qir
 from qir.errors import QirError
 from tests.benchmarks.models import MODELS
 from tests.benchmarks.peers.__main__ import main, processors
-from tests.benchmarks.peers.compare import EXPORTED, Comparison, export_float, rounding
+from tests.benchmarks.peers.compare import (
+    EXPORTED,
+    Comparison,
+    compare,
+    export_float,
+    prepare_files,
+    rounding,
+)
 from tests.benchmarks.peers.onnx_export import channels_first, export
-from tests.benchmarks.peers.runtimes import quantize_onnx, run_onnx
-from tests.benchmarks.vision import Result, Row, prepare, sqnr
+from tests.benchmarks.peers.runtimes import (
+    quantize_onnx,
+    quantize_openvino,
+    run_onnx,
+    run_openvino,
+    started,
+)
+from tests.benchmarks.vision import Result, Row, float_jax, prepare, sqnr
 
 
 @pytest.fixture(scope="module")
@@ -74,17 +87,34 @@ def test_an_op_that_no_benchmarked_model_has_is_refused():
         export(graph)
 
 
-def test_the_quantized_model_is_near_the_float_one(case, tmp_path):
+@pytest.mark.parametrize(
+    ("package", "quantize", "run", "files"),
+    [
+        ("onnxruntime", quantize_onnx, run_onnx, ["int8.onnx"]),
+        ("nncf", quantize_openvino, run_openvino, ["int8.xml", "int8.bin"]),
+    ],
+)
+def test_a_peer_quantizes_and_runs_the_model(case, tmp_path, package, quantize, run, files):
+    pytest.importorskip(package)
     export_float(case, tmp_path / "float.onnx")
+    paths = tuple(tmp_path / file for file in files)
     batches = [channels_first(case.model.images(seed)) for seed in range(1, 3)]
-    quantize_onnx(tmp_path / "float.onnx", tmp_path / "int8.onnx", batches)
-    outputs = []
-    for name in ("float", "int8"):
-        call, output = run_onnx(tmp_path / f"{name}.onnx", channels_first(case.model.images(0)))
-        call()
-        outputs.append(output())
+    quantize(tmp_path / "float.onnx", paths[0], batches)
+    runner = started(package, run, paths, threads=1)(case)
     # Where products of bytes saturate, as on AVX2, about 20 dB are left.
-    assert 15 < sqnr(*outputs) < 50
+    assert 15 < sqnr(float_jax(case).output, runner.output) < 50
+    assert runner.own_threads
+
+
+def test_all_libraries_are_compared_on_one_model(tmp_path):
+    for package in ("llvmlite", "nncf", "onnx", "onnxruntime", "openvino"):
+        pytest.importorskip(package)
+    assert prepare_files("mlp", tmp_path).startswith("mlp exported: off by ")
+    comparison = compare("mlp", tmp_path, threads=1, rounds=1)
+    names = [row.library for row in comparison.result.rows]
+    assert names == ["float JAX", "QIR int8", "ORT int8", "OpenVINO int8"] == [*comparison.dispatch]
+    assert comparison.result.exact
+    assert all(peak is None or peak > 1 for peak in comparison.peaks)
 
 
 def row(library, median):
