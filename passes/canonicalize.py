@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable, Sequence
 
 import numpy as np
@@ -45,7 +44,7 @@ from qir.ops import (
 from qir.passes.constants import Names
 from qir.pipeline import Context, Pass, register
 from qir.rewrite import Rule, Skip, rewrite, rule
-from qir.types import Array, Dim, TensorType, array_digest, known
+from qir.types import Array, ArrayKey, Dim, TensorType, known
 
 
 @register
@@ -136,31 +135,22 @@ def merge_equal(graph: Graph) -> None:
     One walk in order, so that users of merged values merge too; each region by itself.
     """
     seen: dict[Hashable, Node] = {}
-    lone = {type for type, count in Counter(_constant_types(graph)).items() if count == 1}
     for node in graph.nodes:
         for region in node.regions:
             merge_equal(region)
         if node.regions or isinstance(node.op, Return):
             continue
-        if (key := _key(node, lone)) is None:
-            continue
-        first = seen.setdefault(key, node)
+        first = seen.setdefault(_key(node), node)
         if first is not node:
             for old, new in zip(node.outputs, first.outputs, strict=True):
                 old.replace_with(new)
             graph.erase(node)
 
 
-def _constant_types(graph: Graph) -> list[TensorType]:
-    return [node.op.type for node in graph.nodes if isinstance(node.op, Const)]
-
-
-def _key(node: Node, lone: set[TensorType]) -> Hashable | None:
-    """Returns what equal nodes have in common; None for a constant that no other can equal."""
+def _key(node: Node) -> Hashable:
+    """Returns what equal nodes have in common."""
     if isinstance(node.op, Const):
-        if node.op.type in lone:
-            return None
-        return node.op.type, array_digest(node.output.array)
+        return node.op.type, ArrayKey(node.output.array)
     return node.op, node.inputs, tuple(value.type for value in node.outputs)
 
 

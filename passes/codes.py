@@ -75,8 +75,10 @@ def weight_code(
         bias: The bias [channels], or None.
     """
     largest = storage.bounds[1]
-    columns = np.abs(weights.reshape(-1, weights.shape[-1])).astype(np.float64)
-    peaks = columns.max(axis=0, initial=0.0)
+    columns = weights.reshape(-1, weights.shape[-1])
+    zero = weights.dtype.type(0)
+    tops, bottoms = columns.max(axis=0, initial=zero), columns.min(axis=0, initial=zero)
+    peaks = np.maximum(tops.astype(np.float64), -bottoms.astype(np.float64))
     scale = peaks / largest
     floor = np.where(peaks > 0, LEAST_RATIO, ZERO_CHANNEL_RATIO) * output_scale / input_scale
     # Where all channels have one scale, those that are all zero must not coarsen the others.

@@ -18,7 +18,7 @@ def rounded(real: Array, dtype: DType) -> Array | None:
     """Rounds float64 numbers once to a floating-point type; None where one is not finite there."""
     with np.errstate(all="ignore"):
         array = real.astype(dtype.numpy)
-    return array if np.all(np.isfinite(array.astype(np.float64))) else None
+    return array if np.all(np.isfinite(array)) else None
 
 
 def derived(builder: Builder, array: Array, old: Value) -> Value:

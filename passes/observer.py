@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
-from threading import Semaphore
 from typing import Any
 
 import numpy as np
@@ -22,13 +19,7 @@ from qir.statistics import NonFiniteError, Statistic, observe, observe_clipped
 from qir.types import Array
 
 SEGMENT_BYTES = 2**25
-"""Size of the observed values at which a segment ends. The host takes 30 ms to count as many."""
-
-WORKERS = 2
-"""Threads that compute batches: XLA computes one with hardly more than two cores."""
-
-STAGES = WORKERS + 1
-"""Segments whose values are in memory: those that are being computed, and one to be counted."""
+"""Size of the observed values at which a segment ends. The host takes 25 ms to count as many."""
 
 
 def float_values(graph: Graph) -> list[Value]:
@@ -62,20 +53,20 @@ class _Segment:
 
 
 @dataclass(frozen=True, eq=False)
-class _Batch:
-    """A batch and what is known of it so far.
+class _Stage:
+    """A segment computed on a batch.
 
     Args:
-        number: Its number.
-        inputs: The arrays of the graph's inputs.
-        statistics: Those of the values that are counted.
-        counting: The work of counting, segment by segment.
+        computed: The inputs and outputs of the segment.
+        statistics: Those of the batch so far.
+        batch: The number of the batch.
+        is_last: Whether the batch ends here.
     """
 
-    number: int
-    inputs: Mapping[Value, Any]
-    statistics: dict[Value, Statistic] = field(default_factory=dict)
-    counting: list[Future[None]] = field(default_factory=list)
+    computed: dict[Value, Any]
+    statistics: dict[Value, Statistic]
+    batch: int
+    is_last: bool
 
 
 def _clip_of(value: Value) -> tuple[Value, float, float] | None:
@@ -96,11 +87,11 @@ def _clip_of(value: Value) -> tuple[Value, float, float] | None:
 class Observer:
     """Takes the statistics of the values of a float program on one batch after another.
 
-    The program runs in segments, whose values are let go when they are counted. A few threads
-    compute, each a batch, and one counts. A clipped value, such as what a relu returns, is neither
-    fetched nor counted: its statistic follows from that of its operand. XLA could count where it
-    computes, but takes 60 ms to compile that for one tensor, in which time the host counts 20
-    million values.
+    The program runs in segments. While one computes, the host counts what the one before it has
+    computed: executors return before their results are there. No more than the values of two
+    segments are in memory. A clipped value, such as what a relu returns, is neither fetched nor
+    counted: its statistic follows from that of its operand. XLA could count where it computes, but
+    takes 60 ms to compile that for one tensor, in which time the host counts 20 million values.
 
     Args:
         graph: The program.
@@ -141,63 +132,34 @@ class Observer:
         Raises:
             QirError: A value is not finite.
         """
+        stages = self._stages(batches)
+        current = next(stages, None)
+        while current is not None:
+            following = next(stages, None)
+            self._count(current)
+            if current.is_last:
+                yield [current.statistics[value] for value in self.values]
+            current = following
+
+    def _stages(self, batches: Iterable[tuple[Sequence[Array], Sizes]]) -> Iterator[_Stage]:
         segments: list[_Segment] = []
-        pending: deque[tuple[_Batch, Future[None]]] = deque()
-        free = Semaphore(STAGES)
-        with ThreadPoolExecutor(WORKERS) as workers, ThreadPoolExecutor(1) as counter:
-            try:
-                for number, (arrays, sizes) in enumerate(batches):
-                    segments = segments or self._cut(sizes)
-                    batch = _Batch(number, dict(zip(self.graph.inputs, arrays, strict=True)))
-                    done = workers.submit(self._compute, segments, batch, counter, free)
-                    pending.append((batch, done))
-                    del arrays, batch
-                    # One waits, so that no worker is idle while the oldest one is counted.
-                    if len(pending) > WORKERS:
-                        yield self._finish(*pending.popleft())
-                while pending:
-                    yield self._finish(*pending.popleft())
-            finally:
-                for _, done in pending:
-                    done.cancel()
+        for batch, (arrays, sizes) in enumerate(batches):
+            segments = segments or self._cut(sizes)
+            computed: dict[Value, Any] = dict(zip(self.graph.inputs, arrays, strict=True))
+            statistics: dict[Value, Statistic] = {}
+            for segment in segments:
+                operands = [computed[value] for value in segment.inputs]
+                results = segment.compute(*operands)
+                computed = dict(zip(segment.inputs, operands, strict=True))
+                computed |= zip(segment.outputs, results, strict=True)
+                yield _Stage(computed, statistics, batch, segment is segments[-1])
 
-    def _finish(self, batch: _Batch, computed: Future[None]) -> list[Statistic]:
-        """Waits for a batch."""
-        computed.result()
-        for counted in batch.counting:
-            counted.result()
-        return [batch.statistics[value] for value in self.values]
-
-    def _compute(
-        self,
-        segments: Sequence[_Segment],
-        batch: _Batch,
-        counter: ThreadPoolExecutor,
-        free: Semaphore,
-    ) -> None:
-        """Computes a batch and has it counted; runs in a worker."""
-        computed = batch.inputs
-        for segment in segments:
-            free.acquire()
-            operands = {value: computed[value] for value in segment.inputs}
-            try:
-                results = segment.compute(*operands.values())
-                for result in results:
-                    np.asarray(result)  # Executors return before their results are there.
-            except BaseException:
-                free.release()
-                raise
-            computed = operands | dict(zip(segment.outputs, results, strict=True))
-            counting = counter.submit(self._count, computed, batch)
-            counting.add_done_callback(lambda _: free.release())
-            batch.counting.append(counting)
-
-    def _count(self, computed: Mapping[Value, Any], batch: _Batch) -> None:
-        statistics = batch.statistics
+    def _count(self, stage: _Stage) -> None:
+        statistics = stage.statistics
         for value in self._counted:
-            if value not in computed or value in statistics:
+            if value not in stage.computed or value in statistics:
                 continue
-            array = np.asarray(computed[value])
+            array = np.asarray(stage.computed[value])
             try:
                 if value in self._clips:
                     clipped, low, high = self._clips[value]
@@ -206,11 +168,11 @@ class Observer:
                 else:
                     statistics[value] = observe(array, self.bins)
             except NonFiniteError as error:
-                raise self._located(value, array, batch) from error
+                raise self._located(value, array, stage) from error
 
-    def _located(self, value: Value, array: Array, batch: _Batch) -> QirError:
-        subject = f"{'' if value.node else 'input '}%{value.name} in batch {batch.number}"
-        places = [value.place(), self._blame(value, batch.statistics)] if value.node else []
+    def _located(self, value: Value, array: Array, stage: _Stage) -> QirError:
+        subject = f"{'' if value.node else 'input '}%{value.name} in batch {stage.batch}"
+        places = [value.place(), self._blame(value, stage.statistics)] if value.node else []
         problem = _not_finite(array)
         return PassError(f"calibrate: {subject}: expected finite values, got {problem}", places)
 

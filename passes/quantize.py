@@ -230,7 +230,7 @@ class _Quantizer:
     ) -> Value:
         assert x.type.quant is not None
         code = weight_code(
-            kernel.array.astype(np.float64),
+            kernel.array,
             DType(self.options.weights),
             per_channel=self.options.per == "channel",
             input_scale=float(x.type.quant.scale.array),

@@ -53,7 +53,7 @@ def into_outputs(value: Value, affine: Affine) -> Plan | Skip:
     size = kernel.type.shape[-1]
     if not isinstance(size, int):
         return Skip(f"there are {size} outputs, which is no known number", kernel)
-    weights = _real(kernel) * affine.factor if affine.scales else None
+    weights = _product(kernel, affine.factor) if affine.scales else None
     sums = None
     if bias is not None or affine.shifts:
         before = np.zeros(1) if bias is None else _real(bias)
@@ -79,9 +79,9 @@ def into_inputs(value: Value, affine: Affine, source: Plan) -> Plan | Skip:
         channels = np.broadcast_to(numbers, groups * rows).reshape(groups, rows)
         return np.repeat(channels, outputs // groups, axis=0).T
 
-    weights, sums = _real(kernel) * spread(affine.factor), None
+    weights, sums = _product(kernel, spread(affine.factor)), None
     if affine.shifts:
-        products = _real(kernel) * spread(affine.offset)
+        products = _product(kernel, spread(affine.offset))
         sums = products.sum(axis=tuple(range(products.ndim - 1)))
         sums = sums if bias is None else sums + _real(bias)
     return _rebuilt(value, source, weights, sums)
@@ -120,6 +120,11 @@ def _weights(value: Value) -> tuple[Value, Value | None]:
 
 def _real(constant: Value) -> Array:
     return constant.array.astype(np.float64)
+
+
+def _product(constant: Value, factors: Array) -> Array:
+    """Returns the products in float64, in one go for the types that numpy itself knows."""
+    return np.multiply(constant.array, factors, dtype=np.float64)
 
 
 def _rebuilt(value: Value, source: Plan, weights: Array | None, sums: Array | None) -> Plan | Skip:

@@ -241,6 +241,36 @@ class FrozenArray:
         return f"<{self.array.size} values>"
 
 
+class ArrayKey:
+    """An array as a key of a dict: equal by its content, hashed by its type and a few numbers.
+
+    Args:
+        array: The array; it is not copied and must not change.
+    """
+
+    __slots__ = ("_hash", "array")
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+        some = array.flat[:: max(1, array.size // 16)]
+        self._hash = hash((array.dtype.str, array.shape, some.tobytes()))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ArrayKey):
+            return NotImplemented
+        one, two = self.array, other.array
+        if one is two:
+            return True
+        return (
+            one.dtype == two.dtype
+            and one.shape == two.shape
+            and np.ascontiguousarray(one).tobytes() == np.ascontiguousarray(two).tobytes()
+        )
+
+
 def array_digest(array: Array) -> str:
     """Returns 16 hexadecimal digits that name an array by its dtype, shape and bytes (BLAKE2b)."""
     digest = hashlib.blake2b(digest_size=8)
@@ -449,10 +479,12 @@ class Quant:
                 steps = np.rint(real.astype(np.float32) * expand(self.inverse_scale, real.shape))
             else:
                 steps = np.rint(real.astype(np.float64) / scale)
-        steps = np.where(np.isnan(steps), 0, steps)
+        steps = np.where(np.isnan(steps), steps.dtype.type(0), steps)
         high = min(high, 2**63 - 1024)  # the greatest that float64 holds in 64 bits
+        # Bounds and zero points of at most 16 bits are exact in float32 as well.
         wide = points.astype(np.int64)
-        return (np.clip(steps, low - wide, high - wide) + wide).astype(self.storage.numpy)
+        bounds = ((bound - wide).astype(steps.dtype) for bound in (low, high))
+        return (np.clip(steps, *bounds) + wide.astype(steps.dtype)).astype(self.storage.numpy)
 
     def decode(self, stored: ArrayLike) -> Array:
         """Returns the real numbers of stored ones, in the expressed type; one float32 product."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from threading import Lock
 from typing import Any
 
 import jax
@@ -36,8 +35,6 @@ class XlaExecutor:
     ) -> Callable[..., list[Any]]:
         """Compiles a function from input arrays to values inside the graph, in one program.
 
-        Several threads may call it at the same time; each of them waits for what another compiles.
-
         Args:
             graph: The graph.
             values: The values to return.
@@ -48,11 +45,7 @@ class XlaExecutor:
             A function that returns what `reduce` does for each value, or the value itself.
         """
         program = Program(graph, values)
-        # Threads that call it have default devices of their own.
-        device = jax.device_put(np.zeros(0)).device
-        parameters: dict[str, jax.Array] = jax.device_put(program.arrays, device)
-        compiled: dict[Any, jax.stages.Compiled] = {}
-        lock = Lock()
+        parameters: dict[str, jax.Array] = jax.device_put(program.arrays)
 
         def compute(parameters: Mapping[str, jax.Array], *inputs: jax.Array) -> list[Any]:
             found = program(parameters, inputs, bind(program.inputs, inputs, "probe"))
@@ -62,12 +55,7 @@ class XlaExecutor:
 
         def probe(*inputs: Array) -> list[Any]:
             bind(program.inputs, inputs, "probe")
-            arrays = jax.device_put(inputs, device)
-            shapes = tuple(array.shape for array in arrays)
-            with lock:
-                if shapes not in compiled:
-                    compiled[shapes] = jitted.lower(parameters, *arrays).compile()
-            results: list[Any] = compiled[shapes](parameters, *arrays)
+            results: list[Any] = jitted(parameters, *inputs)
             return results
 
         return probe

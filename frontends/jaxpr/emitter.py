@@ -14,7 +14,7 @@ from qir.ir import Builder, Graph, Value
 from qir.op import Op
 from qir.ops import Broadcast, Cast, Reshape, Transpose
 from qir.ops.type_rules import broadcast
-from qir.types import Array, DType, Shape, TensorType, array_digest
+from qir.types import Array, ArrayKey, DType, Shape, TensorType
 
 Operand: TypeAlias = Value | Known
 """What a rule gets: a value of the graph, or an array that is known. Both have a `type`."""
@@ -56,7 +56,7 @@ class Emitter(Builder):
 
     def __init__(self, graph: Graph) -> None:
         super().__init__(graph)
-        self._constants: dict[tuple[str | None, str], Value] = {}
+        self._constants: dict[tuple[str | None, ArrayKey], Value] = {}
 
     def emit(self, op: Op, *inputs: Operand, name: str | None = None) -> Value:
         """Inserts a node with one result and returns the result; see `Builder.emit`."""
@@ -76,7 +76,7 @@ class Emitter(Builder):
         if name is None and array.size <= _SMALL:
             return self.const(array)
         # The name is part of the key, so that two layers whose weights are equal keep their own.
-        key = (name, array_digest(array))
+        key = (name, ArrayKey(array))
         if key not in self._constants:
             self._constants[key] = self.const(array, name)
         return self._constants[key]
