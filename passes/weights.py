@@ -11,7 +11,7 @@ from qir.ir import Builder, Value
 from qir.op import Op
 from qir.ops import Conv, ConvTranspose, Dot
 from qir.passes.affine import Affine
-from qir.passes.constants import derived, rounded
+from qir.passes.constants import derived, rounded, rounded_product
 from qir.rewrite import Skip
 from qir.types import Array, known
 
@@ -53,12 +53,12 @@ def into_outputs(value: Value, affine: Affine) -> Plan | Skip:
     size = kernel.type.shape[-1]
     if not isinstance(size, int):
         return Skip(f"there are {size} outputs, which is no known number", kernel)
-    weights = _product(kernel, affine.factor) if affine.scales else None
     sums = None
     if bias is not None or affine.shifts:
         before = np.zeros(1) if bias is None else _real(bias)
         sums = np.broadcast_to(before * affine.factor + affine.offset, size)
-    return _rebuilt(value, lambda _: value.inputs[0], weights, sums)
+    factors = affine.factor if affine.scales else None
+    return _rebuilt(value, lambda _: value.inputs[0], factors, sums)
 
 
 def into_inputs(value: Value, affine: Affine, source: Plan) -> Plan | Skip:
@@ -79,12 +79,12 @@ def into_inputs(value: Value, affine: Affine, source: Plan) -> Plan | Skip:
         channels = np.broadcast_to(numbers, groups * rows).reshape(groups, rows)
         return np.repeat(channels, outputs // groups, axis=0).T
 
-    weights, sums = _product(kernel, spread(affine.factor)), None
+    sums = None
     if affine.shifts:
-        products = _product(kernel, spread(affine.offset))
+        products = _real(kernel) * spread(affine.offset)
         sums = products.sum(axis=tuple(range(products.ndim - 1)))
         sums = sums if bias is None else sums + _real(bias)
-    return _rebuilt(value, source, weights, sums)
+    return _rebuilt(value, source, spread(affine.factor), sums)
 
 
 def cannot_enter(value: Value, affine: Affine) -> Skip | None:
@@ -122,19 +122,15 @@ def _real(constant: Value) -> Array:
     return constant.array.astype(np.float64)
 
 
-def _product(constant: Value, factors: Array) -> Array:
-    """Returns the products in float64, in one go for the types that numpy itself knows."""
-    return np.multiply(constant.array, factors, dtype=np.float64)
-
-
-def _rebuilt(value: Value, source: Plan, weights: Array | None, sums: Array | None) -> Plan | Skip:
+def _rebuilt(value: Value, source: Plan, factors: Array | None, sums: Array | None) -> Plan | Skip:
+    """Plans a sum of products with weights times factors, and other sums in place of the bias."""
     kernel, bias = _weights(value)
     dtype = kernel.type.dtype
     if not kernel.type.is_float:
         return Skip("the weights have a code already", kernel)
-    folded = None if weights is None else rounded(weights, dtype)
+    folded = None if factors is None else rounded_product(kernel.array, factors, dtype)
     total = None if sums is None else rounded(sums, dtype)
-    if (weights is not None and folded is None) or (sums is not None and total is None):
+    if (factors is not None and folded is None) or (sums is not None and total is None):
         return Skip("the folded weights would not be finite", value)
 
     def build(builder: Builder) -> Value:

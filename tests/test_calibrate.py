@@ -261,6 +261,30 @@ def test_executors_and_segments_agree(executor, size, monkeypatch):
     assert context.statistics == {name: merge(parts) for name, parts in expected.items()}
 
 
+CLIPS = """
+graph @clips(%x: TYPE[B,4,4,2]) {
+  %a = clip(%x) {low = -0.1, high = 2.7} : TYPE[B,4,4,2]
+  %r = relu(%a) : TYPE[B,4,4,2]
+  %b = clip(%x) {low = 1, high = 1} : TYPE[B,4,4,2]
+  %s = relu(%x) : TYPE[B,4,4,2]
+  %t = transpose(%s) {permutation = [0, 2, 1, 3]} : TYPE[B,4,4,2]
+  %u = relu(%t) : TYPE[B,4,4,2]
+  return %r, %b, %u
+}
+"""
+
+
+@pytest.mark.parametrize("element", ["f32", "f16", "bf16"])
+def test_clipped_values_have_the_statistics_of_their_numbers(element):
+    source = CLIPS.replace("TYPE", element)
+    context = Context(executor=XlaExecutor())
+    calibrated(source, data := batches(2), context=context)
+    for name, statistic in context.statistics.items():
+        graph = qir.parse(source)
+        arrays = [x.astype(graph.inputs[0].type.dtype.numpy) for x in data]
+        assert statistic == merge(observe(run_all(graph, x)[graph.value(name)]) for x in arrays)
+
+
 def test_the_public_words_calibrate_and_solve_again():
     context = Context()
     graph = qir.optimize(qir.parse(NET), "calibrate", data=batches(2), context=context)

@@ -5,6 +5,7 @@ import pytest
 
 from qir.errors import QirError
 from qir.types import (
+    ArrayKey,
     Dim,
     DType,
     FrozenArray,
@@ -219,3 +220,20 @@ class TestTypes:
         arrays = [np.zeros(4, np.int8), np.zeros(4, np.uint8), np.zeros((2, 2), np.int8)]
         assert len({array_digest(array) for array in arrays}) == 3
         assert array_digest(np.zeros((2, 4), np.int8)[:, ::2]) == array_digest(arrays[2])
+
+
+class TestArrayKey:
+    def test_keys_are_equal_where_the_bytes_are(self):
+        array = np.arange(100, dtype=np.float32).reshape(10, 10)
+        assert ArrayKey(array) == ArrayKey(array.copy())
+        assert hash(ArrayKey(array.T)) == hash(ArrayKey(array.T.copy()))
+        negative = np.where(array == 0, np.float32(-0.0), array)
+        others = [array.T, array.reshape(100), array.view(np.int32), negative]
+        assert all(ArrayKey(array) != ArrayKey(other) for other in others)
+
+    def test_keys_of_one_hash_are_told_apart(self):
+        array = np.zeros(1000, np.int8)
+        other = array.copy()
+        other[1] = 1
+        assert hash(ArrayKey(array)) == hash(ArrayKey(other))
+        assert len({ArrayKey(array), ArrayKey(other), ArrayKey(array.copy())}) == 2
