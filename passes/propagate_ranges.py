@@ -7,7 +7,6 @@ from functools import reduce
 from math import inf
 
 import numpy as np
-from networkx.utils import UnionFind
 
 from qir.interval import EVERYTHING, Interval
 from qir.ir import Graph, Node, Value
@@ -187,9 +186,37 @@ def _read_by(
     return whole[value].intersect(passed)
 
 
-def _groups(graph: Graph, *, share: bool) -> Iterable[set[Value]]:
+class _Groups:
+    """Disjoint sets of values (union-find); networkx has them too, but takes 0.15 s to load."""
+
+    def __init__(self) -> None:
+        self._parents: dict[Value, Value] = {}
+
+    def find(self, value: Value) -> Value:
+        """Returns the member that stands for the set of a value."""
+        root = self._parents.setdefault(value, value)
+        while (above := self._parents[root]) is not root:
+            root = above
+        while value is not root:
+            self._parents[value], value = root, self._parents[value]
+        return root
+
+    def join(self, values: Iterable[Value]) -> None:
+        """Makes one set of those of the values."""
+        roots = [self.find(value) for value in values]
+        self._parents.update(dict.fromkeys(roots, roots[0]) if roots else {})
+
+    def sets(self) -> Iterable[list[Value]]:
+        """Returns the sets."""
+        members: dict[Value, list[Value]] = {}
+        for value in self._parents:
+            members.setdefault(self.find(value), []).append(value)
+        return members.values()
+
+
+def _groups(graph: Graph, *, share: bool) -> Iterable[list[Value]]:
     """Finds the values that have one code, by union-find over the ops that keep it."""
-    groups: UnionFind[Value] = UnionFind()
+    groups = _Groups()
     sharing = []
     for node in graph.nodes:
         # Relu and clip are merged into the rounding of a sum, at a code of their own.
@@ -201,10 +228,10 @@ def _groups(graph: Graph, *, share: bool) -> Iterable[set[Value]]:
         if isinstance(node.op.quant, SharedCode):
             sharing.append(values)
         else:
-            groups.union(*values)
+            groups.join(values)
     if share:
-        fixed = {groups[value] for value in graph.values() if _is_fixed(value)}
+        fixed = {groups.find(value) for value in graph.values() if _is_fixed(value)}
         for values in sharing:
             # A fixed code would clip the other operands.
-            groups.union(*(value for value in values if groups[value] not in fixed))
-    yield from groups.to_sets()
+            groups.join(value for value in values if groups.find(value) not in fixed)
+    return groups.sets()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import networkx as nx
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -15,6 +14,9 @@ from qir.interval import Interval
 from qir.op import Op, infer
 from qir.ops.core import Const, Return
 from qir.types import Array, Element, FrozenArray, TensorType, tensor
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 class Value:
@@ -473,6 +475,8 @@ class Graph:
 
     def to_networkx(self) -> nx.DiGraph[Node]:
         """Returns the nodes with edges from producers to users, for whole-graph questions."""
+        import networkx as nx  # Most programs never need it, and it takes 0.15 s to load.
+
         directed: nx.DiGraph[Node] = nx.DiGraph()
         for node in self.nodes:
             directed.add_node(node)
