@@ -63,7 +63,7 @@ def optimize(
         print_after_all: Stream for the text after every pass.
         check: Whether to compute the program after every pass and compare; on random inputs, or on
             the given ones.
-        context: Filled by the run: diagnostics and statistics; a new one when None.
+        context: Filled by the run: diagnostics, statistics and timings; a new one when None.
 
     Raises:
         QirError: A pass, an option or a selector does not exist, data is missing or not finite, or
