@@ -80,7 +80,7 @@ def test_the_figures_are_written(tmp_path, capsys):
     printed = capsys.readouterr().out
     for row in rows:
         (line,) = (line for line in printed.splitlines() if row.library in line)
-        assert f"{row.median_ms:.2f}" in line
+        assert f"{row.median_ms:.3f}" in line
 
 
 @pytest.mark.parametrize(

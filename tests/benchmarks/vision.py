@@ -143,7 +143,7 @@ class Result:
             rows.append(
                 (
                     row.library,
-                    *(f"{time:.2f}" for time in (row.median_ms, row.p10_ms, row.p90_ms)),
+                    *(f"{time:.3f}" for time in (row.median_ms, row.p10_ms, row.p90_ms)),
                     f"{row.ratio:.2f}",
                     f"{row.compile_seconds:.2f}",
                     f"{row.weight_bytes:,}",

@@ -1,12 +1,15 @@
 """QIR int8 against ONNX Runtime int8 and OpenVINO int8, on the same networks and in turns.
 
-Run `python -m tests.benchmarks.peers [model...]` with the extra `bench` installed. Each network is
-exported as ONNX from QIR's float program and quantized by ONNX Runtime (static, u8 activations, s8
-weights for each channel) and by NNCF, on the batches that QIR is calibrated on. Every timing is a
-process of its own; with one thread it may use one processor from its start. The time of a call of
-an empty program is given apart. Nothing is kept on disk. On processors without VNNI the peers'
-products of bytes may saturate: see the column SQNR. The exit status is 1 where a number of QIR
-differs from the reference interpreter.
+Run `python -m tests.benchmarks.peers [model...]` with the extra `bench` installed; Linux only. Each
+network is exported as ONNX from QIR's float program and quantized by ONNX Runtime (static, u8
+activations, s8 weights for each channel) and by NNCF, on the batches that QIR is calibrated on.
+Every timing is a process of its own; with one thread it may use one processor from its start. The
+time of a call of an empty program is given apart. Nothing is kept on disk.
+
+A rate counts the multiplications of a convolution as it is defined: leaving out those with padding,
+or saving some by Winograd's method, may bring it above the peak. On processors without VNNI the
+peers' products of bytes may saturate: see the column SQNR. The exit status is 1 where a number of
+QIR differs from the reference interpreter.
 """
 
 from __future__ import annotations
@@ -50,10 +53,11 @@ def comparisons(name: str, allowed: Sequence[set[int]], rounds: int) -> Iterator
         rounds: Turns of each library.
     """
     with tempfile.TemporaryDirectory(prefix="qir-peers-") as folder:
-        print(afresh(prepare_files, name, Path(folder)), flush=True)
+        line, seconds = afresh(prepare_files, name, Path(folder))
+        print(line, flush=True)
         for chosen in allowed:
             with processors(chosen):
-                yield afresh(compare, name, Path(folder), len(chosen), rounds)
+                yield afresh(compare, name, Path(folder), len(chosen), rounds, seconds)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

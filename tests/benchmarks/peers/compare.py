@@ -90,7 +90,7 @@ class Comparison:
         )
 
 
-def prepare_files(name: str, folder: Path) -> str:
+def prepare_files(name: str, folder: Path) -> tuple[str, float]:
     """Writes a model as each library takes it, all calibrated on the same batches.
 
     Args:
@@ -98,7 +98,8 @@ def prepare_files(name: str, folder: Path) -> str:
         folder: Where to write.
 
     Returns:
-        A line on how near the exported model's outputs are to those of JAX.
+        A line on how near the exported model's outputs are to those of JAX, and the seconds that
+        QIR took to import and quantize the model.
 
     Raises:
         QirError: They are further apart than rounding explains.
@@ -111,7 +112,7 @@ def prepare_files(name: str, folder: Path) -> str:
     batches = [channels_first(model.images(seed)) for seed in CALIBRATION]
     quantize_onnx(folder / "float.onnx", folder / "int8.onnx", batches)
     quantize_openvino(folder / "float.onnx", folder / "int8.xml", batches)
-    return line
+    return line, case.prepare_seconds
 
 
 def export_float(case: Case, path: Path) -> str:
@@ -144,7 +145,9 @@ def rounding(graph: Graph) -> float:
     return 2 * terms * 2.0**-24
 
 
-def compare(name: str, folder: Path, threads: int, rounds: int) -> Comparison:
+def compare(
+    name: str, folder: Path, threads: int, rounds: int, prepare_seconds: float
+) -> Comparison:
     """Times all libraries on a model in turns, in a process that may use just so many processors.
 
     Args:
@@ -152,6 +155,7 @@ def compare(name: str, folder: Path, threads: int, rounds: int) -> Comparison:
         folder: Where its files are.
         threads: Number of threads.
         rounds: Turns of each library.
+        prepare_seconds: Seconds that import and quantization took.
     """
     model = MODELS[name]
     case = Case(
@@ -160,7 +164,7 @@ def compare(name: str, folder: Path, threads: int, rounds: int) -> Comparison:
         jax.device_put(model.images(0)),
         qir.load(folder / "float.qir"),
         qir.load(folder / "int8.qir"),
-        0.0,
+        prepare_seconds,
     )
     dispatch = {taken.name: taken.median for taken in calls(folder, threads)}
     loads, peaks = [this_machine().load], [int8_peak(threads)]
