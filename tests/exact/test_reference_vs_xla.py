@@ -28,9 +28,9 @@ def examples(count: int) -> settings:
     return settings(max_examples=count, phases=[Phase.generate])
 
 
-def run_packed(cases: Sequence[Case]) -> list[tuple[Array, ...]]:
+def run_packed(cases: Sequence[Case], kernels: bool = False) -> list[tuple[Array, ...]]:
     """Runs the programs of many cases as one executable, inside a jit of the caller's."""
-    programs = [compile_graph(case.graph) for case in cases]
+    programs = [compile_graph(case.graph, kernels=kernels) for case in cases]
 
     def whole(parameters, inputs):
         pairs = zip(programs, parameters, inputs, strict=True)
@@ -76,8 +76,36 @@ def test_every_op(cls: type[Op]) -> None:
     agrees()
 
 
-@examples(4)
-@given(st.lists(integer_programs(), min_size=6, max_size=6))
-def test_whole_programs(cases: list[Case]) -> None:
-    for case, outputs in zip(cases, run_packed(cases), strict=True):
-        check_integers(case, outputs)
+@pytest.mark.parametrize("cls", OPERATIONS, ids=lambda cls: cls.name)
+def test_every_op_with_a_kernel(cls: type[Op]) -> None:
+    pytest.importorskip("llvmlite")
+    from qir.backends.xla.cpu import covers
+    from qir.backends.xla.cpu.cover import COVERS
+
+    assert covers.__all__
+
+    if cls not in COVERS:
+        pytest.skip("no kernel")
+
+    @examples(6)
+    @given(packs_of(cls, 12))
+    def agrees(cases: list[Case]) -> None:
+        cases = [case for case in cases if case.coded]
+        for case, outputs in zip(cases, run_packed(cases, kernels=True), strict=True):
+            check_integers(case, outputs)
+
+    agrees()
+
+
+@pytest.mark.parametrize("kernels", [False, True], ids=["portable", "kernels"])
+def test_whole_programs(kernels: bool) -> None:
+    if kernels:
+        pytest.importorskip("llvmlite")
+
+    @examples(4)
+    @given(st.lists(integer_programs(), min_size=6, max_size=6))
+    def agrees(cases: list[Case]) -> None:
+        for case, outputs in zip(cases, run_packed(cases, kernels), strict=True):
+            check_integers(case, outputs)
+
+    agrees()

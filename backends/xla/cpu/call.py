@@ -3,35 +3,70 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import jax
+from llvmlite import ir
 
 from qir.backends.xla.cpu import machine, runtime
 from qir.backends.xla.cpu.kernel import Kernel
+from qir.backends.xla.cpu.objects import object_codes
 from qir.backends.xla.cpu.target import Target
+from qir.errors import QirError
 
-_ADDRESSES: dict[str, int] = {}
+_LOCK = threading.Lock()
+_REGISTERED: list[int] = []
+"""The process that told XLA of the handler; none before one did."""
+_ADDRESSES: dict[Target, dict[str, int]] = {}
 _SLOTS: list[ctypes.Array[ctypes.c_int64]] = []
 
 
-def addresses(kernels: Sequence[Kernel], target: Target) -> dict[str, int]:
-    """Returns the addresses of kernels, which are made where they are not there yet."""
-    if runtime.HANDLER not in _ADDRESSES:
-        code = machine.build(
-            "runtime", target, lambda module: runtime.write_runtime(module, target.triple)
+def addresses(kernels: Sequence[Kernel], target: Target) -> Mapping[str, int]:
+    """Returns the addresses of kernels by symbol; machine code is made where there is none yet."""
+    check_process()
+    with _LOCK:
+        known = _ADDRESSES.setdefault(target, {})
+        missing = [kernel for kernel in kernels if kernel.symbol not in known]
+        # What kernels share is linked with them again: each engine is closed.
+        functions = [*missing, *(each for kernel in missing for each in kernel.shared)]
+        writers: dict[str, Callable[[ir.Module], None]] = {
+            function.symbol: partial(function.define, target=target) for function in functions
+        }
+        if not _REGISTERED:
+            writers[runtime.HANDLER] = partial(runtime.write_runtime, triple=target.triple)
+        if writers:
+            codes = object_codes(writers, target)
+            found = machine.load(codes, target)
+            if runtime.HANDLER in found:
+                _register(found[runtime.HANDLER])
+            known.update(found)
+        return known
+
+
+def _register(address: int) -> None:
+    """Tells XLA where the handler is, once: a name can't be given to another function."""
+    handler = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(address)
+    capsule = jax.ffi.pycapsule(handler)  # type: ignore[no-untyped-call]
+    jax.ffi.register_ffi_target(runtime.HANDLER, capsule, platform="cpu")
+    _REGISTERED.append(os.getpid())
+
+
+def check_process() -> None:
+    """Checks that kernels can run in this process, if any were loaded.
+
+    Raises:
+        QirError: It is a fork of the one that loaded them, without XLA's threads: a program would
+            never end.
+    """
+    if _REGISTERED and os.getpid() not in _REGISTERED:
+        raise QirError(
+            f"kernels: expected to run in process {_REGISTERED[0]}, which loaded them, got "
+            f"{os.getpid()}, a fork without XLA's threads; start processes with "
+            "multiprocessing's 'spawn'"
         )
-        found = machine.load(code, target, [runtime.HANDLER])
-        _ADDRESSES.update(found)
-        handler = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(found[runtime.HANDLER])
-        capsule = jax.ffi.pycapsule(handler)  # type: ignore[no-untyped-call]
-        jax.ffi.register_ffi_target(runtime.HANDLER, capsule, platform="cpu")
-    for kernel in dict.fromkeys(kernels):
-        if kernel.symbol not in _ADDRESSES:
-            code = machine.build(kernel.symbol, target, partial(kernel.define, target=target))
-            _ADDRESSES.update(machine.load(code, target, [kernel.symbol]))
-    return _ADDRESSES
 
 
 def new_slot() -> int:

@@ -102,6 +102,14 @@ class Emitter:
         self.build._insert(cast)
         return cast
 
+    def opaque(self, address: Value) -> Value:
+        """Returns an address of which LLVM doesn't know how to compute it from another.
+
+        It would do so in every round of a loop, to save a register.
+        """
+        type = ir.FunctionType(address.type, [address.type])
+        return self.build.asm(type, "", "=r,0", [address], side_effect=False)
+
     def splat(self, value: Value, lanes: int) -> Value:
         """Repeats a scalar in every lane."""
         type = vector(value.type, lanes)

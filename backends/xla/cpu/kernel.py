@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Protocol
 
 from llvmlite import ir
 
@@ -48,6 +48,19 @@ class Body(Emitter):
         return self.at(base, self.load(I64, self._words, place + 8, align=8))
 
 
+class SharedFunction(Protocol):
+    """A function of several kernels, whose code is made once."""
+
+    @property
+    def symbol(self) -> str:
+        """Its name, the same for equal functions only."""
+        ...
+
+    def define(self, module: ir.Module, target: Target) -> None:
+        """Writes it into a module."""
+        ...
+
+
 @dataclass(frozen=True)
 class Kernel(ABC):
     """A kernel; its fields are what the code is specialised to."""
@@ -61,6 +74,11 @@ class Kernel(ABC):
     @abstractmethod
     def tensors(self) -> tuple[str, ...]:
         """Names of the tensors that it reads and writes."""
+
+    @property
+    def shared(self) -> tuple[SharedFunction, ...]:
+        """The functions that it calls and declares as external."""
+        return ()
 
     @property
     def symbol(self) -> str:

@@ -1,24 +1,28 @@
-"""From LLVM IR to machine code in this process: object code, linked once, kept for good."""
+"""From LLVM IR to machine code in this process: object code, linked and kept for good."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from functools import cache
 
 from llvmlite import binding as llvm
 from llvmlite import ir
+from llvmlite.binding import orcjit
 
 from qir.backends.xla.cpu.target import Target
 
-_ENGINES: list[llvm.ExecutionEngine] = []
-"""What owns the machine code; XLA and running programs hold bare addresses of it."""
+
+@cache
+def _initialize() -> None:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
 
 
 def _machine(target: Target) -> llvm.TargetMachine:
-    llvm.initialize_all_targets()
-    llvm.initialize_all_asmprinters()
+    _initialize()
     found = llvm.Target.from_triple(target.triple)
     machine: llvm.TargetMachine = found.create_target_machine(
-        cpu=target.cpu, features=target.features, opt=2, reloc="pic"
+        cpu=target.cpu, features=target.features, opt=2, reloc="pic", codemodel="small"
     )
     return machine
 
@@ -30,9 +34,9 @@ def new_module(name: str, target: Target) -> ir.Module:
     return module
 
 
-def assemble(module: ir.Module, target: Target) -> bytes:
-    """Returns the object code of a module."""
-    parsed = llvm.parse_assembly(str(module))
+def assemble(text: str, target: Target) -> bytes:
+    """Returns the object code of a module, given as text."""
+    parsed = llvm.parse_assembly(text)
     parsed.verify()
     code: bytes = _machine(target).emit_object(parsed)
     return code
@@ -44,24 +48,22 @@ def disassemble(module: ir.Module, target: Target) -> str:
     return text
 
 
-def load(code: bytes, target: Target, names: list[str]) -> dict[str, int]:
-    """Links object code into the process, and returns the addresses of functions.
+def load(codes: Mapping[str, bytes], target: Target) -> Mapping[str, int]:
+    """Links object code into the process, and returns the addresses of its functions.
 
     Args:
-        code: Object code for this machine.
+        codes: Object code for this machine, by the name of the function that is wanted of it; one
+            may call another's, and those of the C library.
         target: The target that it was made for.
-        names: The functions.
     """
-    empty = llvm.parse_assembly("")
-    engine = llvm.create_mcjit_compiler(empty, _machine(target))
-    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
-    engine.finalize_object()
-    _ENGINES.append(engine)
-    return {name: engine.get_function_address(name) for name in names}
-
-
-def build(name: str, target: Target, write: Callable[[ir.Module], None]) -> bytes:
-    """Writes a module and returns its object code."""
-    module = new_module(name, target)
-    write(module)
-    return assemble(module, target)
+    library = orcjit.JITLibraryBuilder().add_current_process()
+    for name, code in codes.items():
+        library.add_object_img(code).export_symbol(name)
+    # JITLink, unlike the older linker, puts all sections near each other, as small code needs it.
+    engine = orcjit.create_lljit_compiler(_machine(target), use_jit_link=True)
+    loaded = library.link(engine, "kernels")
+    found = {name: loaded[name] for name in codes}
+    # XLA and threads that outlive the interpreter hold bare addresses: the code is never freed.
+    loaded.detach()
+    engine.detach()
+    return found

@@ -42,6 +42,10 @@ class Place:
     buffer: Buffer
     offset: int = 0
 
+    def further(self, size: int) -> Place:
+        """Returns the place some bytes further."""
+        return Place(self.buffer, self.offset + size)
+
 
 @dataclass(frozen=True, eq=False)
 class Step:
@@ -137,11 +141,19 @@ class Plan:
         self.scratch = max(self.scratch, _aligned(scratch + SLACK))
 
     def parameters(self) -> Array:
-        """Returns the parameters as the bytes of buffer 0."""
-        packed = np.zeros(max(self._parameter_bytes, ALIGNMENT), np.uint8)
+        """Returns the parameters as the bytes of buffer 0, aligned; may be called once.
+
+        JAX takes an aligned array as it is, and the arrays are let go one by one: what is constant
+        exists once and not three times.
+        """
+        size = max(self._parameter_bytes, ALIGNMENT)
+        space = np.zeros(size + ALIGNMENT, np.uint8)
+        packed = space[-space.ctypes.data % ALIGNMENT :][:size]
         at = 0
-        for array in self._parameters:
-            packed[at : at + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        self._parameters.reverse()
+        while self._parameters:
+            array = np.ascontiguousarray(self._parameters.pop())
+            packed[at : at + array.nbytes] = array.reshape(-1).view(np.uint8)
             at += _aligned(array.nbytes)
         return packed
 

@@ -69,8 +69,8 @@ class Kernels:
                 )
             actual = _sizes(products, sizes)
             plan = self.plan(section, actual) if products else first
-            if plan is not first and not np.array_equal(plan.parameters(), parameters):
-                packed = jax.numpy.asarray(plan.parameters())
+            if plan is not first and not np.array_equal(own := plan.parameters(), parameters):
+                packed = jax.numpy.asarray(own)
             addresses = call.addresses([step.kernel for step in plan.steps], self.target)
             table = plan.table(addresses, call.new_slot())
             struct: Callable[..., jax.ShapeDtypeStruct] = jax.ShapeDtypeStruct

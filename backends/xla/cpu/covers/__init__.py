@@ -1,5 +1,15 @@
 """The rules of every family of ops; importing one fills the table of `cover`."""
 
-from qir.backends.xla.cpu.covers import dense
+from qir.backends.xla.cpu.covers import (
+    cast,
+    conv,
+    dense,
+    elementwise,
+    lookup,
+    movement,
+    pad,
+    pool,
+    reduce,
+)
 
-__all__ = ["dense"]
+__all__ = ["cast", "conv", "dense", "elementwise", "lookup", "movement", "pad", "pool", "reduce"]

@@ -12,7 +12,8 @@ import numpy as np
 from qir.backends.xla.arithmetic import fixed31_terms
 from qir.backends.xla.cpu.cover import Cover, Region, covers, sole_reader
 from qir.backends.xla.cpu.epilogue import Epilogue, Form
-from qir.backends.xla.cpu.kernels.dense import AXES, UNROLLED, Dense
+from qir.backends.xla.cpu.kernels.dense import AXES, Dense
+from qir.backends.xla.cpu.kernels.tiles import UNROLLED
 from qir.backends.xla.cpu.target import Target
 from qir.fixed_point import Multiplier, rounding_mode
 from qir.ir import Node, Value
@@ -20,8 +21,9 @@ from qir.ops import Add, Conv, Dequantize, Dot, Requantize
 from qir.types import Array, DType
 
 BYTES = (DType.I8, DType.U8)
-Geometry: TypeAlias = Callable[[Region], tuple[int, dict[str, int]]]
-"""Returns the number of places, and the words of their windows; none for single pixels."""
+Geometry: TypeAlias = Callable[[Region], tuple[int, dict[str, int], tuple[slice, ...]]]
+"""Returns the number of places, the words of their windows, and which taps are summed; no words
+for single pixels."""
 CACHED_BYTES = 128 * 1024
 """What a task copies at most, so that it stays in the second-level cache."""
 TASK_PRODUCTS = 200_000
@@ -164,46 +166,90 @@ def _wrapped(value: int) -> int:
     return (value + 2**31) % 2**32 - 2**31
 
 
-@covers(Conv)
-def convolution(op: Conv, node: Node, target: Target) -> Cover | str:
-    """A convolution over all channels."""
-    if op.groups != 1:
-        return "grouped"
+def convolution(op: Conv, node: Node, end: Ending, target: Target) -> Cover | str:
+    """Covers a convolution over all channels, or over groups of them: a step for each.
+
+    Args:
+        op: The convolution.
+        node: Its node.
+        end: What follows it.
+        target: The instruction set.
+    """
     x, kernel, *bias = node.inputs
-    if reason := _unfit(x, kernel, bias):
+    if reason := unfit(x, kernel, bias) or _wide(kernel):
         return reason
     *window, _, _ = kernel.type.known_shape
 
-    def geometry(region: Region) -> tuple[int, dict[str, int]]:
-        batch, *sizes, channels = region.shape(x)
-        places = region.shape(node.output)[1:-1]
-        rows = batch * prod(places)
-        strides, dilation, padding = op.geometry(tuple(sizes), window)
+    def geometry(region: Region) -> tuple[int, dict[str, int], tuple[slice, ...]]:
+        shape, result = region.shape(x), region.shape(node.output)
+        rows = prod(result[:-1])
+        strides, _, padding = op.geometry(shape[1:-1], window)
         if prod(window) == 1 and set(strides) == {1} and not any(map(any, padding)):
-            return rows, {}
-        missing = len(AXES) - len(window)
-        per_axis: dict[str, Sequence[int]] = {
-            "size": [1] * missing + sizes,
-            "places": [1] * missing + list(places),
-            "window": [1] * missing + list(window),
-            "stride": [1] * missing + list(strides),
-            "dilation": [1] * missing + list(dilation),
-            "before": [0] * missing + [before for before, _ in padding],
-        }
-        size = per_axis["size"]
-        per_axis["bytes"] = [size[1] * size[2] * channels, size[2] * channels, channels]
-        words = {
-            f"{name}_{axis}": values[index]
-            for name, values in per_axis.items()
-            for index, axis in enumerate(AXES)
-        }
-        words["images_bytes"] = prod(size) * channels
+            return rows, {}, ()
+        words = spatial_words(op, shape, result, window)
+        size = [words[f"size_{axis}"] for axis in AXES]
+        for index, axis in enumerate(AXES):
+            words[f"bytes_{axis}"] = prod(size[index + 1 :]) * shape[-1]
+        words["images_bytes"] = prod(size) * shape[-1]
         code = x.type.quant
         assert code is not None
         words["fill"] = int(code.zero_points)
-        return rows, words
+        taps = [trim(words, axis) for axis in AXES[-len(window) :]]
+        return rows, words, tuple(taps)
 
-    return _cover(node, ending(node.output), target, geometry)
+    return _cover(node, end, target, geometry, op.groups)
+
+
+def spatial_words(
+    op: Conv, shape: Sequence[int], result: Sequence[int], window: Sequence[int]
+) -> dict[str, int]:
+    """Returns the geometry of a convolution for each axis; a missing one has size 1.
+
+    Args:
+        op: The convolution.
+        shape: Sizes of x.
+        result: Sizes of the result.
+        window: Spatial sizes of the kernel, with or without missing axes.
+    """
+    sizes = shape[1:-1]
+    missing = len(AXES) - len(sizes)
+    window = window[-len(sizes) :]
+    strides, dilation, padding = op.geometry(tuple(sizes), window)
+    per_axis: dict[str, Sequence[int]] = {
+        "size": [1] * missing + list(sizes),
+        "places": [1] * missing + list(result[1:-1]),
+        "window": [1] * missing + list(window),
+        "stride": [1] * missing + list(strides),
+        "dilation": [1] * missing + list(dilation),
+        "before": [0] * missing + [before for before, _ in padding],
+    }
+    return {
+        f"{name}_{axis}": values[index]
+        for name, values in per_axis.items()
+        for index, axis in enumerate(AXES)
+    }
+
+
+def trim(words: dict[str, int], axis: str) -> slice:
+    """Leaves taps that meet nothing but padding out of a window.
+
+    Args:
+        words: What `spatial_words` returns; those of the axis change.
+        axis: Name of the axis.
+
+    Returns:
+        The taps that remain.
+    """
+    size, places, window, stride, dilation, before = (
+        words[f"{name}_{axis}"]
+        for name in ("size", "places", "window", "stride", "dilation", "before")
+    )
+    met = np.add.outer(np.arange(places) * stride - before, np.arange(window) * dilation)
+    (inside,) = np.nonzero(((met >= 0) & (met < size)).any(axis=0))
+    taps = slice(int(inside[0]), int(inside[-1]) + 1) if inside.size else slice(0, 1)
+    words[f"window_{axis}"] = taps.stop - taps.start
+    words[f"before_{axis}"] -= taps.start * dilation
+    return taps
 
 
 @covers(Dot)
@@ -212,14 +258,14 @@ def product(op: Dot, node: Node, target: Target) -> Cover | str:
     x, weights, *bias = node.inputs
     if weights.type.rank != 2:
         return "batched"
-    if reason := _unfit(x, weights, bias):
+    if reason := unfit(x, weights, bias) or _wide(weights):
         return reason
     return _cover(
-        node, ending(node.output), target, lambda region: (prod(region.shape(x)[:-1]), {})
+        node, ending(node.output), target, lambda region: (prod(region.shape(x)[:-1]), {}, ())
     )
 
 
-def _unfit(x: Value, weights: Value, bias: Sequence[Value]) -> str:
+def unfit(x: Value, weights: Value, bias: Sequence[Value]) -> str:
     """Returns why operands don't suit the kernel; nothing where they do."""
     code = weights.type.quant
     if not is_bytes(x):
@@ -230,83 +276,104 @@ def _unfit(x: Value, weights: Value, bias: Sequence[Value]) -> str:
         return f"weights of {code}"
     if bias and not bias[0].is_constant:
         return "a bias that is no constant"
+    return ""
+
+
+def _wide(weights: Value) -> str:
+    code = weights.type.quant
+    assert code is not None
     centred = weights.array.astype(np.int32) - code.zero_points
     if centred.size and (centred.min() < -128 or centred.max() > 127):
         return "weights further than a byte from their zero point"
     return ""
 
 
-def _cover(node: Node, end: Ending, target: Target, geometry: Geometry) -> Cover:
+def _cover(node: Node, end: Ending, target: Target, geometry: Geometry, parts: int = 1) -> Cover:
     x, weights, *bias = node.inputs
     inputs = (x,) if end.residual is None else (x, end.residual)
     code, weight_code = x.type.quant, weights.type.quant
     assert code is not None
     assert weight_code is not None
-    matrix = (weights.array.astype(np.int32) - weight_code.zero_points).astype(np.int8)
-    matrix = matrix.reshape(-1, matrix.shape[-1])
+    everything = int(weights.type.known_shape[-1])
     point = int(code.zero_points)
     unsigned = code.storage is DType.U8
-    shift = 128 if target.unsigned and not unsigned else 0
-    offset = -(point + shift) * matrix.sum(axis=0, dtype=np.int64)
-    if bias:
-        offset = offset + bias[0].array
-    columns = matrix.shape[1]
+    shift = target.shift(unsigned)
+    columns = everything // parts
     panels = -(-columns // target.columns)
     # A code of the tensor makes tables of one number.
-    tables = {
-        "bias": ((offset + 2**31) % 2**32 - 2**31).astype(np.int32),
-        **{name: np.broadcast_to(array, columns) for name, array in end.tables.items()},
-    }
+    ends = {name: np.broadcast_to(array, everything) for name, array in end.tables.items()}
     step = target.group * UNROLLED
-    groups = -(-matrix.shape[0] // step) * UNROLLED
     result = (node, *end.nodes)[-1].output
 
     def write(region: Region) -> None:
-        rows, window = geometry(region)
+        rows, window, taps = geometry(region)
         channels = region.shape(x)[-1]
-        row_bytes = 4 * groups
-        if row_bytes % 1024 == 0:
-            row_bytes += 64  # Rows a multiple of the cache's way apart would displace each other.
-        block_rows, ranges = _split(rows, panels, matrix.size, row_bytes, region)
-        kernel = Dense(bool(window), unsigned, end.epilogue)
-        size = 1 if end.epilogue.stores_bytes else 4
-        words = {
-            **window,
-            **end.words,
-            "rows": rows,
-            "block_rows": block_rows,
-            "ranges": ranges,
-            "panels": panels,
-            "range_panels": -(-panels // ranges),
-            "columns": columns,
-            "groups": groups,
-            "row_bytes": row_bytes,
-            "pixel": channels,
-            "length": channels,
-            "out_pixel": columns * size,
-            "residual_pixel": columns,
-        }
-        tensors = {
-            "x": region.read(x),
-            "weights": region.parameter(packed(matrix, target)),
-            **{
-                name: region.parameter(_padded(table, panels * target.columns))
-                for name, table in tables.items()
-            },
-            "out": region.write(result),
-        }
-        if end.residual is not None:
-            tensors["residual"] = region.read(end.residual)
-        region.plan.step(
-            result.name,
-            kernel,
-            words,
-            tensors,
-            tasks=-(-rows // block_rows) * ranges,
-            scratch=block_rows * row_bytes,
-        )
+        matrix = (weights.array[taps].astype(np.int32) - weight_code.zero_points).astype(np.int8)
+        matrix = matrix.reshape(-1, everything)
+        tables = {"bias": folded_bias(matrix, point + shift, bias), **ends}
+        groups = -(-matrix.shape[0] // step) * UNROLLED
+        for part in range(parts):
+            chosen = slice(part * columns, (part + 1) * columns)
+            own = matrix[:, chosen]
+            row_bytes = -(-4 * groups // 64) * 64
+            if row_bytes % 1024 == 0:
+                # Rows a multiple of the cache's way apart would displace each other.
+                row_bytes += 64
+            block_rows, ranges = _split(rows, panels, own.size, row_bytes, region)
+            kernel = Dense(bool(window), unsigned, end.epilogue)
+            size = 1 if end.epilogue.stores_bytes else 4
+            words = {
+                **window,
+                **end.words,
+                "rows": rows,
+                "block_rows": block_rows,
+                "ranges": ranges,
+                "panels": panels,
+                "range_panels": -(-panels // ranges),
+                "columns": columns,
+                "groups": groups,
+                "row_bytes": row_bytes,
+                "pixel": channels,
+                "length": channels // parts,
+                "out_pixel": parts * columns * size,
+                "residual_pixel": parts * columns,
+            }
+            tensors = {
+                "x": region.read(x).further(part * (channels // parts)),
+                "weights": region.parameter(packed(own, target)),
+                **{
+                    name: region.parameter(_padded(table[chosen], panels * target.columns))
+                    for name, table in tables.items()
+                },
+                "out": region.write(result).further(part * columns * size),
+            }
+            if end.residual is not None:
+                tensors["residual"] = region.read(end.residual).further(part * columns)
+            region.plan.step(
+                result.name,
+                kernel,
+                words,
+                tensors,
+                tasks=-(-rows // block_rows) * ranges,
+                scratch=block_rows * row_bytes,
+            )
 
     return Cover((node, *end.nodes), inputs, write)
+
+
+def folded_bias(weights: Array, point: int, bias: Sequence[Value]) -> Array:
+    """Returns what is added to sums with stored numbers, modulo 2^32.
+
+    Args:
+        weights: Centred weights [k, columns].
+        point: What every stored number exceeds the number that it stands for by.
+        bias: The bias, if there is one.
+    """
+    offset = -point * weights.sum(axis=0, dtype=np.int64)
+    if bias:
+        offset = offset + bias[0].array
+    wrapped: Array = ((offset + 2**31) % 2**32 - 2**31).astype(np.int32)
+    return wrapped
 
 
 def _split(rows: int, panels: int, weights: int, row_bytes: int, region: Region) -> tuple[int, int]:

@@ -12,11 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llvmlite import ir
-
-from qir.backends.xla.cpu.emitter import I8, I16, I32, I64, POINTER, VOID, Emitter, Value, vector
+from qir.backends.xla.cpu.emitter import I8, I32, I64, Value, vector
 from qir.backends.xla.cpu.epilogue import Epilogue
-from qir.backends.xla.cpu.kernel import Body, Kernel
+from qir.backends.xla.cpu.kernel import Body, Kernel, SharedFunction
+from qir.backends.xla.cpu.kernels.tiles import TileSums, each_tile
 
 AXES = ("depth", "height", "width")
 """Spatial dimensions; a missing one has size 1."""
@@ -40,6 +39,8 @@ _WINDOW = tuple(
     for what in ("size", "places", "window", "stride", "dilation", "before", "bytes")
     for axis in AXES
 )
+
+SUMS = TileSums()
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,11 @@ class Dense(Kernel):
         """Names of the tensors."""
         residual = ("residual",) if self.epilogue.residual else ()
         return ("x", "weights", *self.epilogue.tables, "out", *residual)
+
+    @property
+    def shared(self) -> tuple[SharedFunction, ...]:
+        """The sums of tiles."""
+        return (SUMS,)
 
     def write(self, e: Body) -> None:
         """Copies the rows of a task, and sums tile after tile."""
@@ -203,7 +209,7 @@ class Dense(Kernel):
         size = number(e.target.activation_bytes)
 
         def put(at: Value, lanes: int) -> None:
-            value = self._activation(e, read(at, lanes), lanes)
+            value = e.target.converted(e, read(at, lanes), self.unsigned)
             e.store(value, place, build.mul(at, size))
 
         with e.otherwise(build.icmp_signed(">=", length, number(16))) as (long, short):
@@ -216,20 +222,9 @@ class Dense(Kernel):
             with short, e.loop(length) as loop:
                 put(loop.index, 0)
 
-    def _activation(self, e: Body, value: Value, lanes: int) -> Value:
-        """Turns stored bytes into what the dot instruction reads."""
-        build = e.build
-        if not e.target.unsigned:
-            wide = vector(I16, lanes) if lanes else I16
-            return build.zext(value, wide) if self.unsigned else build.sext(value, wide)
-        if self.unsigned:
-            return value
-        sign = e.splat(e.number(-128, I8), lanes) if lanes else e.number(-128, I8)
-        return build.xor(value, sign)
-
 
 class _Tiles:
-    """The functions that sum a tile, one for each number of rows.
+    """Sums, finishes and stores tiles.
 
     Args:
         kernel: The kernel.
@@ -239,177 +234,80 @@ class _Tiles:
     def __init__(self, kernel: Dense, e: Body) -> None:
         self.kernel = kernel
         self.target = e.target
-        self.residual = bool(kernel.epilogue.residual)
-        self.words = {name: e.word(name) for name in kernel.epilogue.words}
         names = ("row_bytes", "groups", "columns", "out_pixel", "residual_pixel")
         self.sizes = [e.word(name) for name in names]
         self.weights = e.tensor("weights")
-        self.tables = [e.tensor(name) for name in kernel.epilogue.tables]
+        self.tables = {name: e.tensor(name) for name in kernel.epilogue.tables}
         self.out = e.tensor("out")
-        self.other = e.tensor("residual") if self.residual else None
-        self.scratch = e.scratch
-        self.functions = [self._define(e.module, rows) for rows in range(1, self.target.rows + 1)]
+        self.residual = e.tensor("residual") if kernel.epilogue.residual else None
+        self.size = 1 if kernel.epilogue.stores_bytes else 4
+        width = self.target.columns
+        self.summed = e.reserve(4 * width * self.target.rows)
+        self.staged = e.reserve(self.size * width)
+        self.staged_residual = e.reserve(width)
 
     def write_panel(self, e: Body, panel: Value, first: Value, count: Value) -> None:
         """Writes the tiles of all rows of a task in one panel."""
         build, number, target = e.build, e.number, self.target
         row_bytes, groups, columns, out_pixel, residual_pixel = self.sizes
         left = build.mul(panel, number(target.columns))
-        stored = 1 if self.kernel.epilogue.stores_bytes else 4
         valid = e.smallest(build.sub(columns, left), number(target.columns))
         size = build.mul(groups, number(target.columns * target.group))
         weights = e.at(self.weights, build.mul(panel, size))
-        tables = [e.at(table, build.mul(left, number(4))) for table in self.tables]
+        tables = {
+            name: e.at(table, build.mul(left, number(4))) for name, table in self.tables.items()
+        }
         out = e.at(
-            self.out, build.add(build.mul(first, out_pixel), build.mul(left, number(stored)))
+            self.out, build.add(build.mul(first, out_pixel), build.mul(left, number(self.size)))
         )
-        moving = [self.scratch, out]
-        steps = [row_bytes, out_pixel]
-        if self.other is not None:
-            moving.append(e.at(self.other, build.add(build.mul(first, residual_pixel), left)))
+        moving, steps = [e.scratch, out], [row_bytes, out_pixel]
+        if self.residual is not None:
+            moving.append(e.at(self.residual, build.add(build.mul(first, residual_pixel), left)))
             steps.append(residual_pixel)
-
-        # Tiles of nearly equal height: a last one of a single row would cost as much as a full one.
-        most = number(target.rows)
-        tiles = build.sdiv(build.add(count, number(target.rows - 1)), most)
-        least = build.sdiv(count, tiles)
-        taller = build.srem(count, tiles)
-        with e.loop(tiles, carried=moving) as tile:
-            more = build.icmp_signed("<", tile.index, taller)
-            height = build.add(least, build.zext(more, I64))
-            after = e.function.append_basic_block("after")
-            switch = build.switch(height, after)
-            for rows, function in enumerate(self.functions, start=1):
-                block = e.function.append_basic_block(f"rows{rows}")
-                switch.add_case(number(rows), block)
-                build.position_at_end(block)
-                build.call(
-                    function,
-                    [*tile.values, weights, *tables, valid, *self.sizes, *self.words.values()],
+        with each_tile(e, target.rows, count, moving, steps) as ((activations, *ends), height):
+            summed = number(4 * target.columns)
+            SUMS.call(e, height, activations, row_bytes, weights, groups, self.summed, summed)
+            with e.loop(height, carried=[self.summed, *ends]) as row:
+                self._finish(e, tables, row.values, valid)
+                row.carry(
+                    *(
+                        e.at(pointer, step)
+                        for pointer, step in zip(row.values, [summed, *steps[1:]], strict=True)
+                    )
                 )
-                build.branch(after)
-            build.position_at_end(after)
-            tile.carry(
-                *(
-                    e.at(pointer, build.mul(step, height))
-                    for pointer, step in zip(tile.values, steps, strict=True)
-                )
-            )
 
-    def _define(self, module: ir.Module, rows: int) -> ir.Function:
-        """Writes the function that sums, finishes and stores a tile."""
-        pointers = 3 + self.residual + len(self.tables)
-        types = [POINTER] * pointers + [I64] * (1 + len(self.sizes) + len(self.words))
-        name = f"{self.kernel.symbol}_rows_{rows}"
-        function = ir.Function(module, ir.FunctionType(VOID, types), name)
-        function.linkage = "internal"
-        e = Emitter(function)
-        given = iter(e.arguments)
-        activations, out = next(given), next(given)
-        residual = next(given) if self.residual else None
-        weights = next(given)
-        tables = {name: next(given) for name in self.kernel.epilogue.tables}
-        valid = next(given)
-        row_bytes, groups, _, out_pixel, residual_pixel = (next(given) for _ in self.sizes)
-        words = dict(zip(self.words, given, strict=True))
-
-        if residual is not None:
-            residual, residual_pixel = self._staged(e, rows, residual, residual_pixel, valid)
-        totals = self._sum(e, rows, activations, row_bytes, weights, groups)
-        count = self.target.vectors
-        stored = [
-            self.kernel.epilogue.apply(
-                e,
-                words,
-                tables,
-                totals[row * count : (row + 1) * count],
-                None
-                if residual is None
-                else e.at(residual, e.build.mul(residual_pixel, e.number(row))),
-            )
-            for row in range(rows)
-        ]
-        self._store(e, stored, out, out_pixel, valid)
-        e.build.ret_void()
-        return function
-
-    def _staged(
-        self, e: Emitter, rows: int, residual: Value, pixel: Value, valid: Value
-    ) -> tuple[Value, Value]:
-        """Returns where whole vectors of the residual may be read, and the bytes between rows.
-
-        Behind the last columns of the last row the tensor may end.
-        """
-        width = self.target.columns
-        whole = e.build.icmp_signed("==", valid, e.number(width))
-        space = e.reserve(rows * width)
-        with e.when(e.build.not_(whole)):
-            for row in range(rows):
-                source = e.at(residual, e.build.mul(pixel, e.number(row)))
-                with e.loop(valid) as loop:
-                    byte = e.load(I8, source, loop.index)
-                    e.store(byte, e.at(space, row * width), loop.index)
-        return (
-            e.build.select(whole, residual, space),
-            e.build.select(whole, pixel, e.number(width)),
-        )
-
-    def _sum(
-        self,
-        e: Emitter,
-        rows: int,
-        activations: Value,
-        row_bytes: Value,
-        weights: Value,
-        groups: Value,
-    ) -> list[Value]:
-        target = self.target
-        width = target.lanes * target.group
-        zero = ir.Constant(vector(I32, target.lanes), [0] * target.lanes)
-        places = [e.at(activations, e.build.mul(row_bytes, e.number(row))) for row in range(rows)]
-        with e.loop(
-            groups, step=UNROLLED, carried=[weights, *([zero] * rows * target.vectors)]
-        ) as group:
-            pointer, *totals = group.values
-            offset = e.build.shl(group.index, e.number(2))
-            for part in range(UNROLLED):
-                columns = [
-                    target.weights(e, pointer, (part * target.vectors + index) * width)
-                    for index in range(target.vectors)
-                ]
-                for row in range(rows):
-                    pair = target.activations(e, e.at(places[row], offset), 4 * part)
-                    for index in range(target.vectors):
-                        place = row * target.vectors + index
-                        totals[place] = target.dot(e, totals[place], pair, columns[index])
-            group.carry(e.at(pointer, UNROLLED * target.vectors * width), *totals)
-        return group.values[1:]
-
-    def _store(
-        self, e: Emitter, rows: Sequence[Sequence[Value]], out: Value, pixel: Value, valid: Value
+    def _finish(
+        self, e: Body, tables: Mapping[str, Value], pointers: Sequence[Value], valid: Value
     ) -> None:
-        build, target = e.build, self.target
+        """Writes what becomes of the sums of one row: at pointers to sums, out and residual."""
+        build, target, epilogue = e.build, self.target, self.kernel.epilogue
+        sums, out, *residual = pointers
         whole = build.icmp_signed("==", valid, e.number(target.columns))
-        size = 1 if self.kernel.epilogue.stores_bytes else 4
-        row_size = target.columns * size
+        # Words are loaded here, into all lanes at once, because they would not stay in registers.
+        stored = epilogue.apply(
+            e,
+            {name: e.word(name) for name in epilogue.words},
+            tables,
+            [
+                e.load(vector(I32, target.lanes), sums, 4 * target.lanes * index, align=16)
+                for index in range(target.vectors)
+            ],
+            self._readable(e, residual[0], whole, valid) if residual else None,
+        )
         with e.otherwise(whole) as (at_once, staged):
             with at_once:
-                for row, parts in enumerate(rows):
-                    place = e.at(out, build.mul(pixel, e.number(row)))
-                    self._put(e, parts, place, row_size)
+                self._put(e, stored, out)
             with staged:
-                space = e.reserve(row_size)
-                bytes_ = build.mul(valid, e.number(size))
-                for row, parts in enumerate(rows):
-                    self._put(e, parts, space, row_size)
-                    place = e.at(out, build.mul(pixel, e.number(row)))
-                    with e.loop(bytes_) as loop:
-                        e.store(e.load(I8, space, loop.index), place, loop.index)
+                self._put(e, stored, self.staged)
+                with e.loop(build.mul(valid, e.number(self.size))) as loop:
+                    e.store(e.load(I8, self.staged, loop.index), out, loop.index)
 
-    def _put(self, e: Emitter, parts: Sequence[Value], place: Value, row_size: int) -> None:
+    def _readable(self, e: Body, residual: Value, whole: Value, valid: Value) -> Value:
+        """Returns where a whole panel of the residual may be read; the tensor may end sooner."""
+        with e.when(e.build.not_(whole)), e.loop(valid) as loop:
+            e.store(e.load(I8, residual, loop.index), self.staged_residual, loop.index)
+        return e.build.select(whole, residual, self.staged_residual)
+
+    def _put(self, e: Body, parts: Sequence[Value], place: Value) -> None:
         for index, part in enumerate(parts):
-            e.store(part, place, index * (row_size // len(parts)))
-
-
-UNROLLED = 2
-"""Groups that a round of the innermost loop sums; rows are filled up to a multiple."""
+            e.store(part, place, index * (self.target.columns * self.size // len(parts)))

@@ -1,0 +1,217 @@
+"""Convolutions with windows of 3 x 3 by Winograd's transform: where it is exact, and worth it."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from qir.backends.xla.cpu.cover import Cover, Region
+from qir.backends.xla.cpu.covers.dense import (
+    TASK_PRODUCTS,
+    Ending,
+    folded_bias,
+    spatial_words,
+    trim,
+    unfit,
+)
+from qir.backends.xla.cpu.kernels.tiles import UNROLLED
+from qir.backends.xla.cpu.kernels.winograd import (
+    CHANNELS,
+    PLACE_BYTES,
+    POSITIONS,
+    Winograd,
+    row_stride,
+)
+from qir.backends.xla.cpu.target import Target
+from qir.ir import Node, Value
+from qir.ops import Conv
+from qir.types import Array
+
+TRANSFORMED_BYTES = 128 * 1024
+"""What a task transforms at most, so that it stays in the second-level cache."""
+BLOCK_PATCHES = 12
+"""Least patches of a block, since each block reads the weights again."""
+RANGE_PANELS = 4
+"""Least panels of a range, since each range transforms its patches again."""
+TASKS = 8
+"""Tasks of each thread, where there is enough to do."""
+
+
+def winograd(op: Conv, node: Node, end: Ending, target: Target) -> Cover | str:
+    """Covers a convolution with windows of 3 x 3 and steps of 1, and perhaps a depth.
+
+    Args:
+        op: The convolution.
+        node: Its node.
+        end: What follows it.
+        target: The instruction set.
+    """
+    x, kernel, *bias = node.inputs
+    if reason := _unfit(op, x, kernel, target) or unfit(x, kernel, bias):
+        return reason
+    code, weight_code = x.type.quant, kernel.type.quant
+    assert code is not None
+    assert weight_code is not None
+    point = int(code.zero_points)
+
+    def centred() -> Array:
+        # Stored in 8 bits, as unfit says: 16 are enough for the sum of nine.
+        zero_points = np.asarray(weight_code.zero_points, np.int16)
+        return kernel.array.astype(np.int16) - zero_points
+
+    weights = centred()
+    low, high = (bound - point for bound in code.storage.bounds)
+    if reason := _overflow(weights, low, high):
+        return reason
+    *window, channels, columns = kernel.type.known_shape
+    inputs = (x,) if end.residual is None else (x, end.residual)
+    result = (node, *end.nodes)[-1].output
+    step = target.group * UNROLLED
+    tap_groups = -(-channels // step) * UNROLLED
+    panels = -(-columns // target.columns)
+    # The last panel overlaps the one before, so that none passes the end of a tensor.
+    starts = np.minimum(np.arange(panels) * target.columns, columns - target.columns)
+    order = np.add.outer(starts, np.arange(target.columns))
+    tables = {
+        "bias": folded_bias(weights.reshape(-1, columns), 0, bias),
+        **{name: np.broadcast_to(array, columns) for name, array in end.tables.items()},
+    }
+
+    def write(region: Region) -> None:
+        shape = region.shape(x)
+        spatial = spatial_words(op, shape, region.shape(node.output), window)
+        planes = shape[0] * spatial["places_depth"]
+        high, wide = (-(-spatial[f"places_{axis}"] // 2) for axis in ("height", "width"))
+        deep = len(window) == 3
+        taps = trim(spatial, "depth")
+        slabs = planes if deep else 1
+        slab_patches = planes * high * wide // slabs
+        row_bytes = _odd_lines(min(spatial["window_depth"], spatial["size_depth"]) * 4 * tap_groups)
+        products = spatial["window_depth"] * channels * columns
+        block_patches, ranges = _split(slabs, slab_patches, panels, products, row_bytes, region)
+        position_bytes = _odd_lines(block_patches * row_bytes)
+        blocks = -(-slab_patches // block_patches)
+        size = 1 if end.epilogue.stores_bytes else 4
+        words = {
+            **spatial,
+            **end.words,
+            "slab_patches": slab_patches,
+            "blocks": blocks,
+            "block_patches": block_patches,
+            "ranges": ranges,
+            "range_panels": -(-panels // ranges),
+            "panels": panels,
+            "columns": columns,
+            "patches_height": high,
+            "patches_width": wide,
+            "bytes_depth": prod(shape[-3:]),
+            "bytes_height": prod(shape[-2:]),
+            "images_bytes": prod(shape[1:]),
+            "pixel": channels,
+            "tap_groups": tap_groups,
+            "row_bytes": row_bytes,
+            "position_bytes": position_bytes,
+            "out_pixel": columns * size,
+            "zero_point": point,
+        }
+        tensors = {
+            "x": region.read(x),
+            "fill": region.parameter(np.full(channels, point, code.storage.numpy)),
+            "weights": region.parameter(
+                _packed(centred()[taps] if deep else centred(), order, 2 * tap_groups)
+            ),
+            **{name: region.parameter(table) for name, table in tables.items()},
+            "out": region.write(result),
+        }
+        if end.residual is not None:
+            tensors["residual"] = region.read(end.residual)
+        sums_bytes = row_stride(target.columns) + PLACE_BYTES
+        region.plan.step(
+            result.name,
+            Winograd(low + point == 0, end.epilogue),
+            words,
+            tensors,
+            tasks=slabs * blocks * ranges,
+            scratch=POSITIONS * position_bytes + block_patches * sums_bytes,
+        )
+
+    return Cover((node, *end.nodes), inputs, write)
+
+
+def _unfit(op: Conv, x: Value, kernel: Value, target: Target) -> str:
+    *window, channels, columns = kernel.type.known_shape
+    strides, dilation, _ = op.geometry(x.type.shape[1:-1], window)
+    if target.activation != "s16":
+        return "an instruction set that multiplies bytes"
+    if op.groups != 1:
+        return "grouped"
+    if len(window) < 2 or window[-2:] != [3, 3]:
+        return "a window other than 3 x 3"
+    if {*strides[-2:], *dilation[-2:]} != {1}:
+        return "strides or dilation"
+    if channels < CHANNELS or columns < target.columns:
+        return "few channels"
+    if len(window) == 3 and channels % (target.group * UNROLLED):
+        return "channels that fill no groups"
+    return ""
+
+
+def _overflow(weights: Array, low: int, high: int) -> str:
+    """Returns why four times a sum may not fit in 32 bits; nothing where all do.
+
+    Args:
+        weights: Centred weights [..., columns].
+        low: Least centred number of x.
+        high: Greatest.
+    """
+    columns = weights.reshape(-1, weights.shape[-1])
+    positive = np.maximum(columns, 0).sum(axis=0, dtype=np.int64)
+    negative = np.minimum(columns, 0).sum(axis=0, dtype=np.int64)
+    most = int((positive * high + negative * low).max())
+    least = int((positive * low + negative * high).min())
+    if most < 2**29 and least >= -(2**29):
+        return ""
+    return f"sums in [{least}, {most}], four times of which exceed 32 bits"
+
+
+def _split(
+    slabs: int, slab_patches: int, panels: int, weights: int, row_bytes: int, region: Region
+) -> tuple[int, int]:
+    """Returns how many patches a task takes, and into how many ranges the panels are split."""
+    products = POSITIONS * slabs * slab_patches * weights
+    wanted = min(max(products // TASK_PRODUCTS, 1), TASKS * region.plan.threads)
+    most = max(TRANSFORMED_BYTES // (POSITIONS * row_bytes), region.target.rows)
+    blocks = min(-(-wanted // slabs), slab_patches // BLOCK_PATCHES)
+    blocks = max(-(-slab_patches // most), blocks)
+    ranges = max(min(-(-wanted // (slabs * blocks)), panels // RANGE_PANELS), 1)
+    return -(-slab_patches // blocks), -(-panels // -(-panels // ranges))
+
+
+def _packed(weights: Array, order: Array, depth: int) -> Array:
+    """Returns transformed weights: [panel, position, tap in depth, group, column, neighbour].
+
+    Args:
+        weights: Centred weights [depth, 3, 3, channels, columns] of 16 bits, perhaps of no depth.
+        order: Columns of each panel.
+        depth: Channels, filled up to whole groups.
+    """
+    *_, channels, columns = weights.shape
+    taps = weights.reshape(-1, 3, 3, channels, columns)
+    lines = _transformed(taps[:, 0], taps[:, 1], taps[:, 2])
+    pixels = _transformed(*(lines[..., tap, :, :] for tap in range(3)))
+    whole = np.zeros((POSITIONS, len(taps), depth, columns), np.int16)
+    whole[:, :, :channels] = pixels.swapaxes(0, 1).reshape(POSITIONS, len(taps), channels, columns)
+    pairs = whole.reshape(POSITIONS, -1, 2, columns)[..., order]
+    return np.ascontiguousarray(pairs.transpose(3, 0, 1, 4, 2))
+
+
+def _transformed(first: Array, second: Array, third: Array) -> Array:
+    """Returns twice the transform of three taps, as four arrays."""
+    outer = first + third
+    return np.stack([2 * first, outer + second, outer - second, 2 * third])
+
+
+def _odd_lines(size: int) -> int:
+    """Rounds bytes up to an odd number of cache lines, so that neighbours share no place in it."""
+    return (-(-size // 64) | 1) * 64

@@ -1,0 +1,143 @@
+"""Tiles: the sums of a few rows and one panel of columns in registers."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from llvmlite import ir
+
+from qir.backends.xla.cpu.emitter import I32, I64, POINTER, VOID, Emitter, Value, vector
+from qir.backends.xla.cpu.target import Target
+
+UNROLLED = 2
+"""Groups that a round of the innermost loop sums; rows are filled up to a multiple."""
+_TYPES = [POINTER, I64, POINTER, I64, POINTER, I64]
+
+
+@dataclass(frozen=True)
+class TileSums:
+    """A function that sums the products of a tile; kernels share its code, the longest to make.
+
+    Attributes:
+        weight_bytes: Bytes of a weight: 1, or 2 where the dot instruction reads as many.
+    """
+
+    weight_bytes: int = 1
+
+    @property
+    def symbol(self) -> str:
+        """Name of the function."""
+        return f"qir_tile_sums_{self.weight_bytes}"
+
+    def call(
+        self,
+        e: Emitter,
+        rows: Value,
+        activations: Value,
+        row_bytes: Value,
+        weights: Value,
+        groups: Value,
+        sums: Value,
+        sums_bytes: Value,
+    ) -> None:
+        """Sums a tile.
+
+        Args:
+            e: Where to write.
+            rows: Rows of the tile.
+            activations: Pointer to the first row.
+            row_bytes: Bytes from one row to the next.
+            weights: Pointer to the weights of the panel: [group, column, neighbour].
+            groups: Groups that are summed.
+            sums: Where to put the sums, each row's columns as int32; aligned to 32 bytes.
+            sums_bytes: Bytes from the sums of one row to those of the next, a multiple of 32.
+        """
+        function = e.external(self.symbol, VOID, [*_TYPES, I64])
+        e.build.call(function, [activations, row_bytes, weights, groups, sums, sums_bytes, rows])
+
+    def define(self, module: ir.Module, target: Target) -> None:
+        """Writes the function into a module."""
+        e = Emitter(ir.Function(module, ir.FunctionType(VOID, [*_TYPES, I64]), self.symbol))
+        *arguments, rows = e.arguments
+        none = e.function.append_basic_block("none")
+        switch = e.build.switch(rows, none)
+        for number in range(1, target.rows + 1):
+            block = e.function.append_basic_block(f"rows{number}")
+            switch.add_case(e.number(number), block)
+            e.build.position_at_end(block)
+            e.build.call(self._define(module, target, number), arguments, tail=True)
+            e.build.ret_void()
+        e.build.position_at_end(none)
+        e.build.ret_void()
+
+    def _define(self, module: ir.Module, target: Target, rows: int) -> ir.Function:
+        """Writes the function for one number of rows."""
+        type = ir.FunctionType(VOID, _TYPES)
+        function = ir.Function(module, type, f"{self.symbol}_rows_{rows}")
+        function.linkage = "internal"
+        e = Emitter(function)
+        activations, row_bytes, weights, groups, sums, sums_bytes = e.arguments
+        load = target.weights if self.weight_bytes == 1 else target.wide_weights
+        width = target.lanes * target.group * self.weight_bytes
+        zero = ir.Constant(vector(I32, target.lanes), [0] * target.lanes)
+        places = [
+            e.opaque(e.at(activations, e.build.mul(row_bytes, e.number(row))))
+            for row in range(rows)
+        ]
+        with e.loop(
+            groups, step=UNROLLED, carried=[weights, *([zero] * rows * target.vectors)]
+        ) as group:
+            pointer, *totals = group.values
+            offset = e.build.shl(group.index, e.number(2))
+            for part in range(UNROLLED):
+                columns = [
+                    load(e, pointer, (part * target.vectors + index) * width)
+                    for index in range(target.vectors)
+                ]
+                for row in range(rows):
+                    pair = target.activations(e, e.at(places[row], offset), 4 * part)
+                    for index in range(target.vectors):
+                        place = row * target.vectors + index
+                        totals[place] = target.dot(e, totals[place], pair, columns[index])
+            group.carry(e.at(pointer, UNROLLED * target.vectors * width), *totals)
+        for row in range(rows):
+            place = e.at(sums, e.build.mul(sums_bytes, e.number(row)))
+            for index in range(target.vectors):
+                total = group.values[1 + row * target.vectors + index]
+                e.store(total, place, 4 * target.lanes * index, min(4 * target.lanes, 32))
+        e.build.ret_void()
+        return function
+
+
+@contextmanager
+def each_tile(
+    e: Emitter, most: int, count: Value, moving: Sequence[Value], steps: Sequence[Value]
+) -> Generator[tuple[Sequence[Value], Value]]:
+    """Divides rows into tiles of nearly equal height: one row costs as much as a full tile.
+
+    Args:
+        e: Where to write.
+        most: Most rows of a tile.
+        count: Rows in all.
+        moving: Pointers to the first row.
+        steps: Bytes that each of them moves from one row to the next.
+
+    Yields:
+        The pointers for a tile, and its rows.
+    """
+    build, number = e.build, e.number
+    tiles = build.sdiv(build.add(count, number(most - 1)), number(most))
+    least = build.sdiv(count, tiles)
+    taller = build.srem(count, tiles)
+    with e.loop(tiles, carried=moving) as tile:
+        more = build.icmp_signed("<", tile.index, taller)
+        height = build.add(least, build.zext(more, I64))
+        yield tile.values, height
+        tile.carry(
+            *(
+                e.at(pointer, build.mul(step, height))
+                for pointer, step in zip(tile.values, steps, strict=True)
+            )
+        )
