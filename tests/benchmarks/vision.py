@@ -186,14 +186,14 @@ def float_jax(case: Case) -> Runner:
     )
 
 
-def qir_int8(case: Case) -> Runner:
-    """Starts the integer program."""
+def qir_int8(case: Case, kernels: bool | None = None) -> Runner:
+    """Starts the integer program, by generated kernels where there are some."""
     begin = time.perf_counter()
-    program = qir.compile(case.graph)
+    program = qir.compile(case.graph, kernels=kernels)
     output = np.asarray(program(case.images)[0])
     seconds = time.perf_counter() - begin
     return Runner(
-        "QIR int8",
+        "XLA alone" if kernels is False else "QIR int8",
         lambda: program(case.images)[0].block_until_ready(),
         seconds,
         output,
@@ -202,7 +202,12 @@ def qir_int8(case: Case) -> Runner:
     )
 
 
-LIBRARIES: tuple[Callable[[Case], Runner], ...] = (float_jax, qir_int8)
+def xla_int8(case: Case) -> Runner:
+    """Starts the integer program by XLA's lowerings alone."""
+    return qir_int8(case, kernels=False)
+
+
+LIBRARIES: tuple[Callable[[Case], Runner], ...] = (float_jax, xla_int8, qir_int8)
 """What is measured; float JAX, to which the others are compared, is the first."""
 
 
