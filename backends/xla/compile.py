@@ -56,7 +56,7 @@ class Compiled:
         self._graph = graph = graph.copy()
         self._choose = choose
         self._program = Program(graph, graph.outputs, choose, kernels)
-        self._has_kernels = kernels is not None
+        self._kernels = kernels
         self.inputs = ports(graph.inputs)
         self.outputs = ports(graph.outputs)
         choices = self._program.choices
@@ -74,8 +74,11 @@ class Compiled:
                 has a code.
 
         Raises:
-            QirError: An input does not fit, or two disagree about a named dimension.
+            QirError: An input does not fit, two disagree about a named dimension, or this is a fork
+                of a process that ran generated kernels.
         """
+        if self._kernels is not None:
+            self._kernels.check_process()
         arrays = [given if isinstance(given, jax.Array) else np.asarray(given) for given in inputs]
         bind(self._program.inputs, arrays)
         results: tuple[jax.Array, ...] = self._jitted(self.parameters, *arrays)
@@ -95,7 +98,7 @@ class Compiled:
     @cached_property
     def portable(self) -> Compiled:
         """The same program without generated kernels, for every platform."""
-        return Compiled(self._graph, self._choose) if self._has_kernels else self
+        return Compiled(self._graph, self._choose) if self._kernels else self
 
     def lower(self, sizes: Mapping[str, int] | None = None) -> jax.stages.Lowered:
         """Lowers the program for the default platform.
@@ -133,7 +136,7 @@ class Compiled:
             QirError: A size is of a dimension that no input has, or the program depends on a
                 symbolic one.
         """
-        if self._has_kernels:
+        if self._kernels is not None:
             return self.portable.export(platforms, sizes, bake=bake)
         fixed = dict(sizes or {})
         check_sizes(self._program.inputs, fixed)

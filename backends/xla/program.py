@@ -36,6 +36,10 @@ class Kernels(Protocol):
         """
         ...
 
+    def check_process(self) -> None:
+        """Raises QirError where this process can't run them: it is a fork."""
+        ...
+
 
 class _Placed(NamedTuple):
     """A step, with the values that it returns, a label, and a place for errors."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +13,9 @@ from qir.backends.xla.cpu.kernel import Kernel
 from qir.types import Array
 
 ALIGNMENT = 64
+_PROCESS = time.time_ns()
+"""Makes the tables of this process unlike those of any other: jax's compilation cache on disk must
+not find a program whose addresses are gone."""
 SLACK = 64
 """Bytes behind every temporary tensor that a vector may read, but not use."""
 
@@ -208,6 +212,7 @@ class Plan:
         header[runtime.SLOT] = slot
         header[runtime.CLOCK] = clock
         header[runtime.BUFFERS] = buffers
+        header[runtime.PROCESS] = _PROCESS
         steps = np.zeros((len(self.steps), runtime.STEP_WORDS), np.int64)
         arguments: list[int] = []
         first = runtime.TABLE_WORDS + steps.size

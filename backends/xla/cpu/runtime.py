@@ -26,6 +26,7 @@ HANDLER = "qir_cpu_handler"
 
 # Words of a table.
 STEPS, WORKSPACE_BYTES, ARENA, SCRATCH, SCRATCH_BYTES, THREADS, SLOT, CLOCK, BUFFERS = range(9)
+PROCESS = 9
 TABLE_WORDS = 16
 # Words of a step in a table.
 CODE, ARGUMENTS, TASKS = range(3)

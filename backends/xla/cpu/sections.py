@@ -60,6 +60,10 @@ class Kernels:
         ]
         return parts, dict(found.reasons)
 
+    def check_process(self) -> None:
+        """Raises QirError in a fork of the process that loaded the code."""
+        call.check_process()
+
     def _group(self, section: Section, number: int) -> Group:
         products = _products(section)
         first = self.plan(section, _sizes(products, [1] * len(products)))

@@ -1,0 +1,117 @@
+"""Where tensors of a plan lie, which nodes share a call, and what compile makes of it."""
+
+import os
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("llvmlite")
+
+import qir
+from qir.backends.reference.interpreter import run
+from qir.backends.xla import kernels
+from qir.backends.xla.cpu.partition import Section, partition
+from qir.backends.xla.cpu.plan import SLACK, Buffer, Plan
+from qir.backends.xla.cpu.target import host_target
+from qir.errors import QirError
+from qir.ops import Const, Return
+
+TARGET = host_target()
+pytestmark = pytest.mark.skipif(TARGET is None, reason="no kernels for this machine")
+
+TEXT = """
+graph @network(%x: i8[B,6,6,16]{scale=0.031, zp=-7}) {
+  %k = const @k : i8[1,1,16,16]{scale=0.01}
+  %a = conv(%x, %k) : i32[B,6,6,16]{scale=%x*%k}
+  %y = requantize(%a) : i8[B,6,6,16]{scale=0.5, zp=11}
+  %s = add(%y, %x) : i8[B,6,6,16]{scale=0.5, zp=3}
+  %f = dequantize(%s) : f32[B,6,6,16]
+  %e = exp(%f) : f32[B,6,6,16]
+  %q = quantize(%e) : i8[B,6,6,16]{scale=0.1}
+  %p = max_pool(%q) {window = [2, 2], strides = [2, 2]} : i8[B,3,3,16]{scale=0.1}
+  return %p
+}
+"""
+
+
+def network():
+    return qir.parse(TEXT, {"k": np.arange(256).reshape(1, 1, 16, 16).astype(np.int8)})
+
+
+def images(count):
+    return np.random.default_rng(count).integers(-128, 128, (count, 6, 6, 16), np.int8)
+
+
+@given(st.lists(st.tuples(st.integers(1, 500), st.integers(0, 8), st.integers(0, 8)), min_size=1))
+def test_tensors_that_live_at_the_same_time_share_no_byte(lives):
+    plan = Plan(0, 0, 1)
+    buffers: list[Buffer] = []
+    for size, *ends in lives:
+        buffer = plan.temporary(size).buffer
+        buffer.first, buffer.last = min(ends), max(ends)
+        buffers.append(buffer)
+    arena = plan.arena()
+    for index, one in enumerate(buffers):
+        assert one.offset % 64 == 0
+        assert one.offset + one.size <= arena
+        for other in buffers[:index]:
+            together = one.first <= other.last and other.first <= one.last
+            apart = one.offset + one.size <= other.offset or other.offset + other.size <= one.offset
+            assert apart or not together
+    assert all(
+        buffer.size >= size + SLACK for buffer, (size, *_) in zip(buffers, lives, strict=True)
+    )
+
+
+def test_sections_hold_what_they_can_and_nothing_returns_to_them():
+    graph = network()
+    nodes = [node for node in graph.nodes if not isinstance(node.op, Const | Return)]
+    assert TARGET is not None
+    found = partition(nodes, graph.outputs, TARGET)
+    shown = [
+        [node.op.name for cover in part.covers for node in cover.nodes]
+        if isinstance(part, Section)
+        else part.op.name
+        for part in found.parts
+    ]
+    assert shown == [["conv", "requantize", "add", "dequantize"], "exp", ["quantize", "max_pool"]]
+    assert {node.op.name: reason for node, reason in found.reasons.items()} == {
+        "exp": "no kernel for exp"
+    }
+
+
+def test_the_report_names_kernels_and_why_there_is_none():
+    compiled = qir.compile(network())
+    assert compiled.lowerings["a"] == "kernel_convolution"
+    assert compiled.lowerings["e"] != "kernel_convolution"
+    (line,) = (line for line in compiled.report.splitlines() if line.startswith("%e "))
+    assert line.endswith("no kernel: no kernel for exp")
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_sizes_of_named_dimensions_and_transformations(count):
+    graph, compiled = network(), qir.compile(network())
+    wanted = run(graph, images(count))[0]
+    assert np.array_equal(compiled(images(count))[0], wanted)
+    assert np.array_equal(jax.jit(lambda x: compiled(x)[0])(images(count)), wanted)
+    stacked = np.stack([images(count)] * 2)
+    assert np.array_equal(jax.vmap(lambda x: compiled(x)[0])(stacked), np.stack([wanted] * 2))
+
+
+def test_a_program_can_do_without_kernels(monkeypatch):
+    assert "kernel_convolution" not in qir.compile(network(), kernels=False).lowerings.values()
+    monkeypatch.setattr(kernels, "find_spec", lambda name: None)
+    assert "llvmlite is not installed" in qir.compile(network()).report
+    with pytest.raises(QirError, match="llvmlite is not installed"):
+        qir.compile(network(), kernels=True)
+
+
+def test_a_fork_is_told(monkeypatch):
+    compiled = qir.compile(network())
+    compiled(images(1))
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    with pytest.raises(QirError, match="a fork without XLA's threads"):
+        compiled(images(1))
