@@ -1,5 +1,6 @@
 """Runs the covers of a program as one plan, and holds the results to the reference interpreter."""
 
+import os
 from collections.abc import Sequence
 
 import jax
@@ -19,6 +20,8 @@ from qir.ops import Const, Return
 from qir.signature import Sizes
 from qir.types import Array
 
+GUARDED = "QIR_TEST_GUARDED"
+
 
 def covers_of(graph: Graph, target: Target) -> list[Cover]:
     """Returns the covers of all nodes; every one must have a kernel."""
@@ -34,9 +37,9 @@ def covers_of(graph: Graph, target: Target) -> list[Cover]:
     return found
 
 
-def planned(graph: Graph, sizes: Sizes, threads: int = 4) -> Region:
+def planned(graph: Graph, sizes: Sizes, threads: int = 4, target: Target | None = None) -> Region:
     """Returns a region that holds the plan of a program."""
-    target = host_target()
+    target = target or host_target()
     assert target is not None
     plan = Plan(len(graph.inputs), len(graph.outputs), threads)
     places = {value: plan.operand(index) for index, value in enumerate(graph.inputs)}
@@ -47,10 +50,12 @@ def planned(graph: Graph, sizes: Sizes, threads: int = 4) -> Region:
     return region
 
 
-def compute(graph: Graph, *inputs: ArrayLike, threads: int = 4) -> list[Array]:
+def compute(
+    graph: Graph, *inputs: ArrayLike, threads: int = 4, target: Target | None = None
+) -> list[Array]:
     """Computes a program by kernels alone, in one call."""
     bound, sizes = bind_inputs(graph, inputs)
-    region = planned(graph, sizes, threads)
+    region = planned(graph, sizes, threads, target)
     plan = region.plan
     addresses = call.addresses([step.kernel for step in plan.steps], region.target)
     table = plan.table(addresses, call.new_slot())
@@ -62,9 +67,18 @@ def compute(graph: Graph, *inputs: ArrayLike, threads: int = 4) -> list[Array]:
     return [np.asarray(array) for array in found]
 
 
-def check(graph: Graph, *inputs: ArrayLike, threads: int = 4) -> Sequence[Array]:
-    """Asserts that kernels give the integers of the reference interpreter; returns them."""
-    found = compute(graph, *inputs, threads=threads)
+def check(
+    graph: Graph, *inputs: ArrayLike, threads: int = 4, target: Target | None = None
+) -> Sequence[Array]:
+    """Asserts that kernels give the integers of the reference interpreter; returns them.
+
+    With `$QIR_TEST_GUARDED` they run in guarded memory.
+    """
+    if os.environ.get(GUARDED):
+        from tests.cpu import guarded
+
+        return guarded.check(graph, *inputs, target=target)
+    found = compute(graph, *inputs, threads=threads, target=target)
     for value, mine, wanted in zip(graph.outputs, found, run(graph, *inputs), strict=True):
         assert mine.dtype == wanted.dtype, value.name
         assert np.array_equal(mine, wanted, equal_nan=mine.dtype.kind == "f"), value.name

@@ -11,15 +11,9 @@ from hypothesis import given
 
 pytest.importorskip("llvmlite")
 
-import jax
-
-from qir.backends.reference.interpreter import run_all
-from qir.backends.xla.cpu import call
-from qir.backends.xla.cpu.cover import Region, cover
 from qir.backends.xla.cpu.covers.depthwise import paired
 from qir.backends.xla.cpu.kernel import Kernel
 from qir.backends.xla.cpu.kernels.depthwise import Depthwise
-from qir.backends.xla.cpu.plan import Plan
 from qir.backends.xla.cpu.target import host_target
 from qir.fixed_point import Rounding
 from qir.ir import Graph
@@ -27,6 +21,7 @@ from qir.ops import Add, Conv, Dequantize, Requantize
 from qir.ops.windows import Padding
 from qir.signature import Sizes
 from qir.types import Array, DType, Quant, TensorType
+from tests.cpu import harness
 
 TARGET = host_target()
 pytestmark = pytest.mark.skipif(TARGET is None, reason="no kernels for this machine")
@@ -108,23 +103,9 @@ def check(case: Case) -> list[Kernel]:
         result = at.emit(Add(Quant.of(other, 0.07, 3)), result, added)
     graph.set_outputs([result])
 
-    assert TARGET is not None
-    assert sums.node is not None
-    found = cover(sums.node, TARGET)
-    assert not isinstance(found, str), found
-    assert found.nodes[-1].output is result
-    plan = Plan(len(found.inputs), 1, case.threads)
-    places = {value: plan.operand(index) for index, value in enumerate(found.inputs)}
-    places[result] = plan.result(0)
-    found.write(Region(plan, places, Sizes({}), TARGET))
-    addresses = call.addresses([step.kernel for step in plan.steps], TARGET)
-    table = plan.table(addresses, call.new_slot())
-    struct = jax.ShapeDtypeStruct(result.type.known_shape, result.type.dtype.numpy)
-    run = jax.jit(lambda table, packed, *given: call.call(table, packed, given, [struct])[0])
-    values = run_all(graph, *inputs)
-    got = run(table, plan.parameters(), *(values[value] for value in found.inputs))
-    np.testing.assert_array_equal(got, values[result])
-    return [step.kernel for step in plan.steps]
+    kernels = [step.kernel for step in harness.planned(graph, Sizes({}), case.threads).plan.steps]
+    harness.check(graph, *inputs, threads=case.threads)
+    return kernels
 
 
 @st.composite
