@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -26,6 +26,13 @@ PARALLEL_WORK = 4_000_000
 """Least work of a call that is worth waking threads for: it takes one about 50 microseconds."""
 
 
+def available_cores() -> int:
+    """Returns how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @dataclass(frozen=True)
 class Kernels:
     """Computes what it can of a program by generated kernels.
@@ -36,7 +43,7 @@ class Kernels:
     """
 
     target: Target
-    threads: int = len(os.sched_getaffinity(0))
+    threads: int = field(default_factory=available_cores)
 
     def __str__(self) -> str:
         return f"generated for {self.target.name}"
