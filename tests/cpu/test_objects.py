@@ -43,7 +43,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_code_is_made_once(folder):
-    count = []
+    count: list[int] = []
     first = codes(count)
     assert codes(count) == first
     assert len(count) == 1
@@ -55,7 +55,7 @@ def test_code_is_made_once(folder):
     ids=["cut", "empty", "turned"],
 )
 def test_damaged_code_is_made_anew(folder, damage):
-    count = []
+    count: list[int] = []
     first = codes(count)
     (path,) = folder.rglob("*.o")
     whole = path.read_bytes()
