@@ -91,6 +91,10 @@ def test_the_report_names_kernels_and_why_there_is_none():
     assert line.endswith("no kernel: no kernel for exp")
 
 
+def test_no_images_at_all():
+    assert qir.compile(network())(images(0))[0].shape == (0, 3, 3, 16)
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_sizes_of_named_dimensions_and_transformations(count):
     graph, compiled = network(), qir.compile(network())
@@ -115,3 +119,18 @@ def test_a_fork_is_told(monkeypatch):
     monkeypatch.setattr(os, "getpid", lambda: -1)
     with pytest.raises(QirError, match="a fork without XLA's threads"):
         compiled(images(1))
+
+
+def test_tensors_without_numbers_are_left_to_xla():
+    graph = qir.parse(
+        """
+graph @empty(%x: i8[0,4]{scale=0.5}, %y: i8[2,4]{scale=0.5}) {
+  %c = concat(%x, %y) {axis = 0} : i8[2,4]{scale=0.5}
+  return %c
+}
+"""
+    )
+    inputs = np.zeros((0, 4), np.int8), np.arange(8, dtype=np.int8).reshape(2, 4)
+    compiled = qir.compile(graph)
+    assert np.array_equal(compiled(*inputs)[0], inputs[1])
+    assert "a tensor without numbers" in compiled.report

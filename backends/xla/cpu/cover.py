@@ -118,6 +118,8 @@ def cover(node: Node, target: Target) -> Cover | str:
     rule = COVERS.get(type(node.op))
     if rule is None:
         return f"no kernel for {node.op.name}"
+    if any(0 in value.type.shape for value in (*node.inputs, *node.outputs)):
+        return "a tensor without numbers"
     found = rule(node.op, node, target)
     return replace(found, rule=rule) if isinstance(found, Cover) else found
 

@@ -106,7 +106,8 @@ def _write(path: Path, code: bytes) -> None:
     """Writes code into a file, where the folder can be written."""
     content = hashlib.sha256(code).digest() + code
     with suppress(OSError, QirError):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        # What lies here is executed: nobody else may write it.
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomically({path: lambda file: file.write(content)})
         _forget(path.parent)
 

@@ -83,16 +83,23 @@ class Kernels:
                     "symbolic ones, and so does export()"
                 )
             actual = _sizes(products, sizes)
-            plan = self.plan(section, actual) if products else first
-            if plan is not first and not np.array_equal(own := plan.parameters(), parameters):
-                packed = jax.numpy.asarray(own)
-            addresses = call.addresses([step.kernel for step in plan.steps], self.target)
-            table = plan.table(addresses, call.new_slot())
             struct: Callable[..., jax.ShapeDtypeStruct] = jax.ShapeDtypeStruct
             results = [
                 struct(actual.shape(value.type.shape), value.type.dtype.numpy)
                 for value in section.outputs
             ]
+            if all(0 in result.shape for result in results):
+                return tuple(jax.numpy.zeros(result.shape, result.dtype) for result in results)
+            if 0 in sizes:
+                raise QirError(
+                    "kernels: expected named dimensions of at least 1, got 0; "
+                    "compile(graph, kernels=False) takes it"
+                )
+            plan = self.plan(section, actual) if products else first
+            if plan is not first and not np.array_equal(own := plan.parameters(), parameters):
+                packed = jax.numpy.asarray(own)
+            addresses = call.addresses([step.kernel for step in plan.steps], self.target)
+            table = plan.table(addresses, call.new_slot())
             return call.call(jax.numpy.asarray(table), packed, operands, results)
 
         dimensions = tuple(Dim(1, names) for names in products)
