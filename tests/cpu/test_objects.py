@@ -1,6 +1,8 @@
 """Object code on disk, and calls from several threads at once."""
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ import qir
 from qir.backends.reference.interpreter import run
 from qir.backends.xla.cpu import objects
 from qir.backends.xla.cpu.emitter import I64, Emitter
+from qir.backends.xla.cpu.epilogue import Epilogue, Form, Residual
+from qir.backends.xla.cpu.kernels.dense import Dense
 from qir.backends.xla.cpu.target import host_target
 from tests.cpu.test_plan import images, network
 
@@ -34,6 +38,12 @@ def written(count):
         e.build.ret(e.number(7))
 
     return {"seven": write}
+
+
+def test_code_of_another_epilogue_has_another_name():
+    choices = product(get_args(Form), (False, True), get_args(Residual))
+    kernels = [Dense(True, True, Epilogue(*fields)) for fields in choices]
+    assert len({kernel.symbol for kernel in kernels}) == len(kernels)
 
 
 @pytest.fixture

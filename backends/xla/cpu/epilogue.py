@@ -38,7 +38,8 @@ class Epilogue:
     residual: Residual = ""
 
     def __str__(self) -> str:
-        return "_".join(filter(None, [self.form, "unsigned" * self.unsigned, self.residual]))
+        residual = self.residual and f"plus_{self.residual}"
+        return "_".join(filter(None, [self.form, "unsigned" * self.unsigned, residual]))
 
     @property
     def stores_bytes(self) -> bool:
