@@ -1,4 +1,4 @@
-"""The command `qir`: quantize, optimize, run, summarize and time programs in files."""
+"""The command `qir`: quantize, optimize, run, look into and time programs in files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from qir.cli import bench, opt, quantize, run, summary
+from qir.cli import bench, opt, partition, quantize, run, summary
 from qir.errors import QirError
 
 EPILOG = """\
@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (quantize, opt, run, summary, bench):
+    for command in (quantize, opt, run, summary, partition, bench):
         command.add(commands)
     return parser
 

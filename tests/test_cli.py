@@ -144,7 +144,7 @@ def test_run_prints_what_it_does_not_write(qir_command):
     assert out == f"%m: float32[2, 2]\n{expected}\n"
 
 
-@pytest.mark.parametrize("command", ["", "quantize", "opt", "run", "summary", "bench"])
+@pytest.mark.parametrize("command", ["", "quantize", "opt", "run", "summary", "partition", "bench"])
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([*command.split(), "--help"])
@@ -235,6 +235,7 @@ ERRORS = {
     ),
     "opt float.qir -p canonicalize --dump-dir samples.npy": "can't write samples.npy: File exists",
     "summary float.qir --size 8": "summary: expected NAME=SIZE, got '8'",
+    "partition float.qir --size 8": "partition: expected NAME=SIZE, got '8'",
     "bench nothing.qir": "load: can't read nothing.qir: No such file or directory",
     "bench float.qir --size B": "bench: expected NAME=SIZE, got 'B'",
     "bench float.qir --size b=8": "bench: no input has a dimension b: expected one of B",

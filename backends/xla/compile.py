@@ -100,6 +100,20 @@ class Compiled:
         """The same program without generated kernels, for every platform."""
         return Compiled(self._graph, self._choose) if self._kernels else self
 
+    def partition(self, sizes: Mapping[str, int] | None = None) -> str:
+        """Returns how the program is divided into calls of generated kernels and ops for XLA.
+
+        Of each call: where its operands, results and temporary tensors lie, and of each step the
+        nodes, the kernel, the tasks and the scratch memory. Of each op that is left to XLA: why.
+
+        Args:
+            sizes: The size of each named dimension of the inputs.
+
+        Raises:
+            QirError: A size is missing, or of a dimension that no input has.
+        """
+        return self._program.partition(self._sizes(sizes or {}, "partition"))
+
     def lower(self, sizes: Mapping[str, int] | None = None) -> jax.stages.Lowered:
         """Lowers the program for the default platform.
 
@@ -109,7 +123,7 @@ class Compiled:
         Raises:
             QirError: A size is missing, or of a dimension that no input has.
         """
-        return self._jitted.lower(self.parameters, *self._specs(self._sizes(sizes or {})))
+        return self._jitted.lower(self.parameters, *self._specs(self._sizes(sizes or {}, "lower")))
 
     def stablehlo(self, sizes: Mapping[str, int] | None = None) -> str:
         """Returns the StableHLO text of the program; see `lower`."""
@@ -157,11 +171,11 @@ class Compiled:
             return export.export(jax.jit(whole), platforms=platforms)(*specs)
         return export.export(jax.jit(separate), platforms=platforms)(self.parameters, *specs)
 
-    def _sizes(self, sizes: Mapping[str, int]) -> Sizes:
+    def _sizes(self, sizes: Mapping[str, int], subject: str) -> Sizes:
         check_sizes(self._program.inputs, sizes)
         for name in named_dimensions(self._program.inputs):
             if name not in sizes:
-                raise QirError(f"lower: expected a size for the dimension {name}")
+                raise QirError(f"{subject}: expected a size for the dimension {name}")
         return Sizes(sizes)
 
     def _specs(self, sizes: Sizes) -> list[jax.ShapeDtypeStruct]:

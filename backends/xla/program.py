@@ -36,6 +36,16 @@ class Kernels(Protocol):
         """
         ...
 
+    def describe(self, nodes: Sequence[Node], outputs: Iterable[Value], sizes: Sizes) -> str:
+        """Returns what `divide` makes of a program and what the groups do, as text.
+
+        Args:
+            nodes: The nodes in an order of computation, constants left out.
+            outputs: The values that the program returns.
+            sizes: The sizes of named dimensions.
+        """
+        ...
+
     def check_process(self) -> None:
         """Raises QirError where this process can't run them: it is a fork."""
         ...
@@ -88,7 +98,8 @@ class Program:
         for node in needed:
             for value in node.outputs:
                 _check_width(value)
-        computed = [node for node in needed if not isinstance(node.op, Const)]
+        self._computed = computed = [node for node in needed if not isinstance(node.op, Const)]
+        self._kernels = kernels
         parts: Sequence[Node | Group] = computed
         reasons: Mapping[Node, str] = {}
         if kernels is not None:
@@ -133,6 +144,16 @@ class Program:
                 _check_result(value, array)
                 values[value] = stored(array) if value in self._stored else array
         return tuple(fetch(value) for value in self.outputs)
+
+    def partition(self, sizes: Sizes) -> str:
+        """Returns which nodes kernels compute and how, and why others are left to XLA.
+
+        Args:
+            sizes: The sizes of named dimensions.
+        """
+        if self._kernels is None:
+            return "no kernels: XLA computes all of it"
+        return self._kernels.describe(self._computed, self.outputs, sizes)
 
     def _enter(self, group: Group, kernels: Kernels | None) -> None:
         for node, way in group.nodes.items():

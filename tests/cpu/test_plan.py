@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 pytest.importorskip("llvmlite")
 
 import qir
+from qir.__main__ import main
 from qir.backends.reference.interpreter import run
 from qir.backends.xla import kernels
 from qir.backends.xla.cpu.partition import Section, partition
@@ -134,3 +135,48 @@ graph @empty(%x: i8[0,4]{scale=0.5}, %y: i8[2,4]{scale=0.5}) {
     compiled = qir.compile(graph)
     assert np.array_equal(compiled(*inputs)[0], inputs[1])
     assert "a tensor without numbers" in compiled.report
+
+
+def test_the_partition_as_text(tmp_path, capsys):
+    graph = network()
+    text = qir.compile(graph).partition({"B": 1})
+    lines = text.splitlines()
+    parts = [line for line in lines if not line.startswith(" ")]
+    assert [line.split(",")[0].split(":")[0] for line in parts] == [
+        "call 0",
+        "XLA",
+        "call 1",
+    ]
+    assert "XLA: exp %e: no kernel for exp" in lines
+    at = lines.index("  operand0: %x: i8[B,6,6,16]{scale=0.031, zp=-7}")
+    assert lines[at + 1].startswith("  result0: %f: f32[B,6,6,16]")
+    assert lines[at + 2].startswith("  2 steps, 1 threads; ")
+    # Stored between the steps: the sum, 6 * 6 * 16 bytes and 64 behind it.
+    assert "640 of temporary tensors" in lines[at + 2]
+    assert lines[at + 3].startswith("   0  conv %a, requantize %y, add %s: qir_dense_")
+    assert "x=operand0, weights=parameters+0" in lines[at + 4]
+    assert lines[at + 4].endswith("out=temporary[0:640], residual=operand0")
+    qir.save(graph, tmp_path / "network.qir")
+    assert main(["partition", str(tmp_path / "network.qir")]) == 0
+    assert capsys.readouterr().out == text + "\n"
+
+
+def test_without_kernels_there_is_no_partition():
+    compiled = qir.compile(network(), kernels=False)
+    assert compiled.partition({"B": 1}) == "no kernels: XLA computes all of it"
+    with pytest.raises(QirError, match="partition: expected a size for the dimension B"):
+        compiled.partition()
+
+
+def test_the_partition_says_what_takes_no_step():
+    graph = qir.parse(
+        """
+graph @two(%x: i8[2,8]{scale=0.5}) {
+  %r = relu(%x) : i8[2,8]{scale=0.5}
+  %s = reshape(%r) : i8[16]{scale=0.5}
+  %y = relu(%s) : i8[16]{scale=0.5}
+  return %y
+}
+"""
+    )
+    assert "reshape %s: no step, the bytes lie there already" in qir.compile(graph).partition()

@@ -10,6 +10,7 @@ import numpy as np
 
 from qir.backends.xla.cpu import runtime
 from qir.backends.xla.cpu.kernel import Kernel
+from qir.ir import Node
 from qir.types import Array
 
 ALIGNMENT = 64
@@ -61,6 +62,8 @@ class Step:
         words: The integers that the kernel reads, by name.
         tensors: Its tensors, by name.
         tasks: Number of tasks, which may run at the same time.
+        scratch: Bytes of memory that each thread needs.
+        nodes: The nodes that it computes, or a part of them.
     """
 
     label: str
@@ -68,6 +71,8 @@ class Step:
     words: Mapping[str, int]
     tensors: Mapping[str, Place]
     tasks: int
+    scratch: int = 0
+    nodes: tuple[Node, ...] = ()
 
 
 @dataclass(eq=False)
@@ -78,6 +83,12 @@ class Plan:
         operands: Number of the tensors that the call reads, parameters not counted.
         results: Number of those that it returns.
         threads: Most threads that take part.
+
+    Attributes:
+        steps: The steps.
+        scratch: Bytes of memory that each thread has, for the step that needs most.
+        nodes: The nodes that the next steps compute.
+        parameter_bytes: Size of the parameters.
     """
 
     operands: int
@@ -85,13 +96,14 @@ class Plan:
     threads: int
     steps: list[Step] = field(default_factory=list)
     scratch: int = 0
+    nodes: tuple[Node, ...] = ()
+    parameter_bytes: int = 0
 
     def __post_init__(self) -> None:
         # Buffer 0 holds the parameters, one after the other.
         self._fixed = [Buffer(number=number) for number in range(1 + self.operands + self.results)]
         self._temporary: list[Buffer] = []
         self._parameters: list[Array] = []
-        self._parameter_bytes = 0
 
     def operand(self, index: int) -> Place:
         """Returns where an operand lies."""
@@ -103,9 +115,9 @@ class Plan:
 
     def parameter(self, array: Array) -> Place:
         """Adds an array to the parameters."""
-        place = Place(self._fixed[0], self._parameter_bytes)
+        place = Place(self._fixed[0], self.parameter_bytes)
         self._parameters.append(array)
-        self._parameter_bytes += _aligned(array.nbytes)
+        self.parameter_bytes += _aligned(array.nbytes)
         return place
 
     def temporary(self, size: int) -> Place:
@@ -139,9 +151,8 @@ class Plan:
             buffer.first = number if buffer.first < 0 else buffer.first
             buffer.last = number
         ordered = {name: int(words[name]) for name in kernel.words}
-        self.steps.append(
-            Step(label, kernel, ordered, {name: tensors[name] for name in kernel.tensors}, tasks)
-        )
+        places = {name: tensors[name] for name in kernel.tensors}
+        self.steps.append(Step(label, kernel, ordered, places, tasks, scratch, self.nodes))
         self.scratch = max(self.scratch, _aligned(scratch + SLACK))
 
     def parameters(self) -> Array:
@@ -150,7 +161,7 @@ class Plan:
         JAX takes an aligned array as it is, and the arrays are let go one by one: what is constant
         exists once and not three times.
         """
-        size = max(self._parameter_bytes, ALIGNMENT)
+        size = max(self.parameter_bytes, ALIGNMENT)
         space = np.zeros(size + ALIGNMENT, np.uint8)
         packed = space[-space.ctypes.data % ALIGNMENT :][:size]
         at = 0
@@ -233,10 +244,39 @@ class Plan:
         return arena, buffer.offset + place.offset
 
     def __str__(self) -> str:
-        return "\n".join(
-            f"{number:4d}  {step.tasks:4d} tasks  {step.kernel.symbol}  {step.label}"
-            for number, step in enumerate(self.steps)
-        )
+        arena = self.arena()
+        lines = [
+            f"{len(self.steps)} steps, {self.threads} threads; bytes: "
+            f"{self.parameter_bytes:,} of parameters, {arena:,} of temporary tensors, "
+            f"{self.scratch:,} of scratch a thread"
+        ]
+        for number, step in enumerate(self.steps):
+            tensors = ", ".join(f"{name}={self._shown(at)}" for name, at in step.tensors.items())
+            nodes = ", ".join(map(named, step.nodes))
+            lines += [
+                f"{number:4d}  {nodes or step.label}: {step.kernel.symbol}",
+                f"      {step.tasks} tasks, {step.scratch:,} bytes of scratch; {tensors}",
+            ]
+        return "\n".join(lines)
+
+    def _shown(self, place: Place) -> str:
+        """Returns where a tensor lies, for people; of a temporary one also where it ends."""
+        buffer = place.buffer
+        further = f"+{place.offset}" if place.offset else ""
+        if buffer.number is None:
+            return f"temporary[{buffer.offset}:{buffer.offset + buffer.size}]{further}"
+        if buffer.number == 0:
+            return f"parameters+{place.offset}"
+        index = buffer.number - 1
+        if index < self.operands:
+            return f"operand{index}{further}"
+        return f"result{index - self.operands}{further}"
+
+
+def named(node: Node) -> str:
+    """Returns a node's op with the names of its results."""
+    values = ", ".join(f"%{value.name}" for value in node.outputs)
+    return f"{node.op.name} {values}"
 
 
 def _aligned(size: int) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 from qir.backends.xla.cpu import call
 from qir.backends.xla.cpu.cover import Region
 from qir.backends.xla.cpu.partition import Section, partition
-from qir.backends.xla.cpu.plan import Plan
+from qir.backends.xla.cpu.plan import Plan, named
 from qir.backends.xla.cpu.target import Target
 from qir.backends.xla.lowering import Group, Lowering, Parameter, Step, always
 from qir.errors import QirError
@@ -66,6 +66,36 @@ class Kernels:
             for number, part in enumerate(found.parts)
         ]
         return parts, dict(found.reasons)
+
+    def describe(self, nodes: Sequence[Node], outputs: Iterable[Value], sizes: Sizes) -> str:
+        """Returns the calls and what each step of them does, and why nodes are left to XLA.
+
+        Args:
+            nodes: The nodes in an order of computation, constants left out.
+            outputs: The values that the program returns.
+            sizes: The sizes of named dimensions.
+        """
+        found = partition(nodes, outputs, self.target)
+        lines: list[str] = []
+        calls = 0
+        for part in found.parts:
+            if isinstance(part, Node):
+                lines.append(f"XLA: {named(part)}: {found.reasons[part]}")
+                continue
+            lines.append(f"call {calls}, {self}")
+            for name, values in (("operand", part.inputs), ("result", part.outputs)):
+                for index, value in enumerate(values):
+                    lines.append(f"  {name}{index}: %{value.name}: {value.type}")
+            plan = self.plan(part, sizes)
+            lines.append(f"  {plan}")
+            stepped = {step.nodes for step in plan.steps}
+            lines += [
+                f"      {', '.join(map(named, cover.nodes))}: no step, the bytes lie there already"
+                for cover in part.covers
+                if cover.nodes not in stepped
+            ]
+            calls += 1
+        return "\n".join(lines)
 
     def check_process(self) -> None:
         """Raises QirError in a fork of the process that loaded the code."""
@@ -125,6 +155,7 @@ class Kernels:
         places |= {value: plan.result(index) for index, value in enumerate(section.outputs)}
         region = Region(plan, places, sizes, self.target)
         for cover in section.covers:
+            plan.nodes = cover.nodes
             cover.write(region)
         return plan
 
