@@ -2,8 +2,8 @@
 
 A requantize of mode fixed31 takes the high word of the 64-bit product with M, adds a number that
 holds the rounding and the zero point, and shifts (`arithmetic.fixed31_terms`). One of mode f32_rne
-clamps in float and rounds once. A sum with a stored tensor follows, where the step has one, with
-the one rounding of `add`.
+multiplies in float and rounds once. A sum with a stored tensor follows, where the step has one,
+with the one rounding of `add`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from qir.backends.xla.cpu.emitter import F32, I8, I16, I32, I64, Emitter, Value, constant, vector
+from qir.backends.xla.cpu.kernel import Body
 
-Form: TypeAlias = Literal["fixed31", "f32_rne", "accumulator", "real"]
+Form: TypeAlias = Literal["fixed31", "f32_rne", "f32_rne_wide", "accumulator", "real"]
 Residual: TypeAlias = Literal["", "signed", "unsigned"]
 
 TABLES = ("bias", "multiplier", "addend", "shift")
@@ -28,7 +29,8 @@ class Epilogue:
     """What a kernel does with its accumulators.
 
     Attributes:
-        form: Requantize by one of two roundings, store as they are, or as float32.
+        form: Requantize by one of two roundings, store as they are, or as float32. With multipliers
+            above 1/2, "f32_rne_wide": sums that they multiply may not fit int32.
         unsigned: Whether what is stored is unsigned bytes.
         residual: Signedness of the bytes that are added; empty for none.
     """
@@ -44,12 +46,12 @@ class Epilogue:
     @property
     def stores_bytes(self) -> bool:
         """Whether a number that is stored is a byte; otherwise it has 32 bits."""
-        return self.form in ("fixed31", "f32_rne")
+        return self.form in ("fixed31", "f32_rne", "f32_rne_wide")
 
     @property
     def tables(self) -> tuple[str, ...]:
         """The tables that it reads."""
-        return TABLES[: {"accumulator": 1, "real": 2, "f32_rne": 2, "fixed31": 4}[self.form]]
+        return TABLES[: {"accumulator": 1, "fixed31": 4}.get(self.form, 2)]
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -58,8 +60,7 @@ class Epilogue:
 
     def apply(
         self,
-        e: Emitter,
-        words: Mapping[str, Value],
+        e: Body,
         tables: Mapping[str, Value],
         accumulators: Sequence[Value],
         residual: Value | None = None,
@@ -67,8 +68,7 @@ class Epilogue:
         """Computes what is stored for some columns of one row.
 
         Args:
-            e: Where to write.
-            words: What `words` names, as integers of 64 bits.
+            e: Where to write; the step has what `words` names.
             tables: Pointers to what `tables` names, at the first of the columns.
             accumulators: Vectors of int32, without the bias.
             residual: Pointer to the bytes that are added.
@@ -96,24 +96,33 @@ class Epilogue:
                 whole = e.build.sitofp(total, vector(F32, lanes))
                 results.append(e.build.fmul(whole, columns["multiplier"]))
                 continue
-            scaled = _fixed31 if self.form == "fixed31" else _f32_rne
-            code = scaled(e, words, columns, total)
+            scaled = {"fixed31": _fixed31, "f32_rne": _f32_rne, "f32_rne_wide": _f32_rne_wide}
+            code = scaled[self.form](e, columns, total)
             if residual is not None:
                 bytes_ = e.load(vector(I8, lanes), residual, index * lanes)
-                code = self._added(e, words, code, bytes_)
+                code = self._added(e, code, bytes_)
             results.append(code)
         if not self.stores_bytes:
             return results
-        bounds = ("sum_low", "sum_high") if self.residual else ("low", "high")
-        return [stored_bytes(e, results, self.unsigned, *(words[name] for name in bounds))]
+        whole = _narrowed(e, results)
+        if self.residual or self.form != "fixed31":
+            # Saturating, like the narrowing before: beyond the bounds, numbers stay beyond them.
+            point = e.repeated("sum_point" if self.residual else "point", I16, whole.type.count)
+            whole = e.intrinsic(f"llvm.sadd.sat.v{whole.type.count}i16", whole.type, whole, point)
+        low, high = ("sum_low", "sum_high") if self.residual else ("low", "high")
+        bounds = (e.repeated(name, I8, whole.type.count) for name in (low, high))
+        return [_bytes(e, whole, self.unsigned, *bounds)]
 
-    def _added(self, e: Emitter, words: Mapping[str, Value], code: Value, stored: Value) -> Value:
+    def _added(self, e: Body, code: Value, stored: Value) -> Value:
+        """Returns the sum with stored numbers, without the zero point."""
         build, lanes = e.build, code.type.count
-        code = clamped(e, code, repeated(e, words["low"], lanes), repeated(e, words["high"], lanes))
-        own, other, addend, shift, point = (repeated(e, words[name], lanes) for name in SUM[:5])
+        if self.form != "fixed31":
+            code = build.add(code, e.repeated("point", I32, lanes))
+        code = clamped(e, code, *(e.repeated(name, I32, lanes) for name in ("low", "high")))
+        own, other, addend, shift = (e.repeated(name, I32, lanes) for name in SUM[:4])
         widen = build.zext if self.residual == "unsigned" else build.sext
         products = build.mul(code, own), build.mul(widen(stored, vector(I32, lanes)), other)
-        return build.add(build.ashr(build.add(build.add(*products), addend), shift), point)
+        return build.ashr(build.add(build.add(*products), addend), shift)
 
 
 def repeated(e: Emitter, word: Value, lanes: int) -> Value:
@@ -138,18 +147,25 @@ def stored_bytes(
         low: Least number, a word.
         high: Greatest number, a word.
     """
-    build = e.build
+    whole = _narrowed(e, codes)
+    bounds = (e.splat(e.build.trunc(word, I8), whole.type.count) for word in (low, high))
+    return _bytes(e, whole, unsigned, *bounds)
+
+
+def _narrowed(e: Emitter, codes: Sequence[Value]) -> Value:
+    """Narrows int32 to int16, saturating."""
     parts = list(codes)
     while len(parts) > 1:
         parts = [e.concat(*parts[at : at + 2]) for at in range(0, len(parts), 2)]
-    (value,) = parts
-    lanes = value.type.count
-    value = _saturated(e, value, -(2**15), 2**15 - 1, I16)
+    return _saturated(e, parts[0], -(2**15), 2**15 - 1, I16)
+
+
+def _bytes(e: Emitter, value: Value, unsigned: bool, low: Value, high: Value) -> Value:
+    """Narrows int16 to bytes within bounds, saturating."""
     value = _saturated(e, value, *((0, 255) if unsigned else (-128, 127)), I8)
-    least, most = (e.splat(build.trunc(word, I8), lanes) for word in (low, high))
-    compare = build.icmp_unsigned if unsigned else build.icmp_signed
-    value = build.select(compare("<", value, most), value, most)
-    return build.select(compare(">", value, least), value, least)
+    compare = e.build.icmp_unsigned if unsigned else e.build.icmp_signed
+    value = e.build.select(compare("<", value, high), value, high)
+    return e.build.select(compare(">", value, low), value, low)
 
 
 def _saturated(e: Emitter, value: Value, low: int, high: int, narrow: Any) -> Value:
@@ -176,25 +192,29 @@ def high_words(e: Emitter, first: Value, second: Value) -> Value:
     return e.shuffle(even, odd, lanes_in_order)
 
 
-def _fixed31(
-    e: Emitter, words: Mapping[str, Value], columns: Mapping[str, Value], total: Value
-) -> Value:
+def _fixed31(e: Body, columns: Mapping[str, Value], total: Value) -> Value:
     high = high_words(e, total, columns["multiplier"])
     return e.build.ashr(e.build.add(high, columns["addend"]), columns["shift"])
 
 
-def _f32_rne(
-    e: Emitter, words: Mapping[str, Value], columns: Mapping[str, Value], total: Value
-) -> Value:
+def _f32_rne(e: Body, columns: Mapping[str, Value], total: Value) -> Value:
+    return _rounded(e, _scaled(e, columns, total))
+
+
+def _f32_rne_wide(e: Body, columns: Mapping[str, Value], total: Value) -> Value:
     build, lanes = e.build, total.type.count
-    floats = vector(F32, lanes)
-    real = build.fmul(build.sitofp(total, floats), columns["multiplier"])
-    point = repeated(e, words["point"], lanes)
-    low, high = (
-        build.sitofp(build.sub(repeated(e, words[name], lanes), point), floats)
-        for name in ("low", "high")
-    )
-    real = build.select(build.fcmp_ordered(">", real, low), real, low)
-    real = build.select(build.fcmp_ordered("<", real, high), real, high)
-    whole = e.intrinsic(f"llvm.lrint.v{lanes}i32.v{lanes}f32", vector(I32, lanes), real)
-    return build.add(whole, point)
+    real = _scaled(e, columns, total)
+    point, low, high = (e.repeated(name, I32, lanes) for name in ("point", "low", "high"))
+    least, most = (build.sitofp(build.sub(bound, point), real.type) for bound in (low, high))
+    real = build.select(build.fcmp_ordered(">", real, least), real, least)
+    return _rounded(e, build.select(build.fcmp_ordered("<", real, most), real, most))
+
+
+def _scaled(e: Body, columns: Mapping[str, Value], total: Value) -> Value:
+    real = e.build.sitofp(total, vector(F32, total.type.count))
+    return e.build.fmul(real, columns["multiplier"])
+
+
+def _rounded(e: Body, real: Value) -> Value:
+    lanes = real.type.count
+    return e.intrinsic(f"llvm.lrint.v{lanes}i32.v{lanes}f32", vector(I32, lanes), real)

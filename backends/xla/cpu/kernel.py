@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from llvmlite import ir
 
-from qir.backends.xla.cpu.emitter import I64, POINTER, Emitter, Value
+from qir.backends.xla.cpu.emitter import I64, POINTER, Emitter, Value, vector
 from qir.backends.xla.cpu.runtime import KERNEL_TYPE
 from qir.backends.xla.cpu.target import Target
 
@@ -34,11 +34,33 @@ class Body(Emitter):
         super().__init__(function)
         self._words, self._buffers, self.task, self.scratch = self.arguments
         self._kernel = kernel
+        self._repeated: dict[tuple[str, Any, int], Value] = {}
         self.target = target
 
     def word(self, name: str, type: Any = I64) -> Value:
         """Loads a word of the step."""
         return self.load(type, self._words, 8 * self._kernel.words.index(name), align=8)
+
+    def repeated(self, name: str, type: Any, lanes: int) -> Value:
+        """Returns the low bits of a word of the step in every lane.
+
+        They are repeated once, at the entry, and stay in memory: registers are few, and an
+        instruction reads memory as well.
+
+        Args:
+            name: The word.
+            type: An integer type.
+            lanes: Number of lanes.
+        """
+        whole = vector(type, lanes)
+        if (name, type, lanes) not in self._repeated:
+            with self.build.goto_block(self.function.entry_basic_block):
+                if self.build.block.instructions:
+                    self.build.position_before(self.build.block.instructions[0])
+                place = self.untyped(self.build.alloca(whole))
+                self.store(self.splat(self.word(name, type), lanes), place, 0, 16)
+            self._repeated[name, type, lanes] = place
+        return self.load(whole, self._repeated[name, type, lanes], 0, 16)
 
     def tensor(self, name: str) -> Value:
         """Returns a pointer to a tensor of the step."""
@@ -79,6 +101,11 @@ class Kernel(ABC):
     def shared(self) -> tuple[SharedFunction, ...]:
         """The functions that it calls and declares as external."""
         return ()
+
+    @property
+    def saving(self) -> float:
+        """How many times fewer multiplications it needs than the op is defined by."""
+        return 1.0
 
     @property
     def symbol(self) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from qir.backends.xla.arithmetic import fixed31_terms
 from qir.backends.xla.cpu.cover import Cover, Region, covers, sole_reader
 from qir.backends.xla.cpu.epilogue import Epilogue, Form
-from qir.backends.xla.cpu.kernels.dense import AXES, Dense
+from qir.backends.xla.cpu.kernels.dense import AXES, SLACK_BYTES, Dense
 from qir.backends.xla.cpu.kernels.tiles import UNROLLED
 from qir.backends.xla.cpu.target import Target
 from qir.fixed_point import Multiplier, rounding_mode
@@ -100,6 +100,7 @@ def _requantize(node: Node) -> Ending | None:
         factors = rounding_mode("f32_rne").multipliers(code.scale.array, op.to.scale.array)
     if form == "f32_rne":
         tables = {"multiplier": factors.value.reshape(-1).astype(np.float32)}
+        form = "f32_rne" if np.all(tables["multiplier"] <= 0.5) else "f32_rne_wide"
         return Ending((node,), Epilogue(form, unsigned), tables, words)
     if form != "fixed31":
         return None
@@ -307,7 +308,7 @@ def _cover(node: Node, end: Ending, target: Target, geometry: Geometry, parts: i
 
     def write(region: Region) -> None:
         rows, window, taps = geometry(region)
-        channels = region.shape(x)[-1]
+        channels, x_bytes = region.shape(x)[-1], prod(region.shape(x))
         matrix = (weights.array[taps].astype(np.int32) - weight_code.zero_points).astype(np.int8)
         matrix = matrix.reshape(-1, everything)
         tables = {"bias": folded_bias(matrix, point + shift, bias), **ends}
@@ -333,6 +334,7 @@ def _cover(node: Node, end: Ending, target: Target, geometry: Geometry, parts: i
                 "columns": columns,
                 "groups": groups,
                 "row_bytes": row_bytes,
+                "x_bytes": x_bytes - part * (channels // parts),
                 "pixel": channels,
                 "length": channels // parts,
                 "out_pixel": parts * columns * size,
@@ -355,7 +357,7 @@ def _cover(node: Node, end: Ending, target: Target, geometry: Geometry, parts: i
                 words,
                 tensors,
                 tasks=-(-rows // block_rows) * ranges,
-                scratch=block_rows * row_bytes,
+                scratch=block_rows * row_bytes + SLACK_BYTES,
             )
 
     return Cover((node, *end.nodes), inputs, write)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qir.backends.xla.cpu.emitter import I8, I32, I64, Value, vector
+from qir.backends.xla.cpu.emitter import I1, I8, I32, I64, Value, vector
 from qir.backends.xla.cpu.epilogue import Epilogue
 from qir.backends.xla.cpu.kernel import Body, Kernel, SharedFunction
 from qir.backends.xla.cpu.kernels.tiles import TileSums, each_tile
@@ -29,6 +29,7 @@ _SIZES = (
     "columns",
     "groups",
     "row_bytes",
+    "x_bytes",
     "pixel",
     "length",
     "out_pixel",
@@ -41,6 +42,12 @@ _WINDOW = tuple(
 )
 
 SUMS = TileSums()
+AT_ONCE = 16
+"""Bytes that are copied at once."""
+SLACK_BYTES = 2 * AT_ONCE
+FINISHED_TILES = 4
+"""Tiles that are summed before their rows are finished: the end of a loop over the rows of a single
+tile is costly to predict."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,8 @@ class Dense(Kernel):
         """Names of the integers that a step gives it.
 
         rows, block_rows: places, in all and of a task. ranges, range_panels: ranges of panels, and
-        panels of each. groups: of activations in a row. row_bytes: of a row in scratch. pixel,
+        panels of each. groups: of activations in a row. row_bytes: of a row in scratch; behind the
+        last one, `SLACK_BYTES` are free. x_bytes: of the tensor, from its pointer on. pixel,
         out_pixel, residual_pixel: bytes from one pixel to the next. length: channels of a pixel.
         Of a window: bytes_width is from one row to the next, and so on, bytes_depth of an image.
         """
@@ -114,7 +122,7 @@ class Dense(Kernel):
             at.append(build.srem(left, size))
             left = build.sdiv(left, size)
         image, start = left, list(reversed(at))
-        fill = e.splat(build.trunc(word["fill"], I8), 16)
+        fill = e.splat(build.trunc(word["fill"], I8), AT_ONCE)
         element = e.target.activation_bytes
         span = build.mul(word["window_width"], word["length"])
         step = build.mul(word["pixel"], word["dilation_width"])
@@ -190,21 +198,29 @@ class Dense(Kernel):
             tap.carry(e.at(at, size), build.add(x, word["dilation_width"]))
 
     def _copy(self, e: Body, source: Value, place: Value, length: Value) -> None:
-        """Copies bytes into scratch; the last vector may overlap the one before."""
-        self._put(e, place, length, lambda at, lanes: self._read(e, source, at, lanes))
+        """Copies bytes into scratch."""
+        build = e.build
+        end = e.at(e.tensor("x"), build.sub(e.word("x_bytes"), e.number(AT_ONCE)))
+        readable = build.icmp_unsigned("<=", source, end)
+
+        def read(at: Value | int, lanes: int) -> Value:
+            return e.load(vector(I8, lanes) if lanes else I8, source, at)
+
+        self._put(e, place, length, readable, read)
 
     def _fill(self, e: Body, place: Value, length: Value, fill: Value) -> None:
-        self._put(
-            e,
-            place,
-            length,
-            lambda at, lanes: fill if lanes else e.build.extract_element(fill, e.number(0, I32)),
-        )
+        self._put(e, place, length, e.number(1, I1), lambda at, lanes: fill)
 
-    def _read(self, e: Body, source: Value, at: Value, lanes: int) -> Value:
-        return e.load(vector(I8, lanes) if lanes else I8, source, at)
+    def _put(self, e: Body, place: Value, length: Value, readable: Value, read: Any) -> None:
+        """Converts bytes into scratch, from where the order of rows lets whole vectors be written.
 
-    def _put(self, e: Body, place: Value, length: Value, read: Any) -> None:
+        Args:
+            e: Where to write.
+            place: Where they go; what lies behind them is written later, or by nobody.
+            length: Number of bytes.
+            readable: Whether a whole vector can be read though there are fewer bytes.
+            read: Returns some of them: (offset, how many, or 0 for a scalar).
+        """
         build, number = e.build, e.number
         size = number(e.target.activation_bytes)
 
@@ -212,15 +228,18 @@ class Dense(Kernel):
             value = e.target.converted(e, read(at, lanes), self.unsigned)
             e.store(value, place, build.mul(at, size))
 
-        with e.otherwise(build.icmp_signed(">=", length, number(16))) as (long, short):
+        with e.otherwise(build.icmp_signed(">=", length, number(AT_ONCE))) as (long, short):
             with long:
-                whole = build.and_(length, number(-16))
-                with e.loop(whole, step=16) as loop:
-                    put(loop.index, 16)
+                whole = build.and_(length, number(-AT_ONCE))
+                with e.loop(whole, step=AT_ONCE) as loop:
+                    put(loop.index, AT_ONCE)
                 with e.when(build.icmp_signed("!=", whole, length)):
-                    put(build.sub(length, number(16)), 16)
-            with short, e.loop(length) as loop:
-                put(loop.index, 0)
+                    put(build.sub(length, number(AT_ONCE)), AT_ONCE)
+            with short, e.otherwise(readable) as (at_once, one_by_one):
+                with at_once:
+                    put(number(0), AT_ONCE)
+                with one_by_one, e.loop(length) as loop:
+                    put(loop.index, 0)
 
 
 class _Tiles:
@@ -242,7 +261,7 @@ class _Tiles:
         self.residual = e.tensor("residual") if kernel.epilogue.residual else None
         self.size = 1 if kernel.epilogue.stores_bytes else 4
         width = self.target.columns
-        self.summed = e.reserve(4 * width * self.target.rows)
+        self.summed = e.reserve(4 * width * self.target.rows * FINISHED_TILES)
         self.staged = e.reserve(self.size * width)
         self.staged_residual = e.reserve(width)
 
@@ -260,21 +279,25 @@ class _Tiles:
         out = e.at(
             self.out, build.add(build.mul(first, out_pixel), build.mul(left, number(self.size)))
         )
-        moving, steps = [e.scratch, out], [row_bytes, out_pixel]
+        ends, pitches = [out], [out_pixel]
         if self.residual is not None:
-            moving.append(e.at(self.residual, build.add(build.mul(first, residual_pixel), left)))
-            steps.append(residual_pixel)
-        with each_tile(e, target.rows, count, moving, steps) as ((activations, *ends), height):
-            summed = number(4 * target.columns)
-            SUMS.call(e, height, activations, row_bytes, weights, groups, self.summed, summed)
+            ends.append(e.at(self.residual, build.add(build.mul(first, residual_pixel), left)))
+            pitches.append(residual_pixel)
+        summed, most = number(4 * target.columns), target.rows * FINISHED_TILES
+        with e.loop(count, step=most, carried=[e.scratch, *ends]) as chunk:
+            activations, *ends = chunk.values
+            height = e.smallest(build.sub(count, chunk.index), number(most))
+            moving, steps = [activations, self.summed], [row_bytes, summed]
+            with each_tile(e, target.rows, height, moving, steps) as ((rows, sums), tall):
+                SUMS.call(e, tall, rows, row_bytes, weights, groups, sums, summed)
             with e.loop(height, carried=[self.summed, *ends]) as row:
                 self._finish(e, tables, row.values, valid)
-                row.carry(
-                    *(
-                        e.at(pointer, step)
-                        for pointer, step in zip(row.values, [summed, *steps[1:]], strict=True)
-                    )
+                row.carry(*map(e.at, row.values, [summed, *pitches]))
+            chunk.carry(
+                *map(
+                    e.at, chunk.values, (build.mul(height, step) for step in [row_bytes, *pitches])
                 )
+            )
 
     def _finish(
         self, e: Body, tables: Mapping[str, Value], pointers: Sequence[Value], valid: Value
@@ -283,10 +306,8 @@ class _Tiles:
         build, target, epilogue = e.build, self.target, self.kernel.epilogue
         sums, out, *residual = pointers
         whole = build.icmp_signed("==", valid, e.number(target.columns))
-        # Words are loaded here, into all lanes at once, because they would not stay in registers.
         stored = epilogue.apply(
             e,
-            {name: e.word(name) for name in epilogue.words},
             tables,
             [
                 e.load(vector(I32, target.lanes), sums, 4 * target.lanes * index, align=16)

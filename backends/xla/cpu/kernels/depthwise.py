@@ -419,7 +419,7 @@ class _Writer:
             if self.kernel.narrow:
                 self._move(residual, self.staged_residual, word["columns"])
                 residual = self.staged_residual
-        return self.kernel.epilogue.apply(e, word, places.tables, totals, residual)
+        return self.kernel.epilogue.apply(e, places.tables, totals, residual)
 
     def _store(self, places: _Places, at: Value, stored: Sequence[Value]) -> None:
         """Stores what became of the sums of one place."""

@@ -332,7 +332,6 @@ class _Writer:
             stored = [
                 epilogue.apply(
                     e,
-                    self.word,
                     tables,
                     [half[index] for half in halves],
                     None if residual is None else e.at(residual, build.mul(place, word["columns"])),
