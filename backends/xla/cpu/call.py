@@ -21,7 +21,7 @@ _LOCK = threading.Lock()
 _REGISTERED: list[int] = []
 """The process that told XLA of the handler; none before one did."""
 _ADDRESSES: dict[Target, dict[str, int]] = {}
-_SLOTS: list[ctypes.Array[ctypes.c_int64]] = []
+_WORDS: list[ctypes.Array[ctypes.c_int64]] = []
 
 
 def addresses(kernels: Sequence[Kernel], target: Target) -> Mapping[str, int]:
@@ -71,9 +71,14 @@ def check_process() -> None:
 
 def new_slot() -> int:
     """Returns the address of a word that lives as long as the process."""
-    slot = (ctypes.c_int64 * 8)()
-    _SLOTS.append(slot)
-    return ctypes.addressof(slot)
+    return ctypes.addressof(new_words(8))
+
+
+def new_words(count: int) -> ctypes.Array[ctypes.c_int64]:
+    """Returns words of 64 bits, all zero, that live as long as the process."""
+    words = (ctypes.c_int64 * count)()
+    _WORDS.append(words)
+    return words
 
 
 def call(

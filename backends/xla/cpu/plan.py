@@ -205,8 +205,8 @@ class Plan:
         Args:
             addresses: Of the kernels, by symbol.
             slot: Address of the word that holds a workspace between calls.
-            clock: Address of a word for each step and one more, which take the times at which
-                steps end; 0 for no times.
+            clock: Address of words that take a time for the beginning and one for the end of each
+                step, as `clock.now` tells them; 0 for none. They hold no later time before.
         """
         arena = self.arena()
         buffers = len(self._fixed) + 1

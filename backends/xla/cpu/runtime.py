@@ -11,6 +11,9 @@ It is taken from a slot and put back, so that calls one after the other use the 
 call at the same time allocates its own. A workspace counts who may still touch it: a helper that
 starts after all work is done finds the gate closed and only lets go.
 
+A table may name words that take times: one before helpers are asked for, then the latest end of a
+task of each step. Only threads that the caller waits for write them.
+
 The layout of what XLA passes is that of `xla/ffi/api/c_api.h`, version 0.1 and later.
 """
 
@@ -75,6 +78,11 @@ def _function(module: ir.Module, name: str, types: list[Any]) -> Emitter:
     return Emitter(function)
 
 
+def read_counter(e: Emitter) -> Value:
+    """Reads a counter that all processors share and that grows at a constant rate."""
+    return e.intrinsic("llvm.readcyclecounter", I64)
+
+
 def _wait(
     e: Emitter, triple: str, pointer: Value, offset: int, predicate: str, value: Value
 ) -> None:
@@ -115,11 +123,7 @@ def _write_work(module: ir.Module, triple: str) -> ir.Function:
     scratch = e.at(workspace, _word(e, table, SCRATCH))
     scratch = e.at(scratch, build.mul(thread, _word(e, table, SCRATCH_BYTES)))
     clock = _word(e, table, CLOCK)
-    timed = build.and_(
-        build.icmp_signed("!=", clock, e.number(0)), build.icmp_signed("==", thread, e.number(0))
-    )
-    with e.when(timed):
-        e.store(e.intrinsic("llvm.readcyclecounter", I64), build.inttoptr(clock, POINTER), 0, 8)
+    timed = build.icmp_signed("!=", clock, e.number(0))
     with e.loop(steps) as loop:
         step = e.at(table, build.mul(loop.index, e.number(8 * STEP_WORDS)))
         step = e.at(step, 8 * TABLE_WORDS)
@@ -136,13 +140,15 @@ def _write_work(module: ir.Module, triple: str) -> ir.Function:
         build.cbranch(build.icmp_signed("<", task, tasks), body, done)
         build.position_at_end(body)
         build.call(code, [arguments, e.at(workspace, BASES), task, scratch])
+        with e.when(timed):
+            # Before the task counts as done: no step ends before an earlier one, and the caller,
+            # which waits for all tasks, finds the times complete.
+            place = e.at(build.inttoptr(clock, POINTER), build.mul(loop.index, e.number(8)))
+            build.atomic_rmw("max", e.at(place, 8), read_counter(e), "monotonic")
         _atomic(e, "add", counter, 64, 1)
         build.branch(head)
         build.position_at_end(done)
         _wait(e, triple, counter, 64, ">=", tasks)
-        with e.when(timed):
-            place = e.at(build.inttoptr(clock, POINTER), build.mul(loop.index, e.number(8)))
-            e.store(e.intrinsic("llvm.readcyclecounter", I64), place, 8, 8)
     build.ret_void()
     return e.function
 
@@ -233,6 +239,9 @@ def _write_handler(
     e.store(e.at(workspace, _word(e, table, ARENA)), last, 0, 8)
     _clear_counters(e, workspace, table)
 
+    clock = _word(e, table, CLOCK)
+    with e.when(build.icmp_signed("!=", clock, e.number(0))):
+        e.store(read_counter(e), build.inttoptr(clock, POINTER), 0, 8)
     threads = e.reserve(8, 8)
     e.store(e.number(1), threads, 0, 8)
     most = _word(e, table, THREADS)

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from qir.backends.xla.cpu import call
+from qir.backends.xla.cpu.clock import Clock
 from qir.backends.xla.cpu.cover import Region
 from qir.backends.xla.cpu.partition import Section, partition
 from qir.backends.xla.cpu.plan import Plan, named
@@ -40,10 +41,12 @@ class Kernels:
     Args:
         target: The instruction set.
         threads: Most threads that work on a call.
+        clocks: Takes the clock of each call that is compiled; None for calls without.
     """
 
     target: Target
     threads: int = field(default_factory=available_cores)
+    clocks: list[Clock] | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return f"generated for {self.target.name}"
@@ -129,7 +132,11 @@ class Kernels:
             if plan is not first and not np.array_equal(own := plan.parameters(), parameters):
                 packed = jax.numpy.asarray(own)
             addresses = call.addresses([step.kernel for step in plan.steps], self.target)
-            table = plan.table(addresses, call.new_slot())
+            clock = 0
+            if self.clocks is not None:
+                self.clocks.append(Clock(section, plan, call.new_words(1 + len(plan.steps))))
+                clock = self.clocks[-1].address
+            table = plan.table(addresses, call.new_slot(), clock)
             return call.call(jax.numpy.asarray(table), packed, operands, results)
 
         dimensions = tuple(Dim(1, names) for names in products)
