@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import jax
 import numpy as np
@@ -65,6 +66,7 @@ class Compiled:
         with jax.ensure_compile_time_eval():
             self.parameters: dict[str, jax.Array] = jax.device_put(self._program.arrays)
         self._jitted = jax.jit(self.function)
+        self._fitting: set[tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]] = set()
 
     def __call__(self, *inputs: ArrayLike) -> tuple[jax.Array, ...]:
         """Computes the outputs.
@@ -80,7 +82,10 @@ class Compiled:
         if self._kernels is not None:
             self._kernels.check_process()
         arrays = [given if isinstance(given, jax.Array) else np.asarray(given) for given in inputs]
-        bind(self._program.inputs, arrays)
+        kinds = tuple((array.shape, array.dtype) for array in arrays)
+        if kinds not in self._fitting:
+            bind(self._program.inputs, arrays)
+            self._fitting.add(kinds)
         results: tuple[jax.Array, ...] = self._jitted(self.parameters, *arrays)
         return results
 
