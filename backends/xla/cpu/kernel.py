@@ -108,11 +108,6 @@ class Kernel(ABC):
         return 1.0
 
     @property
-    def saving(self) -> float:
-        """How many times fewer multiplications it needs than the op is defined by."""
-        return 1.0
-
-    @property
     def symbol(self) -> str:
         """Name of the function, the same for equal kernels only."""
         values = "_".join(f"{field.name}_{getattr(self, field.name)}" for field in fields(self))
