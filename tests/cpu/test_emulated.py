@@ -1,0 +1,53 @@
+"""Arm's instructions, executed by an emulator: the same integers as the reference."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import pytest
+from numpy.typing import ArrayLike
+
+pytest.importorskip("llvmlite")
+
+from qir.backends.reference.interpreter import run
+from qir.backends.xla.cpu.target import TARGETS
+from qir.ir import Graph
+from tests.cpu import emulation
+from tests.cpu.programs import ENDINGS, drawn, linear_programs
+
+Program: TypeAlias = tuple[Graph, Sequence[ArrayLike]]
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which(program) is None, reason=f"no {program}")
+    for program in (emulation.EMULATOR, emulation.ASSEMBLER, emulation.LINKER)
+]
+
+# The first has sdot and not usdot; QEMU 7.2 has no other with usdot.
+PROCESSORS = pytest.mark.parametrize(
+    ("name", "cpu"), [("dotprod", "cortex-a76"), ("i8mm", "max")], ids=lambda each: each
+)
+
+
+def check(programs: Sequence[Program], name: str, cpu: str, folder: Path) -> None:
+    results = emulation.compute(programs, TARGETS[name], cpu, folder)
+    for (graph, inputs), found in zip(programs, results, strict=True):
+        for mine, wanted in zip(found, run(graph, *inputs), strict=True):
+            assert mine.dtype == wanted.dtype
+            assert np.array_equal(mine, wanted, equal_nan=mine.dtype.kind == "f"), str(graph)
+
+
+@PROCESSORS
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_sums_of_products(name: str, cpu: str, ending: str, tmp_path: Path) -> None:
+    check([case.build() for case in linear_programs(ending)], name, cpu, tmp_path)
+
+
+@PROCESSORS
+def test_every_op(name: str, cpu: str, tmp_path: Path) -> None:
+    programs: list[Program] = [(case.graph, case.inputs) for case in drawn(TARGETS[name], 20)]
+    assert len(programs) > 150
+    check(programs, name, cpu, tmp_path)
