@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from tqdm import tqdm
@@ -94,6 +94,7 @@ def op_times(
     rounds: int = ROUNDS,
     seed: int = 0,
     *,
+    without: Collection[str] = (),
     progress: bool = False,
     clock: Callable[[], float] = time.perf_counter,
 ) -> OpTimes:
@@ -107,6 +108,7 @@ def op_times(
         sizes: Sizes of named dimensions; 1 where left out.
         rounds: Turns of each op.
         seed: Seed of the operands, which are random.
+        without: Names of values whose ops are left out.
         progress: Whether to show a progress bar.
         clock: Returns the time in seconds.
     """
@@ -114,7 +116,7 @@ def op_times(
     nothing = parse(EMPTY)
     contenders = [start("empty", nothing, random_inputs(nothing)).contender]
     alone: list[Started | QirError] = []
-    chains = _chains(graph)
+    chains = _chains(graph, without)
     for chain in tqdm(chains, "compiling ops", disable=not progress, leave=False):
         part = _part(graph, chain)
         try:
@@ -154,15 +156,15 @@ def _line(
     )
 
 
-def _chains(graph: Graph) -> list[list[Node]]:
-    """Returns the ops, each with those that finish it."""
-    taken: set[Node] = set()
+def _chains(graph: Graph, without: Collection[str]) -> list[list[Node]]:
+    """Returns the ops, each with those that finish it, but those that compute some values."""
+    taken = {node for node in graph.nodes if any(v.name in without for v in node.outputs)}
     chains: list[list[Node]] = []
     for node in graph.nodes:
         if node in taken or isinstance(node.op, Const | Return) or not node.outputs:
             continue
         chain = [node]
-        while (follower := _finishing(chain[-1])) is not None:
+        while (follower := _finishing(chain[-1])) is not None and follower not in taken:
             chain.append(follower)
         taken.update(chain)
         chains.append(chain)

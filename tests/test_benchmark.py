@@ -148,3 +148,9 @@ graph @grown(%x: f32[B,3]) {
     assert (alone.times, alone.reason) == (None, "dimension: no input tells the size of B in B")
     assert add.times is not None
     assert alone.reason in str(found)
+
+
+def test_ops_that_are_left_out():
+    name, graph = PROGRAMS[1]
+    found = op_times(name, graph, {"B": 2}, rounds=1, without=["r"])
+    assert [(op.ops, op.value) for op in found.ops] == [("dot", "a"), ("dequantize", "y")]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import qir
+from qir.backends.xla.kernels import kernels_here
 from qir.errors import QirError
 from tests.benchmarks.models import MODELS
 from tests.benchmarks.peers.__main__ import main, processors
@@ -111,11 +112,13 @@ def test_all_libraries_are_compared_on_one_model(tmp_path):
         pytest.importorskip(package)
     line, seconds = prepare_files("mlp", tmp_path)
     assert line.startswith("mlp exported: off by ")
-    comparison = compare("mlp", tmp_path, threads=1, rounds=1, prepare_seconds=seconds)
+    comparison = compare("mlp", tmp_path, threads=1, rounds=1, prepare_seconds=seconds, ops=True)
     names = [row.library for row in comparison.result.rows]
     assert names == ["float JAX", "QIR int8", "ORT int8", "OpenVINO int8"] == [*comparison.dispatch]
     assert comparison.result.exact
     assert all(peak is None or peak > 1 for peak in comparison.peaks)
+    if not isinstance(kernels_here(), str):
+        assert "  kernels of mlp\n" in str(comparison)
 
 
 def row(library, median):

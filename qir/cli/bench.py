@@ -47,7 +47,9 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--ops",
         action="store_true",
-        help="also time every op as a program of its own, with the casts and tables behind it",
+        help="also time every op: in the program, beside what the machine can do at most, where a "
+        "generated kernel computes it; otherwise as a program of its own, with the casts and "
+        "tables behind it",
     )
     command.add_argument(
         "--measure",
@@ -61,6 +63,7 @@ def add(commands: Commands) -> None:
 def _bench(options: argparse.Namespace) -> int:
     from qir.benchmark import benchmark, choose_inputs
     from qir.op_times import op_times
+    from qir.roofline import roofline
 
     programs = [(str(path), load(path)) for path in options.programs]
     given = sizes(options.size, "bench")
@@ -81,8 +84,18 @@ def _bench(options: argparse.Namespace) -> int:
     print(benchmark(programs, inputs, options.rounds))
     if options.ops:
         for (name, graph), arrays in zip(programs, inputs, strict=True):
-            actual = bind(graph.inputs, arrays).names
-            progress = sys.stderr.isatty()
-            print()
-            print(op_times(name, graph, actual, options.rounds, options.seed, progress=progress))
+            timed = roofline(name, graph, arrays, options.rounds)
+            if timed is not None:
+                print(f"\n{timed}")
+            left = op_times(
+                name if timed is None else f"{name} left to XLA",
+                graph,
+                bind(graph.inputs, arrays).names,
+                options.rounds,
+                options.seed,
+                without=() if timed is None else timed.values,
+                progress=sys.stderr.isatty(),
+            )
+            if left.ops:
+                print(f"\n{left}")
     return 0

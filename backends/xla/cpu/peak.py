@@ -18,7 +18,7 @@ from llvmlite import ir
 
 from qir.backends.xla.cpu import machine
 from qir.backends.xla.cpu.emitter import I8, I16, I32, I64, POINTER, VOID, Emitter, Value, vector
-from qir.backends.xla.cpu.target import Target, host_target
+from qir.backends.xla.cpu.target import Target, host_targets
 from qir.types import Array
 
 BURSTS = 5
@@ -76,7 +76,7 @@ def ceilings(threads: int) -> Ceilings | None:
     Returns:
         The rates; None on processors that no kernels are made for.
     """
-    target, gops = host_target(), int8_peak(threads)
+    target, gops = _best(), int8_peak(threads)
     if target is None or gops is None:
         return None
     return Ceilings(target.name, threads, gops, _reading(target, threads))
@@ -95,13 +95,18 @@ def int8_peak(threads: int) -> float | None:
         The rate, which counts 2 for a multiply-accumulate; None on processors that no kernels are
         made for.
     """
-    target = host_target()
+    target = _best()
     if target is None:
         return None
     spin = _loaded(target)["qir_multiply"]
     operands = [_ones(PAGE) for _ in range(threads)]
     counted = 2 * target.rows * target.columns * target.group
     return counted * threads * _fastest(spin, operands) / 1e9
+
+
+def _best() -> Target | None:
+    """Returns the best instruction set of this machine, whichever is chosen for kernels."""
+    return next(iter(host_targets()), None)
 
 
 def _reading(target: Target, threads: int) -> tuple[tuple[int, float], ...]:

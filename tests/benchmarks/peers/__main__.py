@@ -44,20 +44,23 @@ def processors(allowed: set[int]) -> Generator[None]:
         os.sched_setaffinity(0, before)
 
 
-def comparisons(name: str, allowed: Sequence[set[int]], rounds: int) -> Iterator[Comparison]:
+def comparisons(
+    name: str, allowed: Sequence[set[int]], rounds: int, ops: bool
+) -> Iterator[Comparison]:
     """Compares the libraries on a model, with one thread for each of the allowed processors.
 
     Args:
         name: The model's name.
         allowed: The processors of each comparison.
         rounds: Turns of each library.
+        ops: Whether to time QIR's ops too.
     """
     with tempfile.TemporaryDirectory(prefix="qir-peers-") as folder:
         line, seconds = afresh(prepare_files, name, Path(folder))
         print(line, flush=True)
         for chosen in allowed:
             with processors(chosen):
-                yield afresh(compare, name, Path(folder), len(chosen), rounds, seconds)
+                yield afresh(compare, name, Path(folder), len(chosen), rounds, seconds, ops)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,6 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--threads", choices=("1", "all", "both"), default="both", help="(default: %(default)s)"
     )
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="turns (default: %(default)s)")
+    parser.add_argument(
+        "--ops", action="store_true", help="also print where the time of QIR goes, op by op"
+    )
     options = parser.parse_args(arguments)
     for name in options.models:
         if name not in MODELS:
@@ -93,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[str] = []
     try:
         for name in options.models or MEASURED:
-            for comparison in comparisons(name, allowed, options.rounds):
+            for comparison in comparisons(name, allowed, options.rounds, options.ops):
                 print(f"{comparison}\n", flush=True)
                 rows.append(f"{name}, {comparison.threads} threads: {comparison.speedup:.2f}")
                 exact = exact and comparison.result.exact

@@ -15,12 +15,12 @@ from qir.errors import QirError
 from qir.ir import Graph
 from qir.machine import this_machine
 from qir.ops import Conv, Dot
+from qir.roofline import roofline
 from qir.tables import table
 from qir.timing import Contender, Times, interleave
 from tests.benchmarks.models import MODELS, Model
 from tests.benchmarks.peers.onnx_export import channels_first, export
 from tests.benchmarks.peers.packages import load
-from tests.benchmarks.peers.peak import int8_peak
 from tests.benchmarks.peers.runtimes import (
     quantize_onnx,
     quantize_openvino,
@@ -56,6 +56,7 @@ class Comparison:
             additions a second, before and after; None where it can't be measured.
         loads: Load average before and after.
         dispatch: Seconds that a call of each library takes for an empty program.
+        ops: The table of QIR's ops; empty where it isn't wanted or there are no kernels.
     """
 
     result: Result
@@ -63,6 +64,7 @@ class Comparison:
     peaks: tuple[float | None, float | None]
     loads: tuple[float | None, float | None]
     dispatch: dict[str, float]
+    ops: str = ""
 
     @property
     def speedup(self) -> float:
@@ -86,6 +88,7 @@ class Comparison:
                 *(f"  {line}" for line in table(rows, right=range(1, 4))),
                 f"  int8 peak {before} GOPS before, {after} after; load average {loads}",
                 f"  QIR int8 is {self.speedup:.2f} times as fast as the faster peer",
+                *(f"  {line}" for line in self.ops.splitlines()),
             ]
         )
 
@@ -146,7 +149,7 @@ def rounding(graph: Graph) -> float:
 
 
 def compare(
-    name: str, folder: Path, threads: int, rounds: int, prepare_seconds: float
+    name: str, folder: Path, threads: int, rounds: int, prepare_seconds: float, ops: bool = False
 ) -> Comparison:
     """Times all libraries on a model in turns, in a process that may use just so many processors.
 
@@ -156,7 +159,10 @@ def compare(
         threads: Number of threads.
         rounds: Turns of each library.
         prepare_seconds: Seconds that import and quantization took.
+        ops: Whether to time QIR's ops too.
     """
+    from qir.backends.xla.cpu.peak import int8_peak
+
     model = MODELS[name]
     case = Case(
         model,
@@ -171,7 +177,15 @@ def compare(
     result = measure(case, rounds, libraries(folder / "int8", threads))
     peaks.append(int8_peak(threads))
     loads.append(this_machine().load)
-    return Comparison(result, threads, (peaks[0], peaks[1]), (loads[0], loads[1]), dispatch)
+    timed = roofline(name, case.graph, [np.asarray(case.images)], rounds) if ops else None
+    return Comparison(
+        result,
+        threads,
+        (peaks[0], peaks[1]),
+        (loads[0], loads[1]),
+        dispatch,
+        "" if timed is None else str(timed),
+    )
 
 
 def libraries(stem: Path, threads: int) -> Sequence[Callable[[Case], Runner]]:
