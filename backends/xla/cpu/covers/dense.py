@@ -316,7 +316,7 @@ def _cover(node: Node, end: Ending, target: Target, geometry: Geometry, parts: i
         for part in range(parts):
             chosen = slice(part * columns, (part + 1) * columns)
             own = matrix[:, chosen]
-            row_bytes = -(-4 * groups // 64) * 64
+            row_bytes = -(-(4 * groups + SLACK_BYTES * bool(window)) // 64) * 64
             if row_bytes % 1024 == 0:
                 # Rows a multiple of the cache's way apart would displace each other.
                 row_bytes += 64

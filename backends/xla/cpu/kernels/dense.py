@@ -69,10 +69,11 @@ class Dense(Kernel):
         """Names of the integers that a step gives it.
 
         rows, block_rows: places, in all and of a task. ranges, range_panels: ranges of panels, and
-        panels of each. groups: of activations in a row. row_bytes: of a row in scratch; behind the
-        last one, `SLACK_BYTES` are free. x_bytes: of the tensor, from its pointer on. pixel,
-        out_pixel, residual_pixel: bytes from one pixel to the next. length: channels of a pixel.
-        Of a window: bytes_width is from one row to the next, and so on, bytes_depth of an image.
+        panels of each. groups: of activations in a row. row_bytes: of a row in scratch, with
+        `SLACK_BYTES` behind what is summed; unless there are windows, the next row may lie there.
+        x_bytes: of the tensor, from its pointer on. pixel, out_pixel, residual_pixel: bytes from
+        one pixel to the next. length: channels of a pixel. Of a window: bytes_width is from one row
+        to the next, and so on, bytes_depth of an image.
         """
         window = (*_WINDOW, "images_bytes", "fill") if self.windowed else ()
         return (*_SIZES, *window, *self.epilogue.words)
@@ -112,69 +113,83 @@ class Dense(Kernel):
             row.carry(e.at(x, pixel), e.at(place, row_bytes))
 
     def _copy_windows(self, e: Body, first: Value, count: Value) -> None:
+        """Copies what rows multiply: run after run of places in one line of the result."""
         build, number = e.build, e.number
         word = {
-            name: e.word(name) for name in (*_WINDOW, "images_bytes", "fill", "length", "pixel")
+            name: e.word(name)
+            for name in (*_WINDOW, "images_bytes", "fill", "length", "pixel", "row_bytes")
         }
-        places = [word[f"places_{axis}"] for axis in AXES]
         left, at = first, []
-        for size in reversed(places):
-            at.append(build.srem(left, size))
-            left = build.sdiv(left, size)
-        image, start = left, list(reversed(at))
+        for axis in reversed(AXES):
+            at.append(build.srem(left, word[f"places_{axis}"]))
+            left = build.sdiv(left, word[f"places_{axis}"])
+        begin, *outer = at
+        width = word["places_width"]
+        runs = build.sdiv(build.sub(build.add(build.add(begin, count), width), number(1)), width)
+        with e.loop(runs, carried=[left, *reversed(outer), begin, number(0), e.scratch]) as run:
+            image, z, y, x, done, place = run.values
+            rows = e.smallest(build.sub(width, x), build.sub(count, done))
+            self._copy_run(e, word, (image, z, y, x), rows, place)
+            following, carry = [], number(1)
+            for at_axis, axis in ((y, "height"), (z, "depth")):
+                grown = build.add(at_axis, carry)
+                over = build.icmp_signed("==", grown, word[f"places_{axis}"])
+                following.append(build.select(over, number(0), grown))
+                carry = build.zext(over, I64)
+            end = e.at(place, build.mul(rows, word["row_bytes"]))
+            run.carry(
+                build.add(image, carry), *reversed(following), number(0), build.add(done, rows), end
+            )
+
+    def _copy_run(
+        self, e: Body, word: Mapping[str, Value], at: Sequence[Value], rows: Value, place: Value
+    ) -> None:
+        """Copies what rows in one line of the result multiply, one line of the windows at a time.
+
+        Args:
+            e: Where to write.
+            word: The words of the windows.
+            at: Image, depth, height and width of the first place.
+            rows: Number of places.
+            place: Where the first row goes.
+        """
+        build, number = e.build, e.number
+        image, *corner = at
+        for index, axis in enumerate(AXES):
+            start = build.mul(corner[index], word[f"stride_{axis}"])
+            corner[index] = build.sub(start, word[f"before_{axis}"])
         fill = e.splat(build.trunc(word["fill"], I8), AT_ONCE)
-        element = e.target.activation_bytes
         span = build.mul(word["window_width"], word["length"])
         step = build.mul(word["pixel"], word["dilation_width"])
         adjacent = build.icmp_signed("==", step, word["length"])
-        with e.loop(count, carried=[image, *start, e.scratch]) as row:
-            image, *at, place = row.values
-            corner = [
-                build.sub(build.mul(at[axis], word[f"stride_{name}"]), word[f"before_{name}"])
-                for axis, name in enumerate(AXES)
-            ]
-            x = e.at(e.tensor("x"), build.mul(image, word["images_bytes"]))
-            end = build.add(
-                corner[2],
-                build.mul(build.sub(word["window_width"], number(1)), word["dilation_width"]),
-            )
-            whole = build.and_(
-                adjacent,
-                build.and_(
-                    build.icmp_signed(">=", corner[2], number(0)),
-                    build.icmp_signed("<", end, word["size_width"]),
-                ),
-            )
-            with e.loop(word["window_depth"], carried=[place, corner[0]]) as depth:
-                place_d, z = depth.values
-                inside_z = build.icmp_unsigned("<", z, word["size_depth"])
-                plane = e.at(x, build.mul(z, word["bytes_depth"]))
-                with e.loop(word["window_height"], carried=[place_d, corner[1]]) as height:
-                    place_h, y = height.values
-                    inside = build.and_(inside_z, build.icmp_unsigned("<", y, word["size_height"]))
-                    line = e.at(plane, build.mul(y, word["bytes_height"]))
+        reach = build.mul(build.sub(word["window_width"], number(1)), word["dilation_width"])
+        last = build.sub(word["size_width"], reach)
+        source = e.at(e.tensor("x"), build.mul(image, word["images_bytes"]))
+        line_bytes = build.mul(span, number(e.target.activation_bytes))
+        with e.loop(word["window_depth"], carried=[place, corner[0]]) as depth:
+            place_d, z = depth.values
+            inside_z = build.icmp_unsigned("<", z, word["size_depth"])
+            plane = e.at(source, build.mul(z, word["bytes_depth"]))
+            with e.loop(word["window_height"], carried=[place_d, corner[1]]) as height:
+                place_h, y = height.values
+                inside = build.and_(inside_z, build.icmp_unsigned("<", y, word["size_height"]))
+                line = e.at(plane, build.mul(y, word["bytes_height"]))
+                with e.loop(rows, carried=[place_h, corner[2]]) as row:
+                    target, x = row.values
+                    whole = build.and_(adjacent, build.icmp_signed(">=", x, number(0)))
+                    whole = build.and_(whole, build.icmp_signed("<", x, last))
                     with e.otherwise(inside) as (then, other):
                         with then, e.otherwise(whole) as (at_once, by_tap):
                             with at_once:
-                                pixel = e.at(line, build.mul(corner[2], word["pixel"]))
-                                self._copy(e, pixel, place_h, span)
+                                pixel = e.at(line, build.mul(x, word["pixel"]))
+                                self._copy(e, pixel, target, span)
                             with by_tap:
-                                self._copy_taps(e, word, line, corner[2], place_h, fill)
+                                self._copy_taps(e, word, line, x, target, fill)
                         with other:
-                            self._fill(e, place_h, span, fill)
-                    height.carry(
-                        e.at(place_h, build.mul(span, number(element))),
-                        build.add(y, word["dilation_height"]),
-                    )
-                depth.carry(height.values[0], build.add(z, word["dilation_depth"]))
-            following = [*at]
-            carry: Value = number(1)
-            for axis in (2, 1, 0):
-                grown = build.add(at[axis], carry)
-                over = build.icmp_signed("==", grown, places[axis])
-                following[axis] = build.select(over, number(0), grown)
-                carry = build.zext(over, I64)
-            row.carry(build.add(image, carry), *following, e.at(place, e.word("row_bytes")))
+                            self._fill(e, target, span, fill)
+                    row.carry(e.at(target, word["row_bytes"]), build.add(x, word["stride_width"]))
+                height.carry(e.at(place_h, line_bytes), build.add(y, word["dilation_height"]))
+            depth.carry(height.values[0], build.add(z, word["dilation_depth"]))
 
     def _copy_taps(
         self,
@@ -216,7 +231,7 @@ class Dense(Kernel):
 
         Args:
             e: Where to write.
-            place: Where they go; what lies behind them is written later, or by nobody.
+            place: Where they go; `SLACK_BYTES` behind them are written later, or not read.
             length: Number of bytes.
             readable: Whether a whole vector can be read though there are fewer bytes.
             read: Returns some of them: (offset, how many, or 0 for a scalar).
@@ -320,14 +335,20 @@ class _Tiles:
                 self._put(e, stored, out)
             with staged:
                 self._put(e, stored, self.staged)
-                with e.loop(build.mul(valid, e.number(self.size))) as loop:
-                    e.store(e.load(I8, self.staged, loop.index), out, loop.index)
+                self._move(e, self.staged, out, build.mul(valid, e.number(self.size)))
 
     def _readable(self, e: Body, residual: Value, whole: Value, valid: Value) -> Value:
         """Returns where a whole panel of the residual may be read; the tensor may end sooner."""
-        with e.when(e.build.not_(whole)), e.loop(valid) as loop:
-            e.store(e.load(I8, residual, loop.index), self.staged_residual, loop.index)
+        with e.when(e.build.not_(whole)):
+            self._move(e, residual, self.staged_residual, valid)
         return e.build.select(whole, residual, self.staged_residual)
+
+    def _move(self, e: Body, source: Value, place: Value, size: Value) -> None:
+        """Moves some bytes, of which a part of a panel has mostly a multiple of eight."""
+        words = e.build.and_(size, e.number(-8))
+        for type, start, stop, step in ((I64, e.number(0), words, 8), (I8, words, size, 1)):
+            with e.loop(stop, start=start, step=step) as loop:
+                e.store(e.load(type, source, loop.index), place, loop.index)
 
     def _put(self, e: Body, parts: Sequence[Value], place: Value) -> None:
         for index, part in enumerate(parts):
