@@ -22,6 +22,7 @@ from qir.backends.xla.cpu import machine
 from qir.backends.xla.cpu.cover import Region
 from qir.backends.xla.cpu.kernel import Kernel
 from qir.backends.xla.cpu.objects import object_codes
+from qir.backends.xla.cpu.placing import write
 from qir.backends.xla.cpu.plan import SLACK, Buffer, Place, Plan
 from qir.backends.xla.cpu.target import Target, host_target
 from qir.ir import Graph
@@ -143,8 +144,7 @@ def compute(
     places = {value: plan.operand(index) for index, value in enumerate(graph.inputs)}
     results = {value: plan.result(index) for index, value in enumerate(graph.outputs)}
     region = Region(plan, places | results, sizes, target)
-    for cover in covers_of(graph, target):
-        cover.write(region)
+    write(covers_of(graph, target), region)
 
     memories: dict[object, Memory] = {}
 

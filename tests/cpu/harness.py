@@ -13,6 +13,7 @@ import qir.backends.xla.cpu.covers  # noqa: F401  # pyright: ignore[reportUnused
 from qir.backends.reference.interpreter import bind_inputs, run
 from qir.backends.xla.cpu import call
 from qir.backends.xla.cpu.cover import Cover, Region, cover
+from qir.backends.xla.cpu.placing import write
 from qir.backends.xla.cpu.plan import Plan
 from qir.backends.xla.cpu.target import Target, host_target
 from qir.ir import Graph, Node
@@ -45,8 +46,7 @@ def planned(graph: Graph, sizes: Sizes, threads: int = 4, target: Target | None 
     places = {value: plan.operand(index) for index, value in enumerate(graph.inputs)}
     places |= {value: plan.result(index) for index, value in enumerate(graph.outputs)}
     region = Region(plan, places, sizes, target)
-    for each in covers_of(graph, target):
-        each.write(region)
+    write(covers_of(graph, target), region)
     return region
 
 

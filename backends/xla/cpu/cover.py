@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, TypeAlias, TypeVar
 
 from qir.backends.xla.cpu.plan import Place, Plan
@@ -37,6 +38,7 @@ class Region:
         self.plan = plan
         self.target = target
         self._places = dict(places)
+        self._pitches: dict[Value, int] = {}
         self._sizes = sizes
 
     def shape(self, value: Value) -> tuple[int, ...]:
@@ -49,6 +51,39 @@ class Region:
         for extent in self.shape(value):
             size *= extent
         return size
+
+    def pitch(self, value: Value) -> int:
+        """Returns the bytes from one row of a value, along its last axis, to the next."""
+        if value in self._pitches:
+            return self._pitches[value]
+        return prod(self.shape(value)[-1:]) * value.type.dtype.numpy.itemsize
+
+    def is_apart(self, value: Value) -> bool:
+        """Returns whether something else lies between the rows of a value."""
+        return value in self._pitches
+
+    def strides(self, value: Value) -> list[int]:
+        """Returns the bytes from place to place along each axis of a value."""
+        shape, pitch = self.shape(value), self.pitch(value)
+        outer = [pitch * prod(shape[axis + 1 : -1]) for axis in range(len(shape) - 1)]
+        return [*outer, value.type.dtype.numpy.itemsize][: len(shape)]
+
+    def is_placed(self, value: Value) -> bool:
+        """Returns whether it is settled where a value lies."""
+        return value in self._places
+
+    def place(self, value: Value, place: Place, pitch: int | None = None) -> None:
+        """Settles where a value will be written.
+
+        Args:
+            value: The value.
+            place: Where it begins.
+            pitch: Bytes from one row to the next, where something else lies between; such a value
+                is read as a part of that alone.
+        """
+        self._places[value] = place
+        if pitch is not None:
+            self._pitches[value] = pitch
 
     def read(self, value: Value) -> Place:
         """Returns where a value lies that earlier steps or the caller made."""
@@ -85,12 +120,15 @@ class Cover:
         inputs: The values that the steps read, constants left out.
         write: Adds the steps.
         rule: The rule that made it.
+        rows_apart: Whether the steps can write the last result with its rows apart, as
+            `Region.pitch` says.
     """
 
     nodes: tuple[Node, ...]
     inputs: tuple[Value, ...]
     write: Callable[[Region], None]
     rule: Callable[..., Any] | None = None
+    rows_apart: bool = False
 
 
 Rule: TypeAlias = Callable[[Any, Node, Target], Cover | str]

@@ -15,6 +15,7 @@ from qir.backends.xla.cpu import call
 from qir.backends.xla.cpu.clock import Clock
 from qir.backends.xla.cpu.cover import Region
 from qir.backends.xla.cpu.partition import Section, partition
+from qir.backends.xla.cpu.placing import write
 from qir.backends.xla.cpu.plan import Plan, named
 from qir.backends.xla.cpu.target import Target
 from qir.backends.xla.lowering import Group, Lowering, Parameter, Step, always
@@ -161,9 +162,7 @@ class Kernels:
         places = {value: plan.operand(index) for index, value in enumerate(section.inputs)}
         places |= {value: plan.result(index) for index, value in enumerate(section.outputs)}
         region = Region(plan, places, sizes, self.target)
-        for cover in section.covers:
-            plan.nodes = cover.nodes
-            cover.write(region)
+        write(section.covers, region)
         return plan
 
 

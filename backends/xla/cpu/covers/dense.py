@@ -337,7 +337,7 @@ def _cover(node: Node, end: Ending, target: Target, geometry: Geometry, parts: i
                 "x_bytes": x_bytes - part * (channels // parts),
                 "pixel": channels,
                 "length": channels // parts,
-                "out_pixel": parts * columns * size,
+                "out_pixel": region.pitch(result),
                 "residual_pixel": parts * columns,
             }
             tensors = {
@@ -360,7 +360,7 @@ def _cover(node: Node, end: Ending, target: Target, geometry: Geometry, parts: i
                 scratch=block_rows * row_bytes + SLACK_BYTES,
             )
 
-    return Cover((node, *end.nodes), inputs, write)
+    return Cover((node, *end.nodes), inputs, write, rows_apart=True)
 
 
 def folded_bias(weights: Array, point: int, bias: Sequence[Value]) -> Array:

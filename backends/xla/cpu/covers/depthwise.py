@@ -190,6 +190,7 @@ def depthwise(op: Conv, node: Node, end: Ending, target: Target) -> Cover | str:
             "range_blocks": range_blocks,
             "blocks": blocks,
             "columns": columns,
+            "out_pixel": region.pitch(result),
             "block_width": width,
             "span": span(width),
             "lines": lines,
@@ -224,7 +225,7 @@ def depthwise(op: Conv, node: Node, end: Ending, target: Target) -> Cover | str:
             scratch=lines * line_bytes,
         )
 
-    return Cover((node, *end.nodes), inputs, write)
+    return Cover((node, *end.nodes), inputs, write, rows_apart=True)
 
 
 def _block(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import prod
 
 from qir.backends.xla.cpu.cover import Cover, Region
@@ -15,6 +16,8 @@ TASK_ELEMENTS = 8192
 """Least elements of a task; fewer are not worth handing out."""
 TASKS = 4
 """Tasks of a thread."""
+SCRATCH_BYTES = 16 * 1024
+"""What a task keeps of its result before it moves the rows apart; half of a first-level cache."""
 
 
 def lies(region: Region, value: Value) -> Place:
@@ -47,12 +50,24 @@ def passed(
     x = node.inputs[0]
 
     def write(region: Region) -> None:
-        size = prod(region.shape(node.output))
+        shape = region.shape(node.output)
+        size = prod(shape)
         elements = block(size, region)
+        apart = region.is_apart(node.output)
+        if apart:
+            # Whole rows, which lie in scratch before they are moved apart.
+            rows = min(elements, SCRATCH_BYTES // kernel.sizes[1]) // shape[-1]
+            elements = max(rows, 1) * shape[-1]
         region.plan.step(
             node.output.name,
-            kernel,
-            {**words, "size": size, "block": elements},
+            replace(kernel, apart=apart),
+            {
+                **words,
+                "size": size,
+                "block": elements,
+                "row": shape[-1] if shape else 1,
+                "out_row": region.pitch(node.output),
+            },
             {
                 "x": lies(region, x),
                 **{
@@ -64,7 +79,8 @@ def passed(
                 "out": region.write(node.output),
             },
             tasks=-(-size // elements),
+            scratch=elements * kernel.sizes[1] if apart else 0,
         )
 
     read = [table for table in tables.values() if isinstance(table, Value)]
-    return Cover((node,), variables(x, *read), write)
+    return Cover((node,), variables(x, *read), write, rows_apart=True)

@@ -212,7 +212,7 @@ def _copied(node: Node, rank: int, moves: Callable[[Region], Iterable[Move]]) ->
             out = region.write(each.out).further(each.to)
             move(region, each.out.name, each.axes, element_bytes(each.x), x, out)
 
-    return Cover((node,), variables(*node.inputs), write)
+    return Cover((node,), variables(*node.inputs), write, rows_apart=True)
 
 
 def _axes(sizes: Sequence[int], source: Sequence[int], out: Sequence[int]) -> list[Axis]:
@@ -244,7 +244,7 @@ def transpose(op: Transpose, node: Node, target: Target) -> Cover | str:
         element = element_bytes(x)
         source, sizes = row_strides(region.shape(x), element), region.shape(node.output)
         turned = [source[axis] for axis in op.permutation]
-        yield Move(_axes(sizes, turned, row_strides(sizes, element)), x, 0, node.output)
+        yield Move(_axes(sizes, turned, region.strides(node.output)), x, 0, node.output)
 
     return _copied(node, len(op.permutation), moves)
 
@@ -261,7 +261,7 @@ def broadcast(op: Broadcast, node: Node, target: Target) -> Cover | str:
         strides = row_strides(shape, element)
         for axis, size, stride in zip(op.placed(len(shape)), shape, strides, strict=True):
             source[axis] = 0 if size == 1 else stride
-        yield Move(_axes(sizes, source, row_strides(sizes, element)), x, 0, node.output)
+        yield Move(_axes(sizes, source, region.strides(node.output)), x, 0, node.output)
 
     return _copied(node, node.output.type.rank, moves)
 
@@ -275,7 +275,7 @@ def tile(op: Tile, node: Node, target: Target) -> Cover | str:
     def moves(region: Region) -> Iterable[Move]:
         element = element_bytes(x)
         shape = region.shape(x)
-        out = row_strides(region.shape(node.output), element)
+        out = region.strides(node.output)
         axes = []
         for axis, stride in enumerate(row_strides(shape, element)):
             if axis in repeated:
@@ -296,7 +296,7 @@ def reverse(op: Reverse, node: Node, target: Target) -> Cover | str:
         strides = row_strides(sizes, element_bytes(x))
         source = [-stride if axis in op.axes else stride for axis, stride in enumerate(strides)]
         first = sum((sizes[axis] - 1) * strides[axis] for axis in op.axes)
-        yield Move(_axes(sizes, source, strides), x, first, node.output)
+        yield Move(_axes(sizes, source, region.strides(node.output)), x, first, node.output)
 
     return _copied(node, x.type.rank, moves)
 
@@ -313,7 +313,7 @@ def slice_(op: Slice, node: Node, target: Target) -> Cover | str:
         for axis, start, _, step in op.cuts:
             first += start * source[axis]
             source[axis] *= step
-        yield Move(_axes(sizes, source, row_strides(sizes, element)), x, first, node.output)
+        yield Move(_axes(sizes, source, region.strides(node.output)), x, first, node.output)
 
     return _copied(node, x.type.rank, moves)
 
@@ -328,7 +328,7 @@ def split(op: Split, node: Node, target: Target) -> Cover | str:
         source = row_strides(region.shape(x), element)
         for (start, _), out in zip(op.cuts, node.outputs, strict=True):
             sizes = region.shape(out)
-            axes = _axes(sizes, source, row_strides(sizes, element))
+            axes = _axes(sizes, source, region.strides(out))
             yield Move(axes, x, start * source[op.axis], out)
 
     return _copied(node, x.type.rank, moves)
@@ -336,15 +336,16 @@ def split(op: Split, node: Node, target: Target) -> Cover | str:
 
 @covers(Concat)
 def concat(op: Concat, node: Node, target: Target) -> Cover | str:
-    """A copy for each operand."""
+    """A copy for each operand that was not made in its place; see `placing`."""
 
     def moves(region: Region) -> Iterable[Move]:
         element = element_bytes(node.output)
-        out = row_strides(region.shape(node.output), element)
+        out, place = region.strides(node.output), region.write(node.output)
         to = 0
         for x in node.inputs:
             sizes = region.shape(x)
-            yield Move(_axes(sizes, row_strides(sizes, element), out), x, 0, node.output, to)
+            if x.is_constant or region.read(x) != place.further(to):
+                yield Move(_axes(sizes, row_strides(sizes, element), out), x, 0, node.output, to)
             to += sizes[op.axis] * out[op.axis]
 
     return _copied(node, node.output.type.rank, moves)
@@ -366,7 +367,7 @@ def resize_nearest(op: ResizeNearest, node: Node, target: Target) -> Cover | str
     def moves(region: Region) -> Iterable[Move]:
         element = element_bytes(x)
         source = row_strides(region.shape(x), element)
-        out = row_strides(region.shape(node.output), element)
+        out = region.strides(node.output)
         axes = [Axis(region.shape(x)[0], source[0], out[0])]
         first = 0
         for axis, way in enumerate(ways, start=1):

@@ -89,6 +89,7 @@ def _pool(op: PoolOp, node: Node, way: Combination, sums: Rescaled | None = None
             "channels": channels,
             "ranges": 1,
             "range_channels": channels,
+            "out_pixel": region.pitch(node.output),
         }
         tensors = {"x": region.read(x), "out": region.write(node.output)}
         if sums is not None:
@@ -107,4 +108,4 @@ def _pool(op: PoolOp, node: Node, way: Combination, sums: Rescaled | None = None
             scratch=line * way.bits // 8,
         )
 
-    return Cover((node,), (x,), write)
+    return Cover((node,), (x,), write, rows_apart=True)

@@ -183,6 +183,7 @@ def _reduction(
             "channels": inner,
             "ranges": ranges,
             "range_channels": range_channels if ranges > 1 else inner,
+            "out_pixel": inner,
             "term_bytes": 0,
         }
         region.plan.step(

@@ -92,7 +92,6 @@ def winograd(op: Conv, node: Node, end: Ending, target: Target) -> Cover | str:
         block_patches, ranges = _split(slabs, slab_patches, panels, products, row_bytes, region)
         position_bytes = _odd_lines(block_patches * row_bytes)
         blocks = -(-slab_patches // block_patches)
-        size = 1 if end.epilogue.stores_bytes else 4
         words = {
             **spatial,
             **end.words,
@@ -112,7 +111,7 @@ def winograd(op: Conv, node: Node, end: Ending, target: Target) -> Cover | str:
             "tap_groups": tap_groups,
             "row_bytes": row_bytes,
             "position_bytes": position_bytes,
-            "out_pixel": columns * size,
+            "out_pixel": region.pitch(result),
             "zero_point": point,
         }
         tensors = {
@@ -136,7 +135,7 @@ def winograd(op: Conv, node: Node, end: Ending, target: Target) -> Cover | str:
             scratch=POSITIONS * position_bytes + block_patches * sums_bytes,
         )
 
-    return Cover((node, *end.nodes), inputs, write)
+    return Cover((node, *end.nodes), inputs, write, rows_apart=True)
 
 
 def _unfit(op: Conv, x: Value, kernel: Value, target: Target) -> str:

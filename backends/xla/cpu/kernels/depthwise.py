@@ -41,6 +41,7 @@ _SIZES = (
     "range_blocks",
     "blocks",
     "columns",
+    "out_pixel",
     "block_width",
     "span",
     "lines",
@@ -316,9 +317,12 @@ class _Writer:
         with e.loop(rows, carried=[self.tensor["rows"]]) as row:
             (table,) = row.values
             place = build.add(build.mul(build.add(first, row.index), word["places_width"]), x)
-            at = build.add(build.mul(place, word["columns"]), column)
-            out = e.at(self.tensor["out"], build.mul(at, number(size)))
-            residual = e.at(self.tensor["residual"], at) if "residual" in self.tensor else None
+            out = e.at(self.tensor["out"], build.mul(place, word["out_pixel"]))
+            out = e.at(out, build.mul(column, number(size)))
+            residual = None
+            if "residual" in self.tensor:
+                at = build.add(build.mul(place, word["columns"]), column)
+                residual = e.at(self.tensor["residual"], at)
             places = _Places(
                 e.at(weights, e.load(I64, table, align=8)), e.at(table, 8), tables, out, residual
             )
@@ -425,12 +429,11 @@ class _Writer:
         """Stores what became of the sums of one place."""
         e, build, narrow = self.e, self.build, self.kernel.narrow
         size = 1 if self.kernel.epilogue.stores_bytes else 4
-        pixel = build.mul(self.word["columns"], e.number(size))
-        out = e.at(places.out, build.mul(at, pixel))
+        out = e.at(places.out, build.mul(at, self.word["out_pixel"]))
         for index, part in enumerate(stored):
             e.store(part, self.staged if narrow else out, index * (CHANNELS * size // len(stored)))
         if narrow:
-            self._move(self.staged, out, pixel)
+            self._move(self.staged, out, build.mul(self.word["columns"], e.number(size)))
 
     def _move(self, source: Value, place: Value, size: Value) -> None:
         e = self.e

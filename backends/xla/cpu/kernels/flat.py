@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from qir.backends.xla.cpu.emitter import I8, I64, Emitter, Value
+from qir.backends.xla.cpu.emitter import I8, Emitter, Value
 from qir.backends.xla.cpu.kernel import Body, Kernel
+from qir.backends.xla.cpu.kernels.movement import copy
 
 LANES = 32
 """Elements of a vector, whatever their size."""
@@ -125,7 +126,14 @@ def part(e: Emitter, task: Value, size: Value, block: Value) -> tuple[Value, Val
 
 @dataclass(frozen=True)
 class Flat(Kernel):
-    """A pass that computes each element of the result from one of x."""
+    """A pass that computes each element of the result from one of x.
+
+    Attributes:
+        apart: Whether the rows of the result lie apart: a task keeps its part of the result in
+            scratch and moves it from there row by row.
+    """
+
+    apart: bool = field(default=False, kw_only=True)
 
     @property
     @abstractmethod
@@ -144,8 +152,12 @@ class Flat(Kernel):
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Names of the integers: size and block are elements in all and of a task."""
-        return ("size", "block", *self.numbers)
+        """Names of the integers.
+
+        size, block, row: elements in all, of a task and of a row. out_row: bytes from one row of
+        the result to the next.
+        """
+        return ("size", "block", *(("row", "out_row") if self.apart else ()), *self.numbers)
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -162,10 +174,23 @@ class Flat(Kernel):
 
     def write(self, e: Body) -> None:
         """Writes the pass over what a task takes."""
-        start, count = part(e, e.task, e.word("size"), e.word("block"))
-        x, out = (
-            Stream(e.at(e.tensor(name), e.build.mul(start, e.number(size, I64))), size)
-            for name, size in zip(("x", "out"), self.sizes, strict=True)
-        )
+        build, (x_size, out_size) = e.build, self.sizes
+        size, block = e.word("size"), e.word("block")
+        if self.apart:
+            start = build.mul(e.task, block)
+            count = e.smallest(block, build.sub(size, start))
+            place = e.scratch
+        else:
+            start, count = part(e, e.task, size, block)
+            place = e.at(e.tensor("out"), build.mul(start, e.number(out_size)))
+        x = Stream(e.at(e.tensor("x"), build.mul(start, e.number(x_size))), x_size)
         compute = self.prepare(e)
-        sweep(e, count, [x], out, compute, self.phase(e, start))
+        sweep(e, count, [x], Stream(place, out_size), compute, self.phase(e, start))
+        if self.apart:
+            row, out_row = e.word("row"), e.word("out_row")
+            row_bytes = build.mul(row, e.number(out_size))
+            out = e.at(e.tensor("out"), build.mul(build.sdiv(start, row), out_row))
+            with e.loop(build.sdiv(count, row), carried=[place, out]) as loop:
+                source, to = loop.values
+                copy(e, to, source, row_bytes)
+                loop.carry(e.at(source, row_bytes), e.at(to, out_row))

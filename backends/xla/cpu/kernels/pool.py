@@ -36,7 +36,8 @@ class Pool(Kernel):
         """Names of the integers that a step gives it.
 
         rows, block_rows: rows of the result, in all and of a task. channels: of a pixel. ranges,
-        range_channels: ranges of channels, more than one only where a row is one pixel.
+        range_channels: ranges of channels, more than one only where a row is one pixel. out_pixel:
+        bytes from one pixel of the result to the next.
         term_bytes: from the terms of windows of one tap more to the next, 0 where all have the
         same.
         """
@@ -46,7 +47,8 @@ class Pool(Kernel):
             for axis in AXES
         )
         sums = ("term_bytes", "low", "high") if self.combination.how == "sum" else ()
-        return ("rows", "block_rows", "channels", "ranges", "range_channels", *axes, *sums)
+        own = ("rows", "block_rows", "channels", "ranges", "range_channels", "out_pixel")
+        return (*own, *axes, *sums)
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -85,7 +87,7 @@ class Pool(Kernel):
             )
             pixels = build.mul(row.index, word["places_width"])
             self._combine_pixels(
-                e, word, build.mul(*taps), length, e.at(out, build.mul(pixels, channels))
+                e, word, build.mul(*taps), length, e.at(out, build.mul(pixels, word["out_pixel"]))
             )
 
     def _combine_rows(
@@ -157,7 +159,7 @@ class Pool(Kernel):
                     e.store(e.load(I8, space, loop.index), pixel, loop.index)
 
             along(e, length, (64, LANES) if rescaling is None else (LANES,), put, staged)
-            place.carry(e.at(pixel, word["channels"]))
+            place.carry(e.at(pixel, word["out_pixel"]))
 
     def _load_line(self, e: Body, index: Value, lanes: int) -> Value:
         return e.load(vector(self.combination.element, lanes), e.scratch, self._offset(e, index))
