@@ -105,6 +105,15 @@ class Roofline:
         """Seconds that the ops take at least, one after the other."""
         return sum(op.least for op in self.ops)
 
+    @property
+    def summary(self) -> str:
+        """A line on the whole program."""
+        return (
+            f"{self.name}: {1000 * self.seconds:.3f} ms, {self.gops:.1f} GOPS, "
+            f"{self.gops / self.peak:.0%} of the peak; at least {1000 * self.least:.3f} ms by "
+            f"the roofline, {self.least / self.seconds:.0%} of the time"
+        )
+
     def __str__(self) -> str:
         header = (
             "op", "value", "kernel", "us", "share", "GOPS", "of peak", "bytes", "GB/s", "limit",
@@ -130,9 +139,7 @@ class Roofline:
                 f"kernels of {self.name}",
                 *(str(each) for each in self.ceilings.values()),
                 *table(rows, right=(3, 4, 5, 6, 7, 8, 10)),
-                f"{self.name}: {1000 * self.seconds:.3f} ms, {self.gops:.1f} GOPS, "
-                f"{self.gops / self.peak:.0%} of the peak; at least {1000 * self.least:.3f} ms by "
-                f"the roofline, {self.least / self.seconds:.0%} of the time",
+                self.summary,
                 LEGEND,
             ]
         )

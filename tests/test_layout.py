@@ -27,7 +27,7 @@ LAYERS = [
         "verify rewrite equivalence inputs properties selectors signature storage summary",
         "pipeline explain",
         "passes backends frontends",
-        "api benchmark op_times roofline cli __main__",
+        "api benchmark op_times roofline roofline_plot cli __main__",
     ]
 ]
 LAYERS[-1].add("qir")

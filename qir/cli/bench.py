@@ -8,10 +8,12 @@ from pathlib import Path
 
 from qir.api import compile
 from qir.cli.arguments import Commands, add_seed, add_sizes, positive, sizes
+from qir.errors import QirError
 from qir.inputs import read_samples
 from qir.machine import this_machine
+from qir.roofline import Roofline, roofline
 from qir.signature import bind
-from qir.storage import load
+from qir.storage import load, write_atomically
 
 DESCRIPTION = """\
 Compiles programs with XLA and times them on the same arrays, in turns, so that all of them meet
@@ -52,6 +54,13 @@ def add(commands: Commands) -> None:
         "tables behind it",
     )
     command.add_argument(
+        "--roofline",
+        type=Path,
+        metavar="FILE",
+        help="also draw the ops of one program that generated kernels compute, with what bounds "
+        "them, into an SVG page; implies --ops",
+    )
+    command.add_argument(
         "--measure",
         action="store_true",
         help="first measure which way of computing each op is the fastest here, where that is not "
@@ -63,8 +72,10 @@ def add(commands: Commands) -> None:
 def _bench(options: argparse.Namespace) -> int:
     from qir.benchmark import benchmark, choose_inputs
     from qir.op_times import op_times
-    from qir.roofline import roofline
 
+    page: Path | None = options.roofline
+    if page is not None and len(options.programs) > 1:
+        raise QirError(f"bench: expected one program for --roofline, got {len(options.programs)}")
     programs = [(str(path), load(path)) for path in options.programs]
     given = sizes(options.size, "bench")
     path: Path | None = options.input
@@ -82,11 +93,13 @@ def _bench(options: argparse.Namespace) -> int:
     if machine.busy:
         print(f"qir: {machine.warning}", file=sys.stderr)
     print(benchmark(programs, inputs, options.rounds))
-    if options.ops:
+    if options.ops or page is not None:
         for (name, graph), arrays in zip(programs, inputs, strict=True):
             timed = roofline(name, graph, arrays, options.rounds)
             if timed is not None:
                 print(f"\n{timed}")
+            if page is not None:
+                _draw(name, timed, page)
             left = op_times(
                 name if timed is None else f"{name} left to XLA",
                 graph,
@@ -99,3 +112,12 @@ def _bench(options: argparse.Namespace) -> int:
             if left.ops:
                 print(f"\n{left}")
     return 0
+
+
+def _draw(name: str, timed: Roofline | None, page: Path) -> None:
+    from qir.roofline_plot import picture
+
+    if timed is None or not timed.gops:
+        raise QirError(f"bench: expected kernels that multiply for --roofline, got none in {name}")
+    text = picture(timed)
+    write_atomically({page: lambda file: file.write(text.encode())})

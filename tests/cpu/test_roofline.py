@@ -1,6 +1,7 @@
 """`qir bench --ops`: the times of kernels, what bounds them, and the roofline of a program."""
 
 import re
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from qir.backends.xla.cpu.target import host_target
 from qir.inputs import random_inputs
 from qir.ops import Const, Return
 from qir.roofline import OpBound, Roofline, roofline
+from qir.roofline_plot import HEIGHT, MARGIN, WIDTH, picture
 from tests.benchmarks.models import MODELS
 from tests.benchmarks.vision import prepare
 from tests.cpu.test_plan import network
@@ -99,3 +101,41 @@ def test_the_table():
         "net: 5.000 ms, 40.0 GOPS, 40% of the peak; "
         "at least 2.000 ms by the roofline, 40% of the time"
     )
+
+
+def bound(name, kernel, seconds, macs, moved, peak=100.0):
+    limits = {"compute": 2 * macs / peak / 1e9, "memory": 0.0, "cache": moved / 9e9}
+    return OpBound((name,), (name,), "", (kernel,), seconds, macs, 0, moved, limits, peak)
+
+
+def test_the_picture():
+    ops = (
+        bound("conv", "Dense", 4e-3, 10**8, 10**6),
+        bound("dot<", "Dense", 1e-3, 10**6, 10**6),
+        bound("max_pool", "Pool", 1e-4, 0, 10**6),
+    )
+    ceilings = Ceilings("avx2", 2, 100.0, ((2**14, 9e9), (2**27, 2e9)))
+    page = picture(Roofline("net", ops, 6e-3, {2: ceilings}))
+    space = {"svg": "http://www.w3.org/2000/svg"}
+    places = {
+        circle.findtext("svg:title", "", space).split(" ")[0]: np.array(
+            [float(circle.get(name, "nan")) for name in ("cx", "cy")]
+        )
+        for circle in ElementTree.fromstring(page).findall("svg:circle[svg:title]", space)
+    }
+    assert places.keys() == {"conv", "dot<"}
+    # 200 operations a byte and 50 GOPS; 2 and 2: the axes are 10^0 to 10^3 and 10^0 to 10^3.
+    across, down = places["conv"] - places["dot<"]
+    assert across == pytest.approx(2 / 3 * (WIDTH - 2 * MARGIN), abs=0.1)
+    assert down == pytest.approx(-np.log10(25) / 3 * (HEIGHT - 2 * MARGIN), abs=0.1)
+
+
+def test_the_command_draws(digits, tmp_path, capsys):
+    path, page = tmp_path / "digits.qir", tmp_path / "page.svg"
+    qir.save(digits, path)
+    line = ["bench", str(path), "--rounds", "1", "--roofline", str(page)]
+    assert main(line) == 0
+    assert f"kernels of {path}" in capsys.readouterr().out
+    assert "%conv2.add.q" in page.read_text()
+    assert main(["bench", str(path), *line[1:]]) == 1
+    assert "bench: expected one program for --roofline, got 2" in capsys.readouterr().err

@@ -21,8 +21,9 @@ from qir.backends.xla.cpu.emitter import I8, I16, I32, I64, POINTER, VOID, Emitt
 from qir.backends.xla.cpu.target import Target, host_targets
 from qir.types import Array
 
-BURSTS = 5
-BURST_SECONDS = 0.02
+BURSTS = 10
+BURST_SECONDS = 0.01
+"""Long beside what it takes to wake threads, short enough to find a moment without other work."""
 CACHED = (2**14, 2**18, 2**20)
 """Bytes of each thread that are read again and again: what caches of one core hold."""
 SHARED = (2**23, 2**25, 2**27)
@@ -140,12 +141,16 @@ def _fastest(function: Callable[[int, int, int], None], operands: Sequence[Array
             each.result()
         return time.perf_counter() - begin
 
+    best, rounds, bursts = float("inf"), 1, 0
     with ThreadPoolExecutor(len(operands)) as pool:
-        rounds = 1
-        while (taken := seconds(pool, rounds)) < BURST_SECONDS / 4:
-            rounds *= 2
-        rounds = max(int(rounds * BURST_SECONDS / taken), 1)
-        return rounds / min(seconds(pool, rounds) for _ in range(BURSTS))
+        while bursts < BURSTS:
+            best = min(best, seconds(pool, rounds) / rounds)
+            # By the best so far: a burst that was held up must not pass for a long one.
+            if best * rounds < BURST_SECONDS / 2:
+                rounds = min(16 * rounds, int(BURST_SECONDS / best) + 1)
+            else:
+                bursts += 1
+    return 1 / best
 
 
 @cache
