@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -21,6 +22,8 @@ _LOCK = threading.Lock()
 _REGISTERED: list[int] = []
 """The process that told XLA of the handler; none before one did."""
 _ADDRESSES: dict[Target, dict[str, int]] = {}
+_CLOSE: list[Callable[[int], None]] = []
+"""What frees the workspace of a slot, once the handler is there."""
 _WORDS: list[ctypes.Array[ctypes.c_int64]] = []
 
 
@@ -37,17 +40,19 @@ def addresses(kernels: Sequence[Kernel], target: Target) -> Mapping[str, int]:
         }
         if not _REGISTERED:
             writers[runtime.HANDLER] = partial(runtime.write_runtime, triple=target.triple)
+            writers[runtime.CLOSE] = runtime.write_close
         if writers:
             codes = object_codes(writers, target)
             found = machine.load(codes, target)
             if runtime.HANDLER in found:
-                _register(found[runtime.HANDLER])
+                _register(found[runtime.HANDLER], found[runtime.CLOSE])
             known.update(found)
         return known
 
 
-def _register(address: int) -> None:
+def _register(address: int, close: int) -> None:
     """Tells XLA where the handler is, once: a name can't be given to another function."""
+    _CLOSE.append(ctypes.CFUNCTYPE(None, ctypes.c_void_p)(close))
     handler = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(address)
     capsule = jax.ffi.pycapsule(handler)  # type: ignore[no-untyped-call]
     jax.ffi.register_ffi_target(runtime.HANDLER, capsule, platform="cpu")
@@ -69,9 +74,19 @@ def check_process() -> None:
         )
 
 
-def new_slot() -> int:
-    """Returns the address of a word that lives as long as the process."""
-    return ctypes.addressof(new_words(8))
+def new_slot(owner: object = None) -> int:
+    """Returns the address of a slot for a workspace.
+
+    The words of the slot live as long as the process, since executables may outlive what they were
+    made from. At the end of the process nothing is freed: threads may be at work.
+
+    Args:
+        owner: What the workspace is freed after; None to keep it.
+    """
+    address = ctypes.addressof(new_words(8))
+    if owner is not None:
+        weakref.finalize(owner, _CLOSE[0], address).atexit = False
+    return address
 
 
 def new_words(count: int) -> ctypes.Array[ctypes.c_int64]:

@@ -8,7 +8,9 @@ waits for a helper to start, so that a pool of any size, busy or not, can't bloc
 
 Memory that outlives a task (counters, temporary tensors, scratch of each thread) is one workspace.
 It is taken from a slot and put back, so that calls one after the other use the same pages; a second
-call at the same time allocates its own. A workspace counts who may still touch it: a helper that
+call at the same time allocates its own. A slot is two words: the workspace, and whether the program
+is gone; then what a call puts back, perhaps one of an executable that outlived the program, is freed
+at once. A workspace counts who may still touch it: a helper that
 starts after all work is done finds the gate closed and only lets go.
 
 A table may name words that take times: one before helpers are asked for, then the latest end of a
@@ -26,6 +28,7 @@ from llvmlite import ir
 from qir.backends.xla.cpu.emitter import I32, I64, POINTER, VOID, Emitter, Value, constant
 
 HANDLER = "qir_cpu_handler"
+CLOSE = "qir_cpu_close"
 
 # Words of a table.
 STEPS, WORKSPACE_BYTES, ARENA, SCRATCH, SCRATCH_BYTES, THREADS, SLOT, CLOCK, BUFFERS = range(9)
@@ -36,6 +39,8 @@ CODE, ARGUMENTS, TASKS = range(3)
 STEP_WORDS = 4
 # Bytes of a workspace.
 _REFERENCES, _TABLE, _JOINED, _SLOT, _GATE = 0, 8, 16, 24, 64
+_CLOSED_SLOT = 8
+"""Byte of a slot."""
 BASES = 128
 COUNTER_BYTES = 128
 """Of each step: the next task, and 64 bytes further how many are done."""
@@ -153,6 +158,22 @@ def _write_work(module: ir.Module, triple: str) -> ir.Function:
     return e.function
 
 
+def write_close(module: ir.Module) -> None:
+    """Writes `close(slot)`: frees the workspace in a slot, and has later ones freed too."""
+    e = Emitter(ir.Function(module, ir.FunctionType(VOID, [POINTER]), CLOSE))
+    (slot,) = e.arguments
+    e.build.atomic_rmw("xchg", e.at(slot, _CLOSED_SLOT), e.number(1), "acq_rel")
+    _replace(e, slot, e.number(0))
+    e.build.ret_void()
+
+
+def _replace(e: Emitter, slot: Value, address: Value) -> None:
+    """Puts a workspace, or none, into a slot, and frees the one that is there."""
+    other = e.build.atomic_rmw("xchg", slot, address, "acq_rel")
+    with e.when(e.build.icmp_signed("!=", other, e.number(0))):
+        e.intrinsic("free", VOID, e.build.inttoptr(other, POINTER))
+
+
 def _write_release(module: ir.Module) -> ir.Function:
     """Writes `release(workspace)`: the last to let go puts it back into the slot."""
     e = _function(module, "qir_release", [POINTER])
@@ -161,10 +182,11 @@ def _write_release(module: ir.Module) -> ir.Function:
     left = _atomic(e, "sub", workspace, _REFERENCES, 1)
     with e.when(build.icmp_signed("==", left, e.number(1))):
         slot = e.load(POINTER, workspace, _SLOT, align=8)
-        address = build.ptrtoint(workspace, I64)
-        other = build.atomic_rmw("xchg", slot, address, "acq_rel")
-        with e.when(build.icmp_signed("!=", other, e.number(0))):
-            e.intrinsic("free", VOID, build.inttoptr(other, POINTER))
+        _replace(e, slot, build.ptrtoint(workspace, I64))
+        # Whoever closes the slot empties it after that: one of the two finds the workspace.
+        closed = build.load_atomic(e.at(slot, _CLOSED_SLOT), "acquire", 8, typ=I64)
+        with e.when(build.icmp_signed("!=", closed, e.number(0))):
+            _replace(e, slot, e.number(0))
     build.ret_void()
     return e.function
 

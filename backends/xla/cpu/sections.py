@@ -137,7 +137,7 @@ class Kernels:
             if self.clocks is not None:
                 self.clocks.append(Clock(section, plan, call.new_words(1 + len(plan.steps))))
                 clock = self.clocks[-1].address
-            table = plan.table(addresses, call.new_slot(), clock)
+            table = plan.table(addresses, call.new_slot(section), clock)
             return call.call(jax.numpy.asarray(table), packed, operands, results)
 
         dimensions = tuple(Dim(1, names) for names in products)
