@@ -12,13 +12,8 @@ import numpy as np
 from qir.backends.xla.cpu.cover import Cover, Region
 from qir.backends.xla.cpu.covers.dense import Ending, folded_bias, spatial_words, unfit
 from qir.backends.xla.cpu.kernels.dense import AXES
-from qir.backends.xla.cpu.kernels.depthwise import (
-    CHANNELS,
-    PAIR_BYTES,
-    UNROLLED,
-    Depthwise,
-    Window,
-)
+from qir.backends.xla.cpu.kernels.depthwise import Depthwise, Window
+from qir.backends.xla.cpu.kernels.lines import CHANNELS, LINE_BYTES, PAIR_BYTES
 from qir.backends.xla.cpu.target import Target
 from qir.ir import Node
 from qir.ops import Conv
@@ -28,6 +23,8 @@ CACHED_BYTES = 12 * 1024
 """What a task keeps in scratch; the first-level cache holds what it reads and writes as well."""
 TASK_PRODUCTS = 100_000
 """Least products of a task; a smaller one is not worth handing out."""
+TOGETHER = 7
+"""Places of a row that are summed together, as a rule: widths of images are multiples of it."""
 WRITTEN_TAPS = 32
 """Most pairs of taps of a window that is written into the code."""
 COPY_COST, SUM_COST = 6, 14
@@ -157,8 +154,12 @@ def depthwise(op: Conv, node: Node, end: Ending, target: Target) -> Cover | str:
             return (width - 1) * strides[2] + (taps - 1) * step + 1
 
         most = max(min(places[1], -(-batch * prod(places[:2]) // tasks)), min(2, places[1]))
+        together = _together(places[2])
         rows, width = _block(
-            places, most, {rows: len(pairing(rows).lines) for rows in range(1, most + 1)}, span
+            places,
+            together,
+            {rows: len(pairing(rows).lines) for rows in range(1, most + 1)},
+            span,
         )
         groups = -(-places[1] // rows)
         found = pairing(rows)
@@ -190,6 +191,7 @@ def depthwise(op: Conv, node: Node, end: Ending, target: Target) -> Cover | str:
             "range_blocks": range_blocks,
             "blocks": blocks,
             "columns": columns,
+            "pieces": -(-places[2] // width),
             "out_pixel": region.pitch(result),
             "block_width": width,
             "span": span(width),
@@ -214,6 +216,7 @@ def depthwise(op: Conv, node: Node, end: Ending, target: Target) -> Cover | str:
             result.name,
             Depthwise(
                 Window(pairs, taps, strides[2], step) if written else None,
+                together,
                 code.storage is DType.U8,
                 gathered,
                 narrow,
@@ -222,28 +225,41 @@ def depthwise(op: Conv, node: Node, end: Ending, target: Target) -> Cover | str:
             words,
             tensors,
             tasks=pieces * ranges,
-            scratch=lines * line_bytes,
+            scratch=lines * (line_bytes + 2 * LINE_BYTES),
         )
 
     return Cover((node, *end.nodes), inputs, write, rows_apart=True)
 
 
+def _together(width: int) -> int:
+    """Returns how many places of a row are best summed together.
+
+    Other numbers than the usual one must be worth code of their own.
+    """
+
+    def cost(count: int) -> tuple[float, int]:
+        summed = -(-width // count) * count
+        return summed * (1 if count == TOGETHER else 1.1), abs(count - TOGETHER)
+
+    return min(range(min(width, 4), min(width, TOGETHER + 1) + 1), key=cost)
+
+
 def _block(
-    places: Sequence[int], most: int, lines: Mapping[int, int], span: Callable[[int], int]
+    places: Sequence[int], together: int, lines: Mapping[int, int], span: Callable[[int], int]
 ) -> tuple[int, int]:
     """Returns how many rows, and how many places of each, are best summed after one copy.
 
     Args:
         places: Sizes of the result.
-        most: Most rows.
-        lines: Pairs of lines that so many rows read.
+        together: Places that are summed together.
+        lines: Pairs of lines that so many rows read, for each number of rows.
         span: Pixels of a line that so many places read.
     """
     _, height, width = places
     blocks = {
-        (-(-height // -(-height // rows)), min(-(-width // pieces // UNROLLED) * UNROLLED, width))
-        for rows in range(1, most + 1)
-        for pieces in range(1, -(-width // UNROLLED) + 1)
+        (-(-height // -(-height // rows)), min(-(-width // pieces // together) * together, width))
+        for rows in lines
+        for pieces in range(1, -(-width // together) + 1)
     }
 
     def cost(block: tuple[int, int]) -> tuple[bool, int]:
@@ -251,7 +267,7 @@ def _block(
         pieces = -(-places[2] // width)
         pixels = lines[rows] * span(width)
         copied = -(-height // rows) * pieces * pixels
-        summed = height * pieces * -(-width // UNROLLED) * UNROLLED
+        summed = height * pieces * -(-width // together) * together
         return pixels * PAIR_BYTES > CACHED_BYTES, COPY_COST * copied + SUM_COST * summed
 
     return min(sorted(blocks, reverse=True), key=cost)

@@ -11,22 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from llvmlite import ir
 
 from qir.backends.xla.cpu.emitter import I8, I16, I32, I64, Value, vector
 from qir.backends.xla.cpu.epilogue import Epilogue
-from qir.backends.xla.cpu.kernel import Body, Kernel
+from qir.backends.xla.cpu.kernel import Body, Kernel, SharedFunction
+from qir.backends.xla.cpu.kernels.lines import CHANNELS, LINE_BYTES, PAIR_BYTES, Line, PairCopies
 
-CHANNELS = 16
-"""Channels of a block."""
-PAIR_BYTES = 4 * CHANNELS
-"""Bytes of a pixel of a pair of lines in scratch."""
 LINE_WORDS = 3
 """Numbers that say where a line is: its distances in depth, height and width."""
-UNROLLED = 7
-"""Places of a row that are summed together."""
 
 _SIZES = (
     *(f"size_{axis}" for axis in ("depth", "height", "width")),
@@ -41,6 +35,7 @@ _SIZES = (
     "range_blocks",
     "blocks",
     "columns",
+    "pieces",
     "out_pixel",
     "block_width",
     "span",
@@ -78,6 +73,7 @@ class Depthwise(Kernel):
 
     Attributes:
         window: The window; None for one that the step gives.
+        places: Places of a row that are summed together.
         unsigned: Whether x is unsigned bytes.
         gathered: Whether a table says which channel of x each column reads.
         narrow: Whether there are fewer columns than a block has.
@@ -85,6 +81,7 @@ class Depthwise(Kernel):
     """
 
     window: Window | None
+    places: int
     unsigned: bool
     gathered: bool
     narrow: bool
@@ -97,8 +94,9 @@ class Depthwise(Kernel):
         size_…, places_…, stride_…, before_…: of x, of the result, and what leads from one to the
         other. fill: the zero point of x. pixel: channels of x. group_rows, groups: rows of a task,
         and tasks of an image along the height. blocks: of channels; ranges, range_blocks: of
-        blocks. columns: channels of the result. block_width, span: places that are summed after
-        one copy, and the pixels of a line that they read. lines: pairs of lines in scratch.
+        blocks. columns: channels of the result; out_pixel: bytes from one of its places to the
+        next. pieces: of a row; block_width, span: the places of each, no fewer than are summed
+        together, and the pixels of a line that they read. lines: pairs of lines in scratch.
         block_bytes: of the weights of a block. pairs, taps, step: as in `Window`.
         """
         return (*_SIZES, *self.epilogue.words)
@@ -124,6 +122,16 @@ class Depthwise(Kernel):
             "out",
             *residual,
         )
+
+    @property
+    def shared(self) -> tuple[SharedFunction, ...]:
+        """The copies of pairs of lines."""
+        return (self.copies,)
+
+    @property
+    def copies(self) -> PairCopies:
+        """What copies pairs of lines."""
+        return PairCopies(self.unsigned, self.gathered)
 
     def write(self, e: Body) -> None:
         """Writes the body, up to its return."""
@@ -165,146 +173,65 @@ class _Writer:
         first = build.add(build.mul(outer, word["places_height"]), row)
         start = build.mul(part, word["range_blocks"])
         stop = e.smallest(build.add(start, word["range_blocks"]), word["blocks"])
-        with e.loop(stop, start=start) as block:
-            column = build.mul(block.index, e.number(CHANNELS))
-            if not self.kernel.narrow:
-                column = e.smallest(column, build.sub(word["columns"], e.number(CHANNELS)))
-            width = word["places_width"]
-            block_width = word["block_width"]
-            blocks = build.sdiv(build.add(width, build.sub(block_width, e.number(1))), block_width)
-            with e.loop(blocks) as piece:
-                x = build.mul(piece.index, block_width)
-                count = e.smallest(build.sub(width, x), block_width)
-                self._copy(image_lines, corner, x, block.index, column)
-                self._rows(block.index, column, first, rows, x, count)
+        width, block_width = word["places_width"], word["block_width"]
+        pixels = build.mul(word["lines"], word["span"])
+        found = e.at(e.scratch, build.mul(pixels, e.number(PAIR_BYTES)))
+        # All blocks of channels of some pixels follow one another: these stay in the cache.
+        with e.loop(word["pieces"]) as piece:
+            x = e.smallest(build.mul(piece.index, block_width), build.sub(width, block_width))
+            self._find_lines(found, image_lines, corner, x)
+            with e.loop(stop, start=start) as block:
+                column = build.mul(block.index, e.number(CHANNELS))
+                if not self.kernel.narrow:
+                    column = e.smallest(column, build.sub(word["columns"], e.number(CHANNELS)))
+                channel = column
+                if self.kernel.gathered:
+                    sources = build.mul(block.index, e.number(8 * CHANNELS))
+                    channel = e.at(self.tensor["sources"], sources)
+                self.kernel.copies.call(
+                    e, found, e.scratch, word["lines"], word["span"], self.fill, channel
+                )
+                self._rows(block.index, column, first, rows, x)
 
     def _divided(self, value: Value, divisor: Value) -> tuple[Value, Value]:
         return self.build.sdiv(value, divisor), self.build.srem(value, divisor)
 
-    def _copy(
-        self, image_lines: Value, corner: Sequence[Value], x: Value, block: Value, column: Value
+    def _find_lines(
+        self, found: Value, image_lines: Value, corner: Sequence[Value], x: Value
     ) -> None:
-        """Copies all pairs of lines of one block of channels and some places."""
-        e, build, word = self.e, self.build, self.word
-        number = e.number
-        left = build.sub(build.mul(x, word["stride_width"]), word["before_width"])
-        line_bytes = build.mul(word["span"], number(PAIR_BYTES))
-        channel = number(0) if self.kernel.gathered else column
-        sources = (
-            e.at(self.tensor["sources"], build.mul(block, number(8 * CHANNELS)))
-            if self.kernel.gathered
-            else None
-        )
-        with e.loop(word["lines"], carried=[self.tensor["lines"], e.scratch]) as pair:
-            table, place = pair.values
-            lines = [
-                self._line(table, index, image_lines, corner, left, channel) for index in range(2)
-            ]
-            (_, _, low, high), (_, _, other_low, other_high) = lines
-            begin = e.smallest(e.greatest(low, other_low), word["span"])
-            end = e.smallest(e.smallest(high, other_high), word["span"])
-            end = e.greatest(end, begin)
+        """Stores where each line is that the task reads at some places.
 
-            with e.loop(begin) as loop:
-                parts = [self._edge(line, loop.index, sources) for line in lines]
-                self._put(parts, place, loop.index)
-            with e.loop(
-                end,
-                start=begin,
-                carried=[e.at(line, build.mul(begin, step)) for line, step, *_ in lines],
-            ) as loop:
-                pixels = loop.values
-                self._put([self._pixel(pixel, sources) for pixel in pixels], place, loop.index)
-                loop.carry(
-                    *(e.at(pixel, step) for pixel, (_, step, *_) in zip(pixels, lines, strict=True))
-                )
-            with e.loop(word["span"], start=end) as loop:
-                parts = [self._edge(line, loop.index, sources) for line in lines]
-                self._put(parts, place, loop.index)
-            pair.carry(e.at(table, 16 * LINE_WORDS), e.at(place, line_bytes))
-
-    def _line(
-        self,
-        table: Value,
-        index: int,
-        image_lines: Value,
-        corner: Sequence[Value],
-        left: Value,
-        channel: Value,
-    ) -> _Line:
-        """Returns where a line begins, its step, and the first and last place that is inside.
-
-        A line that lies in the padding has the step 0.
+        One in the padding is a pixel that has no next one, or, where channels are gathered, a line
+        that ends before it begins.
         """
         e, build, word = self.e, self.build, self.word
-        z, y, x = (
-            build.add(base, e.load(I64, table, 8 * (LINE_WORDS * index + axis), align=8))
-            for axis, base in enumerate((*corner, left))
-        )
-        inside = build.and_(
-            build.icmp_unsigned("<", z, word["size_depth"]),
-            build.icmp_unsigned("<", y, word["size_height"]),
-        )
-        line = build.add(build.mul(build.add(image_lines, z), word["size_height"]), y)
-        at = build.add(build.mul(line, word["size_width"]), x)
-        there = e.at(self.tensor["x"], build.add(build.mul(at, word["pixel"]), channel))
-        low = e.greatest(build.neg(x), e.number(0))
-        high = build.sub(word["size_width"], x)
-        if self.kernel.gathered:
-            return there, word["pixel"], build.select(inside, low, word["span"]), high
-        return (
-            build.select(inside, there, self.fill),
-            build.select(inside, word["pixel"], e.number(0)),
-            low,
-            high,
-        )
+        left = build.sub(build.mul(x, word["stride_width"]), word["before_width"])
+        lines = build.mul(word["lines"], e.number(2))
+        with e.loop(lines, carried=[self.tensor["lines"], found]) as line:
+            table, found = line.values
+            z, y, x = (
+                build.add(base, e.load(I64, table, 8 * axis, align=8))
+                for axis, base in enumerate((*corner, left))
+            )
+            inside = build.and_(
+                build.icmp_unsigned("<", z, word["size_depth"]),
+                build.icmp_unsigned("<", y, word["size_height"]),
+            )
+            row = build.add(build.mul(build.add(image_lines, z), word["size_height"]), y)
+            at = build.add(build.mul(row, word["size_width"]), x)
+            there = e.at(self.tensor["x"], build.mul(at, word["pixel"]))
+            high = e.smallest(build.sub(word["size_width"], x), word["span"])
+            if self.kernel.gathered:
+                high = build.select(inside, high, e.number(0))
+            Line(
+                build.select(inside, there, self.fill),
+                build.select(inside, word["pixel"], e.number(0)),
+                e.smallest(e.greatest(build.neg(x), e.number(0)), word["span"]),
+                high,
+            ).store(e, found)
+            line.carry(e.at(table, 8 * LINE_WORDS), e.at(found, LINE_BYTES))
 
-    def _pixel(self, pixel: Value, sources: Value | None) -> Value:
-        """Loads the channels of one pixel."""
-        e = self.e
-        bytes_ = vector(I8, CHANNELS)
-        if sources is None:
-            return e.load(bytes_, pixel)
-        value: Value = ir.Constant(bytes_, ir.Undefined)
-        for lane in range(CHANNELS):
-            channel = e.load(I64, sources, 8 * lane, align=8)
-            value = e.build.insert_element(value, e.load(I8, pixel, channel), e.number(lane, I32))
-        return value
-
-    def _edge(self, line: _Line, at: Value, sources: Value | None) -> Value:
-        """Loads the channels of one pixel, or the zero point where it lies outside of x."""
-        e, build = self.e, self.build
-        begin, step, low, high = line
-        inside = build.and_(build.icmp_signed(">=", at, low), build.icmp_signed("<", at, high))
-        pixel = e.at(begin, build.mul(at, step))
-        if sources is None:
-            return self._pixel(build.select(inside, pixel, self.fill), None)
-        with e.otherwise(inside) as (then, other):
-            with then:
-                found = self._pixel(pixel, sources)
-                after_found = build.block
-            with other:
-                fill = e.load(vector(I8, CHANNELS), self.fill)
-                after_fill = build.block
-        value = build.phi(found.type)
-        value.add_incoming(found, after_found)
-        value.add_incoming(fill, after_fill)
-        return value
-
-    def _put(self, lines: Sequence[Value], place: Value, at: Value) -> None:
-        """Stores one pixel of a pair of lines, interleaved."""
-        e, build = self.e, self.build
-        half = CHANNELS // 2
-        at = build.mul(at, e.number(PAIR_BYTES))
-        widen = build.zext if self.kernel.unsigned else build.sext
-        for first in (0, half):
-            lanes = [first + lane // 2 + CHANNELS * (lane % 2) for lane in range(CHANNELS)]
-            wide = widen(e.shuffle(lines[0], lines[1], lanes), vector(I16, CHANNELS))
-            e.store(wide, place, build.add(at, e.number(4 * first)), align=32)
-
-    def _rows(
-        self, block: Value, column: Value, first: Value, rows: Value, x: Value, count: Value
-    ) -> None:
+    def _rows(self, block: Value, column: Value, first: Value, rows: Value, x: Value) -> None:
         """Sums, finishes and stores some places of all rows, of one block of channels."""
         e, build, word = self.e, self.build, self.word
         number = e.number
@@ -326,13 +253,10 @@ class _Writer:
             places = _Places(
                 e.at(weights, e.load(I64, table, align=8)), e.at(table, 8), tables, out, residual
             )
-            with e.otherwise(build.icmp_signed(">=", count, number(UNROLLED))) as (many, few):
-                with many, e.loop(count, step=UNROLLED) as loop:
-                    self._sum(
-                        places, e.smallest(loop.index, build.sub(count, number(UNROLLED))), UNROLLED
-                    )
-                with few, e.loop(count) as loop:
-                    self._sum(places, loop.index, 1)
+            count = self.kernel.places
+            last = build.sub(word["block_width"], number(count))
+            with e.loop(word["block_width"], step=count) as loop:
+                self._sum(places, e.smallest(loop.index, last), count)
             row.carry(e.at(table, build.mul(build.add(word["pairs"], number(1)), number(8))))
 
     def _sum(self, places: _Places, at: Value, count: int) -> None:
@@ -439,9 +363,6 @@ class _Writer:
         e = self.e
         with e.loop(size) as loop:
             e.store(e.load(I8, source, loop.index), place, loop.index)
-
-
-_Line: TypeAlias = tuple[Value, Value, Value, Value]
 
 
 @dataclass(frozen=True)
