@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Literal, TypeAlias
 
@@ -25,7 +26,7 @@ from qir.backends.xla.cpu.objects import object_codes
 from qir.backends.xla.cpu.placing import write
 from qir.backends.xla.cpu.plan import SLACK, Buffer, Place, Plan
 from qir.backends.xla.cpu.target import Target, host_target
-from qir.ir import Graph
+from qir.ir import Graph, Value
 from qir.types import Array
 from tests.cpu.harness import covers_of
 
@@ -125,6 +126,75 @@ def _address(kernel: Kernel, target: Target) -> int:
     return machine.load(object_codes(writers, target), target)[kernel.symbol]
 
 
+@dataclass(frozen=True)
+class Block:
+    """Memory of its own for a tensor.
+
+    Attributes:
+        size: Its bytes.
+        content: What it holds and keeps; None where kernels write it.
+        result: Which value of the program it becomes, if any.
+    """
+
+    size: int
+    content: Array | None = None
+    result: Value | None = None
+
+
+@dataclass(frozen=True)
+class Work:
+    """A step, with tensors in blocks.
+
+    Attributes:
+        kernel: The kernel.
+        arguments: What it is called with; the numbers of buffers are those of blocks.
+        tasks: Number of tasks.
+        scratch: Bytes of scratch.
+    """
+
+    kernel: Kernel
+    arguments: Array
+    tasks: int
+    scratch: int
+
+
+def laid_out(
+    graph: Graph, inputs: Sequence[ArrayLike], target: Target
+) -> tuple[list[Block], list[Work], Region]:
+    """Plans a program so that each tensor has memory of its own.
+
+    Args:
+        graph: The program; a kernel must cover every node.
+        inputs: What it is run on.
+        target: The instruction set.
+    """
+    bound, sizes = bind_inputs(graph, inputs)
+    plan = GuardedPlan(len(graph.inputs), len(graph.outputs), 3)
+    places = {value: plan.operand(index) for index, value in enumerate(graph.inputs)}
+    results = {value: plan.result(index) for index, value in enumerate(graph.outputs)}
+    region = Region(plan, places | results, sizes, target)
+    write(covers_of(graph, target), region)
+
+    blocks: dict[object, Block] = {}
+    for place, array in zip(places.values(), bound.values(), strict=True):
+        blocks[place.buffer] = Block(array.nbytes, array)
+    for value, place in results.items():
+        blocks[place.buffer] = Block(region.bytes(value), result=value)
+    blocks |= {buffer: Block(size) for buffer, size in plan.exact.items()}
+    blocks |= {offset: Block(array.nbytes, array) for offset, array in plan.arrays}
+
+    keys = list(blocks)
+    steps = []
+    for step, scratch in zip(plan.steps, plan.scratches, strict=True):
+        numbers = list(step.words.values())
+        for place in step.tensors.values():
+            key, offset = _found(place, plan)
+            numbers += [keys.index(key), offset]
+        space = -(-(scratch + SLACK) // 64) * 64
+        steps.append(Work(step.kernel, np.array(numbers, np.int64), step.tasks, space))
+    return list(blocks.values()), steps, region
+
+
 def compute(
     graph: Graph, inputs: Sequence[ArrayLike], side: Side, target: Target
 ) -> Iterator[Array]:
@@ -139,47 +209,30 @@ def compute(
     Yields:
         The results.
     """
-    bound, sizes = bind_inputs(graph, inputs)
-    plan = GuardedPlan(len(graph.inputs), len(graph.outputs), 3)
-    places = {value: plan.operand(index) for index, value in enumerate(graph.inputs)}
-    results = {value: plan.result(index) for index, value in enumerate(graph.outputs)}
-    region = Region(plan, places | results, sizes, target)
-    write(covers_of(graph, target), region)
+    blocks, steps, region = laid_out(graph, inputs, target)
 
-    memories: dict[object, Memory] = {}
+    def filled(content: Array) -> Memory:
+        found = Memory(content.nbytes, side)
+        found.seal(content)
+        return found
 
-    def memory(key: object, size: int) -> Memory:
-        memories[key] = Memory(size, side)
-        return memories[key]
-
-    for place, array in zip(places.values(), bound.values(), strict=True):
-        memory(place.buffer, array.nbytes).seal(array)
-    for value, place in results.items():
-        memory(place.buffer, region.bytes(value))
-    for buffer, size in plan.exact.items():
-        memory(buffer, size)
-    for offset, array in plan.arrays:
-        memory(offset, array.nbytes).seal(array)
-
-    keys = list(memories)
-    bases = memory("bases", 8 * len(keys))
-    bases.seal(np.array([memories[key].address for key in keys], np.int64))
-    for number, (step, scratch_size) in enumerate(zip(plan.steps, plan.scratches, strict=True)):
-        numbers = list(step.words.values())
-        for place in step.tensors.values():
-            key, offset = _found(place, plan)
-            numbers += [keys.index(key), offset]
-        arguments = memory(("arguments", number), 8 * len(numbers))
-        arguments.seal(np.array(numbers, np.int64))
-        scratch = memory(("scratch", number), -(-(scratch_size + SLACK) // 64) * 64)
+    memories = [
+        Memory(block.size, side) if block.content is None else filled(block.content)
+        for block in blocks
+    ]
+    bases = filled(np.array([memory.address for memory in memories], np.int64))
+    used = [*memories, bases]
+    for step in steps:
+        arguments, scratch = filled(step.arguments), Memory(step.scratch, side)
+        used += [arguments, scratch]
         code = _CODE(_address(step.kernel, target))
         for task in reversed(range(step.tasks)):
             code(arguments.address, bases.address, task, scratch.address)
-    for each in memories.values():
+    for each in used:
         each.check()
-    for value, place in results.items():
-        flat = memories[place.buffer].bytes.view(value.type.dtype.numpy)
-        yield flat.reshape(region.shape(value))
+    found = {block.result: memory for block, memory in zip(blocks, memories, strict=True)}
+    for value in graph.outputs:
+        yield found[value].bytes.view(value.type.dtype.numpy).reshape(region.shape(value))
 
 
 def _found(place: Place, plan: GuardedPlan) -> tuple[object, int]:
