@@ -165,7 +165,7 @@ def _add(
 ) -> list[int]:
     """Adds a call of the handler to an image, and returns the offsets of its results."""
     plan = region.plan
-    slot = image.words([0], [])
+    slot = image.words([0, 0], [])
     words = plan.table(numbers, slot).view(np.int64)
     words[runtime.THREADS] = 1
     table = image.put(words)

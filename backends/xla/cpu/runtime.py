@@ -9,9 +9,9 @@ waits for a helper to start, so that a pool of any size, busy or not, can't bloc
 Memory that outlives a task (counters, temporary tensors, scratch of each thread) is one workspace.
 It is taken from a slot and put back, so that calls one after the other use the same pages; a second
 call at the same time allocates its own. A slot is two words: the workspace, and whether the program
-is gone; then what a call puts back, perhaps one of an executable that outlived the program, is freed
-at once. A workspace counts who may still touch it: a helper that
-starts after all work is done finds the gate closed and only lets go.
+is gone; then what a call puts back, perhaps one of an executable that outlived the program, is
+freed at once. A workspace counts who may still touch it: a helper that starts after all work is
+done finds the gate closed and only lets go.
 
 A table may name words that take times: one before helpers are asked for, then the latest end of a
 task of each step. Only threads that the caller waits for write them.
