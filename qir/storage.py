@@ -84,31 +84,30 @@ def _check_suffix(path: Path) -> Path:
 def _read_arrays(path: Path, entries: tuple[DataEntry, ...]) -> Mapping[str, Array]:
     if not path.exists():
         raise QirError(f"load: expected the arrays in {path}, which does not exist")
+    arrays = {}
     try:
         with zipfile.ZipFile(path) as archive:
             held = set(archive.namelist())
-            packed = {
-                entry.name: _read_array(archive, entry.name)
-                for entry in entries
-                if _member(entry.name) in held
-            }
+            for entry in entries:
+                if _member(entry.name) not in held:
+                    raise QirError(f"load: {path} holds no array @{entry.name}")
+                arrays[entry.name] = _unpacked(_read_array(archive, entry.name), entry, path)
     except UNREADABLE as error:
         raise QirError(f"load: {path} is truncated or corrupted: {error}") from error
-    arrays = {}
-    for entry in entries:
-        if entry.name not in packed:
-            raise QirError(f"load: {path} holds no array @{entry.name}")
-        shape = tuple(known(size, "data") for size in entry.shape)
-        try:
-            arrays[entry.name] = unpack(packed[entry.name], _dtype(entry), shape)
-        except QirError as error:
-            raise error.at(f"array @{entry.name} of {path}") from error
-        if array_digest(arrays[entry.name]) != entry.digest:
-            raise QirError(
-                f"load: the array @{entry.name} in {path} is not the one that the text was "
-                "written with"
-            )
     return arrays
+
+
+def _unpacked(packed: Array, entry: DataEntry, path: Path) -> Array:
+    shape = tuple(known(size, "data") for size in entry.shape)
+    try:
+        array = unpack(packed, _dtype(entry), shape)
+    except QirError as error:
+        raise error.at(f"array @{entry.name} of {path}") from error
+    if array_digest(array) != entry.digest:
+        raise QirError(
+            f"load: the array @{entry.name} in {path} is not the one that the text was written with"
+        )
+    return array
 
 
 UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
@@ -179,7 +178,9 @@ def unpack(raw: Array, dtype: DType, shape: tuple[int, ...]) -> Array:
             f"load: expected {size} bytes for {dtype.value}{list(shape)}, got {raw.size}"
         )
     if dtype.bits >= 8 or dtype is DType.BOOL:
-        return np.frombuffer(raw.tobytes(), dtype.numpy).reshape(shape)
+        whole: Array = raw.view(dtype.numpy).reshape(shape)
+        whole.flags.writeable = False
+        return whole
     shifts = np.arange(8 // dtype.bits, dtype=np.uint8) * dtype.bits
     fields: Array = (raw[:, None] >> shifts) & (2**dtype.bits - 1)
     values = fields.reshape(-1)[:count].astype(np.int16)

@@ -77,6 +77,11 @@ def peak(name: str, batches: int) -> int:
     graph = imported(model, model.init(0))
     data = (model.images(seed) for seed in range(batches))
     qir.optimize(graph, "fold, calibrate", data=data)
+    return peak_memory()
+
+
+def peak_memory() -> int:
+    """Returns the peak of the memory of this process so far, in KiB."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     (size,) = re.findall(r"VmHWM:\s*(\d+) kB", status)
     return int(size)

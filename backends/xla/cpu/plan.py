@@ -13,6 +13,8 @@ from qir.backends.xla.cpu.kernel import Kernel
 from qir.ir import Node
 from qir.types import Array
 
+RESERVED = 2**28
+"""Bytes of parameters that a plan takes without moving them; untouched ones need no memory."""
 ALIGNMENT = 64
 _PROCESS = time.time_ns()
 """Makes the tables of this process unlike those of any other: jax's compilation cache on disk must
@@ -103,7 +105,7 @@ class Plan:
         # Buffer 0 holds the parameters, one after the other.
         self._fixed = [Buffer(number=number) for number in range(1 + self.operands + self.results)]
         self._temporary: list[Buffer] = []
-        self._parameters: list[Array] = []
+        self._parameters = _aligned_zeros(RESERVED)
 
     def operand(self, index: int) -> Place:
         """Returns where an operand lies."""
@@ -114,11 +116,15 @@ class Plan:
         return Place(self._fixed[1 + self.operands + index])
 
     def parameter(self, array: Array) -> Place:
-        """Adds an array to the parameters."""
-        place = Place(self._fixed[0], self.parameter_bytes)
-        self._parameters.append(array)
+        """Adds a copy of an array to the parameters."""
+        at = self.parameter_bytes
         self.parameter_bytes += _aligned(array.nbytes)
-        return place
+        if self.parameter_bytes > self._parameters.size:
+            larger = _aligned_zeros(2 * self.parameter_bytes)
+            larger[:at] = self._parameters[:at]
+            self._parameters = larger
+        self._parameters[at : at + array.nbytes].view(array.dtype)[:] = array.reshape(-1)
+        return Place(self._fixed[0], at)
 
     def temporary(self, size: int) -> Place:
         """Returns memory that holds a tensor from the first step that names it to the last."""
@@ -156,21 +162,8 @@ class Plan:
         self.scratch = max(self.scratch, _aligned(scratch + SLACK))
 
     def parameters(self) -> Array:
-        """Returns the parameters as the bytes of buffer 0, aligned; may be called once.
-
-        JAX takes an aligned array as it is, and the arrays are let go one by one: what is constant
-        exists once and not three times.
-        """
-        size = max(self.parameter_bytes, ALIGNMENT)
-        space = np.zeros(size + ALIGNMENT, np.uint8)
-        packed = space[-space.ctypes.data % ALIGNMENT :][:size]
-        at = 0
-        self._parameters.reverse()
-        while self._parameters:
-            array = np.ascontiguousarray(self._parameters.pop())
-            packed[at : at + array.nbytes] = array.reshape(-1).view(np.uint8)
-            at += _aligned(array.nbytes)
-        return packed
+        """Returns the parameters as the bytes of buffer 0, aligned so that JAX takes no copy."""
+        return self._parameters[: max(self.parameter_bytes, ALIGNMENT)]
 
     def arena(self) -> int:
         """Places the temporary tensors and returns how many bytes they need.
@@ -281,3 +274,8 @@ def named(node: Node) -> str:
 
 def _aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _aligned_zeros(size: int) -> Array:
+    space = np.zeros(size + ALIGNMENT, np.uint8)
+    return space[-space.ctypes.data % ALIGNMENT :][:size]
