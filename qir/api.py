@@ -123,7 +123,8 @@ def compile(
     Args:
         graph: The program.
         backend: What runs it.
-        measure: Whether to measure first what has not been measured on this machine.
+        measure: Whether to measure first what has not been measured on this machine, and no kernel
+            computes.
         report: Whether to print which way each op took and why; `Compiled.report` is the same text.
         kernels: Whether to compute by machine code that QIR generates for this CPU, with the same
             integers; None to do so where llvmlite (`qir-compiler[cpu]`) and a kernel are there.

@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from qir.backends.xla.choice import Chooser, preferred, report
 from qir.backends.xla.kernels import chosen_kernels
 from qir.backends.xla.measure import Measurements
-from qir.backends.xla.program import Kernels, Program
+from qir.backends.xla.program import Kernels, Program, nodes_of
 from qir.certificates import drop_false_certificates
 from qir.errors import QirError
 from qir.ir import Graph
@@ -214,7 +214,9 @@ def compile_graph(graph: Graph, *, measure: bool = False, kernels: bool | None =
         graph = graph.copy()
         warnings += drop_false_certificates(graph)
     if measure:
-        measurements.add(graph)
+        nodes = nodes_of(graph, graph.outputs)
+        computed = generated.computed(nodes, graph.outputs) if generated is not None else ()
+        measurements.add(graph, computed)
     return Compiled(
         graph, measurements.choose, [*measurements.table.warnings, *warnings], generated
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from math import isfinite
 from typing import Any, TypeAlias
 
@@ -58,14 +58,20 @@ class Measurements:
             return preferred(node)
         return fastest(node, self._times.get(Cluster.around(node).key, {}))
 
-    def add(self, graph: Graph) -> None:
+    def add(self, graph: Graph, computed: Container[Node] = ()) -> None:
         """Measures every op of a graph that can be computed in several ways, each kind once.
 
         What is known already is not measured again. The new times go into the cache.
+
+        Args:
+            graph: The graph.
+            computed: Nodes that take none of these ways, since kernels compute them.
         """
         missing: dict[str, Cluster] = {}
         for node in graph.nodes:
-            if not isinstance(node.op, Const | Return) and len(legal_ways(node)) > 1:
+            if isinstance(node.op, Const | Return) or node in computed:
+                continue
+            if len(legal_ways(node)) > 1:
                 cluster = Cluster.around(node)
                 if cluster.key not in self._times:
                     missing.setdefault(cluster.key, cluster)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
@@ -33,6 +33,15 @@ class Kernels(Protocol):
 
         Returns:
             The parts in an order of computation, and why nodes are left to XLA.
+        """
+        ...
+
+    def computed(self, nodes: Sequence[Node], outputs: Iterable[Value]) -> Set[Node]:
+        """Returns the nodes that the groups of `divide` compute.
+
+        Args:
+            nodes: The nodes in an order of computation, constants left out.
+            outputs: The values that the program returns.
         """
         ...
 
@@ -98,7 +107,7 @@ class Program:
         for node in needed:
             for value in node.outputs:
                 _check_width(value)
-        self._computed = computed = [node for node in needed if not isinstance(node.op, Const)]
+        self._computed = computed = nodes_of(graph, outputs)
         self._kernels = kernels
         parts: Sequence[Node | Group] = computed
         reasons: Mapping[Node, str] = {}
@@ -195,6 +204,11 @@ class Program:
             name = f"{base}_{count}"
         self.arrays[name] = array
         self._names[argument] = name
+
+
+def nodes_of(graph: Graph, outputs: Sequence[Value]) -> list[Node]:
+    """Returns the nodes that some values need, constants left out, in an order of computation."""
+    return [node for node in _needed(graph, outputs) if not isinstance(node.op, Const)]
 
 
 def _needed(graph: Graph, outputs: Sequence[Value]) -> list[Node]:

@@ -13,10 +13,11 @@ pytest.importorskip("llvmlite")
 import qir
 from qir.__main__ import main
 from qir.backends.reference.interpreter import run
-from qir.backends.xla import kernels
+from qir.backends.xla import kernels, measure
 from qir.backends.xla.cpu.partition import Section, partition
 from qir.backends.xla.cpu.plan import SLACK, Buffer, Plan
 from qir.backends.xla.cpu.target import host_target
+from qir.backends.xla.rules import legal_ways
 from qir.errors import QirError
 from qir.ops import Const, Return
 
@@ -180,3 +181,19 @@ graph @two(%x: i8[2,8]{scale=0.5}) {
 """
     )
     assert "reshape %s: no step, the bytes lie there already" in qir.compile(graph).partition()
+
+
+def test_what_kernels_compute_is_not_measured(monkeypatch, tmp_path):
+    monkeypatch.setenv("QIR_CACHE_DIR", str(tmp_path))
+    measured = []
+
+    def fake(cluster):
+        measured.append(cluster.target.op.name)
+        return {way.name: 1.0 for way in legal_ways(cluster.target)}
+
+    monkeypatch.setattr(measure, "measured", fake)
+    compiled = qir.compile(network(), measure=True)
+    assert measured == []
+    assert compiled.lowerings["a"] == "kernel_convolution"
+    qir.compile(network(), measure=True, kernels=False)
+    assert measured == ["conv"]

@@ -71,6 +71,15 @@ class Kernels:
         ]
         return parts, dict(found.reasons)
 
+    def computed(self, nodes: Sequence[Node], outputs: Iterable[Value]) -> set[Node]:
+        """Returns the nodes that the groups of `divide` compute.
+
+        Args:
+            nodes: The nodes in an order of computation, constants left out.
+            outputs: The values that the program returns.
+        """
+        return set(nodes).difference(partition(nodes, outputs, self.target).reasons)
+
     def describe(self, nodes: Sequence[Node], outputs: Iterable[Value], sizes: Sizes) -> str:
         """Returns the calls and what each step of them does, and why nodes are left to XLA.
 
