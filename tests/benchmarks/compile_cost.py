@@ -2,9 +2,9 @@
 
 Run `python -m tests.benchmarks.compile_cost [model...]`; Linux only. Every figure comes from a
 process of its own, started afresh. The first one makes the machine code of all kernels, the second
-finds it in the cache, a new folder. Memory is the peak of a process (VmHWM) that loads, compiles
-and runs a saved program, beyond that of one that has loaded the same libraries and has compiled and run
-one small program.
+finds it in the cache, a new folder. Memory is the peak of the first process (VmHWM), which loads,
+compiles and runs a saved program, beyond that of one that has loaded the same libraries and has
+compiled and run one small program.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
         for name in options.models:
             path, cache = str(Path(folder, f"{name}.qir")), str(Path(folder, name))
             size = afresh(save, name, path)
-            (cold, _), (cached, peak) = (afresh(cost, name, path, cache) for _ in range(2))
+            (cold, peak), (cached, _) = (afresh(cost, name, path, cache) for _ in range(2))
             own = (peak - empty) * 1024
             sizes = (f"{size / 2**20:.1f}", f"{own / 2**20:.1f}", f"{own / size:.2f}")
             rows.append((name, f"{cold:.2f}", f"{cached:.2f}", *sizes))
