@@ -135,10 +135,7 @@ def depthwise(op: Conv, node: Node, end: Ending, target: Target) -> Cover | str:
         along = prod(window[:2]) == 1
         taps = -(-window[2] // 2) if along else window[2]
         step = dilation[2] * (2 if along else 1)
-        tasks = min(
-            max(batch * prod(places) * kernel.array.size // TASK_PRODUCTS, 1),
-            8 * region.plan.threads if region.plan.threads > 1 else 1,
-        )
+        tasks = _tasks(batch * prod(places) * kernel.array.size, region.plan.threads)
 
         def pairing(rows: int) -> Pairing:
             if along:
@@ -153,7 +150,10 @@ def depthwise(op: Conv, node: Node, end: Ending, target: Target) -> Cover | str:
         def span(width: int) -> int:
             return (width - 1) * strides[2] + (taps - 1) * step + 1
 
-        most = max(min(places[1], -(-batch * prod(places[:2]) // tasks)), min(2, places[1]))
+        # Ranges of channels read no line twice; rows are divided where there are too few of them.
+        finest = max(blocks // RANGE_BLOCKS, 1)
+        most = max(-(-batch * prod(places[:2]) * finest // tasks), 2)
+        most = min(most, places[1])
         together = _together(places[2])
         rows, width = _block(
             places,
@@ -165,7 +165,7 @@ def depthwise(op: Conv, node: Node, end: Ending, target: Target) -> Cover | str:
         found = pairing(rows)
         lines = len(found.lines)
         pieces = batch * places[0] * groups
-        ranges = max(min(-(-tasks // pieces), blocks // RANGE_BLOCKS), 1)
+        ranges = min(-(-tasks // pieces), finest)
         range_blocks = -(-blocks // ranges)
         ranges = -(-blocks // range_blocks)
 
@@ -229,6 +229,13 @@ def depthwise(op: Conv, node: Node, end: Ending, target: Target) -> Cover | str:
         )
 
     return Cover((node, *end.nodes), inputs, write, rows_apart=True)
+
+
+def _tasks(products: int, threads: int) -> int:
+    """Returns how many tasks are wanted: as many for each thread, where there is more than one."""
+    if threads == 1 or products < 2 * TASK_PRODUCTS:
+        return 1
+    return min(-(-products // TASK_PRODUCTS // threads), 8) * threads
 
 
 def _together(width: int) -> int:
