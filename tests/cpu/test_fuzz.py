@@ -241,7 +241,7 @@ def test_products(case: Case, threads: int) -> None:
 @examples(600)
 @given(convs(depthwise=False), THREADS)
 def test_convolutions(case: Case, threads: int) -> None:
-    check(case, threads, Dense, Winograd)
+    check(case, threads, Dense, Winograd, Depthwise)
 
 
 @examples(600)
