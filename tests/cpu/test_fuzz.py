@@ -26,9 +26,11 @@ from qir.backends.xla.cpu.kernels.pool import Pool
 from qir.backends.xla.cpu.kernels.winograd import Winograd
 from qir.backends.xla.cpu.target import host_target
 from qir.fixed_point import Rounding
+from qir.ir import Graph
 from qir.ops import (
     Add,
     AvgPool,
+    Concat,
     Const,
     Conv,
     Dequantize,
@@ -42,7 +44,7 @@ from qir.ops import (
 from qir.ops.type_rules import accumulator
 from qir.ops.windows import Padding, dilated
 from qir.signature import Sizes
-from qir.types import Array, DType, Quant
+from qir.types import Array, DType, Quant, TensorType
 from tests.cpu import harness
 from tests.cpu.programs import ENDINGS
 from tests.strategies.base import BYTES, Case, Draw, Operand, codes, generator, program, stored
@@ -55,6 +57,7 @@ pytestmark = [
 
 SIZES = st.one_of(st.sampled_from([1, 7, 8, 9, 15, 16, 17, 31, 32, 33]), st.integers(1, 40))
 ROWS = st.one_of(SIZES, st.sampled_from([5, 6, 11, 12, 13, 63, 64, 65]), st.integers(1, 70))
+ROUNDINGS: tuple[Rounding, ...] = ("fixed31", "f32_rne")
 MOST_PRODUCTS = 3_000_000
 """Of a case: the reference is slow."""
 
@@ -64,7 +67,7 @@ def examples(count: int) -> settings:
     return settings(max_examples=count, phases=[Phase.generate])
 
 
-def check(case: Case, threads: int, *kernels: type[Kernel]) -> None:
+def check(case: Case, threads: int, *kernels: type[object]) -> None:
     """Holds kernels to the reference, and asserts that the first op is computed by one of a kind.
 
     What no kernel takes is not tried: too much of that is an error of hypothesis.
@@ -126,8 +129,7 @@ def ended(draw: Draw, case: Case, sums: Quant, terms: int) -> Case:
         to = near(draw, float(sums.scale.array.max()) * spread)
         low, high = to.range
         clamp = draw(st.none() | st.tuples(st.integers(low, low + 90), st.integers(low + 90, high)))
-        rounding: Rounding = draw(st.sampled_from(["fixed31", "f32_rne"]))
-        result = at.emit(Requantize(to, rounding, clamp=clamp), result)
+        result = at.emit(Requantize(to, draw(st.sampled_from(ROUNDINGS)), clamp=clamp), result)
         if ending == "sum":
             scale = float(to.scale.array)
             code = near(draw, scale)
@@ -229,6 +231,37 @@ def pairs(draw: Draw) -> Case:
     return program(op, *draw(st.sampled_from([(x, y), (y, x)])))
 
 
+@st.composite
+def branches(draw: Draw) -> Case:
+    """Draws what is computed of one tensor in several ways and then joined."""
+    axis = draw(st.sampled_from([3, 3, 3, 2, 1, 0]))
+    shape = (draw(st.integers(1, 2)), *(draw(st.integers(1, 12)) for _ in range(2)), draw(SIZES))
+    code = draw(codes(BYTES))
+    to = near(draw, float(code.scale.array) * 2)
+    graph = Graph("joined", [("x", TensorType(shape, code))])
+    x, at, channels = graph.inputs[0], graph.at_end(), shape[-1]
+    parts = []
+    for number in range(draw(st.integers(2, 3))):
+        kind = draw(st.sampled_from(["pixels", "squares", "depthwise", "pool", "rescaled"]))
+        if kind == "pool":
+            part = at.emit(AvgPool((3, 3), (1, 1), "same", to=to), x)
+        elif kind == "rescaled":
+            part = at.emit(Requantize(to), x)
+        else:
+            columns = draw(SIZES) if axis == 3 and kind != "depthwise" else channels
+            window = (1, 1) if kind == "pixels" else (3, 3)
+            groups = channels if kind == "depthwise" else 1
+            kernel = (*window, channels // groups, columns)
+            scale = 2.0 ** -np.rint(np.log2(60 * np.sqrt(prod(kernel[:-1]))))
+            weight_code = Quant.of(DType.I8, float(scale))
+            weights = at.const(numbers(draw, weight_code, kernel), f"k{number}", weight_code)
+            sums = at.emit(Conv((), "same", (), groups), x, weights)
+            part = at.emit(Requantize(to, draw(st.sampled_from(ROUNDINGS))), sums)
+        parts.append(part)
+    graph.set_outputs([at.emit(Concat(axis), *parts)])
+    return Case(graph, (numbers(draw, code, shape),))
+
+
 THREADS = st.sampled_from([1, 4])
 
 
@@ -270,3 +303,10 @@ def test_pools(case: Case, threads: int) -> None:
 @given(pairs(), THREADS)
 def test_arithmetic_on_two_tensors(case: Case, threads: int) -> None:
     check(case, threads, Sum, Product)
+
+
+@examples(300)
+@given(branches(), THREADS)
+def test_joined_branches(case: Case, threads: int) -> None:
+    with patch.object(conv, "costly_transform", lambda shape: ""):
+        check(case, threads, Kernel)
