@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from unittest.mock import patch
 
 import hypothesis.strategies as st
@@ -16,6 +17,7 @@ from qir.backends.xla.cpu.cover import Cover
 from qir.backends.xla.cpu.covers import conv, dense
 from qir.backends.xla.cpu.covers.winograd import winograd
 from qir.backends.xla.cpu.kernels.dense import Dense
+from qir.backends.xla.cpu.kernels.transforms import TRANSFORMS, Transform
 from qir.backends.xla.cpu.kernels.winograd import Winograd
 from qir.backends.xla.cpu.target import host_target
 from qir.fixed_point import Rounding
@@ -46,8 +48,10 @@ class Case:
         padding: Of the op.
         ending: What follows it.
         point: Zero point of x, which is unsigned where that is above 127.
-        extremes: Numbers everywhere in x and in the weights, or random ones.
+        extremes: Numbers everywhere in x and in the weights, or random ones, or in the weights such
+            that sums come near the limit of the larger patch.
         threads: Most threads.
+        tile: Places that a patch gives in each direction.
     """
 
     shape: tuple[Size, ...]
@@ -59,6 +63,7 @@ class Case:
     point: int = -3
     extremes: tuple[str, str] = ("random", "random")
     threads: int = 2
+    tile: int = 4
 
 
 def stored(code: Quant, shape: tuple[int, ...], how: str, rng: np.random.Generator) -> Array:
@@ -67,6 +72,11 @@ def stored(code: Quant, shape: tuple[int, ...], how: str, rng: np.random.Generat
         return rng.integers(low, high, shape, endpoint=True).astype(code.storage.numpy)
     if how == "ends":
         return rng.choice([low, high], shape).astype(code.storage.numpy)
+    if how == "near the limit":
+        # 130 is the most that x differs from a zero point of -3.
+        numbers = rng.integers(90, high, shape, endpoint=True) * rng.choice([-1, 1], shape)
+        total = np.abs(numbers).reshape(-1, shape[-1]).cumsum(axis=0).reshape(shape)
+        return np.where(130 * total < 2**25, numbers, 0).astype(code.storage.numpy)
     return np.full(shape, low if how == "least" else high, code.storage.numpy)
 
 
@@ -106,10 +116,27 @@ def program(case: Case) -> tuple[Graph, list[Array]]:
 
 def check(case: Case) -> None:
     graph, inputs = program(case)
-    with patch.object(conv, "costly_transform", lambda shape: ""):
+    with patch.object(conv, "cost", lambda tile, *_: tile != case.tile):
         region = harness.planned(graph, Sizes({}), case.threads)
-        assert [type(step.kernel) for step in region.plan.steps] == [Winograd]
+        kernels = [step.kernel for step in region.plan.steps]
+        assert [kernel.tile for kernel in kernels if isinstance(kernel, Winograd)] == [case.tile]
         harness.check(graph, *inputs, threads=case.threads)
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=str)
+def test_transforms_compute_convolutions_and_fit_16_bits(transform: Transform) -> None:
+    data, weights, sums = (
+        reduce(lambda done, factor: factor @ done, map(np.array, factors))
+        for factors in (transform.data, transform.weights, transform.sums)
+    )
+    rng = np.random.default_rng(3)
+    x, window = (rng.integers(-255, 256, size) for size in (transform.size, 3))
+    direct = np.correlate(x, window, "valid")
+    too_large = transform.odd * 2 ** np.array(transform.places)
+    np.testing.assert_array_equal(sums @ ((weights @ window) * (data @ x)), too_large * direct)
+    for matrix in (data, weights):
+        assert 255 * np.abs(matrix).sum(axis=1).max() ** 2 < 2**15
+    assert transform.inverse * transform.odd**2 % 2**32 == 1
 
 
 @st.composite
@@ -121,7 +148,7 @@ def cases(draw: st.DrawFn) -> Case:
     sizes = tuple(draw(st.integers(3, 11)) for _ in range(2))
     if deep:
         sizes = (draw(st.integers(depth or 1, 4)), *sizes)
-    channels = draw(st.sampled_from([16, 20, 36, 64] if deep else [16, 17, 31, 32, 50]))
+    channels = draw(st.sampled_from([16, 20, 36] if deep else [16, 17, 31, 32, 50]))
     how = st.sampled_from(["random", "ends", "least", "most"])
     return Case(
         (draw(st.integers(1, 2)), *sizes, channels),
@@ -133,6 +160,7 @@ def cases(draw: st.DrawFn) -> Case:
         draw(st.sampled_from([-128, -3, 127, 128, 255])),
         (draw(how), draw(how)),
         draw(st.sampled_from([1, 4])),
+        draw(st.sampled_from(list(TRANSFORMS))),
     )
 
 
@@ -141,22 +169,45 @@ def test_any_shape(case: Case) -> None:
     check(case)
 
 
+@pytest.mark.parametrize("tile", TRANSFORMS)
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("point", [-3, 131])
-def test_endings(ending: str, point: int) -> None:
-    check(Case((2, 15, 13, 48), 40, ending=ending, point=point))
+def test_endings(ending: str, point: int, tile: int) -> None:
+    check(Case((2, 15, 13, 48), 40, ending=ending, point=point, tile=tile))
 
 
-def test_many_tasks() -> None:
-    check(Case((1, 40, 37, 64), 144, ending="sum", threads=4))
-    check(Case((1, 3, 22, 21, 64), 144, 3, (2, 1, 1), ending="sum", threads=4))
+@pytest.mark.parametrize("tile", TRANSFORMS)
+def test_many_tasks(tile: int) -> None:
+    check(Case((1, 60, 57, 64), 144, ending="sum", threads=4, tile=tile))
+    check(Case((1, 3, 32, 31, 64), 144, 3, (2, 1, 1), ending="sum", threads=4, tile=tile))
+
+
+MOST_CHANNELS = {2: 1827, 4: 114}
+"""By tile: 9 * 128 * 255 times as many are below 2^29 and 2^25, and one more channel is not."""
 
 
 @pytest.mark.parametrize("x", ["least", "most"])
 @pytest.mark.parametrize("weights", ["least", "most"])
 @pytest.mark.parametrize("point", [-128, 127, 128, 255])
-def test_extremes(x: str, weights: str, point: int) -> None:
-    check(Case((1, 5, 5, 512), ending="accumulator", point=point, extremes=(x, weights)))
+@pytest.mark.parametrize("tile", TRANSFORMS)
+def test_extremes(x: str, weights: str, point: int, tile: int) -> None:
+    shape = (1, 5, 5, min(MOST_CHANNELS[tile], 512))
+    check(Case(shape, ending="accumulator", point=point, extremes=(x, weights), tile=tile))
+
+
+@given(st.integers(0, 3), st.integers(0, 3), st.integers(0, 15), st.booleans())
+def test_sums_near_the_limit(row: int, column: int, channel: int, least: bool) -> None:
+    case = Case((1, 6, 6, 270), padding="valid", ending="accumulator")
+    graph, (x,) = program(replace(case, extremes=("random", "near the limit")))
+    (weights,) = (array for array in graph.constants.values() if array.ndim == 4)
+    low, high = (127, -128) if least else (-128, 127)
+    place = (0, slice(row, row + 3), slice(column, column + 3))
+    x[place] = np.where(weights[..., channel] > 0, high, low)
+    with patch.object(conv, "cost", lambda tile, *_: tile != 4):
+        (step,) = harness.planned(graph, Sizes({})).plan.steps
+        assert getattr(step.kernel, "tile", 1) == 4
+        (sums,) = harness.check(graph, x)
+    assert 0.95 * 2**25 < abs(int(sums[0, row, column, channel])) < 2**25
 
 
 @pytest.mark.parametrize("pad", [(0, 5), (5, 0)])
@@ -164,39 +215,47 @@ def test_depths_that_are_padding_alone(pad: tuple[int, int]) -> None:
     check(Case((1, 2, 6, 6, 16), 16, 2, padding=(pad, (1, 1), (1, 1)), ending="accumulator"))
 
 
-def found(channels: int) -> Cover | str:
+def found(channels: int, tile: int) -> Cover | str:
     graph, _ = program(Case((1, 4, 4, channels), point=-128, extremes=("random", "least")))
     node = next(node for node in graph.nodes if isinstance(node.op, Conv))
     assert isinstance(node.op, Conv)
     assert TARGET is not None
-    return winograd(node.op, node, dense.ending(node.output), TARGET)
+    return winograd(node.op, node, dense.ending(node.output), TARGET, tile)
 
 
-def test_sums_that_may_overflow_are_refused() -> None:
-    # 9 * channels * 128 * 255 reaches 2^29 between these.
-    assert isinstance(found(1827), Cover)
-    refused = found(1828)
+@pytest.mark.parametrize(("tile", "most"), MOST_CHANNELS.items())
+def test_sums_that_may_overflow_are_refused(tile: int, most: int) -> None:
+    assert isinstance(found(most, tile), Cover)
+    refused = found(most + 1, tile)
     assert isinstance(refused, str)
-    assert "exceed 32 bits" in refused
+    assert f"exceed {TRANSFORMS[tile].bits} bits" in refused
+
+
+def test_a_smaller_patch_where_the_larger_may_overflow() -> None:
+    graph, _ = program(Case((1, 40, 40, 115), point=-128, extremes=("random", "least")))
+    (step,) = harness.planned(graph, Sizes({})).plan.steps
+    assert isinstance(step.kernel, Winograd)
+    assert step.kernel.tile == 2
 
 
 @pytest.mark.parametrize(
-    ("shape", "kernel", "depth"),
+    ("shape", "columns", "depth", "tile"),
     [
-        ((1, 14, 14, 16), Winograd, None),
-        ((1, 7, 7, 16), Dense, None),
-        ((4, 7, 7, 16), Winograd, None),
-        ((4, 1, 7, 7, 16), Dense, 3),
-        ((90, 1, 1, 16), Dense, None),
+        ((1, 56, 56, 64), 64, None, 4),
+        ((1, 14, 14, 256), 256, None, 4),
+        ((1, 7, 7, 512), 512, None, 2),
+        ((4, 7, 7, 64), 64, None, 4),
+        ((4, 1, 5, 5, 64), 64, 3, 1),
+        ((90, 1, 1, 64), 64, None, 1),
     ],
 )
-def test_few_patches_are_summed_directly(
-    shape: tuple[int, ...], kernel: type, depth: int | None
+def test_patches_share_weights_that_are_larger(
+    shape: tuple[int, ...], columns: int, depth: int | None, tile: int
 ) -> None:
-    graph, _ = program(Case(shape, depth=depth))
+    graph, _ = program(Case(shape, columns, depth))
     (step,) = harness.planned(graph, Sizes({})).plan.steps
-    assert type(step.kernel) is kernel
-    assert ("direct" in step.label) == (kernel is Dense)
+    assert getattr(step.kernel, "tile", 1) == tile
+    assert ("direct" in step.label) == (tile == 1)
 
 
 def test_direct_sums_leave_out_taps_in_padding() -> None:
@@ -206,7 +265,7 @@ def test_direct_sums_leave_out_taps_in_padding() -> None:
     harness.check(graph, *inputs)
 
 
-@pytest.mark.parametrize(("size", "kernel"), [(7, Dense), (13, Winograd)])
+@pytest.mark.parametrize(("size", "kernel"), [(3, Dense), (13, Winograd)])
 def test_the_choice_does_not_depend_on_named_sizes(size: int, kernel: type) -> None:
     shape = (4, size, size, 16)
     graph, _ = program(Case((Dim.named("b"), *shape[1:]), ending="accumulator"))

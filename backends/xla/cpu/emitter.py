@@ -87,6 +87,11 @@ class Emitter:
         """Stores a value, `align` bytes aligned."""
         self.build.store(value, self.at(pointer, offset), align=align)
 
+    def prefetch(self, pointer: Value, offset: Value | int = 0) -> None:
+        """Asks for a line of memory that will be read; it need not be there."""
+        options = (constant(I32, option) for option in (0, 3, 1))  # to read, often, as data
+        self.intrinsic("llvm.prefetch.p0", VOID, self.at(pointer, offset), *options)
+
     def reserve(self, size: int, align: int = 64) -> Value:
         """Returns a pointer to bytes on the stack of the function."""
         with self.build.goto_block(self._entry):

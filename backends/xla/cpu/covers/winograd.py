@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from math import prod
 
 import numpy as np
 
 from qir.backends.xla.cpu.cover import Cover, Region
+from qir.backends.xla.cpu.covers import dense
 from qir.backends.xla.cpu.covers.dense import (
     TASK_PRODUCTS,
     Ending,
     folded_bias,
     spatial_words,
     trim,
-    unfit,
 )
 from qir.backends.xla.cpu.kernels.tiles import UNROLLED
+from qir.backends.xla.cpu.kernels.transforms import TRANSFORMS, Transform
 from qir.backends.xla.cpu.kernels.winograd import (
     CHANNELS,
-    PLACE_BYTES,
-    POSITIONS,
+    CORNER_BYTES,
     Winograd,
     row_stride,
 )
 from qir.backends.xla.cpu.target import Target
-from qir.ir import Node, Value
+from qir.ir import Node
 from qir.ops import Conv
 from qir.types import Array
 
@@ -38,7 +39,7 @@ TASKS = 8
 """Tasks of each thread, where there is enough to do."""
 
 
-def winograd(op: Conv, node: Node, end: Ending, target: Target) -> Cover | str:
+def winograd(op: Conv, node: Node, end: Ending, target: Target, tile: int) -> Cover | str:
     """Covers a convolution with windows of 3 x 3 and steps of 1, and perhaps a depth.
 
     Args:
@@ -46,9 +47,11 @@ def winograd(op: Conv, node: Node, end: Ending, target: Target) -> Cover | str:
         node: Its node.
         end: What follows it.
         target: The instruction set.
+        tile: Places that a patch gives in each direction.
     """
+    transform = TRANSFORMS[tile]
     x, kernel, *bias = node.inputs
-    if reason := _unfit(op, x, kernel, target) or unfit(x, kernel, bias):
+    if reason := unfit(op, node, target) or dense.unfit(x, kernel, bias):
         return reason
     code, weight_code = x.type.quant, kernel.type.quant
     assert code is not None
@@ -62,7 +65,7 @@ def winograd(op: Conv, node: Node, end: Ending, target: Target) -> Cover | str:
 
     weights = centred()
     low, high = (bound - point for bound in code.storage.bounds)
-    if reason := _overflow(weights, low, high):
+    if reason := _overflow(weights, low, high, transform.bits):
         return reason
     *window, channels, columns = kernel.type.known_shape
     inputs = (x,) if end.residual is None else (x, end.residual)
@@ -78,18 +81,27 @@ def winograd(op: Conv, node: Node, end: Ending, target: Target) -> Cover | str:
         **{name: np.broadcast_to(array, columns) for name, array in end.tables.items()},
     }
 
+    def packed(weights: Array) -> Array:
+        taps = weights.reshape(-1, 9, channels, columns).swapaxes(0, 1)
+        whole = np.zeros((transform.positions, taps.shape[1], 2 * tap_groups, columns), np.int16)
+        whole[:, :, :channels] = _transformed(transform, taps)
+        pairs = whole.reshape(transform.positions, -1, 2, columns)[..., order]
+        return np.ascontiguousarray(pairs.transpose(3, 0, 1, 4, 2))
+
     def write(region: Region) -> None:
         shape = region.shape(x)
         spatial = spatial_words(op, shape, region.shape(node.output), window)
         planes = shape[0] * spatial["places_depth"]
-        high, wide = (-(-spatial[f"places_{axis}"] // 2) for axis in ("height", "width"))
+        high, wide = (-(-spatial[f"places_{axis}"] // tile) for axis in ("height", "width"))
         deep = len(window) == 3
         taps = trim(spatial, "depth")
         slabs = planes if deep else 1
         slab_patches = planes * high * wide // slabs
         row_bytes = _odd_lines(min(spatial["window_depth"], spatial["size_depth"]) * 4 * tap_groups)
         products = spatial["window_depth"] * channels * columns
-        block_patches, ranges = _split(slabs, slab_patches, panels, products, row_bytes, region)
+        block_patches, ranges = _split(
+            slabs, slab_patches, panels, products, row_bytes, region, transform
+        )
         position_bytes = _odd_lines(block_patches * row_bytes)
         blocks = -(-slab_patches // block_patches)
         words = {
@@ -117,28 +129,34 @@ def winograd(op: Conv, node: Node, end: Ending, target: Target) -> Cover | str:
         tensors = {
             "x": region.read(x),
             "fill": region.parameter(np.full(channels, point, code.storage.numpy)),
-            "weights": region.parameter(
-                _packed(centred()[taps] if deep else centred(), order, 2 * tap_groups)
-            ),
+            "weights": region.parameter(packed(centred()[taps] if deep else centred())),
             **{name: region.parameter(table) for name, table in tables.items()},
             "out": region.write(result),
         }
         if end.residual is not None:
             tensors["residual"] = region.read(end.residual)
-        sums_bytes = row_stride(target.columns) + PLACE_BYTES
+        sums_bytes = row_stride(tile, target.columns) + CORNER_BYTES
         region.plan.step(
             result.name,
-            Winograd(low + point == 0, end.epilogue),
+            Winograd(tile, low + point == 0, end.epilogue),
             words,
             tensors,
             tasks=slabs * blocks * ranges,
-            scratch=POSITIONS * position_bytes + block_patches * sums_bytes,
+            scratch=transform.positions * position_bytes + block_patches * sums_bytes,
         )
 
     return Cover((node, *end.nodes), inputs, write, rows_apart=True)
 
 
-def _unfit(op: Conv, x: Value, kernel: Value, target: Target) -> str:
+def unfit(op: Conv, node: Node, target: Target) -> str:
+    """Returns why a convolution has no such form; nothing where it does.
+
+    Args:
+        op: The convolution.
+        node: Its node.
+        target: The instruction set.
+    """
+    x, kernel, *_ = node.inputs
     *window, channels, columns = kernel.type.known_shape
     strides, dilation, _ = op.geometry(x.type.shape[1:-1], window)
     if target.activation != "s16":
@@ -156,59 +174,54 @@ def _unfit(op: Conv, x: Value, kernel: Value, target: Target) -> str:
     return ""
 
 
-def _overflow(weights: Array, low: int, high: int) -> str:
-    """Returns why four times a sum may not fit in 32 bits; nothing where all do.
+def _overflow(weights: Array, low: int, high: int, bits: int) -> str:
+    """Returns why a sum may not come back from the transform; nothing where all do.
 
     Args:
         weights: Centred weights [..., columns].
         low: Least centred number of x.
         high: Greatest.
+        bits: That a sum may have.
     """
     columns = weights.reshape(-1, weights.shape[-1])
     positive = np.maximum(columns, 0).sum(axis=0, dtype=np.int64)
     negative = np.minimum(columns, 0).sum(axis=0, dtype=np.int64)
     most = int((positive * high + negative * low).max())
     least = int((positive * low + negative * high).min())
-    if most < 2**29 and least >= -(2**29):
+    if most < 2 ** (bits - 1) and least >= -(2 ** (bits - 1)):
         return ""
-    return f"sums in [{least}, {most}], four times of which exceed 32 bits"
+    return f"sums in [{least}, {most}] exceed {bits} bits"
 
 
 def _split(
-    slabs: int, slab_patches: int, panels: int, weights: int, row_bytes: int, region: Region
+    slabs: int,
+    slab_patches: int,
+    panels: int,
+    weights: int,
+    row_bytes: int,
+    region: Region,
+    transform: Transform,
 ) -> tuple[int, int]:
     """Returns how many patches a task takes, and into how many ranges the panels are split."""
-    products = POSITIONS * slabs * slab_patches * weights
+    products = transform.positions * slabs * slab_patches * weights
     wanted = min(max(products // TASK_PRODUCTS, 1), TASKS * region.plan.threads)
-    most = max(TRANSFORMED_BYTES // (POSITIONS * row_bytes), region.target.rows)
+    most = max(TRANSFORMED_BYTES // (transform.positions * row_bytes), region.target.rows)
     blocks = min(-(-wanted // slabs), slab_patches // BLOCK_PATCHES)
     blocks = max(-(-slab_patches // most), blocks)
     ranges = max(min(-(-wanted // (slabs * blocks)), panels // RANGE_PANELS), 1)
     return -(-slab_patches // blocks), -(-panels // -(-panels // ranges))
 
 
-def _packed(weights: Array, order: Array, depth: int) -> Array:
-    """Returns transformed weights: [panel, position, tap in depth, group, column, neighbour].
-
-    Args:
-        weights: Centred weights [depth, 3, 3, channels, columns] of 16 bits, perhaps of no depth.
-        order: Columns of each panel.
-        depth: Channels, filled up to whole groups.
-    """
-    *_, channels, columns = weights.shape
-    taps = weights.reshape(-1, 3, 3, channels, columns)
-    lines = _transformed(taps[:, 0], taps[:, 1], taps[:, 2])
-    pixels = _transformed(*(lines[..., tap, :, :] for tap in range(3)))
-    whole = np.zeros((POSITIONS, len(taps), depth, columns), np.int16)
-    whole[:, :, :channels] = pixels.swapaxes(0, 1).reshape(POSITIONS, len(taps), channels, columns)
-    pairs = whole.reshape(POSITIONS, -1, 2, columns)[..., order]
-    return np.ascontiguousarray(pairs.transpose(3, 0, 1, 4, 2))
-
-
-def _transformed(first: Array, second: Array, third: Array) -> Array:
-    """Returns twice the transform of three taps, as four arrays."""
-    outer = first + third
-    return np.stack([2 * first, outer + second, outer - second, 2 * third])
+def _transformed(transform: Transform, taps: Array) -> Array:
+    """Returns transformed weights [position, ...] of [tap, ...], of 16 bits."""
+    matrix = reduce(lambda done, factor: factor @ done, map(np.asarray, transform.weights))
+    whole = np.kron(matrix, matrix).astype(np.int16)
+    found = np.zeros((len(whole), *taps.shape[1:]), np.int16)
+    for position, factors in zip(found, whole, strict=True):
+        for factor, tap in zip(factors, taps, strict=True):
+            if factor:
+                position += factor * tap
+    return found
 
 
 def _odd_lines(size: int) -> int:

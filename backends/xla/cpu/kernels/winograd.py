@@ -1,26 +1,22 @@
-"""Convolutions with windows of 3 x 3 in 2.25 times fewer products, exactly.
+"""Convolutions with windows of 3 x 3 in fewer products, exactly (see `transforms`).
 
-F(2x2, 3x3) of Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2015, in integers.
-A patch of 4 x 4 pixels gives 2 x 2 places: both the patch and the weights are transformed, the 16
-numbers of each are multiplied and summed over the channels, and the sums are transformed back. The
-patch's transform has factors of 1 and -1; that of the weights has halves, so twice of it is taken
-in each direction, and the sums come out four times too large. They may wrap on the way: whoever
-gives the weights sees to it that four times a sum fits in 32 bits.
-
-Only instruction sets whose dot instruction reads 16-bit numbers can hold what is transformed. The
-window may have a third dimension, depth, which is summed like channels.
+Patches and weights are transformed, the numbers of each are multiplied and summed over the
+channels, and the sums are transformed back. Only instruction sets whose dot instruction reads
+16-bit numbers can hold what is transformed. The window may have a third dimension, depth, which is
+summed like channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import mul
 
 from qir.backends.xla.cpu.emitter import (
     I8,
     I16,
     I32,
     I64,
+    POINTER,
     Value,
     constant,
     vector,
@@ -28,13 +24,13 @@ from qir.backends.xla.cpu.emitter import (
 from qir.backends.xla.cpu.epilogue import Epilogue
 from qir.backends.xla.cpu.kernel import Body, Kernel, SharedFunction
 from qir.backends.xla.cpu.kernels.tiles import TileSums, each_tile
+from qir.backends.xla.cpu.kernels.transforms import TRANSFORMS, multiplied
 
-POSITIONS = 16
-"""Numbers of a transformed patch."""
 CHANNELS = 16
 """Channels that are transformed at once."""
-PLACE_BYTES = 8 * 4
-"""Of the places of a patch in scratch."""
+CORNER_BYTES = 8 * 4
+"""Of what is noted of a patch: its first place, and how many rows and columns of places it has."""
+
 
 _SIZES = (
     "slab_patches",
@@ -77,17 +73,19 @@ class Winograd(Kernel):
     """A convolution with windows of 3 x 3 and steps of 1.
 
     Attributes:
+        tile: Places that a patch gives in each direction.
         unsigned: Whether x is unsigned bytes.
         epilogue: What becomes of the sums.
     """
 
+    tile: int
     unsigned: bool
     epilogue: Epilogue
 
     @property
     def saving(self) -> float:
         """How many times fewer multiplications it needs than the op is defined by."""
-        return 4 * 9 / POSITIONS
+        return (3 * self.tile) ** 2 / (self.tile + 2) ** 2
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -119,9 +117,14 @@ class Winograd(Kernel):
         _Writer(self, e).write()
 
 
-def row_stride(target_columns: int) -> int:
-    """Returns the bytes of a patch's sums in scratch, which should not displace each other."""
-    return POSITIONS * 4 * target_columns + 64
+def row_stride(tile: int, columns: int) -> int:
+    """Returns the bytes of a patch's sums in scratch, which should not displace each other.
+
+    Args:
+        tile: Places that a patch gives in each direction.
+        columns: Of a panel.
+    """
+    return TRANSFORMS[tile].positions * 4 * columns + 64
 
 
 class _Writer:
@@ -134,15 +137,20 @@ class _Writer:
 
     def __init__(self, kernel: Winograd, e: Body) -> None:
         self.kernel = kernel
+        self.transform = TRANSFORMS[kernel.tile]
         self.e = e
-        self.word = {name: e.word(name) for name in kernel.words}
+        self.word = {name: e.word(name) for name in _SIZES}
         self.panel_width = e.target.columns
-        self.sums_bytes = row_stride(self.panel_width)
-        build = e.build
-        self.sums = e.at(e.scratch, build.mul(self.word["position_bytes"], e.number(POSITIONS)))
-        self.places = e.at(
+        self.sums_bytes = row_stride(kernel.tile, self.panel_width)
+        build, size = e.build, self.transform.size
+        self.sums = e.at(
+            e.scratch, build.mul(self.word["position_bytes"], e.number(self.transform.positions))
+        )
+        self.corners = e.at(
             self.sums, build.mul(self.word["block_patches"], e.number(self.sums_bytes))
         )
+        self.pixels = e.reserve(8 * size * size)
+        self.staged = e.reserve(2 * CHANNELS * size * size)
 
     def write(self) -> None:
         """Writes it."""
@@ -184,33 +192,19 @@ class _Writer:
 
         start, stop = taps_below(number(0)), taps_below(word["size_depth"])
         tap_bytes = build.mul(word["tap_groups"], number(4))
-        zero = e.splat(build.trunc(build.mul(word["zero_point"], number(4)), I16), CHANNELS)
-        with e.loop(count, carried=[left, row, column, e.scratch, self.places]) as patch:
-            image, row, column, place, places = patch.values
-            top, left_edge = build.shl(row, number(1)), build.shl(column, number(1))
-            self._number_places(image, z, top, left_edge, places)
+        with e.loop(count, carried=[left, row, column, e.scratch, self.corners]) as patch:
+            image, row, column, place, corners = patch.values
+            top, left_edge = (build.mul(at, number(self.kernel.tile)) for at in (row, column))
+            self._note_corner(image, z, top, left_edge, corners)
             y, x = build.sub(top, word["before_height"]), build.sub(left_edge, word["before_width"])
-            rows, columns = (
-                [build.add(corner_, number(index)) for index in range(4)] for corner_ in (y, x)
-            )
-            inside = [
-                [build.icmp_unsigned("<", each, word[name]) for each in lines]
-                for lines, name in ((rows, "size_height"), (columns, "size_width"))
-            ]
             source = e.at(e.tensor("x"), build.mul(image, word["images_bytes"]))
             depth = build.add(corner, build.mul(start, dilation))
             source = e.at(source, build.mul(depth, word["bytes_depth"]))
             further = build.mul(dilation, word["bytes_depth"])
             with e.loop(stop, start=start, carried=[source, place]) as tap:
                 plane, place_d = tap.values
-                pixels = []
-                for line, inside_y in zip(rows, inside[0], strict=True):
-                    begin = e.at(plane, build.mul(line, word["bytes_height"]))
-                    for pixel, inside_x in zip(columns, inside[1], strict=True):
-                        known = e.at(begin, build.mul(pixel, word["pixel"]))
-                        within = build.and_(inside_y, inside_x)
-                        pixels.append(build.select(within, known, e.tensor("fill")))
-                self._transform_channels(pixels, place_d, zero)
+                self._find_pixels(plane, y, x)
+                self._transform_channels(place_d)
                 tap.carry(e.at(plane, further), e.at(place_d, tap_bytes))
             column = build.add(column, number(1))
             over = build.icmp_signed("==", column, word["patches_width"])
@@ -223,62 +217,83 @@ class _Writer:
                 row,
                 column,
                 e.at(place, word["row_bytes"]),
-                e.at(places, PLACE_BYTES),
+                e.at(corners, CORNER_BYTES),
             )
         return e.greatest(build.sub(stop, start), number(0)), start
 
-    def _number_places(
-        self, image: Value, z: Value, top: Value, left: Value, places: Value
-    ) -> None:
-        """Notes the four places of a patch; instead of one outside the first is named again."""
+    def _note_corner(self, image: Value, z: Value, top: Value, left: Value, corner: Value) -> None:
+        """Notes the first place of a patch, and how many rows and columns of places it has."""
         e, build, word = self.e, self.e.build, self.word
         line = build.add(build.mul(image, word["places_depth"]), z)
         line = build.add(build.mul(line, word["places_height"]), top)
-        first = build.add(build.mul(line, word["places_width"]), left)
-        below, right = (
-            build.icmp_signed("<", build.add(edge, e.number(1)), word[name])
-            for edge, name in ((top, "places_height"), (left, "places_width"))
-        )
-        under = build.add(first, word["places_width"])
-        numbers = (
-            first,
-            build.select(right, build.add(first, e.number(1)), first),
-            build.select(below, under, first),
-            build.select(build.and_(below, right), build.add(under, e.number(1)), first),
-        )
-        for index, place in enumerate(numbers):
-            e.store(place, places, 8 * index, align=8)
+        e.store(build.add(build.mul(line, word["places_width"]), left), corner, align=8)
+        for index, (edge, name) in enumerate(((top, "places_height"), (left, "places_width"))):
+            inside = e.smallest(build.sub(word[name], edge), e.number(self.kernel.tile))
+            e.store(inside, corner, 8 * (1 + index), align=8)
 
-    def _transform_channels(self, pixels: Sequence[Value], place: Value, zero: Value) -> None:
+    def _find_pixels(self, plane: Value, y: Value, x: Value) -> None:
+        """Notes where each pixel of a patch lies: [column, row]; outside it is the fill."""
+        e, build, word, size = self.e, self.e.build, self.word, self.transform.size
+        columns = [build.add(x, e.number(index)) for index in range(size)]
+        inside = [build.icmp_unsigned("<", each, word["size_width"]) for each in columns]
+        offsets = [build.mul(each, word["pixel"]) for each in columns]
+        fill = e.tensor("fill")
+        for row in range(size):
+            line = build.add(y, e.number(row))
+            within = build.icmp_unsigned("<", line, word["size_height"])
+            begin = e.at(plane, build.mul(line, word["bytes_height"]))
+            for column in range(size):
+                known = e.at(begin, offsets[column])
+                pixel = build.select(build.and_(within, inside[column]), known, fill)
+                e.store(pixel, self.pixels, 8 * (column * size + row), align=8)
+
+    def _transform_channels(self, place: Value) -> None:
+        """Transforms the channels of a patch: its columns, then the rows of what comes out."""
         e, build, word, number = self.e, self.e.build, self.word, self.e.number
-        widen = build.zext if self.kernel.unsigned else build.sext
-        pixel = word["pixel"]
-        last = build.sub(pixel, number(CHANNELS))
-
-        def combined(x: Sequence[Value]) -> list[Value]:
-            return [
-                build.sub(x[0], x[2]),
-                build.add(x[1], x[2]),
-                build.sub(x[2], x[1]),
-                build.sub(x[1], x[3]),
-            ]
-
+        size, factors = self.transform.size, self.transform.data
+        pixel, wide = word["pixel"], vector(I16, CHANNELS)
+        width = 2 * CHANNELS
         with e.loop(pixel, step=CHANNELS) as loop:
-            channel = e.smallest(loop.index, last)
-            columns = []
-            for column in range(4):
-                lines = (
-                    e.load(vector(I8, CHANNELS), pixels[4 * line + column], channel)
-                    for line in range(4)
-                )
-                columns.append(combined([widen(x, vector(I16, CHANNELS)) for x in lines]))
+            channel = e.smallest(loop.index, build.sub(pixel, number(CHANNELS)))
+            with e.loop(size, carried=[self.pixels, self.staged]) as column:
+                pixels, staged = column.values
+                lines = [
+                    e.target.converted(
+                        e,
+                        e.load(
+                            vector(I8, CHANNELS),
+                            e.load(POINTER, pixels, 8 * index, align=8),
+                            channel,
+                        ),
+                        self.kernel.unsigned,
+                    )
+                    for index in range(size)
+                ]
+                for index, value in enumerate(multiplied(e, factors, lines)):
+                    e.store(value, staged, index * size * width, align=width)
+                column.carry(e.at(pixels, 8 * size), e.at(staged, width))
             at = e.at(place, build.mul(channel, number(2)))
-            for line in range(4):
-                for index, value in enumerate(combined([column[line] for column in columns])):
-                    # A pixel of the zero point everywhere becomes four of it here, 0 elsewhere.
-                    centred = build.sub(value, zero) if line == index == 1 else value
-                    e.store(centred, at)
+            with e.loop(size, carried=[self.staged, at]) as row:
+                staged, at = row.values
+                lines = [e.load(wide, staged, width * each, align=width) for each in range(size)]
+                for value in multiplied(e, factors, lines):
+                    e.store(value, at)
                     at = e.at(at, word["position_bytes"])
+                row.carry(e.at(staged, size * width), at)
+            self._centre(e.at(place, build.mul(channel, number(2))))
+
+    def _centre(self, place: Value) -> None:
+        """Subtracts the transform of a patch of zero points from 16 channels of a patch."""
+        e, build, word = self.e, self.e.build, self.word
+        ones = [1] * self.transform.size
+        for matrix in self.transform.data:
+            ones = [sum(map(mul, row, ones)) for row in matrix]
+        for position, factor in enumerate(a * b for a in ones for b in ones):
+            if factor:
+                at = e.at(place, build.mul(word["position_bytes"], e.number(position)))
+                zero = build.trunc(build.mul(word["zero_point"], e.number(factor)), I16)
+                value = build.sub(e.load(vector(I16, CHANNELS), at), e.splat(zero, CHANNELS))
+                e.store(value, at)
 
     def _sum(self, panel: Value, count: Value, taps: Value, start: Value) -> None:
         """Sums the products of all positions of a panel into scratch."""
@@ -286,12 +301,11 @@ class _Writer:
         group_bytes = number(4 * self.panel_width)
         tap_bytes = build.mul(word["tap_groups"], group_bytes)
         position = build.mul(tap_bytes, word["window_depth"])
-        weights = e.at(
-            e.tensor("weights"), build.mul(build.mul(panel, number(POSITIONS)), position)
-        )
+        panel_bytes = build.mul(position, number(self.transform.positions))
+        weights = e.at(e.tensor("weights"), build.mul(panel, panel_bytes))
         weights = e.at(weights, build.mul(start, tap_bytes))
         groups = build.mul(taps, word["tap_groups"])
-        with e.loop(POSITIONS, carried=[e.scratch, self.sums, weights]) as loop:
+        with e.loop(self.transform.positions, carried=[e.scratch, self.sums, weights]) as loop:
             rows, sums, pointer = loop.values
             with each_tile(
                 e,
@@ -319,7 +333,7 @@ class _Writer:
     def _finish(self, panel: Value, count: Value) -> None:
         """Transforms the sums of a panel back, and stores what the epilogue makes of them."""
         e, build, word, number = self.e, self.e.build, self.word, self.e.number
-        epilogue, target = self.kernel.epilogue, self.e.target
+        epilogue = self.kernel.epilogue
         size = 1 if epilogue.stores_bytes else 4
         left = e.smallest(
             build.mul(panel, number(self.panel_width)),
@@ -330,50 +344,59 @@ class _Writer:
         }
         out = e.at(e.tensor("out"), build.mul(left, number(size)))
         residual = e.at(e.tensor("residual"), left) if epilogue.residual else None
-        with e.loop(count, carried=[self.sums, self.places]) as patch:
-            sums, places = patch.values
-            numbers = [e.load(I64, places, 8 * index, align=8) for index in range(4)]
-            halves = [self._transformed(sums, part) for part in range(target.vectors)]
-            stored = [
-                epilogue.apply(
-                    e,
-                    tables,
-                    [half[index] for half in halves],
-                    None if residual is None else e.at(residual, build.mul(place, word["columns"])),
+        with e.loop(count, carried=[self.sums, self.corners]) as patch:
+            sums, corner = patch.values
+            self._transform_sums(sums)
+            first, rows, columns = (e.load(I64, corner, 8 * each, align=8) for each in range(3))
+            with e.loop(rows, carried=[sums, first]) as row:
+                line, start = row.values
+                with e.loop(columns, carried=[line, start]) as column:
+                    at, place = column.values
+                    stored = epilogue.apply(
+                        e,
+                        tables,
+                        [self._vector(at, part) for part in range(e.target.vectors)],
+                        None
+                        if residual is None
+                        else e.at(residual, build.mul(place, word["columns"])),
+                    )
+                    pointer = e.at(out, build.mul(place, word["out_pixel"]))
+                    for index, part in enumerate(stored):
+                        e.store(part, pointer, index * (self.panel_width * size // len(stored)))
+                    column.carry(e.at(at, 4 * self.panel_width), build.add(place, number(1)))
+                row.carry(
+                    e.at(line, 4 * self.panel_width * self.transform.size),
+                    build.add(start, word["places_width"]),
                 )
-                for index, place in enumerate(numbers)
-            ]
-            # The first place comes last: those outside have left their numbers in it.
-            for place, parts in reversed(list(zip(numbers, stored, strict=True))):
-                pointer = e.at(out, build.mul(place, word["out_pixel"]))
-                for index, part in enumerate(parts):
-                    e.store(part, pointer, index * (self.panel_width * size // len(parts)))
-            patch.carry(e.at(sums, self.sums_bytes), e.at(places, PLACE_BYTES))
+            patch.carry(e.at(sums, self.sums_bytes), e.at(corner, CORNER_BYTES))
 
-    def _transformed(self, sums: Value, part: int) -> list[Value]:
-        """Returns the sums of the four places for one vector of columns."""
-        e, build, target = self.e, self.e.build, self.e.target
+    def _vector(self, pointer: Value, part: int) -> Value:
+        """Loads one vector of a panel's sums."""
+        lanes = self.e.target.lanes
+        return self.e.load(vector(I32, lanes), pointer, 4 * lanes * part, align=32)
 
-        def combined(x: Sequence[Value]) -> tuple[Value, Value]:
-            return (
-                build.add(build.add(x[0], x[1]), x[2]),
-                build.sub(build.sub(x[1], x[2]), x[3]),
-            )
-
-        columns = []
-        for column in range(4):
-            offsets = (
-                4 * self.panel_width * (4 * line + column) + 4 * target.lanes * part
-                for line in range(4)
-            )
-            loaded = [
-                e.load(vector(I32, target.lanes), sums, offset, align=32) for offset in offsets
-            ]
-            columns.append(combined(loaded))
-        # Four times the sum is there now.
-        places = constant(vector(I32, target.lanes), 2)
-        return [
-            build.ashr(value, places)
-            for line in range(2)
-            for value in combined([column[line] for column in columns])
-        ]
+    def _transform_sums(self, sums: Value) -> None:
+        """Transforms the sums of a patch in place: first its columns, then its first few rows."""
+        e, build = self.e, self.e.build
+        transform, vectors = self.transform, e.target.vectors
+        size, factors = transform.size, transform.sums
+        width, panel = 4 * e.target.lanes, 4 * self.panel_width
+        with e.loop(size * vectors, carried=[sums]) as column:
+            (at,) = column.values
+            lines = [self._vector(e.at(at, row * size * panel), 0) for row in range(size)]
+            for row, value in enumerate(multiplied(e, factors, lines)):
+                e.store(value, at, row * size * panel, align=32)
+            column.carry(e.at(at, width))
+        inverse = pow(transform.odd**2, -1, 2**32)
+        type = vector(I32, e.target.lanes)
+        with e.loop(vectors, carried=[sums]) as part:
+            (at,) = part.values
+            for row, too_high in enumerate(transform.places):
+                line = e.at(at, row * size * panel)
+                columns = [self._vector(e.at(line, each * panel), 0) for each in range(size)]
+                for index, value in enumerate(multiplied(e, factors, columns)):
+                    if inverse != 1:
+                        value = build.mul(value, constant(type, inverse))
+                    places = constant(type, too_high + transform.places[index])
+                    e.store(build.ashr(value, places), line, index * panel, align=32)
+            part.carry(e.at(at, width))
