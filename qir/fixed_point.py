@@ -359,7 +359,7 @@ def check_float32_bounds(zero_point: ArrayLike, low: int, high: int) -> None:
         QirError: One of them exceeds 2^24 in magnitude.
     """
     wide_zero_point = np.asarray(zero_point, np.int64)
-    reach = max(int(np.max(np.abs(bound - wide_zero_point))) for bound in (low, high))
+    reach = max(int(np.max(np.abs(bound - wide_zero_point), initial=0)) for bound in (low, high))
     if reach > 2**24:
         raise QirError(f"f32_rne: expected bounds within 2^24 of the zero point, got {reach}")
 

@@ -212,6 +212,10 @@ class Op:
         """Returns the number of multiply-accumulates: those of sums of products, 0 for others."""
         return 0
 
+    def needed_axes(self) -> tuple[int, ...]:
+        """Returns the axes of the first operand along which there must be at least one number."""
+        return ()
+
     def error(self, message: str) -> QirError:
         """Returns an error whose subject is the op."""
         return QirError(f"{self.name}: {message}")

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from qir.errors import QirError, did_you_mean
-from qir.ir import Value
+from qir.ir import Node, Value
 from qir.types import Array, Dim, DType, Shape, Size, TensorType, format_shape
 
 
@@ -93,6 +93,12 @@ class Sizes:
         self.names = dict(names)
         self.products = dict(products or {})
 
+    @property
+    def empty(self) -> bool:
+        """Whether a size is known to be 0."""
+        known = (*self.names.values(), *self.products.values())
+        return any(isinstance(size, int) and size == 0 for size in known)
+
     def size(self, size: Size) -> Any:
         """Returns a size in numbers; raises QirError for a name that no input tells."""
         if not isinstance(size, Dim):
@@ -161,6 +167,26 @@ def check_sizes(inputs: Sequence[Value], sizes: Mapping[str, int]) -> None:
             raise QirError(f"dimension: no input has a dimension {name}{did_you_mean(name, names)}")
         if size < 0:
             raise QirError(f"dimension: expected {name} to be at least 0, got {size}")
+
+
+def check_not_empty(nodes: Iterable[Node], sizes: Sizes) -> None:
+    """Checks that named dimensions are not 0 along axes of which an op needs a number.
+
+    Args:
+        nodes: The nodes of a program.
+        sizes: The sizes of its named dimensions; those that are not known yet are not checked.
+
+    Raises:
+        QirError: One is 0.
+    """
+    if not sizes.empty:
+        return
+    for node in nodes:
+        for axis in node.op.needed_axes():
+            type = node.inputs[0].type
+            if isinstance(type.shape[axis], Dim) and sizes.size(type.shape[axis]) == 0:
+                problem = f"expected at least one number along axis {axis}, got none in {type}"
+                raise node.op.error(problem).at(node.place())
 
 
 def _bind_product(sizes: Sizes, names: tuple[str, ...], size: int) -> int:

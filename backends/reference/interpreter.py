@@ -14,7 +14,7 @@ from qir.errors import QirError
 from qir.ir import Graph, Node, Value
 from qir.op import Coded, Op
 from qir.ops import Broadcast, Const, Iota, Reshape, Return
-from qir.signature import Sizes, bind
+from qir.signature import Sizes, bind, check_not_empty
 from qir.types import Array, Dim, DType, TensorType
 
 
@@ -58,6 +58,7 @@ def run_all(
             value read.
     """
     bound, sizes = bind_inputs(graph, inputs)
+    check_not_empty(graph.nodes, sizes)
     values: dict[Value, Array] = {}
     for value, array in bound.items():
         values[value] = _in_precision(array, value.type, precision)

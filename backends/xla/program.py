@@ -15,7 +15,7 @@ from qir.backends.xla.materialize import stored
 from qir.errors import QirError, UnsupportedError
 from qir.ir import Graph, Node, Value
 from qir.ops import Const
-from qir.signature import Sizes
+from qir.signature import Sizes, check_not_empty
 from qir.types import Array, DType
 
 
@@ -132,6 +132,7 @@ class Program:
             inputs: One array for each input.
             sizes: The sizes of named dimensions.
         """
+        check_not_empty(self._computed, sizes)
         values = dict(zip(self.inputs, inputs, strict=True))
 
         def fetch(argument: Argument) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
@@ -54,6 +55,7 @@ class Dot(Op):
         return product((result.size, operands[0].shape[-1]))
 
     def evaluate(self, x: Array, kernel: Array, bias: Array | None = None) -> Array:
-        rows = x.reshape(*x.shape[: self.batch], -1, x.shape[-1])
+        batch = x.shape[: self.batch]
+        rows = x.reshape(*batch, prod(x.shape[self.batch : -1]), x.shape[-1])
         result: Array = np.matmul(rows, kernel).reshape(*x.shape[:-1], kernel.shape[-1])
         return result if bias is None else result + bias

@@ -161,6 +161,9 @@ class Gather(Op):
 
     quant = SameCode()
 
+    def needed_axes(self) -> tuple[int, ...]:
+        return (self.axis,)
+
     def result(self, x: TensorType, indices: TensorType) -> TensorType:
         check_axis(self, self.axis, x.rank)
         if not isinstance(indices.element, DType) or not indices.element.is_integer:

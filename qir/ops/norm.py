@@ -109,7 +109,7 @@ class Softmax(Op):
         return Interval.of(0, 1)
 
     def evaluate(self, x: Array, table: Array | None = None) -> Array:
-        powers = np.exp(x - x.max(axis=self.axis, keepdims=True))
+        powers = np.exp(x - x.max(axis=self.axis, keepdims=True, initial=-np.inf))
         return np.asarray(powers / powers.sum(axis=self.axis, keepdims=True))
 
     def integer_tables(self, operands: Sequence[TensorType]) -> dict[str, Array]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -70,7 +71,7 @@ class Pool(Op):
         """Returns all windows, (batch, places…, channels, taps), with padding of one value."""
         strides, padding = self.geometry(x.shape[1:-1])
         view = sliding(pad_spatial(x, padding, fill), self.window, strides, (1,) * len(self.window))
-        return view.reshape(*view.shape[: len(self.window) + 2], -1)
+        return view.reshape(*view.shape[: len(self.window) + 2], prod(self.window))
 
 
 @op("max_pool")

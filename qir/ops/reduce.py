@@ -136,6 +136,9 @@ class Extremum(Reduction):
 
     quant = SameCode()
 
+    def needed_axes(self) -> tuple[int, ...]:
+        return self.axes
+
     def result(self, x: TensorType) -> TensorType:
         shape = self.reduced_shape(x)
         self.check_not_empty(x)
@@ -206,6 +209,9 @@ class ArgMax(Op):
     keep_axes: bool = False
 
     quant = SameCode()
+
+    def needed_axes(self) -> tuple[int, ...]:
+        return (self.axis,)
 
     def result(self, x: TensorType) -> TensorType:
         check_axis(self, self.axis, x.rank)

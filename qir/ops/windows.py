@@ -36,6 +36,8 @@ def check_spatial(
         raise operation.error(
             f"expected a tensor of rank {count + 2} (batch, {count} spatial, channels), got {x}"
         )
+    if 0 in window:
+        raise operation.error(f"expected a window of at least 1, got {list(window)}")
     for name, value in attributes.items():
         if not isinstance(value, str) and value and len(value) != count:
             raise operation.error(f"expected {count} entries in {name}, got {len(value)}")

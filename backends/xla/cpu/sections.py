@@ -131,13 +131,6 @@ class Kernels:
                 struct(actual.shape(value.type.shape), value.type.dtype.numpy)
                 for value in section.outputs
             ]
-            if all(0 in result.shape for result in results):
-                return tuple(jax.numpy.zeros(result.shape, result.dtype) for result in results)
-            if 0 in sizes:
-                raise QirError(
-                    "kernels: expected named dimensions of at least 1, got 0; "
-                    "compile(graph, kernels=False) takes it"
-                )
             plan = self.plan(section, actual) if products else first
             if plan is not first and not np.array_equal(own := plan.parameters(), parameters):
                 packed = jax.numpy.asarray(own)
