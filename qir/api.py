@@ -127,7 +127,7 @@ def compile(
             computes.
         report: Whether to print which way each op took and why; `Compiled.report` is the same text.
         kernels: Whether to compute by machine code that QIR generates for this CPU, with the same
-            integers; None to do so where llvmlite (`qir-compiler[cpu]`) and a kernel are there.
+            integers; None to do so where llvmlite (the extra `cpu`) and a kernel are there.
 
     Raises:
         QirError: The backend does not exist, has no rule for an op, or kernels are insisted on

@@ -166,7 +166,7 @@ def roofline(
     Returns:
         The figures; None where no kernel computes anything of the program.
     """
-    from qir.backends.xla.kernels import kernels_here
+    from qir.backends.xla.kernel_choice import kernels_here
 
     if isinstance(kernels_here(), str):
         return None

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 import qir
 from qir.__main__ import main
-from qir.backends.xla.kernels import kernels_here
+from qir.backends.xla.kernel_choice import kernels_here
 from qir.inputs import random_inputs
 from qir.pipeline import PASSES
 from qir.storage import write_arrays

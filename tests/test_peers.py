@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import qir
-from qir.backends.xla.kernels import kernels_here
+from qir.backends.xla.kernel_choice import kernels_here
 from qir.errors import QirError
 from tests.benchmarks.models import MODELS
 from tests.benchmarks.peers.__main__ import main, processors

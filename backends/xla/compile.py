@@ -12,7 +12,7 @@ from jax import export
 from jax.typing import ArrayLike
 
 from qir.backends.xla.choice import Chooser, preferred, report
-from qir.backends.xla.kernels import chosen_kernels
+from qir.backends.xla.kernel_choice import chosen_kernels
 from qir.backends.xla.measure import Measurements
 from qir.backends.xla.program import Kernels, Program, nodes_of
 from qir.certificates import drop_false_certificates

@@ -13,7 +13,7 @@ pytest.importorskip("llvmlite")
 import qir
 from qir.__main__ import main
 from qir.backends.reference.interpreter import run
-from qir.backends.xla import kernels, measure
+from qir.backends.xla import kernel_choice, measure
 from qir.backends.xla.cpu.partition import Section, partition
 from qir.backends.xla.cpu.plan import SLACK, Buffer, Plan
 from qir.backends.xla.cpu.target import host_target
@@ -109,7 +109,7 @@ def test_sizes_of_named_dimensions_and_transformations(count):
 
 def test_a_program_can_do_without_kernels(monkeypatch):
     assert "kernel_convolution" not in qir.compile(network(), kernels=False).lowerings.values()
-    monkeypatch.setattr(kernels, "find_spec", lambda name: None)
+    monkeypatch.setattr(kernel_choice, "find_spec", lambda name: None)
     assert "llvmlite is not installed" in qir.compile(network()).report
     with pytest.raises(QirError, match="llvmlite is not installed"):
         qir.compile(network(), kernels=True)

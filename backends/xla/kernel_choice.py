@@ -1,4 +1,4 @@
-"""Generated kernels, where this process can use them."""
+"""Whether a program uses generated kernels: where this process can run them, and wants to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def kernels_here() -> Kernels | str:
     if jax.default_backend() != "cpu":
         return f"kernels are for the CPU, the default device is {jax.default_backend()}"
     if find_spec("llvmlite") is None:
-        return "llvmlite is not installed: pip install 'qir-compiler[cpu]'"
+        return "llvmlite is not installed; QIR's extra cpu has it: pip install -e '.[cpu]'"
     from qir.backends.xla.cpu.sections import Kernels as Generated
     from qir.backends.xla.cpu.target import host_target
 
