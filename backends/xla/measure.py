@@ -7,7 +7,6 @@ from math import isfinite
 from typing import Any, TypeAlias
 
 import jax
-from tqdm import tqdm
 
 from qir.backends.xla.cache import Table
 from qir.backends.xla.choice import Choice, Chooser, fastest, preferred
@@ -15,6 +14,7 @@ from qir.backends.xla.cluster import Cluster
 from qir.backends.xla.fingerprint import fingerprint
 from qir.backends.xla.lowering import Lowering
 from qir.backends.xla.program import Program
+from qir.backends.xla.progress import watched
 from qir.backends.xla.rules import legal_ways
 from qir.inputs import random_inputs
 from qir.ir import Graph, Node
@@ -77,10 +77,7 @@ class Measurements:
                     missing.setdefault(cluster.key, cluster)
         added: dict[str, Mapping[str, float]] = {}
         try:
-            # Shown on a terminal only, and only where it takes a while.
-            for key, cluster in tqdm(
-                missing.items(), "measuring lowerings", disable=None, delay=1, leave=False
-            ):
+            for key, cluster in watched(missing.items(), "measuring lowerings"):
                 added[key] = measured(cluster)
         finally:
             self._times.update(added)

@@ -24,6 +24,7 @@ from llvmlite import ir
 from qir.backends.xla.cache import cache_folder
 from qir.backends.xla.cpu.machine import assemble, new_module
 from qir.backends.xla.cpu.target import Target
+from qir.backends.xla.progress import watched
 from qir.errors import QirError
 from qir.storage import write_atomically
 
@@ -59,11 +60,12 @@ def _assembled(writers: Writers, target: Target) -> dict[str, bytes]:
     """Writes functions in Python, and meanwhile has LLVM assemble those written before."""
     with ThreadPoolExecutor(1) as waiting:
         futures: dict[str, Future[bytes]] = {}
-        for name, write in writers.items():
+        for name, write in watched(writers.items(), "writing kernels"):
             module = new_module(name, target)
             write(module)
             futures[name] = waiting.submit(assemble, str(module), target)
-        return {name: future.result() for name, future in futures.items()}
+        waited = watched(futures.items(), "assembling kernels")
+        return {name: future.result() for name, future in waited}
 
 
 @cache

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from math import prod
 
 from qir.backends.xla.cpu.cover import Cover, Region, sole_reader
+from qir.backends.xla.progress import watched
 from qir.ir import Node, Value
 from qir.ops import Concat
 
@@ -29,7 +30,7 @@ def write(covers: Sequence[Cover], region: Region) -> None:
         node = cover.nodes[-1]
         if isinstance(node.op, Concat):
             _place_operands(node, node.op.axis, makers, region)
-    for cover in covers:
+    for cover in watched(covers, "packing weights"):
         region.plan.nodes = cover.nodes
         cover.write(region)
 
