@@ -16,7 +16,7 @@ from qir.ops import Conv
 READ = 8
 """Products in the time that one byte of weights takes from memory, besides products of others:
 they overlap. A network's weights don't stay in the caches from one call to the next. With 4, one
-thread computes ResNet-50 2 % faster, four threads slower, and parameters take 1.7 times the memory."""
+thread computes ResNet-50 2 % faster, and parameters take 1.7 times the memory."""
 MOVED = {1: (0, 0), 2: (90, 50), 4: (140, 80)}
 """Products in the time in which one channel of a patch is transformed, and one column of its sums,
 by places that a patch gives in each direction: measured on layers of 64 channels."""
