@@ -22,7 +22,9 @@ from qir.types import Array, DType
 CACHED_BYTES = 12 * 1024
 """What a task keeps in scratch; the first-level cache holds what it reads and writes as well."""
 TASK_PRODUCTS = 100_000
-"""Least products of a task; a smaller one is not worth handing out."""
+"""Least products of a task, where threads get more than one."""
+DIVIDED_PRODUCTS = 50_000
+"""Least products that are divided among threads."""
 TOGETHER = 7
 """Places of a row that are summed together, as a rule: widths of images are multiples of it."""
 WRITTEN_TAPS = 32
@@ -233,7 +235,7 @@ def depthwise(op: Conv, node: Node, end: Ending, target: Target) -> Cover | str:
 
 def _tasks(products: int, threads: int) -> int:
     """Returns how many tasks are wanted: as many for each thread, where there is more than one."""
-    if threads == 1 or products < 2 * TASK_PRODUCTS:
+    if threads == 1 or products < DIVIDED_PRODUCTS:
         return 1
     return min(-(-products // TASK_PRODUCTS // threads), 8) * threads
 
