@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import reduce
 from unittest.mock import patch
 
 import hypothesis.strategies as st
@@ -17,7 +16,7 @@ from qir.backends.xla.cpu.cover import Cover
 from qir.backends.xla.cpu.covers import conv, dense
 from qir.backends.xla.cpu.covers.winograd import winograd
 from qir.backends.xla.cpu.kernels.dense import Dense
-from qir.backends.xla.cpu.kernels.transforms import TRANSFORMS, Transform
+from qir.backends.xla.cpu.kernels.transforms import TRANSFORMS, Transform, product
 from qir.backends.xla.cpu.kernels.winograd import Winograd
 from qir.backends.xla.cpu.target import host_target
 from qir.fixed_point import Rounding
@@ -126,16 +125,18 @@ def check(case: Case) -> None:
 @pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=str)
 def test_transforms_compute_convolutions_and_fit_16_bits(transform: Transform) -> None:
     data, weights, sums = (
-        reduce(lambda done, factor: factor @ done, map(np.array, factors))
-        for factors in (transform.data, transform.weights, transform.sums)
+        product(factors) for factors in (transform.data, transform.weights, transform.sums)
     )
     rng = np.random.default_rng(3)
     x, window = (rng.integers(-255, 256, size) for size in (transform.size, 3))
     direct = np.correlate(x, window, "valid")
     too_large = transform.odd * 2 ** np.array(transform.places)
     np.testing.assert_array_equal(sums @ ((weights @ window) * (data @ x)), too_large * direct)
-    for matrix in (data, weights):
-        assert 255 * np.abs(matrix).sum(axis=1).max() ** 2 < 2**15
+    growth = np.abs(data).sum(axis=1).max() ** 2
+    assert 255 * growth < 2**15
+    assert 128 * growth * 2 < 2**15, "of numbers around 0 with depth, where two are added"
+    assert transform.growth == np.abs(weights).sum(axis=1).max()
+    assert 255 * transform.growth**2 < 2**15
     assert transform.inverse * transform.odd**2 % 2**32 == 1
 
 
@@ -147,8 +148,8 @@ def cases(draw: st.DrawFn) -> Case:
     depth = draw(st.integers(1, 3)) if deep else None
     sizes = tuple(draw(st.integers(3, 11)) for _ in range(2))
     if deep:
-        sizes = (draw(st.integers(depth or 1, 4)), *sizes)
-    channels = draw(st.sampled_from([16, 20, 36] if deep else [16, 17, 31, 32, 50]))
+        sizes = (draw(st.integers(depth or 1, 6)), *sizes)
+    channels = draw(st.sampled_from([16, 20, 32] if deep else [16, 17, 31, 32, 50]))
     how = st.sampled_from(["random", "ends", "least", "most"])
     return Case(
         (draw(st.integers(1, 2)), *sizes, channels),
@@ -180,6 +181,7 @@ def test_endings(ending: str, point: int, tile: int) -> None:
 def test_many_tasks(tile: int) -> None:
     check(Case((1, 60, 57, 64), 144, ending="sum", threads=4, tile=tile))
     check(Case((1, 3, 32, 31, 64), 144, 3, (2, 1, 1), ending="sum", threads=4, tile=tile))
+    check(Case((2, 5, 32, 31, 32), 144, 3, ending="sum", threads=4, tile=tile))
 
 
 MOST_CHANNELS = {2: 1827, 4: 114}
@@ -193,6 +195,39 @@ MOST_CHANNELS = {2: 1827, 4: 114}
 def test_extremes(x: str, weights: str, point: int, tile: int) -> None:
     shape = (1, 5, 5, min(MOST_CHANNELS[tile], 512))
     check(Case(shape, ending="accumulator", point=point, extremes=(x, weights), tile=tile))
+
+
+@pytest.mark.parametrize("x", ["least", "most", "ends"])
+@pytest.mark.parametrize("weights", ["least", "most", "ends"])
+@pytest.mark.parametrize("point", [-128, 127, 128, 255])
+@pytest.mark.parametrize("tile", TRANSFORMS)
+def test_extremes_with_depth(x: str, weights: str, point: int, tile: int) -> None:
+    # 27 * 128 * 128 times 37 channels are below 2^24; 32 are whole vectors.
+    case = Case((1, 5, 6, 6, 32), 16, 3, ending="accumulator", point=point, tile=tile)
+    check(replace(case, extremes=(x, weights)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "depth", "strides", "weights", "deep"),
+    [
+        ((1, 3, 9, 9, 32), 3, (), "least", True),
+        ((1, 3, 9, 9, 48), 3, (), "least", False),
+        ((1, 3, 9, 9, 48), 3, (), "random", True),
+        ((1, 2, 9, 9, 32), 3, (), "random", False),
+        ((1, 3, 9, 9, 36), 3, (), "random", False),
+        ((1, 5, 9, 9, 32), 3, (2, 1, 1), "random", False),
+        ((1, 5, 9, 9, 32), 2, (), "random", False),
+    ],
+)
+def test_depth_is_transformed_where_it_is_exact(
+    shape: tuple[int, ...], depth: int, strides: tuple[int, ...], weights: str, deep: bool
+) -> None:
+    graph, inputs = program(Case(shape, 16, depth, strides, extremes=("random", weights)))
+    with patch.object(conv, "cost", lambda tile, *_: tile != 4):
+        (step,) = harness.planned(graph, Sizes({})).plan.steps
+        assert isinstance(step.kernel, Winograd)
+        assert step.kernel.deep == deep
+        harness.check(graph, *inputs)
 
 
 @given(st.integers(0, 3), st.integers(0, 3), st.integers(0, 15), st.booleans())

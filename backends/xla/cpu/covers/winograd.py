@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import reduce
 from math import prod
 
 import numpy as np
@@ -17,10 +16,11 @@ from qir.backends.xla.cpu.covers.dense import (
     trim,
 )
 from qir.backends.xla.cpu.kernels.tiles import UNROLLED
-from qir.backends.xla.cpu.kernels.transforms import TRANSFORMS, Transform
+from qir.backends.xla.cpu.kernels.transforms import TRANSFORMS, Factors, Transform, product
 from qir.backends.xla.cpu.kernels.winograd import (
     CHANNELS,
     CORNER_BYTES,
+    DEPTH,
     Winograd,
     row_stride,
 )
@@ -64,8 +64,12 @@ def winograd(op: Conv, node: Node, end: Ending, target: Target, tile: int) -> Co
         return kernel.array.astype(np.int16) - zero_points
 
     weights = centred()
-    low, high = (bound - point for bound in code.storage.bounds)
-    if reason := _overflow(weights, low, high, transform.bits):
+    low, high = code.storage.bounds
+    # As many numbers lie on each side. It need not stand for 0, as planes of padding are summed.
+    middle = (low + high + 1) // 2
+    deep = _deep(op, node) and not _overflow(weights, low - middle, high - middle, transform, True)
+    centre = middle if deep else point
+    if reason := _overflow(weights, low - centre, high - centre, transform, deep):
         return reason
     *window, channels, columns = kernel.type.known_shape
     inputs = (x,) if end.residual is None else (x, end.residual)
@@ -77,27 +81,38 @@ def winograd(op: Conv, node: Node, end: Ending, target: Target, tile: int) -> Co
     starts = np.minimum(np.arange(panels) * target.columns, columns - target.columns)
     order = np.add.outer(starts, np.arange(target.columns))
     tables = {
-        "bias": folded_bias(weights.reshape(-1, columns), 0, bias),
+        "bias": folded_bias(weights.reshape(-1, columns), point - centre, bias),
         **{name: np.broadcast_to(array, columns) for name, array in end.tables.items()},
     }
 
     def packed(weights: Array) -> Array:
-        taps = weights.reshape(-1, 9, channels, columns).swapaxes(0, 1)
-        whole = np.zeros((transform.positions, taps.shape[1], 2 * tap_groups, columns), np.int16)
-        whole[:, :, :channels] = _transformed(transform, taps)
+        taps = weights.reshape(-1, 9, channels, columns)
+        if deep:
+            taps = _transformed(DEPTH.weights, taps, 0)
+        lines = _transformed(transform.weights, taps.reshape(-1, 3, 3, channels, columns), 1)
+        positions = _transformed(transform.weights, lines, 2)
+        whole = np.zeros((transform.positions, len(taps), 2 * tap_groups, columns), np.int16)
+        positions = positions.reshape(len(taps), -1, channels, columns)
+        whole[:, :, :channels] = positions.swapaxes(0, 1)
         pairs = whole.reshape(transform.positions, -1, 2, columns)[..., order]
         return np.ascontiguousarray(pairs.transpose(3, 0, 1, 4, 2))
 
     def write(region: Region) -> None:
         shape = region.shape(x)
         spatial = spatial_words(op, shape, region.shape(node.output), window)
-        planes = shape[0] * spatial["places_depth"]
+        depths = spatial["places_depth"]
         high, wide = (-(-spatial[f"places_{axis}"] // tile) for axis in ("height", "width"))
-        deep = len(window) == 3
-        taps = trim(spatial, "depth")
-        slabs = planes if deep else 1
-        slab_patches = planes * high * wide // slabs
-        row_bytes = _odd_lines(min(spatial["window_depth"], spatial["size_depth"]) * 4 * tap_groups)
+        taps = slice(None)
+        if deep:
+            spatial |= {"window_depth": DEPTH.size, "stride_depth": 2}
+            depths = -(-depths // 2)
+        elif len(window) == 3:
+            taps = trim(spatial, "depth")
+        slabs = shape[0] * depths if len(window) == 3 else 1
+        slab_patches = shape[0] * depths * high * wide // slabs
+        # Taps beyond x are left out, unless deep.
+        planes = DEPTH.size if deep else min(spatial["window_depth"], spatial["size_depth"])
+        row_bytes = _odd_lines(planes * 4 * tap_groups)
         products = spatial["window_depth"] * channels * columns
         block_patches, ranges = _split(
             slabs, slab_patches, panels, products, row_bytes, region, transform
@@ -114,6 +129,7 @@ def winograd(op: Conv, node: Node, end: Ending, target: Target, tile: int) -> Co
             "range_panels": -(-panels // ranges),
             "panels": panels,
             "columns": columns,
+            "patches_depth": depths,
             "patches_height": high,
             "patches_width": wide,
             "bytes_depth": prod(shape[-3:]),
@@ -124,21 +140,21 @@ def winograd(op: Conv, node: Node, end: Ending, target: Target, tile: int) -> Co
             "row_bytes": row_bytes,
             "position_bytes": position_bytes,
             "out_pixel": region.pitch(result),
-            "zero_point": point,
+            "centre": centre,
         }
         tensors = {
             "x": region.read(x),
             "fill": region.parameter(np.full(channels, point, code.storage.numpy)),
-            "weights": region.parameter(packed(centred()[taps] if deep else centred())),
+            "weights": region.parameter(packed(centred()[taps])),
             **{name: region.parameter(table) for name, table in tables.items()},
             "out": region.write(result),
         }
         if end.residual is not None:
             tensors["residual"] = region.read(end.residual)
-        sums_bytes = row_stride(tile, target.columns) + CORNER_BYTES
+        sums_bytes = row_stride(tile, deep, target.columns) + CORNER_BYTES
         region.plan.step(
             result.name,
-            Winograd(tile, low + point == 0, end.epilogue),
+            Winograd(tile, deep, low == 0, end.epilogue),
             words,
             tensors,
             tasks=slabs * blocks * ranges,
@@ -174,15 +190,19 @@ def unfit(op: Conv, node: Node, target: Target) -> str:
     return ""
 
 
-def _overflow(weights: Array, low: int, high: int, bits: int) -> str:
+def _overflow(weights: Array, low: int, high: int, transform: Transform, deep: bool) -> str:
     """Returns why a sum may not come back from the transform; nothing where all do.
 
     Args:
         weights: Centred weights [..., columns].
         low: Least centred number of x.
         high: Greatest.
-        bits: That a sum may have.
+        transform: The transform in height and width.
+        deep: Whether depth is transformed too.
     """
+    if deep and int(np.abs(weights).max(initial=0)) * transform.growth**2 * DEPTH.growth >= 2**15:
+        return "transformed weights that exceed 16 bits"
+    bits = transform.bits - (DEPTH.places[0] if deep else 0)
     columns = weights.reshape(-1, weights.shape[-1])
     positive = np.maximum(columns, 0).sum(axis=0, dtype=np.int64)
     negative = np.minimum(columns, 0).sum(axis=0, dtype=np.int64)
@@ -205,23 +225,41 @@ def _split(
     """Returns how many patches a task takes, and into how many ranges the panels are split."""
     products = transform.positions * slabs * slab_patches * weights
     wanted = min(max(products // TASK_PRODUCTS, 1), TASKS * region.plan.threads)
-    most = max(TRANSFORMED_BYTES // (transform.positions * row_bytes), region.target.rows)
+    rows = region.target.rows
+    # Whole tiles: the loop over a tile costs as much for fewer rows.
+    most = max(TRANSFORMED_BYTES // (transform.positions * row_bytes) // rows, 1) * rows
     blocks = min(-(-wanted // slabs), slab_patches // BLOCK_PATCHES)
     blocks = max(-(-slab_patches // most), blocks)
     ranges = max(min(-(-wanted // (slabs * blocks)), panels // RANGE_PANELS), 1)
     return -(-slab_patches // blocks), -(-panels // -(-panels // ranges))
 
 
-def _transformed(transform: Transform, taps: Array) -> Array:
-    """Returns transformed weights [position, ...] of [tap, ...], of 16 bits."""
-    matrix = reduce(lambda done, factor: factor @ done, map(np.asarray, transform.weights))
-    whole = np.kron(matrix, matrix).astype(np.int16)
-    found = np.zeros((len(whole), *taps.shape[1:]), np.int16)
-    for position, factors in zip(found, whole, strict=True):
-        for factor, tap in zip(factors, taps, strict=True):
+def _transformed(factors: Factors, taps: Array, axis: int) -> Array:
+    """Returns transformed weights, of 16 bits: three taps become more along an axis."""
+    matrix = product(factors).astype(np.int16)
+    lines = np.moveaxis(taps, axis, 0)
+    found = np.zeros((len(matrix), *lines.shape[1:]), np.int16)
+    for line, row in zip(found, matrix, strict=True):
+        for factor, tap in zip(row, lines, strict=True):
             if factor:
-                position += factor * tap
-    return found
+                line += factor * tap
+    return np.moveaxis(found, 0, axis)
+
+
+def _deep(op: Conv, node: Node) -> bool:
+    """Whether a window's depth can be transformed, and is met by enough planes to be worth it.
+
+    Of two planes alone each meets two of the three taps: no product would be saved.
+    """
+    x, kernel, *_ = node.inputs
+    *window, channels, _ = kernel.type.known_shape
+    depth, places = x.type.shape[1], node.output.type.shape[1]
+    if len(window) < 3 or window[0] != 3 or channels % CHANNELS:
+        return False
+    if not isinstance(depth, int) or not isinstance(places, int) or depth < 3 or places < 3:
+        return False
+    strides, dilation, _ = op.geometry(x.type.shape[1:-1], window)
+    return strides[0] == dilation[0] == 1
 
 
 def _odd_lines(size: int) -> int:

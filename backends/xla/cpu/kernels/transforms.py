@@ -19,8 +19,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
 
 from qir.backends.xla.cpu.emitter import Emitter, Value, constant
+from qir.types import Array
 
 Matrix = tuple[tuple[int, ...], ...]
 """Rows of a small matrix of integers."""
@@ -61,6 +65,11 @@ class Transform:
     def bits(self) -> int:
         """Bits that a sum may have, its sign included."""
         return 32 - 2 * max(self.places)
+
+    @property
+    def growth(self) -> int:
+        """How many times as large as three weights a transformed one may be."""
+        return int(np.abs(product(self.weights)).sum(axis=1).max())
 
     @property
     def inverse(self) -> int:
@@ -131,6 +140,11 @@ TRANSFORMS = {
 }
 """By places that a patch gives in each direction. The bounds of 16 bits hold: B adds up to 10 times
 a number in each direction, G to 7 times a weight, of numbers below 256 (t = 4; fewer for t = 2)."""
+
+
+def product(factors: Factors) -> Array:
+    """Returns the matrix that factors stand for."""
+    return reduce(lambda done, factor: factor @ done, map(np.array, factors))
 
 
 def multiplied(e: Emitter, factors: Sequence[Matrix], numbers: Sequence[Value]) -> list[Value]:
