@@ -170,6 +170,15 @@ def test_large_windows(window: tuple[int, ...]) -> None:
     assert (kernel.window is None) == (len(window) == 2)
 
 
+@pytest.mark.parametrize(
+    ("width", "places"), [(112, 7), (28, 7), (7, 7), (64, 7), (8, 8), (5, 5), (10, 5), (1, 1)]
+)
+def test_places_that_are_summed_together_fit_the_width(width: int, places: int) -> None:
+    (kernel,) = check(Case((1, 2, width, 16), (3, 3, 1, 16), Conv((), "same", (), 16)))
+    assert isinstance(kernel, Depthwise)
+    assert kernel.places == places
+
+
 @pytest.mark.parametrize("groups", [2, 3])
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_grouped(groups: int, ending: str) -> None:
