@@ -15,7 +15,7 @@ from typing import Any
 from qir.backends.xla.cpu.emitter import I1, I8, I32, I64, Value, vector
 from qir.backends.xla.cpu.epilogue import Epilogue
 from qir.backends.xla.cpu.kernel import Body, Kernel, SharedFunction
-from qir.backends.xla.cpu.kernels.tiles import TileSums, each_tile
+from qir.backends.xla.cpu.kernels.tiles import TileSums
 
 AXES = ("depth", "height", "width")
 """Spatial dimensions; a missing one has size 1."""
@@ -302,9 +302,7 @@ class _Tiles:
         with e.loop(count, step=most, carried=[e.scratch, *ends]) as chunk:
             activations, *ends = chunk.values
             height = e.smallest(build.sub(count, chunk.index), number(most))
-            moving, steps = [activations, self.summed], [row_bytes, summed]
-            with each_tile(e, target.rows, height, moving, steps) as ((rows, sums), tall):
-                SUMS.call(e, tall, rows, row_bytes, weights, groups, sums, summed)
+            SUMS.call(e, height, activations, row_bytes, weights, groups, self.summed, summed)
             with e.loop(height, carried=[self.summed, *ends]) as row:
                 self._finish(e, tables, row.values, valid)
                 row.carry(*map(e.at, row.values, [summed, *pitches]))

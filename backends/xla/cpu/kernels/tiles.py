@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from llvmlite import ir
@@ -24,7 +22,7 @@ _TYPES = [POINTER, I64, POINTER, I64, POINTER, I64]
 
 @dataclass(frozen=True)
 class TileSums:
-    """A function that sums the products of a tile; kernels share its code, the longest to make.
+    """A function that sums products in tiles; kernels share its code, the longest to make.
 
     Attributes:
         weight_bytes: Bytes of a weight: 1, or 2 where the dot instruction reads as many.
@@ -48,11 +46,11 @@ class TileSums:
         sums: Value,
         sums_bytes: Value,
     ) -> None:
-        """Sums a tile.
+        """Sums rows, tile after tile.
 
         Args:
             e: Where to write.
-            rows: Rows of the tile.
+            rows: Number of rows, at least one.
             activations: Pointer to the first row.
             row_bytes: Bytes from one row to the next.
             weights: Pointer to the weights of the panel: [group, column, neighbour].
@@ -64,36 +62,88 @@ class TileSums:
         e.build.call(function, [activations, row_bytes, weights, groups, sums, sums_bytes, rows])
 
     def define(self, module: ir.Module, target: Target) -> None:
-        """Writes the function into a module."""
+        """Writes the function into a module.
+
+        Rows are divided into tiles of nearly equal height: one row costs as much as a full tile.
+        """
         e = Emitter(ir.Function(module, ir.FunctionType(VOID, [*_TYPES, I64]), self.symbol))
+        build = e.build
         *arguments, rows = e.arguments
-        none = e.function.append_basic_block("none")
-        switch = e.build.switch(rows, none)
+        activations, row_bytes, weights, groups, sums, sums_bytes = arguments
+        by_height = self._define_choice(module, target)
+        most = e.number(target.rows)
+        tiles = build.sdiv(build.add(rows, e.number(target.rows - 1)), most)
+        least, taller = build.sdiv(rows, tiles), build.srem(rows, tiles)
+        above = build.add(least, e.number(1))
+        with e.when(build.icmp_signed(">", taller, e.number(0))):
+            build.call(by_height, [*arguments, taller, above])
+        done = build.mul(taller, above)
+        rest = e.at(activations, build.mul(done, row_bytes))
+        sums = e.at(sums, build.mul(done, sums_bytes))
+        left = build.sub(tiles, taller)
+        build.call(by_height, [rest, row_bytes, weights, groups, sums, sums_bytes, left, least])
+        build.ret_void()
+
+    def _define_choice(self, module: ir.Module, target: Target) -> ir.Function:
+        """Writes the function that sums a number of tiles of one height."""
+        type = ir.FunctionType(VOID, [*_TYPES, I64, I64])
+        function = ir.Function(module, type, f"{self.symbol}_by_height")
+        function.linkage = "internal"
+        e = Emitter(function)
+        *arguments, height = e.arguments
+        none = function.append_basic_block("none")
+        switch = e.build.switch(height, none)
         for number in range(1, target.rows + 1):
-            block = e.function.append_basic_block(f"rows{number}")
+            block = function.append_basic_block(f"rows{number}")
             switch.add_case(e.number(number), block)
             e.build.position_at_end(block)
-            e.build.call(self._define(module, target, number), arguments, tail=True)
+            e.build.call(self._define(module, target, number), arguments)
             e.build.ret_void()
         e.build.position_at_end(none)
         e.build.ret_void()
+        return function
 
-    def _define(self, module: ir.Module, target: Target, rows: int) -> ir.Function:
-        """Writes the function for one number of rows."""
-        type = ir.FunctionType(VOID, _TYPES)
-        function = ir.Function(module, type, f"{self.symbol}_rows_{rows}")
+    def _define(self, module: ir.Module, target: Target, height: int) -> ir.Function:
+        """Writes the function for tiles of one height."""
+        type = ir.FunctionType(VOID, [*_TYPES, I64])
+        function = ir.Function(module, type, f"{self.symbol}_rows_{height}")
         function.linkage = "internal"
         e = Emitter(function)
-        activations, row_bytes, weights, groups, sums, sums_bytes = e.arguments
+        activations, row_bytes, weights, groups, sums, sums_bytes, tiles = e.arguments
+        with e.loop(tiles, carried=[activations, sums]) as tile:
+            activations, sums = tile.values
+            self._sum_tile(
+                e, target, height, activations, row_bytes, weights, groups, sums, sums_bytes
+            )
+            rows = e.number(height)
+            tile.carry(
+                e.at(activations, e.build.mul(row_bytes, rows)),
+                e.at(sums, e.build.mul(sums_bytes, rows)),
+            )
+        e.build.ret_void()
+        return function
+
+    def _sum_tile(
+        self,
+        e: Emitter,
+        target: Target,
+        height: int,
+        activations: Value,
+        row_bytes: Value,
+        weights: Value,
+        groups: Value,
+        sums: Value,
+        sums_bytes: Value,
+    ) -> None:
         load = target.weights if self.weight_bytes == 1 else target.wide_weights
         width = target.lanes * target.group * self.weight_bytes
         zero = ir.Constant(vector(I32, target.lanes), [0] * target.lanes)
         places = [
             e.opaque(e.at(activations, e.build.mul(row_bytes, e.number(row))))
-            for row in range(rows)
+            for row in range(height)
         ]
         with e.loop(
-            groups, step=UNROLLED, carried=[weights, *([zero] * rows * target.vectors)]
+            groups, step=UNROLLED, carried=[weights, *([zero] * height * target.vectors)]
         ) as group:
             pointer, *totals = group.values
             offset = e.build.shl(group.index, e.number(2))
@@ -104,48 +154,14 @@ class TileSums:
                     load(e, pointer, (part * target.vectors + index) * width)
                     for index in range(target.vectors)
                 ]
-                for row in range(rows):
+                for row in range(height):
                     pair = target.activations(e, e.at(places[row], offset), 4 * part)
                     for index in range(target.vectors):
                         place = row * target.vectors + index
                         totals[place] = target.dot(e, totals[place], pair, columns[index])
             group.carry(e.at(pointer, UNROLLED * target.vectors * width), *totals)
-        for row in range(rows):
+        for row in range(height):
             place = e.at(sums, e.build.mul(sums_bytes, e.number(row)))
             for index in range(target.vectors):
                 total = group.values[1 + row * target.vectors + index]
                 e.store(total, place, 4 * target.lanes * index, min(4 * target.lanes, 32))
-        e.build.ret_void()
-        return function
-
-
-@contextmanager
-def each_tile(
-    e: Emitter, most: int, count: Value, moving: Sequence[Value], steps: Sequence[Value]
-) -> Generator[tuple[Sequence[Value], Value]]:
-    """Divides rows into tiles of nearly equal height: one row costs as much as a full tile.
-
-    Args:
-        e: Where to write.
-        most: Most rows of a tile.
-        count: Rows in all.
-        moving: Pointers to the first row.
-        steps: Bytes that each of them moves from one row to the next.
-
-    Yields:
-        The pointers for a tile, and its rows.
-    """
-    build, number = e.build, e.number
-    tiles = build.sdiv(build.add(count, number(most - 1)), number(most))
-    least = build.sdiv(count, tiles)
-    taller = build.srem(count, tiles)
-    with e.loop(tiles, carried=moving) as tile:
-        more = build.icmp_signed("<", tile.index, taller)
-        height = build.add(least, build.zext(more, I64))
-        yield tile.values, height
-        tile.carry(
-            *(
-                e.at(pointer, build.mul(step, height))
-                for pointer, step in zip(tile.values, steps, strict=True)
-            )
-        )
