@@ -119,8 +119,11 @@ class Compiled:
             sizes: The size of each named dimension of the inputs.
 
         Raises:
-            QirError: A size is missing, or of a dimension that no input has.
+            QirError: A size is missing, 0, or of a dimension that no input has.
         """
+        for name, size in (sizes or {}).items():
+            if size == 0:
+                raise QirError(f"partition: expected {name} to be at least 1, got 0")
         return self._program.partition(self._sizes(sizes or {}, "partition"))
 
     def lower(self, sizes: Mapping[str, int] | None = None) -> jax.stages.Lowered:

@@ -169,6 +169,19 @@ def test_without_kernels_there_is_no_partition():
         compiled.partition()
 
 
+@pytest.mark.parametrize(
+    ("sizes", "problem"),
+    [
+        ({"B": 0}, "partition: expected B to be at least 1, got 0"),
+        ({"b": 1}, "dimension: no input has a dimension b"),
+        ({}, "partition: expected a size for the dimension B"),
+    ],
+)
+def test_sizes_that_have_no_partition(sizes, problem):
+    with pytest.raises(QirError, match=problem):
+        qir.compile(network()).partition(sizes)
+
+
 def test_the_partition_says_what_takes_no_step():
     graph = qir.parse(
         """
