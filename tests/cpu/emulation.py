@@ -52,6 +52,25 @@ _INTERFACE_WORDS = 32
 _NOISE = 0xA5
 _LISTS = 3
 
+STACK = """
+.global _start
+_start:
+    mov x19, sp
+again:
+    mov x0, #1
+    mov x1, x19
+    mov x2, #8
+    mov x8, #64
+    svc #0
+    add x19, x19, #8
+    cmp x0, #8
+    b.eq again
+    mov x0, #0
+    mov x8, #93
+    svc #0
+"""
+"""Writes the stack that a program starts with, word by word, up to its end."""
+
 
 @dataclass
 class Image:
@@ -179,6 +198,18 @@ def _add(
     image.call([table, image.put(plan.parameters()), *map(image.put, operands)], results)
     image.written += [(slot, 8), *zip(results, sizes, strict=True)]
     return results
+
+
+def auxiliary_vector(cpu: str, folder: Path) -> dict[int, int]:
+    """Returns what Linux tells a program of its processor, by the number of the entry."""
+    for command in ([ASSEMBLER, "-o", "stack.o"], [LINKER, "-o", "stack", "stack.o"]):
+        subprocess.run(command, cwd=folder, input=STACK.encode(), check=True)
+    command = [EMULATOR, "-cpu", cpu, "./stack"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, check=True)
+    words = np.frombuffer(done.stdout, np.uint64).tolist()
+    # The number of arguments, these and the environment, each with a zero behind.
+    start = words.index(0, words.index(0) + 1) + 1
+    return dict(zip(words[start::2], words[start + 1 :: 2], strict=False))
 
 
 def _run(codes: Sequence[bytes], image: Array, cpu: str, folder: Path) -> Array:

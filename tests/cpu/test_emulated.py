@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 pytest.importorskip("llvmlite")
 
 from qir.backends.reference.interpreter import run
+from qir.backends.xla.cpu.processor import linux_features
 from qir.backends.xla.cpu.target import TARGETS
 from qir.ir import Graph
 from tests.cpu import emulation
@@ -51,3 +52,12 @@ def test_every_op(name: str, cpu: str, tmp_path: Path) -> None:
     programs: list[Program] = [(case.graph, case.inputs) for case in drawn(TARGETS[name], 20)]
     assert len(programs) > 150
     check(programs, name, cpu, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "features"),
+    [("cortex-a57", set()), ("cortex-a76", {"dotprod"}), ("max", {"dotprod", "i8mm"})],
+)
+def test_linux_tells_of_instructions(cpu: str, features: set[str], tmp_path: Path) -> None:
+    found = linux_features(emulation.auxiliary_vector(cpu, tmp_path).__getitem__)
+    assert {name for name, has in found.items() if has} == features

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 from llvmlite import binding as llvm
 
 from qir.backends.xla.cpu.emitter import I8, I16, I32, Emitter, Value, constant, vector
+from qir.backends.xla.cpu.processor import host_features
 from qir.errors import QirError, did_you_mean
 
 VARIABLE = "QIR_INSTRUCTION_SET"
@@ -217,8 +218,9 @@ def host_targets() -> tuple[Target, ...]:
     """
     triple = llvm.get_process_triple()
     architecture = triple.split("-")[0].replace("arm64", "aarch64")
-    known = llvm.get_host_cpu_features()
-    cpu, features = llvm.get_host_cpu_name(), known.flatten()
+    known = host_features()
+    cpu = llvm.get_host_cpu_name()
+    features = ",".join(f"{'+' if has else '-'}{name}" for name, has in sorted(known.items()))
     found: list[Target] = []
     for target in TARGETS.values():
         if not target.triple.startswith(architecture) or not all(map(known.get, target.needs)):
