@@ -17,7 +17,7 @@ from qir.backends.reference.interpreter import run
 from qir.backends.xla.cpu.processor import linux_features
 from qir.backends.xla.cpu.target import TARGETS
 from qir.ir import Graph
-from tests.cpu import emulation
+from tests.cpu import emulation, test_placing
 from tests.cpu.programs import ENDINGS, drawn, linear_programs
 
 Program: TypeAlias = tuple[Graph, Sequence[ArrayLike]]
@@ -51,6 +51,9 @@ def test_sums_of_products(name: str, cpu: str, ending: str, tmp_path: Path) -> N
 def test_every_op(name: str, cpu: str, tmp_path: Path) -> None:
     programs: list[Program] = [(case.graph, case.inputs) for case in drawn(TARGETS[name], 20)]
     assert len(programs) > 150
+    for channels in (3, 37):
+        graph = test_placing.program(test_placing.IN_PLACE, channels, 3)
+        programs.append((graph, test_placing.inputs(channels, 2)))
     check(programs, name, cpu, tmp_path)
 
 

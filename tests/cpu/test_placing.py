@@ -1,5 +1,7 @@
 """Concatenations whose operands are made where they are to lie."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,9 @@ pytest.importorskip("llvmlite")
 
 import qir
 from qir.backends.xla.cpu.target import host_target
+from qir.ir import Graph
 from qir.signature import Sizes
+from qir.types import Array
 from tests.cpu.harness import check, planned
 
 pytestmark = pytest.mark.skipif(host_target() is None, reason="no kernels for this machine")
@@ -35,7 +39,7 @@ KERNELS = {"dense": (1, 1, 0), "winograd": (3, 3, 0), "depthwise": (3, 3, 1)}
 IN_PLACE = [name for name in PRODUCERS if name != "add"]
 
 
-def program(names, channels, axis):
+def program(names: Sequence[str], channels: int, axis: int) -> Graph:
     """Returns a program that concatenates what some producers make, with its arrays."""
     rng = np.random.default_rng(channels)
     arrays, lines = {}, []
@@ -66,11 +70,12 @@ def program(names, channels, axis):
     return qir.parse(text.replace("C", str(channels)), arrays)
 
 
-def inputs(channels, batch):
+def inputs(channels: int, batch: int) -> list[Array]:
     rng = np.random.default_rng(batch)
     shape = (batch, 6, 7, channels)
     x, z = (rng.integers(-128, 128, shape, np.int8) for _ in range(2))
-    return x, z, rng.normal(0, 20, shape).astype("f4"), rng.integers(-9999, 9999, shape, np.int32)
+    real = rng.normal(0, 20, shape).astype(np.float32)
+    return [x, z, real, rng.integers(-9999, 9999, shape, np.int32)]
 
 
 def copies(graph, batch=2):
