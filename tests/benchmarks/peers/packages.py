@@ -21,6 +21,5 @@ def load(name: str) -> Any:
         return import_module(name)
     except ModuleNotFoundError as error:
         raise QirError(
-            f"peers: expected the package {error.name}, which pip install -e '.[bench]' "
-            "installs"
+            f"peers: expected the package {error.name}, which pip install -e '.[bench]' installs"
         ) from error
