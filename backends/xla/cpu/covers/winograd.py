@@ -112,7 +112,7 @@ def winograd(op: Conv, node: Node, end: Ending, target: Target, tile: int) -> Co
         slab_patches = shape[0] * depths * high * wide // slabs
         # Taps beyond x are left out, unless deep.
         planes = DEPTH.size if deep else min(spatial["window_depth"], spatial["size_depth"])
-        row_bytes = _odd_lines(planes * 4 * tap_groups)
+        row_bytes = _spread(planes * 4 * tap_groups)
         products = spatial["window_depth"] * channels * columns
         block_patches, ranges = _split(
             slabs, slab_patches, panels, products, row_bytes, region, transform
@@ -225,9 +225,7 @@ def _split(
     """Returns how many patches a task takes, and into how many ranges the panels are split."""
     products = transform.positions * slabs * slab_patches * weights
     wanted = min(max(products // TASK_PRODUCTS, 1), TASKS * region.plan.threads)
-    rows = region.target.rows
-    # Whole tiles: the loop over a tile costs as much for fewer rows.
-    most = max(TRANSFORMED_BYTES // (transform.positions * row_bytes) // rows, 1) * rows
+    most = max(TRANSFORMED_BYTES // (transform.positions * row_bytes), region.target.rows)
     blocks = min(-(-wanted // slabs), slab_patches // BLOCK_PATCHES)
     blocks = max(-(-slab_patches // most), blocks)
     ranges = max(min(-(-wanted // (slabs * blocks)), panels // RANGE_PANELS), 1)
@@ -260,6 +258,12 @@ def _deep(op: Conv, node: Node) -> bool:
         return False
     strides, dilation, _ = op.geometry(x.type.shape[1:-1], window)
     return strides[0] == dilation[0] == 1
+
+
+def _spread(size: int) -> int:
+    """Rounds bytes of a row up to lines, such that six neighbours share no place in a cache."""
+    lines = -(-size // 64)
+    return 64 * (lines + (lines % 8 == 0))
 
 
 def _odd_lines(size: int) -> int:
