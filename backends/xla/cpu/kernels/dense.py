@@ -164,6 +164,18 @@ class Dense(Kernel):
         adjacent = build.icmp_signed("==", step, word["length"])
         reach = build.mul(build.sub(word["window_width"], number(1)), word["dilation_width"])
         last = build.sub(word["size_width"], reach)
+        stride = word["stride_width"]
+
+        def places_before(x: Value) -> Value:
+            """Returns how many of the places have windows that begin before x."""
+            behind = build.sub(build.add(build.sub(x, corner[2]), stride), number(1))
+            return e.greatest(e.smallest(build.sdiv(behind, stride), rows), number(0))
+
+        first = places_before(number(0))
+        stop = e.greatest(places_before(last), first)
+        furthest = build.add(corner[2], build.mul(build.sub(stop, number(1)), stride))
+        furthest = build.mul(furthest, word["pixel"])
+        short = build.and_(adjacent, build.icmp_signed("<=", span, number(AT_ONCE)))
         source = e.at(e.tensor("x"), build.mul(image, word["images_bytes"]))
         line_bytes = build.mul(span, number(e.target.activation_bytes))
         with e.loop(word["window_depth"], carried=[place, corner[0]]) as depth:
@@ -174,8 +186,22 @@ class Dense(Kernel):
                 place_h, y = height.values
                 inside = build.and_(inside_z, build.icmp_unsigned("<", y, word["size_height"]))
                 line = e.at(plane, build.mul(y, word["bytes_height"]))
-                with e.loop(rows, carried=[place_h, corner[2]]) as row:
-                    target, x = row.values
+                vectors = build.and_(short, inside)
+                vectors = build.and_(vectors, self._readable(e, e.at(line, furthest)))
+                skipped, resumed = (build.select(vectors, end, number(0)) for end in (first, stop))
+                with e.loop(resumed, start=skipped) as row:
+                    x = build.add(corner[2], build.mul(row.index, stride))
+                    loaded = e.load(vector(I8, AT_ONCE), line, build.mul(x, word["pixel"]))
+                    target = e.at(place_h, build.mul(row.index, word["row_bytes"]))
+                    e.store(e.target.converted(e, loaded, self.unsigned), target)
+                begin = build.select(
+                    build.icmp_signed("==", skipped, number(0)), resumed, number(0)
+                )
+                others = build.sub(rows, build.sub(resumed, skipped))
+                with e.loop(others, carried=[begin]) as row:
+                    (index,) = row.values
+                    target = e.at(place_h, build.mul(index, word["row_bytes"]))
+                    x = build.add(corner[2], build.mul(index, stride))
                     whole = build.and_(adjacent, build.icmp_signed(">=", x, number(0)))
                     whole = build.and_(whole, build.icmp_signed("<", x, last))
                     with e.otherwise(inside) as (then, other):
@@ -187,7 +213,9 @@ class Dense(Kernel):
                                 self._copy_taps(e, word, line, x, target, fill)
                         with other:
                             self._fill(e, target, span, fill)
-                    row.carry(e.at(target, word["row_bytes"]), build.add(x, word["stride_width"]))
+                    following = build.add(index, number(1))
+                    jump = build.icmp_signed("==", following, skipped)
+                    row.carry(build.select(jump, resumed, following))
                 height.carry(e.at(place_h, line_bytes), build.add(y, word["dilation_height"]))
             depth.carry(height.values[0], build.add(z, word["dilation_depth"]))
 
@@ -214,14 +242,17 @@ class Dense(Kernel):
 
     def _copy(self, e: Body, source: Value, place: Value, length: Value) -> None:
         """Copies bytes into scratch."""
-        build = e.build
-        end = e.at(e.tensor("x"), build.sub(e.word("x_bytes"), e.number(AT_ONCE)))
-        readable = build.icmp_unsigned("<=", source, end)
+        readable = self._readable(e, source)
 
         def read(at: Value | int, lanes: int) -> Value:
             return e.load(vector(I8, lanes) if lanes else I8, source, at)
 
         self._put(e, place, length, readable, read)
+
+    def _readable(self, e: Body, source: Value) -> Value:
+        """Returns whether a whole vector may be read; the tensor may end sooner."""
+        end = e.at(e.tensor("x"), e.build.sub(e.word("x_bytes"), e.number(AT_ONCE)))
+        return e.build.icmp_unsigned("<=", source, end)
 
     def _fill(self, e: Body, place: Value, length: Value, fill: Value) -> None:
         self._put(e, place, length, e.number(1, I1), lambda at, lanes: fill)
