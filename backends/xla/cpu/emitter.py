@@ -94,12 +94,18 @@ class Emitter:
 
     def reserve(self, size: int, align: int = 64) -> Value:
         """Returns a pointer to bytes on the stack of the function."""
+        with self.at_entry():
+            space: Value = self.build.alloca(ir.ArrayType(I8, size))
+            space.align = align
+            return self.untyped(space)
+
+    @contextmanager
+    def at_entry(self) -> Generator[None]:
+        """Writes at the very beginning of the function, before all that was written there."""
         with self.build.goto_block(self._entry):
             if self._entry.instructions:
                 self.build.position_before(self._entry.instructions[0])
-            space: Value = self.build.alloca(ir.ArrayType(I8, size))
-            space.align = align
-        return self.untyped(space)
+            yield
 
     def untyped(self, pointer: Value) -> Value:
         """Returns a pointer that llvmlite takes to be of a type, as one of none."""

@@ -54,9 +54,7 @@ class Body(Emitter):
         """
         whole = vector(type, lanes)
         if (name, type, lanes) not in self._repeated:
-            with self.build.goto_block(self.function.entry_basic_block):
-                if self.build.block.instructions:
-                    self.build.position_before(self.build.block.instructions[0])
+            with self.at_entry():
                 place = self.untyped(self.build.alloca(whole))
                 self.store(self.splat(self.word(name, type), lanes), place, 0, 16)
             self._repeated[name, type, lanes] = place
