@@ -41,7 +41,7 @@ def written(count):
 
 
 def test_code_of_another_epilogue_has_another_name():
-    choices = product(get_args(Form), (False, True), get_args(Residual))
+    choices = product(get_args(Form), (False, True), get_args(Residual), (False, True))
     kernels = [Dense(True, True, Epilogue(*fields)) for fields in choices]
     assert len({kernel.symbol for kernel in kernels}) == len(kernels)
 

@@ -33,15 +33,18 @@ class Epilogue:
             above 1/2, "f32_rne_wide": sums that they multiply may not fit int32.
         unsigned: Whether what is stored is unsigned bytes.
         residual: Signedness of the bytes that are added; empty for none.
+        bounded: Whether the bounds are narrower than what a byte holds.
     """
 
     form: Form
     unsigned: bool = False
     residual: Residual = ""
+    bounded: bool = False
 
     def __str__(self) -> str:
         residual = self.residual and f"plus_{self.residual}"
-        return "_".join(filter(None, [self.form, "unsigned" * self.unsigned, residual]))
+        parts = [self.form, "unsigned" * self.unsigned, residual, "bounded" * self.bounded]
+        return "_".join(filter(None, parts))
 
     @property
     def stores_bytes(self) -> bool:
@@ -109,9 +112,12 @@ class Epilogue:
             # Saturating, like the narrowing before: beyond the bounds, numbers stay beyond them.
             point = e.repeated("sum_point" if self.residual else "point", I16, whole.type.count)
             whole = e.intrinsic(f"llvm.sadd.sat.v{whole.type.count}i16", whole.type, whole, point)
-        low, high = ("sum_low", "sum_high") if self.residual else ("low", "high")
-        bounds = (e.repeated(name, I8, whole.type.count) for name in (low, high))
-        return [_bytes(e, whole, self.unsigned, *bounds)]
+        stored = _bytes(e, whole, self.unsigned)
+        if self.bounded:
+            names = ("sum_low", "sum_high") if self.residual else ("low", "high")
+            bounds = (e.repeated(name, I8, whole.type.count) for name in names)
+            stored = _bounded(e, stored, self.unsigned, *bounds)
+        return [stored]
 
     def _added(self, e: Body, code: Value, stored: Value) -> Value:
         """Returns the sum with stored numbers, without the zero point."""
@@ -149,7 +155,7 @@ def stored_bytes(
     """
     whole = _narrowed(e, codes)
     bounds = (e.splat(e.build.trunc(word, I8), whole.type.count) for word in (low, high))
-    return _bytes(e, whole, unsigned, *bounds)
+    return _bounded(e, _bytes(e, whole, unsigned), unsigned, *bounds)
 
 
 def _narrowed(e: Emitter, codes: Sequence[Value]) -> Value:
@@ -160,9 +166,12 @@ def _narrowed(e: Emitter, codes: Sequence[Value]) -> Value:
     return _saturated(e, parts[0], -(2**15), 2**15 - 1, I16)
 
 
-def _bytes(e: Emitter, value: Value, unsigned: bool, low: Value, high: Value) -> Value:
-    """Narrows int16 to bytes within bounds, saturating."""
-    value = _saturated(e, value, *((0, 255) if unsigned else (-128, 127)), I8)
+def _bytes(e: Emitter, value: Value, unsigned: bool) -> Value:
+    """Narrows int16 to bytes, saturating."""
+    return _saturated(e, value, *((0, 255) if unsigned else (-128, 127)), I8)
+
+
+def _bounded(e: Emitter, value: Value, unsigned: bool, low: Value, high: Value) -> Value:
     compare = e.build.icmp_unsigned if unsigned else e.build.icmp_signed
     value = e.build.select(compare("<", value, high), value, high)
     return e.build.select(compare(">", value, low), value, low)

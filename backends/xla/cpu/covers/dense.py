@@ -91,6 +91,7 @@ def _requantize(node: Node) -> Ending | None:
     low, high = op.bounds
     words = {"low": low, "high": high, "point": point}
     unsigned = op.to.storage is DType.U8
+    bounded = (low, high) != op.to.storage.bounds
     factors = op.factors(node.inputs[0].type)
     form: Form = op.rounding
     if op.rounding == "fixed31" and "f32_rne" in op.agrees and op.multiplier is None:
@@ -101,7 +102,7 @@ def _requantize(node: Node) -> Ending | None:
     if form == "f32_rne":
         tables = {"multiplier": factors.value.reshape(-1).astype(np.float32)}
         form = "f32_rne" if np.all(tables["multiplier"] <= 0.5) else "f32_rne_wide"
-        return Ending((node,), Epilogue(form, unsigned), tables, words)
+        return Ending((node,), Epilogue(form, unsigned, "", bounded), tables, words)
     if form != "fixed31":
         return None
     terms = fixed31_terms(Multiplier(factors.value, factors.shift), op.to.zero_points)
@@ -110,7 +111,7 @@ def _requantize(node: Node) -> Ending | None:
     high_half, low_half, addend, places = (term.reshape(-1) for term in terms)
     multiplier = (high_half.astype(np.int64) * 2**16 + low_half).astype(np.int32)
     tables = {"multiplier": multiplier, "addend": addend, "shift": places}
-    return Ending((node,), Epilogue(form, unsigned), tables, words)
+    return Ending((node,), Epilogue(form, unsigned, "", bounded), tables, words)
 
 
 def _with_sum(requantize: Node, ending: Ending) -> Ending:
@@ -147,6 +148,7 @@ def _with_sum(requantize: Node, ending: Ending) -> Ending:
         ending.epilogue.form,
         code.storage is DType.U8,
         "unsigned" if theirs.storage is DType.U8 else "signed",
+        code.range != code.storage.bounds,
     )
     return Ending((*ending.nodes, node), epilogue, ending.tables, words, other)
 
