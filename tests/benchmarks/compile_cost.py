@@ -37,7 +37,7 @@ def save(name: str, path: str) -> int:
     """Quantizes a model, saves it, and returns the bytes of its parameters."""
     integer = prepare(MODELS[name]).graph
     qir.save(integer, path)
-    return sum(array.nbytes for array in qir.compile(integer, kernels=False).parameters.values())
+    return qir.summary(integer).parameter_bytes
 
 
 def base(cache: str) -> int:
