@@ -110,11 +110,38 @@ class TileSums:
         function.linkage = "internal"
         e = Emitter(function)
         activations, row_bytes, weights, groups, sums, sums_bytes, tiles = e.arguments
+        load = target.weights if self.weight_bytes == 1 else target.wide_weights
+        width = target.lanes * target.group * self.weight_bytes
+        zero = ir.Constant(vector(I32, target.lanes), [0] * target.lanes)
         with e.loop(tiles, carried=[activations, sums]) as tile:
             activations, sums = tile.values
-            self._sum_tile(
-                e, target, height, activations, row_bytes, weights, groups, sums, sums_bytes
-            )
+            places = [
+                e.opaque(e.at(activations, e.build.mul(row_bytes, e.number(row))))
+                for row in range(height)
+            ]
+            with e.loop(
+                groups, step=UNROLLED, carried=[weights, *([zero] * height * target.vectors)]
+            ) as group:
+                pointer, *totals = group.values
+                offset = e.build.shl(group.index, e.number(2))
+                for line in range(0, UNROLLED * target.vectors * width, LINE):
+                    e.prefetch(pointer, AHEAD + line)
+                for part in range(UNROLLED):
+                    columns = [
+                        load(e, pointer, (part * target.vectors + index) * width)
+                        for index in range(target.vectors)
+                    ]
+                    for row in range(height):
+                        pair = target.activations(e, e.at(places[row], offset), 4 * part)
+                        for index in range(target.vectors):
+                            place = row * target.vectors + index
+                            totals[place] = target.dot(e, totals[place], pair, columns[index])
+                group.carry(e.at(pointer, UNROLLED * target.vectors * width), *totals)
+            for row in range(height):
+                place = e.at(sums, e.build.mul(sums_bytes, e.number(row)))
+                for index in range(target.vectors):
+                    total = group.values[1 + row * target.vectors + index]
+                    e.store(total, place, 4 * target.lanes * index, min(4 * target.lanes, 32))
             rows = e.number(height)
             tile.carry(
                 e.at(activations, e.build.mul(row_bytes, rows)),
@@ -122,46 +149,3 @@ class TileSums:
             )
         e.build.ret_void()
         return function
-
-    def _sum_tile(
-        self,
-        e: Emitter,
-        target: Target,
-        height: int,
-        activations: Value,
-        row_bytes: Value,
-        weights: Value,
-        groups: Value,
-        sums: Value,
-        sums_bytes: Value,
-    ) -> None:
-        load = target.weights if self.weight_bytes == 1 else target.wide_weights
-        width = target.lanes * target.group * self.weight_bytes
-        zero = ir.Constant(vector(I32, target.lanes), [0] * target.lanes)
-        places = [
-            e.opaque(e.at(activations, e.build.mul(row_bytes, e.number(row))))
-            for row in range(height)
-        ]
-        with e.loop(
-            groups, step=UNROLLED, carried=[weights, *([zero] * height * target.vectors)]
-        ) as group:
-            pointer, *totals = group.values
-            offset = e.build.shl(group.index, e.number(2))
-            for line in range(0, UNROLLED * target.vectors * width, LINE):
-                e.prefetch(pointer, AHEAD + line)
-            for part in range(UNROLLED):
-                columns = [
-                    load(e, pointer, (part * target.vectors + index) * width)
-                    for index in range(target.vectors)
-                ]
-                for row in range(height):
-                    pair = target.activations(e, e.at(places[row], offset), 4 * part)
-                    for index in range(target.vectors):
-                        place = row * target.vectors + index
-                        totals[place] = target.dot(e, totals[place], pair, columns[index])
-            group.carry(e.at(pointer, UNROLLED * target.vectors * width), *totals)
-        for row in range(height):
-            place = e.at(sums, e.build.mul(sums_bytes, e.number(row)))
-            for index in range(target.vectors):
-                total = group.values[1 + row * target.vectors + index]
-                e.store(total, place, 4 * target.lanes * index, min(4 * target.lanes, 32))
