@@ -1,9 +1,9 @@
 """Sums over all channels: matrix products and convolutions of 1, 2 and 3 spatial dimensions.
 
 A task takes a block of rows (places of the result) and a range of panels (columns). It copies what
-its rows multiply into scratch, row after row, as the dot instruction reads it; padding and strides
-end there. Then each tile of a few rows and one panel is summed in registers, and the epilogue
-stores it. Nothing but the block is ever copied: there is no im2col of the whole tensor.
+its rows multiply into scratch, as the dot instruction reads it; padding and strides end there. Then
+tiles of a few rows and one panel are summed in registers, and the epilogue finishes several of them
+at a time. Nothing but the block is ever copied: there is no im2col of the whole tensor.
 """
 
 from __future__ import annotations
