@@ -27,11 +27,11 @@ from qir.attributes import attribute_fields, coerce
 from qir.certificates import drop_false_certificates
 from qir.equivalence import Interpreter, check_equivalent, in_float64, in_types_of
 from qir.errors import ParseError, PassError, QirError, did_you_mean
+from qir.files import write_atomically
 from qir.ir import Graph, Value
 from qir.properties import FLOAT, Property
 from qir.rewrite import Exactness
 from qir.statistics import MovingAverage, Statistic
-from qir.storage import write_atomically
 from qir.text import to_program
 from qir.text.printer import format_attribute
 from qir.types import Array, DType

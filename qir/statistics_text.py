@@ -17,6 +17,7 @@ from typing import TypeVar
 import numpy as np
 
 from qir.errors import QirError
+from qir.files import write_atomically
 from qir.statistics import MovingAverage, Statistic, bin_span
 
 _FORMAT = "qir statistics 1"
@@ -52,14 +53,8 @@ def save_statistics(
         _section(_TENSORS, {name: _record(each) for name, each in statistics.items()}),
         _section(_AVERAGES, {name: dict(vars(each)) for name, each in (averages or {}).items()}),
     ]
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        temporary.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
-        temporary.replace(target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise QirError(f"{target}: cannot write statistics: {error.strerror}") from error
+    text = "{\n" + ",\n".join(parts) + "\n}\n"
+    write_atomically({Path(path): lambda file: file.write(text.encode())})
 
 
 def load_statistics(path: str | os.PathLike[str]) -> dict[str, Statistic]:

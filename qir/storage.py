@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO
 
 import numpy as np
 
 from qir.errors import ParseError, QirError, did_you_mean
+from qir.files import Writer, check_writable, write_atomically
 from qir.ir import Graph
 from qir.text import build, parse_syntax, to_program
 from qir.text.syntax import DataEntry
 from qir.types import Array, DType, array_digest, known
-
-Writer: TypeAlias = Callable[[BinaryIO], object]
-"""Called with an open file, to write it."""
 
 
 def save(graph: Graph, path: str | os.PathLike[str]) -> None:
@@ -45,8 +42,14 @@ def save(graph: Graph, path: str | os.PathLike[str]) -> None:
     }
     files: dict[Path, Writer] = {target: lambda file: file.write(program.text.encode())}
     if packed:
-        files[target.with_suffix(".npz")] = lambda file: write_arrays(file, packed)
+        files[_arrays_of(target)] = lambda file: write_arrays(file, packed)
     write_atomically(files)
+
+
+def check_savable(path: str | os.PathLike[str]) -> None:
+    """Raises QirError where `save` could not write a program: before the work on it begins."""
+    target = _check_suffix(Path(path))
+    check_writable(target, _arrays_of(target))
 
 
 def load(path: str | os.PathLike[str]) -> Graph:
@@ -69,7 +72,7 @@ def load(path: str | os.PathLike[str]) -> Graph:
         syntax = parse_syntax(text)
         if syntax.version is None:
             raise ParseError("load: expected the first line to be 'qir 1'")
-        arrays = _read_arrays(source.with_suffix(".npz"), syntax.data) if syntax.data else {}
+        arrays = _read_arrays(_arrays_of(source), syntax.data) if syntax.data else {}
         return build(syntax, arrays)
     except QirError as error:
         raise error.at(f"in {source}") from error
@@ -79,6 +82,10 @@ def _check_suffix(path: Path) -> Path:
     if path.suffix != ".qir":
         raise QirError(f"file: expected a path ending in .qir, got {path}")
     return path
+
+
+def _arrays_of(path: Path) -> Path:
+    return path.with_suffix(".npz")
 
 
 def _read_arrays(path: Path, entries: tuple[DataEntry, ...]) -> Mapping[str, Array]:
@@ -187,34 +194,3 @@ def unpack(raw: Array, dtype: DType, shape: tuple[int, ...]) -> Array:
     if dtype.bounds[0] < 0:
         values = np.where(values > dtype.bounds[1], values - 2**dtype.bits, values)
     return values.astype(dtype.numpy).reshape(shape)
-
-
-def write_atomically(files: Mapping[Path, Writer]) -> None:
-    """Writes files under temporary names in their folders, then renames them all.
-
-    An error leaves the files that were there before, and nothing else.
-
-    Args:
-        files: The paths, and for each a function that is called with the open file.
-
-    Raises:
-        QirError: A file can't be written.
-    """
-    staged: dict[str, Path] = {}
-    target: Path | None = None
-    umask = os.umask(0o077)  # to read it is to set it
-    os.umask(umask)
-    try:
-        for target, write in files.items():
-            descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-            staged[temporary] = target
-            with os.fdopen(descriptor, "wb") as file:
-                write(file)
-            os.chmod(temporary, 0o666 & ~umask)
-        for temporary, target in staged.items():
-            os.replace(temporary, target)
-    except OSError as error:
-        raise QirError(f"file: can't write {target}: {error.strerror or error}") from error
-    finally:
-        for temporary in staged:
-            Path(temporary).unlink(missing_ok=True)

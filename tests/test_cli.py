@@ -65,6 +65,16 @@ def test_the_batch_size_and_the_pipeline_are_the_users(qir_command):
     assert qir.load("g.qir") == qir.optimize(qir.parse(MODEL), pipeline, data=batches)
 
 
+def test_an_output_is_an_npy_and_several_are_an_npz(qir_command):
+    qir.save(qir.parse("graph @g(%a: f32[2], %b: f32[3]) {\n  return %a, %b\n}"), "two.qir")
+    assert qir_command("run float.qir --input samples.npy -o out.npy") == (0, "", "")
+    (expected,) = qir.compile(qir.load("float.qir"))(SAMPLES)
+    np.testing.assert_array_equal(np.load("out.npy"), expected)
+    message = "run: expected a path ending in .npz for 2 outputs, got both.npy"
+    assert qir_command("run two.qir -o both.npy") == (1, "", f"qir: {message}\n")
+    assert not Path("both.npy").exists()
+
+
 def test_samples_of_several_inputs_have_names(qir_command):
     program = (
         "graph @g(%a: f32[2,3], %b: f32[2,3]) {\n  %s = add(%a, %b) : f32[2,3]\n  return %s\n}"
@@ -251,6 +261,27 @@ ERRORS = {
 @pytest.mark.parametrize("line", ERRORS)
 def test_errors_go_to_stderr(line, qir_command):
     assert qir_command(line) == (1, "", f"qir: {ERRORS[line]}\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "quantize float.qir --data samples.npy -o {}.qir",
+        "opt float.qir --data samples.npy -p w8a8 -o {}.qir",
+        "run float.qir -o {}.npz",
+        "bench float.qir --roofline {}.svg",
+    ],
+)
+def test_an_output_that_can_not_be_written_is_refused_before_any_work(
+    line, qir_command, monkeypatch
+):
+    worked: list[object] = []
+    for work in ("qir.pipeline.Pipeline.parse", "qir.cli.run.compile", "qir.cli.bench.load"):
+        monkeypatch.setattr(work, lambda *given, **more: worked.append(given))
+    status, out, err = qir_command(line.format("samples.npy/output"))
+    assert (status, out, worked) == (1, "", [])
+    assert err.startswith("qir: file: can't write samples.npy/output")
+    assert err.endswith(": Not a directory\n")
 
 
 @pytest.mark.parametrize(

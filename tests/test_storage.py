@@ -12,7 +12,8 @@ import pytest
 
 import qir
 from qir.errors import ParseError, QirError
-from qir.storage import pack, unpack, write_atomically
+from qir.files import write_atomically
+from qir.storage import pack, unpack
 from qir.types import Array, DType
 
 TYPES = ["bool", "i2", "i4", "i8", "i16", "i32", "i64", "u4", "u8", "u16", "u32"]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from qir.errors import QirError
-from qir.storage import write_atomically
+from qir.files import write_atomically
 
 Facts: TypeAlias = Mapping[str, str | int]
 """What entries depend on, by a name for the reader."""

@@ -9,11 +9,12 @@ from pathlib import Path
 from qir.api import compile
 from qir.cli.arguments import Commands, add_seed, add_sizes, positive, sizes
 from qir.errors import QirError
+from qir.files import check_writable, write_atomically
 from qir.inputs import read_samples
 from qir.machine import this_machine
 from qir.roofline import Roofline, roofline
 from qir.signature import bind
-from qir.storage import load, write_atomically
+from qir.storage import load
 
 DESCRIPTION = """\
 Compiles programs with XLA and times them on the same arrays, in turns, so that all of them meet
@@ -76,6 +77,8 @@ def _bench(options: argparse.Namespace) -> int:
     page: Path | None = options.roofline
     if page is not None and len(options.programs) > 1:
         raise QirError(f"bench: expected one program for --roofline, got {len(options.programs)}")
+    if page is not None:
+        check_writable(page)
     programs = [(str(path), load(path)) for path in options.programs]
     given = sizes(options.size, "bench")
     path: Path | None = options.input

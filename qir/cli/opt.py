@@ -10,7 +10,7 @@ from qir.cli.arguments import Commands
 from qir.cli.pipelines import add_pipeline_options, run_pipeline
 from qir.errors import QirError
 from qir.pipeline import PASSES, PIPELINES
-from qir.storage import load, save
+from qir.storage import check_savable, load, save
 
 
 def add(commands: Commands) -> None:
@@ -43,6 +43,8 @@ def _opt(options: argparse.Namespace) -> int:
         return 0
     if options.program is None:
         raise QirError("opt: expected a program, or --list")
+    if options.output is not None:
+        check_savable(options.output)
     result = run_pipeline(options, load(options.program))
     if options.output is None:
         print(result)

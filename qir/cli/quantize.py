@@ -9,7 +9,7 @@ from pathlib import Path
 from qir.cli.arguments import Commands, add_program
 from qir.cli.pipelines import add_pipeline_options, run_pipeline
 from qir.explain import explain
-from qir.storage import load, save
+from qir.storage import check_savable, load, save
 
 
 def add(commands: Commands) -> None:
@@ -49,6 +49,7 @@ def add(commands: Commands) -> None:
 
 
 def _quantize(options: argparse.Namespace) -> int:
+    check_savable(options.output)
     integer = run_pipeline(options, load(options.program), progress=sys.stderr.isatty())
     save(integer, options.output)
     if options.explain:

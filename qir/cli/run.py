@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from qir.api import compile, evaluate
 from qir.cli.arguments import Commands, add_program, add_seed
+from qir.errors import QirError
+from qir.files import check_writable, write_atomically
 from qir.inputs import random_inputs, read_samples
-from qir.storage import load, write_arrays, write_atomically
+from qir.storage import load, write_arrays
 from qir.types import Array
 
 
@@ -36,18 +39,28 @@ def add(commands: Commands) -> None:
         help="both: run, compare, and exit with status 1 where numbers differ",
     )
     command.add_argument(
-        "-o", "--output", type=Path, help="where to write the outputs, an .npz file"
+        "-o",
+        "--output",
+        type=Path,
+        help="where to write the outputs: .npz, or .npy for a single one",
     )
     add_seed(command, "random inputs")
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.output is not None:
+        check_writable(options.output)
     graph = load(options.program)
+    names = [value.name for value in graph.outputs]
+    is_single = options.output is not None and options.output.suffix == ".npy"
+    if is_single and len(names) != 1:
+        raise QirError(
+            f"run: expected a path ending in .npz for {len(names)} outputs, got {options.output}"
+        )
     inputs: Sequence[Array] = random_inputs(graph, options.seed)
     if options.input is not None:
         samples = read_samples(options.input, graph)
         inputs = [samples[value.name] for value in graph.inputs]
-    names = [value.name for value in graph.outputs]
     outputs: Sequence[Array] = ()
     status = 0
     if options.backend != "reference":
@@ -58,8 +71,11 @@ def _run(options: argparse.Namespace) -> int:
             status = int(_compare(names, outputs, reference) > 0)
         outputs = reference
     if options.output is not None:
-        arrays = dict(zip(names, outputs, strict=True))
-        write_atomically({options.output: lambda file: write_arrays(file, arrays)})
+        if is_single:
+            write = partial(np.lib.format.write_array, array=outputs[0], allow_pickle=False)
+        else:
+            write = partial(write_arrays, arrays=dict(zip(names, outputs, strict=True)))
+        write_atomically({options.output: write})
         return status
     for name, array in zip(names, outputs, strict=True):
         print(f"%{name}: {array.dtype}{list(array.shape)}\n{array}")

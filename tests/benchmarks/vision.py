@@ -21,9 +21,9 @@ import jax
 import numpy as np
 
 import qir
+from qir.files import write_atomically
 from qir.ir import Graph
 from qir.machine import Machine, this_machine
-from qir.storage import write_atomically
 from qir.tables import table
 from qir.timing import TURN, Contender, interleave
 from qir.types import Array, format_shape

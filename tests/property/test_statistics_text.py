@@ -126,7 +126,7 @@ def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
     absent = tmp_path / "absent" / "s.json"
     with pytest.raises(QirError, match=r"s\.json: cannot read statistics: No such file"):
         load_statistics(absent)
-    with pytest.raises(QirError, match=r"s\.json: cannot write statistics: No such file"):
+    with pytest.raises(QirError, match=r"file: can.t write .*s\.json: No such file"):
         save_statistics(absent, EXAMPLE)
     binary = tmp_path / "s.bin"
     binary.write_bytes(b"\xff\xfe\x00")
@@ -141,8 +141,8 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(QirError, match="cannot write statistics: No space left on device"):
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(QirError, match="No space left on device"):
         save_statistics(path, {})
     assert load_statistics(path) == EXAMPLE
     assert [each.name for each in tmp_path.iterdir()] == ["s.json"]

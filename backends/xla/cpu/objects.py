@@ -26,7 +26,7 @@ from qir.backends.xla.cpu.machine import assemble, new_module
 from qir.backends.xla.cpu.target import Target
 from qir.backends.xla.progress import watched
 from qir.errors import QirError
-from qir.storage import write_atomically
+from qir.files import write_atomically
 
 Writers: TypeAlias = Mapping[str, Callable[[ir.Module], None]]
 """What writes each function into a module, by the function's name."""

@@ -1,0 +1,167 @@
+"""What is written to disk: through links, never in place of a device, and never by half."""
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import qir
+from qir.errors import QirError
+from qir.files import check_writable, write_atomically
+from qir.statistics import Statistic
+from qir.statistics_text import load_statistics, save_statistics
+
+PROGRAM = qir.parse("graph @g(%x: f32[2]) {\n  return %x\n}")
+
+
+def write(path: Path, content: bytes = b"new") -> None:
+    write_atomically({path: lambda file: file.write(content)})
+
+
+def test_the_file_that_a_link_leads_to_is_written_and_the_link_stays(tmp_path):
+    (tmp_path / "inner").mkdir()
+    target, link = tmp_path / "inner/file", tmp_path / "link"
+    target.write_bytes(b"old")
+    (tmp_path / "second").symlink_to("inner/file")
+    link.symlink_to("second")
+    write(link)
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
+    assert os.listdir(tmp_path / "inner") == ["file"]
+
+
+def test_a_link_to_a_file_that_is_not_there_yet_stays_a_link(tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to("later")
+    write(link)
+    assert link.is_symlink()
+    assert (tmp_path / "later").read_bytes() == b"new"
+
+
+def test_a_program_and_statistics_are_written_through_links(tmp_path):
+    for name in ("g.qir", "s.json"):
+        (tmp_path / name).symlink_to(f"real.{name}")
+    qir.save(PROGRAM, tmp_path / "g.qir")
+    save_statistics(tmp_path / "s.json", {"x": Statistic.empty()})
+    assert qir.load(tmp_path / "g.qir") == PROGRAM
+    assert load_statistics(tmp_path / "real.s.json") == {"x": Statistic.empty()}
+    assert (tmp_path / "g.qir").is_symlink()
+    assert (tmp_path / "s.json").is_symlink()
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_device_gets_the_bytes_and_stays_a_device(linked, tmp_path):
+    path = Path(os.devnull)
+    if linked:
+        path = tmp_path / "g.qir"
+        path.symlink_to(os.devnull)
+        qir.save(PROGRAM, path)
+    write(path)
+    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
+    assert path.is_symlink() == linked
+
+
+def test_a_pipe_gets_the_bytes_and_stays_a_pipe(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader.start()
+    write(pipe)
+    reader.join()
+    assert read == [b"new"]
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
+def test_a_pipe_gets_nothing_of_what_fails_by_half(tmp_path):
+    def failing(file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(QirError, match="No space left on device"):
+        write_atomically({pipe: failing})
+    assert os.read(reader, 4) == b""
+    os.close(reader)
+
+
+def test_a_folder_and_a_socket_are_refused_and_stay(tmp_path):
+    with pytest.raises(QirError) as caught:
+        write(tmp_path)
+    assert caught.value.message == f"file: can't write {tmp_path}: Is a directory"
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        for refused in (write, check_writable):
+            with pytest.raises(QirError) as caught:
+                refused(path)
+            assert caught.value.message == (
+                f"file: can't write {path}: expected the path of a file, "
+                "got that of a device or socket"
+            )
+    assert stat.S_ISSOCK(path.stat().st_mode)
+
+
+def test_a_replaced_file_keeps_its_permissions(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    path.chmod(0o640)
+    write(path)
+    assert path.read_bytes() == b"new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_standard_output_is_written_behind_what_it_holds(tmp_path):
+    """A file that output is appended to would lose what it holds, were it replaced."""
+    log = tmp_path / "log"
+    log.write_bytes(b"old ")
+    script = (
+        "from pathlib import Path\nfrom qir.files import write_atomically\n"
+        "print('printed', end=' ')\n"
+        "write_atomically({Path('/dev/stdout'): lambda file: file.write(b'new')})\n"
+    )
+    with log.open("ab") as file:
+        subprocess.run([sys.executable, "-c", script], stdout=file, check=True)
+    assert log.read_bytes() == b"old printed new"
+
+
+@pytest.mark.parametrize("name", ["no/file", "file/file", "loop"])
+def test_what_can_not_be_written_is_known_beforehand(name, tmp_path):
+    (tmp_path / "file").write_bytes(b"old")
+    (tmp_path / "loop").symlink_to("loop")
+    messages = []
+    for refused in (check_writable, write):
+        with pytest.raises(QirError) as caught:
+            refused(tmp_path / name)
+        messages.append(caught.value.message)
+    assert messages[0] == messages[1]
+    assert messages[0].startswith(f"file: can't write {tmp_path / name}: ")
+    check_writable(tmp_path / "file", tmp_path / "new")
+    assert sorted(os.listdir(tmp_path)) == ["file", "loop"]
+    assert (tmp_path / "file").read_bytes() == b"old"
+
+
+def test_arrays_are_written_into_a_pipe(tmp_path):
+    """A zip file is written from end to end, though a pipe has no positions."""
+    program = qir.parse("graph @g() {\n  %k = const @k : f32[99]\n  return %k\n}", {
+        "k": np.arange(99, dtype=np.float32)
+    })  # fmt: skip
+    pipe = tmp_path / "g.npz"
+    os.mkfifo(pipe)
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader.start()
+    qir.save(program, tmp_path / "g.qir")
+    reader.join()
+    pipe.unlink()
+    pipe.write_bytes(read[0])
+    assert qir.load(tmp_path / "g.qir") == program
