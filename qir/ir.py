@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from qir.attributes import Symbol
 from qir.errors import QirError, did_you_mean
 from qir.interval import Interval
+from qir.names import check_symbol, check_value
 from qir.op import Op, infer
 from qir.ops.core import Const, Return
 from qir.types import Array, Element, FrozenArray, TensorType, tensor
@@ -232,8 +233,11 @@ class Graph:
     """A program: inputs, a chain of nodes that ends with a return, and the arrays of its constants.
 
     Args:
-        name: The graph's name, without the @.
+        name: The graph's name, without the @; empty for a region.
         inputs: Name and type of each input.
+
+    Raises:
+        QirError: A name is none that the text could hold; see `qir.names`.
 
     Attributes:
         inputs: The values that the graph takes.
@@ -241,7 +245,7 @@ class Graph:
     """
 
     def __init__(self, name: str, inputs: Iterable[tuple[str, TensorType]] = ()) -> None:
-        self.name = name
+        self.name = check_symbol(name, "graph") if name != "" else name
         self.constants: dict[str, Array] = {}
         self._values: dict[str, Value] = {}
         self._counters: dict[str, int] = {}
@@ -253,7 +257,8 @@ class Graph:
             self.add_input(name_, type_)
 
     def add_input(self, name: str, type: TensorType) -> Value:
-        """Appends an input and returns it."""
+        """Appends an input and returns it; raises QirError for what can't be a name."""
+        check_value(name)
         value = Value(type, None, len(self.inputs), self)
         self.inputs = (*self.inputs, value)
         self._register(value, name)
@@ -323,7 +328,14 @@ class Graph:
             before: The node to stand before; None appends.
             name: Name of the results, or one for each; made unique by a number. None derives it
                 from the op.
+
+        Raises:
+            QirError: A name is none that the text could hold.
         """
+        base = name or node.op.name
+        names = (base,) * len(node.outputs) if isinstance(base, str) else base
+        for own in names:
+            check_value(own)
         previous = before._previous if before is not None else self._last
         node._previous, node._next = previous, before
         if previous is None:
@@ -334,8 +346,6 @@ class Graph:
             self._last = node
         else:
             before._previous = node
-        base = name or node.op.name
-        names = (base,) * len(node.outputs) if isinstance(base, str) else base
         for value, own in zip(node.outputs, names, strict=True):
             self._register(value, own, named=name is not None)
         return node
@@ -361,14 +371,22 @@ class Graph:
         node.erased = True
 
     def rename(self, value: Value, name: str) -> None:
-        """Gives a value a name of the user's choice; raises QirError when another value has it."""
+        """Gives a value a name of the user's choice.
+
+        Raises:
+            QirError: Another value has the name, or it can't be a name.
+        """
         if self._values.get(name, value) is not value:
             raise QirError(f"graph: @{self.name} has a value %{name} already")
         self._rename(value, name)
         value.named = True
 
     def rename_freely(self, value: Value, name: str) -> None:
-        """Gives a value a name, made unique by a number where another value has it."""
+        """Gives a value a name, made unique by a number where another value has it.
+
+        Raises:
+            QirError: It can't be a name.
+        """
         if value.name != name:
             self._rename(value, name)
         value.named = True
@@ -380,7 +398,12 @@ class Graph:
         self.insert(Node(self, Return(), values, ()))
 
     def add_constant(self, name: str, array: Array) -> Symbol:
-        """Stores an array under a name made unique, and returns that name."""
+        """Stores an array under a name made unique, and returns that name.
+
+        Raises:
+            QirError: It can't be a name.
+        """
+        check_symbol(name, "constant")
         frozen = np.ascontiguousarray(array).reshape(array.shape).view()
         frozen.flags.writeable = False
         base, count = name, self._symbol_counters.get(name, 0)
@@ -489,6 +512,7 @@ class Graph:
         self._values[value.name] = value
 
     def _rename(self, value: Value, name: str) -> None:
+        check_value(name)
         del self._values[value.name]
         value.name = self._fresh(name)
         self._values[value.name] = value

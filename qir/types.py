@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qir.errors import QirError
+from qir.names import check_dimension
 
 Array: TypeAlias = NDArray[Any]
 
@@ -118,8 +119,8 @@ class Dim:
 
     @staticmethod
     def named(name: str) -> Dim:
-        """Returns the size called `name`."""
-        return Dim(1, (name,))
+        """Returns the size called `name`; raises QirError for what can't be a name."""
+        return Dim(1, (check_dimension(name),))
 
     def __mul__(self, other: Size) -> Size:
         factor, names = (other.factor, other.names) if isinstance(other, Dim) else (other, ())

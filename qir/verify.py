@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from qir.certificates import false_certificates
 from qir.errors import QirError, VerifyError
 from qir.ir import Graph, Node, Value, node_types
+from qir.names import check_symbol, check_value
 from qir.ops.core import Const, Return
-from qir.text.printer import SYMBOL_NAME, VALUE_NAME, line_of
+from qir.text.printer import line_of
 
 
 def verify(graph: Graph) -> None:
@@ -46,12 +47,16 @@ def _refuse(errors: list[tuple[str, Node | None]]) -> None:
 
 
 def _name_errors(graph: Graph, is_region: bool) -> Iterator[tuple[str, Node | None]]:
-    letters = "letters, digits, '_', '-' and '.'"
-    if not is_region and not SYMBOL_NAME.fullmatch(graph.name):
-        yield f"graph: expected a name of {letters} or '/', got @{graph.name}", None
+    try:
+        if not is_region:
+            check_symbol(graph.name, "graph")
+    except QirError as error:
+        yield error.message, None
     for value in graph.values():
-        if not VALUE_NAME.fullmatch(value.name):
-            yield f"graph: expected names of {letters}, got %{value.name}", value.node
+        try:
+            check_value(value.name)
+        except QirError as error:
+            yield error.message, value.node
 
 
 def _graphs(graph: Graph) -> Iterator[Graph]:

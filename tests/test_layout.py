@@ -20,7 +20,8 @@ MODULES = modules()
 LAYERS = [
     {f"qir.{name}" for name in row.split()}
     for row in [
-        "errors files types interval fixed_point statistics statistics_text tables timing machine",
+        "errors files names types interval fixed_point statistics statistics_text tables timing "
+        "machine",
         "op attributes agreement",
         "ops ir",
         "text reach certificates",

@@ -11,7 +11,7 @@ import numpy as np
 from qir.errors import QirError
 from qir.types import Dim, DType, Shape, Size, TensorType
 
-_FACTOR = re.compile(r"(?P<count>\d+)|(?P<name>[A-Za-z_]\w*)(?:\^(?P<power>\d+))?")
+_FACTOR = re.compile(r"(?P<count>\d+)|(?P<name>[^\W\d]\w*)(?:\^(?P<power>\d+))?")
 
 
 def to_size(size: object) -> Size:

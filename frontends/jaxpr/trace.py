@@ -22,6 +22,7 @@ from qir.frontends.jaxpr.shapes import to_type
 from qir.frontends.jaxpr.weights import closed_over, leaves, path_name
 from qir.frontends.raising import raise_ops
 from qir.ir import Graph
+from qir.names import check_dimension, check_symbol
 from qir.types import TensorType
 
 _spec: Callable[..., Any] = jax.ShapeDtypeStruct
@@ -137,8 +138,7 @@ def _parameter_names(f: Callable[..., Any], count: int, inputs: int) -> list[str
 
 
 def _with_batch(arguments: Sequence[_Argument], batch: str) -> list[Any]:
-    if not batch.isidentifier():
-        raise QirError(f"batch: expected a name, got {batch}")
+    check_dimension(batch)
     data = [argument for argument in arguments if argument.weight is None]
     symbolic = [
         size for argument in data for size in argument.spec.shape if not isinstance(size, int)
@@ -176,6 +176,6 @@ def _trace(f: Callable[..., Any], structure: Any, specs: Sequence[Any]) -> core.
 
 def _graph_name(f: Callable[..., Any], name: str | None) -> str:
     if name is not None:
-        return name
+        return check_symbol(name, "from_jax")
     found = getattr(f, "__name__", type(f).__name__)
     return "main" if found == "<lambda>" else identifier(found, "main")

@@ -30,12 +30,6 @@ from qir.types import (
 INLINE_LIMIT = 8
 """Arrays of at most this many numbers are printed where they are used; larger ones get a name."""
 
-VALUE_NAME = re.compile(r"[A-Za-z0-9_][\w.\-]*")
-"""What the name of a value may look like, so that it reads back."""
-
-SYMBOL_NAME = re.compile(r"[A-Za-z0-9_][\w./\-]*")
-"""What the name of a graph or constant may look like."""
-
 _BARE = re.compile(r"[A-Za-z_][\w\-]*")
 
 

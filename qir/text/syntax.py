@@ -245,11 +245,12 @@ def _tensor(text: str) -> tuple[str, Shape]:
 
 def _dim(text: str) -> Size:
     parts = [part.strip() for part in text.split("*")]
-    if not all(part.isidentifier() or part.isdecimal() for part in parts):
+    try:
+        return product([int(part) if part.isdecimal() else Dim.named(part) for part in parts])
+    except QirError:
         raise QirError(
             f"dimension: expected an integer times names, as in 128*B, got '{text.strip()}'"
-        )
-    return product([int(part) if part.isdecimal() else Dim.named(part) for part in parts])
+        ) from None
 
 
 def _plain(value: Any) -> Any:

@@ -316,7 +316,7 @@ def test_arguments_that_are_no_arrays():
 
 
 def test_batches_that_do_not_fit():
-    with pytest.raises(QirError, match="batch: expected a name, got 2"):
+    with pytest.raises(QirError, match=r"dimension: expected a name of letters, .* got '2'"):
         from_jax(lambda x: x, uniform(3), batch="2")
     with pytest.raises(QirError, match="at least one axis, got a scalar for s"):
         from_jax(lambda x, s: x * s, uniform(3), 2.0, batch="B")
@@ -364,3 +364,43 @@ def test_the_result_is_a_graph_named_after_the_function():
     assert isinstance(from_jax(cnn, cnn_params(), X), Graph)
     assert from_jax(lambda x: x, uniform(2)).name == "main"
     assert from_jax(lambda x: x, uniform(2), name="mine").name == "mine"
+
+
+def named_in_greek():
+    """A model whose argument, weights, scope, function and batch have names of other scripts."""
+    θ = np.asarray(np.random.default_rng(0).normal(size=(4, 9)), np.float32)
+    weights = {"β": jnp.arange(9.0), "γ": jnp.linspace(0.5, 1.5, 9)}
+
+    def μοντέλο(σ):
+        with jax.named_scope("层/γ"):
+            normal = jnp.tanh(σ @ θ)
+        return normal * weights["γ"] + weights["β"]
+
+    return μοντέλο
+
+
+def test_names_of_any_script_go_all_the_way(tmp_path):
+    data = [np.random.default_rng(1).normal(size=(8, 4)).astype(np.float32)]
+    graph = from_jax(named_in_greek(), data[0], batch="β")
+    assert graph.name == "μοντέλο"
+    assert [str(port) for port in (graph.inputs[0].name, *graph.inputs[0].type.shape)] == [
+        "σ", "β", "4",
+    ]  # fmt: skip
+    assert {"θ", "γ.tanh"} <= {value.name for value in graph.values()}
+    integer = qir.quantize(graph, data)
+    qir.save(integer, tmp_path / "λ.qir")
+    loaded = qir.load(tmp_path / "λ.qir")
+    assert loaded == integer
+    assert "γ" in str(qir.explain(loaded))
+    assert "σ" in str(qir.summary(loaded, {"β": 8}))
+    codes = loaded.inputs[0].type.quant
+    inputs = data[0] if codes is None else codes.encode(data[0])
+    (expected,) = qir.evaluate(loaded, inputs)
+    np.testing.assert_array_equal(qir.compile(loaded)(inputs)[0], expected)
+
+
+@pytest.mark.parametrize("name", ["", "a b c", "a\nb", '"', "-a", 3])
+def test_a_name_that_the_text_can_not_hold_is_refused_at_once(name):
+    for option in ({"name": name}, {"batch": name}):
+        with pytest.raises(QirError, match="expected a name of letters"):
+            from_jax(lambda x: x, uniform(3), **option)

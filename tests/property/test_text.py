@@ -1,7 +1,9 @@
 """What is printed reads back: random graphs of every kind of type, attribute, region and fact."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -12,10 +14,11 @@ from hypothesis import strategies as st
 from qir.errors import QirError
 from qir.interval import Interval
 from qir.ir import Graph
+from qir.names import DIMENSION, SYMBOL, VALUE
 from qir.op import OPS, Op
 from qir.ops import Const
+from qir.storage import load, save
 from qir.text import parse, to_program, to_text
-from qir.text.printer import SYMBOL_NAME, VALUE_NAME
 from qir.types import Dim, DType, FrozenArray, Quant, TensorType, format_number
 from qir.verify import verify
 from tests.loops import Loop, loops
@@ -50,13 +53,16 @@ def ops():
 
 
 NAMES = st.sampled_from(["x", "y", "x_1", "w", "0", "conv1.kernel", "a-b"]) | st.from_regex(
-    VALUE_NAME, fullmatch=True
+    VALUE, fullmatch=True
 )
-SYMBOLS = st.sampled_from(["w", "x", "block/conv1.kernel"]) | st.from_regex(
-    SYMBOL_NAME, fullmatch=True
-)
-SIZES = st.integers(0, 6) | st.sampled_from(
-    [Dim.named("B"), Dim.named("N_2") * 3, Dim.named("B") * Dim.named("B") * Dim.named("a")]
+SYMBOLS = st.sampled_from(["w", "x", "block/conv1.kernel"]) | st.from_regex(SYMBOL, fullmatch=True)
+DIMENSIONS = st.from_regex(DIMENSION, fullmatch=True).filter(str.isidentifier)
+SIZES = (
+    st.integers(0, 6)
+    | st.sampled_from(
+        [Dim.named("B"), Dim.named("N_2") * 3, Dim.named("B") * Dim.named("B") * Dim.named("a")]
+    )
+    | DIMENSIONS.map(Dim.named)
 )
 SCALES = st.floats(2.0**-125, 2.0**125, width=32)
 REALS = st.floats(width=32, allow_nan=False)
@@ -193,6 +199,54 @@ def test_a_program_reads_back_with_all_its_facts(graph):
     assert {name: array.tobytes() for name, array in printed.arrays.items()} == {
         name: array.tobytes() for name, array in program.arrays.items()
     }
+
+
+@given(st.text(min_size=1) | st.from_regex(SYMBOL, fullmatch=True))
+@example("θ")
+@example("γ.β")
+@example("a b c")
+@example("a\n")
+@example('"')
+@example("²")
+@example("e\u0301")
+@example("\ud800")
+@example("max")
+def test_a_name_is_refused_at_once_or_reads_back(name):
+    plain = TensorType((9,), DType.F32)
+
+    def built() -> Iterator[Graph]:
+        named = Graph("g", [("x", plain)])
+        for enter in (
+            lambda: Graph(name),
+            lambda: Graph("g", [(name, plain)]),
+            lambda: named.rename(named.inputs[0], name) or named,
+            lambda: named.rename_freely(named.inputs[0], name) or named,
+            lambda: Graph("g", [("x", TensorType((Dim.named(name),), DType.F32))]),
+            lambda: _with_constant(name),
+        ):
+            before = to_text(named)
+            try:
+                yield enter()
+            except QirError as error:
+                refusals.append(error.message)
+                assert to_text(named) == before
+
+    refusals: list[str] = []
+    for graph in built():
+        graph.set_outputs(list(graph.values()))
+        verify(graph)
+        program = to_program(graph)
+        assert parse(program.text.encode().decode(), program.arrays) == graph
+        with TemporaryDirectory() as folder:
+            save(graph, f"{folder}/g.qir")
+            assert load(f"{folder}/g.qir") == graph
+    assert all(repr(name) in message for message in refusals)
+
+
+def _with_constant(name: str) -> Graph:
+    graph = Graph("g")
+    graph.at_end().const(np.arange(9, dtype=np.float32), name)
+    return graph
 
 
 @settings(max_examples=30)
