@@ -88,19 +88,24 @@ class Report:
         return "\n".join([*fired, *missed])
 
 
-def rewrite(graph: Graph, rules: Iterable[Rule], *, allow: Exactness = "exact") -> Report:
+def rewrite(
+    graph: Graph, rules: Iterable[Rule], *, allow: Exactness = "exact", strict: bool = True
+) -> Report:
     """Applies rules everywhere, regions included, until none fires; nodes that end up unused go.
 
     Args:
         graph: The graph to change.
         rules: Tried in order at every node.
         allow: The least exactness that rules may have.
+        strict: Whether an error of a rule ends the rewriting; otherwise the rule does not fire
+            there, and the error is among the near misses.
 
     Returns:
         What fired and what nearly did.
 
     Raises:
         PassError: A rule is less exact than allowed, or the rules don't come to an end.
+        QirError: A rule failed, and `strict` holds.
     """
     rules = tuple(rules)
     _check_exactness(rules, allow)
@@ -137,7 +142,12 @@ def rewrite(graph: Graph, rules: Iterable[Rule], *, allow: Exactness = "exact") 
             by_op[kind] = tuple(each for each in rules if issubclass(kind, each.ops or Op))
         for candidate in by_op[kind]:
             builder = node.graph.before(node)
-            outcome = _apply(candidate, node, builder)
+            try:
+                outcome = _apply(candidate, node, builder)
+            except QirError as error:
+                if strict:
+                    raise
+                outcome = Skip(error.message)
             miss = candidate.name, node.outputs[0]
             skips.pop(miss, None)
             if isinstance(outcome, Skip):

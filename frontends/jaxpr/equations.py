@@ -135,11 +135,18 @@ def _inline(
             )
             call.outputs = results
         else:
+            if name == "concatenate":
+                # An edge that is padded by nothing is cut from an axis that may have no known size.
+                operands = tuple(slot for slot in operands if not _is_empty(slot)) or operands[:1]
             results = tuple(Slot(var.aval) for var in eqn.outvars)
             loc = location(line, scope)
             program.equations.append(Equation(eqn.primitive, eqn.params, operands, results, loc))
         slots.update(zip(eqn.outvars, results, strict=True))
     return tuple(read(atom) for atom in jaxpr.outvars)
+
+
+def _is_empty(slot: Slot) -> bool:
+    return any(isinstance(size, int) and size == 0 for size in slot.aval.shape)
 
 
 def _keeps_type(eqn: Any) -> bool:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+from jax.extend import core
+
 from qir.errors import QirError, UnsupportedError
 from qir.frontends.jaxpr.constants import Known, constant, fold
 from qir.frontends.jaxpr.emitter import PRIMITIVES, Emitter, Operand, expect_type
 from qir.frontends.jaxpr.equations import Equation, FlatProgram, Slot
-from qir.frontends.jaxpr.shapes import to_type
+from qir.frontends.jaxpr.shapes import depends_on_size, to_type
 from qir.frontends.jaxpr.weights import identity
 from qir.frontends.raising.named import NamedCall
 from qir.ir import Graph, Value
@@ -63,8 +65,9 @@ class Importer:
             self.emitter.loc = equation.loc
             try:
                 results = self.results(equation)
-            except QirError as error:
-                self.refused.append(error.at(f"at {equation.loc or equation.primitive.name}"))
+            except (QirError, core.InconclusiveDimensionOperation) as error:
+                refusal = error if isinstance(error, QirError) else depends_on_size(error)
+                self.refused.append(refusal.at(f"at {equation.loc or equation.primitive.name}"))
                 results = [_REFUSED] * len(equation.outputs)
             self.found.update(zip(equation.outputs, results, strict=True))
         self.raise_refused()

@@ -16,7 +16,7 @@ from qir import errors
 
 _OWN = (str(Path(__file__).resolve().parent), str(Path(errors.__file__).resolve().parent))
 _FRAMEWORKS = re.compile(
-    r"[\\/](site|dist)-packages[\\/](jax|jaxlib|flax|haiku|equinox|keras|optax|einops|chex)[\\/]"
+    r"[\\/](site|dist)-packages[\\/](jax|jaxlib|numpy|flax|haiku|equinox|keras|optax|einops|chex)[\\/]"
 )
 _SCOPE = re.compile(r"\((?P<scope>[^()]*)\)$")
 

@@ -54,6 +54,12 @@ def to_type(aval: Any) -> TensorType:
     return TensorType(to_shape(aval.shape), element)
 
 
+def depends_on_size(error: Exception) -> QirError:
+    """Says in a sentence that jax needs to know a named size, as an error of its own says."""
+    reason = str(error).strip().splitlines()[0].rstrip(".")
+    return QirError(f"from_jax: the function depends on the size of a named dimension: {reason}")
+
+
 def is_known(shape: Shape) -> bool:
     """Whether every size is an integer."""
     return not any(isinstance(size, Dim) for size in shape)

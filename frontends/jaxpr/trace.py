@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import export
 from jax.extend import core
 
@@ -18,7 +20,7 @@ from qir.frontends.jaxpr.equations import Slot, flatten
 from qir.frontends.jaxpr.importer import Importer
 from qir.frontends.jaxpr.locations import calling_line, raised_at
 from qir.frontends.jaxpr.naming import identifier, renamed
-from qir.frontends.jaxpr.shapes import to_type
+from qir.frontends.jaxpr.shapes import depends_on_size, to_type
 from qir.frontends.jaxpr.weights import closed_over, leaves, path_name
 from qir.frontends.raising import raise_ops
 from qir.ir import Graph
@@ -66,7 +68,13 @@ def from_jax(
     specs = [argument.spec for argument in arguments]
     if batch is not None:
         specs = _with_batch(arguments, batch)
-    closed = _trace(f, jax.tree_util.tree_structure(example), specs)
+    structure = jax.tree_util.tree_structure(example)
+    try:
+        closed = _trace(f, structure, specs)
+    except (TypeError, ValueError) as error:
+        if batch is None or not _traces(f, structure, [argument.spec for argument in arguments]):
+            raise
+        raise _depends_on_size(error) from error
     inputs: dict[int, tuple[str, TensorType]] = {}
     weights: dict[int, Any] = {}
     for place, argument in enumerate(arguments):
@@ -107,6 +115,11 @@ def _arguments(f: Callable[..., Any], example: Sequence[Any], weights: set[int])
     for position, tree in enumerate(example):
         for path, leaf in leaves(tree):
             place = ".".join((names[position], *path))
+            if isinstance(leaf, bool):
+                raise QirError(
+                    f"from_jax: expected arrays, got {leaf} for {place}; "
+                    "import a function that has it built in, such as a lambda that hands it on"
+                )
             try:
                 aval = leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jax.typeof(leaf)
             except TypeError:
@@ -114,6 +127,11 @@ def _arguments(f: Callable[..., Any], example: Sequence[Any], weights: set[int])
                     f"from_jax: expected arrays, got {type(leaf).__name__} for {place}"
                 ) from None
             spec = _spec(aval.shape, aval.dtype, weak_type=getattr(aval, "weak_type", False))
+            if position not in weights and jnp.issubdtype(aval.dtype, jax.dtypes.extended):
+                raise QirError(
+                    f"from_jax: expected an array of numbers for {place}, got {aval.dtype}; "
+                    "let the function hold the random key, or draw the numbers outside of it"
+                )
             if position not in weights:
                 arguments.append(_Argument(identifier(place, f"x{position}"), spec, None))
             elif isinstance(leaf, jax.ShapeDtypeStruct):
@@ -166,12 +184,21 @@ def _trace(f: Callable[..., Any], structure: Any, specs: Sequence[Any]) -> core.
     try:
         return jax.make_jaxpr(f)(*jax.tree_util.tree_unflatten(structure, specs))
     except core.InconclusiveDimensionOperation as error:
-        place = raised_at(error.__traceback__)
-        message = str(error).strip().splitlines()[0].rstrip(".")
-        raise QirError(
-            f"from_jax: the function depends on the size of a named dimension: {message}",
-            [f"at {place}"] if place else (),
-        ) from error
+        raise _depends_on_size(error) from error
+
+
+def _traces(f: Callable[..., Any], structure: Any, specs: Sequence[Any]) -> bool:
+    """Whether a function can be traced: then it was named sizes that it failed with."""
+    with suppress(Exception):
+        _trace(f, structure, specs)
+        return True
+    return False
+
+
+def _depends_on_size(error: Exception) -> QirError:
+    place = raised_at(error.__traceback__)
+    refusal = depends_on_size(error)
+    return refusal.at(f"at {place}") if place else refusal
 
 
 def _graph_name(f: Callable[..., Any], name: str | None) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from qir.errors import QirError
 from qir.frontends.raising.matching import epsilon, shortest
 from qir.ir import Graph, Node, Value
 from qir.op import Op
@@ -84,11 +86,12 @@ def raise_named(graph: Graph, calls: Sequence[NamedCall]) -> None:
         cone = _cone(call.x, call.y)
         if cone is None:
             continue
-        op = _resize(call, cone) if call.name == "_resize" else _elementwise(call, cone)
-        if op is not None:
-            covered.update(cone)
-            raised[call.y] = graph.before(call.y.node).emit(op, call.x)
-            call.y.replace_with(raised[call.y])
+        with suppress(QirError):  # then it stays as it was imported
+            op = _resize(call, cone) if call.name == "_resize" else _elementwise(call, cone)
+            if op is not None:
+                raised[call.y] = graph.before(call.y.node).emit(op, call.x)
+                call.y.replace_with(raised[call.y])
+                covered.update(cone)
 
 
 def _cone(x: Value, y: Value) -> list[Node] | None:
@@ -172,6 +175,8 @@ def _resize(call: NamedCall, cone: Sequence[Node]) -> Op | None:
     if any(isinstance(size, Dim) for size in (*before[1:], *after[1:])):
         return None
     sizes = tuple(known(size, "resize") for size in after[1:-1])
+    if not all((*before[1:], *sizes)):
+        return None
     shape = [1 if isinstance(size, Dim) else size for size in before]
     x = np.random.default_rng(0).uniform(-1, 1, shape)
     wanted = _run(cone, call.x, call.y, x)

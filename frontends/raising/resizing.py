@@ -61,7 +61,7 @@ def _resize(y: Value, x: Value, axis: int, places: Sequence[int], b: Builder) ->
     if len(sizes) != count or not 1 <= count <= 3 or not 1 <= axis <= count:
         return None
     before = x.type.shape[axis]
-    if not isinstance(before, int):
+    if not isinstance(before, int) or not all((before, *sizes)):
         return None
     for coordinates, nearest in product(get_args(Coordinates), get_args(Nearest)):
         op = ResizeNearest(sizes, coordinates, nearest)

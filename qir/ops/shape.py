@@ -204,8 +204,8 @@ class Concat(Op):
 
 
 def _plus(operation: Op, a: Size, b: Size) -> Size:
-    if a == 0:
-        return b
+    if a == 0 or b == 0:
+        return b if a == 0 else a
     if isinstance(a, int) and isinstance(b, int):
         return a + b
     if isinstance(a, Dim) and isinstance(b, Dim) and a.names == b.names:

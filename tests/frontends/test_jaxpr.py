@@ -404,3 +404,50 @@ def test_a_name_that_the_text_can_not_hold_is_refused_at_once(name):
     for option in ({"name": name}, {"batch": name}):
         with pytest.raises(QirError, match="expected a name of letters"):
             from_jax(lambda x: x, uniform(3), **option)
+
+
+BY_SIZE = {
+    "an equal division": lambda x: jnp.split(x, 2),
+    "a context that requires a constant": lambda x: x * int(x.shape[0]),
+    "interpreted as an integer": lambda x: x * np.ones(x.shape, np.float32),
+    "larger than 1": lambda x: jnp.pad(x, ((1, 1), (0, 0)), mode="reflect"),
+}
+
+
+@pytest.mark.parametrize("reason", BY_SIZE)
+def test_a_function_that_needs_the_size_of_the_batch_is_refused_with_its_place(reason):
+    f = BY_SIZE[reason]
+    agrees(f, uniform(4, 3))
+    with pytest.raises(QirError) as caught:
+        from_jax(f, uniform(4, 3), batch="B")
+    start = "from_jax: the function depends on the size of a named dimension: "
+    assert caught.value.message.startswith(start)
+    assert reason in caught.value.message
+    assert caught.value.places == [f"at {HERE}:{f.__code__.co_firstlineno}"]
+
+
+def test_an_error_of_the_function_itself_is_its_own():
+    with pytest.raises(TypeError, match="unsupported operand"):
+        from_jax(lambda x: x + "a", uniform(4, 3), batch="B")
+
+
+TOKEN = uniform(2, 3)
+
+
+@pytest.mark.parametrize("times", [(1, 1), (1, 2), (3, 1)])
+def test_a_constant_is_tiled_as_often_as_the_batch_is_large(times):
+    def f(x):
+        return jnp.tile(TOKEN[:1], (times[0] * x.shape[0], times[1])) + jnp.sum(x), jnp.tile(
+            TOKEN, (x.shape[0], times[1])
+        )
+
+    agrees(f, uniform(4, 3), terms=12, batch="B")
+
+
+def test_switches_and_random_keys_are_no_inputs():
+    with pytest.raises(QirError, match="expected arrays, got False for train; import a function"):
+        from_jax(lambda x, train: x, uniform(3), False)
+    with pytest.raises(QirError, match="expected an array of numbers for key, got key<fry>; let"):
+        from_jax(lambda x, key: x + jax.random.normal(key), uniform(3), jax.random.key(0))
+    key = jax.random.key(0)
+    agrees(lambda x: x + jax.random.normal(key, (3,)), uniform(3))

@@ -10,9 +10,11 @@ import pytest
 from flax import linen as nn
 from jax import lax
 
+from qir.errors import QirError
 from qir.frontends.jaxpr import from_jax
 from qir.ir import Graph
-from qir.ops import Clip, Elu, Gelu, LeakyRelu, ResizeNearest
+from qir.ops import Clip, Elu, Gather, Gelu, LeakyRelu, ResizeNearest
+from qir.rewrite import rewrite, rule
 from tests.frontends.agreement import agrees, op_names, uniform
 
 X = uniform(3, 5, low=-8, high=8)
@@ -254,3 +256,46 @@ def test_resizes_of_other_kinds_stay_sums():
 def test_repeats_are_resizes():
     graph = agrees(lambda x: x.repeat(2, axis=1).repeat(3, axis=2), IMAGE)
     assert isinstance(only(graph), ResizeNearest)
+
+
+PADS = [((0, 0), (1, 2), (1, 1), (0, 0)), ((0, 0), (3, 0), (0, 2), (1, 0)), ((0, 0),) * 4]
+MODES = [
+    "constant", "edge", "linear_ramp", "maximum", "mean", "minimum", "reflect", "symmetric", "wrap",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("batch", [None, "B"])
+@pytest.mark.parametrize("mode", MODES)
+def test_paddings_of_every_mode_are_imported(mode, batch):
+    for pads in PADS:
+        agrees(lambda x, pads=pads: jnp.pad(x, pads, mode=mode), IMAGE, terms=6, batch=batch)
+
+
+def test_edges_of_the_batch_are_padded_where_its_size_is_known():
+    def padded(x):
+        return jnp.pad(x, ((1, 1), (0, 0), (0, 0), (0, 0)), mode="edge")
+
+    agrees(padded, IMAGE)
+    with pytest.raises(QirError, match="slice along axis 0: expected a known size"):
+        from_jax(padded, IMAGE, batch="B")
+
+
+def test_a_repeat_of_nothing_is_no_resize():
+    for axis, times in [(1, 0), (2, 2)]:
+        agrees(lambda x, axis=axis, times=times: jnp.repeat(x, times, axis), IMAGE[:, :0])
+        agrees(lambda x, axis=axis, times=times: jnp.repeat(x, times, axis), IMAGE)
+
+
+def test_a_rule_that_fails_leaves_what_was_imported(monkeypatch):
+    @rule(Gather)
+    def failing(y, b):
+        b.const(1.0)
+        raise QirError("resize: expected anything else")
+
+    monkeypatch.setattr("qir.frontends.raising.RESIZING", [failing])
+    graph = agrees(lambda x: jnp.take(x, jnp.array([0, 0, 1, 1]), axis=1), IMAGE)
+    assert op_names(graph) == ["gather"]
+    (miss,) = rewrite(graph, [failing], strict=False).skips
+    assert (miss[0], miss[2].reason) == ("failing", "resize: expected anything else")
+    with pytest.raises(QirError, match="expected anything else"):
+        rewrite(graph, [failing])

@@ -11,7 +11,7 @@ from qir.frontends.jaxpr.emitter import Emitter, Operand, primitive
 from qir.frontends.jaxpr.shapes import to_shape
 from qir.ir import Value
 from qir.ops import Broadcast, Concat, Iota, Pad, Reverse, Slice, Split, Tile
-from qir.types import DType, Size, known
+from qir.types import Dim, DType, Size, known
 
 
 @primitive("reshape")
@@ -66,9 +66,24 @@ def stack(b: Emitter, *xs: Operand, axis: int, **_: Any) -> Operand:
 
 
 @primitive("tile")
-def tile(b: Emitter, x: Operand, *, reps: Sequence[int], **_: Any) -> Operand:
-    """The operand repeated as a whole."""
-    return b.emit(Tile(tuple(map(int, reps))), x)
+def tile(b: Emitter, x: Operand, *, reps: Sequence[Any], **_: Any) -> Operand:
+    """The operand repeated as a whole; as often as a named size says, by a broadcast."""
+    counts = to_shape(reps)
+    if not any(isinstance(count, Dim) for count in counts):
+        return b.emit(Tile(tuple(known(count, "tile") for count in counts)), x)
+    spread: list[Size] = []
+    wide: list[Size] = []
+    for size, count in zip(x.type.shape, counts, strict=True):
+        if count != 1 and size != 1:
+            spread.append(1)
+            wide.append(count)
+        spread.append(size)
+        wide.append(count if size == 1 else size)
+    repeated = b.emit(Broadcast(tuple(wide)), b.reshape(x, tuple(spread)))
+    return b.reshape(
+        repeated,
+        tuple(size * count for size, count in zip(x.type.shape, counts, strict=True)),
+    )
 
 
 @primitive("rev")
