@@ -86,7 +86,9 @@ class Calibrate(Pass):
                     statistics[index] = statistics[index].merge(statistic)
                     averages[index] = averages[index].update(statistic)
                 bar.update()
-        if statistics and not any(statistic.count for statistic in statistics):
+        if not all(value.type.size == 0 for value in observer.values) and not any(
+            statistic.count for statistic in statistics
+        ):
             raise PassError("calibrate: expected batches with samples, got empty ones only")
         place = {value: index for index, value in enumerate(observer.values)}
         context.statistics.clear()

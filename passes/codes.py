@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from qir.interval import Interval
@@ -75,7 +77,7 @@ def weight_code(
         bias: The bias [channels], or None.
     """
     largest = storage.bounds[1]
-    columns = weights.reshape(-1, weights.shape[-1])
+    columns = weights.reshape(prod(weights.shape[:-1]), weights.shape[-1])
     zero = weights.dtype.type(0)
     tops, bottoms = columns.max(axis=0, initial=zero), columns.min(axis=0, initial=zero)
     peaks = np.maximum(tops.astype(np.float64), -bottoms.astype(np.float64))
@@ -92,7 +94,7 @@ def weight_code(
     scale = np.clip(scale, SMALLEST_SCALE, 1 / SMALLEST_SCALE)
     if not per_channel:
         return Quant.of(storage, scale.max(initial=SMALLEST_SCALE))
-    return Quant.of(storage, scale.reshape((1,) * (weights.ndim - 1) + (-1,)))
+    return Quant.of(storage, scale.reshape((1,) * (weights.ndim - 1) + scale.shape))
 
 
 def bias_code(accumulator: Quant, channels: int) -> Quant:

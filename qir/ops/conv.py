@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -141,10 +142,9 @@ class Conv(Convolution):
         places = patches.shape[: len(window) + 1]
         # (batch, places…, channels, taps…) -> (batch, places…, groups, channels / groups, taps…)
         patches = patches.reshape(*places, self.groups, channels, *window)
-        taps = np.moveaxis(kernel, -2, 0).reshape(-1, self.groups, outputs // self.groups)
-        rows = np.moveaxis(patches, len(places), 0).reshape(
-            self.groups, -1, channels * int(np.prod(window))
-        )
+        terms = channels * prod(window)
+        taps = np.moveaxis(kernel, -2, 0).reshape(terms, self.groups, outputs // self.groups)
+        rows = np.moveaxis(patches, len(places), 0).reshape(self.groups, prod(places), terms)
         result = np.matmul(rows, np.moveaxis(taps, 1, 0))
         result = np.moveaxis(result, 0, 1).reshape(*places, outputs)
         return np.asarray(result if bias is None else result + bias)

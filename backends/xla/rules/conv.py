@@ -87,11 +87,13 @@ def grouped_patches(op: Convolution, node: Node) -> Step:
     """The patch under each window as a row for each group, and one dot batched over the groups."""
 
     def pack(weights: Any) -> Any:
-        rows = weights.reshape(-1, op.groups, weights.shape[-1] // op.groups)
+        terms = prod(weights.shape[:-1])
+        rows = weights.reshape(terms, op.groups, weights.shape[-1] // op.groups)
         return rows.transpose(1, 0, 2)
 
     def product(x: jax.Array, weights: jax.Array, points: Array | None) -> jax.Array:
-        taps = [tap.reshape(*tap.shape[:-1], op.groups, -1) for tap in _taps(op, node, x)]
+        width = x.shape[-1] // op.groups
+        taps = [tap.reshape(*tap.shape[:-1], op.groups, width) for tap in _taps(op, node, x)]
         rows = jnp.concatenate(taps, axis=-1)
         dimensions = (((rows.ndim - 1,), (1,)), ((rows.ndim - 2,), (0,)))
         acc = lax.dot_general(rows, weights, dimensions, preferred_element_type=jnp.int32)
@@ -99,7 +101,7 @@ def grouped_patches(op: Convolution, node: Node) -> Step:
         if points is not None:
             along_outputs = np.broadcast_to(points, acc.shape[-2] * acc.shape[-1])
             acc = acc - row_sums(rows) * along_outputs.reshape(acc.shape[-2:])
-        return acc.reshape(*acc.shape[:-2], -1)
+        return acc.reshape(*acc.shape[:-2], acc.shape[-2] * acc.shape[-1])
 
     return _accumulation(op, node, product, pack)
 
@@ -248,7 +250,7 @@ def _accumulation(op: Convolution, node: Node, product: Product, pack: Any) -> S
 
 def _in_rows(weights: Any) -> Any:
     """Returns weights with a row for each number of a patch."""
-    return weights.reshape(-1, weights.shape[-1])
+    return weights.reshape(prod(weights.shape[:-1]), weights.shape[-1])
 
 
 def _taps(op: Convolution, node: Node, x: jax.Array) -> Iterator[jax.Array]:

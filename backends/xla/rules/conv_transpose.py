@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product as combinations
+from math import prod
 from typing import Any
 
 import jax
@@ -101,8 +102,8 @@ def phases(op: ConvTranspose, node: Node) -> Step:
     ]
 
     def pack(weights: Any) -> Any:
-        rows = weights.reshape(-1, *weights.shape[-2:])[np.asarray(order)]
-        return rows.reshape(-1, weights.shape[-1])
+        rows = weights.reshape(prod(weights.shape[:-2]), *weights.shape[-2:])[np.asarray(order)]
+        return rows.reshape(prod(weights.shape[:-1]), weights.shape[-1])
 
     def product(x: jax.Array, weights: jax.Array, points: Array | None) -> jax.Array:
         sizes = [size + axis.rest for size, axis in zip(x.shape[1:-1], axes, strict=True)]
