@@ -92,9 +92,9 @@ def weight_code(
             scale, np.abs(bias).astype(np.float64) / (input_scale * room) * (1 + 2.0**-20)
         )
     scale = np.clip(scale, SMALLEST_SCALE, 1 / SMALLEST_SCALE)
-    if not per_channel:
+    if not per_channel or not scale.size:
         return Quant.of(storage, scale.max(initial=SMALLEST_SCALE))
-    return Quant.of(storage, scale.reshape((1,) * (weights.ndim - 1) + scale.shape))
+    return Quant.of(storage, scale.reshape((1,) * (weights.ndim - 1) + (-1,)))
 
 
 def bias_code(accumulator: Quant, channels: int) -> Quant:
