@@ -10,6 +10,7 @@ import numpy as np
 
 from qir.attributes import Symbol
 from qir.errors import PassError, QirError
+from qir.explain import explain
 from qir.interval import Interval
 from qir.ir import Builder, Graph, Node, Value
 from qir.op import Accumulate, FixedCode, KeepFloat, Rescale, SameCode, SharedCode, Table, infer
@@ -36,6 +37,8 @@ class Quantize(Pass):
     units. A sum of products becomes an i32 accumulator and a requantize for each code in which it
     is wanted; a function of one tensor stays between a dequantize and a quantize, for lookup-tables
     to turn into a table. What stays in floating point has a note that says why (`qir.explain`).
+    Where that is everything, the program stays as it is, and later passes that need codes are left
+    out.
 
     Attributes:
         weights: Storage of weights.
@@ -63,8 +66,18 @@ class Quantize(Pass):
     def run(self, graph: Graph, context: Context) -> None:
         excluded = select(graph, self.keep_float)
         _Quantizer(self, graph, excluded).run()
-        if reason := QUANTIZED.missing(graph):
-            context.diagnostics.append(f"quantize: nothing was quantized, {reason}")
+        if QUANTIZED.missing(graph):
+            context.unattained.add(QUANTIZED)
+            context.diagnostics.append(f"quantize: nothing was quantized; {_reasons(graph)}")
+
+
+def _reasons(graph: Graph) -> str:
+    """Says why a program has no code after all."""
+    lines = explain(graph).floats
+    if not lines:
+        return "no op computes in floating point"
+    first = f"{lines[0].op} of %{lines[0].value}: {lines[0].reason}"
+    return f"{first}, and {len(lines) - 1} more; see qir.explain" if lines[1:] else first
 
 
 class _KeptFloat(Exception):

@@ -49,6 +49,8 @@ class Explanation:
     @property
     def summary(self) -> str:
         """How many of the ops are integer ones."""
+        if not self.lines:
+            return "no ops: there is nothing to quantize"
         return f"{len(self.lines) - len(self.floats)} of {len(self.lines)} ops integer"
 
     def __str__(self) -> str:

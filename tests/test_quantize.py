@@ -154,3 +154,38 @@ def test_scales_of_any_size(size):
     integer = quantized(graph, "outputs=i8")
     # Half a step of x times 1.5 and 3 of weights, half a step of these times x, and the rounding.
     assert np.all(error(graph, integer, x) <= 2)
+
+
+NOTHING = {
+    "the input itself": ("return %x", "no op computes in floating point"),
+    "a constant": (
+        "%c = const [1.0, 2.0] : f32[2]\n  return %c",
+        "no op computes in floating point",
+    ),
+    "a selector": (
+        "%a = add(%x, %x) : f32[2]\n  %b = mul(%a, %a) : f32[2]\n  return %b",
+        "add of %a: a selector keeps it in floating point, and 1 more; see qir.explain",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", NOTHING)
+def test_a_program_of_which_nothing_can_be_quantized_stays_as_it_is_and_says_why(what):
+    lines, reason = NOTHING[what]
+    graph = qir.parse(f"graph @g(%x: f32[2]) {{\n  {lines}\n}}")
+    kept = '["*"]' if what == "a selector" else "[]"
+    context = qir.Context()
+    data = [np.array([0.5, -1], np.float32)]
+    pipeline = f"fold, calibrate, quantize(keep_float={kept}), integer"
+    result = qir.quantize(graph, data, pipeline, context=context)
+    for found, wanted in zip(qir.evaluate(result, *data), qir.evaluate(graph, *data), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    assert context.diagnostics == [f"quantize: nothing was quantized; {reason}"]
+    assert all(value.type.quant is None for value in result.values())
+    assert len(qir.explain(result).floats) == (2 if what == "a selector" else 0)
+
+
+def test_a_program_without_ops_explains_that_there_is_nothing_to_quantize():
+    graph = qir.parse("graph @g(%x: f32[2]) {\n  return %x\n}")
+    quantized = qir.quantize(graph, [np.zeros(2, np.float32)])
+    assert str(qir.explain(quantized)) == "no ops: there is nothing to quantize"
