@@ -300,6 +300,8 @@ def outside(value: Value, op: Op, affine: Affine) -> tuple[Op, Affine] | Skip:
 
 def _hindrance(value: Value, op: Op, affine: Affine) -> str | None:
     """Says why an op of one operand does not commute with a map, if so."""
+    if not affine.factor.size or not affine.offset.size:
+        return "the map is of no numbers"
     match op:
         case Relu() | LeakyRelu() if affine.shifts:
             return f"an offset does not commute with {op.name}"

@@ -77,6 +77,13 @@ def test_every_calibration_takes_empty_weights(method, weights):
     assert not qir.explain(qir.quantize(graph, [x], pipeline)).floats
 
 
+def test_scales_of_no_channel_are_equalized():
+    x = uniform(8, 4)
+    graph = qir.from_jax(lambda x: jax.nn.relu(x @ uniform(4, 0)) @ uniform(0, 3), x)
+    (found,) = qir.evaluate(qir.optimize(graph, "equalize"), x)
+    np.testing.assert_array_equal(found, np.zeros((8, 3)))
+
+
 def test_batches_without_samples_are_no_data_where_there_could_be_some():
     graph = qir.from_jax(MODELS["a dot to no channel"][0], uniform(8, 4), batch="B")
     with pytest.raises(PassError, match="expected batches with samples, got empty ones only"):
