@@ -29,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except QirError as error:
         print(f"qir: {error}", file=sys.stderr)
         return 1
+    except MemoryError as error:
+        print(f"qir: not enough memory{f': {error}' if str(error) else ''}", file=sys.stderr)
+        return 1
     except BrokenPipeError:
         return 1
     except OSError as error:

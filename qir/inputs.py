@@ -36,7 +36,12 @@ def random_inputs(
         seed: Seed of the generator.
         named_size: The size of every named dimension that `sizes` leaves out.
         sizes: Sizes of named dimensions.
+
+    Raises:
+        QirError: The seed is negative.
     """
+    if seed < 0:
+        raise QirError(f"random inputs: expected a seed of at least 0, got {seed}")
     generator = np.random.default_rng(seed)
     names = named_dimensions(graph.inputs)
     known = Sizes({**dict.fromkeys(names, named_size), **(sizes or {})})

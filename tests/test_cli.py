@@ -294,10 +294,52 @@ def test_wrong_words_have_status_2(line, capsys):
     assert capsys.readouterr().err.startswith("usage: qir")
 
 
-def test_a_batch_has_samples(capsys):
-    with pytest.raises(SystemExit):
-        main([*QUANTIZE.split(), "--batch-size", "0"])
-    assert capsys.readouterr().err.endswith("argument --batch-size: expected at least 1, got 0\n")
+NUMBERS = {
+    f"{QUANTIZE} --batch-size": 1,
+    f"{QUANTIZE} --seed": 0,
+    "opt float.qir --batch-size": 1,
+    "opt float.qir --seed": 0,
+    "run float.qir --seed": 0,
+    "bench float.qir --seed": 0,
+    "bench float.qir --rounds": 1,
+}
+
+
+@pytest.mark.parametrize("line", NUMBERS)
+def test_a_number_out_of_its_bounds_is_refused(line, capsys):
+    least = NUMBERS[line]
+    for text, message in {
+        str(least - 1): f"expected at least {least}, got {least - 1}",
+        "-5": f"expected at least {least}, got -5",
+        str(2**31): f"expected at most {2**31 - 1}, got {2**31}",
+        "x": "expected a whole number, got 'x'",
+        "1.5": "expected a whole number, got '1.5'",
+        "": "expected a whole number, got ''",
+        "9" * 5000: f"expected a whole number, got '{'9' * 5000}'",
+    }.items():
+        with pytest.raises(SystemExit) as stopped:
+            main([*line.split(), text])
+        assert stopped.value.code == 2
+        option = line.split()[-1]
+        assert capsys.readouterr().err.endswith(f"argument {option}: {message}\n")
+
+
+@pytest.mark.parametrize(
+    "size", ["B=-1", "B=x", "B=", "=1", "B=1.5", "B", f"B={'9' * 5000}", "1=1"]
+)
+@pytest.mark.parametrize("command", ["summary", "partition", "bench"])
+def test_a_size_is_a_name_and_a_number(command, size, qir_command):
+    message = f"{command}: expected NAME=SIZE, got '{size}'"
+    assert qir_command(f"{command} float.qir --size {size}") == (1, "", f"qir: {message}\n")
+
+
+def test_what_does_not_fit_into_memory_is_an_error_of_one_line(qir_command, monkeypatch):
+    def full(*given, **more):
+        raise MemoryError("Unable to allocate 9 TiB")
+
+    monkeypatch.setattr("qir.cli.run.random_inputs", full)
+    message = "not enough memory: Unable to allocate 9 TiB"
+    assert qir_command("run float.qir") == (1, "", f"qir: {message}\n")
 
 
 def nan() -> np.ndarray:

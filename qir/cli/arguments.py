@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 from qir.errors import QirError
+from qir.names import check_dimension
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Where a command adds itself."""
+
+MOST = 2**31 - 1
+"""The greatest number that an option takes: more elements than that no axis has in memory."""
 
 
 def add_program(command: argparse.ArgumentParser, help: str = "the program, a .qir file") -> None:
@@ -21,7 +25,7 @@ def add_program(command: argparse.ArgumentParser, help: str = "the program, a .q
 def add_seed(command: argparse.ArgumentParser, what: str) -> None:
     """Adds the seed of what is random."""
     command.add_argument(
-        "--seed", type=int, default=0, help=f"seed of {what} (default: %(default)s)"
+        "--seed", type=at_least(0), default=0, help=f"seed of {what} (default: %(default)s)"
     )
 
 
@@ -46,15 +50,26 @@ def sizes(given: Sequence[str], subject: str) -> dict[str, int]:
     found = {}
     for text in given:
         name, _, size = text.partition("=")
-        if not name or not size.isdecimal():
-            raise QirError(f"{subject}: expected NAME=SIZE, got '{text}'")
-        found[name] = int(size)
+        try:
+            found[check_dimension(name)] = at_least(0)(size)
+        except (QirError, argparse.ArgumentTypeError):
+            raise QirError(f"{subject}: expected NAME=SIZE, got '{text}'") from None
     return found
 
 
-def positive(text: str) -> int:
-    """Reads a number of at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {number}")
-    return number
+def at_least(least: int) -> Callable[[str], int]:
+    """Returns a reader of whole numbers from a least one to `MOST`, as argparse wants it."""
+
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:  # of text, or of thousands of digits
+            raise argparse.ArgumentTypeError(f"expected a whole number, got '{text}'") from None
+        if not least <= number <= MOST:
+            raise argparse.ArgumentTypeError(
+                f"expected at {f'least {least}' if number < least else f'most {MOST}'}, "
+                f"got {number}"
+            )
+        return number
+
+    return read

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from qir.api import compile
-from qir.cli.arguments import Commands, add_seed, add_sizes, positive, sizes
+from qir.cli.arguments import Commands, add_seed, add_sizes, at_least, sizes
 from qir.errors import QirError
 from qir.files import check_writable, write_atomically
 from qir.inputs import read_samples
@@ -43,7 +43,7 @@ def add(commands: Commands) -> None:
     add_sizes(command, default="that of the samples, or 1")
     command.add_argument(
         "--rounds",
-        type=positive,
+        type=at_least(1),
         default=20,
         help="turns of each program, of one call or more (default: %(default)s)",
     )

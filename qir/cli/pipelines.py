@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from qir.api import optimize
-from qir.cli.arguments import add_seed, positive
+from qir.cli.arguments import add_seed, at_least
 from qir.inputs import batches, read_samples
 from qir.ir import Graph
 from qir.pipeline import Context
@@ -18,7 +18,7 @@ def add_pipeline_options(command: argparse.ArgumentParser) -> None:
     """Adds the options that `run_pipeline` reads beside `data` and `pipeline`."""
     command.add_argument(
         "--batch-size",
-        type=positive,
+        type=at_least(1),
         default=32,
         help="samples a batch where the program leaves it open (default: %(default)s)",
     )
