@@ -222,6 +222,9 @@ ERRORS = {
     "opt nothing.qir": "load: can't read nothing.qir: No such file or directory",
     "opt float.txt": "file: expected a path ending in .qir, got float.txt",
     "opt": "opt: expected a program, or --list",
+    f"{QUANTIZE} --pipeline=": (
+        "quantize: expected passes, or a named pipeline such as w8a8, got none"
+    ),
     "opt float.qir -p canonicalise": (
         "pipeline: no pass 'canonicalise'; did you mean 'canonicalize'?\n  canonicalise\n  ^"
     ),
@@ -331,6 +334,39 @@ def test_a_number_out_of_its_bounds_is_refused(line, capsys):
 def test_a_size_is_a_name_and_a_number(command, size, qir_command):
     message = f"{command}: expected NAME=SIZE, got '{size}'"
     assert qir_command(f"{command} float.qir --size {size}") == (1, "", f"qir: {message}\n")
+
+
+def test_a_mistyped_command_gets_a_suggestion(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["sumary", "float.qir"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.endswith(
+        "qir: error: no command 'sumary'; did you mean 'summary'?\n"
+    )
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"qir {qir.__version__}\n"
+
+
+def test_an_interrupted_command_ends_with_one_line(qir_command, monkeypatch):
+    def interrupted(*given, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("qir.cli.run.random_inputs", interrupted)
+    assert qir_command("run float.qir") == (130, "", "qir: interrupted\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has /dev/full")
+def test_output_that_can_not_be_written_is_an_error_of_one_line():
+    with open("/dev/full", "wb") as full:
+        line = [sys.executable, "-m", "qir", "opt", "float.qir"]
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    message = "qir: can't write the output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, message)
 
 
 def test_what_does_not_fit_into_memory_is_an_error_of_one_line(qir_command, monkeypatch):

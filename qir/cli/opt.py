@@ -12,6 +12,12 @@ from qir.errors import QirError
 from qir.pipeline import PASSES, PIPELINES
 from qir.storage import check_savable, load, save
 
+SELECTORS = """\
+selectors:
+  conv*: ops by the names of their results, or of the imported values that these stand for
+  op:softmax: ops by their own name
+  loc:*model.py:41*: ops by their place in the model"""
+
 
 def add(commands: Commands) -> None:
     """Adds the command."""
@@ -32,7 +38,9 @@ def add(commands: Commands) -> None:
         "--data", type=Path, help="samples for passes that calibrate, as for qir quantize"
     )
     command.add_argument(
-        "--list", action="store_true", help="list passes with their options, and named pipelines"
+        "--list",
+        action="store_true",
+        help="list passes with their options, named pipelines, and how ops are selected",
     )
     add_pipeline_options(command)
 
@@ -62,3 +70,4 @@ def _list_passes() -> None:
     print("pipelines:")
     for name, text in sorted(PIPELINES.items()):
         print(f"  {name} = {text}")
+    print(SELECTORS)

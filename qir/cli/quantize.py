@@ -8,6 +8,7 @@ from pathlib import Path
 
 from qir.cli.arguments import Commands, add_program
 from qir.cli.pipelines import add_pipeline_options, run_pipeline
+from qir.errors import QirError
 from qir.explain import explain
 from qir.storage import check_savable, load, save
 
@@ -49,6 +50,8 @@ def add(commands: Commands) -> None:
 
 
 def _quantize(options: argparse.Namespace) -> int:
+    if not options.pipeline.strip():
+        raise QirError("quantize: expected passes, or a named pipeline such as w8a8, got none")
     check_savable(options.output)
     integer = run_pipeline(options, load(options.program), progress=sys.stderr.isatty())
     save(integer, options.output)
