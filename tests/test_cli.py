@@ -131,6 +131,7 @@ def test_list(qir_command):
         assert f"  {name}: {cls.__doc__.splitlines()[0]}" in out.splitlines()
     assert "      weights: one of i8, i4, i2 (default: i8)" in out.splitlines()
     assert any(line.startswith("  w8a8 = ") for line in out.splitlines())
+    assert "  op:softmax: ops by their own name" in out.splitlines()
 
 
 def test_run(qir_command):
