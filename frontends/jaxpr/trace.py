@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 from jax import export
-from jax.extend import core
 
 from qir.errors import QirError
 from qir.frontends.jaxpr import rules as rules
@@ -22,6 +21,7 @@ from qir.frontends.jaxpr.shapes import to_type
 from qir.frontends.jaxpr.weights import closed_over, leaves, path_name
 from qir.frontends.raising import raise_ops
 from qir.ir import Graph
+from qir.jax_internals import ClosedJaxpr, InconclusiveDimensionOperation
 from qir.types import TensorType
 
 _spec: Callable[..., Any] = jax.ShapeDtypeStruct
@@ -162,10 +162,10 @@ def _with_batch(arguments: Sequence[_Argument], batch: str) -> list[Any]:
     ]
 
 
-def _trace(f: Callable[..., Any], structure: Any, specs: Sequence[Any]) -> core.ClosedJaxpr:
+def _trace(f: Callable[..., Any], structure: Any, specs: Sequence[Any]) -> ClosedJaxpr:
     try:
         return jax.make_jaxpr(f)(*jax.tree_util.tree_unflatten(structure, specs))
-    except core.InconclusiveDimensionOperation as error:
+    except InconclusiveDimensionOperation as error:
         place = raised_at(error.__traceback__)
         message = str(error).strip().splitlines()[0].rstrip(".")
         raise QirError(
