@@ -13,7 +13,9 @@ from qir.errors import QirError
 from qir.jax_internals import NEWEST, OLDEST, check_version
 from tests.layout import ROOT, modules
 
-HIDDEN = re.compile(r"\bjax\._(?!_version__)|\bjax\.(extend|experimental|interpreters|core)\b|\bimport jaxlib\b")
+HIDDEN = re.compile(
+    r"\bjax\._(?!_version__)|\bjax\.(extend|experimental|interpreters|core)\b|\bimport jaxlib\b"
+)
 MISSING = """
 import jax._src.source_info_util as module
 del module.user_frames
