@@ -111,6 +111,7 @@ def compile(
     measure: bool = False,
     report: bool = False,
     kernels: bool | None = None,
+    check: bool | Sequence[Array] = False,
 ) -> Compiled:
     """Compiles a program to one callable that composes with `jax.jit`.
 
@@ -128,16 +129,22 @@ def compile(
         report: Whether to print which way each op took and why; `Compiled.report` is the same text.
         kernels: Whether to compute by machine code that QIR generates for this CPU, with the same
             integers; None to do so where llvmlite (the extra `cpu`) and a kernel are there.
+        check: Whether to compare the program with the reference interpreter first, on random and
+            extreme inputs or on the given ones: integers must be equal, floats as near as
+            roundings let them be. XLA has computed wrong numbers before. Where it does, the op at
+            fault takes its next way, or XLA's instead of a kernel; the report says so, and the
+            cache keeps it for later calls.
 
     Raises:
-        QirError: The backend does not exist, has no rule for an op, or kernels are insisted on
-            where there are none.
+        QirError: The backend does not exist, has no rule for an op, kernels are insisted on where
+            there are none, or every way to compute an op is wrong: the op, its place and the
+            difference are named.
     """
     if backend != "xla":
         raise QirError(f"compile: no backend '{backend}'{did_you_mean(str(backend), ['xla'])}")
     from qir.backends.xla.compile import compile_graph
 
-    compiled = compile_graph(graph, measure=measure, kernels=kernels)
+    compiled = compile_graph(graph, measure=measure, kernels=kernels, check=check)
     if report:
         print(compiled.report)
     return compiled

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,12 @@ MAGIC = (b"\x93NUMPY", b"PK")
 
 NAMED_SIZE = 2
 """The size that named dimensions get in random inputs."""
+
+PLAIN_INTEGERS = (0, 2)
+"""Least and greatest integer without a code: an index that most programs can take."""
+
+FAR = 8.0
+"""Where floats without a range end: standard deviations of the random ones."""
 
 
 def random_inputs(
@@ -48,12 +55,45 @@ def random_inputs(
     return tuple(_random(value, known, generator) for value in graph.inputs)
 
 
+def extreme_inputs(
+    graph: Graph, seed: int = 0, named_size: int = NAMED_SIZE
+) -> list[tuple[Array, ...]]:
+    """Returns inputs at the ends of what `random_inputs` draws from: lowest, highest, and mixed.
+
+    Args:
+        graph: The program.
+        seed: Seed of the mixture.
+        named_size: The size of every named dimension.
+    """
+    generator = np.random.default_rng(seed)
+    sizes = Sizes(dict.fromkeys(named_dimensions(graph.inputs), named_size))
+    samples: list[list[Array]] = [[], [], []]
+    for value in graph.inputs:
+        shape, dtype = sizes.shape(value.type.shape), value.type.dtype.numpy
+        low, high = (np.full(shape, end).astype(dtype) for end in _ends(value))
+        mixed = np.where(generator.integers(0, 2, shape) == 0, low, high)
+        for sample, array in zip(samples, (low, high, mixed), strict=True):
+            sample.append(array)
+    return [tuple(sample) for sample in samples]
+
+
+def _ends(value: Value) -> tuple[Any, Any]:
+    if value.type.dtype is DType.BOOL:
+        return False, True
+    if value.type.dtype.is_integer:
+        return value.type.quant.range if value.type.quant else PLAIN_INTEGERS
+    if value.range is not None and value.range.is_finite:
+        low, high = value.range.bounds
+        return np.min(low), np.max(high)
+    return -FAR, FAR
+
+
 def _random(value: Value, sizes: Sizes, generator: np.random.Generator) -> Array:
     shape, dtype = sizes.shape(value.type.shape), value.type.dtype
     if dtype is DType.BOOL:
         return generator.integers(0, 2, shape).astype(np.bool_)
     if dtype.is_integer:
-        low, high = value.type.quant.range if value.type.quant else (0, 2)
+        low, high = value.type.quant.range if value.type.quant else PLAIN_INTEGERS
         return generator.integers(low, high, shape, endpoint=True).astype(dtype.numpy)
     if value.range is not None and value.range.is_finite:
         return generator.uniform(*value.range.bounds, shape).astype(dtype.numpy)

@@ -20,7 +20,8 @@ MODULES = modules()
 LAYERS = [
     {f"qir.{name}" for name in row.split()}
     for row in [
-        "errors files names types interval fixed_point statistics statistics_text tables timing "
+        "errors jax_internals files names types interval fixed_point statistics statistics_text "
+        "tables timing "
         "machine",
         "op attributes agreement",
         "ops ir",
@@ -36,7 +37,9 @@ FAMILIES = LAYERS[-2]
 NUMPY_ONLY = {
     name
     for name in MODULES
-    if not name.startswith(("qir.backends.xla", "qir.frontends", "qir.api", "qir.benchmark"))
+    if not name.startswith(
+        ("qir.backends.xla", "qir.frontends", "qir.api", "qir.benchmark", "qir.jax_internals")
+    )
 }
 LIGHT = {"lark", "ml_dtypes", "networkx", "numpy", "tqdm"}
 

@@ -11,7 +11,9 @@ import numpy as np
 from jax import export
 from jax.typing import ArrayLike
 
+from qir.backends.xla.check import Checker
 from qir.backends.xla.choice import Chooser, preferred, report
+from qir.backends.xla.faults import Faults
 from qir.backends.xla.kernel_choice import chosen_kernels
 from qir.backends.xla.measure import Measurements
 from qir.backends.xla.program import Kernels, Program, nodes_of
@@ -19,6 +21,7 @@ from qir.certificates import drop_false_certificates
 from qir.errors import QirError
 from qir.ir import Graph
 from qir.signature import Sizes, bind, check_sizes, named_dimensions, ports
+from qir.types import Array
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -201,22 +204,33 @@ class Compiled:
         return "\n".join([*lines, f"parameters: {len(self.parameters)} arrays, {size} bytes"])
 
 
-def compile_graph(graph: Graph, *, measure: bool = False, kernels: bool | None = None) -> Compiled:
+def compile_graph(
+    graph: Graph,
+    *,
+    measure: bool = False,
+    kernels: bool | None = None,
+    check: bool | Sequence[Array] = False,
+) -> Compiled:
     """Compiles a graph by the ways that were measured to be the fastest on this machine.
 
     Args:
         graph: The graph.
         measure: Whether to measure first what the cache does not know yet.
         kernels: Whether to use generated kernels; None to use them where there are some.
+        check: Whether to compare the program with the reference, on generated inputs or on the
+            given ones, and to take other ways where it differs.
 
     Raises:
-        QirError: A value has 64 bits, an op has no lowering (the place is named), or kernels are
-            wanted where there are none.
+        QirError: A value has 64 bits, an op has no lowering (the place is named), kernels are
+            wanted where there are none, or every way to compute an op is wrong.
     """
     generated, why_not = chosen_kernels(kernels)
     measurements = Measurements()
+    faults = Faults(measurements.table)
+    if generated is not None:
+        generated = generated.without(faults.refused)
     warnings = [why_not] if why_not else []
-    if measure or measurements or generated is not None:
+    if check is not False or measure or measurements or faults or generated is not None:
         # A way by certificate is taken on its word; an edited text may be wrong in it.
         graph = graph.copy()
         warnings += drop_false_certificates(graph)
@@ -224,6 +238,8 @@ def compile_graph(graph: Graph, *, measure: bool = False, kernels: bool | None =
         nodes = nodes_of(graph, graph.outputs)
         computed = generated.computed(nodes, graph.outputs) if generated is not None else ()
         measurements.add(graph, computed)
-    return Compiled(
-        graph, measurements.choose, [*measurements.table.warnings, *warnings], generated
-    )
+    choose = faults.avoiding(measurements.choose)
+    if check is not False:
+        samples = () if check is True else [check]
+        Checker(graph, choose, generated, faults, samples).settle()
+    return Compiled(graph, choose, [*measurements.table.warnings, *warnings], generated)

@@ -13,7 +13,8 @@ from collections.abc import Callable
 
 import jax
 from jax import lax
-from jax.experimental.xla_metadata import set_xla_metadata
+
+from qir.jax_internals import set_xla_metadata
 
 
 def stored(x: jax.Array) -> jax.Array:

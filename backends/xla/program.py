@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
@@ -52,6 +52,14 @@ class Kernels(Protocol):
             nodes: The nodes in an order of computation, constants left out.
             outputs: The values that the program returns.
             sizes: The sizes of named dimensions.
+        """
+        ...
+
+    def without(self, refused: Callable[[Node], str]) -> Kernels:
+        """Returns the same without kernels for some nodes.
+
+        Args:
+            refused: Why no kernel may compute a node; nothing where one may.
         """
         ...
 

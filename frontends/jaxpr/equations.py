@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jax.extend import core
-
 from qir.frontends.jaxpr.locations import line_of, location, scope_of
+from qir.jax_internals import ClosedJaxpr, Jaxpr, Literal, Primitive
 
 _CALLS = {
     "jit": "jaxpr",
@@ -51,7 +50,7 @@ class Slot:
 class Equation:
     """One application of a primitive."""
 
-    primitive: core.Primitive
+    primitive: Primitive
     params: Mapping[str, Any]
     inputs: tuple[Slot, ...]
     outputs: tuple[Slot, ...]
@@ -77,7 +76,7 @@ class FlatProgram:
     calls: list[Call] = field(default_factory=list)
 
 
-def flatten(closed: core.ClosedJaxpr, line: str | None = None) -> FlatProgram:
+def flatten(closed: ClosedJaxpr, line: str | None = None) -> FlatProgram:
     """Inlines every call of a jaxpr and keeps the equations that its outputs need.
 
     Args:
@@ -98,7 +97,7 @@ def flatten(closed: core.ClosedJaxpr, line: str | None = None) -> FlatProgram:
 
 def _inline(
     program: FlatProgram,
-    jaxpr: core.Jaxpr,
+    jaxpr: Jaxpr,
     consts: Sequence[Any],
     inputs: Sequence[Slot],
     outer: tuple[str, ...],
@@ -109,14 +108,14 @@ def _inline(
         slots[var] = Slot(var.aval, const)
 
     def read(atom: Any) -> Slot:
-        return Slot(atom.aval, atom.val) if isinstance(atom, core.Literal) else slots[atom]
+        return Slot(atom.aval, atom.val) if isinstance(atom, Literal) else slots[atom]
 
     for eqn in jaxpr.eqns:
         name = eqn.primitive.name
         operands = tuple(read(atom) for atom in eqn.invars)
-        scope = (*outer, *scope_of(eqn.source_info.name_stack))
+        scope = (*outer, *scope_of(eqn))
         # Inside a function that jax has traced once, the line is that of the call.
-        line = line_of(eqn.source_info) or outer_line
+        line = line_of(eqn) or outer_line
         if name in _IDENTITIES or _keeps_type(eqn):
             results = operands
         elif name in _CALLS:

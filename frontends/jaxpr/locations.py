@@ -10,9 +10,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from jax._src import source_info_util
-
 from qir import errors
+from qir.jax_internals import is_user_filename, lines_of, scopes_of
 
 _OWN = (str(Path(__file__).resolve().parent), str(Path(errors.__file__).resolve().parent))
 _FRAMEWORKS = re.compile(
@@ -26,7 +25,7 @@ def is_model(path: str) -> bool:
     """Whether a source file is the model's: not of jax, a library of layers, or this package."""
     if path.startswith((*_OWN, "<frozen")) or _FRAMEWORKS.search(path):
         return False
-    return source_info_util.is_user_filename(path)
+    return is_user_filename(path)
 
 
 @cache
@@ -35,22 +34,20 @@ def _short(path: str) -> str:
     return str(file.relative_to(Path.cwd())) if file.is_relative_to(Path.cwd()) else path
 
 
-def scope_of(name_stack: source_info_util.NameStack) -> tuple[str, ...]:
+def scope_of(equation: Any) -> tuple[str, ...]:
     """Returns the scopes that are open, outermost first; equations of jnp.einsum are left out."""
     return tuple(
         re.sub(r"[()\s]+", "_", part)
-        for element in name_stack.stack
-        if isinstance(element, source_info_util.Scope)
-        for part in element.name.split("/")
+        for name in scopes_of(equation)
+        for part in name.split("/")
         if part and "->" not in part
     )
 
 
-def line_of(source_info: Any) -> str | None:
+def line_of(equation: Any) -> str | None:
     """Returns `file:line` of the innermost frame that is neither jax's nor a layer library's."""
-    frames = source_info_util.user_frames(source_info.traceback)
-    frame = next((frame for frame in frames if is_model(frame.file_name)), None)
-    return f"{_short(frame.file_name)}:{frame.start_line}" if frame else None
+    lines = (f"{_short(file)}:{line}" for file, line in lines_of(equation) if is_model(file))
+    return next(lines, None)
 
 
 def calling_line() -> str | None:

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import export
-from jax.extend import core
 
 from qir.errors import QirError
 from qir.frontends.jaxpr import rules as rules
@@ -24,6 +23,7 @@ from qir.frontends.jaxpr.shapes import depends_on_size, to_type
 from qir.frontends.jaxpr.weights import closed_over, leaves, path_name
 from qir.frontends.raising import raise_ops
 from qir.ir import Graph
+from qir.jax_internals import ClosedJaxpr, InconclusiveDimensionOperation
 from qir.names import check_dimension, check_symbol
 from qir.types import TensorType
 
@@ -180,10 +180,10 @@ def _with_batch(arguments: Sequence[_Argument], batch: str) -> list[Any]:
     ]
 
 
-def _trace(f: Callable[..., Any], structure: Any, specs: Sequence[Any]) -> core.ClosedJaxpr:
+def _trace(f: Callable[..., Any], structure: Any, specs: Sequence[Any]) -> ClosedJaxpr:
     try:
         return jax.make_jaxpr(f)(*jax.tree_util.tree_unflatten(structure, specs))
-    except core.InconclusiveDimensionOperation as error:
+    except InconclusiveDimensionOperation as error:
         raise _depends_on_size(error) from error
 
 

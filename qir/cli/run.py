@@ -39,6 +39,12 @@ def add(commands: Commands) -> None:
         help="both: run, compare, and exit with status 1 where numbers differ",
     )
     command.add_argument(
+        "--check",
+        action="store_true",
+        help="compare with the reference on generated inputs first, and avoid lowerings that are "
+        "wrong",
+    )
+    command.add_argument(
         "-o",
         "--output",
         type=Path,
@@ -64,7 +70,7 @@ def _run(options: argparse.Namespace) -> int:
     outputs: Sequence[Array] = ()
     status = 0
     if options.backend != "reference":
-        outputs = [np.asarray(array) for array in compile(graph)(*inputs)]
+        outputs = [np.asarray(array) for array in compile(graph, check=options.check)(*inputs)]
     if options.backend != "xla":
         reference = evaluate(graph, *inputs)
         if options.backend == "both":

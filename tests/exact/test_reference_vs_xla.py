@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from qir.backends.reference.interpreter import run, run_all
 from qir.backends.xla.compile import compile_graph
+from qir.backends.xla.float_bounds import near
 from qir.op import OPS, Op
 from qir.ops import Const, Return
 from qir.ops.unary import Unary
 from qir.types import Array
-from tests.exact.bounds import near
 from tests.strategies import Case, packs_of
 from tests.strategies.programs import integer_programs
 

@@ -8,7 +8,7 @@ stage are one section; no path leaves a section and comes back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 # Imported to register the rules.
@@ -46,13 +46,19 @@ class Partition:
     reasons: Mapping[Node, str]
 
 
-def partition(nodes: Sequence[Node], outputs: Iterable[Value], target: Target) -> Partition:
+def partition(
+    nodes: Sequence[Node],
+    outputs: Iterable[Value],
+    target: Target,
+    refused: Callable[[Node], str] = lambda node: "",
+) -> Partition:
     """Divides the nodes of a program.
 
     Args:
         nodes: The nodes in an order of computation, constants left out.
         outputs: The values that the program returns.
         target: The instruction set.
+        refused: Why no kernel may compute a node; nothing where one may.
     """
     units: list[Cover | Node] = []
     reasons: dict[Node, str] = {}
@@ -62,6 +68,8 @@ def partition(nodes: Sequence[Node], outputs: Iterable[Value], target: Target) -
         if node in covered:
             continue
         found = cover(node, target)
+        if isinstance(found, Cover):
+            found = next(filter(None, map(refused, found.nodes)), found)
         if isinstance(found, Cover) and needed.issuperset(found.nodes):
             covered.update(found.nodes)
             units.append(found)

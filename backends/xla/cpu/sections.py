@@ -14,7 +14,7 @@ import numpy as np
 from qir.backends.xla.cpu import call
 from qir.backends.xla.cpu.clock import Clock
 from qir.backends.xla.cpu.cover import Region
-from qir.backends.xla.cpu.partition import Section, partition
+from qir.backends.xla.cpu.partition import Partition, Section, partition
 from qir.backends.xla.cpu.placing import write
 from qir.backends.xla.cpu.plan import Plan, named
 from qir.backends.xla.cpu.target import Target
@@ -43,11 +43,13 @@ class Kernels:
         target: The instruction set.
         threads: Most threads that work on a call.
         clocks: Takes the clock of each call that is compiled; None for calls without.
+        refused: Why no kernel may compute a node; nothing where one may.
     """
 
     target: Target
     threads: int = field(default_factory=available_cores)
     clocks: list[Clock] | None = field(default=None, compare=False)
+    refused: Callable[[Node], str] = field(default=lambda node: "", compare=False)
 
     def __str__(self) -> str:
         return f"generated for {self.target.name}"
@@ -64,7 +66,7 @@ class Kernels:
         Returns:
             The parts in an order of computation, and why nodes are left to XLA.
         """
-        found = partition(nodes, outputs, self.target)
+        found = self._divided(nodes, outputs)
         parts = [
             part if isinstance(part, Node) else self._group(part, number)
             for number, part in enumerate(found.parts)
@@ -78,7 +80,7 @@ class Kernels:
             nodes: The nodes in an order of computation, constants left out.
             outputs: The values that the program returns.
         """
-        return set(nodes).difference(partition(nodes, outputs, self.target).reasons)
+        return set(nodes).difference(self._divided(nodes, outputs).reasons)
 
     def describe(self, nodes: Sequence[Node], outputs: Iterable[Value], sizes: Sizes) -> str:
         """Returns the calls and what each step of them does, and why nodes are left to XLA.
@@ -88,7 +90,7 @@ class Kernels:
             outputs: The values that the program returns.
             sizes: The sizes of named dimensions.
         """
-        found = partition(nodes, outputs, self.target)
+        found = self._divided(nodes, outputs)
         lines: list[str] = []
         calls = 0
         for part in found.parts:
@@ -110,9 +112,20 @@ class Kernels:
             calls += 1
         return "\n".join(lines)
 
+    def without(self, refused: Callable[[Node], str]) -> Kernels:
+        """Returns the same without kernels for some nodes.
+
+        Args:
+            refused: Why no kernel may compute a node; nothing where one may.
+        """
+        return replace(self, refused=refused)
+
     def check_process(self) -> None:
         """Raises QirError in a fork of the process that loaded the code."""
         call.check_process()
+
+    def _divided(self, nodes: Sequence[Node], outputs: Iterable[Value]) -> Partition:
+        return partition(nodes, outputs, self.target, self.refused)
 
     def _group(self, section: Section, number: int) -> Group:
         products = _products(section)

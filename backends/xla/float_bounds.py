@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 
 import numpy as np
 
@@ -21,29 +22,41 @@ from qir.ops import (
     Softmax,
     Sub,
 )
-from qir.types import Array, DType
+from qir.types import Array, DType, TensorType, known
 
 EPSILON = 2.0**-23
 Bound = Callable[[Op, Sequence[Array], Array], Array]
 
 
 def sum_of_products(op: Op, operands: Sequence[Array], result: Array) -> Array:
-    """n * eps * sum |x||w|, in whatever order the n terms are added (Higham 2002, section 3.1)."""
-    terms = max(operand.size for operand in operands) + 2
+    """Terms * eps * sum |x||w|, in whatever order they are added (Higham 2002, section 3.1)."""
     magnitude = np.asarray(op.evaluate(*map(np.abs, operands)))
-    return np.asarray(terms * EPSILON * np.abs(magnitude))
+    return np.asarray((_terms(op, operands, result) + 2) * EPSILON * np.abs(magnitude))
+
+
+def _terms(op: Op, operands: Sequence[Array], result: Array) -> int:
+    """Returns the most numbers that one number of the result is the sum of, a bias left out."""
+    if isinstance(op, AvgPool):
+        return prod(op.window)
+    if isinstance(op, ConvTranspose):
+        return operands[1].size
+    types = [TensorType(array.shape, DType.F64) for array in (*operands, result)]
+    products = known(op.multiply_adds(types[:-1], types[-1]), "terms")
+    return max(products, operands[0].size, result.size) // max(result.size, 1)
 
 
 def product(op: Op, operands: Sequence[Array], result: Array) -> Array:
     """A rounding for each factor."""
-    return np.asarray(operands[0].size * EPSILON * np.abs(result))
+    factors = operands[0].size // max(result.size, 1)
+    return np.asarray(factors * EPSILON * np.abs(result))
 
 
 def softmax(op: Op, operands: Sequence[Array], result: Array) -> Array:
     """The argument's rounding is the power's relative error; the sum adds one for each term."""
+    assert isinstance(op, Softmax)
     (x,) = operands
     spread = float(np.ptp(x)) if x.size else 0.0
-    return np.asarray((2 * spread + x.size + 8) * EPSILON * result)
+    return np.asarray((2 * spread + x.shape[op.axis] + 8) * EPSILON * result)
 
 
 def batch_norm(op: Op, operands: Sequence[Array], result: Array) -> Array:
@@ -84,6 +97,24 @@ ROUNDING = {
 a tie; below the normal numbers it may flush to 0."""
 
 
+def bound_of(op: Op, dtype: DType, operands: Sequence[Array], value: Array) -> Array:
+    """Bounds how far a float may lie from its value by the roundings of the op that computes it.
+
+    Args:
+        op: The op that computes it in float32.
+        dtype: Type that the result is rounded to.
+        operands: What the op is applied to, in float64.
+        value: What the op computes in float64.
+
+    Returns:
+        The greatest distances, in the value's shape.
+    """
+    relative, absolute = ROUNDING[dtype]
+    with np.errstate(all="ignore"):
+        own = BOUNDS.get(type(op), few_roundings)(op, operands, value)
+        return np.asarray(own + relative * np.abs(value) + absolute)
+
+
 def near(op: Op, dtype: DType, operands: Sequence[Array], found: Array, value: Array) -> Array:
     """Tells where floats are a value but for the roundings on the way.
 
@@ -96,10 +127,7 @@ def near(op: Op, dtype: DType, operands: Sequence[Array], found: Array, value: A
     """
     wide = found.astype(np.float64)
     with np.errstate(all="ignore"):
-        bound = BOUNDS.get(type(op), few_roundings)(op, operands, value)
-        relative, absolute = ROUNDING[dtype]
-        bound = bound + relative * np.abs(value) + absolute
-        close = np.abs(wide - value) <= bound
+        close = np.abs(wide - value) <= bound_of(op, dtype, operands, value)
         rounded = value.astype(dtype.numpy).astype(np.float64)
     good: Array = close | (wide == rounded) | (np.isnan(wide) & np.isnan(rounded))
     return good

@@ -1,0 +1,269 @@
+"""What a program should compute, by the reference, and where numbers that XLA computed differ.
+
+Integers must be equal. A float may lie from its value in float64 as far as roundings carry it. How
+far the roundings of one op do is bounded by `float_bounds`; how far those of all ops together carry
+a value is seen by computing the program in float64 with each float moved by `LOOSE` times its
+bound, up or down at random, and again the other way round: the greatest distance that was seen is
+the room of the value. An integer that is computed from such floats may be any between the least and
+the greatest that it becomes when they are moved within their room. What is computed from that
+integer starts from the one that XLA has, so that it is exact again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import jax
+import numpy as np
+
+from qir.backends.reference.interpreter import run_all
+from qir.backends.xla.float_bounds import bound_of
+from qir.ir import Graph, Node, Value
+from qir.op import SameCode
+from qir.ops import (
+    Abs,
+    Cast,
+    Ceil,
+    Conv,
+    ConvTranspose,
+    Dequantize,
+    Dot,
+    Floor,
+    Iota,
+    Lookup,
+    Neg,
+    Return,
+    Round,
+    Sign,
+)
+from qir.types import Array, DType
+
+EXACT = (Abs, Cast, Ceil, Dequantize, Floor, Iota, Lookup, Neg, Round, Sign)
+"""Ops that round no more than their definition does, beside those that move or compare numbers."""
+
+STEPS = (Ceil, Floor, Round, Sign)
+"""Functions of floats that jump, so that what is small before them is not after."""
+
+PRODUCTS = {"gpu": 2.0**-9, "tpu": 2.0**-7}
+"""Relative error of a product on other platforms than CPU, which may round both factors first."""
+
+LOOSE = 4
+"""Times its bound by which a float is moved: signs at random add up to less than the worst."""
+
+PAIRS = 2
+"""How often the program is computed with floats moved one way and the other."""
+
+
+@dataclass(frozen=True, eq=False)
+class Difference:
+    """Numbers that are not what they should be.
+
+    Attributes:
+        value: The value.
+        place: Where in it the first of them is.
+        found: That number.
+        expected: What it should be, as text.
+        count: How many there are.
+        size: How many numbers the value has.
+    """
+
+    value: Value
+    place: tuple[int, ...]
+    found: object
+    expected: str
+    count: int
+    size: int
+
+    def __str__(self) -> str:
+        return (
+            f"expected {self.expected} in %{self.value.name} at {list(self.place)}, got "
+            f"{self.found} ({self.count} of {self.size} numbers differ)"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Uncertain:
+    """Where the numbers of a program depend on the order of float operations.
+
+    Attributes:
+        floats: Floats that do.
+        cuts: Integers, booleans and results of jumping functions, computed from such floats.
+    """
+
+    floats: set[Value] = field(default_factory=set)
+    cuts: set[Value] = field(default_factory=set)
+
+    @staticmethod
+    def of(graph: Graph) -> Uncertain:
+        """Looks through a program."""
+        found = Uncertain()
+        for node in graph.nodes:
+            if isinstance(node.op, Return) or not node.outputs:
+                continue
+            reads = not found.floats.isdisjoint(node.inputs)
+            floats = all(value.type.is_float for value in node.outputs)
+            if reads and (not floats or isinstance(node.op, STEPS)):
+                found.cuts.update(node.outputs)
+            elif floats and node.inputs and (reads or not _exact(node)):
+                found.floats.update(node.outputs)
+        return found
+
+
+def _exact(node: Node) -> bool:
+    return isinstance(node.op, EXACT) or isinstance(node.op.quant, SameCode)
+
+
+def difference(
+    graph: Graph, inputs: Sequence[Array], found: Mapping[Value, Array], seed: int = 0
+) -> Difference | None:
+    """Compares values that XLA computed with the reference.
+
+    Args:
+        graph: The program.
+        inputs: Its inputs.
+        found: The arrays of some of its values. Where those of `Uncertain.cuts` are missing, what
+            is computed from them is not compared right.
+        seed: Seed of the directions in which floats are moved.
+
+    Returns:
+        The first difference in the program's order, or None.
+
+    Raises:
+        QirError: A stored number left its type.
+    """
+    uncertain = Uncertain.of(graph)
+    plain = _Run({}, found, uncertain)
+    native = run_all(graph, *inputs, hook=plain.hook)
+    if uncertain.floats.isdisjoint(native):
+        return _first(graph, found, _exact_bounds(native, found))
+    exact = _Run(native, found, uncertain)
+    values = run_all(graph, *inputs, precision=np.float64, hook=exact.hook)
+    generator = np.random.default_rng(seed)
+
+    def moved(sizes: Mapping[Value, Array], base: Mapping[Value, Array]) -> Iterator[_Run]:
+        for _ in range(PAIRS):
+            moves = {
+                value: size * generator.choice((-1.0, 1.0), size.shape)
+                for value, size in sizes.items()
+            }
+            for sign in (1, -1):
+                run = _Run(native, found, uncertain, moves, sign, base)
+                run_all(graph, *inputs, precision=np.float64, hook=run.hook)
+                yield run
+
+    bounds = {value: LOOSE * _bound(value, values) for value in uncertain.floats}
+    room = {value: _distance(plain.own[value], values[value]) for value in uncertain.floats}
+    for run in moved(bounds, {}):
+        for value in room:
+            room[value] = np.fmax(room[value], _distance(run.own[value], values[value]))
+    limits = _exact_bounds(native, found)
+    for value in uncertain.floats.intersection(found):
+        limits[value] = values[value] - room[value], values[value] + room[value]
+    cuts = uncertain.cuts.intersection(found)
+    seen = [exact, plain, *(moved(room, values) if cuts else ())]
+    for value in cuts:
+        arrays = [run.own[value].astype(np.float64) for run in seen]
+        limits[value] = np.fmin.reduce(arrays), np.fmax.reduce(arrays)
+    return _first(graph, found, limits)
+
+
+class _Run:
+    """One computation of a program by the reference.
+
+    Args:
+        native: What the values are that no rounding touches; none to compute them.
+        found: What XLA computed: the values of cuts are taken from it.
+        uncertain: Which values are which.
+        moves: How far each float is moved.
+        sign: The direction, 1 or -1.
+        base: What floats are moved from; what the run computes where a float is missing.
+
+    Attributes:
+        own: What the values are before cuts are replaced.
+    """
+
+    def __init__(
+        self,
+        native: Mapping[Value, Array],
+        found: Mapping[Value, Array],
+        uncertain: Uncertain,
+        moves: Mapping[Value, Array] | None = None,
+        sign: int = 1,
+        base: Mapping[Value, Array] | None = None,
+    ) -> None:
+        self.own: dict[Value, Array] = {}
+        self._native, self._found, self._uncertain = native, found, uncertain
+        self._moves, self._sign, self._base = moves or {}, sign, base or {}
+
+    def hook(self, value: Value, array: Array) -> Array:
+        """Returns what the readers of a value get, as `run_all` asks."""
+        if value in self._uncertain.cuts:
+            self.own[value] = array
+            return self._found.get(value, array).astype(array.dtype)
+        if value in self._uncertain.floats:
+            moved = self._base.get(value, array)
+            if value in self._moves:
+                moved = moved + self._sign * self._moves[value]
+            self.own[value] = moved
+            return moved
+        return self._native[value].astype(array.dtype) if self._native else array
+
+
+def _bound(value: Value, values: Mapping[Value, Array]) -> Array:
+    """Returns how far the roundings of the op that computes a float may carry it."""
+    node, array = value.node, values[value]
+    assert node is not None
+    if _exact(node):
+        return np.zeros(array.shape) if value.type.dtype is DType.F32 else 2.0**-7 * np.abs(array)
+    operands = [_real(operand, values[operand]) for operand in node.inputs]
+    bound = bound_of(node.op, value.type.dtype, operands, array)
+    platform = jax.default_backend()
+    if platform in PRODUCTS and isinstance(node.op, Conv | ConvTranspose | Dot):
+        bound = bound + PRODUCTS[platform] * np.asarray(node.op.evaluate(*map(np.abs, operands)))
+    return np.nan_to_num(bound, nan=0.0, posinf=0.0)
+
+
+def _distance(array: Array, value: Array) -> Array:
+    """Returns how far numbers lie apart; 0 where one is NaN, and for equal infinities."""
+    with np.errstate(invalid="ignore"):
+        apart: Array = np.nan_to_num(np.abs(array - value), nan=0.0, posinf=np.inf)
+    return apart
+
+
+def _real(value: Value, array: Array) -> Array:
+    code = value.type.quant
+    return array if code is None else code.decode(array).astype(np.float64)
+
+
+def _exact_bounds(
+    native: Mapping[Value, Array], found: Mapping[Value, Array]
+) -> dict[Value, tuple[Array, Array]]:
+    """Returns the least and greatest numbers allowed: the reference's, or 0 for subnormal ones."""
+    limits: dict[Value, tuple[Array, Array]] = {}
+    for value in found:
+        array = native[value]
+        limits[value] = array, array
+        if value.type.is_float:
+            wide, room = array.astype(np.float64), float(np.finfo(np.float32).tiny)
+            limits[value] = wide - room, wide + room
+    return limits
+
+
+def _first(
+    graph: Graph, found: Mapping[Value, Array], limits: Mapping[Value, tuple[Array, Array]]
+) -> Difference | None:
+    for value in graph.values():
+        if value not in found:
+            continue
+        low, high = limits[value]
+        array = found[value]
+        with np.errstate(invalid="ignore"):
+            right = (low <= array) & (array <= high) | (np.isnan(low) & (array != array))
+        if not np.all(right):
+            place = tuple(int(index) for index in np.argwhere(~right)[0])
+            least, most = low[place], high[place]
+            text = f"{most}" if least == most else f"{least} to {most}"
+            wrong = int(np.count_nonzero(~right))
+            return Difference(value, place, array[place], text, wrong, array.size)
+    return None

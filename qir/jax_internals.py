@@ -1,0 +1,76 @@
+"""What QIR takes from jax beyond its documented interface, all of it, and which jax it is for."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import jax
+
+from qir.errors import QirError
+
+OLDEST, NEWEST = (0, 10), (0, 12)
+"""The first and the last minor release of jax that QIR is tested with."""
+
+SUPPORTED = "QIR supports jax 0.10 to 0.12"
+
+
+def check_version(version: str) -> None:
+    """Checks that QIR can work with a jax, and warns about one that it was not tested with.
+
+    Args:
+        version: The version of jax, such as `0.12.1`.
+
+    Raises:
+        QirError: It is older than any that QIR supports.
+    """
+    major, minor, *_ = version.split(".")
+    found = int(major), int(minor)
+    if found < OLDEST:
+        raise QirError(f"jax: expected 0.10 or newer, got {version}; pip install 'jax>=0.10,<0.13'")
+    if found > NEWEST:
+        warnings.warn(
+            f"jax: expected at most 0.12, got {version}, which QIR was not tested with; "
+            "pip install 'jax>=0.10,<0.13'",
+            stacklevel=2,
+        )
+
+
+check_version(jax.__version__)
+try:
+    from jax._src.source_info_util import NameStack, Scope, is_user_filename, user_frames
+    from jax.experimental.xla_metadata import set_xla_metadata
+    from jax.extend.core import (
+        ClosedJaxpr,
+        InconclusiveDimensionOperation,
+        Jaxpr,
+        Literal,
+        Primitive,
+    )
+except ImportError as error:
+    raise QirError(f"jax: {error} in jax {jax.__version__}; {SUPPORTED}") from error
+
+__all__ = [
+    "ClosedJaxpr",
+    "InconclusiveDimensionOperation",
+    "Jaxpr",
+    "Literal",
+    "Primitive",
+    "check_version",
+    "is_user_filename",
+    "lines_of",
+    "scopes_of",
+    "set_xla_metadata",
+]
+
+
+def scopes_of(equation: Any) -> list[str]:
+    """Returns the named scopes that are open at an equation of a jaxpr, outermost first."""
+    stack: NameStack = equation.source_info.name_stack
+    return [element.name for element in stack.stack if isinstance(element, Scope)]
+
+
+def lines_of(equation: Any) -> list[tuple[str, int]]:
+    """Returns file and line of the calls that made an equation, innermost first, jax's left out."""
+    frames = user_frames(equation.source_info.traceback)
+    return [(frame.file_name, frame.start_line) for frame in frames]

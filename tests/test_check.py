@@ -1,0 +1,232 @@
+"""compile(check=True): wrong numbers are found, another way is taken, said and remembered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import qir
+from qir.backends.reference.interpreter import run, run_all
+from qir.backends.xla import compile as compiling
+from qir.backends.xla.expected import Uncertain, difference
+from qir.backends.xla.faults import apart
+from qir.backends.xla.lowering import LOWERINGS, Lowering, Step, always
+from qir.errors import QirError
+from qir.inputs import random_inputs
+from qir.ops import MaxPool, Square
+from tests.exact.test_reference_vs_xla import check_integers
+from tests.strategies import Case
+
+INTEGER = """
+graph @integer(%x: i8[B,6,6,16]{scale=0.031, zp=-7}) {
+  %k = const @k : i8[3,3,16,4]{scale=0.01}
+  %a = conv(%x, %k) {padding = same} : i32[B,6,6,4]{scale=%x*%k}
+  %y = requantize(%a) : i8[B,6,6,4]{scale=0.53, zp=11}
+  %z = max_pool(%y) {window = [2, 2]} : i8[B,5,5,4]{scale=0.53, zp=11} loc("model.py:7")
+  return %z
+}"""
+MIXED = """
+graph @mixed(%x: f32[B,16]) {
+  %k = const @k : f32[16,8]
+  %d = dot(%x, %k) : f32[B,8]
+  %s = square(%d) : f32[B,8]
+  %q = quantize(%s) : i8[B,8]{scale=0.25}
+  %m = argmax(%s) {axis = 1} : i32[B]
+  %w = const @w : i8[8,4]{scale=0.01}
+  %a = dot(%q, %w) : i32[B,4]{scale=%q*%w}
+  %y = requantize(%a) : i8[B,4]{scale=0.5}
+  %z = dequantize(%y) : f32[B,4]
+  %e = mul(%s, %d) : f32[B,8]
+  return %z, %m, %e
+}"""
+ROWS = 32771
+FUSED = f"""
+graph @fused(%x: f32[{ROWS},3]) {{
+  %k = const @k : f32[3,3]
+  %t = transpose(%x) {{permutation = [1, 0]}} : f32[3,{ROWS}]
+  %d = dot(%k, %t) : f32[3,{ROWS}]
+  %s = square(%d) : f32[3,{ROWS}]
+  %y = reduce_sum(%s) {{axes = [0]}} : f32[{ROWS}]
+  return %y
+}}"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("QIR_CACHE_DIR", str(tmp_path))
+    return tmp_path
+
+
+def integer():
+    return qir.parse(INTEGER, {"k": numbers((3, 3, 16, 4))})
+
+
+def mixed():
+    kernel = np.random.default_rng(0).standard_normal((16, 8), np.float32)
+    return qir.parse(MIXED, {"k": kernel, "w": numbers((8, 4))})
+
+
+def numbers(shape):
+    return np.random.default_rng(0).integers(-128, 128, shape, np.int8)
+
+
+def wrong(way: Lowering, by: Any) -> Lowering:
+    """A way that adds to the last number of what another one computes."""
+
+    def build(op, node):
+        """Adds to the last number."""
+        step = way.build(op, node)
+
+        def off(*arguments):
+            found = step.function(*arguments)
+            last = tuple(size - 1 for size in found.shape)
+            return found.at[last].add(np.asarray(by, found.dtype))
+
+        return Step(off, step.arguments)
+
+    return Lowering("wrong", always, always, build)
+
+
+def spoil(monkeypatch, cls, by=1, ways=1):
+    """Puts a wrong way before the ways of an op, or in the place of all."""
+    right = LOWERINGS[cls]
+    bad = [replace(wrong(right[0], by), name=f"wrong{index or ''}") for index in range(ways)]
+    monkeypatch.setitem(LOWERINGS, cls, [*bad, *right] if ways == 1 else bad)
+
+
+def test_a_right_program_is_left_as_it_is(folder):
+    for graph in (integer(), mixed()):
+        for kernels in (False, None):
+            report = qir.compile(graph, kernels=kernels, check=True).report
+            assert report == qir.compile(graph, kernels=kernels).report
+    assert list(folder.glob("*.json")) == []
+
+
+def test_a_wrong_way_is_replaced_and_said(monkeypatch):
+    spoil(monkeypatch, MaxPool)
+    graph = integer()
+    inputs = random_inputs(graph)
+    assert qir.compile(graph, kernels=False).lowerings["z"] == "wrong"
+    compiled = qir.compile(graph, kernels=False, check=True)
+    assert compiled.lowerings["z"] == LOWERINGS[MaxPool][1].name
+    assert f"lowering wrong computed wrong numbers, so {compiled.lowerings['z']}" in compiled.report
+    assert compiled.lowerings["a"] == qir.compile(graph, kernels=False).lowerings["a"]
+    check_integers(Case(graph, inputs), [np.asarray(array) for array in compiled(*inputs)])
+
+
+def test_a_later_compilation_avoids_what_was_wrong(monkeypatch):
+    spoil(monkeypatch, MaxPool)
+    checked = qir.compile(integer(), kernels=False, check=True)
+    again = qir.compile(integer(), kernels=False)
+    assert (again.lowerings, again.report) == (checked.lowerings, checked.report)
+
+
+def test_where_every_way_is_wrong_the_error_says_which_op_and_how(monkeypatch, folder):
+    spoil(monkeypatch, MaxPool, ways=2)
+    with pytest.raises(QirError) as caught:
+        qir.compile(integer(), kernels=False, check=True)
+    message = caught.value.message
+    assert message.startswith("check: expected ")
+    assert " in %z at [1, 4, 4, 3], got " in message
+    assert "(1 of 200 numbers differ); no lowering of max_pool is right, tried wrong, wrong1, " in (
+        message
+    )
+    assert "model.py:7" in str(caught.value)
+    assert list(folder.glob("*.json")) == []
+
+
+def test_the_inputs_can_be_given(monkeypatch):
+    spoil(monkeypatch, MaxPool, ways=2)
+    with pytest.raises(QirError, match=r"in %z at \[4, 4, 4, 3\]"):
+        qir.compile(integer(), kernels=False, check=random_inputs(integer(), named_size=5))
+
+
+@pytest.mark.parametrize("by", [1e-3, -1e-3, np.nan, np.inf])
+def test_wrong_floats_are_found_and_traced_to_their_op(by, monkeypatch):
+    spoil(monkeypatch, Square, by)
+    compiled = qir.compile(mixed(), kernels=False, check=True)
+    assert "lowering wrong computed wrong numbers" in compiled.report
+    right = LOWERINGS[Square][1].name
+    assert {compiled.lowerings["s"], compiled.lowerings["d"]} == {right, "dot"}
+
+
+def test_a_float_off_by_a_rounding_is_right(monkeypatch):
+    spoil(monkeypatch, Square, 1e-7)
+    assert qir.compile(mixed(), kernels=False, check=True).lowerings["s"] == "wrong"
+
+
+def test_integers_behind_floats_are_exact_given_what_the_floats_became():
+    graph = mixed()
+    uncertain = Uncertain.of(graph)
+    assert {value.name for value in uncertain.floats} == {"d", "s", "e"}
+    assert {value.name for value in uncertain.cuts} == {"q", "m"}
+    inputs = random_inputs(graph)
+    q, y, z = map(graph.value, "qyz")
+    ordinary = run_all(graph, *inputs)
+    assert difference(graph, inputs, {value: ordinary[value] for value in (q, y, z)}) is None
+    far = ordinary[q].copy()
+    far[0, 0] += 1
+    found = difference(graph, inputs, {q: far})
+    assert found is not None
+    assert found.place == (0, 0)
+    near = {q: ordinary[q], y: ordinary[y] + np.int8(1)}
+    found = difference(graph, inputs, near)
+    assert found is not None
+    assert found.value is y
+
+
+def test_a_wrong_kernel_gives_way_to_xla(monkeypatch):
+    pytest.importorskip("llvmlite")
+    from qir.backends.xla.cpu.sections import Kernels
+    from qir.backends.xla.kernel_choice import kernels_here
+
+    @dataclass(frozen=True)
+    class Spoiled(Kernels):
+        def _group(self, section, number):
+            group = super()._group(section, number)
+            pools = [node for node in group.nodes if isinstance(node.op, MaxPool)]
+
+            def off(*arguments):
+                return tuple(array ^ 1 for array in group.step.function(*arguments))
+
+            return replace(group, step=Step(off, group.step.arguments)) if pools else group
+
+    here = kernels_here()
+    if not isinstance(here, Kernels):
+        pytest.skip(str(here))
+    monkeypatch.setattr(compiling, "chosen_kernels", lambda wanted: (Spoiled(here.target), ""))
+    graph = integer()
+    inputs = random_inputs(graph)
+    assert qir.compile(graph).lowerings["z"].startswith("kernel_")
+    for check in (True, False):
+        compiled = qir.compile(graph, check=check)
+        assert compiled.lowerings["a"].startswith("kernel_")
+        assert compiled.lowerings["z"] == LOWERINGS[MaxPool][0].name
+        assert "no kernel: it computed wrong numbers" in compiled.report
+        check_integers(Case(graph, inputs), [np.asarray(array) for array in compiled(*inputs)])
+
+
+def test_a_sum_that_xla_fuses_wrong_is_set_apart():
+    kernel = np.random.default_rng(0).standard_normal((3, 3), np.float32)
+    graph = qir.parse(FUSED, {"k": kernel})
+    inputs = random_inputs(graph)
+
+    def farthest(compiled):
+        (right,) = run(graph, *inputs, precision=np.float64)
+        return float(np.abs(np.asarray(compiled(*inputs)[0]) - right).max())
+
+    if farthest(qir.compile(graph, kernels=False)) < 1e-3:
+        pytest.skip("this jaxlib computes the sum of squared products right")
+    compiled = qir.compile(graph, kernels=False, check=True)
+    assert compiled.lowerings["y"] == "total_apart"
+    assert farthest(compiled) < 1e-4
+
+
+def test_a_way_set_apart_computes_the_same():
+    (way,) = LOWERINGS[Square]
+    found = apart(way)
+    assert found.name == f"{way.name}_apart"
+    assert "XLA fuses it with nothing" in found.summary
