@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from jax.extend import core
-
 from qir.errors import QirError, UnsupportedError
 from qir.frontends.jaxpr.constants import Known, constant, fold
 from qir.frontends.jaxpr.emitter import PRIMITIVES, Emitter, Operand, expect_type
@@ -15,6 +13,7 @@ from qir.frontends.jaxpr.shapes import depends_on_size, to_type
 from qir.frontends.jaxpr.weights import identity
 from qir.frontends.raising.named import NamedCall
 from qir.ir import Graph, Value
+from qir.jax_internals import InconclusiveDimensionOperation
 from qir.types import TensorType
 
 _SHOWN = 5
@@ -65,7 +64,7 @@ class Importer:
             self.emitter.loc = equation.loc
             try:
                 results = self.results(equation)
-            except (QirError, core.InconclusiveDimensionOperation) as error:
+            except (QirError, InconclusiveDimensionOperation) as error:
                 refusal = error if isinstance(error, QirError) else depends_on_size(error)
                 self.refused.append(refusal.at(f"at {equation.loc or equation.primitive.name}"))
                 results = [_REFUSED] * len(equation.outputs)
