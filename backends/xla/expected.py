@@ -2,15 +2,16 @@
 
 Integers must be equal. A float may lie from its value in float64 as far as roundings carry it. How
 far the roundings of one op do is bounded by `float_bounds`; how far those of all ops together carry
-an output is seen by computing the program in float64 with each float moved by `LOOSE` times its
-bound, up or down at random, and again the other way round. An integer that comes from such floats
-may be any between the least and the greatest that were seen, and the rest is computed from what XLA
-has there, so that it is exact again.
+a value is seen by computing the program in float64 with each float moved by `LOOSE` times its
+bound, up or down at random, and again the other way round: the greatest distance that was seen is
+the room of the value. An integer that is computed from such floats may be any between the least and
+the greatest that it becomes when they are moved within their room. What is computed from that
+integer starts from the one that XLA has, so that it is exact again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import jax
@@ -138,23 +139,32 @@ def difference(
         return _first(graph, found, _exact_bounds(native, found))
     exact = _Run(native, found, uncertain)
     values = run_all(graph, *inputs, precision=np.float64, hook=exact.hook)
-    bounds = {value: _bound(value, values) for value in uncertain.floats}
     generator = np.random.default_rng(seed)
-    runs = [plain.own, exact.own]
-    for _ in range(PAIRS):
-        moves = {
-            value: LOOSE * bound * generator.choice((-1.0, 1.0), bound.shape)
-            for value, bound in bounds.items()
-        }
-        for sign in (1, -1):
-            moved = _Run(native, found, uncertain, moves, sign)
-            run_all(graph, *inputs, precision=np.float64, hook=moved.hook)
-            runs.append(moved.own)
+
+    def moved(sizes: Mapping[Value, Array], base: Mapping[Value, Array]) -> Iterator[_Run]:
+        for _ in range(PAIRS):
+            moves = {
+                value: size * generator.choice((-1.0, 1.0), size.shape)
+                for value, size in sizes.items()
+            }
+            for sign in (1, -1):
+                run = _Run(native, found, uncertain, moves, sign, base)
+                run_all(graph, *inputs, precision=np.float64, hook=run.hook)
+                yield run
+
+    bounds = {value: LOOSE * _bound(value, values) for value in uncertain.floats}
+    room = {value: _distance(plain.own[value], values[value]) for value in uncertain.floats}
+    for run in moved(bounds, {}):
+        for value in room:
+            room[value] = np.fmax(room[value], _distance(run.own[value], values[value]))
     limits = _exact_bounds(native, found)
-    for value in uncertain.floats | uncertain.cuts:
-        if value in found:
-            arrays = [own[value].astype(np.float64) for own in runs]
-            limits[value] = np.fmin.reduce(arrays), np.fmax.reduce(arrays)
+    for value in uncertain.floats.intersection(found):
+        limits[value] = values[value] - room[value], values[value] + room[value]
+    cuts = uncertain.cuts.intersection(found)
+    seen = [exact, plain, *(moved(room, values) if cuts else ())]
+    for value in cuts:
+        arrays = [run.own[value].astype(np.float64) for run in seen]
+        limits[value] = np.fmin.reduce(arrays), np.fmax.reduce(arrays)
     return _first(graph, found, limits)
 
 
@@ -167,6 +177,7 @@ class _Run:
         uncertain: Which values are which.
         moves: How far each float is moved.
         sign: The direction, 1 or -1.
+        base: What floats are moved from; what the run computes where a float is missing.
 
     Attributes:
         own: What the values are before cuts are replaced.
@@ -179,10 +190,11 @@ class _Run:
         uncertain: Uncertain,
         moves: Mapping[Value, Array] | None = None,
         sign: int = 1,
+        base: Mapping[Value, Array] | None = None,
     ) -> None:
         self.own: dict[Value, Array] = {}
         self._native, self._found, self._uncertain = native, found, uncertain
-        self._moves, self._sign = moves or {}, sign
+        self._moves, self._sign, self._base = moves or {}, sign, base or {}
 
     def hook(self, value: Value, array: Array) -> Array:
         """Returns what the readers of a value get, as `run_all` asks."""
@@ -190,7 +202,9 @@ class _Run:
             self.own[value] = array
             return self._found.get(value, array).astype(array.dtype)
         if value in self._uncertain.floats:
-            moved = array + self._sign * self._moves[value] if value in self._moves else array
+            moved = self._base.get(value, array)
+            if value in self._moves:
+                moved = moved + self._sign * self._moves[value]
             self.own[value] = moved
             return moved
         return self._native[value].astype(array.dtype) if self._native else array
@@ -208,6 +222,13 @@ def _bound(value: Value, values: Mapping[Value, Array]) -> Array:
     if platform in PRODUCTS and isinstance(node.op, Conv | ConvTranspose | Dot):
         bound = bound + PRODUCTS[platform] * np.asarray(node.op.evaluate(*map(np.abs, operands)))
     return np.nan_to_num(bound, nan=0.0, posinf=0.0)
+
+
+def _distance(array: Array, value: Array) -> Array:
+    """Returns how far numbers lie apart; 0 where one is NaN, and for equal infinities."""
+    with np.errstate(invalid="ignore"):
+        apart: Array = np.nan_to_num(np.abs(array - value), nan=0.0, posinf=np.inf)
+    return apart
 
 
 def _real(value: Value, array: Array) -> Array:
