@@ -11,11 +11,13 @@ import pytest
 import qir
 from qir.backends.reference.interpreter import run, run_all
 from qir.backends.xla import compile as compiling
+from qir.backends.xla.cluster import Cluster
 from qir.backends.xla.expected import Uncertain, difference
-from qir.backends.xla.faults import apart
+from qir.backends.xla.faults import Faults, apart
 from qir.backends.xla.lowering import LOWERINGS, Lowering, Step, always
+from qir.backends.xla.measure import Measurements
 from qir.errors import QirError
-from qir.inputs import random_inputs
+from qir.inputs import extreme_inputs, random_inputs
 from qir.ops import MaxPool, Square
 from tests.exact.test_reference_vs_xla import check_integers
 from tests.strategies import Case
@@ -230,3 +232,51 @@ def test_a_way_set_apart_computes_the_same():
     found = apart(way)
     assert found.name == f"{way.name}_apart"
     assert "XLA fuses it with nothing" in found.summary
+
+
+def test_the_greatest_of_equal_floats_may_be_less_too():
+    text = """
+graph @pool(%x: f32[64,4]) {
+  %s = square(%x) : f32[64,4]
+  %y = reduce_max(%s) {axes = [0]} : f32[4]
+  %q = quantize(%y) : i8[4]{scale=0.5}
+  return %y, %q
+}"""
+    graph = qir.parse(text)
+    inputs = [np.full((64, 4), np.sqrt(0.25), np.float32)]
+    y, q = graph.outputs
+
+    def judged(toward, stored):
+        largest = np.nextafter(np.full(4, 0.25, np.float32), np.float32(toward))
+        return difference(graph, inputs, {y: largest, q: np.full(4, stored, np.int8)})
+
+    assert judged(0, 0) is None
+    assert judged(1, 1) is None
+    assert judged(1, 2) is not None
+
+
+def test_extreme_inputs_lie_at_the_ends_of_their_types():
+    low, high, both = extreme_inputs(integer(), named_size=3)
+    assert [array.shape for array in (*low, *high, *both)] == [(3, 6, 6, 16)] * 3
+    assert [np.unique(array).tolist() for array in (*low, *high, *both)] == [
+        [-128],
+        [127],
+        [-128, 127],
+    ]
+
+
+@pytest.mark.parametrize("entry", [None, {}, "wrong", [3], ["no_such_way"]])
+def test_entries_that_name_no_way_count_for_nothing(entry):
+    graph = integer()
+    node = graph.value("z").node
+    table = Measurements().table
+    table.merge({f"wrong: {Cluster.around(node).key}": entry})
+    assert qir.compile(graph, kernels=False).lowerings["z"] == LOWERINGS[MaxPool][0].name
+
+
+def test_where_all_ways_are_called_wrong_the_cache_is_not_believed():
+    graph = integer()
+    node = graph.value("z").node
+    names = [way.name for way in Faults(Measurements().table).left(node)]
+    Measurements().table.merge({f"wrong: {Cluster.around(node).key}": names})
+    assert qir.compile(graph, kernels=False).lowerings["z"] == names[0]
