@@ -44,7 +44,8 @@ class Compiled:
         report: A table of these ways with the reason for each, and warnings.
 
     Raises:
-        QirError: A value has 64 bits, or an op has no lowering; the place is named.
+        QirError: A value has 64 bits, or an op has no lowering or a rounding mode that XLA does not
+            compute; the place is named.
     """
 
     def __init__(
@@ -55,6 +56,8 @@ class Compiled:
         kernels: Kernels | None = None,
     ) -> None:
         self._graph = graph = graph.copy()
+        # A way by certificate is taken on its word; an edited text may be wrong in it.
+        warnings = [*warnings, *drop_false_certificates(graph)]
         self._choose = choose
         self._program = Program(graph, graph.outputs, choose, kernels)
         self._kernels = kernels
@@ -216,11 +219,10 @@ def compile_graph(graph: Graph, *, measure: bool = False, kernels: bool | None =
     generated, why_not = chosen_kernels(kernels)
     measurements = Measurements()
     warnings = [why_not] if why_not else []
-    if measure or measurements or generated is not None:
-        # A way by certificate is taken on its word; an edited text may be wrong in it.
+    if measure:
+        # What is measured are the ways that the program will have.
         graph = graph.copy()
         warnings += drop_false_certificates(graph)
-    if measure:
         nodes = nodes_of(graph, graph.outputs)
         computed = generated.computed(nodes, graph.outputs) if generated is not None else ()
         measurements.add(graph, computed)
