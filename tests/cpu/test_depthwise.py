@@ -15,7 +15,6 @@ from qir.backends.xla.cpu.covers.depthwise import paired
 from qir.backends.xla.cpu.kernel import Kernel
 from qir.backends.xla.cpu.kernels.depthwise import Depthwise
 from qir.backends.xla.cpu.target import host_target
-from qir.fixed_point import Rounding
 from qir.ir import Graph
 from qir.ops import Add, Conv, Dequantize, Requantize
 from qir.ops.windows import Padding
@@ -95,7 +94,7 @@ def check(case: Case) -> list[Kernel]:
     elif case.ending == "accumulator":
         result = sums
     else:
-        rounding: Rounding = "f32_rne" if case.ending == "f32_rne" else "fixed31"
+        rounding = "f32_rne" if case.ending == "f32_rne" else "fixed31"
         result = at.emit(Requantize(to, rounding, clamp=(to.range[0] + 9, to.range[1] - 4)), sums)
     if case.ending == "sum":
         added = graph.add_input("y", TensorType(sums.type.shape, code))
