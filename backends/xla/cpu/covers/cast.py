@@ -29,7 +29,9 @@ def stored(value: Value) -> Stored | None:
     return "wide"
 
 
-def repeated(tables: Mapping[str, Array], value: Value) -> tuple[dict[str, Array], int] | None:
+def repeated(
+    tables: Mapping[str, Array], value: Value
+) -> tuple[dict[str, Array], dict[str, int]] | None:
     """Lays out tables that broadcast against a value for a pass over it.
 
     Args:
@@ -37,12 +39,12 @@ def repeated(tables: Mapping[str, Array], value: Value) -> tuple[dict[str, Array
         value: The value.
 
     Returns:
-        The tables and their period, 0 for a single entry; None where they vary along another axis
-        than the last.
+        The tables, and the word of their period, which a single entry does not have; None where
+        they vary along another axis than the last.
     """
     arrays = [np.asarray(table) for table in tables.values()]
     if all(array.size == 1 for array in arrays):
-        return {name: array.reshape(1) for name, array in zip(tables, arrays, strict=True)}, 0
+        return {name: array.reshape(1) for name, array in zip(tables, arrays, strict=True)}, {}
     period = value.type.shape[-1]
     if not isinstance(period, int) or any(array.size != array.shape[-1] for array in arrays):
         return None
@@ -50,7 +52,7 @@ def repeated(tables: Mapping[str, Array], value: Value) -> tuple[dict[str, Array
         name: np.resize(np.repeat(array.reshape(-1), period // array.size), period + LANES)
         for name, array in zip(tables, arrays, strict=True)
     }
-    return rows, period
+    return rows, {"period": period}
 
 
 @covers(Quantize)
@@ -79,8 +81,8 @@ def dequantize(op: Dequantize, node: Node, target: Target) -> Cover | str:
     if found is None:
         return "a code that varies along another axis than the last"
     tables, period = found
-    words = {"period": period, "point": int(code.zero_points)}
-    return passed(node, ToReal(kind, period > 0), words, tables)
+    words = {**period, "point": int(code.zero_points)}
+    return passed(node, ToReal(kind, bool(period)), words, tables)
 
 
 @covers(Requantize)
@@ -101,8 +103,8 @@ def requantize(op: Requantize, node: Node, target: Target) -> Cover | str:
     if found is None:
         return "a code that varies along another axis than the last"
     tables, period = found
-    kernel = Rescale(kind, period > 0, op.to.storage is DType.U8, form)
-    return passed(node, kernel, {**code_words(op.to, op.bounds), "period": period}, tables)
+    kernel = Rescale(kind, bool(period), op.to.storage is DType.U8, form)
+    return passed(node, kernel, {**code_words(op.to, op.bounds), **period}, tables)
 
 
 def code_words(code: Quant, bounds: tuple[int, int] | None = None) -> dict[str, int]:
