@@ -9,7 +9,7 @@ import numpy as np
 
 from qir.certificates import Comparison, compare
 from qir.errors import QirError
-from qir.fixed_point import Rounding
+from qir.fixed_point import rounding_mode
 from qir.ir import Graph, Node
 from qir.ops import Requantize
 from qir.passes.scale_search import ScaleSearch, find_layer, other_roundings
@@ -39,13 +39,15 @@ class AgreeRoundings(Pass):
         ulps: By how many units in the last place a scale may move; 0 only certifies.
     """
 
-    roundings: tuple[Rounding, ...] = ("fixed31", "f32_rne")
+    roundings: tuple[str, ...] = ("fixed31", "f32_rne")
     ulps: int = 4096
 
     name = "agree-roundings"
     requires = (QUANTIZED,)
 
     def check(self) -> None:
+        for name in self.roundings:
+            rounding_mode(name)
         if not 0 <= self.ulps <= MOST_ULPS:
             raise QirError(f"ulps: expected 0 to {MOST_ULPS}, got {self.ulps}")
 
@@ -82,7 +84,7 @@ class AgreeRoundings(Pass):
         for node in graph.walk():
             if not isinstance(node.op, Requantize):
                 continue
-            certified: list[Rounding] = []
+            certified: list[str] = []
             for rounding in other_roundings(node.op, self.roundings):
                 compared = _compared(node, node.op, stored, rounding)
                 channels += 1 if isinstance(compared, str) else compared.found.size
@@ -97,7 +99,7 @@ class AgreeRoundings(Pass):
         yield f"agree-roundings: {agreeing} of {channels} channels agree"
 
 
-def _compared(node: Node, op: Requantize, stored: Stored, rounding: Rounding) -> Comparison | str:
+def _compared(node: Node, op: Requantize, stored: Stored, rounding: str) -> Comparison | str:
     if op.to.storage.bits > 8:
         return f"is not held against {rounding}, having more than 8 bits"
     x = node.inputs[0]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from qir.errors import QirError
-from qir.fixed_point import rounding_mode
+from qir.fixed_point import Multiplier, rounding_mode
 from qir.ir import Builder, Graph, Value
 from qir.ops import Clip, MaxPool, Relu, Requantize, Reshape, Transpose
 from qir.pipeline import Context, Effect, Pass, register
@@ -131,9 +131,9 @@ def drop_identity(y: Value, b: Builder) -> Value | Skip | None:
     match y:
         case Value(Requantize() as op, [x]) if x.type.quant == op.to and op.multiplier is None:
             reached = _reached(x)
-            if reached is not None and op.bounds[0] <= reached[0] and reached[1] <= op.bounds[1]:
-                return x
-            return Skip("its clamp is narrower than the operand", x)
+            if reached is None or op.bounds[0] > reached[0] or op.bounds[1] < reached[1]:
+                return Skip("its clamp is narrower than the operand", x)
+            return x if _keeps(op, x.type) else Skip(f"{op.rounding} does not keep integers", x)
         case _:
             return None
 
@@ -153,6 +153,8 @@ def shift_zero_point(y: Value, b: Builder) -> Value | Skip | None:
             move = second.to.zero_points.astype(int) - first.to.zero_points
             if move.ndim:
                 return Skip("the zero points vary", between)
+            if not _keeps(second, between.type):
+                return Skip(f"{second.rounding} does not keep integers", between)
             low, high = first.bounds[0] + int(move), first.bounds[1] + int(move)
             if low < second.bounds[0] or high > second.bounds[1]:
                 return Skip("the second one saturates", between)
@@ -170,6 +172,9 @@ def merge_requantizes(y: Value, b: Builder) -> Value | Skip | None:
                 return Skip("the multipliers are written out", between)
             if first.clamp is not None:
                 return Skip("the first one clamps", between)
+            for name in (first.rounding, second.rounding):
+                if not rounding_mode(name).nearest:
+                    return Skip(f"rounding {name} is not to the nearest integer", between)
             ratio = first.to.scale.array.astype(float) / second.to.scale.array
             if np.max(ratio, initial=0.0) > LARGEST_RATIO:
                 return Skip("the second one's steps are much smaller", between)
@@ -202,6 +207,19 @@ def _saturates_as_well(x: Value, first: Requantize, second: Requantize) -> bool:
         if np.any(steps < end if side == 0 else steps > end):
             return False
     return True
+
+
+def _keeps(op: Requantize, x: TensorType) -> bool:
+    """Whether a requantize from a scale to the same one gives every integer of the code back."""
+    assert x.quant is not None
+    factors = op.factors(x)
+    low, high = (bound - x.quant.zero_points.astype(np.int64) for bound in x.quant.range)
+    steps = np.arange(low.min(), high.max() + 1)
+    pairs = {*zip(factors.value.flat, factors.shift.flat, strict=True)}
+    alone = (Multiplier(np.asarray(value), np.asarray(shift)) for value, shift in pairs)
+    return all(
+        np.array_equal(rounding_mode(op.rounding).apply(steps, each), steps) for each in alone
+    )
 
 
 def _same_scale(a: Quant, b: Quant) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from qir.fixed_point import rounding_mode
 from qir.ir import Graph, Node
 from qir.ops import Requantize
 from qir.pipeline import Context, Pass, register
@@ -52,5 +53,5 @@ def _lowered(node: Node, op: Requantize) -> Requantize | None:
         size = known(x.shape[varying[0]], "lower-requantize")
         return FrozenArray(np.repeat(numbers.ravel(), size // numbers.size))
 
-    shift = None if op.rounding == "f32_rne" else flat(factors.shift)
+    shift = flat(factors.shift) if rounding_mode(op.rounding).has_shift else None
     return replace(op, multiplier=flat(factors.value), shift=shift)

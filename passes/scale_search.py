@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from qir.agreement import differing
 from qir.certificates import compare
 from qir.errors import QirError
-from qir.fixed_point import INT32_MAX, Multiplier, Rounding, rounding_mode
+from qir.fixed_point import INT32_MAX, Multiplier, rounding_mode
 from qir.ir import Node, Value
 from qir.op import Accumulate, SameCode, infer
 from qir.ops import Const, Requantize
@@ -19,7 +19,7 @@ from qir.reach import Places, Stored, followed
 from qir.types import SMALLEST_SCALE, Array, FrozenArray, Quant, TensorType
 
 
-def other_roundings(op: Requantize, roundings: Sequence[Rounding]) -> list[Rounding]:
+def other_roundings(op: Requantize, roundings: Sequence[str]) -> list[str]:
     """Lists the modes to hold a requantize against: those wanted and those certified already."""
     return [name for name in dict.fromkeys((*op.agrees, *roundings)) if name != op.rounding]
 
@@ -83,6 +83,8 @@ def find_layer(node: Node) -> Layer | None:
                     obstacle = obstacle or f"%{user.output.name} has its multiplier written out"
                 elif user.op.to.storage.bits > 8:
                     obstacle = obstacle or f"%{user.output.name} has more than 8 bits"
+                elif not rounding_mode(user.op.rounding).nearest:
+                    obstacle = obstacle or f"{user.op.rounding} is not to the nearest integer"
             elif (reached := _through(user, places)) is not None:
                 movers.append(user)
                 pending += reached
@@ -129,7 +131,7 @@ class Rows:
     x: TensorType
     channels: NDArray[np.int64]
     reach: Places
-    rounding: Rounding
+    rounding: str
     channel: NDArray[np.int64]
     output_scale: Array
     low: NDArray[np.int64]
@@ -142,7 +144,7 @@ class Rows:
         x: TensorType,
         channels: NDArray[np.int64],
         reach: Places,
-        rounding: Rounding,
+        rounding: str,
     ) -> Rows:
         least = op.bounds[0] - op.to.zero_points.astype(np.int64)
         arrays = np.broadcast_arrays(channels, op.to.scale.array.astype(np.float64), *reach, least)
@@ -184,9 +186,8 @@ class Rows:
         risky = np.abs(half - np.rint(half)) <= np.abs(half) * 2.0**-22
         row, column = np.divmod(np.flatnonzero(risky), count)
         steps = self.least[rows[row]] + 1 + column
-        modes = sorted((self.op.rounding, self.rounding), key=lambda name: name != "fixed31")
         stairs = []
-        for name in modes:
+        for name in (self.op.rounding, self.rounding):
             made = rounding_mode(name).multipliers(scales, output)
             stairs.append((name, Multiplier(made.value[row], made.shift[row])))
         places = differing(stairs[0], stairs[1], steps, low[row], high[row])
@@ -206,9 +207,7 @@ class ScaleSearch:
         ulps: By how much the scale of each channel moves.
     """
 
-    def __init__(
-        self, layer: Layer, stored: Stored, roundings: Sequence[Rounding], ulps: int
-    ) -> None:
+    def __init__(self, layer: Layer, stored: Stored, roundings: Sequence[str], ulps: int) -> None:
         self.layer = layer
         self.most = ulps
         code = layer.weights.type.quant

@@ -17,13 +17,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from qir.fixed_point import (
-    INT32_MAX,
-    Int64Array,
-    Multiplier,
-    Rounding,
-    rounding_mode,
-)
+from qir.fixed_point import INT32_MAX, Int64Array, Multiplier, rounding_mode
 from qir.types import FrozenArray
 
 BoolArray: TypeAlias = NDArray[np.bool_]
@@ -42,7 +36,7 @@ class Staircase:
         shift: Their shifts [n].
     """
 
-    rounding: Rounding
+    rounding: str
     value: FrozenArray
     shift: FrozenArray
 
@@ -95,7 +89,7 @@ def differences(first: Staircase, second: Staircase, domain: Domain) -> Differen
     Results are kept by content, so that proving the same again costs a comparison.
 
     Args:
-        first: A mode with its multipliers; it is `fixed31` that finds its thresholds fast.
+        first: A mode with its multipliers.
         second: Another one, for the same channels.
         domain: The accumulators, and the clamp.
     """
@@ -128,8 +122,8 @@ def _differences(
 
 
 def differing(
-    first: tuple[Rounding, Multiplier],
-    second: tuple[Rounding, Multiplier],
+    first: tuple[str, Multiplier],
+    second: tuple[str, Multiplier],
     steps: Int64Array,
     low: Int64Array,
     high: Int64Array,
@@ -137,8 +131,8 @@ def differing(
     """Returns an accumulator that only one of two modes takes to at least some integer.
 
     Args:
-        first: A mode with its multiplier, whose thresholds are computed.
-        second: Another one, which is evaluated at those thresholds and just below.
+        first: A mode with its multiplier.
+        second: Another one.
         steps: The integers, before the zero point.
         low: The least accumulator that counts.
         high: The greatest one.
@@ -146,6 +140,8 @@ def differing(
     Returns:
         The accumulators, of the arguments' common shape; 2^31 where there is none.
     """
+    # The thresholds of one are computed, and the other is evaluated there and just below.
+    first, second = sorted((first, second), key=lambda mode: rounding_mode(mode[0]).bisects)
     # Held to the accumulators: the least one where all reach the step, high + 1 where none does.
     thresholds = np.clip(rounding_mode(first[0]).thresholds(first[1], steps), low, high + 1)
     apply = rounding_mode(second[0]).apply

@@ -9,7 +9,7 @@ import numpy as np
 
 from qir.agreement import BoolArray, Differences, Domain, Staircase, differences
 from qir.errors import QirError
-from qir.fixed_point import INT32_MAX, INT32_MIN, Rounding, rounding_mode
+from qir.fixed_point import INT32_MAX, INT32_MIN, rounding_mode
 from qir.ir import Graph, Node
 from qir.ops import Requantize
 from qir.reach import Places, Stored
@@ -61,7 +61,7 @@ class Comparison:
         )
 
 
-def compare(op: Requantize, x: TensorType, reach: Places, rounding: Rounding) -> Comparison:
+def compare(op: Requantize, x: TensorType, reach: Places, rounding: str) -> Comparison:
     """Decides whether another rounding gives the same integers as a requantize; exact.
 
     Args:
@@ -92,15 +92,11 @@ def compare(op: Requantize, x: TensorType, reach: Places, rounding: Rounding) ->
     flat = [FrozenArray(array.reshape(-1)) for array in arrays]
     our_stairs, their_stairs = Staircase(op.rounding, *flat[:2]), Staircase(rounding, *flat[2:4])
     domain = Domain(*flat[4:])
-    # That of fixed31 comes first, whose thresholds follow from a division.
-    first, second = sorted(
-        (our_stairs, their_stairs), key=lambda stairs: stairs.rounding != "fixed31"
-    )
-    found = differences(first, second, domain)
+    found = differences(our_stairs, their_stairs, domain)
     return Comparison(op, our_stairs, their_stairs, domain, found, arrays[0].shape)
 
 
-def disagreement(node: Node, op: Requantize, stored: Stored, rounding: Rounding) -> str | None:
+def disagreement(node: Node, op: Requantize, stored: Stored, rounding: str) -> str | None:
     """Says where a requantize and another rounding differ, or why that can't be told.
 
     Args:
@@ -120,7 +116,7 @@ def disagreement(node: Node, op: Requantize, stored: Stored, rounding: Rounding)
     return str(comparison) if np.any(comparison.found) else None
 
 
-def false_certificates(graph: Graph) -> Iterator[tuple[Node, Rounding, str]]:
+def false_certificates(graph: Graph) -> Iterator[tuple[Node, str, str]]:
     """Yields the requantizes whose `agrees` claims too much, with the mode and what is wrong.
 
     Args:

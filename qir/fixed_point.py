@@ -20,18 +20,15 @@ References:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import ClassVar, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qir.errors import QirError, did_you_mean
-
-Rounding = Literal["fixed31", "f32_rne"]
 
 IntegerArray: TypeAlias = NDArray[np.integer]
 Int64Array: TypeAlias = NDArray[np.int64]
@@ -47,17 +44,40 @@ class Multiplier:
     """The machine numbers that stand for a ratio of scales: `m = value * 2**-shift`.
 
     Attributes:
-        value: int32 array for the integer modes, float32 array for `f32_rne`; 0-d per tensor, or
-            any shape that broadcasts against the accumulator.
-        shift: int32 array of the same shape; zeros for `f32_rne`.
+        value: Array of the mode's `multiplier_type`; 0-d per tensor, or any shape that broadcasts
+            against the accumulator.
+        shift: int32 array of the same shape; zeros for the modes of real multipliers.
     """
 
-    value: NDArray[np.int32] | NDArray[np.float32]
+    value: NDArray[np.int32] | NDArray[np.float32] | NDArray[np.float64]
     shift: NDArray[np.int32]
 
 
 class RoundingMode(ABC):
-    """How a ratio of scales becomes a machine number, and a scaled accumulator an integer."""
+    """How a ratio of scales becomes a machine number, and a scaled accumulator an integer.
+
+    Every mode is monotone: a greater accumulator never gives a lesser integer.
+    """
+
+    name: ClassVar[str] = ""
+    """What programs call it."""
+    multiplier_type: ClassVar[type[np.int32 | np.float32 | np.float64]] = np.int32
+    """Type of the multiplier; one of int32 comes with a shift."""
+    nearest: ClassVar[bool] = False
+    """Whether a result is an integer nearest to acc * m, but for what float32 products err by.
+
+    Rewrites that may move a result by one step rest on it.
+    """
+
+    @property
+    def has_shift(self) -> bool:
+        """Whether a multiplier comes with a shift."""
+        return issubclass(self.multiplier_type, np.integer)
+
+    @property
+    def bisects(self) -> bool:
+        """Whether `thresholds` takes some thirty evaluations of `apply`, having no formula."""
+        return type(self).thresholds is RoundingMode.thresholds
 
     @abstractmethod
     def multipliers(self, input_scale: ArrayLike, output_scale: ArrayLike) -> Multiplier:
@@ -117,8 +137,8 @@ class RoundingMode(ABC):
     def thresholds(self, multiplier: Multiplier, steps: ArrayLike) -> Int64Array:
         """Returns the least int32 accumulator that `apply` takes to at least some integer.
 
-        Every mode is monotone: a greater accumulator never gives a lesser integer. So its
-        thresholds say all about it; they are found by bisection over the definition itself.
+        As a mode is monotone, its thresholds say all about it. They are found by bisection over
+        the definition itself.
 
         Args:
             multiplier: One that `check` accepts.
@@ -140,6 +160,44 @@ class RoundingMode(ABC):
         return least
 
 
+ModeT = TypeVar("ModeT", bound=RoundingMode)
+ROUNDINGS: dict[str, RoundingMode] = {}
+"""Every rounding mode by the name that programs carry."""
+
+
+def register_rounding(name: str) -> Callable[[type[ModeT]], type[ModeT]]:
+    """Declares a rounding mode: programs may carry it, and the interpreter computes it.
+
+    A backend computes it once it has a machine form of it, and refuses it by name until then.
+
+    Args:
+        name: The name in the text, snake_case.
+
+    Raises:
+        QirError: The name is taken, or none that a text can hold, or the class derives from that of
+            another mode, whose thresholds and promises it would inherit.
+    """
+
+    def declare(cls: type[ModeT]) -> type[ModeT]:
+        if not name.isidentifier():
+            raise QirError(f"rounding: expected a name of letters, digits and '_', got '{name}'")
+        if name in ROUNDINGS:
+            taken = type(ROUNDINGS[name]).__qualname__
+            raise QirError(f"rounding: '{name}' is already declared by {taken}")
+        others = {type(mode): other for other, mode in ROUNDINGS.items()}
+        if base := next((base for base in cls.__mro__[1:] if base in others), None):
+            raise QirError(
+                f"rounding: expected '{name}' to inherit nothing of '{others[base]}', got a "
+                f"subclass of {base.__qualname__}; derive it from RoundingMode"
+            )
+        cls.name = name
+        ROUNDINGS[name] = cls()
+        return cls
+
+    return declare
+
+
+@register_rounding("fixed31")
 @dataclass(frozen=True)
 class Fixed31(RoundingMode):
     """The canonical mode: 31 significant bits and one rounding, half toward +infinity.
@@ -151,6 +209,8 @@ class Fixed31(RoundingMode):
     added. It can act only for m > 1 (m = 1 returns `acc` itself), and no result of at most 16 bits
     shows it, since the clamp gives the same bound with or without it.
     """
+
+    nearest = True
 
     def multipliers(self, input_scale: ArrayLike, output_scale: ArrayLike) -> Multiplier:
         """Rounds the float64 ratio to 31 significant bits, as TFLite's QuantizeMultiplier does.
@@ -206,6 +266,7 @@ class Fixed31(RoundingMode):
         return np.clip(np.where(small, quotient, outside), INT32_MIN, INT32_MAX + 1)
 
 
+@register_rounding("f32_rne")
 @dataclass(frozen=True)
 class Float32NearestEven(RoundingMode):
     """The mode of ONNX Runtime, XNNPACK and QNNPACK: one float32 multiply, half to even.
@@ -216,6 +277,9 @@ class Float32NearestEven(RoundingMode):
     the conversion to an integer is defined. Here `apply` clamps to int32 in float and `requantize`
     clamps again after adding the zero point: the same integers, if the float bounds are exact.
     """
+
+    multiplier_type = np.float32
+    nearest = True
 
     def multipliers(self, input_scale: ArrayLike, output_scale: ArrayLike) -> Multiplier:
         """Divides in float32, as the runtimes do: `float32(input_scale) / float32(output_scale)`.
@@ -262,12 +326,6 @@ class Float32NearestEven(RoundingMode):
         return super().requantize(acc, multiplier, zero_point, low, high)
 
 
-ROUNDINGS: Mapping[str, RoundingMode] = MappingProxyType(
-    {"fixed31": Fixed31(), "f32_rne": Float32NearestEven()}
-)
-"""Every rounding mode by the name that programs carry."""
-
-
 def rounding_mode(name: str) -> RoundingMode:
     """Looks up a rounding mode.
 
@@ -287,7 +345,7 @@ def requantize(
     zero_point: ArrayLike,
     low: int,
     high: int,
-    rounding: Rounding = "fixed31",
+    rounding: str = "fixed31",
 ) -> Int64Array:
     """Maps int32 accumulators to stored integers in [low, high]; see `RoundingMode.requantize`.
 

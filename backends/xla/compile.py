@@ -47,7 +47,8 @@ class Compiled:
         report: A table of these ways with the reason for each, and warnings.
 
     Raises:
-        QirError: A value has 64 bits, or an op has no lowering; the place is named.
+        QirError: A value has 64 bits, or an op has no lowering or a rounding mode that XLA does not
+            compute; the place is named.
     """
 
     def __init__(
@@ -58,6 +59,8 @@ class Compiled:
         kernels: Kernels | None = None,
     ) -> None:
         self._graph = graph = graph.copy()
+        # A way by certificate is taken on its word; an edited text may be wrong in it.
+        warnings = [*warnings, *drop_false_certificates(graph)]
         self._choose = choose
         self._program = Program(graph, graph.outputs, choose, kernels)
         self._kernels = kernels
@@ -230,8 +233,8 @@ def compile_graph(
     if generated is not None:
         generated = generated.without(faults.refused)
     warnings = [why_not] if why_not else []
-    if check is not False or measure or measurements or faults or generated is not None:
-        # A way by certificate is taken on its word; an edited text may be wrong in it.
+    if check is not False or measure:
+        # What is measured and compared are the ways that the program will have.
         graph = graph.copy()
         warnings += drop_false_certificates(graph)
     if measure:

@@ -58,12 +58,15 @@ class Lowering:
         preferred: Whether it is the one to take where nothing was measured, unless a way before it
             is.
         build: Returns the step.
+        why_not: Says of an application that is not legal what is wrong with it and what to do; None
+            to name the types.
     """
 
     name: str
     legal: Callable[[Any, Node], bool]
     preferred: Callable[[Any, Node], bool]
     build: Callable[[Any, Node], Step]
+    why_not: Callable[[Any, Node], str] | None = None
 
     @property
     def summary(self) -> str:
@@ -114,6 +117,7 @@ def lowering(
     *classes: type[OpT],
     legal: Callable[[OpT, Node], bool] = always,
     preferred: Callable[[OpT, Node], bool] = always,
+    why_not: Callable[[OpT, Node], str] | None = None,
 ) -> Callable[[Callable[[OpT, Node], Step]], Callable[[OpT, Node], Step]]:
     """Declares a way to compute an op; the function's name is its name.
 
@@ -126,11 +130,12 @@ def lowering(
         classes: The classes of the ops that it computes.
         legal: Whether it computes this application of the op.
         preferred: Whether to take it where nothing was measured.
+        why_not: Says of an application that is not legal what is wrong with it and what to do.
     """
 
     def declare(build: Callable[[OpT, Node], Step]) -> Callable[[OpT, Node], Step]:
         for cls in classes:
-            way = Lowering(build.__name__, legal, preferred, build)
+            way = Lowering(build.__name__, legal, preferred, build, why_not)
             LOWERINGS.setdefault(cls, []).append(way)
         return build
 
@@ -141,13 +146,17 @@ def legal_ways(node: Node) -> list[Lowering]:
     """Returns the ways to compute a node, the one to take where nothing was measured first.
 
     Raises:
-        UnsupportedError: There is none; the op and its place are named.
+        UnsupportedError: There is none; the op and its place are named, and what is wrong with it
+            where a way can tell.
     """
     ways = LOWERINGS.get(type(node.op), [])
     legal = [way for way in ways if way.legal(node.op, node)]
     if not legal:
         types = ", ".join(str(value.type) for value in node.inputs)
         problem = f"no lowering of {node.op.name}" + (f" for {types}" if ways else "")
+        for way in ways:
+            if way.why_not is not None:
+                problem = way.why_not(node.op, node)
         raise UnsupportedError(f"xla: {problem}", [node.place()])
     return sorted(legal, key=lambda way: not way.preferred(node.op, node))
 

@@ -16,7 +16,8 @@ from qir.backends.xla.arithmetic import (
 )
 from qir.backends.xla.codes import zero_points
 from qir.backends.xla.lowering import Argument, Parameter, argument, spread
-from qir.fixed_point import MAX_SHIFT, Multiplier, Rounding
+from qir.errors import UnsupportedError
+from qir.fixed_point import MAX_SHIFT, Multiplier
 from qir.types import Array, Quant
 
 Factor: TypeAlias = Array | jax.Array
@@ -24,12 +25,18 @@ Rescaling: TypeAlias = Callable[..., jax.Array]
 """From int32 accumulators and the arguments that stand beside it to stored numbers."""
 
 
+Form: TypeAlias = Callable[
+    [str, Multiplier, Quant, tuple[int, int]], tuple[Rescaling, tuple[Argument, ...]]
+]
+"""Prepares a requantization by one rounding mode; see `rescaling`."""
+
+
 def rescaling(
     name: str,
     multiplier: Multiplier,
     code: Quant,
     bounds: tuple[int, int] | None = None,
-    rounding: Rounding = "fixed31",
+    rounding: str = "fixed31",
 ) -> tuple[Rescaling, tuple[Argument, ...]]:
     """Prepares a requantization.
 
@@ -42,20 +49,35 @@ def rescaling(
 
     Returns:
         The function, and its arguments after the first as arguments of a step.
+
+    Raises:
+        UnsupportedError: The mode has no form.
     """
-    low, high = bounds or code.range
-    dtype = code.storage.numpy
-    value, shift = multiplier.value, multiplier.shift
+    form = FORMS.get(rounding)
+    if form is None:
+        raise UnsupportedError(f"xla: {no_form(f'%{name}', rounding)}")
+    return form(name, multiplier, code, bounds or code.range)
 
-    if rounding == "f32_rne":
 
-        def rescale_float(acc: jax.Array, factor: Factor) -> jax.Array:
-            factor, points = spread(factor, acc.shape), zero_points(code, acc.shape)
-            return requantize_float32(acc, factor, points, low, high, dtype)
+def no_form(what: str, rounding: str) -> str:
+    """Says that a rounding mode has no form, and what to do.
 
-        return rescale_float, (argument(f"{name}.multiplier", value),)
+    Args:
+        what: What is to be rounded.
+        rounding: The mode.
+    """
+    return (
+        f"{what}: expected a rounding that has a machine form, {' or '.join(FORMS)}, got "
+        f"{rounding}; qir.evaluate computes it, and pass agree-roundings can certify that one of "
+        "these gives the same integers"
+    )
 
-    point = code.zero_points
+
+def _fixed31(
+    name: str, multiplier: Multiplier, code: Quant, bounds: tuple[int, int]
+) -> tuple[Rescaling, tuple[Argument, ...]]:
+    (low, high), dtype = bounds, code.storage.numpy
+    value, shift, point = multiplier.value, multiplier.shift, code.zero_points
     terms = fixed31_terms(multiplier, point) if point.ndim == 0 else None
     if terms is not None:
 
@@ -80,3 +102,19 @@ def rescaling(
         argument(f"{name}.multiplier", value),
         argument(f"{name}.shift", shift.astype(np.int32)),
     )
+
+
+def _float32(
+    name: str, multiplier: Multiplier, code: Quant, bounds: tuple[int, int]
+) -> tuple[Rescaling, tuple[Argument, ...]]:
+    (low, high), dtype = bounds, code.storage.numpy
+
+    def rescale(acc: jax.Array, factor: Factor) -> jax.Array:
+        factor, points = spread(factor, acc.shape), zero_points(code, acc.shape)
+        return requantize_float32(acc, factor, points, low, high, dtype)
+
+    return rescale, (argument(f"{name}.multiplier", multiplier.value),)
+
+
+FORMS: dict[str, Form] = {"fixed31": _fixed31, "f32_rne": _float32}
+"""The machine form of each rounding mode that XLA computes, by the name of the mode."""

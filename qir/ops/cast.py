@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from qir.attributes import by_type
 from qir.errors import QirError
-from qir.fixed_point import Multiplier, Rounding, rounding_mode
+from qir.fixed_point import Multiplier, rounding_mode
 from qir.interval import Interval
 from qir.op import Coded, KeepFloat, Op, Table, op
 from qir.types import Array, DType, FrozenArray, Quant, TensorType, expand
@@ -89,7 +89,7 @@ class Requantize(Op):
 
     Attributes:
         to: The code of the result, of at most 16 bits.
-        rounding: The rounding mode.
+        rounding: The name of the rounding mode.
         clamp: Narrower bounds of the stored result, such as those of a fused relu.
         multiplier: What the rounding mode makes of m, written out by pass lower-requantize: a
             scalar, or one for each channel along the axis in which the codes vary.
@@ -100,16 +100,20 @@ class Requantize(Op):
     """
 
     to: Quant = by_type(_code)
-    rounding: Rounding = "fixed31"
+    rounding: str = "fixed31"
     clamp: tuple[int, int] | None = None
     multiplier: FrozenArray | None = None
     shift: FrozenArray | None = None
-    agrees: tuple[Rounding, ...] = ()
+    agrees: tuple[str, ...] = ()
 
     quant = KeepFloat("a cast")
 
     def check(self) -> None:
         low, high = self.to.range
+        try:
+            mode, *_ = map(rounding_mode, (self.rounding, *self.agrees))
+        except QirError as error:
+            raise self.error(error.message) from None
         if self.rounding in self.agrees or len(set(self.agrees)) < len(self.agrees):
             raise self.error(
                 f"expected agrees to name roundings other than {self.rounding}, each once, got "
@@ -120,11 +124,10 @@ class Requantize(Op):
                 raise self.error(f"expected a clamp inside [{low}, {high}], got {list(self.clamp)}")
             if self.clamp == self.to.range:
                 object.__setattr__(self, "clamp", None)
-        if (self.shift is not None) != (self.multiplier is not None and self.rounding != "f32_rne"):
+        if (self.shift is not None) != (self.multiplier is not None and mode.has_shift):
             raise self.error("expected an integer multiplier together with a shift")
-        dtype = np.float32 if self.rounding == "f32_rne" else np.int32
         for name, array, kind in (
-            ("multiplier", self.multiplier, dtype),
+            ("multiplier", self.multiplier, mode.multiplier_type),
             ("shift", self.shift, np.int32),
         ):
             if array is not None and array.array.dtype != kind:
@@ -180,6 +183,28 @@ class Requantize(Op):
         multiplier = Multiplier(value, np.broadcast_to(shift, value.shape))
         mode.check(multiplier)
         return multiplier
+
+    def computed_by(self, x: TensorType, modes: Iterable[str]) -> tuple[str, Multiplier] | None:
+        """Returns the first of some rounding modes that gives the op's integers, with a multiplier.
+
+        The op's own mode does, and those of its certificate, each with the multiplier that it makes
+        of the scales.
+
+        Args:
+            x: The type of the operand.
+            modes: Names of the modes that can be computed, the preferred ones first.
+
+        Returns:
+            A name and a multiplier, a scalar or of x's rank; None where none of them is known to
+            give these integers.
+        """
+        for name in modes:
+            if name == self.rounding:
+                return name, self.factors(x)
+            if name in self.agrees:
+                scales = _code(x).scale.array, self.to.scale.array
+                return name, rounding_mode(name).multipliers(*scales)
+        return None
 
     def interval(self, x: Interval) -> Interval:
         return _saturated(x, self.to, self.bounds)

@@ -12,7 +12,6 @@ from hypothesis import Phase, given, settings
 import qir.backends.xla.cpu.covers  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from qir.backends.xla.cpu.cover import COVERS, Cover, cover
 from qir.backends.xla.cpu.target import Target
-from qir.fixed_point import Rounding
 from qir.ir import Graph
 from qir.op import Op
 from qir.ops import Add, Conv, Dequantize, Dot, Requantize
@@ -70,7 +69,7 @@ class Linear:
                 spread * np.sqrt(np.prod(self.window[:-1])),
                 131 if other is DType.U8 else 5,
             )
-            rounding: Rounding = "f32_rne" if "f32_rne" in self.ending else "fixed31"
+            rounding = "f32_rne" if "f32_rne" in self.ending else "fixed31"
             clamp = (to.range[0] + 9, to.range[1] - 4)
             result = at.emit(Requantize(to, rounding, clamp=clamp), result)
         if self.ending == "sum":

@@ -15,7 +15,6 @@ from qir.backends.xla.cpu.covers.depthwise import paired
 from qir.backends.xla.cpu.kernel import Kernel
 from qir.backends.xla.cpu.kernels.depthwise import Depthwise
 from qir.backends.xla.cpu.target import host_target
-from qir.fixed_point import Rounding
 from qir.ir import Graph
 from qir.ops import Add, Conv, Dequantize, Requantize
 from qir.ops.windows import Padding
@@ -59,8 +58,8 @@ def stored(dtype: DType, shape: tuple[int, ...], rng: np.random.Generator) -> Ar
     return rng.integers(low, high, shape, endpoint=True).astype(dtype.numpy)
 
 
-def check(case: Case) -> list[Kernel]:
-    """Computes a case by kernels and by the reference; returns the kernels of its steps."""
+def program(case: Case) -> tuple[Graph, list[Array]]:
+    """Returns the program of a case, and arrays to run it on."""
     rng = np.random.default_rng(7)
     dtype, other = (DType.U8, DType.I8) if case.unsigned else (DType.I8, DType.U8)
     columns = case.kernel[-1]
@@ -95,14 +94,19 @@ def check(case: Case) -> list[Kernel]:
     elif case.ending == "accumulator":
         result = sums
     else:
-        rounding: Rounding = "f32_rne" if case.ending == "f32_rne" else "fixed31"
+        rounding = "f32_rne" if case.ending == "f32_rne" else "fixed31"
         result = at.emit(Requantize(to, rounding, clamp=(to.range[0] + 9, to.range[1] - 4)), sums)
     if case.ending == "sum":
         added = graph.add_input("y", TensorType(sums.type.shape, code))
         inputs.append(stored(dtype, added.type.known_shape, rng))
         result = at.emit(Add(Quant.of(other, 0.07, 3)), result, added)
     graph.set_outputs([result])
+    return graph, inputs
 
+
+def check(case: Case) -> list[Kernel]:
+    """Computes a case by kernels and by the reference; returns the kernels of its steps."""
+    graph, inputs = program(case)
     kernels = [step.kernel for step in harness.planned(graph, Sizes({}), case.threads).plan.steps]
     harness.check(graph, *inputs, threads=case.threads)
     return kernels
@@ -177,6 +181,22 @@ def test_places_that_are_summed_together_fit_the_width(width: int, places: int) 
     (kernel,) = check(Case((1, 2, width, 16), (3, 3, 1, 16), Conv((), "same", (), 16)))
     assert isinstance(kernel, Depthwise)
     assert kernel.places == places
+
+
+def test_sources_are_stored_where_they_are_read_alone() -> None:
+    alike, gathered = (
+        harness.planned(
+            program(
+                Case((1, 8, 8, channels), (3, 3, 1, 512), Conv((), "same", (), channels), "fixed31")
+            )[0],
+            Sizes({}),
+        ).plan
+        for channels in (512, 256)
+    )
+    sources = 512 * np.dtype(np.int64).itemsize
+    assert "sources" not in alike.steps[0].tensors
+    assert "sources" in gathered.steps[0].tensors
+    assert gathered.parameter_bytes == alike.parameter_bytes + sources
 
 
 @pytest.mark.parametrize("groups", [2, 3])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("llvmlite")
 
-from qir.backends.xla.cpu.covers.cast import fixed31_terms
+from qir.backends.xla.cpu.covers.cast import FORMS, fixed31_terms
 from qir.backends.xla.cpu.covers.elementwise import broadcast
 from qir.fixed_point import ROUNDINGS, Multiplier
 from qir.types import Array
@@ -83,7 +83,7 @@ def accumulators(shape: Sequence[int], ratio: float, seed: int) -> Array:
     return np.where(rng.random(shape) < 0.1, extremes, x).astype(np.int32)
 
 
-@pytest.mark.parametrize("rounding", ["fixed31", "f32_rne"])
+@pytest.mark.parametrize("rounding", FORMS)
 @given(size=SIZES, ratio=RATIOS, code=codes(), seed=SEEDS)
 def test_requantize(
     rounding: str, size: int, ratio: float, code: tuple[str, str], seed: int

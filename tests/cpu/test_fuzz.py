@@ -18,6 +18,7 @@ pytest.importorskip("llvmlite")
 
 from qir.backends.xla.cpu.cover import Cover, cover
 from qir.backends.xla.cpu.covers import conv
+from qir.backends.xla.cpu.covers.dense import FORMS
 from qir.backends.xla.cpu.kernel import Kernel
 from qir.backends.xla.cpu.kernels.dense import Dense
 from qir.backends.xla.cpu.kernels.depthwise import Depthwise
@@ -25,7 +26,6 @@ from qir.backends.xla.cpu.kernels.elementwise import Product, Sum
 from qir.backends.xla.cpu.kernels.pool import Pool
 from qir.backends.xla.cpu.kernels.winograd import Winograd
 from qir.backends.xla.cpu.target import host_target
-from qir.fixed_point import Rounding
 from qir.ir import Graph
 from qir.ops import (
     Add,
@@ -57,7 +57,6 @@ pytestmark = [
 
 SIZES = st.one_of(st.sampled_from([1, 7, 8, 9, 15, 16, 17, 31, 32, 33]), st.integers(1, 40))
 ROWS = st.one_of(SIZES, st.sampled_from([5, 6, 11, 12, 13, 63, 64, 65]), st.integers(1, 70))
-ROUNDINGS: tuple[Rounding, ...] = ("fixed31", "f32_rne")
 MOST_PRODUCTS = 3_000_000
 """Of a case: the reference is slow."""
 
@@ -129,7 +128,7 @@ def ended(draw: Draw, case: Case, sums: Quant, terms: int) -> Case:
         to = near(draw, float(sums.scale.array.max()) * spread)
         low, high = to.range
         clamp = draw(st.none() | st.tuples(st.integers(low, low + 90), st.integers(low + 90, high)))
-        result = at.emit(Requantize(to, draw(st.sampled_from(ROUNDINGS)), clamp=clamp), result)
+        result = at.emit(Requantize(to, draw(st.sampled_from(list(FORMS))), clamp=clamp), result)
         if ending == "sum":
             scale = float(to.scale.array)
             code = near(draw, scale)
@@ -256,7 +255,7 @@ def branches(draw: Draw) -> Case:
             weight_code = Quant.of(DType.I8, float(scale))
             weights = at.const(numbers(draw, weight_code, kernel), f"k{number}", weight_code)
             sums = at.emit(Conv((), "same", (), groups), x, weights)
-            part = at.emit(Requantize(to, draw(st.sampled_from(ROUNDINGS))), sums)
+            part = at.emit(Requantize(to, draw(st.sampled_from(list(FORMS)))), sums)
         parts.append(part)
     graph.set_outputs([at.emit(Concat(axis), *parts)])
     return Case(graph, (numbers(draw, code, shape),))

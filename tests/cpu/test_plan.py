@@ -14,6 +14,7 @@ import qir
 from qir.__main__ import main
 from qir.backends.reference.interpreter import run
 from qir.backends.xla import kernel_choice, measure
+from qir.backends.xla.cpu.kernels.reduce import ArgMax
 from qir.backends.xla.cpu.partition import Section, partition
 from qir.backends.xla.cpu.plan import SLACK, Buffer, Plan
 from qir.backends.xla.cpu.target import host_target
@@ -66,6 +67,27 @@ def test_tensors_that_live_at_the_same_time_share_no_byte(lives):
     assert all(
         buffer.size >= size + SLACK for buffer, (size, *_) in zip(buffers, lives, strict=True)
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "tensors", "message"),
+    [
+        ({}, {}, "words of ArgMax, got no block_rows, count"),
+        ({"block_rows": 1, "count": 8, "columns": 8}, {}, "words of ArgMax, got also columns"),
+        ({"block_rows": 1, "cuont": 8}, {}, "words of ArgMax, got no count and also cuont"),
+        (
+            {"block_rows": 1, "count": 8},
+            {"terms": 0},
+            "tensors of ArgMax, got no out and also terms",
+        ),
+    ],
+)
+def test_a_step_gives_a_kernel_what_it_reads_and_nothing_else(words, tensors, message):
+    plan = Plan(1, 1, 1)
+    places = {"x": plan.operand(0), **{name: plan.operand(0) for name in tensors}}
+    with pytest.raises(QirError, match=f"plan: step y: expected the {message}"):
+        plan.step("y", ArgMax(unsigned=False), {"rows": 1, **words}, places)
+    assert plan.steps == []
 
 
 def test_sections_hold_what_they_can_and_nothing_returns_to_them():

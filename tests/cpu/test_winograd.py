@@ -19,7 +19,6 @@ from qir.backends.xla.cpu.kernels.dense import Dense
 from qir.backends.xla.cpu.kernels.transforms import TRANSFORMS, Transform, product
 from qir.backends.xla.cpu.kernels.winograd import Winograd
 from qir.backends.xla.cpu.target import host_target
-from qir.fixed_point import Rounding
 from qir.ir import Graph
 from qir.ops import Add, Conv, Dequantize, Requantize
 from qir.ops.windows import Padding
@@ -103,7 +102,7 @@ def program(case: Case) -> tuple[Graph, list[Array]]:
     else:
         point = 131 if other is DType.U8 else 5
         to = Quant.of(other, 0.031 * np.sqrt(np.prod(window[:-1])), point)
-        rounding: Rounding = "f32_rne" if case.ending == "f32_rne" else "fixed31"
+        rounding = "f32_rne" if case.ending == "f32_rne" else "fixed31"
         result = at.emit(Requantize(to, rounding, clamp=(to.range[0] + 9, to.range[1] - 4)), sums)
     if case.ending == "sum":
         added = graph.add_input("y", TensorType(sums.type.shape, code))

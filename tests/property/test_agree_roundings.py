@@ -12,6 +12,7 @@ from qir.errors import PassError, VerifyError
 from qir.fixed_point import rounding_mode
 from qir.op import Coded
 from qir.ops import Conv, Dequantize, Dot, MaxPool, Requantize, Transpose
+from qir.passes.agree_roundings import AgreeRoundings
 from qir.passes.scale_search import Rows
 from qir.pipeline import Context
 from qir.reach import Stored
@@ -19,6 +20,7 @@ from qir.types import FrozenArray
 from qir.verify import verify
 
 PIPELINE = "allow(within_1lsb), agree-roundings"
+MODES = AgreeRoundings().roundings
 
 
 class Model:
@@ -124,7 +126,7 @@ def layers(draw):
     for total in totals:
         moved = draw(st.sampled_from([None, Transpose((3, 0, 2, 1)), MaxPool((2, 2))]))
         for read in [total] if moved is None else [total, model.build.emit(moved, total)]:
-            rounding = draw(st.sampled_from(["fixed31", "f32_rne"]))
+            rounding = draw(st.sampled_from(MODES))
             clamp = draw(st.sampled_from([None, (-100, 20)]))
             outputs.append(model.requantize(read, rounding=rounding, clamp=clamp))
     return model.done(*outputs)
@@ -167,7 +169,7 @@ def test_two_thousand_channels():
     assert 1 < ulps.max() < 128
 
 
-@pytest.mark.parametrize("mode", ["fixed31", "f32_rne"])
+@pytest.mark.parametrize("mode", MODES)
 def test_every_accumulator_of_some_channels(mode):
     """All accumulators that can occur, one by one: the certificate says the truth and no less."""
     model = Model(3, (1, 60))
@@ -196,7 +198,7 @@ def _differing_channels(graph):
         acc = qir.TensorType((len(column),), qir.Quant.of(qir.DType.I32, scale))
         results = [
             replace(op, rounding=rounding, agrees=()).integer([Coded(column, acc)], acc)
-            for rounding in ("fixed31", "f32_rne")
+            for rounding in MODES
         ]
         differ.append(not np.array_equal(results[0], results[1]))
     return np.array(differ)

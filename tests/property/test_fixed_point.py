@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fractions import Fraction
 from math import floor
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,7 +16,6 @@ from qir.fixed_point import (
     Fixed31,
     Float32NearestEven,
     Multiplier,
-    Rounding,
     common_shift_multipliers,
     requantize,
     rounding_mode,
@@ -197,8 +195,39 @@ def test_common_shift_refuses_a_ratio_out_of_reach() -> None:
     assert str(caught.value) == message
 
 
-def test_every_rounding_is_registered() -> None:
-    assert get_args(Rounding) == tuple(ROUNDINGS)
+@pytest.mark.parametrize("name", ROUNDINGS)
+@given(
+    accs=st.lists(INT32, min_size=2),
+    scale=SCALE,
+    output_scale=SCALE,
+    zero_point=st.integers(0, 255),
+)
+def test_every_mode_keeps_what_its_class_promises(
+    name: str, accs: list[int], scale: float, output_scale: float, zero_point: int
+) -> None:
+    mode = rounding_mode(name)
+    assert mode.name == name
+    try:
+        multiplier = mode.multipliers(scale, output_scale)
+    except QirError:
+        assume(False)
+        raise
+    mode.check(multiplier)
+    assert multiplier.value.dtype == mode.multiplier_type
+    assert mode.has_shift or not np.any(multiplier.shift)
+    sorted_accs = np.array(sorted(accs), np.int64)
+    steps = mode.apply(sorted_accs, multiplier)
+    assert np.all(np.diff(steps) >= 0), "monotone"
+    assert steps.min() >= -(2**31)
+    assert steps.max() < 2**31
+    stored = mode.requantize(sorted_accs, multiplier, zero_point, 0, 255)
+    assert np.array_equal(stored, np.clip(steps + zero_point, 0, 255))
+    if mode.nearest:
+        ratio = Fraction(scale) / Fraction(output_scale)
+        for acc, step in zip(sorted_accs.tolist(), steps.tolist(), strict=True):
+            if abs(step) < 2**16:
+                # Of acc, the ratio and their product; the scales are float32 already.
+                assert abs(step - acc * ratio) <= Fraction(1, 2) + abs(acc * ratio) / 2**22
 
 
 def test_misspelt_rounding_names_the_nearest() -> None:
@@ -251,9 +280,11 @@ def test_bad_multipliers_are_errors(
     assert str(caught.value) == message
 
 
-def test_accumulators_beyond_int32_are_errors() -> None:
+@pytest.mark.parametrize("name", ROUNDINGS)
+def test_accumulators_beyond_int32_are_errors(name: str) -> None:
+    multiplier = rounding_mode(name).multipliers(0.25, 1.0)
     with pytest.raises(QirError, match=r"expected the int32 range, got 2147483648 at \[1\]"):
-        requantize(np.array([0, 2**31]), fixed(2**30, 31), 0, -128, 127)
+        requantize(np.array([0, 2**31]), multiplier, 0, -128, 127, name)
 
 
 def test_f32_rne_refuses_bounds_that_float32_rounds() -> None:

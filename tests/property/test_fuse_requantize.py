@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import qir
 from qir.errors import PassError
+from qir.fixed_point import ROUNDINGS
 from qir.op import Op
 from qir.ops import Clip, MaxPool, Relu, Requantize, Reshape, Transpose
 from qir.types import DType, Quant, TensorType
@@ -43,7 +44,7 @@ def chains(draw):
         match kind:
             case "r":
                 to = draw(codes())
-                rounding = draw(st.sampled_from(["fixed31", "f32_rne"]))
+                rounding = draw(st.sampled_from(list(ROUNDINGS)))
                 op: Op = Requantize(to, rounding, draw(clamps(to)))
             case "c":
                 low, high = sorted(draw(st.tuples(*[st.sampled_from([-20.0, -3.0, 0.0, 9.0])] * 2)))
@@ -98,7 +99,7 @@ def pairs(draw):
     for scale in scales:
         storage = draw(st.sampled_from([DType.I8, DType.U8]))
         to = Quant.of(storage, scale, draw(st.integers(*storage.bounds)))
-        rounding = draw(st.sampled_from(["fixed31", "f32_rne"]))
+        rounding = draw(st.sampled_from(list(ROUNDINGS)))
         value = graph.at_end().emit(Requantize(to, rounding), value)
     graph.set_outputs([value])
     if source is DType.I8:

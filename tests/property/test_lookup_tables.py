@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 import qir
 from qir.backends.reference.interpreter import run_all
+from qir.fixed_point import ROUNDINGS
 from qir.op import OPS
 from qir.ops import Add, Clip, Const, Dequantize, Lookup, Mul, Quantize, Relu, Requantize
 from qir.ops.unary import Unary
@@ -80,7 +81,7 @@ def integer_chains(draw):
             case "r":
                 low, high = sorted(draw(st.tuples(*[st.integers(*code.range)] * 2)))
                 clamp = draw(st.sampled_from([None, (low, high)]))
-                rounding = draw(st.sampled_from(["fixed31", "f32_rne"]))
+                rounding = draw(st.sampled_from(list(ROUNDINGS)))
                 value = build.emit(Requantize(code, rounding, clamp), value)
             case "l":
                 value = build.emit(Relu(), value)

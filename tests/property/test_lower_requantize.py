@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import qir
+from qir.fixed_point import ROUNDINGS
 from qir.ops import Requantize
 
 SCALES = st.floats(2.0**-14, 2.0**14, width=32)
@@ -14,7 +15,7 @@ SCALES = st.floats(2.0**-14, 2.0**14, width=32)
     st.lists(SCALES, min_size=1, max_size=4),
     SCALES,
     st.integers(-128, 127),
-    st.sampled_from(["fixed31", "f32_rne"]),
+    st.sampled_from(list(ROUNDINGS)),
     st.data(),
 )
 def test_keeps_every_bit(scales, output_scale, zero_point, rounding, data):

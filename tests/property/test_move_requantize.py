@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 import qir
 from qir.backends.reference.interpreter import run_all
 from qir.errors import QirError
+from qir.fixed_point import ROUNDINGS
 from qir.ops import (
     Broadcast,
     Concat,
@@ -75,7 +76,7 @@ def moved_sums(draw):
             factor = scale / float(to.scale.array.max())
             to = Quant.of(to.storage, to.scale.array * factor, to.zero_points, bounds=to.bounds)
             clamp = draw(st.sampled_from([None, (to.range[0] + 1, to.range[1] - 3)]))
-            rounding = draw(st.sampled_from(["fixed31", "f32_rne"]))
+            rounding = draw(st.sampled_from(list(ROUNDINGS)))
             value = builder.emit(Requantize(to, rounding, clamp), value)
             continue
         op, operands = mover(draw, value, builder)

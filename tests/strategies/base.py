@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from hypothesis import strategies as st
 
+from qir.backends.xla.requantize import FORMS
 from qir.ir import Graph, Node
 from qir.op import Op
 from qir.types import Array, Dim, DType, Element, Quant, Size, TensorType, expand
@@ -184,6 +185,11 @@ def codes(
         else:
             point = np.full(np.shape(scale), point)
     return Quant.of(storage, scale, point, bounds=None if wide else bounds)
+
+
+def computed_roundings() -> st.SearchStrategy[str]:
+    """Draws rounding modes that every backend computes."""
+    return st.sampled_from(list(FORMS))
 
 
 def stored(draw: Draw, code: Quant, shape: tuple[int, ...], reach: int = 2**31 - 1) -> Array:

@@ -22,6 +22,7 @@ from tests.strategies.base import (
     cases_of,
     coded_operand,
     codes,
+    computed_roundings,
     floats,
     generator,
     program,
@@ -87,7 +88,7 @@ def requantizes(draw: Draw, cls: type[Requantize]) -> Case:
     low, high = to.range
     ends = draw(st.tuples(st.integers(low, high), st.integers(low, high)))
     clamp = draw(st.sampled_from([None, (min(ends), max(ends))]))
-    rounding = draw(st.sampled_from(["fixed31", "f32_rne"]))
+    rounding = draw(computed_roundings())
     options: dict[str, Any] = {"rounding": rounding, "clamp": clamp}
     if draw(st.booleans()):
         options |= _written_out(draw, rounding, source, to, shape)
@@ -119,7 +120,7 @@ def _written_out(
         raise
     flat = found.value.reshape(-1) if found.value.size > 1 else found.value.reshape(())
     written = {"multiplier": FrozenArray(flat)}
-    if rounding == "fixed31":
+    if rounding_mode(rounding).has_shift:
         written["shift"] = FrozenArray(found.shift.reshape(flat.shape))
     return written
 

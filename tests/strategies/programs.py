@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 from hypothesis import strategies as st
 
-from qir.fixed_point import Rounding
 from qir.ir import Builder, Graph, Value
 from qir.ops import (
     Add,
@@ -28,7 +27,7 @@ from qir.ops import (
 )
 from qir.ops.norm import SOFTMAX_CODE, softmax_table
 from qir.types import Dim, DType, Quant, TensorType, known
-from tests.strategies.base import BYTES, Case, Draw, codes, generator, stored
+from tests.strategies.base import BYTES, Case, Draw, codes, computed_roundings, generator, stored
 
 
 class Network:
@@ -79,8 +78,7 @@ class Network:
         code = accumulator.type.quant
         assert code is not None
         to = self.code(float(code.scale.array.max()) * 60 * np.sqrt(terms))
-        rounding: Rounding = self.draw(st.sampled_from(["fixed31", "f32_rne"]))
-        return self.builder.emit(Requantize(to, rounding), accumulator)
+        return self.builder.emit(Requantize(to, self.draw(computed_roundings())), accumulator)
 
 
 Layer = Callable[[Network], Value]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from qir.backends.xla.cpu import runtime
 from qir.backends.xla.cpu.kernel import Kernel
+from qir.errors import QirError
 from qir.ir import Node
 from qir.types import Array
 
@@ -150,7 +151,12 @@ class Plan:
             tensors: A place for each name of `kernel.tensors`.
             tasks: Number of tasks, which may run at the same time.
             scratch: Bytes of memory that each thread needs.
+
+        Raises:
+            QirError: A word or tensor is missing, or is none that the kernel knows.
         """
+        _check_names(label, kernel, "words", words, kernel.words)
+        _check_names(label, kernel, "tensors", tensors, kernel.tensors)
         number = len(self.steps)
         for place in tensors.values():
             buffer = place.buffer
@@ -270,6 +276,19 @@ def named(node: Node) -> str:
     """Returns a node's op with the names of its results."""
     values = ", ".join(f"%{value.name}" for value in node.outputs)
     return f"{node.op.name} {values}"
+
+
+def _check_names(
+    label: str, kernel: Kernel, kind: str, given: Iterable[str], known: Iterable[str]
+) -> None:
+    missing, unknown = sorted({*known} - {*given}), sorted({*given} - {*known})
+    if missing or unknown:
+        problems = [f"no {', '.join(missing)}"] * bool(missing)
+        problems += [f"also {', '.join(unknown)}"] * bool(unknown)
+        raise QirError(
+            f"plan: step {label}: expected the {kind} of {type(kernel).__name__}, got "
+            f"{' and '.join(problems)}"
+        )
 
 
 def _aligned(size: int) -> int:

@@ -16,7 +16,6 @@ from qir.backends.xla.cpu.cover import Cover
 from qir.backends.xla.cpu.sections import Kernels
 from qir.backends.xla.cpu.target import host_target
 from qir.backends.xla.measure import Measurements
-from qir.certificates import drop_false_certificates
 from qir.ir import Graph, Node, Value
 from qir.timing import TURN, Contender, interleave
 from qir.types import Array
@@ -80,8 +79,6 @@ def profile(graph: Graph, inputs: Sequence[Array], rounds: int, turn: float = TU
     """
     target = host_target()
     clocks: list[Clock] = []
-    graph = graph.copy()
-    drop_false_certificates(graph)
     kernels = None if target is None else Kernels(target, clocks=clocks)
     compiled = Compiled(graph, Measurements().choose, kernels=kernels)
     given = [jax.device_put(array) for array in inputs]

@@ -11,8 +11,7 @@ import numpy as np
 from qir.backends.xla import arithmetic
 from qir.backends.xla.codes import code_of, steps, table_entry, zero_points
 from qir.backends.xla.lowering import Step, argument, lowering, never, spread
-from qir.backends.xla.requantize import Factor, rescaling
-from qir.fixed_point import Multiplier, Rounding, rounding_mode
+from qir.backends.xla.requantize import FORMS, Factor, no_form, rescaling
 from qir.ir import Node
 from qir.ops import Cast, Dequantize, Lookup, Quantize, Requantize
 from qir.types import DType
@@ -55,13 +54,21 @@ def dequantize(op: Dequantize, node: Node) -> Step:
     return Step(run, (*node.inputs, scale))
 
 
-@lowering(Requantize)
+def _has_form(op: Requantize, node: Node) -> bool:
+    return op.rounding in FORMS
+
+
+def _no_form(op: Requantize, node: Node) -> str:
+    return no_form(f"requantize %{node.output.name}", op.rounding)
+
+
+@lowering(Requantize, legal=_has_form, why_not=_no_form)
 def requantize(op: Requantize, node: Node) -> Step:
     """One rounding, by the op's mode."""
-    return _requantization(op, node, op.factors(node.inputs[0].type), op.rounding)
+    return _requantization(op, node, op.rounding)
 
 
-def _agrees_with(rounding: Rounding) -> Callable[[Requantize, Node], bool]:
+def _agrees_with(rounding: str) -> Callable[[Requantize, Node], bool]:
     """Returns a test for the certificate that a rounding mode gives the same integers."""
     return lambda op, node: rounding in op.agrees
 
@@ -69,26 +76,21 @@ def _agrees_with(rounding: Rounding) -> Callable[[Requantize, Node], bool]:
 @lowering(Requantize, legal=_agrees_with("f32_rne"), preferred=never)
 def requantize_by_float32(op: Requantize, node: Node) -> Step:
     """One float32 multiplication, ties to even, certified to give the integers of the op's mode."""
-    return _certified(op, node, "f32_rne")
+    return _requantization(op, node, "f32_rne")
 
 
 @lowering(Requantize, legal=_agrees_with("fixed31"), preferred=never)
 def requantize_by_integers(op: Requantize, node: Node) -> Step:
     """One integer multiplication on limbs, certified to give the integers of the op's mode."""
-    return _certified(op, node, "fixed31")
+    return _requantization(op, node, "fixed31")
 
 
-def _certified(op: Requantize, node: Node, rounding: Rounding) -> Step:
-    """Requantizes by another mode, with the multiplier that it makes of the scales."""
-    code = code_of(node.inputs[0].type)
-    multiplier = rounding_mode(rounding).multipliers(code.scale.array, op.to.scale.array)
-    return _requantization(op, node, multiplier, rounding)
-
-
-def _requantization(op: Requantize, node: Node, multiplier: Multiplier, rounding: Rounding) -> Step:
+def _requantization(op: Requantize, node: Node, rounding: str) -> Step:
+    """Requantizes by the op's mode, or by one of its certificate."""
     (x,) = node.inputs
-    code = code_of(x.type)
-    rescale, factors = rescaling(node.output.name, multiplier, op.to, op.bounds, rounding)
+    code, computed = code_of(x.type), op.computed_by(x.type, [rounding])
+    assert computed is not None
+    rescale, factors = rescaling(node.output.name, computed[1], op.to, op.bounds, rounding)
 
     def run(stored: jax.Array, *factors: Factor) -> jax.Array:
         return rescale(steps(stored, code), *factors)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -10,10 +10,10 @@ from qir.backends.xla.cpu.cover import Cover, covers
 from qir.backends.xla.cpu.covers.dense import is_bytes
 from qir.backends.xla.cpu.covers.flat import passed
 from qir.backends.xla.cpu.covers.lookup import every_byte, looked_up
-from qir.backends.xla.cpu.kernels.cast import Rescale, Stored, ToCodes, ToReal
+from qir.backends.xla.cpu.kernels.cast import Rescale, RescaleForm, Stored, ToCodes, ToReal
 from qir.backends.xla.cpu.kernels.flat import LANES
 from qir.backends.xla.cpu.target import Target
-from qir.fixed_point import INT32_MAX, Multiplier, rounding_mode
+from qir.fixed_point import INT32_MAX, Multiplier
 from qir.ir import Node, Value
 from qir.ops import Dequantize, Quantize, Requantize
 from qir.types import Array, DType, Quant
@@ -29,7 +29,9 @@ def stored(value: Value) -> Stored | None:
     return "wide"
 
 
-def repeated(tables: Mapping[str, Array], value: Value) -> tuple[dict[str, Array], int] | None:
+def repeated(
+    tables: Mapping[str, Array], value: Value
+) -> tuple[dict[str, Array], dict[str, int]] | None:
     """Lays out tables that broadcast against a value for a pass over it.
 
     Args:
@@ -37,12 +39,12 @@ def repeated(tables: Mapping[str, Array], value: Value) -> tuple[dict[str, Array
         value: The value.
 
     Returns:
-        The tables and their period, 0 for a single entry; None where they vary along another axis
-        than the last.
+        The tables, and the word of their period, which a single entry does not have; None where
+        they vary along another axis than the last.
     """
     arrays = [np.asarray(table) for table in tables.values()]
     if all(array.size == 1 for array in arrays):
-        return {name: array.reshape(1) for name, array in zip(tables, arrays, strict=True)}, 0
+        return {name: array.reshape(1) for name, array in zip(tables, arrays, strict=True)}, {}
     period = value.type.shape[-1]
     if not isinstance(period, int) or any(array.size != array.shape[-1] for array in arrays):
         return None
@@ -50,7 +52,7 @@ def repeated(tables: Mapping[str, Array], value: Value) -> tuple[dict[str, Array
         name: np.resize(np.repeat(array.reshape(-1), period // array.size), period + LANES)
         for name, array in zip(tables, arrays, strict=True)
     }
-    return rows, period
+    return rows, {"period": period}
 
 
 @covers(Quantize)
@@ -79,8 +81,8 @@ def dequantize(op: Dequantize, node: Node, target: Target) -> Cover | str:
     if found is None:
         return "a code that varies along another axis than the last"
     tables, period = found
-    words = {"period": period, "point": int(code.zero_points)}
-    return passed(node, ToReal(kind, period > 0), words, tables)
+    words = {**period, "point": int(code.zero_points)}
+    return passed(node, ToReal(kind, bool(period)), words, tables)
 
 
 @covers(Requantize)
@@ -90,33 +92,19 @@ def requantize(op: Requantize, node: Node, target: Target) -> Cover | str:
     kind = stored(x)
     if kind is None or not is_bytes(node.output):
         return "not from a code of 8 or 32 bits to one of 8"
+    computed = op.computed_by(x.type, FORMS)
+    if computed is None:
+        return f"no form of the rounding {op.rounding}"
     if kind != "wide":
         return looked_up(node, every_byte(node))
-    factors, rounding = op.factors(x.type), op.rounding
-    code = x.type.quant
-    assert code is not None
-    if "f32_rne" in op.agrees and op.multiplier is None:
-        rounding = "f32_rne"
-        factors = rounding_mode(rounding).multipliers(code.scale.array, op.to.scale.array)
-    lifted = False
-    if rounding == "f32_rne":
-        terms: dict[str, Array] = {"multiplier": factors.value.astype(np.float32)}
-    else:
-        terms = fixed31_terms(factors)
-        lifted = bool(np.any(terms["lift"]))
-        if not lifted:
-            del terms["lift"], terms["limit"]
+    rounding, factors = computed
+    form, terms = FORMS[rounding](factors)
     found = repeated(terms, x)
     if found is None:
         return "a code that varies along another axis than the last"
     tables, period = found
-    kernel = Rescale(
-        kind,
-        period > 0,
-        op.to.storage is DType.U8,
-        "f32_rne" if rounding == "f32_rne" else "lifted" if lifted else "fixed31",
-    )
-    return passed(node, kernel, {**code_words(op.to, op.bounds), "period": period}, tables)
+    kernel = Rescale(kind, bool(period), op.to.storage is DType.U8, form)
+    return passed(node, kernel, {**code_words(op.to, op.bounds), **period}, tables)
 
 
 def code_words(code: Quant, bounds: tuple[int, int] | None = None) -> dict[str, int]:
@@ -155,3 +143,21 @@ def fixed31_terms(multiplier: Multiplier) -> dict[str, Array]:
         "limit": np.where(lift > 0, np.int64(1) << np.minimum(shift - 21, 30), INT32_MAX),
     }
     return {name: np.asarray(term, np.int32) for name, term in terms.items()}
+
+
+def _float32(multiplier: Multiplier) -> tuple[RescaleForm, dict[str, Array]]:
+    return "f32_rne", {"multiplier": multiplier.value.astype(np.float32)}
+
+
+def _fixed31(multiplier: Multiplier) -> tuple[RescaleForm, dict[str, Array]]:
+    terms = fixed31_terms(multiplier)
+    if np.any(terms["lift"]):
+        return "lifted", terms
+    return "fixed31", {name: terms[name] for name in ("multiplier", "half", "places")}
+
+
+FORMS: dict[str, Callable[[Multiplier], tuple[RescaleForm, dict[str, Array]]]] = {
+    "f32_rne": _float32,
+    "fixed31": _fixed31,
+}
+"""How the kernel computes a rounding mode, and its tables; the faster one first."""

@@ -15,7 +15,7 @@ from qir.backends.xla.cpu.epilogue import Epilogue, Form
 from qir.backends.xla.cpu.kernels.dense import AXES, SLACK_BYTES, Dense
 from qir.backends.xla.cpu.kernels.tiles import UNROLLED
 from qir.backends.xla.cpu.target import Target
-from qir.fixed_point import Multiplier, rounding_mode
+from qir.fixed_point import Multiplier
 from qir.ir import Node, Value
 from qir.ops import Add, Conv, Dequantize, Dot, Requantize
 from qir.types import Array, DType
@@ -92,26 +92,37 @@ def _requantize(node: Node) -> Ending | None:
     words = {"low": low, "high": high, "point": point}
     unsigned = op.to.storage is DType.U8
     bounded = (low, high) != op.to.storage.bounds
-    factors = op.factors(node.inputs[0].type)
-    form: Form = op.rounding
-    if op.rounding == "fixed31" and "f32_rne" in op.agrees and op.multiplier is None:
-        form = "f32_rne"
-        code = node.inputs[0].type.quant
-        assert code is not None
-        factors = rounding_mode("f32_rne").multipliers(code.scale.array, op.to.scale.array)
-    if form == "f32_rne":
-        tables = {"multiplier": factors.value.reshape(-1).astype(np.float32)}
-        form = "f32_rne" if np.all(tables["multiplier"] <= 0.5) else "f32_rne_wide"
-        return Ending((node,), Epilogue(form, unsigned, "", bounded), tables, words)
-    if form != "fixed31":
+    computed = op.computed_by(node.inputs[0].type, FORMS)
+    if computed is None:
         return None
-    terms = fixed31_terms(Multiplier(factors.value, factors.shift), op.to.zero_points)
+    rounding, factors = computed
+    found = FORMS[rounding](factors, point)
+    if found is None:
+        return None
+    form, tables = found
+    return Ending((node,), Epilogue(form, unsigned, "", bounded), tables, words)
+
+
+def _float32(multiplier: Multiplier, point: int) -> tuple[Form, dict[str, Array]]:
+    factors = multiplier.value.reshape(-1).astype(np.float32)
+    return "f32_rne" if np.all(factors <= 0.5) else "f32_rne_wide", {"multiplier": factors}
+
+
+def _fixed31(multiplier: Multiplier, point: int) -> tuple[Form, dict[str, Array]] | None:
+    terms = fixed31_terms(multiplier, point)
     if terms is None:
         return None
     high_half, low_half, addend, places = (term.reshape(-1) for term in terms)
-    multiplier = (high_half.astype(np.int64) * 2**16 + low_half).astype(np.int32)
-    tables = {"multiplier": multiplier, "addend": addend, "shift": places}
-    return Ending((node,), Epilogue(form, unsigned, "", bounded), tables, words)
+    whole = (high_half.astype(np.int64) * 2**16 + low_half).astype(np.int32)
+    return "fixed31", {"multiplier": whole, "addend": addend, "shift": places}
+
+
+FORMS: dict[str, Callable[[Multiplier, int], tuple[Form, dict[str, Array]] | None]] = {
+    "f32_rne": _float32,
+    "fixed31": _fixed31,
+}
+"""How an epilogue computes a rounding mode, and its tables, given the multiplier and the zero
+point; None where 32 bits don't hold it. The faster one comes first."""
 
 
 def _with_sum(requantize: Node, ending: Ending) -> Ending:

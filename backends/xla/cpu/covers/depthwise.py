@@ -12,7 +12,7 @@ import numpy as np
 from qir.backends.xla.cpu.cover import Cover, Region
 from qir.backends.xla.cpu.covers.dense import Ending, folded_bias, spatial_words, unfit
 from qir.backends.xla.cpu.kernels.dense import AXES
-from qir.backends.xla.cpu.kernels.depthwise import Depthwise, Window
+from qir.backends.xla.cpu.kernels.depthwise import GEOMETRY, Depthwise, Window
 from qir.backends.xla.cpu.kernels.lines import CHANNELS, LINE_BYTES, PAIR_BYTES
 from qir.backends.xla.cpu.target import Target
 from qir.ir import Node
@@ -183,7 +183,7 @@ def depthwise(op: Conv, node: Node, end: Ending, target: Target) -> Cover | str:
         ]
         written = pairs * taps <= WRITTEN_TAPS
         words = {
-            **spatial,
+            **{name: spatial[name] for name in GEOMETRY},
             **end.words,
             "fill": int(code.zero_points),
             "pixel": region.shape(x)[-1],
@@ -208,10 +208,11 @@ def depthwise(op: Conv, node: Node, end: Ending, target: Target) -> Cover | str:
             "weights": region.parameter(packed),
             "lines": region.parameter(np.asarray(found.lines, np.int64)),
             "rows": region.parameter(np.asarray(table, np.int64)),
-            "sources": region.parameter((order // multiplier).astype(np.int64)),
             **{name: region.parameter(array[order]) for name, array in tables.items()},
             "out": region.write(result),
         }
+        if gathered:
+            tensors["sources"] = region.parameter((order // multiplier).astype(np.int64))
         if end.residual is not None:
             tensors["residual"] = region.read(end.residual)
         region.plan.step(

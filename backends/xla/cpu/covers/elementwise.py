@@ -171,6 +171,8 @@ def multiply(op: Mul, node: Node, target: Target) -> Cover | str:
     scale = codes[0].scale.array.astype(np.float64) * codes[1].scale.array
     multiplier = ROUNDINGS["fixed31"].multipliers(scale, codes[2].scale.array)
     terms = fixed31_terms(multiplier)
+    # Products of bytes fit int32 with any lift: they need not be held to the limit.
+    del terms["limit"]
     words = {
         **code_words(codes[2]),
         **{name: int(term) for name, term in terms.items()},

@@ -54,20 +54,16 @@ def passed(
         size = prod(shape)
         elements = block(size, region)
         apart = region.is_apart(node.output)
+        rows_words = {}
         if apart:
             # Whole rows, which lie in scratch before they are moved apart.
             rows = min(elements, SCRATCH_BYTES // kernel.sizes[1]) // shape[-1]
             elements = max(rows, 1) * shape[-1]
+            rows_words = {"row": shape[-1], "out_row": region.pitch(node.output)}
         region.plan.step(
             node.output.name,
             replace(kernel, apart=apart),
-            {
-                **words,
-                "size": size,
-                "block": elements,
-                "row": shape[-1] if shape else 1,
-                "out_row": region.pitch(node.output),
-            },
+            {**words, **rows_words, "size": size, "block": elements},
             {
                 "x": lies(region, x),
                 **{

@@ -184,8 +184,9 @@ def _reduction(
             "ranges": ranges,
             "range_channels": range_channels if ranges > 1 else inner,
             "out_pixel": inner,
-            "term_bytes": 0,
         }
+        if sums is not None:
+            words["term_bytes"] = 0
         region.plan.step(
             node.output.name,
             Pool(way, is_unsigned(node.output)),

@@ -21,6 +21,7 @@ from qir.backends.xla.cpu.kernels.winograd import (
     CHANNELS,
     CORNER_BYTES,
     DEPTH,
+    GEOMETRY,
     Winograd,
     row_stride,
 )
@@ -120,7 +121,7 @@ def winograd(op: Conv, node: Node, end: Ending, target: Target, tile: int) -> Co
         position_bytes = _odd_lines(block_patches * row_bytes)
         blocks = -(-slab_patches // block_patches)
         words = {
-            **spatial,
+            **{name: spatial[name] for name in GEOMETRY},
             **end.words,
             "slab_patches": slab_patches,
             "blocks": blocks,

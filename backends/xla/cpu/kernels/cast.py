@@ -179,6 +179,10 @@ def joined(e: Body, parts: list[Value]) -> Value:
     return parts[0]
 
 
+RescaleForm = Literal["fixed31", "lifted", "f32_rne"]
+"""How a requantize rounds; `lifted` is fixed31 with limit and lift."""
+
+
 @dataclass(frozen=True)
 class Rescale(Columned):
     """Requantize: mode fixed31 on the high word of the product, or f32_rne.
@@ -189,11 +193,11 @@ class Rescale(Columned):
 
     Attributes:
         unsigned: Whether the result is unsigned bytes.
-        form: The rounding; `lifted` is fixed31 with limit and lift.
+        form: The rounding.
     """
 
     unsigned: bool
-    form: Literal["fixed31", "lifted", "f32_rne"]
+    form: RescaleForm
 
     @property
     def numbers(self) -> tuple[str, ...]:

@@ -17,16 +17,18 @@ from llvmlite import ir
 from qir.backends.xla.cpu.emitter import I8, I16, I32, I64, Value, vector
 from qir.backends.xla.cpu.epilogue import Epilogue
 from qir.backends.xla.cpu.kernel import Body, Kernel, SharedFunction
+from qir.backends.xla.cpu.kernels.dense import AXES
 from qir.backends.xla.cpu.kernels.lines import CHANNELS, LINE_BYTES, PAIR_BYTES, Line, PairCopies
 
 LINE_WORDS = 3
 """Numbers that say where a line is: its distances in depth, height and width."""
 
+GEOMETRY = tuple(
+    f"{what}_{axis}" for what in ("size", "places", "stride", "before") for axis in AXES
+)
+"""What it reads of the geometry of the convolution."""
 _SIZES = (
-    *(f"size_{axis}" for axis in ("depth", "height", "width")),
-    *(f"places_{axis}" for axis in ("depth", "height", "width")),
-    *(f"stride_{axis}" for axis in ("depth", "height", "width")),
-    *(f"before_{axis}" for axis in ("depth", "height", "width")),
+    *GEOMETRY,
     "fill",
     "pixel",
     "group_rows",

@@ -24,6 +24,7 @@ from qir.backends.xla.cpu.emitter import (
 )
 from qir.backends.xla.cpu.epilogue import Epilogue
 from qir.backends.xla.cpu.kernel import Body, Kernel, SharedFunction
+from qir.backends.xla.cpu.kernels.dense import AXES
 from qir.backends.xla.cpu.kernels.tiles import TileSums
 from qir.backends.xla.cpu.kernels.transforms import TRANSFORMS, multiplied
 
@@ -34,7 +35,17 @@ CORNER_BYTES = 8 * 4
 DEPTH = TRANSFORMS[2]
 """The transform in depth."""
 
+GEOMETRY = (
+    *(f"places_{axis}" for axis in AXES),
+    *(f"size_{axis}" for axis in AXES),
+    "window_depth",
+    "stride_depth",
+    "dilation_depth",
+    *(f"before_{axis}" for axis in AXES),
+)
+"""What it reads of the geometry of the convolution."""
 _SIZES = (
+    *GEOMETRY,
     "slab_patches",
     "blocks",
     "block_patches",
@@ -45,18 +56,6 @@ _SIZES = (
     "patches_depth",
     "patches_height",
     "patches_width",
-    "places_depth",
-    "places_height",
-    "places_width",
-    "size_depth",
-    "size_height",
-    "size_width",
-    "window_depth",
-    "stride_depth",
-    "dilation_depth",
-    "before_depth",
-    "before_height",
-    "before_width",
     "bytes_depth",
     "bytes_height",
     "images_bytes",

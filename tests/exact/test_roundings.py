@@ -1,0 +1,234 @@
+"""Every rounding mode is computed to the bit or refused by name, by each backend."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+
+import qir
+from qir.attributes import attribute_fields
+from qir.backends.xla.compile import compile_graph
+from qir.backends.xla.requantize import FORMS, rescaling
+from qir.errors import QirError, UnsupportedError
+from qir.fixed_point import ROUNDINGS, register_rounding, rounding_mode
+from qir.ir import Graph
+from qir.op import OPS, Op
+from qir.ops import Add, Conv, Dot, Requantize
+from qir.pipeline import Context
+from qir.types import Quant
+from tests.roundings import OWN, HalfAway, registered
+from tests.strategies import STRATEGIES, Case
+
+MODES = [*ROUNDINGS, *OWN]
+CARRIERS = [
+    cls
+    for cls in OPS.values()
+    if any(attribute.name == "rounding" for attribute in attribute_fields(cls))
+]
+
+
+@pytest.fixture(autouse=True)
+def _own_modes() -> Iterator[None]:
+    with registered():
+        yield
+
+
+def rounded_by(graph: Graph, mode: str) -> Graph:
+    """The program with every op that carries a rounding in another one, no multiplier written."""
+    copy = graph.copy()
+    for node in copy.walk():
+        if type(node.op) in CARRIERS:
+            plain: dict[str, Any] = {"multiplier": None, "shift": None, "agrees": ()}
+            node.op = replace(node.op, rounding=mode, **plain)  # type: ignore[type-var]
+    return copy
+
+
+def check(graph: Graph, mode: str, *inputs: Any, kernels: bool) -> None:
+    """Holds XLA to the reference, or to a refusal that says what is refused and what helps."""
+    expected = qir.evaluate(graph, *inputs)
+    if mode in FORMS:
+        assert all(map(np.array_equal, compile_graph(graph, kernels=kernels)(*inputs), expected))
+        return
+    (node,) = (node for node in graph.walk() if type(node.op) in CARRIERS)
+    with pytest.raises(UnsupportedError) as error:
+        compile_graph(graph, kernels=kernels)
+    start = f"xla: {node.op.name} %{node.output.name}: expected a rounding that has a machine form"
+    assert error.value.message.startswith(f"{start}, {' or '.join(FORMS)}, got {mode}; ")
+    assert "qir.evaluate computes it" in error.value.message
+    assert error.value.places == [node.place()]
+
+
+@pytest.mark.parametrize("kernels", [False, True], ids=["portable", "kernels"])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("cls", CARRIERS, ids=lambda cls: cls.name)
+def test_every_mode_of_every_op_is_computed_or_refused(
+    cls: type[Op], mode: str, kernels: bool
+) -> None:
+    if kernels:
+        pytest.importorskip("llvmlite")
+
+    @settings(max_examples=8, phases=[Phase.generate])
+    @given(STRATEGIES[cls])
+    def computed_or_refused(case: Case) -> None:
+        try:
+            graph = rounded_by(case.graph, mode)
+            qir.evaluate(graph, *case.inputs)
+        except QirError:
+            return  # Scales out of the reach of the mode.
+        check(graph, mode, *case.inputs, kernels=kernels)
+
+    computed_or_refused()
+
+
+LAYERS = [
+    (Dot(), (3, 40), (40, 37)),
+    (Conv((2, 2), "same"), (2, 9, 11, 20), (3, 3, 20, 17)),
+    (Conv((), "same", (), 40), (1, 9, 8, 40), (3, 3, 1, 40)),
+    (Conv((), "same"), (1, 12, 14, 32), (3, 3, 32, 48)),
+    (Conv(), (1, 20, 20, 16), (1, 1, 16, 64)),
+]
+"""Those of kernels of their own: products, patches, depthwise, transformed, pixels."""
+
+
+@pytest.mark.parametrize("added", [False, True], ids=["alone", "added"])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
+def test_every_mode_behind_sums_is_computed_or_refused(
+    layer: tuple[Op, tuple[int, ...], tuple[int, ...]], mode: str, added: bool
+) -> None:
+    pytest.importorskip("llvmlite")
+    op, shape, window = layer
+    rng = np.random.default_rng(1)
+    code, weight_code = Quant.of(qir.DType.I8, 0.021, -3), Quant.of(qir.DType.I8, 0.013)
+    graph = Graph("layer", [("x", qir.TensorType(shape, code))])
+    at = graph.at_end()
+    kernel = at.const(rng.integers(-127, 128, window).astype(np.int8), "kernel", weight_code)
+    to = Quant.of(qir.DType.I8, 0.03 * np.prod(window[:-1]) ** 0.5, 5)
+    y = at.emit(Requantize(to, mode), at.emit(op, graph.inputs[0], kernel))
+    inputs = [rng.integers(-128, 128, shape).astype(np.int8)]
+    if added:
+        other = graph.add_input("other", y.type)
+        inputs.append(rng.integers(-128, 128, y.type.known_shape).astype(np.int8))
+        y = at.emit(Add(to), y, other)
+    graph.set_outputs([y])
+    check(graph, mode, *inputs, kernels=True)
+
+
+TIES = """
+graph @ties(%a: i32[8]{scale=0.5}) {
+  %y = requantize(%a) {rounding = half_away} : i8[8]{scale=1}
+  return %y
+}
+"""
+ACCUMULATORS = np.arange(-4, 4, dtype=np.int32)
+
+
+@pytest.mark.parametrize("mode", OWN)
+def test_text_of_a_mode_reads_back_with_its_multipliers(mode: str) -> None:
+    graph = qir.parse(TIES.replace("half_away", mode).replace("=0.5", "=0.37"))
+    lowered = qir.optimize(graph, "lower-requantize")
+    for each in (graph, lowered):
+        assert qir.parse(str(each)) == each
+        assert f"rounding = {mode}" in str(each)
+    assert "multiplier" in str(lowered)
+    assert ("shift" in str(lowered)) == rounding_mode(mode).has_shift
+    assert all(
+        map(np.array_equal, qir.evaluate(lowered, ACCUMULATORS), qir.evaluate(graph, ACCUMULATORS))
+    )
+
+
+def test_a_mode_means_what_its_class_says() -> None:
+    (found,) = qir.evaluate(qir.parse(TIES), ACCUMULATORS)
+    assert found.tolist() == [-2, -2, -1, -1, 0, 1, 1, 2]
+
+
+def test_a_mode_that_is_not_registered_is_no_rounding() -> None:
+    with pytest.raises(QirError, match=r"requantize: rounding: .*, got 'half_way'; did you mean"):
+        qir.parse(TIES.replace("half_away", "half_way"))
+    with pytest.raises(QirError, match=r"rounding: expected .*, got 'half_way'"):
+        qir.optimize(qir.parse(TIES), "agree-roundings(roundings=[half_way], ulps=0)")
+
+
+@pytest.mark.parametrize("kernels", [False, True], ids=["portable", "kernels"])
+def test_a_certificate_lets_a_mode_without_a_form_be_computed(kernels: bool) -> None:
+    if kernels:
+        pytest.importorskip("llvmlite")
+    # No accumulator is halfway between two results.
+    graph = qir.parse(TIES.replace("i32[8]{scale=0.5}", "i32[8]{scale=0.37}"))
+    certified = qir.optimize(graph, "agree-roundings(ulps=0)")
+    (node,) = (node for node in certified.nodes if isinstance(node.op, Requantize))
+    assert isinstance(node.op, Requantize)
+    assert node.op.agrees
+    numbers = np.arange(-1000, 1000, dtype=np.int32).reshape(-1, 8)
+    compiled = compile_graph(certified, kernels=kernels)
+    for row in numbers:
+        assert all(map(np.array_equal, compiled(row), qir.evaluate(certified, row)))
+
+
+def test_a_false_certificate_does_not_stand_in_for_a_form() -> None:
+    graph = qir.parse(TIES.replace("half_away", "half_away, agrees = [fixed31, f32_rne]"))
+    for kernels in (False, True):
+        with pytest.raises(UnsupportedError, match="got half_away"):
+            compile_graph(graph, kernels=kernels)
+
+
+def test_passes_keep_what_a_mode_makes_of_equal_scales() -> None:
+    graph = qir.parse(
+        """
+graph @same(%x: i8[256]{scale=0.3, zp=4}) {
+  %q = requantize(%x) {rounding = power_floor} : i8[256]{scale=0.3, zp=4}
+  return %q
+}"""
+    )
+    assert [node.op.name for node in qir.optimize(graph, "fuse-requantize").nodes] == ["return"]
+
+    even = rounded_by(graph, "even_only")
+    x = np.arange(-128, 128).astype(np.int8)
+    kept = qir.optimize(even, "fuse-requantize")
+    assert all(map(np.array_equal, qir.evaluate(kept, x), qir.evaluate(even, x)))
+    assert [node.op.name for node in kept.nodes] == ["requantize", "return"]
+
+
+def test_scales_move_and_requantizes_merge_only_for_modes_to_nearest() -> None:
+    text = """
+graph @pair(%x: i8[4,2]{scale=0.02, zp=3}) {
+  %k = const [[90, -7, 31], [-127, 64, 5]] : i8[2,3]{scale=[0.011, 0.0123, 0.0131], axis=1}
+  %a = dot(%x, %k) : i32[4,3]{scale=%x*%k, axis=1}
+  %y = requantize(%a) {rounding = power_floor} : i8[4,3]{scale=0.037, zp=-9}
+  %z = requantize(%y) : i8[4,3]{scale=0.041, zp=-9}
+  return %z
+}"""
+    context = Context()
+    graph = qir.parse(text)
+    merging = "allow(within_1lsb), fuse-requantize(merge=true), agree-roundings"
+    after = qir.optimize(graph, merging, context=context)
+    assert after.value("k").type == graph.value("k").type
+    assert sum(isinstance(node.op, Requantize) for node in after.nodes) == 2
+    assert any("power_floor is not to the nearest integer" in line for line in context.diagnostics)
+
+
+def test_names_of_modes_are_checked_when_they_are_registered() -> None:
+    assert ROUNDINGS["half_away"].name == "half_away"
+    with pytest.raises(QirError, match="'half_away' is already declared by HalfAway"):
+        register_rounding("half_away")(HalfAway)
+    with pytest.raises(QirError, match="letters, digits and '_', got 'half-away'"):
+        register_rounding("half-away")(HalfAway)
+
+    class Narrower(HalfAway):
+        pass
+
+    with pytest.raises(QirError, match="'narrower' to inherit nothing of 'half_away'"):
+        register_rounding("narrower")(Narrower)
+
+
+def test_a_step_asked_to_round_by_a_mode_without_a_form_refuses_it() -> None:
+    code = Quant.of(qir.DType.I8, 1.0)
+    multiplier = rounding_mode("half_away").multipliers(0.5, 1.0)
+    with pytest.raises(UnsupportedError, match=re.escape("xla: %y: expected a rounding that has")):
+        rescaling("y", multiplier, code, rounding="half_away")

@@ -1,0 +1,84 @@
+"""Rounding modes of one's own: numpy meaning and nothing else, registered for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from qir.fixed_point import (
+    ROUNDINGS,
+    Fixed31,
+    Int64Array,
+    IntegerArray,
+    Multiplier,
+    RoundingMode,
+    register_rounding,
+)
+
+
+class _OfFixed31(RoundingMode):
+    """A mode with the multipliers of fixed31."""
+
+    def multipliers(self, input_scale: ArrayLike, output_scale: ArrayLike) -> Multiplier:
+        """Returns those of fixed31."""
+        return Fixed31().multipliers(input_scale, output_scale)
+
+    def check(self, multiplier: Multiplier) -> None:
+        """Accepts those of fixed31."""
+        Fixed31().check(multiplier)
+
+
+class HalfAway(_OfFixed31):
+    """As fixed31, but half away from zero."""
+
+    nearest = True
+
+    def apply(self, acc: IntegerArray, multiplier: Multiplier) -> Int64Array:
+        """Rounds the magnitude; the least int32 has none that fits and is held to the next."""
+        wide = np.clip(acc.astype(np.int64), -(2**31) + 1, None)
+        return np.sign(wide) * Fixed31().apply(np.abs(wide), multiplier)
+
+
+class PowerFloor(RoundingMode):
+    """The ratio to the nearest power of two as float64, and the product to the integer below."""
+
+    multiplier_type = np.float64
+
+    def multipliers(self, input_scale: ArrayLike, output_scale: ArrayLike) -> Multiplier:
+        """Returns powers of two."""
+        ratio = np.asarray(input_scale, np.float64) / np.asarray(output_scale, np.float64)
+        value = np.asarray(np.exp2(np.rint(np.log2(ratio))))
+        return Multiplier(value, np.zeros(value.shape, np.int32))
+
+    def check(self, multiplier: Multiplier) -> None:
+        """Accepts every multiplier."""
+
+    def apply(self, acc: IntegerArray, multiplier: Multiplier) -> Int64Array:
+        """Returns `floor(acc * m)`, saturated to int32."""
+        floor = np.floor(acc.astype(np.float64) * multiplier.value)
+        return np.clip(floor, -(2**31), 2**31 - 1).astype(np.int64)
+
+
+class EvenOnly(_OfFixed31):
+    """The even integer at or below; not the identity between equal scales."""
+
+    def apply(self, acc: IntegerArray, multiplier: Multiplier) -> Int64Array:
+        """Clears the last bit of what fixed31 gives."""
+        return Fixed31().apply(acc, multiplier) & ~np.int64(1)
+
+
+@contextmanager
+def registered() -> Iterator[None]:
+    """Registers them, and takes them back at the end."""
+    with patch.dict(ROUNDINGS):
+        register_rounding("even_only")(EvenOnly)
+        register_rounding("half_away")(HalfAway)
+        register_rounding("power_floor")(PowerFloor)
+        yield
+
+
+OWN = ("half_away", "power_floor", "even_only")
