@@ -1,23 +1,24 @@
 """Passes: one file each, named in pipelines by its register name."""
 
-from qir.passes import (
-    agree_roundings,
-    calibrate,
+from qir.passes import pipelines
+from qir.passes.float import (
     canonicalize,
-    check_overflow,
     equalize,
     fold_batch_norm,
     fold_scales,
+    move_transposes,
+    widen_floats,
+)
+from qir.passes.integer import (
+    agree_roundings,
+    check_overflow,
     fuse_requantize,
     lookup_tables,
     lower_requantize,
     move_requantize,
-    move_transposes,
-    pipelines,
-    propagate_ranges,
-    quantize,
-    widen_floats,
 )
+from qir.passes.quantize import quantize
+from qir.passes.ranges import calibrate, propagate_ranges
 
 __all__ = [
     "agree_roundings",

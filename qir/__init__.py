@@ -14,17 +14,17 @@ if (_checkout / "passes/__init__.py").exists() and (_checkout / "pyproject.toml"
 _HOMES = {
     "qir.api": ("compile", "evaluate", "from_jax", "optimize", "quantize"),
     "qir.errors": ("ParseError", "PassError", "QirError", "UnsupportedError", "VerifyError"),
-    "qir.explain": ("explain",),
-    "qir.interval": ("Interval",),
+    "qir.report.explain": ("explain",),
+    "qir.numbers.interval": ("Interval",),
     "qir.ir": ("Builder", "Graph", "Node", "Value"),
-    "qir.op": ("Op", "op"),
+    "qir.ops.op": ("Op", "op"),
     "qir.pipeline": ("Context", "Pass", "PassManager", "Pipeline", "register"),
-    "qir.rewrite": ("Skip", "near_misses", "rewrite", "rule"),
-    "qir.storage": ("load", "save"),
-    "qir.summary": ("summary",),
+    "qir.pipeline.rewrite": ("Skip", "near_misses", "rewrite", "rule"),
+    "qir.text.storage": ("load", "save"),
+    "qir.report.summary": ("summary",),
     "qir.text": ("parse", "to_program", "to_text"),
     "qir.types": ("Dim", "DType", "Quant", "TensorType"),
-    "qir.verify": ("verify",),
+    "qir.analysis.verify": ("verify",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -34,7 +34,7 @@ __version__ = "0.1.0"
 
 class _Package(ModuleType):
     def __setattr__(self, name: str, value: Any) -> None:
-        # Importing the module qir.verify would hide the function of that name.
+        # Importing the module qir.analysis.verify would hide the function of that name.
         if not (name in _HOME_OF and isinstance(value, ModuleType)):
             super().__setattr__(name, value)
 
@@ -43,6 +43,7 @@ sys.modules[__name__].__class__ = _Package
 
 
 if TYPE_CHECKING:
+    from qir.analysis.verify import verify as verify
     from qir.api import compile as compile
     from qir.api import evaluate as evaluate
     from qir.api import from_jax as from_jax
@@ -53,34 +54,33 @@ if TYPE_CHECKING:
     from qir.errors import QirError as QirError
     from qir.errors import UnsupportedError as UnsupportedError
     from qir.errors import VerifyError as VerifyError
-    from qir.explain import explain as explain
-    from qir.interval import Interval as Interval
     from qir.ir import Builder as Builder
     from qir.ir import Graph as Graph
     from qir.ir import Node as Node
     from qir.ir import Value as Value
-    from qir.op import Op as Op
-    from qir.op import op as op
+    from qir.numbers.interval import Interval as Interval
+    from qir.ops.op import Op as Op
+    from qir.ops.op import op as op
     from qir.pipeline import Context as Context
     from qir.pipeline import Pass as Pass
     from qir.pipeline import PassManager as PassManager
     from qir.pipeline import Pipeline as Pipeline
     from qir.pipeline import register as register
-    from qir.rewrite import Skip as Skip
-    from qir.rewrite import near_misses as near_misses
-    from qir.rewrite import rewrite as rewrite
-    from qir.rewrite import rule as rule
-    from qir.storage import load as load
-    from qir.storage import save as save
-    from qir.summary import summary as summary
+    from qir.pipeline.rewrite import Skip as Skip
+    from qir.pipeline.rewrite import near_misses as near_misses
+    from qir.pipeline.rewrite import rewrite as rewrite
+    from qir.pipeline.rewrite import rule as rule
+    from qir.report.explain import explain as explain
+    from qir.report.summary import summary as summary
     from qir.text import parse as parse
     from qir.text import to_program as to_program
     from qir.text import to_text as to_text
+    from qir.text.storage import load as load
+    from qir.text.storage import save as save
     from qir.types import Dim as Dim
     from qir.types import DType as DType
     from qir.types import Quant as Quant
     from qir.types import TensorType as TensorType
-    from qir.verify import verify as verify
 else:
     __all__ = ["__version__", *_HOME_OF]
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 import qir.passes  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from qir.backends.reference.interpreter import run, run_all
 from qir.errors import QirError, did_you_mean
-from qir.inputs import random_inputs
 from qir.ir import Graph
+from qir.observe.batches import random_inputs
+from qir.observe.statistics import Statistic
 from qir.pipeline import Batch, Context, PassManager, Pipeline
-from qir.statistics import Statistic
 from qir.types import Array
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from typing import TypeVar
 import numpy as np
 
 from qir.errors import QirError
-from qir.files import write_atomically
-from qir.statistics import MovingAverage, Statistic, bin_span
+from qir.observe.statistics import MovingAverage, Statistic, bin_span
+from qir.text.files import write_atomically
 
 _FORMAT = "qir statistics 1"
 _TENSORS = "tensors"

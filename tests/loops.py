@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 
-from qir.op import OPS, Op
+from qir.ops.op import OPS, Op
 from qir.types import TensorType
 
 

@@ -9,7 +9,7 @@ from unittest.mock import patch
 import numpy as np
 from numpy.typing import ArrayLike
 
-from qir.fixed_point import (
+from qir.numbers.fixed_point import (
     ROUNDINGS,
     Fixed31,
     Int64Array,

@@ -17,7 +17,7 @@ from qir.backends.xla.faults import Faults, apart
 from qir.backends.xla.lowering import LOWERINGS, Lowering, Step, always
 from qir.backends.xla.measure import Measurements
 from qir.errors import QirError
-from qir.inputs import extreme_inputs, random_inputs
+from qir.observe.batches import extreme_inputs, random_inputs
 from qir.ops import MaxPool, Square
 from tests.exact.test_reference_vs_xla import check_integers
 from tests.strategies import Case
@@ -182,7 +182,7 @@ def test_integers_behind_floats_are_exact_given_what_the_floats_became():
 
 def test_a_wrong_kernel_gives_way_to_xla(monkeypatch):
     pytest.importorskip("llvmlite")
-    from qir.backends.xla.cpu.sections import Kernels
+    from qir.backends.cpu.clusters import Kernels
     from qir.backends.xla.kernel_choice import kernels_here
 
     @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import pytest
 
 import qir
 from qir.errors import QirError
-from qir.files import check_writable, write_atomically
-from qir.statistics import Statistic
+from qir.observe.statistics import Statistic
 from qir.statistics_text import load_statistics, save_statistics
+from qir.text.files import check_writable, write_atomically
 
 PROGRAM = qir.parse("graph @g(%x: f32[2]) {\n  return %x\n}")
 
@@ -125,7 +125,7 @@ def test_standard_output_is_written_behind_what_it_holds(tmp_path):
     log = tmp_path / "log"
     log.write_bytes(b"old ")
     script = (
-        "from pathlib import Path\nfrom qir.files import write_atomically\n"
+        "from pathlib import Path\nfrom qir.text.files import write_atomically\n"
         "print('printed', end=' ')\n"
         "write_atomically({Path('/dev/stdout'): lambda file: file.write(b'new')})\n"
     )

@@ -38,7 +38,13 @@ NUMPY_ONLY = {
     name
     for name in MODULES
     if not name.startswith(
-        ("qir.backends.xla", "qir.frontends", "qir.api", "qir.benchmark", "qir.jax_internals")
+        (
+            "qir.backends.xla",
+            "qir.frontends",
+            "qir.api",
+            "qir.bench.benchmark",
+            "qir.interop.jax_internals",
+        )
     )
 }
 LIGHT = {"lark", "ml_dtypes", "networkx", "numpy", "tqdm"}

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from qir.equivalence import Hook
+from qir.analysis.equivalence import Hook
 from qir.errors import QirError
 from qir.ir import Graph, Node, Value
-from qir.op import Coded, Op
+from qir.ir.signature import Sizes, bind, check_not_empty
 from qir.ops import Broadcast, Const, Iota, Reshape, Return
-from qir.signature import Sizes, bind, check_not_empty
+from qir.ops.op import Coded, Op
 from qir.types import Array, Dim, DType, TensorType
 
 

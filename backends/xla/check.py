@@ -13,9 +13,9 @@ from qir.backends.xla.expected import Difference, Uncertain, difference
 from qir.backends.xla.faults import Faults
 from qir.backends.xla.program import Kernels, Program, nodes_of
 from qir.errors import QirError
-from qir.inputs import extreme_inputs, random_inputs
 from qir.ir import Graph, Value
-from qir.signature import bind
+from qir.ir.signature import bind
+from qir.observe.batches import extreme_inputs, random_inputs
 from qir.types import Array
 
 Compute: TypeAlias = Callable[[Sequence[Array]], Mapping[Value, Array]]

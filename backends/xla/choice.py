@@ -9,7 +9,7 @@ from typing import TypeAlias
 from qir.backends.xla.lowering import Lowering
 from qir.backends.xla.rules import legal_ways
 from qir.ir import Node
-from qir.tables import table
+from qir.report.tables import table
 
 MARGIN = 0.1
 """By how much of its time a way must beat the preferred one, so that noise flips no program."""

@@ -9,9 +9,9 @@ import numpy as np
 from qir.backends.xla.codes import signed_zero_points
 from qir.backends.xla.lowering import legal_ways
 from qir.ir import Graph, Node, Value
-from qir.op import Op
 from qir.ops import Const, Lookup, Requantize
-from qir.summary import count
+from qir.ops.op import Op
+from qir.report.summary import count
 from qir.text.printer import format_attribute
 from qir.types import FrozenArray
 

@@ -11,16 +11,16 @@ import numpy as np
 from jax import export
 from jax.typing import ArrayLike
 
+from qir.analysis.certificates import drop_false_certificates
 from qir.backends.xla.check import Checker
 from qir.backends.xla.choice import Chooser, preferred, report
 from qir.backends.xla.faults import Faults
 from qir.backends.xla.kernel_choice import chosen_kernels
 from qir.backends.xla.measure import Measurements
 from qir.backends.xla.program import Kernels, Program, nodes_of
-from qir.certificates import drop_false_certificates
 from qir.errors import QirError
 from qir.ir import Graph
-from qir.signature import Sizes, bind, check_sizes, named_dimensions, ports
+from qir.ir.signature import Sizes, bind, check_sizes, named_dimensions, ports
 from qir.types import Array
 
 PLATFORMS = ("cpu", "cuda", "tpu")

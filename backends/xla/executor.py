@@ -12,7 +12,7 @@ import numpy as np
 from qir.backends.xla.compile import Compiled
 from qir.backends.xla.program import Program
 from qir.ir import Graph, Value
-from qir.signature import bind
+from qir.ir.signature import bind
 from qir.types import Array
 
 

@@ -20,7 +20,6 @@ import numpy as np
 from qir.backends.reference.interpreter import run_all
 from qir.backends.xla.float_bounds import bound_of
 from qir.ir import Graph, Node, Value
-from qir.op import SameCode
 from qir.ops import (
     Abs,
     Cast,
@@ -37,6 +36,7 @@ from qir.ops import (
     Round,
     Sign,
 )
+from qir.ops.op import SameCode
 from qir.types import Array, DType
 
 EXACT = (Abs, Cast, Ceil, Dequantize, Floor, Iota, Lookup, Neg, Round, Sign)

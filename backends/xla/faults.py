@@ -11,13 +11,13 @@ from typing import Any
 import jax
 from jax import lax
 
-from qir.backends.xla.cache import Table
 from qir.backends.xla.choice import Choice, Chooser
 from qir.backends.xla.cluster import Cluster
 from qir.backends.xla.lowering import Lowering, Step, legal_ways
 from qir.backends.xla.materialize import stored
+from qir.bench.cache import Table
 from qir.ir import Node
-from qir.op import Op
+from qir.ops.op import Op
 
 KERNEL = "kernel_"
 """What the names of the ways of generated kernels begin with."""

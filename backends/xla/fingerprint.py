@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax
 
-from qir.machine import this_machine
+from qir.bench.machine import this_machine
 
 
 def fingerprint() -> dict[str, str | int]:

@@ -7,7 +7,6 @@ from math import prod
 
 import numpy as np
 
-from qir.op import Op
 from qir.ops import (
     Add,
     AvgPool,
@@ -22,6 +21,7 @@ from qir.ops import (
     Softmax,
     Sub,
 )
+from qir.ops.op import Op
 from qir.types import Array, DType, TensorType, known
 
 EPSILON = 2.0**-23

@@ -16,8 +16,8 @@ def kernels_here() -> Kernels | str:
         return f"kernels are for the CPU, the default device is {jax.default_backend()}"
     if find_spec("llvmlite") is None:
         return "llvmlite is not installed; QIR's extra cpu has it: pip install -e '.[cpu]'"
-    from qir.backends.xla.cpu.sections import Kernels as Generated
-    from qir.backends.xla.cpu.target import host_target
+    from qir.backends.cpu.clusters import Kernels as Generated
+    from qir.backends.cpu.target import host_target
 
     target = host_target()
     return "no kernels for this processor" if target is None else Generated(target)

@@ -12,7 +12,7 @@ import numpy as np
 
 from qir.errors import UnsupportedError
 from qir.ir import Node, Value
-from qir.op import Op
+from qir.ops.op import Op
 from qir.types import Array, Shape
 
 OpT = TypeVar("OpT", bound=Op)

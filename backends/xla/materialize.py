@@ -14,7 +14,7 @@ from collections.abc import Callable
 import jax
 from jax import lax
 
-from qir.jax_internals import set_xla_metadata
+from qir.interop.jax_internals import set_xla_metadata
 
 
 def stored(x: jax.Array) -> jax.Array:

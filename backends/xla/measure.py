@@ -8,19 +8,19 @@ from typing import Any, TypeAlias
 
 import jax
 
-from qir.backends.xla.cache import Table
 from qir.backends.xla.choice import Choice, Chooser, fastest, preferred
 from qir.backends.xla.cluster import Cluster
 from qir.backends.xla.fingerprint import fingerprint
 from qir.backends.xla.lowering import Lowering
 from qir.backends.xla.program import Program
-from qir.backends.xla.progress import watched
 from qir.backends.xla.rules import legal_ways
-from qir.inputs import random_inputs
+from qir.bench.cache import Table
+from qir.bench.timing import Contender, interleave
 from qir.ir import Graph, Node
+from qir.ir.signature import bind
+from qir.observe.batches import random_inputs
 from qir.ops import Const, Return
-from qir.signature import bind
-from qir.timing import Contender, interleave
+from qir.report.progress import watched
 from qir.types import Array
 
 Times: TypeAlias = Mapping[str, Mapping[str, float]]

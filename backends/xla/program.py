@@ -14,8 +14,8 @@ from qir.backends.xla.lowering import Argument, Group, Parameter, Step
 from qir.backends.xla.materialize import stored
 from qir.errors import QirError, UnsupportedError
 from qir.ir import Graph, Node, Value
+from qir.ir.signature import Sizes, check_not_empty
 from qir.ops import Const
-from qir.signature import Sizes, check_not_empty
 from qir.types import Array, DType
 
 

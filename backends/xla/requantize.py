@@ -17,7 +17,7 @@ from qir.backends.xla.arithmetic import (
 from qir.backends.xla.codes import zero_points
 from qir.backends.xla.lowering import Argument, Parameter, argument, spread
 from qir.errors import UnsupportedError
-from qir.fixed_point import MAX_SHIFT, Multiplier
+from qir.numbers.fixed_point import MAX_SHIFT, Multiplier
 from qir.types import Array, Quant
 
 Factor: TypeAlias = Array | jax.Array

@@ -11,8 +11,8 @@ from qir.errors import QirError, UnsupportedError
 from qir.frontends.jaxpr.constants import Known
 from qir.frontends.jaxpr.shapes import is_known
 from qir.ir import Builder, Graph, Value
-from qir.op import Op
 from qir.ops import Broadcast, Cast, Reshape, Transpose
+from qir.ops.op import Op
 from qir.ops.type_rules import broadcast
 from qir.types import Array, ArrayKey, DType, Shape, TensorType
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qir.frontends.jaxpr.locations import line_of, location, scope_of
-from qir.jax_internals import ClosedJaxpr, Jaxpr, Literal, Primitive
+from qir.interop.jax_internals import ClosedJaxpr, Jaxpr, Literal, Primitive
 
 _CALLS = {
     "jit": "jaxpr",

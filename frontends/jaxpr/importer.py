@@ -12,8 +12,8 @@ from qir.frontends.jaxpr.equations import Equation, FlatProgram, Slot
 from qir.frontends.jaxpr.shapes import depends_on_size, to_type
 from qir.frontends.jaxpr.weights import identity
 from qir.frontends.raising.named import NamedCall
+from qir.interop.jax_internals import InconclusiveDimensionOperation
 from qir.ir import Graph, Value
-from qir.jax_internals import InconclusiveDimensionOperation
 from qir.types import TensorType
 
 _SHOWN = 5

@@ -11,7 +11,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from qir import errors
-from qir.jax_internals import is_user_filename, lines_of, scopes_of
+from qir.interop.jax_internals import is_user_filename, lines_of, scopes_of
 
 _OWN = (str(Path(__file__).resolve().parent), str(Path(errors.__file__).resolve().parent))
 _FRAMEWORKS = re.compile(

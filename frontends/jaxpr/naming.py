@@ -8,8 +8,8 @@ from collections.abc import Collection
 from qir.frontends.jaxpr.locations import scope_in
 from qir.frontends.raising.weight_names import layer_of
 from qir.ir import Graph, Node, Value
-from qir.op import Accumulate, Op, operand_names
 from qir.ops import Add, Const, Mul, Return
+from qir.ops.op import Accumulate, Op, operand_names
 
 _ROLES: dict[type[Op], str] = {Add: "offset", Mul: "factor"}
 """What a constant operand of an op is called, where the type rule's own word says less."""

@@ -22,10 +22,10 @@ from qir.frontends.jaxpr.naming import identifier, renamed
 from qir.frontends.jaxpr.shapes import depends_on_size, to_type
 from qir.frontends.jaxpr.weights import closed_over, leaves, path_name
 from qir.frontends.raising import raise_ops
+from qir.interop.jax_internals import ClosedJaxpr, InconclusiveDimensionOperation
 from qir.ir import Graph
-from qir.jax_internals import ClosedJaxpr, InconclusiveDimensionOperation
-from qir.names import check_dimension, check_symbol
 from qir.types import TensorType
+from qir.types.names import check_dimension, check_symbol
 
 _spec: Callable[..., Any] = jax.ShapeDtypeStruct
 

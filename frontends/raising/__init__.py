@@ -11,7 +11,7 @@ from qir.frontends.raising.named import NamedCall, raise_named
 from qir.frontends.raising.reductions import REDUCTIONS, SOFTMAX
 from qir.frontends.raising.resizing import RESIZING
 from qir.ir import Graph
-from qir.rewrite import rewrite
+from qir.pipeline.rewrite import rewrite
 
 __all__ = ["NamedCall", "raise_named", "raise_ops"]
 

@@ -48,7 +48,7 @@ from qir.ops import (
     Sub,
     Tanh,
 )
-from qir.rewrite import rule
+from qir.pipeline.rewrite import rule
 
 
 @rule(Maximum, Minimum)

@@ -8,7 +8,7 @@ from qir.frontends.raising.matching import epsilon, in_float64, scalar, single_u
 from qir.frontends.raising.weight_names import derived_name
 from qir.ir import Builder, Value
 from qir.ops import Add, Conv, ConvTranspose, Div, Dot, Mul, Reshape, Sub
-from qir.rewrite import rule
+from qir.pipeline.rewrite import rule
 from qir.types import Array
 
 

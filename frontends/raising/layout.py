@@ -16,7 +16,7 @@ from qir.ops import (
     Reshape,
     Transpose,
 )
-from qir.rewrite import rule
+from qir.pipeline.rewrite import rule
 
 
 @rule(Transpose)

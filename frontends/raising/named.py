@@ -11,7 +11,6 @@ import numpy as np
 from qir.errors import QirError
 from qir.frontends.raising.matching import epsilon, shortest
 from qir.ir import Graph, Node, Value
-from qir.op import Op
 from qir.ops import (
     Clip,
     Elu,
@@ -27,6 +26,7 @@ from qir.ops import (
     Silu,
     Softplus,
 )
+from qir.ops.op import Op
 from qir.types import Array, Dim, known
 
 Function = Callable[[Array], Array]

@@ -23,7 +23,7 @@ from qir.ops import (
     Softmax,
     Sub,
 )
-from qir.rewrite import rule
+from qir.pipeline.rewrite import rule
 
 
 @rule(Reshape)

@@ -9,7 +9,7 @@ from typing import get_args
 from qir.ir import Builder, Value
 from qir.ops import Broadcast, Gather, Reshape, ResizeNearest
 from qir.ops.resize import Coordinates, Nearest
-from qir.rewrite import rule
+from qir.pipeline.rewrite import rule
 from qir.types import Shape
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from qir.errors import QirError
-from qir.names import check_dimension
+from qir.types.names import check_dimension
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Where a command adds itself."""

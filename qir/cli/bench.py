@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 
 from qir.api import compile
+from qir.bench.machine import this_machine
+from qir.bench.roofline import Roofline, roofline
 from qir.cli.arguments import Commands, add_seed, add_sizes, at_least, sizes
 from qir.errors import QirError
-from qir.files import check_writable, write_atomically
-from qir.inputs import read_samples
-from qir.machine import this_machine
-from qir.roofline import Roofline, roofline
-from qir.signature import bind
-from qir.storage import load
+from qir.ir.signature import bind
+from qir.observe.batches import read_samples
+from qir.text.files import check_writable, write_atomically
+from qir.text.storage import load
 
 DESCRIPTION = """\
 Compiles programs with XLA and times them on the same arrays, in turns, so that all of them meet
@@ -71,8 +71,8 @@ def add(commands: Commands) -> None:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from qir.benchmark import benchmark, choose_inputs
-    from qir.op_times import op_times
+    from qir.bench.benchmark import benchmark, choose_inputs
+    from qir.bench.op_times import op_times
 
     page: Path | None = options.roofline
     if page is not None and len(options.programs) > 1:
@@ -118,7 +118,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _draw(name: str, timed: Roofline | None, page: Path) -> None:
-    from qir.roofline_plot import picture
+    from qir.bench.roofline_plot import picture
 
     if timed is None or not timed.gops:
         raise QirError(f"bench: expected kernels that multiply for --roofline, got none in {name}")

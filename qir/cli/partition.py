@@ -6,8 +6,8 @@ import argparse
 
 from qir.api import compile
 from qir.cli.arguments import Commands, add_program, add_sizes, sizes
-from qir.signature import named_dimensions
-from qir.storage import load
+from qir.ir.signature import named_dimensions
+from qir.text.storage import load
 
 
 def add(commands: Commands) -> None:

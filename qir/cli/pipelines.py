@@ -8,8 +8,8 @@ from pathlib import Path
 
 from qir.api import optimize
 from qir.cli.arguments import add_seed, at_least
-from qir.inputs import batches, read_samples
 from qir.ir import Graph
+from qir.observe.batches import batches, read_samples
 from qir.pipeline import Context
 from qir.types import Array
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from qir.cli.arguments import Commands, add_program
 from qir.cli.pipelines import add_pipeline_options, run_pipeline
 from qir.errors import QirError
-from qir.explain import explain
-from qir.storage import check_savable, load, save
+from qir.report.explain import explain
+from qir.text.storage import check_savable, load, save
 
 
 def add(commands: Commands) -> None:

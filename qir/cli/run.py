@@ -13,9 +13,9 @@ import numpy as np
 from qir.api import compile, evaluate
 from qir.cli.arguments import Commands, add_program, add_seed
 from qir.errors import QirError
-from qir.files import check_writable, write_atomically
-from qir.inputs import random_inputs, read_samples
-from qir.storage import load, write_arrays
+from qir.observe.batches import random_inputs, read_samples
+from qir.text.files import check_writable, write_atomically
+from qir.text.storage import load, write_arrays
 from qir.types import Array
 
 

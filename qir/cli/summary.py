@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from qir.cli.arguments import Commands, add_program, add_sizes, sizes
-from qir.storage import load
-from qir.summary import summary
+from qir.report.summary import summary
+from qir.text.storage import load
 
 
 def add(commands: Commands) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from qir.attributes import by_type
 from qir.errors import QirError
-from qir.fixed_point import Multiplier, rounding_mode
-from qir.interval import Interval
-from qir.op import Coded, KeepFloat, Op, Table, op
+from qir.numbers.fixed_point import Multiplier, rounding_mode
+from qir.numbers.interval import Interval
+from qir.ops.attributes import by_type
+from qir.ops.op import Coded, KeepFloat, Op, Table, op
 from qir.types import Array, DType, FrozenArray, Quant, TensorType, expand
 
 
@@ -85,7 +85,7 @@ class Requantize(Op):
     """From one code to another with one rounding, saturating.
 
     `clamp(round((q - zp) * m) + zp', low, high)` where m is the ratio of the scales and the
-    rounding mode says how m becomes an integer and how the product is rounded (`qir.fixed_point`).
+    rounding mode says how m becomes an integer and how the product is rounded (`qir.numbers.fixed_point`).
 
     Attributes:
         to: The code of the result, of at most 16 bits.
@@ -96,7 +96,7 @@ class Requantize(Op):
         shift: The shift that goes with an integer multiplier.
         agrees: A certificate: rounding modes that give the same integers, each with the multiplier
             that it makes of the scales, for every accumulator that can occur. Pass agree-roundings
-            adds it, and the verifier proves it again (`qir.certificates`).
+            adds it, and the verifier proves it again (`qir.analysis.certificates`).
     """
 
     to: Quant = by_type(_code)

@@ -8,8 +8,8 @@ from math import prod
 
 import numpy as np
 
-from qir.interval import EVERYTHING, Interval
-from qir.op import Accumulate, Op, op
+from qir.numbers.interval import EVERYTHING, Interval
+from qir.ops.op import Accumulate, Op, op
 from qir.ops.type_rules import accumulator, check_bias
 from qir.ops.windows import (
     Padding,

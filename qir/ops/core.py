@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from qir.attributes import Symbol, by_type
-from qir.op import KeepFloat, Op, op
+from qir.ops.attributes import Symbol, by_type
+from qir.ops.op import KeepFloat, Op, op
 from qir.types import TensorType
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qir.attributes import by_type
-from qir.fixed_point import ROUNDINGS, common_shift_multipliers, rounding_shift
-from qir.interval import EVERYTHING, Interval
-from qir.op import Coded, Op, Rescale, SameCode, SharedCode, Table, op
+from qir.numbers.fixed_point import ROUNDINGS, common_shift_multipliers, rounding_shift
+from qir.numbers.interval import EVERYTHING, Interval
+from qir.ops.attributes import by_type
+from qir.ops.op import Coded, Op, Rescale, SameCode, SharedCode, Table, op
 from qir.ops.type_rules import broadcast, rescaled, same_element, same_float
 from qir.types import Array, Quant, TensorType
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qir.attributes import by_type
-from qir.interval import Interval
-from qir.op import Coded, KeepFloat, Op, SameCode, SharedCode, op
+from qir.numbers.interval import Interval
+from qir.ops.attributes import by_type
+from qir.ops.op import Coded, KeepFloat, Op, SameCode, SharedCode, op
 from qir.ops.type_rules import check_axes, check_axis, uncoded_axes
 from qir.types import Array, DType, Quant, Shape, Size, TensorType, known
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qir.attributes import by_type
-from qir.interval import Interval
-from qir.op import Coded, FixedCode, KeepFloat, Op, op
+from qir.numbers.interval import Interval
+from qir.ops.attributes import by_type
 from qir.ops.elementwise import result_code
+from qir.ops.op import Coded, FixedCode, KeepFloat, Op, op
 from qir.ops.type_rules import rescaled, same_float
 from qir.types import Array, DType, Quant, TensorType, known
 

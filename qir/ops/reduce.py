@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qir.attributes import by_type
-from qir.fixed_point import INT32_MAX, ROUNDINGS
-from qir.interval import EVERYTHING, Interval
-from qir.op import Coded, KeepFloat, Op, Rescale, SameCode, op
+from qir.numbers.fixed_point import INT32_MAX, ROUNDINGS
+from qir.numbers.interval import EVERYTHING, Interval
+from qir.ops.attributes import by_type
 from qir.ops.elementwise import result_code
+from qir.ops.op import Coded, KeepFloat, Op, Rescale, SameCode, op
 from qir.ops.type_rules import check_axes, check_axis, rescaled, same_float, uncoded_axes
 from qir.types import Array, DType, Element, Quant, Shape, TensorType, known, product
 

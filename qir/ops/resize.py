@@ -10,11 +10,11 @@ from typing import Literal
 
 import numpy as np
 
-from qir.attributes import by_type
-from qir.fixed_point import INT32_MAX, ROUNDINGS
-from qir.interval import Interval
-from qir.op import Coded, Op, Rescale, SameCode, op
+from qir.numbers.fixed_point import INT32_MAX, ROUNDINGS
+from qir.numbers.interval import Interval
+from qir.ops.attributes import by_type
 from qir.ops.elementwise import result_code
+from qir.ops.op import Coded, Op, Rescale, SameCode, op
 from qir.ops.type_rules import rescaled, same_float, uncoded_axes
 from qir.types import Array, Quant, Shape, TensorType, known
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from qir.attributes import by_type
 from qir.errors import QirError
-from qir.interval import Interval
-from qir.op import Op, SameCode, SharedCode, op
+from qir.numbers.interval import Interval
+from qir.ops.attributes import by_type
+from qir.ops.op import Op, SameCode, SharedCode, op
 from qir.ops.type_rules import check_axes, check_axis, same_element, uncoded_axes
 from qir.types import Array, Dim, Quant, Shape, Size, TensorType, format_shape, known, product
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from qir.op import Op
+from qir.ops.op import Op
 from qir.types import DType, Element, FrozenArray, Quant, Size, TensorType
 
 

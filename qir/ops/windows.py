@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from qir.op import Op
+from qir.ops.op import Op
 from qir.types import Array, Dim, Size, TensorType, known
 
 Padding: TypeAlias = Literal["valid", "same"] | tuple[tuple[int, int], ...]

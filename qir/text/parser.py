@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from qir.attributes import Symbol, coerce
 from qir.errors import ParseError, QirError, did_you_mean
-from qir.interval import Interval
 from qir.ir import Graph, Node, Value, node_types
-from qir.op import Op, find_op, from_attributes
+from qir.numbers.interval import Interval
+from qir.ops.attributes import Symbol, coerce
 from qir.ops.core import Const
+from qir.ops.op import Op, find_op, from_attributes
 from qir.text.printer import format_attribute, product_of
 from qir.text.syntax import (
     GraphSyntax,

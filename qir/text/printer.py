@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from qir.attributes import Symbol
-from qir.interval import Interval
 from qir.ir import Graph, Node, Value
-from qir.op import Accumulate, SameCode
+from qir.numbers.interval import Interval
+from qir.ops.attributes import Symbol
 from qir.ops.core import Const
+from qir.ops.op import Accumulate, SameCode
 from qir.types import (
     Array,
     DType,

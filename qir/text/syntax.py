@@ -19,8 +19,8 @@ from lark import (
 )
 from lark.exceptions import UnexpectedEOF
 
-from qir.attributes import Symbol
 from qir.errors import ParseError, QirError
+from qir.ops.attributes import Symbol
 from qir.types import Dim, Shape, Size, product
 
 

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 import qir
-from qir.tables import table
+from qir.report.tables import table
 from tests.benchmarks.models import MODELS
 from tests.benchmarks.quantization_cost import afresh, peak_memory
 from tests.benchmarks.vision import prepare

@@ -14,16 +14,16 @@ from functools import partial
 
 import numpy as np
 
+from qir.analysis.verify import verify
 from qir.ir import Graph, Value
-from qir.op import Op
 from qir.ops import Add, Dequantize, Dot, Mul, Quantize, Relu, Reshape, Sub, Tanh
-from qir.passes.canonicalize import Canonicalize
-from qir.passes.fold_batch_norm import FoldBatchNorm
-from qir.passes.fold_scales import FoldScales
+from qir.ops.op import Op
+from qir.passes.float.canonicalize import Canonicalize
+from qir.passes.float.fold_batch_norm import FoldBatchNorm
+from qir.passes.float.fold_scales import FoldScales
 from qir.pipeline import Context, Pass
 from qir.text import parse, to_program
 from qir.types import DType, Quant, TensorType
-from qir.verify import verify
 
 SIZES = (1_000, 10_000, 50_000)
 PASSES: tuple[Pass, ...] = (Canonicalize(), FoldBatchNorm(), FoldScales())

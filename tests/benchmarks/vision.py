@@ -21,11 +21,11 @@ import jax
 import numpy as np
 
 import qir
-from qir.files import write_atomically
+from qir.bench.machine import Machine, this_machine
+from qir.bench.timing import TURN, Contender, interleave
 from qir.ir import Graph
-from qir.machine import Machine, this_machine
-from qir.tables import table
-from qir.timing import TURN, Contender, interleave
+from qir.report.tables import table
+from qir.text.files import write_atomically
 from qir.types import Array, format_shape
 from tests.benchmarks.models import MODELS, Model, Params
 

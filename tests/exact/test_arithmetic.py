@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from qir import fixed_point
 from qir.backends.xla import arithmetic
 from qir.errors import QirError
-from qir.fixed_point import Multiplier
+from qir.numbers import fixed_point
+from qir.numbers.fixed_point import Multiplier
 from qir.types import DType, Quant
 
 Ints = NDArray[np.int32]

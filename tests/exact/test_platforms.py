@@ -15,8 +15,8 @@ from jax import lax
 
 from qir.backends.xla import accumulate
 from qir.backends.xla.accumulate import MAX_TERMS, dot_rows
-from qir.op import Op
 from qir.ops import Conv, ConvTranspose, Dequantize, Dot, Lookup, Softmax
+from qir.ops.op import Op
 from qir.types import Array, DType, Quant
 from tests.exact.test_reference_vs_xla import check_integers, run_packed
 from tests.strategies import Case, packs_of

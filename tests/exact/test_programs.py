@@ -19,8 +19,8 @@ from qir.backends.xla.executor import XlaExecutor
 from qir.backends.xla.lowering import LOWERINGS
 from qir.errors import QirError
 from qir.ir import Graph
-from qir.op import Op
 from qir.ops import Tanh
+from qir.ops.op import Op
 from qir.text import parse
 from qir.types import Array
 from tests.exact.stablehlo import forbidden

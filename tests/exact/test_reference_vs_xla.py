@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from qir.backends.reference.interpreter import run, run_all
 from qir.backends.xla.compile import compile_graph
 from qir.backends.xla.float_bounds import near
-from qir.op import OPS, Op
 from qir.ops import Const, Return
+from qir.ops.op import OPS, Op
 from qir.ops.unary import Unary
 from qir.types import Array
 from tests.strategies import Case, packs_of
@@ -79,8 +79,8 @@ def test_every_op(cls: type[Op]) -> None:
 @pytest.mark.parametrize("cls", OPERATIONS, ids=lambda cls: cls.name)
 def test_every_op_with_a_kernel(cls: type[Op]) -> None:
     pytest.importorskip("llvmlite")
-    from qir.backends.xla.cpu import covers
-    from qir.backends.xla.cpu.cover import COVERS
+    from qir.backends.cpu import patterns as covers
+    from qir.backends.native.pattern import COVERS
 
     assert covers.__all__
 

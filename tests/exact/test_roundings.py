@@ -12,14 +12,14 @@ import pytest
 from hypothesis import Phase, given, settings
 
 import qir
-from qir.attributes import attribute_fields
 from qir.backends.xla.compile import compile_graph
 from qir.backends.xla.requantize import FORMS, rescaling
 from qir.errors import QirError, UnsupportedError
-from qir.fixed_point import ROUNDINGS, register_rounding, rounding_mode
 from qir.ir import Graph
-from qir.op import OPS, Op
+from qir.numbers.fixed_point import ROUNDINGS, register_rounding, rounding_mode
 from qir.ops import Add, Conv, Dot, Requantize
+from qir.ops.attributes import attribute_fields
+from qir.ops.op import OPS, Op
 from qir.pipeline import Context
 from qir.types import Quant
 from tests.roundings import OWN, HalfAway, registered

@@ -18,8 +18,8 @@ from qir.backends.xla.compile import Compiled
 from qir.backends.xla.lowering import Lowering
 from qir.backends.xla.rules import LOWERINGS, legal_ways
 from qir.ir import Graph, Node
-from qir.op import Op
 from qir.ops import Const, Conv, ConvTranspose, Requantize, Return
+from qir.ops.op import Op
 from qir.types import Array
 from tests.exact.test_reference_vs_xla import check_integers
 from tests.strategies import STRATEGIES, Case, packs_of

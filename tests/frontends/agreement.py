@@ -6,12 +6,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from qir.analysis.verify import verify
 from qir.backends.reference.interpreter import run
 from qir.frontends.jaxpr import from_jax
 from qir.ir import Graph
 from qir.ops import Const, Return
 from qir.types import Array
-from qir.verify import verify
 
 EPSILON = float(np.finfo(np.float32).eps)
 

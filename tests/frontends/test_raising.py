@@ -14,7 +14,7 @@ from qir.errors import QirError
 from qir.frontends.jaxpr import from_jax
 from qir.ir import Graph
 from qir.ops import Clip, Elu, Gather, Gelu, LeakyRelu, ResizeNearest
-from qir.rewrite import rewrite, rule
+from qir.pipeline.rewrite import rewrite, rule
 from tests.frontends.agreement import agrees, op_names, uniform
 
 X = uniform(3, 5, low=-8, high=8)

@@ -4,7 +4,7 @@ import pytest
 
 from qir.backends.reference.interpreter import run
 from qir.errors import QirError
-from qir.interval import Interval
+from qir.numbers.interval import Interval
 from qir.ops import Cast
 from qir.types import DType
 from tests.ops.programs import program

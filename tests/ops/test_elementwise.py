@@ -8,7 +8,7 @@ from jax import lax
 
 from qir.backends.reference.interpreter import run
 from qir.errors import QirError
-from qir.interval import Interval
+from qir.numbers.interval import Interval
 from qir.ops import Div, Maximum, Pow
 from tests.ops.programs import program
 

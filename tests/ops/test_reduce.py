@@ -8,7 +8,7 @@ import pytest
 
 from qir.backends.reference.interpreter import run
 from qir.errors import QirError
-from qir.interval import Interval
+from qir.numbers.interval import Interval
 from qir.ops import ReduceProd, ReduceSum
 from tests.ops.programs import program
 

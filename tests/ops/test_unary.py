@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 
 from qir.errors import QirError
-from qir.interval import Interval
+from qir.numbers.interval import Interval
 from qir.ops import (
     Abs,
     Ceil,

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from qir.errors import QirError
-from qir.statistics import MovingAverage, Statistic, observe
+from qir.observe.statistics import MovingAverage, Statistic, observe
 from qir.statistics_text import (
     load_averages,
     load_statistics,

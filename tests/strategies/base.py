@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from qir.backends.xla.requantize import FORMS
 from qir.ir import Graph, Node
-from qir.op import Op
+from qir.ops.op import Op
 from qir.types import Array, Dim, DType, Element, Quant, Size, TensorType, expand
 
 Draw: TypeAlias = st.DrawFn

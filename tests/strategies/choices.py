@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from qir.op import Op
 from qir.ops import And, Div, IsFinite, Maximum, Minimum, Not, Or, Pow, Select
 from qir.ops.logic import Comparison
+from qir.ops.op import Op
 from qir.types import Array, DType, Element
 from tests.strategies.base import (
     FLOATS,

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
 from qir.ir import Graph, Value
-from qir.op import Op
 from qir.ops import (
     Add,
     AvgPool,
@@ -39,6 +38,7 @@ from qir.ops import (
     Tanh,
     Transpose,
 )
+from qir.ops.op import Op
 from qir.ops.windows import Padding
 from qir.types import Array, DType, TensorType
 from tests.strategies.base import Case, Draw, generator

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from qir.op import OPS
+from qir.ops.op import OPS
 from qir.ops.unary import Unary
 from tests.strategies.base import (
     FLOATS,

@@ -9,8 +9,8 @@ import numpy as np
 from qir.backends.xla.codes import code_of, levels, steps, zero_points
 from qir.backends.xla.lowering import Parameter, Step, coded, floating, lowering, plain
 from qir.backends.xla.requantize import Factor, rescaling
-from qir.fixed_point import ROUNDINGS
 from qir.ir import Node
+from qir.numbers.fixed_point import ROUNDINGS
 from qir.ops import Add, Clip, Div, Maximum, Minimum, Mul, Pow, Relu, Sub
 from qir.ops.elementwise import Sum
 

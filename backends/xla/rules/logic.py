@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 from qir.backends.xla.lowering import Step, lowering
 from qir.ir import Node
-from qir.op import Op
 from qir.ops import (
     And,
     Equal,
@@ -23,6 +22,7 @@ from qir.ops import (
     Or,
     Select,
 )
+from qir.ops.op import Op
 
 FUNCTIONS: dict[type[Op], Callable[..., jax.Array]] = {
     And: jnp.logical_and,

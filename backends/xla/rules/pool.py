@@ -13,8 +13,8 @@ from qir.backends.xla.codes import code_of, steps
 from qir.backends.xla.lowering import Step, coded, floating, lowering, plain
 from qir.backends.xla.materialize import applied_apart
 from qir.backends.xla.windows import padded, reduce_windows
-from qir.fixed_point import ROUNDINGS
 from qir.ir import Node
+from qir.numbers.fixed_point import ROUNDINGS
 from qir.ops import AvgPool, MaxPool
 from qir.types import Array
 

@@ -11,8 +11,8 @@ from qir.backends.xla.codes import code_of, steps
 from qir.backends.xla.lowering import Step, coded, floating, lowering, plain
 from qir.backends.xla.materialize import stored
 from qir.backends.xla.requantize import Factor, rescaling
-from qir.fixed_point import ROUNDINGS
 from qir.ir import Node
+from qir.numbers.fixed_point import ROUNDINGS
 from qir.ops import ArgMax, Mean, ReduceMax, ReduceMin, ReduceProd, ReduceSum
 from qir.ops.reduce import Reduction
 

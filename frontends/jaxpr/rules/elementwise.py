@@ -11,7 +11,6 @@ from qir.errors import UnsupportedError
 from qir.frontends.jaxpr.constants import Known
 from qir.frontends.jaxpr.emitter import Emitter, Operand, PrimitiveRule, primitive
 from qir.ir import Value
-from qir.op import Op
 from qir.ops import (
     Abs,
     Add,
@@ -50,6 +49,7 @@ from qir.ops import (
     Sub,
     Tanh,
 )
+from qir.ops.op import Op
 from qir.types import DType
 
 DIRECT: dict[str, Op] = {

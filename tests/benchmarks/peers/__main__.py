@@ -22,8 +22,8 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from qir.bench.machine import this_machine
 from qir.errors import QirError
-from qir.machine import this_machine
 from tests.benchmarks.models import MODELS
 from tests.benchmarks.peers.compare import Comparison, compare, prepare_files
 from tests.benchmarks.quantization_cost import afresh

@@ -11,13 +11,13 @@ import jax
 import numpy as np
 
 import qir
+from qir.bench.machine import this_machine
+from qir.bench.roofline import roofline
+from qir.bench.timing import Contender, Times, interleave
 from qir.errors import QirError
 from qir.ir import Graph
-from qir.machine import this_machine
 from qir.ops import Conv, Dot
-from qir.roofline import roofline
-from qir.tables import table
-from qir.timing import Contender, Times, interleave
+from qir.report.tables import table
 from tests.benchmarks.models import MODELS, Model
 from tests.benchmarks.peers.onnx_export import channels_first, export
 from tests.benchmarks.peers.packages import load
@@ -161,7 +161,7 @@ def compare(
         prepare_seconds: Seconds that import and quantization took.
         ops: Whether to time QIR's ops too.
     """
-    from qir.backends.xla.cpu.peak import int8_peak
+    from qir.backends.cpu.peak import int8_peak
 
     model = MODELS[name]
     case = Case(

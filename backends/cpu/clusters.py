@@ -1,0 +1,207 @@
+"""Sections of a graph as operations of an XLA program."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Any
+
+import jax
+import numpy as np
+
+from qir.backends.cpu import call
+from qir.backends.cpu.clock import Clock
+from qir.backends.cpu.target import Target
+from qir.backends.native.partition import Partition, Section, partition
+from qir.backends.native.pattern import Region
+from qir.backends.native.placing import write
+from qir.backends.native.plan import Plan, named
+from qir.backends.xla.lowering import Group, Lowering, Parameter, Step, always
+from qir.errors import QirError
+from qir.ir import Node, Value
+from qir.ir.signature import Sizes
+from qir.types import Dim, known
+
+PARALLEL_WORK = 4_000_000
+"""Least work of a call that is worth waking threads for: it takes one about 50 microseconds."""
+
+
+def available_cores() -> int:
+    """Returns how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """Computes what it can of a program by generated kernels.
+
+    Args:
+        target: The instruction set.
+        threads: Most threads that work on a call.
+        clocks: Takes the clock of each call that is compiled; None for calls without.
+        refused: Why no kernel may compute a node; nothing where one may.
+    """
+
+    target: Target
+    threads: int = field(default_factory=available_cores)
+    clocks: list[Clock] | None = field(default=None, compare=False)
+    refused: Callable[[Node], str] = field(default=lambda node: "", compare=False)
+
+    def __str__(self) -> str:
+        return f"generated for {self.target.name}"
+
+    def divide(
+        self, nodes: Sequence[Node], outputs: Iterable[Value]
+    ) -> tuple[list[Node | Group], dict[Node, str]]:
+        """Divides the nodes of a program into groups for kernels and nodes for XLA.
+
+        Args:
+            nodes: The nodes in an order of computation, constants left out.
+            outputs: The values that the program returns.
+
+        Returns:
+            The parts in an order of computation, and why nodes are left to XLA.
+        """
+        found = self._divided(nodes, outputs)
+        parts = [
+            part if isinstance(part, Node) else self._group(part, number)
+            for number, part in enumerate(found.parts)
+        ]
+        return parts, dict(found.reasons)
+
+    def computed(self, nodes: Sequence[Node], outputs: Iterable[Value]) -> set[Node]:
+        """Returns the nodes that the groups of `divide` compute.
+
+        Args:
+            nodes: The nodes in an order of computation, constants left out.
+            outputs: The values that the program returns.
+        """
+        return set(nodes).difference(self._divided(nodes, outputs).reasons)
+
+    def describe(self, nodes: Sequence[Node], outputs: Iterable[Value], sizes: Sizes) -> str:
+        """Returns the calls and what each step of them does, and why nodes are left to XLA.
+
+        Args:
+            nodes: The nodes in an order of computation, constants left out.
+            outputs: The values that the program returns.
+            sizes: The sizes of named dimensions.
+        """
+        found = self._divided(nodes, outputs)
+        lines: list[str] = []
+        calls = 0
+        for part in found.parts:
+            if isinstance(part, Node):
+                lines.append(f"XLA: {named(part)}: {found.reasons[part]}")
+                continue
+            lines.append(f"call {calls}, {self}")
+            for name, values in (("operand", part.inputs), ("result", part.outputs)):
+                for index, value in enumerate(values):
+                    lines.append(f"  {name}{index}: %{value.name}: {value.type}")
+            plan = self.plan(part, sizes)
+            lines.append(f"  {plan}")
+            stepped = {step.nodes for step in plan.steps}
+            lines += [
+                f"      {', '.join(map(named, cover.nodes))}: no step, the bytes lie there already"
+                for cover in part.covers
+                if cover.nodes not in stepped
+            ]
+            calls += 1
+        return "\n".join(lines)
+
+    def without(self, refused: Callable[[Node], str]) -> Kernels:
+        """Returns the same without kernels for some nodes.
+
+        Args:
+            refused: Why no kernel may compute a node; nothing where one may.
+        """
+        return replace(self, refused=refused)
+
+    def check_process(self) -> None:
+        """Raises QirError in a fork of the process that loaded the code."""
+        call.check_process()
+
+    def _divided(self, nodes: Sequence[Node], outputs: Iterable[Value]) -> Partition:
+        return partition(nodes, outputs, self.target, self.refused)
+
+    def _group(self, section: Section, number: int) -> Group:
+        products = _products(section)
+        first = self.plan(section, _sizes(products, [1] * len(products)))
+        parameters = first.parameters()
+
+        def run(packed: jax.Array, sizes: Sequence[Any], *operands: jax.Array) -> Any:
+            if not all(isinstance(size, int) for size in sizes):
+                raise QirError(
+                    "kernels: expected sizes that are numbers; compile(graph, kernels=False) takes "
+                    "symbolic ones, and so does export()"
+                )
+            actual = _sizes(products, sizes)
+            struct: Callable[..., jax.ShapeDtypeStruct] = jax.ShapeDtypeStruct
+            results = [
+                struct(actual.shape(value.type.shape), value.type.dtype.numpy)
+                for value in section.outputs
+            ]
+            plan = self.plan(section, actual) if products else first
+            if plan is not first and not np.array_equal(own := plan.parameters(), parameters):
+                packed = jax.numpy.asarray(own)
+            addresses = call.addresses([step.kernel for step in plan.steps], self.target)
+            clock = 0
+            if self.clocks is not None:
+                self.clocks.append(Clock(section, plan, call.new_words(1 + len(plan.steps))))
+                clock = self.clocks[-1].address
+            table = plan.table(addresses, call.new_slot(section), clock)
+            return call.call(jax.numpy.asarray(table), packed, operands, results)
+
+        dimensions = tuple(Dim(1, names) for names in products)
+        step = Step(run, (Parameter(f"kernels{number}", parameters), dimensions, *section.inputs))
+        ways = {
+            node: Lowering(f"kernel_{cover.rule.__name__}", always, always, cover.rule)
+            for cover in section.covers
+            if cover.rule is not None
+            for node in cover.nodes
+        }
+        return Group(section.outputs, step, ways)
+
+    def plan(self, section: Section, sizes: Sizes) -> Plan:
+        """Returns the steps of a section.
+
+        Args:
+            section: The section.
+            sizes: The sizes of named dimensions.
+        """
+        threads = self.threads if _work(section, sizes) >= PARALLEL_WORK else 1
+        plan = Plan(len(section.inputs), len(section.outputs), threads)
+        places = {value: plan.operand(index) for index, value in enumerate(section.inputs)}
+        places |= {value: plan.result(index) for index, value in enumerate(section.outputs)}
+        region = Region(plan, places, sizes, self.target)
+        write(section.covers, region)
+        return plan
+
+
+def _products(section: Section) -> list[tuple[str, ...]]:
+    """Returns the products of names that stand in the sizes of a section, each once."""
+    values = [*section.inputs, *(v for c in section.covers for n in c.nodes for v in n.outputs)]
+    sizes = [size for value in values for size in value.type.shape if isinstance(size, Dim)]
+    return list(dict.fromkeys(size.names for size in sizes))
+
+
+def _sizes(products: Sequence[tuple[str, ...]], sizes: Sequence[int]) -> Sizes:
+    found = dict(zip(products, sizes, strict=True))
+    return Sizes({names[0]: size for names, size in found.items() if len(names) == 1}, found)
+
+
+def _work(section: Section, sizes: Sizes) -> int:
+    """Returns about how much there is to do, in products; a number that is made counts as four."""
+    total = 0
+    for node in (node for cover in section.covers for node in cover.nodes):
+        (*_, result) = node.outputs
+        shapes = [
+            replace(value.type, shape=sizes.shape(value.type.shape))
+            for value in (*node.inputs, result)
+        ]
+        total += known(node.op.multiply_adds(shapes[:-1], shapes[-1]), "products")
+        total += 4 * prod(known(size, "numbers") for size in shapes[-1].shape)
+    return total

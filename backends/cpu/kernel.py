@@ -1,0 +1,122 @@
+"""Kernels: machine code for one kind of step, specialised to what is written in their fields."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+from llvmlite import ir
+
+from qir.backends.cpu.emitter import I64, POINTER, Emitter, Value, vector
+from qir.backends.cpu.runtime import KERNEL_TYPE
+from qir.backends.cpu.target import Target
+
+
+class Body(Emitter):
+    """The body of a kernel: an emitter that knows the arguments of the step.
+
+    A step has one word of 64 bits for each name in `words`, then two for each in `tensors`: the
+    number of a buffer and an offset in it.
+
+    Args:
+        function: The kernel's function.
+        kernel: The kernel.
+        target: The instruction set.
+
+    Attributes:
+        task: Number of the task.
+        scratch: Memory of the thread; what it holds before is undefined.
+        target: The instruction set.
+    """
+
+    def __init__(self, function: ir.Function, kernel: Kernel, target: Target) -> None:
+        super().__init__(function)
+        self._words, self._buffers, self.task, self.scratch = self.arguments
+        self._kernel = kernel
+        self._repeated: dict[tuple[str, Any, int], Value] = {}
+        self.target = target
+
+    def word(self, name: str, type: Any = I64) -> Value:
+        """Loads a word of the step."""
+        return self.load(type, self._words, 8 * self._kernel.words.index(name), align=8)
+
+    def repeated(self, name: str, type: Any, lanes: int) -> Value:
+        """Returns the low bits of a word of the step in every lane.
+
+        They are repeated once, at the entry, and stay in memory: registers are few, and an
+        instruction reads memory as well.
+
+        Args:
+            name: The word.
+            type: An integer type.
+            lanes: Number of lanes.
+        """
+        whole = vector(type, lanes)
+        if (name, type, lanes) not in self._repeated:
+            with self.at_entry():
+                place = self.untyped(self.build.alloca(whole))
+                self.store(self.splat(self.word(name, type), lanes), place, 0, 16)
+            self._repeated[name, type, lanes] = place
+        return self.load(whole, self._repeated[name, type, lanes], 0, 16)
+
+    def tensor(self, name: str) -> Value:
+        """Returns a pointer to a tensor of the step."""
+        place = 8 * (len(self._kernel.words) + 2 * self._kernel.tensors.index(name))
+        buffer = self.load(I64, self._words, place, align=8)
+        base = self.load(POINTER, self._buffers, self.build.mul(buffer, self.number(8)), align=8)
+        return self.at(base, self.load(I64, self._words, place + 8, align=8))
+
+
+class SharedFunction(Protocol):
+    """A function of several kernels, whose code is made once."""
+
+    @property
+    def symbol(self) -> str:
+        """Its name, the same for equal functions only."""
+        ...
+
+    def define(self, module: ir.Module, target: Target) -> None:
+        """Writes it into a module."""
+        ...
+
+
+@dataclass(frozen=True)
+class Kernel(ABC):
+    """A kernel; its fields are what the code is specialised to."""
+
+    @property
+    @abstractmethod
+    def words(self) -> tuple[str, ...]:
+        """Names of the integers that a step gives it."""
+
+    @property
+    @abstractmethod
+    def tensors(self) -> tuple[str, ...]:
+        """Names of the tensors that it reads and writes."""
+
+    @property
+    def shared(self) -> tuple[SharedFunction, ...]:
+        """The functions that it calls and declares as external."""
+        return ()
+
+    @property
+    def saving(self) -> float:
+        """How many times fewer multiplications it needs than the op is defined by."""
+        return 1.0
+
+    @property
+    def symbol(self) -> str:
+        """Name of the function, the same for equal kernels only."""
+        values = "_".join(f"{field.name}_{getattr(self, field.name)}" for field in fields(self))
+        return f"qir_{type(self).__name__}_{values}".lower()
+
+    @abstractmethod
+    def write(self, e: Body) -> None:
+        """Writes the body, up to its return."""
+
+    def define(self, module: ir.Module, target: Target) -> None:
+        """Writes the function into a module."""
+        body = Body(ir.Function(module, KERNEL_TYPE, self.symbol), self, target)
+        self.write(body)
+        body.build.ret_void()

@@ -1,0 +1,248 @@
+"""Casts: real numbers to codes and back, and accumulators to codes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from qir.backends.cpu.emitter import F32, I8, I32, Value, constant, vector
+from qir.backends.cpu.epilogue import clamped, high_words, repeated, stored_bytes
+from qir.backends.cpu.kernel import Body
+from qir.backends.cpu.kernels.flat import LANES, Compute, Flat, Phase
+
+
+@dataclass(frozen=True)
+class ToCodes(Flat):
+    """Quantize: one multiplication, ties to even, the zero point added after.
+
+    Attributes:
+        unsigned: Whether codes are unsigned bytes.
+    """
+
+    unsigned: bool
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """The inverse scale as the bits of a float32, and the code."""
+        return ("inverse", "low", "high", "point")
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of an element of x and of the result."""
+        return 4, 1
+
+    def prepare(self, e: Body) -> Compute:
+        """Clamps in float, so that the conversion to int32 is defined."""
+        build, lanes = e.build, e.target.lanes
+        inverse = e.splat(e.word("inverse", F32), lanes)
+        bounds = e.word("low"), e.word("high")
+        point, low, high = (repeated(e, e.word(name), lanes) for name in ("point", "low", "high"))
+        floats = vector(F32, lanes)
+        least, most = (build.sitofp(build.sub(bound, point), floats) for bound in (low, high))
+
+        def compute(sources: Sequence[Value], phase: Value) -> Value:
+            (x,) = sources
+            codes = []
+            for at in range(0, LANES, lanes):
+                real = build.fmul(e.load(floats, x, 4 * at), inverse)
+                # NaN has no order.
+                number = build.fcmp_ordered("ord", real, real)
+                real = build.select(number, real, constant(floats, 0.0))
+                codes.append(build.add(rounded(e, real, least, most), point))
+            return stored_bytes(e, codes, self.unsigned, *bounds)
+
+        return compute
+
+
+def rounded(e: Body, real: Value, least: Value, most: Value) -> Value:
+    """Clamps float32 and rounds it to int32, ties to even."""
+    build, lanes = e.build, real.type.count
+    real = build.select(build.fcmp_ordered(">", real, least), real, least)
+    real = build.select(build.fcmp_ordered("<", real, most), real, most)
+    return e.intrinsic(f"llvm.lrint.v{lanes}i32.v{lanes}f32", vector(I32, lanes), real)
+
+
+Stored = Literal["signed", "unsigned", "wide"]
+"""Of what is read: bytes, or numbers of 32 bits."""
+
+
+def widened(e: Body, pointer: Value, at: int, lanes: int, stored: Stored) -> Value:
+    """Loads stored numbers as int32."""
+    if stored == "wide":
+        return e.load(vector(I32, lanes), pointer, 4 * at)
+    loaded = e.load(vector(I8, lanes), pointer, at)
+    widen = e.build.zext if stored == "unsigned" else e.build.sext
+    return widen(loaded, vector(I32, lanes))
+
+
+@dataclass(frozen=True)
+class Columned(Flat):
+    """A pass with tables of 32-bit numbers for the last axis, or with one entry for all.
+
+    A table for columns is repeated, so that a vector can be loaded anywhere in its first period.
+
+    Attributes:
+        stored: What x is.
+        columns: Whether tables have an entry for each column.
+    """
+
+    stored: Stored
+    columns: bool
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """The period."""
+        return ("period",) if self.columns else ()
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of an element of x and of the result."""
+        return (4 if self.stored == "wide" else 1), 1
+
+    def phase(self, e: Body, start: Value) -> Phase | None:
+        """Returns where the columns begin."""
+        if not self.columns:
+            return None
+        period = e.word("period")
+        return Phase(period, e.build.srem(start, period))
+
+    def entries(self, e: Body, name: str, element: object, lanes: int) -> Entries:
+        """Returns a table."""
+        pointer = e.tensor(name)
+        if self.columns:
+            return Entries(e, vector(element, lanes), pointer, None)
+        whole = e.splat(e.load(element, pointer, 0, align=4), lanes)
+        return Entries(e, whole.type, pointer, whole)
+
+
+@dataclass(frozen=True)
+class Entries:
+    """A table in a pass."""
+
+    e: Body
+    type: object
+    pointer: Value
+    whole: Value | None
+
+    def at(self, phase: Value, offset: int) -> Value:
+        """Returns the entries of a vector, some elements behind a place in the period."""
+        if self.whole is not None:
+            return self.whole
+        place = self.e.build.mul(phase, self.e.number(4))
+        return self.e.load(self.type, self.e.at(self.pointer, place), 4 * offset, align=4)
+
+
+@dataclass(frozen=True)
+class ToReal(Columned):
+    """Dequantize: the difference from the zero point, in float32, times the scale."""
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """The zero point; codes of 32 bits have none."""
+        return (*super().numbers, "point")
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The scales."""
+        return ("scale",)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of an element of x and of the result."""
+        return (4 if self.stored == "wide" else 1), 4
+
+    def prepare(self, e: Body) -> Compute:
+        """Computes in int32, then in float32."""
+        build, lanes = e.build, e.target.lanes
+        point = repeated(e, e.word("point"), lanes)
+        scale = self.entries(e, "scale", F32, lanes)
+
+        def compute(sources: Sequence[Value], phase: Value) -> Value:
+            (x,) = sources
+            parts = []
+            for at in range(0, LANES, lanes):
+                steps = widened(e, x, at, lanes, self.stored)
+                if self.stored != "wide":
+                    steps = build.sub(steps, point)
+                real = build.sitofp(steps, vector(F32, lanes))
+                parts.append(build.fmul(real, scale.at(phase, at)))
+            return joined(e, parts)
+
+        return compute
+
+
+def joined(e: Body, parts: list[Value]) -> Value:
+    """Returns the lanes of a power of two of vectors as one."""
+    while len(parts) > 1:
+        parts = [e.concat(*parts[at : at + 2]) for at in range(0, len(parts), 2)]
+    return parts[0]
+
+
+RescaleForm = Literal["fixed31", "lifted", "f32_rne"]
+"""How a requantize rounds; `lifted` is fixed31 with limit and lift."""
+
+
+@dataclass(frozen=True)
+class Rescale(Columned):
+    """Requantize: mode fixed31 on the high word of the product, or f32_rne.
+
+    With H the high word of (x << lift) * M, the rounded quotient is (H + half) >> places. The lift
+    makes the quotient one of the high word alone; x is held to `limit` before, beyond which every
+    code is a bound (`fixed31_terms` of the covers).
+
+    Attributes:
+        unsigned: Whether the result is unsigned bytes.
+        form: The rounding.
+    """
+
+    unsigned: bool
+    form: RescaleForm
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """The code."""
+        return (*super().numbers, "low", "high", "point")
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """What a requantization by each form reads."""
+        if self.form == "f32_rne":
+            return ("multiplier",)
+        return ("multiplier", "half", "places", *(("lift", "limit") * (self.form == "lifted")))
+
+    def prepare(self, e: Body) -> Compute:
+        """Loads the code and the tables."""
+        build, lanes = e.build, e.target.lanes
+        bounds = e.word("low"), e.word("high")
+        point, low, high = (repeated(e, e.word(name), lanes) for name in ("point", "low", "high"))
+        element = F32 if self.form == "f32_rne" else I32
+        tables = {name: self.entries(e, name, element, lanes) for name in self.tables}
+        floats = vector(F32, lanes)
+        least, most = (build.sitofp(build.sub(bound, point), floats) for bound in (low, high))
+
+        def compute(sources: Sequence[Value], phase: Value) -> Value:
+            (x,) = sources
+            codes = []
+            for at in range(0, LANES, lanes):
+                total = widened(e, x, at, lanes, self.stored)
+                entry = {name: table.at(phase, at) for name, table in tables.items()}
+                if self.form == "f32_rne":
+                    real = build.fmul(build.sitofp(total, floats), entry["multiplier"])
+                    code = rounded(e, real, least, most)
+                else:
+                    if self.form == "lifted":
+                        limit = entry["limit"]
+                        total = clamped(e, total, build.neg(limit), limit)
+                        total = build.shl(total, entry["lift"])
+                    code = quotient(e, total, entry["multiplier"], entry["half"], entry["places"])
+                codes.append(build.add(code, point))
+            return stored_bytes(e, codes, self.unsigned, *bounds)
+
+        return compute
+
+
+def quotient(e: Body, total: Value, multiplier: Value, half: Value, places: Value) -> Value:
+    """Multiplies by M / 2^(32 + places) with one rounding."""
+    high = high_words(e, total, multiplier)
+    return e.build.ashr(e.build.add(high, half), places)

@@ -1,0 +1,196 @@
+"""Passes over tensors in the order of memory, one vector after the other.
+
+The last vector of a task overlaps the one before, and a tensor shorter than a vector is computed on
+the stack, so that nothing outside a tensor is touched. Where tasks or vectors overlap, the same
+bytes are written twice: the result must not lie where an operand does.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from qir.backends.cpu.emitter import I8, Emitter, Value
+from qir.backends.cpu.kernel import Body, Kernel
+from qir.backends.cpu.kernels.movement import copy
+
+LANES = 32
+"""Elements of a vector, whatever their size."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Elements that a pass reads or writes in order.
+
+    Attributes:
+        pointer: The first element.
+        size: Bytes of an element.
+    """
+
+    pointer: Value
+    size: int
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What repeats while a pass goes on.
+
+    Attributes:
+        period: Elements until it repeats.
+        start: Where in the period the pass begins.
+    """
+
+    period: Value
+    start: Value
+
+
+Compute = Callable[[Sequence[Value], Value], Value]
+"""From pointers into the sources and the place in the period to a vector of the result."""
+
+
+def sweep(
+    e: Emitter,
+    count: Value,
+    sources: Sequence[Stream],
+    out: Stream,
+    compute: Compute,
+    phase: Phase | None = None,
+) -> None:
+    """Computes elements in order.
+
+    Args:
+        e: Where to write.
+        count: Elements, at least 1.
+        sources: What is read.
+        out: What is written.
+        compute: Computes a vector.
+        phase: What repeats.
+    """
+    build, number = e.build, e.number
+    short = build.icmp_signed("<", count, number(LANES))
+    staged = [e.reserve(LANES * stream.size) for stream in (*sources, out)]
+    with e.when(short):
+        for place, stream in zip(staged, sources, strict=False):
+            _copy(e, place, stream.pointer, build.mul(count, number(stream.size)))
+    pointers = [
+        build.select(short, place, stream.pointer)
+        for place, stream in zip(staged, (*sources, out), strict=True)
+    ]
+    last = build.select(short, number(0), build.sub(count, number(LANES)))
+    rounds = build.sdiv(build.add(count, number(LANES - 1)), number(LANES))
+    carried = [number(0)]
+    growth: Value = None
+    last_phase: Value = None
+    if phase is not None:
+        growth = build.srem(number(LANES), phase.period)
+        last_phase = build.srem(build.add(phase.start, last), phase.period)
+        # A sole vector begins where the pass does.
+        carried.append(phase.start)
+    with e.loop(rounds, carried=carried) as loop:
+        at = loop.values[0]
+        places = [
+            e.at(pointer, build.mul(at, number(stream.size)))
+            for pointer, stream in zip(pointers, (*sources, out), strict=True)
+        ]
+        value = compute(places[:-1], loop.values[-1])
+        e.store(value, places[-1])
+        following = build.add(at, number(LANES))
+        ends = build.icmp_signed(">=", following, last)
+        moved = [build.select(ends, last, following)]
+        if phase is not None:
+            grown = build.add(loop.values[1], growth)
+            over = build.icmp_signed(">=", grown, phase.period)
+            grown = build.select(over, build.sub(grown, phase.period), grown)
+            moved.append(build.select(ends, last_phase, grown))
+        loop.carry(*moved)
+    with e.when(short):
+        _copy(e, out.pointer, staged[-1], build.mul(count, number(out.size)))
+
+
+def _copy(e: Emitter, place: Value, source: Value, size: Value) -> None:
+    with e.loop(size) as loop:
+        e.store(e.load(I8, source, loop.index), place, loop.index)
+
+
+def part(e: Emitter, task: Value, size: Value, block: Value) -> tuple[Value, Value]:
+    """Returns where a task begins and how many elements it takes.
+
+    The last task takes a whole vector too, where there are as many elements.
+    """
+    build, zero = e.build, e.number(0)
+    last = e.greatest(build.sub(size, e.number(LANES)), zero)
+    start = e.smallest(build.mul(task, block), last)
+    return start, e.smallest(block, build.sub(size, start))
+
+
+@dataclass(frozen=True)
+class Flat(Kernel):
+    """A pass that computes each element of the result from one of x.
+
+    Attributes:
+        apart: Whether the rows of the result lie apart: a task keeps its part of the result in
+            scratch and moves it from there row by row.
+    """
+
+    apart: bool = field(default=False, kw_only=True)
+
+    @property
+    @abstractmethod
+    def numbers(self) -> tuple[str, ...]:
+        """Names of the words that the computation needs."""
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names of tensors that it needs beside x."""
+        return ()
+
+    @property
+    @abstractmethod
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of an element of x and of the result."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Names of the integers.
+
+        size, block, row: elements in all, of a task and of a row. out_row: bytes from one row of
+        the result to the next.
+        """
+        return ("size", "block", *(("row", "out_row") if self.apart else ()), *self.numbers)
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Names of the tensors."""
+        return ("x", *self.tables, "out")
+
+    def phase(self, e: Body, start: Value) -> Phase | None:
+        """Returns what repeats."""
+        return None
+
+    @abstractmethod
+    def prepare(self, e: Body) -> Compute:
+        """Writes what every vector needs, and returns what computes one."""
+
+    def write(self, e: Body) -> None:
+        """Writes the pass over what a task takes."""
+        build, (x_size, out_size) = e.build, self.sizes
+        size, block = e.word("size"), e.word("block")
+        if self.apart:
+            start = build.mul(e.task, block)
+            count = e.smallest(block, build.sub(size, start))
+            place = e.scratch
+        else:
+            start, count = part(e, e.task, size, block)
+            place = e.at(e.tensor("out"), build.mul(start, e.number(out_size)))
+        x = Stream(e.at(e.tensor("x"), build.mul(start, e.number(x_size))), x_size)
+        compute = self.prepare(e)
+        sweep(e, count, [x], Stream(place, out_size), compute, self.phase(e, start))
+        if self.apart:
+            row, out_row = e.word("row"), e.word("out_row")
+            row_bytes = build.mul(row, e.number(out_size))
+            out = e.at(e.tensor("out"), build.mul(build.sdiv(start, row), out_row))
+            with e.loop(build.sdiv(count, row), carried=[place, out]) as loop:
+                source, to = loop.values
+                copy(e, to, source, row_bytes)
+                loop.carry(e.at(source, row_bytes), e.at(to, out_row))

@@ -1,0 +1,95 @@
+"""Functions of one byte: tables of 256 bytes, and bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qir.backends.cpu.emitter import I8, Value, constant, vector
+from qir.backends.cpu.kernel import Body
+from qir.backends.cpu.kernels.flat import LANES, Compute, Flat
+
+
+@dataclass(frozen=True)
+class Table(Flat):
+    """table[x], where x is the bits of a byte as an unsigned number.
+
+    The low half of a byte picks from sixteen entries in each of sixteen registers; the bits of the
+    high half then choose between registers, as in a tournament.
+    """
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The table of 256 bytes."""
+        return ("table",)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of an element of x and of the result."""
+        return 1, 1
+
+    def prepare(self, e: Body) -> Compute:
+        """Loads the table into registers."""
+        build = e.build
+        bytes_ = vector(I8, LANES)
+        pointer = e.tensor("table")
+        rows = []
+        for row in range(16):
+            entries = e.load(vector(I8, 16), pointer, 16 * row)
+            rows.append(e.concat(entries, entries))
+        low_half, zero = constant(bytes_, 15), constant(bytes_, 0)
+
+        def compute(sources: Sequence[Value], phase: Value) -> Value:
+            (place,) = sources
+            x = e.load(bytes_, place)
+            index = build.and_(x, low_half)
+            found = [e.target.pick(e, row, index) for row in rows]
+            for bit in range(4, 8):
+                one = build.shl(x, constant(bytes_, 7 - bit)) if bit < 7 else x
+                chosen = build.icmp_signed("<", one, zero)
+                found = [
+                    build.select(chosen, found[at + 1], found[at]) for at in range(0, len(found), 2)
+                ]
+            return found[0]
+
+        return compute
+
+
+@dataclass(frozen=True)
+class Bound(Flat):
+    """min(max(x, low), high) on bytes.
+
+    Attributes:
+        unsigned: Whether they are unsigned.
+    """
+
+    unsigned: bool
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """The bounds."""
+        return ("low", "high")
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of an element of x and of the result."""
+        return 1, 1
+
+    def prepare(self, e: Body) -> Compute:
+        """Loads the bounds."""
+        build = e.build
+        low, high = (e.splat(build.trunc(e.word(name), I8), LANES) for name in ("low", "high"))
+        compare = build.icmp_unsigned if self.unsigned else build.icmp_signed
+
+        def compute(sources: Sequence[Value], phase: Value) -> Value:
+            (place,) = sources
+            x = e.load(vector(I8, LANES), place)
+            x = build.select(compare(">", x, low), x, low)
+            return build.select(compare("<", x, high), x, high)
+
+        return compute

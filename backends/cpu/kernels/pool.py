@@ -1,0 +1,179 @@
+"""Pools over 1, 2 and 3 spatial dimensions, and reductions over an axis that is not the last.
+
+A task writes rows of the result. For each it combines the rows under its windows to one line in
+scratch, whatever pixels and channels they have; then it combines the pixels of each window along
+the line, and stores. So a window costs the sum of its sides rather than their product where
+windows overlap, and all but the ends are whole vectors. Taps outside the tensor are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from qir.backends.cpu.emitter import I8, Emitter, Value, vector
+from qir.backends.cpu.kernel import Body, Kernel
+from qir.backends.cpu.kernels.reduce import LANES, Combination, Rescaling, along
+
+AXES = ("depth", "height", "width")
+"""Spatial dimensions; a missing one has size 1."""
+
+
+@dataclass(frozen=True)
+class Pool(Kernel):
+    """The combination of the numbers in each window, for each channel.
+
+    Attributes:
+        combination: How the numbers are combined.
+        to_unsigned: Whether what is stored for a sum is unsigned bytes.
+    """
+
+    combination: Combination
+    to_unsigned: bool = False
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Names of the integers that a step gives it.
+
+        rows, block_rows: rows of the result, in all and of a task. channels: of a pixel. ranges,
+        range_channels: ranges of channels, more than one only where a row is one pixel. out_pixel:
+        bytes from one pixel of the result to the next.
+        term_bytes: from the terms of windows of one tap more to the next, 0 where all have the
+        same.
+        """
+        axes = tuple(
+            f"{what}_{axis}"
+            for what in ("size", "places", "window", "stride", "before")
+            for axis in AXES
+        )
+        sums = ("term_bytes", "low", "high") if self.combination.how == "sum" else ()
+        own = ("rows", "block_rows", "channels", "ranges", "range_channels", "out_pixel")
+        return (*own, *axes, *sums)
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Names of the tensors."""
+        return ("x", "out", *(("terms",) if self.combination.how == "sum" else ()))
+
+    def write(self, e: Body) -> None:
+        """Writes the body: each row of the task, first its line, then its pixels."""
+        build = e.build
+        word = {name: e.word(name) for name in self.words}
+        block, ranges = word["block_rows"], word["ranges"]
+        channels = word["channels"]
+        begin = build.mul(build.srem(e.task, ranges), word["range_channels"])
+        length = e.smallest(build.sub(channels, begin), word["range_channels"])
+        bytes_height = build.mul(word["size_width"], channels)
+        bytes_depth = build.mul(word["size_height"], bytes_height)
+        image_bytes = build.mul(word["size_depth"], bytes_depth)
+        x, out = e.at(e.tensor("x"), begin), e.at(e.tensor("out"), begin)
+        first = build.mul(build.sdiv(e.task, ranges), block)
+        stop = e.smallest(build.add(first, block), word["rows"])
+        with e.loop(stop, start=first) as row:
+            left = build.sdiv(row.index, word["places_height"])
+            image = build.sdiv(left, word["places_depth"])
+            depth = _span(e, word, "depth", build.srem(left, word["places_depth"]))
+            height = _span(e, word, "height", build.srem(row.index, word["places_height"]))
+            corner = e.at(
+                x,
+                build.add(
+                    build.mul(image, image_bytes),
+                    build.add(build.mul(depth[0], bytes_depth), build.mul(height[0], bytes_height)),
+                ),
+            )
+            taps = build.sub(depth[1], depth[0]), build.sub(height[1], height[0])
+            self._combine_rows(
+                e, corner, taps, (bytes_depth, bytes_height), build.mul(word["size_width"], length)
+            )
+            pixels = build.mul(row.index, word["places_width"])
+            self._combine_pixels(
+                e, word, build.mul(*taps), length, e.at(out, build.mul(pixels, word["out_pixel"]))
+            )
+
+    def _combine_rows(
+        self,
+        e: Body,
+        corner: Value,
+        taps: tuple[Value, Value],
+        pitch: tuple[Value, Value],
+        length: Value,
+    ) -> None:
+        """Combines the rows of a box of taps into the line in scratch."""
+        way = self.combination
+
+        def put(at: Value, lanes: int) -> None:
+            pointer = e.at(corner, at)
+            with e.loop(taps[0], carried=[pointer, way.neutral(lanes)]) as depth:
+                with e.loop(taps[1], carried=depth.values) as height:
+                    place, total = height.values
+                    value = way.load(e, place, lanes)
+                    height.carry(e.at(place, pitch[1]), way.join(e, total, value))
+                depth.carry(e.at(depth.values[0], pitch[0]), height.values[1])
+            self._store_line(e, at, depth.values[1])
+
+        def by_one() -> None:
+            with e.loop(length) as loop:
+                put(loop.index, 1)
+
+        along(e, length, way.widths, put, by_one)
+
+    def _combine_pixels(
+        self, e: Body, word: Mapping[str, Value], rows: Value, length: Value, out: Value
+    ) -> None:
+        """Combines the pixels of each window along the line, and stores them.
+
+        Args:
+            e: Where to write.
+            word: The words.
+            rows: How many rows the line was combined of.
+            length: Channels in each pixel of the line.
+            out: Where the first pixel goes.
+        """
+        build, way = e.build, self.combination
+        terms = e.tensor("terms") if way.how == "sum" else None
+        with e.loop(word["places_width"], carried=[out]) as place:
+            start, stop = _span(e, word, "width", place.index)
+            (pixel,) = place.values
+            corner = build.mul(start, length)
+            taps = build.sub(stop, start)
+            rescaling = None
+            if terms is not None:
+                row = e.at(terms, build.mul(build.mul(rows, taps), word["term_bytes"]))
+                rescaling = Rescaling(e, row, self.to_unsigned, word["low"], word["high"])
+
+            def total(at: Value, lanes: int) -> Value:
+                first = build.add(corner, at)
+                with e.loop(taps, carried=[first, way.neutral(lanes)]) as tap:
+                    index, total = tap.values
+                    value = self._load_line(e, index, lanes)
+                    tap.carry(build.add(index, length), way.join(e, total, value))
+                return tap.values[1] if rescaling is None else rescaling.bytes(e, tap.values[1])
+
+            def put(at: Value, lanes: int) -> None:
+                e.store(total(at, lanes), pixel, at)
+
+            def staged() -> None:
+                space = e.reserve(LANES)
+                e.store(total(e.number(0), LANES), space)
+                with e.loop(length) as loop:
+                    e.store(e.load(I8, space, loop.index), pixel, loop.index)
+
+            along(e, length, (64, LANES) if rescaling is None else (LANES,), put, staged)
+            place.carry(e.at(pixel, word["out_pixel"]))
+
+    def _load_line(self, e: Body, index: Value, lanes: int) -> Value:
+        return e.load(vector(self.combination.element, lanes), e.scratch, self._offset(e, index))
+
+    def _store_line(self, e: Body, index: Value, value: Value) -> None:
+        e.store(value, e.scratch, self._offset(e, index))
+
+    def _offset(self, e: Emitter, index: Value) -> Value:
+        return e.build.mul(index, e.number(self.combination.bits // 8))
+
+
+def _span(e: Emitter, word: Mapping[str, Value], axis: str, place: Value) -> tuple[Value, Value]:
+    """Returns the first tap of a window inside the tensor, and what follows the last."""
+    build = e.build
+    corner = build.sub(build.mul(place, word[f"stride_{axis}"]), word[f"before_{axis}"])
+    end = build.add(corner, word[f"window_{axis}"])
+    return e.greatest(corner, e.number(0)), e.smallest(end, word[f"size_{axis}"])

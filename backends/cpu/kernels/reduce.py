@@ -1,0 +1,261 @@
+"""Many bytes to one: what pools and reductions share, and reductions of whole rows.
+
+The greatest and the least of stored bytes are stored bytes. A sum is exact, in 16 bits where its
+count allows, and is rescaled with one rounding as `fixed31` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from qir.backends.cpu.emitter import I8, I16, I32, Emitter, Value, constant, vector
+from qir.backends.cpu.epilogue import high_words, stored_bytes
+from qir.backends.cpu.kernel import Body, Kernel
+
+How: TypeAlias = Literal["greatest", "least", "sum"]
+
+LANES = 16
+"""Numbers in the vector that ends a run of them; shorter runs go one by one."""
+TERMS = ("offset", "lift", "multiplier", "addend", "shift")
+"""Numbers of 32 bits that rescale a sum; a row of a table of them has `TERM_BYTES`."""
+TERM_BYTES = 4 * len(TERMS)
+
+
+@dataclass(frozen=True)
+class Combination:
+    """How bytes become one number.
+
+    Attributes:
+        how: The greatest, the least, or the sum.
+        unsigned: Whether the bytes are unsigned.
+        bits: Of what they are combined in: 8, for sums 16 or 32.
+    """
+
+    how: How
+    unsigned: bool
+    bits: Literal[8, 16, 32]
+
+    def __str__(self) -> str:
+        return f"{self.how}_{'unsigned' if self.unsigned else 'signed'}_{self.bits}"
+
+    @property
+    def element(self) -> Any:
+        """The type of what is combined."""
+        return {8: I8, 16: I16, 32: I32}[self.bits]
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Numbers that are combined side by side: 128 bytes of them, and towards an end."""
+        return 1024 // self.bits, LANES
+
+    def neutral(self, lanes: int) -> Value:
+        """Returns what changes nothing."""
+        least, greatest = (0, 255) if self.unsigned else (-128, 127)
+        value = {"greatest": least, "least": greatest, "sum": 0}[self.how]
+        return constant(vector(self.element, lanes), value)
+
+    def load(self, e: Emitter, pointer: Value, lanes: int) -> Value:
+        """Loads bytes, as wide as they are combined."""
+        value = e.load(vector(I8, lanes), pointer)
+        if self.bits == 8:
+            return value
+        widen = e.build.zext if self.unsigned else e.build.sext
+        return widen(value, vector(self.element, lanes))
+
+    def join(self, e: Emitter, x: Value, y: Value) -> Value:
+        """Combines two numbers, lane by lane."""
+        build = e.build
+        if self.how == "sum":
+            return build.add(x, y)
+        compare = build.icmp_unsigned if self.unsigned else build.icmp_signed
+        return build.select(compare(">" if self.how == "greatest" else "<", x, y), x, y)
+
+    def across(self, e: Emitter, value: Value) -> Value:
+        """Combines the lanes of a vector."""
+        sign = "u" if self.unsigned else "s"
+        name = {"greatest": f"{sign}max", "least": f"{sign}min", "sum": "add"}[self.how]
+        type = f"v{value.type.count}i{self.bits}"
+        return e.intrinsic(f"llvm.vector.reduce.{name}.{type}", self.element, value)
+
+
+def along(
+    e: Emitter,
+    length: Value,
+    widths: Sequence[int],
+    put: Callable[[Value, int], None],
+    short: Callable[[], None],
+) -> None:
+    """Takes a run of numbers by vectors; the last one may overlap the one before.
+
+    Args:
+        e: Where to write.
+        length: How many numbers there are.
+        widths: Lanes of the vectors, decreasing powers of two.
+        put: Takes some numbers, given the first of them and how many.
+        short: Takes all of them, where they are fewer than the narrowest vector has lanes.
+    """
+    build, least = e.build, widths[-1]
+    with e.otherwise(build.icmp_signed(">=", length, e.number(least))) as (vectors, few):
+        with vectors:
+            start: Value = e.number(0)
+            for width in widths:
+                whole = build.and_(build.sub(length, start), e.number(-width))
+                stop = build.add(start, whole)
+                with e.loop(stop, start=start, step=width) as loop:
+                    put(loop.index, width)
+                start = stop
+            with e.when(build.icmp_signed("!=", start, length)):
+                put(build.sub(length, e.number(least)), least)
+        with few:
+            short()
+
+
+class Rescaling:
+    """What becomes of sums: bytes, by the terms of a table's row.
+
+    Args:
+        e: Where to write.
+        row: Pointer to the row.
+        unsigned: Whether the bytes are unsigned.
+        low: Least number that is stored, a word.
+        high: Greatest number that is stored, a word.
+    """
+
+    def __init__(self, e: Emitter, row: Value, unsigned: bool, low: Value, high: Value) -> None:
+        self._terms = {
+            name: e.splat(e.load(I32, row, 4 * place, align=4), LANES)
+            for place, name in enumerate(TERMS)
+        }
+        self._unsigned = unsigned
+        self._bounds = low, high
+
+    def bytes(self, e: Emitter, sums: Value) -> Value:
+        """Returns what is stored for `LANES` sums."""
+        build, terms = e.build, self._terms
+        if sums.type.element is not I32:
+            sums = build.sext(sums, vector(I32, LANES))
+        steps = build.shl(build.add(sums, terms["offset"]), terms["lift"])
+        scaled = build.add(high_words(e, steps, terms["multiplier"]), terms["addend"])
+        return stored_bytes(e, [build.ashr(scaled, terms["shift"])], self._unsigned, *self._bounds)
+
+
+@dataclass(frozen=True)
+class Rows(Kernel):
+    """Rows of neighbouring bytes, each combined to one.
+
+    Attributes:
+        combination: How; sums are of 32 bits.
+        to_unsigned: Whether what is stored for a sum is unsigned bytes.
+    """
+
+    combination: Combination
+    to_unsigned: bool = False
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Names of the integers: rows in all and of a task, and the bytes of a row."""
+        bounds = ("low", "high") if self.combination.how == "sum" else ()
+        return ("rows", "block_rows", "count", *bounds)
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Names of the tensors."""
+        return ("x", "out", *(("terms",) if self.combination.how == "sum" else ()))
+
+    def write(self, e: Body) -> None:
+        """Writes the body: each row of the task, and its byte."""
+        rescaling = None
+        if self.combination.how == "sum":
+            bounds = e.word("low"), e.word("high")
+            rescaling = Rescaling(e, e.tensor("terms"), self.to_unsigned, *bounds)
+        out = e.tensor("out")
+
+        def put(row: Value, place: Value) -> None:
+            total = combined(e, self.combination, row, e.word("count"))
+            if rescaling is not None:
+                stored = rescaling.bytes(e, e.splat(total, LANES))
+                total = e.build.extract_element(stored, e.number(0, I32))
+            e.store(total, out, place)
+
+        _each_row(e, put)
+
+
+@dataclass(frozen=True)
+class ArgMax(Kernel):
+    """The first place of the greatest byte of each row, in 32 bits.
+
+    Attributes:
+        unsigned: Whether the bytes are unsigned.
+    """
+
+    unsigned: bool
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Names of the integers: rows in all and of a task, and the bytes of a row."""
+        return ("rows", "block_rows", "count")
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Names of the tensors."""
+        return ("x", "out")
+
+    def write(self, e: Body) -> None:
+        """Writes the body: each row of the task, and its place."""
+        build = e.build
+        combination = Combination("greatest", self.unsigned, 8)
+        out, count = e.tensor("out"), e.word("count")
+        lanes = vector(I32, LANES)
+        far = 2**31 - 1
+
+        def first(row: Value, index: Value, greatest: Value, least: Value) -> Value:
+            """Returns the lesser of what was found before and the index here, where it is one."""
+            value = e.load(greatest.type, row)
+            found = build.select(
+                build.icmp_signed("==", value, greatest), index, constant(index.type, far)
+            )
+            return e.smallest(least, found)
+
+        def put(row: Value, place: Value) -> None:
+            greatest = combined(e, combination, row, count)
+            whole = build.and_(count, e.number(-LANES))
+            indices = constant(lanes, list(range(LANES)))
+            with e.loop(whole, step=LANES, carried=[indices, constant(lanes, far)]) as loop:
+                index, least = loop.values
+                at = e.at(row, loop.index)
+                least = first(at, index, e.splat(greatest, LANES), least)
+                loop.carry(build.add(index, constant(lanes, LANES)), least)
+            name = f"llvm.vector.reduce.smin.v{LANES}i32"
+            least = e.intrinsic(name, I32, loop.values[1])
+            with e.loop(count, start=whole, carried=[least]) as rest:
+                index = build.trunc(rest.index, I32)
+                rest.carry(first(e.at(row, rest.index), index, greatest, rest.values[0]))
+            e.store(rest.values[0], out, build.mul(place, e.number(4)), align=4)
+
+        _each_row(e, put)
+
+
+def _each_row(e: Body, put: Callable[[Value, Value], None]) -> None:
+    """Calls a function with the pointer to each row of the task, and the row's number."""
+    build, count, block = e.build, e.word("count"), e.word("block_rows")
+    first = build.mul(e.task, block)
+    stop = e.smallest(build.add(first, block), e.word("rows"))
+    x = e.tensor("x")
+    with e.loop(stop, start=first) as row:
+        put(e.at(x, build.mul(row.index, count)), row.index)
+
+
+def combined(e: Emitter, combination: Combination, row: Value, count: Value) -> Value:
+    """Combines neighbouring bytes to one scalar."""
+    build, lanes = e.build, combination.widths[0]
+    whole = build.and_(count, e.number(-lanes))
+    with e.loop(whole, step=lanes, carried=[combination.neutral(lanes)]) as loop:
+        value = combination.load(e, e.at(row, loop.index), lanes)
+        loop.carry(combination.join(e, loop.values[0], value))
+    total = combination.across(e, loop.values[0])
+    with e.loop(count, start=whole, carried=[e.splat(total, 1)]) as rest:
+        value = combination.load(e, e.at(row, rest.index), 1)
+        rest.carry(combination.join(e, rest.values[0], value))
+    return build.extract_element(rest.values[0], e.number(0, I32))

@@ -1,0 +1,15 @@
+"""The rules of every family of ops; importing one fills the table of `cover`."""
+
+from qir.backends.cpu.patterns import (
+    cast,
+    conv,
+    dense,
+    elementwise,
+    lookup,
+    movement,
+    pad,
+    pool,
+    reduce,
+)
+
+__all__ = ["cast", "conv", "dense", "elementwise", "lookup", "movement", "pad", "pool", "reduce"]

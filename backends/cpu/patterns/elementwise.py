@@ -1,0 +1,191 @@
+"""Sums, products and extrema of two tensors of codes of 8 bits, which may broadcast."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from qir.backends.cpu.kernels.elementwise import (
+    LONGEST_PERIOD,
+    Extremum,
+    Pairs,
+    Product,
+    Sum,
+)
+from qir.backends.cpu.patterns.cast import code_words, fixed31_terms
+from qir.backends.cpu.patterns.dense import is_bytes
+from qir.backends.cpu.patterns.flat import TASK_ELEMENTS, TASKS, block, lies, variables
+from qir.backends.cpu.target import Target
+from qir.backends.native.pattern import Cover, Region, covers
+from qir.ir import Node, Value
+from qir.numbers.fixed_point import ROUNDINGS
+from qir.ops import Add, Maximum, Minimum, Mul, Sub
+from qir.ops.elementwise import Sum as SumOp
+from qir.ops.op import Op
+from qir.types import DType, Quant, Shape
+
+
+@dataclass(frozen=True)
+class Broadcast:
+    """How a tensor meets one of all the elements.
+
+    Attributes:
+        before: Axes of the result along which both have a row of their own.
+        shared: The axes after these, along which rows of the second repeat.
+        after: The axes after these, which it has.
+    """
+
+    before: int
+    shared: int
+    after: int
+
+
+def broadcast(shape: Shape, other: Shape) -> Broadcast | None:
+    """Returns how a shape broadcasts to another; None where it alternates more than once."""
+    own = (*(1,) * (len(shape) - len(other)), *other)
+    # An axis of size 1 in both belongs wherever it is convenient.
+    kinds = [None if size == 1 else mine == size for size, mine in zip(shape, own, strict=True)]
+    for before in range(len(kinds) + 1):
+        for shared in range(len(kinds) + 1 - before):
+            parts = kinds[:before], kinds[before : before + shared], kinds[before + shared :]
+            if all(
+                kind is None or kind is wanted
+                for part, wanted in zip(parts, (True, False, True), strict=True)
+                for kind in part
+            ):
+                return Broadcast(before, shared, len(kinds) - before - shared)
+    return None
+
+
+def unsigned(value: Value) -> bool:
+    """Whether a value is stored in unsigned bytes."""
+    return value.type.dtype is DType.U8
+
+
+def quant(value: Value) -> Quant:
+    """Returns the code of a value that has one."""
+    code = value.type.quant
+    assert code is not None
+    return code
+
+
+def _way(node: Node) -> tuple[Value, Value] | str:
+    """Returns the operand of all elements and the other one, or why there is none."""
+    if not all(is_bytes(value) for value in (*node.inputs, node.output)):
+        return "not codes of 8 bits"
+    x, y = node.inputs
+    shape = node.output.type.shape
+    for first, second in ((x, y), (y, x)):
+        if first.type.size == node.output.type.size and broadcast(shape, second.type.shape):
+            return first, second
+    return "both operands broadcast"
+
+
+def _cover(
+    node: Node,
+    first: Value,
+    second: Value,
+    kind: type[Pairs],
+    words: Mapping[str, int],
+    **fields: bool,
+) -> Cover:
+    found = broadcast(node.output.type.shape, second.type.shape)
+    assert found is not None
+
+    def write(region: Region) -> None:
+        shape = region.shape(node.output)
+        before, shared, after = (
+            prod(part)
+            for part in (
+                shape[: found.before],
+                shape[found.before : found.before + found.shared],
+                shape[found.before + found.shared :],
+            )
+        )
+        repeats = shared > 1 and after <= LONGEST_PERIOD
+        if repeats:
+            rows, length, y_rows = before, shared * after, 1
+        elif shared > 1:
+            rows, length, y_rows = before * shared, after, shared
+        else:
+            rows, length, y_rows = 1, before * after, 1
+        elements = block(length, region)
+        ranges = -(-length // elements)
+        tasks = max(min(rows * length // TASK_ELEMENTS, TASKS * region.plan.threads), 1)
+        block_rows = max(-(-rows * ranges // tasks), 1) if ranges == 1 else 1
+        region.plan.step(
+            node.output.name,
+            kind(unsigned(first), unsigned(second), unsigned(node.output), repeats, **fields),
+            {
+                **words,
+                "rows": rows,
+                "block_rows": block_rows,
+                "length": length,
+                "block": elements,
+                "ranges": ranges,
+                "y_rows": y_rows,
+                "period": after if repeats else length,
+            },
+            {
+                "x": lies(region, first),
+                "y": lies(region, second),
+                "out": region.write(node.output),
+            },
+            tasks=-(-rows // block_rows) * ranges,
+        )
+
+    return Cover((node,), variables(first, second), write)
+
+
+@covers(Add, Sub)
+def add(op: SumOp, node: Node, target: Target) -> Cover | str:
+    """One integer multiply-add of both operands, and one rounding."""
+    way = _way(node)
+    if isinstance(way, str):
+        return way
+    x, y = node.inputs
+    (mx, my), shift = op.multipliers(x.type, y.type, node.output.type)
+    addend = (1 << (shift - 1)) - mx * int(quant(x).zero_points) - my * int(quant(y).zero_points)
+    own, other = (mx, my) if way[0] is x else (my, mx)
+    words = {
+        **code_words(quant(node.output)),
+        "own": own,
+        "other": other,
+        # Sums wrap, and only the whole one is in range.
+        "addend": (addend + 2**31) % 2**32 - 2**31,
+        "shift": shift,
+    }
+    return _cover(node, *way, Sum, words)
+
+
+@covers(Mul)
+def multiply(op: Mul, node: Node, target: Target) -> Cover | str:
+    """The exact product of two differences from zero points, rescaled."""
+    way = _way(node)
+    if isinstance(way, str):
+        return way
+    codes = [quant(value) for value in (*way, node.output)]
+    scale = codes[0].scale.array.astype(np.float64) * codes[1].scale.array
+    multiplier = ROUNDINGS["fixed31"].multipliers(scale, codes[2].scale.array)
+    terms = fixed31_terms(multiplier)
+    # Products of bytes fit int32 with any lift: they need not be held to the limit.
+    del terms["limit"]
+    words = {
+        **code_words(codes[2]),
+        **{name: int(term) for name, term in terms.items()},
+        "x_point": int(codes[0].zero_points),
+        "y_point": int(codes[1].zero_points),
+    }
+    return _cover(node, *way, Product, words)
+
+
+@covers(Maximum, Minimum)
+def extremum(op: Op, node: Node, target: Target) -> Cover | str:
+    """The greater or the lesser stored number."""
+    way = _way(node)
+    if isinstance(way, str):
+        return way
+    return _cover(node, *way, Extremum, {}, greatest=isinstance(op, Maximum))

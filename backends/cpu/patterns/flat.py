@@ -1,0 +1,82 @@
+"""What covers of passes share: where values lie, and how elements are split among tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from math import prod
+
+from qir.backends.cpu.kernels.flat import LANES, Flat
+from qir.backends.native.pattern import Cover, Region
+from qir.backends.native.plan import Place
+from qir.ir import Node, Value
+from qir.types import Array
+
+TASK_ELEMENTS = 8192
+"""Least elements of a task; fewer are not worth handing out."""
+TASKS = 4
+"""Tasks of a thread."""
+SCRATCH_BYTES = 16 * 1024
+"""What a task keeps of its result before it moves the rows apart; half of a first-level cache."""
+
+
+def lies(region: Region, value: Value) -> Place:
+    """Returns where a value lies, also a constant."""
+    return region.parameter(value.array) if value.is_constant else region.read(value)
+
+
+def variables(*values: Value) -> tuple[Value, ...]:
+    """Returns the values that are no constants, each once."""
+    return tuple(dict.fromkeys(value for value in values if not value.is_constant))
+
+
+def block(size: int, region: Region, least: int = TASK_ELEMENTS) -> int:
+    """Returns how many of some elements a task takes, a multiple of what a vector holds."""
+    tasks = max(min(size // least, TASKS * region.plan.threads), 1)
+    return -(-size // (tasks * LANES)) * LANES or LANES
+
+
+def passed(
+    node: Node, kernel: Flat, words: Mapping[str, int], tables: Mapping[str, Array | Value]
+) -> Cover:
+    """Returns a cover of a node by one pass over its first operand.
+
+    Args:
+        node: The node.
+        kernel: The pass.
+        words: What `kernel.numbers` names.
+        tables: What `kernel.tables` names.
+    """
+    x = node.inputs[0]
+
+    def write(region: Region) -> None:
+        shape = region.shape(node.output)
+        size = prod(shape)
+        elements = block(size, region)
+        apart = region.is_apart(node.output)
+        rows_words = {}
+        if apart:
+            # Whole rows, which lie in scratch before they are moved apart.
+            rows = min(elements, SCRATCH_BYTES // kernel.sizes[1]) // shape[-1]
+            elements = max(rows, 1) * shape[-1]
+            rows_words = {"row": shape[-1], "out_row": region.pitch(node.output)}
+        region.plan.step(
+            node.output.name,
+            replace(kernel, apart=apart),
+            {**words, **rows_words, "size": size, "block": elements},
+            {
+                "x": lies(region, x),
+                **{
+                    name: lies(region, table)
+                    if isinstance(table, Value)
+                    else region.parameter(table)
+                    for name, table in tables.items()
+                },
+                "out": region.write(node.output),
+            },
+            tasks=-(-size // elements),
+            scratch=elements * kernel.sizes[1] if apart else 0,
+        )
+
+    read = [table for table in tables.values() if isinstance(table, Value)]
+    return Cover((node,), variables(x, *read), write, rows_apart=True)

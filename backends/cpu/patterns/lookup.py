@@ -1,0 +1,68 @@
+"""Functions of one stored byte."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qir.backends.cpu.kernels.lookup import Bound, Table
+from qir.backends.cpu.patterns.dense import BYTES, is_bytes
+from qir.backends.cpu.patterns.flat import passed
+from qir.backends.cpu.target import Target
+from qir.backends.native.pattern import Cover, covers
+from qir.ir import Node, Value
+from qir.ops import Clip, Lookup, Relu
+from qir.ops.op import Coded
+from qir.types import Array, DType, TensorType
+
+
+def every_byte(node: Node) -> Array:
+    """Returns what a node computes of every byte that its only operand can hold.
+
+    Args:
+        node: A node whose op computes each element from one of 8 bits.
+
+    Returns:
+        256 bytes, in the order of the operand's bits as an unsigned number.
+    """
+    (x,) = node.inputs
+    code = x.type.quant
+    assert code is not None
+    stored = np.arange(256, dtype=np.uint8).view(x.type.dtype.numpy).clip(*code.range)
+    operand = Coded(stored, TensorType(stored.shape, code))
+    found = node.op.integer([operand], TensorType(stored.shape, node.output.type.element))
+    assert isinstance(found, np.ndarray)
+    return found.astype(node.output.type.dtype.numpy)
+
+
+def looked_up(node: Node, table: Array | Value) -> Cover:
+    """Returns a cover of a node by its table."""
+    return passed(node, Table(), {}, {"table": table})
+
+
+@covers(Lookup)
+def lookup(op: Lookup, node: Node, target: Target) -> Cover | str:
+    """A table of 256 bytes."""
+    x, table = node.inputs
+    if x.type.dtype not in BYTES or table.type.dtype not in BYTES:
+        return "not from 8 bits to 8"
+    return looked_up(node, table)
+
+
+@covers(Relu)
+def relu(op: Relu, node: Node, target: Target) -> Cover | str:
+    """Bytes of at least the zero point."""
+    code = node.output.type.quant
+    if code is None or not is_bytes(node.output):
+        return "not a code of 8 bits"
+    words = {"low": int(code.zero_points), "high": code.range[1]}
+    return passed(node, Bound(code.storage is DType.U8), words, {})
+
+
+@covers(Clip)
+def clip(op: Clip, node: Node, target: Target) -> Cover | str:
+    """Bytes between the codes of the bounds."""
+    code = node.output.type.quant
+    if code is None or not is_bytes(node.output):
+        return "not a code of 8 bits"
+    low, high = op.coded_bounds(code)
+    return passed(node, Bound(code.storage is DType.U8), {"low": low, "high": high}, {})

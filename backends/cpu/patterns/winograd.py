@@ -1,0 +1,272 @@
+"""Convolutions with windows of 3 x 3 by Winograd's transform: where it is exact, and worth it."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from qir.backends.cpu.kernels.tiles import UNROLLED
+from qir.backends.cpu.kernels.transforms import TRANSFORMS, Factors, Transform, product
+from qir.backends.cpu.kernels.winograd import (
+    CHANNELS,
+    CORNER_BYTES,
+    DEPTH,
+    GEOMETRY,
+    Winograd,
+    row_stride,
+)
+from qir.backends.cpu.patterns import dense
+from qir.backends.cpu.patterns.dense import (
+    TASK_PRODUCTS,
+    Ending,
+    folded_bias,
+    spatial_words,
+    trim,
+)
+from qir.backends.cpu.target import Target
+from qir.backends.native.pattern import Cover, Region
+from qir.ir import Node
+from qir.ops import Conv
+from qir.types import Array
+
+TRANSFORMED_BYTES = 128 * 1024
+"""What a task transforms at most, so that it stays in the second-level cache."""
+BLOCK_PATCHES = 12
+"""Least patches of a block, since each block reads the weights again."""
+RANGE_PANELS = 4
+"""Least panels of a range, since each range transforms its patches again."""
+TASKS = 8
+"""Tasks of each thread, where there is enough to do."""
+
+
+def winograd(op: Conv, node: Node, end: Ending, target: Target, tile: int) -> Cover | str:
+    """Covers a convolution with windows of 3 x 3 and steps of 1, and perhaps a depth.
+
+    Args:
+        op: The convolution.
+        node: Its node.
+        end: What follows it.
+        target: The instruction set.
+        tile: Places that a patch gives in each direction.
+    """
+    transform = TRANSFORMS[tile]
+    x, kernel, *bias = node.inputs
+    if reason := unfit(op, node, target) or dense.unfit(x, kernel, bias):
+        return reason
+    code, weight_code = x.type.quant, kernel.type.quant
+    assert code is not None
+    assert weight_code is not None
+    point = int(code.zero_points)
+
+    def centred() -> Array:
+        # Stored in 8 bits, as unfit says: 16 are enough for the sum of nine.
+        zero_points = np.asarray(weight_code.zero_points, np.int16)
+        return kernel.array.astype(np.int16) - zero_points
+
+    weights = centred()
+    low, high = code.storage.bounds
+    # As many numbers lie on each side. It need not stand for 0, as planes of padding are summed.
+    middle = (low + high + 1) // 2
+    deep = _deep(op, node) and not _overflow(weights, low - middle, high - middle, transform, True)
+    centre = middle if deep else point
+    if reason := _overflow(weights, low - centre, high - centre, transform, deep):
+        return reason
+    *window, channels, columns = kernel.type.known_shape
+    inputs = (x,) if end.residual is None else (x, end.residual)
+    result = (node, *end.nodes)[-1].output
+    step = target.group * UNROLLED
+    tap_groups = -(-channels // step) * UNROLLED
+    panels = -(-columns // target.columns)
+    # The last panel overlaps the one before, so that none passes the end of a tensor.
+    starts = np.minimum(np.arange(panels) * target.columns, columns - target.columns)
+    order = np.add.outer(starts, np.arange(target.columns))
+    tables = {
+        "bias": folded_bias(weights.reshape(-1, columns), point - centre, bias),
+        **{name: np.broadcast_to(array, columns) for name, array in end.tables.items()},
+    }
+
+    def packed(weights: Array) -> Array:
+        taps = weights.reshape(-1, 9, channels, columns)
+        if deep:
+            taps = _transformed(DEPTH.weights, taps, 0)
+        lines = _transformed(transform.weights, taps.reshape(-1, 3, 3, channels, columns), 1)
+        positions = _transformed(transform.weights, lines, 2)
+        whole = np.zeros((transform.positions, len(taps), 2 * tap_groups, columns), np.int16)
+        positions = positions.reshape(len(taps), -1, channels, columns)
+        whole[:, :, :channels] = positions.swapaxes(0, 1)
+        pairs = whole.reshape(transform.positions, -1, 2, columns)[..., order]
+        return np.ascontiguousarray(pairs.transpose(3, 0, 1, 4, 2))
+
+    def write(region: Region) -> None:
+        shape = region.shape(x)
+        spatial = spatial_words(op, shape, region.shape(node.output), window)
+        depths = spatial["places_depth"]
+        high, wide = (-(-spatial[f"places_{axis}"] // tile) for axis in ("height", "width"))
+        taps = slice(None)
+        if deep:
+            spatial |= {"window_depth": DEPTH.size, "stride_depth": 2}
+            depths = -(-depths // 2)
+        elif len(window) == 3:
+            taps = trim(spatial, "depth")
+        slabs = shape[0] * depths if len(window) == 3 else 1
+        slab_patches = shape[0] * depths * high * wide // slabs
+        # Taps beyond x are left out, unless deep.
+        planes = DEPTH.size if deep else min(spatial["window_depth"], spatial["size_depth"])
+        row_bytes = _spread(planes * 4 * tap_groups)
+        products = spatial["window_depth"] * channels * columns
+        block_patches, ranges = _split(
+            slabs, slab_patches, panels, products, row_bytes, region, transform
+        )
+        position_bytes = _odd_lines(block_patches * row_bytes)
+        blocks = -(-slab_patches // block_patches)
+        words = {
+            **{name: spatial[name] for name in GEOMETRY},
+            **end.words,
+            "slab_patches": slab_patches,
+            "blocks": blocks,
+            "block_patches": block_patches,
+            "ranges": ranges,
+            "range_panels": -(-panels // ranges),
+            "panels": panels,
+            "columns": columns,
+            "patches_depth": depths,
+            "patches_height": high,
+            "patches_width": wide,
+            "bytes_depth": prod(shape[-3:]),
+            "bytes_height": prod(shape[-2:]),
+            "images_bytes": prod(shape[1:]),
+            "pixel": channels,
+            "tap_groups": tap_groups,
+            "row_bytes": row_bytes,
+            "position_bytes": position_bytes,
+            "out_pixel": region.pitch(result),
+            "centre": centre,
+        }
+        tensors = {
+            "x": region.read(x),
+            "fill": region.parameter(np.full(channels, point, code.storage.numpy)),
+            "weights": region.parameter(packed(centred()[taps])),
+            **{name: region.parameter(table) for name, table in tables.items()},
+            "out": region.write(result),
+        }
+        if end.residual is not None:
+            tensors["residual"] = region.read(end.residual)
+        sums_bytes = row_stride(tile, deep, target.columns) + CORNER_BYTES
+        region.plan.step(
+            result.name,
+            Winograd(tile, deep, low == 0, end.epilogue),
+            words,
+            tensors,
+            tasks=slabs * blocks * ranges,
+            scratch=transform.positions * position_bytes + block_patches * sums_bytes,
+        )
+
+    return Cover((node, *end.nodes), inputs, write, rows_apart=True)
+
+
+def unfit(op: Conv, node: Node, target: Target) -> str:
+    """Returns why a convolution has no such form; nothing where it does.
+
+    Args:
+        op: The convolution.
+        node: Its node.
+        target: The instruction set.
+    """
+    x, kernel, *_ = node.inputs
+    *window, channels, columns = kernel.type.known_shape
+    strides, dilation, _ = op.geometry(x.type.shape[1:-1], window)
+    if target.activation != "s16":
+        return "an instruction set that multiplies bytes"
+    if op.groups != 1:
+        return "grouped"
+    if len(window) < 2 or window[-2:] != [3, 3]:
+        return "a window other than 3 x 3"
+    if {*strides[-2:], *dilation[-2:]} != {1}:
+        return "strides or dilation"
+    if channels < CHANNELS or columns < target.columns:
+        return "few channels"
+    if len(window) == 3 and channels % (target.group * UNROLLED):
+        return "channels that fill no groups"
+    return ""
+
+
+def _overflow(weights: Array, low: int, high: int, transform: Transform, deep: bool) -> str:
+    """Returns why a sum may not come back from the transform; nothing where all do.
+
+    Args:
+        weights: Centred weights [..., columns].
+        low: Least centred number of x.
+        high: Greatest.
+        transform: The transform in height and width.
+        deep: Whether depth is transformed too.
+    """
+    if deep and int(np.abs(weights).max(initial=0)) * transform.growth**2 * DEPTH.growth >= 2**15:
+        return "transformed weights that exceed 16 bits"
+    bits = transform.bits - (DEPTH.places[0] if deep else 0)
+    columns = weights.reshape(-1, weights.shape[-1])
+    positive = np.maximum(columns, 0).sum(axis=0, dtype=np.int64)
+    negative = np.minimum(columns, 0).sum(axis=0, dtype=np.int64)
+    most = int((positive * high + negative * low).max())
+    least = int((positive * low + negative * high).min())
+    if most < 2 ** (bits - 1) and least >= -(2 ** (bits - 1)):
+        return ""
+    return f"sums in [{least}, {most}] exceed {bits} bits"
+
+
+def _split(
+    slabs: int,
+    slab_patches: int,
+    panels: int,
+    weights: int,
+    row_bytes: int,
+    region: Region,
+    transform: Transform,
+) -> tuple[int, int]:
+    """Returns how many patches a task takes, and into how many ranges the panels are split."""
+    products = transform.positions * slabs * slab_patches * weights
+    wanted = min(max(products // TASK_PRODUCTS, 1), TASKS * region.plan.threads)
+    most = max(TRANSFORMED_BYTES // (transform.positions * row_bytes), region.target.rows)
+    blocks = min(-(-wanted // slabs), slab_patches // BLOCK_PATCHES)
+    blocks = max(-(-slab_patches // most), blocks)
+    ranges = max(min(-(-wanted // (slabs * blocks)), panels // RANGE_PANELS), 1)
+    return -(-slab_patches // blocks), -(-panels // -(-panels // ranges))
+
+
+def _transformed(factors: Factors, taps: Array, axis: int) -> Array:
+    """Returns transformed weights, of 16 bits: three taps become more along an axis."""
+    matrix = product(factors).astype(np.int16)
+    lines = np.moveaxis(taps, axis, 0)
+    found = np.zeros((len(matrix), *lines.shape[1:]), np.int16)
+    for line, row in zip(found, matrix, strict=True):
+        for factor, tap in zip(row, lines, strict=True):
+            if factor:
+                line += factor * tap
+    return np.moveaxis(found, 0, axis)
+
+
+def _deep(op: Conv, node: Node) -> bool:
+    """Whether a window's depth can be transformed, and is met by enough planes to be worth it.
+
+    Of two planes alone each meets two of the three taps: no product would be saved.
+    """
+    x, kernel, *_ = node.inputs
+    *window, channels, _ = kernel.type.known_shape
+    depth, places = x.type.shape[1], node.output.type.shape[1]
+    if len(window) < 3 or window[0] != 3 or channels % CHANNELS:
+        return False
+    if not isinstance(depth, int) or not isinstance(places, int) or depth < 3 or places < 3:
+        return False
+    strides, dilation, _ = op.geometry(x.type.shape[1:-1], window)
+    return strides[0] == dilation[0] == 1
+
+
+def _spread(size: int) -> int:
+    """Rounds bytes of a row up to lines, such that six neighbours share no place in a cache."""
+    lines = -(-size // 64)
+    return 64 * (lines + (lines % 8 == 0))
+
+
+def _odd_lines(size: int) -> int:
+    """Rounds bytes up to an odd number of cache lines, so that neighbours share no place in it."""
+    return (-(-size // 64) | 1) * 64

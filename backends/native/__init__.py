@@ -1,0 +1,1 @@
+"""What every backend that generates code needs; it knows no LLVM."""

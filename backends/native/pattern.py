@@ -1,0 +1,170 @@
+"""Covers: which nodes kernels compute, in a table keyed by the op's class.
+
+A rule looks at a node and at what alone reads its result, and covers as many nodes as one step (or
+a few) can compute: a convolution with its requantize and the sum behind it. What no rule covers is
+left to XLA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any, TypeAlias, TypeVar
+
+from qir.backends.cpu.target import Target
+from qir.backends.native.plan import Place, Plan
+from qir.ir import Node, Value
+from qir.ir.signature import Sizes
+from qir.ops.op import Op
+from qir.types import Array
+
+OpT = TypeVar("OpT", bound=Op)
+
+
+class Region:
+    """Where covers write their steps: a plan, and where the values of the graph lie in it.
+
+    Args:
+        plan: The plan.
+        places: Where values lie that exist before, or that the call returns.
+        sizes: The sizes of named dimensions.
+        target: The instruction set.
+    """
+
+    def __init__(
+        self, plan: Plan, places: Mapping[Value, Place], sizes: Sizes, target: Target
+    ) -> None:
+        self.plan = plan
+        self.target = target
+        self._places = dict(places)
+        self._pitches: dict[Value, int] = {}
+        self._sizes = sizes
+
+    def shape(self, value: Value) -> tuple[int, ...]:
+        """Returns the sizes of a value."""
+        return tuple(self._sizes.shape(value.type.shape))
+
+    def bytes(self, value: Value) -> int:
+        """Returns the bytes of a value."""
+        size = value.type.dtype.numpy.itemsize
+        for extent in self.shape(value):
+            size *= extent
+        return size
+
+    def pitch(self, value: Value) -> int:
+        """Returns the bytes from one row of a value, along its last axis, to the next."""
+        if value in self._pitches:
+            return self._pitches[value]
+        return prod(self.shape(value)[-1:]) * value.type.dtype.numpy.itemsize
+
+    def is_apart(self, value: Value) -> bool:
+        """Returns whether something else lies between the rows of a value."""
+        return value in self._pitches
+
+    def strides(self, value: Value) -> list[int]:
+        """Returns the bytes from place to place along each axis of a value."""
+        shape, pitch = self.shape(value), self.pitch(value)
+        outer = [pitch * prod(shape[axis + 1 : -1]) for axis in range(len(shape) - 1)]
+        return [*outer, value.type.dtype.numpy.itemsize][: len(shape)]
+
+    def is_placed(self, value: Value) -> bool:
+        """Returns whether it is settled where a value lies."""
+        return value in self._places
+
+    def place(self, value: Value, place: Place, pitch: int | None = None) -> None:
+        """Settles where a value will be written.
+
+        Args:
+            value: The value.
+            place: Where it begins.
+            pitch: Bytes from one row to the next, where something else lies between; such a value
+                is read as a part of that alone.
+        """
+        self._places[value] = place
+        if pitch is not None:
+            self._pitches[value] = pitch
+
+    def read(self, value: Value) -> Place:
+        """Returns where a value lies that earlier steps or the caller made."""
+        return self._places[value]
+
+    def write(self, value: Value) -> Place:
+        """Returns where to put a value."""
+        if value not in self._places:
+            self._places[value] = self.plan.temporary(self.bytes(value))
+        return self._places[value]
+
+    def same(self, value: Value, other: Value) -> bool:
+        """Says that a value has the bytes of another, where it need not lie in a place of its own.
+
+        Returns:
+            Whether that could be done; otherwise the bytes must be copied.
+        """
+        if value in self._places:
+            return False
+        self._places[value] = self._places[other]
+        return True
+
+    def parameter(self, array: Array) -> Place:
+        """Returns where a constant array lies."""
+        return self.plan.parameter(array)
+
+
+@dataclass(frozen=True, eq=False)
+class Cover:
+    """Nodes that a step, or a few, compute.
+
+    Args:
+        nodes: The nodes; only the last one's results are read elsewhere.
+        inputs: The values that the steps read, constants left out.
+        write: Adds the steps.
+        rule: The rule that made it.
+        rows_apart: Whether the steps can write the last result with its rows apart, as
+            `Region.pitch` says.
+    """
+
+    nodes: tuple[Node, ...]
+    inputs: tuple[Value, ...]
+    write: Callable[[Region], None]
+    rule: Callable[..., Any] | None = None
+    rows_apart: bool = False
+
+
+Rule: TypeAlias = Callable[[Any, Node, Target], Cover | str]
+COVERS: dict[type[Op], Rule] = {}
+"""The rule of each op; it returns a cover, or why there is none."""
+
+
+def covers(*classes: type[OpT]) -> Callable[[Callable[[OpT, Node, Target], Cover | str]], Rule]:
+    """Declares the rule of some ops.
+
+    Args:
+        classes: The classes of the ops.
+    """
+
+    def declare(rule: Callable[[OpT, Node, Target], Cover | str]) -> Rule:
+        for cls in classes:
+            COVERS[cls] = rule
+        return rule
+
+    return declare
+
+
+def cover(node: Node, target: Target) -> Cover | str:
+    """Returns the cover that begins at a node, or why there is none."""
+    rule = COVERS.get(type(node.op))
+    if rule is None:
+        return f"no kernel for {node.op.name}"
+    if any(0 in value.type.shape for value in (*node.inputs, *node.outputs)):
+        return "a tensor without numbers"
+    found = rule(node.op, node, target)
+    return replace(found, rule=rule) if isinstance(found, Cover) else found
+
+
+def sole_reader(value: Value) -> Node | None:
+    """Returns the node that alone reads a value, once; None where there are others or none."""
+    if len(value.uses) != 1:
+        return None
+    ((reader, _),) = value.uses
+    return reader

@@ -1,0 +1,300 @@
+"""Plans: the steps of one call, where their tensors lie, and the table that the runtime reads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from qir.backends.cpu import runtime
+from qir.backends.cpu.kernel import Kernel
+from qir.errors import QirError
+from qir.ir import Node
+from qir.types import Array
+
+RESERVED = 2**28
+"""Bytes of parameters that a plan takes without moving them; untouched ones need no memory."""
+ALIGNMENT = 64
+_PROCESS = time.time_ns()
+"""Makes the tables of this process unlike those of any other: jax's compilation cache on disk must
+not find a program whose addresses are gone."""
+SLACK = 64
+"""Bytes behind every temporary tensor that a vector may read, but not use."""
+
+
+@dataclass(eq=False)
+class Buffer:
+    """Memory of a tensor: an operand or result of the call, or temporary.
+
+    Attributes:
+        size: Bytes, where it is temporary.
+        number: Position among operands and results; None for a temporary one.
+        first: Number of the first step that uses it; -1 before there is one.
+        last: Number of the last.
+        offset: Where a temporary one lies; known when the plan is finished.
+    """
+
+    size: int = 0
+    number: int | None = None
+    first: int = -1
+    last: int = -1
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor begins: a buffer and an offset in bytes."""
+
+    buffer: Buffer
+    offset: int = 0
+
+    def further(self, size: int) -> Place:
+        """Returns the place some bytes further."""
+        return Place(self.buffer, self.offset + size)
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One parallel part of a call.
+
+    Attributes:
+        label: What it computes, for people.
+        kernel: The kernel.
+        words: The integers that the kernel reads, by name.
+        tensors: Its tensors, by name.
+        tasks: Number of tasks, which may run at the same time.
+        scratch: Bytes of memory that each thread needs.
+        nodes: The nodes that it computes, or a part of them.
+    """
+
+    label: str
+    kernel: Kernel
+    words: Mapping[str, int]
+    tensors: Mapping[str, Place]
+    tasks: int
+    scratch: int = 0
+    nodes: tuple[Node, ...] = ()
+
+
+@dataclass(eq=False)
+class Plan:
+    """The steps of one call, in order.
+
+    Args:
+        operands: Number of the tensors that the call reads, parameters not counted.
+        results: Number of those that it returns.
+        threads: Most threads that take part.
+
+    Attributes:
+        steps: The steps.
+        scratch: Bytes of memory that each thread has, for the step that needs most.
+        nodes: The nodes that the next steps compute.
+        parameter_bytes: Size of the parameters.
+    """
+
+    operands: int
+    results: int
+    threads: int
+    steps: list[Step] = field(default_factory=list)
+    scratch: int = 0
+    nodes: tuple[Node, ...] = ()
+    parameter_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        # Buffer 0 holds the parameters, one after the other.
+        self._fixed = [Buffer(number=number) for number in range(1 + self.operands + self.results)]
+        self._temporary: list[Buffer] = []
+        self._parameters = _aligned_zeros(RESERVED)
+
+    def operand(self, index: int) -> Place:
+        """Returns where an operand lies."""
+        return Place(self._fixed[1 + index])
+
+    def result(self, index: int) -> Place:
+        """Returns where a result lies."""
+        return Place(self._fixed[1 + self.operands + index])
+
+    def parameter(self, array: Array) -> Place:
+        """Adds a copy of an array to the parameters."""
+        at = self.parameter_bytes
+        self.parameter_bytes += _aligned(array.nbytes)
+        if self.parameter_bytes > self._parameters.size:
+            larger = _aligned_zeros(2 * self.parameter_bytes)
+            larger[:at] = self._parameters[:at]
+            self._parameters = larger
+        self._parameters[at : at + array.nbytes].view(array.dtype)[:] = array.reshape(-1)
+        return Place(self._fixed[0], at)
+
+    def temporary(self, size: int) -> Place:
+        """Returns memory that holds a tensor from the first step that names it to the last."""
+        buffer = Buffer(size=_aligned(size + SLACK))
+        self._temporary.append(buffer)
+        return Place(buffer)
+
+    def step(
+        self,
+        label: str,
+        kernel: Kernel,
+        words: Mapping[str, int],
+        tensors: Mapping[str, Place],
+        tasks: int = 1,
+        scratch: int = 0,
+    ) -> None:
+        """Adds a step.
+
+        Args:
+            label: What it computes, for people.
+            kernel: The kernel.
+            words: An integer for each name of `kernel.words`.
+            tensors: A place for each name of `kernel.tensors`.
+            tasks: Number of tasks, which may run at the same time.
+            scratch: Bytes of memory that each thread needs.
+
+        Raises:
+            QirError: A word or tensor is missing, or is none that the kernel knows.
+        """
+        _check_names(label, kernel, "words", words, kernel.words)
+        _check_names(label, kernel, "tensors", tensors, kernel.tensors)
+        number = len(self.steps)
+        for place in tensors.values():
+            buffer = place.buffer
+            buffer.first = number if buffer.first < 0 else buffer.first
+            buffer.last = number
+        ordered = {name: int(words[name]) for name in kernel.words}
+        places = {name: tensors[name] for name in kernel.tensors}
+        self.steps.append(Step(label, kernel, ordered, places, tasks, scratch, self.nodes))
+        self.scratch = max(self.scratch, _aligned(scratch + SLACK))
+
+    def parameters(self) -> Array:
+        """Returns the parameters as the bytes of buffer 0, aligned so that JAX takes no copy."""
+        return self._parameters[: max(self.parameter_bytes, ALIGNMENT)]
+
+    def arena(self) -> int:
+        """Places the temporary tensors and returns how many bytes they need.
+
+        The largest come first, each at the lowest offset at which it meets no other that lives at
+        the same time (Pisarchyk and Lee, Efficient Memory Management for Deep Neural Net
+        Inference, 2020).
+        """
+        placed: list[Buffer] = []
+        used = [buffer for buffer in self._temporary if buffer.first >= 0]
+        for buffer in sorted(used, key=lambda buffer: -buffer.size):
+            near = sorted(
+                (
+                    other
+                    for other in placed
+                    if other.first <= buffer.last and buffer.first <= other.last
+                ),
+                key=lambda other: other.offset,
+            )
+            at = 0
+            for other in near:
+                if at + buffer.size <= other.offset:
+                    break
+                at = max(at, other.offset + other.size)
+            buffer.offset = at
+            placed.append(buffer)
+        return max((buffer.offset + buffer.size for buffer in placed), default=0)
+
+    def table(self, addresses: Mapping[str, int], slot: int, clock: int = 0) -> Array:
+        """Returns what the runtime reads (see `runtime`), as bytes.
+
+        Args:
+            addresses: Of the kernels, by symbol.
+            slot: Address of the word that holds a workspace between calls.
+            clock: Address of words that take a time for the beginning and one for the end of each
+                step, as `clock.now` tells them; 0 for none. They hold no later time before.
+        """
+        arena = self.arena()
+        buffers = len(self._fixed) + 1
+        counters = _aligned(runtime.BASES + 8 * buffers)
+        scratch = counters + runtime.COUNTER_BYTES * len(self.steps)
+        arena_at = _aligned(scratch) + self.scratch * self.threads
+        header = np.zeros(runtime.TABLE_WORDS, np.int64)
+        header[runtime.STEPS] = len(self.steps)
+        header[runtime.WORKSPACE_BYTES] = _aligned(arena_at + arena + SLACK)
+        header[runtime.ARENA] = arena_at
+        header[runtime.SCRATCH] = _aligned(scratch)
+        header[runtime.SCRATCH_BYTES] = self.scratch
+        header[runtime.THREADS] = self.threads
+        header[runtime.SLOT] = slot
+        header[runtime.CLOCK] = clock
+        header[runtime.BUFFERS] = buffers
+        header[runtime.PROCESS] = _PROCESS
+        steps = np.zeros((len(self.steps), runtime.STEP_WORDS), np.int64)
+        arguments: list[int] = []
+        first = runtime.TABLE_WORDS + steps.size
+        for number, step in enumerate(self.steps):
+            steps[number, runtime.CODE] = addresses[step.kernel.symbol]
+            steps[number, runtime.ARGUMENTS] = 8 * (first + len(arguments))
+            steps[number, runtime.TASKS] = step.tasks
+            arguments += step.words.values()
+            for place in step.tensors.values():
+                arguments += self._address(place, buffers - 1)
+        words = np.concatenate([header, steps.reshape(-1), np.asarray(arguments, np.int64)])
+        return words.view(np.uint8)
+
+    def _address(self, place: Place, arena: int) -> Sequence[int]:
+        buffer = place.buffer
+        if buffer.number is not None:
+            return buffer.number, place.offset
+        return arena, buffer.offset + place.offset
+
+    def __str__(self) -> str:
+        arena = self.arena()
+        lines = [
+            f"{len(self.steps)} steps, {self.threads} threads; bytes: "
+            f"{self.parameter_bytes:,} of parameters, {arena:,} of temporary tensors, "
+            f"{self.scratch:,} of scratch a thread"
+        ]
+        for number, step in enumerate(self.steps):
+            tensors = ", ".join(f"{name}={self._shown(at)}" for name, at in step.tensors.items())
+            nodes = ", ".join(map(named, step.nodes))
+            lines += [
+                f"{number:4d}  {nodes or step.label}: {step.kernel.symbol}",
+                f"      {step.tasks} tasks, {step.scratch:,} bytes of scratch; {tensors}",
+            ]
+        return "\n".join(lines)
+
+    def _shown(self, place: Place) -> str:
+        """Returns where a tensor lies, for people; of a temporary one also where it ends."""
+        buffer = place.buffer
+        further = f"+{place.offset}" if place.offset else ""
+        if buffer.number is None:
+            return f"temporary[{buffer.offset}:{buffer.offset + buffer.size}]{further}"
+        if buffer.number == 0:
+            return f"parameters+{place.offset}"
+        index = buffer.number - 1
+        if index < self.operands:
+            return f"operand{index}{further}"
+        return f"result{index - self.operands}{further}"
+
+
+def named(node: Node) -> str:
+    """Returns a node's op with the names of its results."""
+    values = ", ".join(f"%{value.name}" for value in node.outputs)
+    return f"{node.op.name} {values}"
+
+
+def _check_names(
+    label: str, kernel: Kernel, kind: str, given: Iterable[str], known: Iterable[str]
+) -> None:
+    missing, unknown = sorted({*known} - {*given}), sorted({*given} - {*known})
+    if missing or unknown:
+        problems = [f"no {', '.join(missing)}"] * bool(missing)
+        problems += [f"also {', '.join(unknown)}"] * bool(unknown)
+        raise QirError(
+            f"plan: step {label}: expected the {kind} of {type(kernel).__name__}, got "
+            f"{' and '.join(problems)}"
+        )
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _aligned_zeros(size: int) -> Array:
+    space = np.zeros(size + ALIGNMENT, np.uint8)
+    return space[-space.ctypes.data % ALIGNMENT :][:size]

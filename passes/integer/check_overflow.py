@@ -1,0 +1,157 @@
+"""check-overflow: proves that every integer an op forms fits its type, or refuses the program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+
+import numpy as np
+
+from qir.analysis.reach import Reach, Stored, Sums, corners, products, with_zero
+from qir.errors import PassError
+from qir.ir import Graph, Node
+from qir.ops import (
+    Add,
+    AvgPool,
+    Mean,
+    Mul,
+    ReduceSum,
+    Requantize,
+    ResizeLinear,
+    Softmax,
+    Sub,
+)
+from qir.ops.op import FixedCode, Op, Rescale
+from qir.pipeline import Context, Pass, register
+from qir.types import known
+
+
+@register
+class CheckOverflow(Pass):
+    """Proves for every op on codes that no integer it forms can overflow, or refuses the program.
+
+    What operands can store follows from their codes' bounds, narrowed by clamps, tables, constants
+    and clipping; what is summed, from the weights of each output channel. The arithmetic is exact,
+    and calibrated ranges play no part. Integers may wrap on the way: modulo 2^32 only the complete
+    sum counts. The graph stays as it is.
+    """
+
+    name = "check-overflow"
+
+    def run(self, graph: Graph, context: Context) -> None:
+        stored = Stored()
+        errors = []
+        for node in graph.walk():
+            added = products(node, stored)
+            sums = added if added is not None else formed(node, stored)
+            if sums is not None and np.any(sums.excess > 0):
+                errors.append(f"check-overflow: {_describe(node, sums)}\n  {node.place()}")
+            stored.add(node, added)
+        if errors:
+            raise PassError("\n".join(errors))
+
+
+def _describe(node: Node, sums: Sums) -> str:
+    excess = sums.excess
+    worst = np.unravel_index(int(np.argmax(excess)), excess.shape)
+    place, count = f"%{node.outputs[0].name}", ""
+    if excess.ndim:
+        index = [int(axis) for axis in worst]
+        place = f"channel {index[0] if len(index) == 1 else index} of {place}"
+        count = f"; channels that overflow: {np.count_nonzero(excess > 0)} of {excess.size}"
+    (low, high), least, greatest = sums.limit, sums.least[worst], sums.greatest[worst]
+    return (
+        f"{node.op.name}: {place}: expected integers in [{low}, {high}], "
+        f"got up to [{least}, {greatest}]{count}"
+    )
+
+
+def formed(node: Node, stored: Stored) -> Sums | None:
+    """Returns the integers that a node which forms no sums of products forms on the way.
+
+    Args:
+        node: A node.
+        stored: What its operands can store.
+
+    Returns:
+        None where the node forms none, as it moves or looks up stored numbers or is no integer op.
+
+    Raises:
+        PassError: The node's op is not known here.
+    """
+    if not any(value.type.quant is not None for value in node.outputs):
+        return None
+    rule = INTERMEDIATES.get(type(node.op))
+    if rule is not None:
+        return Sums.of(rule(node, stored))
+    if isinstance(node.op.quant, Rescale | FixedCode):
+        raise PassError(
+            f"check-overflow: no bound is known for {node.op.name}; enter one into INTERMEDIATES",
+            [node.place()],
+        )
+    return None
+
+
+def _added(node: Node, stored: Stored) -> Reach:
+    assert isinstance(node.op, Add | Sub)
+    x, y = node.inputs
+    (mx, my), shift = node.op.multipliers(x.type, y.type, node.outputs[0].type)
+    a, b = corners(stored.steps(x), (mx, mx)), corners(stored.steps(y), (my, my))
+    return a[0] + b[0], a[1] + b[1] + 2 ** (shift - 1)
+
+
+def _multiplied(node: Node, stored: Stored) -> Reach:
+    x, y = node.inputs
+    return corners(stored.steps(x), stored.steps(y))
+
+
+def _summed(count: Callable[[Node], int]) -> Callable[[Node, Stored], Reach]:
+    def reach(node: Node, stored: Stored) -> Reach:
+        low, high = with_zero(stored.steps(node.inputs[0]))
+        return count(node) * low, count(node) * high
+
+    return reach
+
+
+def _reduced(node: Node) -> int:
+    assert isinstance(node.op, Mean | ReduceSum)
+    return node.op.count(node.inputs[0].type)
+
+
+def _pooled(node: Node) -> int:
+    assert isinstance(node.op, AvgPool)
+    return prod(node.op.window)
+
+
+def _blended(node: Node) -> int:
+    assert isinstance(node.op, ResizeLinear)
+    return node.op.denominator(node.inputs[0].type)
+
+
+def _exponentials(node: Node, stored: Stored) -> Reach:
+    assert isinstance(node.op, Softmax)
+    x, table = node.inputs
+    low, high = with_zero(stored[table])
+    count = known(x.type.shape[node.op.axis], "check-overflow")
+    return count * low, max(count * high, 256 * high + count * high // 2)
+
+
+def _requantized(node: Node, stored: Stored) -> Reach:
+    return stored.steps(node.inputs[0])
+
+
+INTERMEDIATES: dict[type[Op], Callable[[Node, Stored], Reach]] = {
+    Add: _added,
+    Sub: _added,
+    Mul: _multiplied,
+    Mean: _summed(_reduced),
+    ReduceSum: _summed(_reduced),
+    AvgPool: _summed(_pooled),
+    ResizeLinear: _summed(_blended),
+    Softmax: _exponentials,
+    Requantize: _requantized,
+}
+"""For each op that rescales: the integers that it forms, all of which must fit int32.
+
+Ops of one's own are entered here.
+"""

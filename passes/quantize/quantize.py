@@ -1,0 +1,475 @@
+"""quantize: from a float program with ranges to one of codes and casts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+
+from qir.analysis.properties import FLOAT, QUANTIZED, RANGED
+from qir.errors import PassError, QirError
+from qir.ir import Builder, Graph, Node, Value
+from qir.numbers.interval import Interval
+from qir.ops import Clip, Const, Dequantize, Relu, Requantize, Return
+from qir.ops import Quantize as QuantizeOp
+from qir.ops.attributes import Symbol
+from qir.ops.op import Accumulate, FixedCode, KeepFloat, Rescale, SameCode, SharedCode, Table, infer
+from qir.passes.shared.codes import activation_code, bias_code, weight_code
+from qir.pipeline import Context, Pass, register
+from qir.pipeline.selectors import select
+from qir.report.explain import explain
+from qir.types import DType, Quant, TensorType
+
+Interface = Literal["float", "i8", "u8"]
+
+LONGEST_FUNCTION = 64
+"""Ops that one table stands for at most, one behind the other: a value inside that others read
+gets a table of its own, from the start."""
+
+
+@register
+class Quantize(Pass):
+    """Gives values codes and makes ops compute on them, each by its own quantization rule.
+
+    Weights are coded symmetrically, activations per tensor from their ranges, biases in accumulator
+    units. A sum of products becomes an i32 accumulator and a requantize for each code in which it
+    is wanted; a function of one tensor stays between a dequantize and a quantize, for lookup-tables
+    to turn into a table. What stays in floating point has a note that says why (`qir.explain`).
+    Where that is everything, the program stays as it is, and later passes that need codes are left
+    out.
+
+    Attributes:
+        weights: Storage of weights.
+        activations: Storage of activations.
+        per: Whether weights have a scale for each output channel or one for the tensor.
+        symmetric: Whether activations have their zero point in the middle.
+        inputs: What the program takes: floating-point numbers, or stored numbers of one of two
+            types.
+        outputs: What the program returns, likewise.
+        keep_float: Selectors of the ops that stay in floating point; see qir.pipeline.selectors.
+    """
+
+    weights: Literal["i8", "i4", "i2"] = "i8"
+    activations: Literal["i8", "u8"] = "i8"
+    per: Literal["channel", "tensor"] = "channel"
+    symmetric: bool = False
+    inputs: Interface = "float"
+    outputs: Interface = "float"
+    keep_float: tuple[str, ...] = ()
+
+    name = "quantize"
+    requires = (FLOAT, RANGED)
+    keeps = "approximate"
+
+    def run(self, graph: Graph, context: Context) -> None:
+        excluded = select(graph, self.keep_float)
+        _Quantizer(self, graph, excluded).run()
+        if QUANTIZED.missing(graph):
+            context.unattained.add(QUANTIZED)
+            context.diagnostics.append(f"quantize: nothing was quantized; {_reasons(graph)}")
+
+
+def _reasons(graph: Graph) -> str:
+    """Says why a program has no code after all."""
+    lines = explain(graph).floats
+    if not lines:
+        return "no op computes in floating point"
+    first = f"{lines[0].op} of %{lines[0].value}: {lines[0].reason}"
+    return f"{first}, and {len(lines) - 1} more; see qir.explain" if lines[1:] else first
+
+
+class _KeptFloat(Exception):
+    """Why an op can't be computed on codes."""
+
+
+class _Quantizer:
+    """One run over one graph, in order.
+
+    A value of the float program has up to three forms in the new one.
+    """
+
+    def __init__(self, options: Quantize, graph: Graph, excluded: set[Node]) -> None:
+        self.options = options
+        self.graph = graph
+        self.excluded = excluded
+        self.storage = DType(options.activations)
+        self.sums: dict[Value, Value] = {}
+        self.coded: dict[tuple[Value, Quant], Value] = {}
+        self.main: dict[Value, Quant] = {}
+        self.floats: dict[Value, Value] = {}
+        self.constants: dict[tuple[Value, Quant], Value] = {}
+        self.cones, self.inside = _functions(graph, excluded)
+
+    def run(self) -> None:
+        for value in self.graph.inputs:
+            self.take_input(value)
+        replaced: list[Value] = []
+        for node in list(self.graph.nodes):
+            if isinstance(node.op, Const):
+                continue
+            builder = self.graph.before(node)
+            if isinstance(node.op, Return):
+                self.finish(node, builder)
+            elif self.becomes_integer(node, builder):
+                replaced.extend(node.outputs)
+            else:
+                for index, value in enumerate(node.inputs):
+                    node.set_input(index, self.real(value, builder))
+        for value in replaced:
+            self.hand_over(value)
+        for forms in (self.coded, self.sums, self.floats):
+            for form in forms.values():
+                form.named = True
+        self.tidy()
+
+    def take_input(self, value: Value) -> None:
+        if self.options.inputs == "float" or not value.type.is_float or value.range is None:
+            return
+        code = self.code_for(value, DType(self.options.inputs))
+        value.type = value.type.with_element(code)
+        value.range = None
+        self.coded[value, code], self.main[value] = value, code
+
+    def finish(self, node: Node, builder: Builder) -> None:
+        for index, value in enumerate(node.inputs):
+            if self.options.outputs == "float" or not self.is_activation(value):
+                node.set_input(index, self.real(value, builder))
+                continue
+            code = self.main.get(value) or self.code_for(value)
+            wanted = DType(self.options.outputs)
+            if code.storage is not wanted:
+                points = int(code.zero_points) + wanted.bounds[0] - code.storage.bounds[0]
+                code = Quant.of(wanted, code.scale.array, points, expressed=code.expressed)
+            node.set_input(index, self.code(value, builder, code))
+
+    def becomes_integer(self, node: Node, builder: Builder) -> bool:
+        if not any(self.is_activation(value) for value in node.inputs):
+            return False
+        output = node.outputs[0]
+        if output in self.cones:
+            self.convert_cone(output, builder)
+        if output in self.cones or output in self.inside:
+            return True
+        if node in self.excluded:
+            node.note = "a selector keeps it in floating point"
+            return False
+        if isinstance(node.op.quant, KeepFloat):
+            return False
+        if len(node.outputs) != 1 and not isinstance(node.op.quant, SameCode):
+            node.note = "it has several results"
+            return False
+        try:
+            self.convert(node, builder)
+        except PassError:
+            raise
+        except (_KeptFloat, QirError) as reason:
+            node.note = (
+                str(reason)
+                if isinstance(reason, _KeptFloat)
+                else getattr(reason, "message", str(reason))
+            )
+            for emitted in reversed(builder.emitted):
+                self.forget(emitted)
+            return False
+        return True
+
+    def forget(self, node: Node) -> None:
+        """Takes back a node of a conversion that failed, unless another one reads it already."""
+        if any(value.uses for value in node.outputs):
+            return
+        for forms in (self.sums, self.floats):
+            for key in [key for key, form in forms.items() if form in node.outputs]:
+                del forms[key]
+        for table in (self.coded, self.constants):
+            for pair in [pair for pair, form in table.items() if form in node.outputs]:
+                del table[pair]
+                if table is self.coded and self.main.get(pair[0]) == pair[1]:
+                    del self.main[pair[0]]
+        self.graph.erase(node)
+
+    def convert(self, node: Node, builder: Builder) -> None:
+        op, output = node.op, node.outputs[0]
+        match op.quant:
+            case Accumulate() as rule:
+                self.convert_sum(node, rule, builder)
+            case SharedCode():
+                code = self.code_for(output)
+                operands = [
+                    self.code(value, builder, code) if self.is_real(value) else value
+                    for value in node.inputs
+                ]
+                self.give(output, builder.emit(op, *operands))
+            case SameCode():
+                self.convert_same(node, builder)
+            case Rescale():
+                operands = [self.code(value, builder) for value in node.inputs]
+                self.give(output, builder.emit(op.with_code(self.code_for(output)), *operands))
+            case FixedCode(code=code):
+                self.convert_fixed(node, code, builder)
+            case Table(otherwise=reason) if reason:
+                raise _KeptFloat(reason)
+            case _:
+                raise _KeptFloat("it is no function of one tensor alone")
+
+    def convert_sum(self, node: Node, rule: Accumulate, builder: Builder) -> None:
+        output = node.outputs[0]
+        x, kernel = node.inputs[rule.left], node.inputs[rule.right]
+        bias = node.inputs[rule.bias] if len(node.inputs) > rule.bias else None
+        if not self.is_activation(x):
+            raise _KeptFloat(f"%{x.name} is a constant where an activation belongs")
+        if bias is not None and not bias.is_constant:
+            raise _KeptFloat(f"the bias %{bias.name} is not a constant")
+        activations = self.code(x, builder)
+        right = (
+            self.weights(kernel, bias, activations, output, builder)
+            if kernel.is_constant
+            else self.code(kernel, builder)
+        )
+        (accumulator,) = infer(node.op, [activations.type, right.type])
+        # A sum that can't be rounded to its own code is of no use to later ops.
+        infer(Requantize(self.code_for(output)), [accumulator])
+        operands = [activations, right]
+        if bias is not None:
+            assert accumulator.quant is not None
+            operands.append(
+                self.constant(bias, bias_code(accumulator.quant, bias.array.size), builder)
+            )
+        self.sums[output] = _form(output, "acc", builder.emit(node.op, *operands))
+
+    def weights(
+        self, kernel: Value, bias: Value | None, x: Value, output: Value, builder: Builder
+    ) -> Value:
+        assert x.type.quant is not None
+        code = weight_code(
+            kernel.array,
+            DType(self.options.weights),
+            per_channel=self.options.per == "channel",
+            input_scale=float(x.type.quant.scale.array),
+            output_scale=float(self.code_for(output).scale.array),
+            bias=None if bias is None else bias.array,
+        )
+        return self.constant(kernel, replace(code, expressed=x.type.quant.expressed), builder)
+
+    def convert_same(self, node: Node, builder: Builder) -> None:
+        x = node.inputs[0]
+        if isinstance(node.op, Relu | Clip) and (x in self.sums or x not in self.main):
+            # The sum is rounded once anyway: straight to the code of what is left of it.
+            operands = [self.code(x, builder, self.code_for(node.outputs[0]))]
+        else:
+            operands = self.alike(node.inputs, builder)
+        results = builder.emit_node(node.op, operands).outputs
+        for old, new in zip(node.outputs, results, strict=True):
+            self.give(old, new)
+
+    def alike(self, values: Sequence[Value], builder: Builder) -> list[Value]:
+        """Codes operands that must have one code without rounding any of them a second time."""
+        first = next(value for value in values if self.is_activation(value))
+        code = self.code(first, builder).type.quant
+        assert code is not None
+        operands = []
+        for value in values:
+            operand = value
+            if value.is_constant and value.type.is_float:
+                if not np.array_equal(code.decode(code.encode(value.array)), value.array):
+                    raise _KeptFloat(
+                        f"the code of %{first.name} does not hold the numbers of %{value.name}"
+                    )
+                operand = self.constant(value, code, builder)
+            elif self.is_real(value):
+                operand = self.code(value, builder)
+                if operand.type.quant != code:
+                    raise _KeptFloat(f"%{first.name} and %{value.name} have different codes")
+            operands.append(operand)
+        return operands
+
+    def convert_fixed(self, node: Node, code: Quant, builder: Builder) -> None:
+        output = node.outputs[0]
+        operands = [self.code(value, builder) for value in node.inputs]
+        tables = node.op.integer_tables([operand.type for operand in operands])
+        operands += [
+            builder.const(array, f"{output.name}.{name}") for name, array in tables.items()
+        ]
+        fixed = replace(code, expressed=_float_type(output.type))
+        self.give(output, builder.emit(node.op.with_code(fixed), *operands))
+
+    def convert_cone(self, output: Value, builder: Builder) -> None:
+        """Puts the float ops between a value and a function of it alone between two casts."""
+        source = self.cones[output]
+        copies = {source: builder.emit(Dequantize(), self.code(source, builder))}
+
+        def copy(value: Value) -> Value:
+            if value.is_constant:
+                return value
+            if value not in copies:
+                assert value.op is not None
+                operands = [copy(operand) for operand in value.inputs]
+                copies[value] = builder.emit(value.op, *operands)
+            return copies[value]
+
+        self.give(output, builder.emit(QuantizeOp(self.code_for(output)), copy(output)))
+
+    def give(self, old: Value, new: Value) -> None:
+        """Records the coded form of a value."""
+        code = new.type.quant
+        if code is None:
+            # An index or a mask is the same in both programs.
+            old.replace_with(new)
+            return
+        self.coded[old, code], self.main[old] = _form(old, "q", new), code
+
+    def code(self, value: Value, builder: Builder, code: Quant | None = None) -> Value:
+        """Returns a value in a code: the given one, its own, or the one that its range asks for."""
+        own = self.main.get(value)
+        if value.is_constant:
+            return self.constant(value, code or self.code_for(value), builder)
+        wanted = code or own or self.code_for(value)
+        if (value, wanted) not in self.coded:
+            if value in self.sums:
+                new = builder.emit(Requantize(wanted), self.sums[value])
+            elif own is not None:
+                new = builder.emit(Requantize(wanted), self.coded[value, own])
+            else:
+                new = builder.emit(QuantizeOp(wanted), value)
+            self.coded[value, wanted] = _form(value, "q", new)
+        if code is None:
+            self.main[value] = wanted
+        return self.coded[value, wanted]
+
+    def real(self, value: Value, builder: Builder) -> Value:
+        """Returns a value in floating point; a sum of products straight from the accumulator."""
+        coded = self.sums.get(value) or (
+            self.coded[value, self.main[value]] if value in self.main else None
+        )
+        computed_in_float = (
+            value in self.main and isinstance(coded, Value) and isinstance(coded.op, QuantizeOp)
+        )
+        if coded is None or value.is_constant or (computed_in_float and value not in self.cones):
+            return value
+        if value not in self.floats:
+            self.floats[value] = _form(value, "real", builder.emit(Dequantize(), coded))
+        return self.floats[value]
+
+    def constant(self, value: Value, code: Quant, builder: Builder) -> Value:
+        if (value, code) not in self.constants:
+            self.constants[value, code] = builder.const(code.encode(value.array), value.name, code)
+        return self.constants[value, code]
+
+    def code_for(self, value: Value, storage: DType | None = None) -> Quant:
+        """Returns the code that a value's range asks for; the op's own where it is fixed."""
+        if value.op is not None and isinstance(value.op.quant, FixedCode):
+            return replace(value.op.quant.code, expressed=_float_type(value.type))
+        observed = value.range
+        if value.is_constant:
+            observed = Interval.of(value.array.min(initial=0), value.array.max(initial=0))
+            if not observed.is_finite:
+                raise _KeptFloat(f"the constant %{value.name} is not finite")
+        if observed is None or not observed.is_finite:
+            raise PassError(f"quantize: %{value.name} has no finite range", [value.place()])
+        return activation_code(
+            observed,
+            storage or self.storage,
+            symmetric=self.options.symmetric,
+            expressed=_float_type(value.type),
+        )
+
+    def tidy(self) -> None:
+        """Erases what nothing reads any more; coded constants get the names of the float ones."""
+        for node in reversed(list(self.graph.nodes)):
+            if node.outputs and not any(value.uses for value in node.outputs):
+                self.graph.erase(node)
+        self.graph.drop_unused_constants()
+        for (old, _), new in self.constants.items():
+            coded = new.node
+            if coded is None or coded.erased or not isinstance(coded.op, Const):
+                continue
+            array = self.graph.constants.pop(coded.op.symbol)
+            assert old.node is not None
+            if old.node.erased:
+                self.graph.rename_freely(new, old.name)
+            symbol = old.node.op.symbol if isinstance(old.node.op, Const) else old.name
+            if symbol == old.name:
+                symbol = Symbol(new.name)
+            coded.op = Const(self.graph.add_constant(symbol, array), coded.op.type)
+
+    def is_real(self, value: Value) -> bool:
+        """Whether a value of the float program is a floating-point number."""
+        return value.type.is_float or value in self.main
+
+    def is_activation(self, value: Value) -> bool:
+        """Whether a value of the float program is a floating-point number that data decides."""
+        return self.is_real(value) and not value.is_constant
+
+    def hand_over(self, old: Value) -> None:
+        """Lets the form that stands for a value most directly take over its name."""
+        code, new = self.main.get(old), self.floats.get(old)
+        if code is not None and new not in self.graph.outputs:
+            new = self.coded[old, code]
+        if new is not None and new.owner is self.graph:
+            old.replace_with(new)
+
+
+def _form(value: Value, suffix: str, new: Value) -> Value:
+    """Marks a new value as a form of an imported one; `hand_over` gives one form the plain name."""
+    new.origin = value.origin
+    new.owner.rename_freely(new, f"{value.name}.{suffix}")
+    new.named = False
+    return new
+
+
+def _float_type(type: TensorType) -> DType:
+    return type.quant.expressed if type.quant is not None else type.dtype
+
+
+def _functions(graph: Graph, excluded: set[Node]) -> tuple[dict[Value, Value], set[Value]]:
+    """Finds the values that are elementwise functions of one other value, and no mere clip of it.
+
+    Returns:
+        For the last value of each such function, the value that it is a function of; and the values
+        inside, which nothing else reads.
+    """
+    source: dict[Value, Value] = {}
+    depth: dict[Value, int] = {}
+    clipped: set[Value] = set()
+    for node in graph.nodes:
+        if (
+            not node.op.elementwise
+            or node in excluded
+            or len(node.outputs) != 1
+            or not node.outputs[0].type.is_float
+        ):
+            continue
+        operands = [
+            value for value in node.inputs if not (value.is_constant and value.array.size == 1)
+        ]
+        length = 1 + max((depth.get(value, 0) for value in operands), default=0)
+        if length > LONGEST_FUNCTION:
+            sources, length = set(operands), 1
+        else:
+            sources = {source.get(value, value) for value in operands}
+        output = node.outputs[0]
+        origin = next(iter(sources), None)
+        if len(sources) != 1 or origin is None or origin.is_constant or origin.type != output.type:
+            continue
+        source[output], depth[output] = origin, length
+        if isinstance(node.op.quant, SameCode) and all(
+            value not in source or value in clipped for value in operands
+        ):
+            clipped.add(output)
+
+    def continues(value: Value, user: Node) -> bool:
+        return len(user.outputs) == 1 and source.get(user.outputs[0]) is source[value]
+
+    last, inside = {}, set()
+    for value, origin in source.items():
+        if value in clipped:
+            if all(
+                continues(value, user) and user.outputs[0] not in clipped for user in value.users
+            ):
+                inside.add(value)
+        elif all(continues(value, user) for user in value.users):
+            inside.add(value)
+        else:
+            last[value] = origin
+    return last, inside

@@ -1,0 +1,1 @@
+"""Passes that find the ranges of values."""

@@ -1,0 +1,162 @@
+"""calibrate: what the values of a float program range over, observed on data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from typing import Literal, TypeVar
+
+from tqdm import tqdm
+
+from qir.analysis.properties import FLOAT, RANGED
+from qir.errors import PassError
+from qir.ir import Graph, Value
+from qir.numbers.interval import Interval
+from qir.observe.solvers import Solver, solver
+from qir.observe.statistics import BINS, MovingAverage, Statistic
+from qir.passes.shared.calibration_data import read_batches
+from qir.passes.shared.observer import Observer, float_values, sources
+from qir.pipeline import Batch, Context, Pass, register
+
+Method = Literal["minmax", "moving_average", "percentile", "entropy", "mse"]
+Kept = TypeVar("Kept", Statistic, MovingAverage)
+
+
+@register
+class Calibrate(Pass):
+    """Observes every floating-point value on `Context.data` and gives it a range.
+
+    Each batch is reduced to one histogram a tensor, which merge exactly: but for the moving
+    average, neither the order of the batches nor how data is cut into them makes a difference, and
+    memory does not grow with the number of batches. The statistics stay in the context. Without
+    data, ranges are solved anew from the statistics that the context has.
+
+    Attributes:
+        method: How a range follows from a statistic: its extremes; averages of the extremes of each
+            batch; or where it loses least by share of values, by information or by squared error.
+            See qir.observe.solvers.
+        percentile: The share of values, in percent, that the range keeps; left out, 99.99 for
+            percentile and nothing in particular for entropy and mse.
+        momentum: The share that the moving average keeps at each batch.
+        bits: Bits of the codes that entropy and mse reckon with.
+        symmetric: Whether these codes have their zero point in the middle.
+        bins: Bins of the histograms.
+    """
+
+    method: Method = "minmax"
+    percentile: float | None = None
+    momentum: float = 0.9
+    bits: int = 8
+    symmetric: bool = False
+    bins: int = BINS
+
+    name = "calibrate"
+    requires = (FLOAT,)
+    ensures = (RANGED,)
+
+    def check(self) -> None:
+        self._solver()
+        MovingAverage(self.momentum)
+        Statistic.empty(self.bins)
+        if not 2 <= self.bits <= 16:
+            raise PassError(f"calibrate: expected 2 to 16 bits, got {self.bits}")
+
+    def run(self, graph: Graph, context: Context) -> None:
+        values = float_values(graph)
+        if context.data is not None:
+            self._observe(graph, values, context.data, context)
+        if self.method == "moving_average":
+            ranges = self._averaged(values, context)
+        else:
+            ranges = self._solved(values, context)
+        for value, (low, high) in zip(values, ranges, strict=True):
+            value.range = Interval.of(low, high)
+
+    def _observe(
+        self, graph: Graph, values: Sequence[Value], data: Iterable[Batch], context: Context
+    ) -> None:
+        if context.executor is None:
+            raise PassError("calibrate: expected an executor to run the program on data, got none")
+        observer = Observer(graph, context.executor, self.bins)
+        statistics = [Statistic.empty(self.bins)] * len(observer.values)
+        averages = [MovingAverage(self.momentum)] * len(observer.values)
+        total = len(data) if isinstance(data, Sized) else None
+        with tqdm(desc=self.name, unit="batch", total=total, disable=not context.progress) as bar:
+            for observed in observer.observe(read_batches(graph, data)):
+                for index, statistic in enumerate(observed):
+                    statistics[index] = statistics[index].merge(statistic)
+                    averages[index] = averages[index].update(statistic)
+                bar.update()
+        if not all(value.type.size == 0 for value in observer.values) and not any(
+            statistic.count for statistic in statistics
+        ):
+            raise PassError("calibrate: expected batches with samples, got empty ones only")
+        place = {value: index for index, value in enumerate(observer.values)}
+        context.statistics.clear()
+        context.averages.clear()
+        for value, source in sources(values).items():
+            for name in _names(value):
+                context.statistics[name] = statistics[place[source]]
+                context.averages[name] = averages[place[source]]
+
+    def _solver(self) -> Solver | None:
+        options = {} if self.percentile is None else {"percentile": self.percentile}
+        if self.method != "moving_average":
+            return solver(self.method, **options)
+        if options:
+            raise PassError(
+                f"calibrate: expected no percentile with moving_average, got {self.percentile}"
+            )
+        return None
+
+    def _solved(self, values: Sequence[Value], context: Context) -> list[tuple[float, float]]:
+        chosen = self._solver()
+        assert chosen is not None
+
+        def solve(statistic: Statistic) -> tuple[float, float]:
+            if not statistic.count:
+                return 0.0, 0.0
+            return chosen.solve(
+                statistic, 2**self.bits, symmetric=self.symmetric, include_zero=False
+            )
+
+        found = _look_up(values, context.statistics)
+        # Values that hold the same numbers share a statistic, which need be solved only once.
+        distinct = {id(statistic): statistic for statistic in found}
+        solved = {key: solve(statistic) for key, statistic in distinct.items()}
+        return [solved[id(statistic)] for statistic in found]
+
+    def _averaged(self, values: Sequence[Value], context: Context) -> list[tuple[float, float]]:
+        averages = _look_up(values, context.averages)
+        for average in averages:
+            if average.momentum != self.momentum:
+                raise PassError(
+                    f"calibrate: expected averages of momentum {self.momentum}, got some of "
+                    f"{average.momentum}; that can't be changed without data"
+                )
+        return [(average.low, average.high) for average in averages]
+
+
+def _names(value: Value) -> tuple[str, ...]:
+    """Returns the keys of a value's statistic."""
+    # The % keeps a value that stands for no imported one from an imported one of the same name.
+    return value.origin or (f"%{value.name}",)
+
+
+def _look_up(values: Sequence[Value], known: Mapping[str, Kept]) -> list[Kept]:
+    """Returns what is known of each value; raises PassError where that is not all of them."""
+    found: dict[Value, Kept] = {}
+    for value, source in sources(values).items():
+        entry = next((known[name] for name in _names(value) if name in known), None)
+        entry = found.get(source) if entry is None else entry
+        if entry is not None:
+            found[value] = entry
+    missing = [f"%{value.name}" for value in values if value not in found]
+    if missing and not known:
+        raise PassError("calibrate: expected data, or statistics of the model, got neither")
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise PassError(
+            f"calibrate: expected data, or statistics of {', '.join(missing[:3])}{more}; "
+            "those given are of other values"
+        )
+    return [found[value] for value in values]

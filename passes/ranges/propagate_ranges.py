@@ -1,0 +1,237 @@
+"""propagate-ranges: what the ops of a program say about the ranges that were observed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import reduce
+from math import inf
+
+import numpy as np
+
+from qir.ir import Graph, Node, Value
+from qir.numbers.interval import EVERYTHING, Interval
+from qir.ops import Clip, Const, HardSigmoid, HardSwish, Relu, Return
+from qir.ops.op import Accumulate, FixedCode, Op, SameCode, SharedCode
+from qir.pipeline import Context, Pass, register
+
+_LARGEST = float(np.finfo(np.float32).max)
+_ROUNDING = 2.0**-20
+"""How far apart the float32 of observations and float64 may be, relatively to operands and result:
+16 units in the last place."""
+
+_CONSTANT_OUTSIDE: dict[type[Op], tuple[float, float]] = {
+    HardSigmoid: (-3.0, 3.0),
+    HardSwish: (-3.0, inf),
+}
+"""Ops that are constant below or above some argument: their operand can be clipped there."""
+
+
+@register
+class PropagateRanges(Pass):
+    """Narrows ranges to what can occur and to what is read, and lets values of one code have one.
+
+    Forward, each range is intersected with what its op can give for the ranges of its operands, and
+    a value that has none takes that. Sums of products are left as observed: their bounds are 10 to
+    100 times wider than what occurs.
+
+    Backward, a value that only relu, clip and the like read needs only the part that they let
+    through, also where ops that move or compare numbers stand between: the saturation of its code
+    does their work.
+
+    Then the values that an op moves without changing them, which have one code, get the hull of
+    their ranges; those of an op whose result has a fixed code get the range of that op. Operands of
+    concat, maximum and the like keep their own: each is requantized to the code of the result,
+    which is exact.
+
+    Attributes:
+        share: Whether the operands of such ops get one range with the result instead, so that
+            nothing need be requantized.
+    """
+
+    share: bool = False
+
+    name = "propagate-ranges"
+
+    def run(self, graph: Graph, context: Context) -> None:
+        bounds = _Bounds(graph, context)
+        ranges = _backward(graph, bounds)
+        for group in _groups(graph, share=self.share):
+            fixed = next((value for value in group if _is_fixed(value)), None)
+            known = [value for value in group if ranges[value].is_finite]
+            if fixed is not None:
+                ranges.update(dict.fromkeys(group, ranges[fixed]))
+            elif known:
+                ranges.update(dict.fromkeys(known, _hull(ranges[value] for value in known)))
+        for value, found in ranges.items():
+            if _is_ranged(value) and found.is_finite:
+                value.range = found
+
+
+def _is_ranged(value: Value) -> bool:
+    return value.type.is_float and not value.is_constant
+
+
+def _is_fixed(value: Value) -> bool:
+    return value.op is not None and isinstance(value.op.quant, FixedCode)
+
+
+def _passes(node: Node) -> bool:
+    """Whether an op moves or compares the numbers of one operand, or clips them."""
+    return isinstance(node.op.quant, SameCode) and not isinstance(node.op.quant, SharedCode)
+
+
+def _hull(intervals: Iterable[Interval]) -> Interval:
+    return reduce(Interval.union, intervals)
+
+
+class _Bounds:
+    """What bounds the values of a graph, in its order.
+
+    Attributes:
+        possible: What the op of each value can give for the ranges of its operands.
+        range: The part of it that was observed.
+    """
+
+    def __init__(self, graph: Graph, context: Context) -> None:
+        self.possible: dict[Value, Interval] = dict.fromkeys(graph.inputs, EVERYTHING)
+        self.range = {value: value.range or EVERYTHING for value in graph.inputs}
+        for node in graph.nodes:
+            if isinstance(node.op, Const | Return):
+                continue
+            possible = self._interval(node)
+            for value in node.outputs:
+                self.possible[value] = self.range[value] = possible
+                if value.range is not None and not _is_fixed(value):
+                    self.range[value] = self._common(value, value.range, context)
+
+    def _interval(self, node: Node) -> Interval:
+        op = node.op
+        several = len(node.outputs) != 1 and not isinstance(op.quant, SameCode)
+        if isinstance(op.quant, Accumulate) or node.regions or several:
+            return EVERYTHING
+        # What was observed of numbers that are moved or clipped says more than what a solver left
+        # of them before.
+        observed = _passes(node) and all(value.range is not None for value in node.outputs)
+        bounds = self.possible if observed else self.range
+        possible = op.interval(
+            *(
+                Interval.point(value.real) if value.is_constant else bounds[value]
+                for value in node.inputs
+            )
+        )
+        if possible.is_point:
+            return possible
+        low, high = possible.bounds
+        if not low <= high:
+            return EVERYTHING
+        # Rules stand 1e300 in for infinity; no range reaches beyond float32.
+        return Interval.of(low if low >= -_LARGEST else -inf, high if high <= _LARGEST else inf)
+
+    def _common(self, value: Value, observed: Interval, context: Context) -> Interval:
+        """Intersects what is possible with what was observed; reports where nothing is in both."""
+        possible = self.possible[value]
+        (low, high), (least, greatest) = observed.bounds, possible.bounds
+        gap = max(least - high, low - greatest)
+        if gap <= 0:
+            return observed.intersect(possible)
+        operands = [self.range[operand] for operand in value.inputs if operand in self.range]
+        reach = [abs(bound) for known in (observed, *operands) for bound in known.bounds]
+        if gap > _ROUNDING * max(reach):
+            assert value.op is not None
+            context.diagnostics.append(
+                f"propagate-ranges: %{value.name} was observed in {observed}, "
+                f"but {value.op.name} can only give {possible}"
+            )
+        return possible.intersect(observed)
+
+
+def _backward(graph: Graph, bounds: _Bounds) -> dict[Value, Interval]:
+    """Narrows the range of each value to what its users read of it."""
+    read: dict[Value, Interval] = {}
+    for node in reversed(list(graph.nodes)):
+        for value in node.outputs:
+            if not value.is_constant:
+                read[value] = _read(value, bounds, read)
+    for value in graph.inputs:
+        read[value] = _read(value, bounds, read)
+    return read
+
+
+def _read(value: Value, bounds: _Bounds, read: dict[Value, Interval]) -> Interval:
+    if not (_is_ranged(value) and value.uses) or _is_fixed(value):
+        return bounds.range[value]
+    parts = [_read_by(node, value, bounds, read) for node, _ in value.uses]
+    known = [part for part in parts if part is not None]
+    return _hull(known) if len(known) == len(parts) else bounds.range[value]
+
+
+def _read_by(
+    node: Node, value: Value, bounds: _Bounds, read: dict[Value, Interval]
+) -> Interval | None:
+    """Returns the part of a value that a user lets through; None where that is all.
+
+    The user's result tells what that is: clipping an operand to it commutes with moving, comparing
+    and clipping numbers.
+    """
+    if outside := _CONSTANT_OUTSIDE.get(type(node.op)):
+        return bounds.range[value].intersect(Interval.of(*outside))
+    results = [read[result] for result in node.outputs if result.type.is_float]
+    if not isinstance(node.op.quant, SameCode) or len(results) != len(node.outputs) or not results:
+        return None
+    passed = _hull(results)
+    if not passed.is_finite:
+        return None
+    # The result of a shared code is that of other operands too.
+    whole = bounds.possible if _passes(node) else bounds.range
+    return whole[value].intersect(passed)
+
+
+class _Groups:
+    """Disjoint sets of values (union-find); networkx has them too, but takes 0.15 s to load."""
+
+    def __init__(self) -> None:
+        self._parents: dict[Value, Value] = {}
+
+    def find(self, value: Value) -> Value:
+        """Returns the member that stands for the set of a value."""
+        root = self._parents.setdefault(value, value)
+        while (above := self._parents[root]) is not root:
+            root = above
+        while value is not root:
+            self._parents[value], value = root, self._parents[value]
+        return root
+
+    def join(self, values: Iterable[Value]) -> None:
+        """Makes one set of those of the values."""
+        roots = [self.find(value) for value in values]
+        self._parents.update(dict.fromkeys(roots, roots[0]) if roots else {})
+
+    def sets(self) -> Iterable[list[Value]]:
+        """Returns the sets."""
+        members: dict[Value, list[Value]] = {}
+        for value in self._parents:
+            members.setdefault(self.find(value), []).append(value)
+        return members.values()
+
+
+def _groups(graph: Graph, *, share: bool) -> Iterable[list[Value]]:
+    """Finds the values that have one code, by union-find over the ops that keep it."""
+    groups = _Groups()
+    sharing = []
+    for node in graph.nodes:
+        # Relu and clip are merged into the rounding of a sum, at a code of their own.
+        if not isinstance(node.op.quant, SameCode) or isinstance(node.op, Relu | Clip):
+            continue
+        values = [value for value in (*node.inputs, *node.outputs) if _is_ranged(value)]
+        if not any(value.type.is_float for value in node.outputs):
+            continue
+        if isinstance(node.op.quant, SharedCode):
+            sharing.append(values)
+        else:
+            groups.join(values)
+    if share:
+        fixed = {groups.find(value) for value in graph.values() if _is_fixed(value)}
+        for values in sharing:
+            # A fixed code would clip the other operands.
+            groups.join(value for value in values if groups.find(value) not in fixed)
+    return groups.sets()

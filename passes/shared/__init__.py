@@ -1,0 +1,1 @@
+"""What passes import: no pass itself."""

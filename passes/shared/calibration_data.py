@@ -1,0 +1,122 @@
+"""Calibration data: from what users have to an array for each input of a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from qir.errors import QirError, did_you_mean
+from qir.ir import Graph, Value
+from qir.ir.signature import Sizes, bind
+from qir.pipeline import Batch
+from qir.types import Array, Dim, DType
+
+_KINDS = "an array, a tuple of arrays or a dict by input name"
+
+
+def read_batches(graph: Graph, data: Iterable[Batch]) -> Iterator[tuple[Sequence[Array], Sizes]]:
+    """Yields the arrays of each batch in the order of the inputs, and the named sizes they tell.
+
+    Floating-point arrays of another precision are rounded to the input's, integers of another width
+    are converted where they fit.
+
+    Args:
+        graph: The graph that takes the batches.
+        data: Each batch is an array (for a graph of one input), a tuple of arrays in the order of
+            the inputs, or a dict by input name.
+
+    Raises:
+        QirError: There is no batch, or a batch does not fit the inputs: its number (from 0) and the
+            input are named.
+    """
+    try:
+        iterator = iter(data)
+    except TypeError:
+        iterator = None
+    if iterator is None or isinstance(data, Mapping | str | bytes) or hasattr(data, "dtype"):
+        raise QirError(
+            f"calibrate: expected data to be an iterable of batches, got {type(data).__name__}; "
+            "a single batch goes into a list"
+        )
+    number = -1
+    for number, batch in enumerate(iterator):
+        subject = f"calibrate: batch {number}"
+        arrays = [
+            _converted(value, array)
+            for value, array in zip(graph.inputs, _arrays(graph, batch, subject), strict=True)
+        ]
+        try:
+            sizes = bind(graph.inputs, arrays, subject)
+        except QirError as error:
+            raise _advise(error, graph, arrays) from error
+        yield arrays, sizes
+    if number < 0:
+        again = "; an iterator can be read only once, a list again" if iterator is data else ""
+        raise QirError(f"calibrate: expected at least one batch of data, got none{again}")
+
+
+def _arrays(graph: Graph, batch: Batch, subject: str) -> list[Array]:
+    names = [value.name for value in graph.inputs]
+    if isinstance(batch, Mapping):
+        given = {str(name).removeprefix("%"): array for name, array in batch.items()}
+        for name in given:
+            if name not in names:
+                hint = did_you_mean(name, names)
+                raise QirError(f"{subject}: the graph has no input %{name}{hint}")
+        for name in names:
+            if name not in given:
+                raise QirError(f"{subject}: expected an array for input %{name}, got none")
+        return [_array(given[name], name, subject) for name in names]
+    # A list of arrays is what data loaders make of a tuple; any other list is numbers.
+    listed = isinstance(batch, list) and all(hasattr(item, "shape") for item in batch)
+    items: Sequence[Any] = batch if isinstance(batch, tuple) or listed else (batch,)
+    if len(items) != len(names):
+        listing = ", ".join(f"%{name}" for name in names)
+        extra = "; leave labels out" if len(items) > len(names) else ""
+        count = f"{len(names)} array{'s' if len(names) != 1 else ''}"
+        raise QirError(f"{subject}: expected {count} ({listing}), got {len(items)}{extra}")
+    return [_array(item, name, subject) for item, name in zip(items, names, strict=True)]
+
+
+def _array(given: Any, name: str, subject: str) -> Array:
+    try:
+        array = np.asarray(given)
+        DType.of(array.dtype)
+    except (ValueError, TypeError, QirError) as error:
+        got = f"a {type(given).__name__}"
+        raise QirError(
+            f"{subject}: expected an array of numbers for input %{name}, got {got}; "
+            f"a batch is {_KINDS}"
+        ) from error
+    return array
+
+
+def _converted(value: Value, array: Array) -> Array:
+    given, wanted = DType.of(array.dtype), value.type.dtype
+    if given.is_float and wanted.is_float:
+        with np.errstate(over="ignore"):
+            return array.astype(wanted.numpy, copy=False)
+    if given.is_integer and wanted.is_integer and given is not wanted:
+        low, high = wanted.bounds
+        if not array.size or (low <= int(array.min()) and int(array.max()) <= high):
+            return array.astype(wanted.numpy)
+    return array
+
+
+def _advise(error: QirError, graph: Graph, arrays: Sequence[Array]) -> QirError:
+    for value, array in zip(graph.inputs, arrays, strict=True):
+        sizes = value.type.shape
+        if value.type.is_float and not DType.of(array.dtype).is_float:
+            return error.at("convert and scale the data as for the model itself")
+        if len(array.shape) == len(sizes) - 1:
+            return error.at("a batch has one dimension more than a sample")
+        if len(array.shape) == len(sizes) and tuple(array.shape[1:]) == sizes[1:]:
+            size = sizes[0]
+            if not isinstance(size, Dim) and size != array.shape[0]:
+                return error.at(
+                    f"the batch size of the model is fixed at {size}: "
+                    "cut the data so, or import the model with a named batch dimension"
+                )
+    return error

@@ -1,0 +1,107 @@
+"""How codes are chosen: for activations from a range, for weights and biases from the numbers."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from qir.numbers.interval import Interval
+from qir.types import SMALLEST_SCALE, Array, DType, FrozenArray, Quant
+
+LEAST_RATIO = 2.0**-30
+"""Least ratio of an accumulator's scale to the output's: a product of two bytes that is scaled by
+less is far below half a step."""
+
+ZERO_SCALE = 2.0**-16
+"""The scale of a range of nothing but 0: so small that a bias in units of it is fine, so large that
+what is rounded to it stays in the reach of fixed31."""
+
+ZERO_CHANNEL_RATIO = 2.0**-16
+"""The ratio for a channel whose weights are all zero: fine enough for its bias."""
+
+
+def activation_code(
+    observed: Interval, storage: DType, *, symmetric: bool = False, expressed: DType = DType.F32
+) -> Quant:
+    """Returns the code per tensor that covers a range and represents 0 exactly.
+
+    The range is widened to hold 0. Asymmetric: scale = (hi - lo) / (codes - 1), the zero point
+    rounded to the nearest code. Symmetric: scale = max(|lo|, |hi|) / half of the codes.
+
+    Args:
+        observed: The range in real units, finite.
+        storage: An integer type of 8 bits.
+        symmetric: Whether 0 is the middle code.
+        expressed: The floating-point type of the values.
+    """
+    low, high = storage.bounds
+    lo, hi = min(observed.bounds[0], 0.0), max(observed.bounds[1], 0.0)
+    if symmetric:
+        middle = (low + high + 1) // 2
+        scale = _storable(max(-lo, hi) / (high - middle))
+        return Quant.of(storage, scale, middle, expressed=expressed)
+    scale = _storable((hi - lo) / (high - low))
+    return Quant.of(
+        storage, scale, int(np.clip(np.rint(low - lo / scale), low, high)), expressed=expressed
+    )
+
+
+def _storable(scale: float) -> float:
+    """Rounds a scale to float32, never below the least scale."""
+    return float(np.float32(max(scale, SMALLEST_SCALE))) if scale > 0 else ZERO_SCALE
+
+
+def weight_code(
+    weights: Array,
+    storage: DType,
+    *,
+    per_channel: bool,
+    input_scale: float,
+    output_scale: float,
+    bias: Array | None,
+) -> Quant:
+    """Returns the symmetric code of a kernel, its scales raised where the accumulator needs it.
+
+    The scale of a channel is max|w| / (largest code). It is raised where
+
+    - the weights are so small (or all zero) that no product could move the output, and
+    - the bias, expressed in accumulator units, would leave too little of int32 for the products.
+
+    Args:
+        weights: The kernel; channels along the last axis.
+        storage: A signed integer type of at most 8 bits.
+        per_channel: Whether each channel gets a scale of its own.
+        input_scale: Scale of the activations.
+        output_scale: Scale of the result.
+        bias: The bias [channels], or None.
+    """
+    largest = storage.bounds[1]
+    columns = weights.reshape(prod(weights.shape[:-1]), weights.shape[-1])
+    zero = weights.dtype.type(0)
+    tops, bottoms = columns.max(axis=0, initial=zero), columns.min(axis=0, initial=zero)
+    peaks = np.maximum(tops.astype(np.float64), -bottoms.astype(np.float64))
+    scale = peaks / largest
+    floor = np.where(peaks > 0, LEAST_RATIO, ZERO_CHANNEL_RATIO) * output_scale / input_scale
+    # Where all channels have one scale, those that are all zero must not coarsen the others.
+    scale = np.maximum(scale, floor if per_channel else floor.min(initial=np.inf))
+    if bias is not None:
+        room = 2**31 - 1 - min(len(columns) * largest * 255, 2**30)
+        # 2^-20 keeps the bias inside the room after the scale is rounded to float32.
+        scale = np.maximum(
+            scale, np.abs(bias).astype(np.float64) / (input_scale * room) * (1 + 2.0**-20)
+        )
+    scale = np.clip(scale, SMALLEST_SCALE, 1 / SMALLEST_SCALE)
+    if not per_channel or not scale.size:
+        return Quant.of(storage, scale.max(initial=SMALLEST_SCALE))
+    return Quant.of(storage, scale.reshape((1,) * (weights.ndim - 1) + (-1,)))
+
+
+def bias_code(accumulator: Quant, channels: int) -> Quant:
+    """Returns the code of a bias [channels]: the accumulator's own."""
+    scale = accumulator.scale.array
+    return Quant(
+        accumulator.storage,
+        FrozenArray(np.broadcast_to(scale.reshape(-1), (channels,)) if scale.ndim else scale),
+        expressed=accumulator.expressed,
+    )

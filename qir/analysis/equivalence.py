@@ -1,0 +1,147 @@
+"""Compares two versions of a program value by value, with the inputs of each forced to agree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from qir.errors import PassError
+from qir.ir import Graph, Node, Value
+from qir.ops.attributes import attribute_fields
+from qir.ops.core import Const, Return
+from qir.ops.op import Op, from_attributes
+from qir.types import Array, DType, TensorType
+
+Hook = Callable[[Value, Array], Array]
+"""Called with every value that is computed; what it returns is what the value's users read."""
+
+
+class Interpreter(Protocol):
+    """Computes every value of a graph, as `qir.backends.reference.interpreter.run_all` does."""
+
+    def __call__(
+        self,
+        graph: Graph,
+        *inputs: Any,
+        precision: type[np.floating[Any]] | None = None,
+        hook: Hook | None = None,
+    ) -> dict[Value, Array]:
+        """Returns the array of every value."""
+        ...
+
+
+RELATIVE_BOUND = 1e-9
+"""How far float64 evaluations of equal functions may differ, relative to the largest magnitude."""
+
+
+def check_equivalent(
+    before: Graph,
+    after: Graph,
+    inputs: Sequence[Array],
+    interpreter: Interpreter,
+    *,
+    steps: int = 0,
+) -> None:
+    """Compares two versions of a program wherever a value of both stands for the same imported one.
+
+    Floating-point values are computed in float64 and may differ by RELATIVE_BOUND; stored numbers
+    may differ by `steps`. After each comparison the later program goes on with the earlier one's
+    numbers, so that each difference is one node's own.
+
+    Args:
+        before: The earlier version.
+        after: The later version.
+        inputs: Arrays for the inputs, which both versions share.
+        interpreter: The reference interpreter.
+        steps: Allowed difference of stored numbers, 0 or 1.
+
+    Raises:
+        PassError: A value differs; the message shows the part of the later program that computes
+            it.
+    """
+    expected: dict[tuple[str, ...], tuple[Value, Array]] = {}
+    for value, array in interpreter(before, *inputs, precision=np.float64).items():
+        if value.origin:
+            expected[value.origin] = value, array
+
+    def compare(value: Value, array: Array) -> Array:
+        if value.origin not in expected:
+            return array
+        old, right = expected[value.origin]
+        if old.type != value.type:
+            return array
+        _compare(value, array, right, steps)
+        return right
+
+    results = interpreter(after, *inputs, precision=np.float64, hook=compare)
+    first = interpreter(before, *inputs, precision=np.float64)
+    for old, new in zip(before.outputs, after.outputs, strict=True):
+        if old.type == new.type:
+            _compare(new, results[new], first[old], steps)
+
+
+def _compare(value: Value, array: Array, right: Array, steps: int) -> None:
+    if value.type.is_float:
+        finite = np.abs(right[np.isfinite(right)])
+        bound = RELATIVE_BOUND * max(float(np.max(finite, initial=0.0)), 1e-30)
+        different = ~np.isclose(array, right, rtol=0, atol=bound, equal_nan=True)
+    else:
+        different = np.abs(array.astype(np.int64) - right.astype(np.int64)) > steps
+    if not np.any(different):
+        return
+    place = tuple(int(index) for index in np.argwhere(different)[0])
+    part = value.owner.extract(value.inputs, [value], "part") if value.node else ""
+    raise PassError(
+        f"check: %{value.name} changed at {list(place)}: expected {right[place]}, "
+        f"got {array[place]} "
+        f"({int(np.count_nonzero(different))} of {different.size} numbers differ)",
+        [value.place(), *(f"|  {line}" for line in str(part).splitlines())],
+    )
+
+
+def in_float64(graph: Graph) -> Graph:
+    """Copies a program with f64 in place of f32, so that folded constants are hardly rounded.
+
+    Args:
+        graph: A program without codes.
+    """
+    copy = Graph(graph.name)
+    mapping = {value: copy.add_input(value.name, _wide(value.type)) for value in graph.inputs}
+    for node in graph.nodes:
+        operands = [mapping[value] for value in node.inputs]
+        if isinstance(node.op, Return):
+            copy.set_outputs(operands)
+            continue
+        types = [_wide(value.type) for value in node.outputs]
+        if isinstance(node.op, Const):
+            array = graph.constants[node.op.symbol]
+            copy.constants[node.op.symbol] = array.astype(types[0].dtype.numpy, copy=False)
+        regions = [in_float64(region) for region in node.regions]
+        twin = Node(copy, _retyped(node.op, types), operands, types, regions, node.loc)
+        copy.insert(twin, name=[value.name for value in node.outputs])
+        mapping |= zip(node.outputs, twin.outputs, strict=True)
+    for value, twin_value in mapping.items():
+        twin_value.range, twin_value.origin = value.range, value.origin
+        twin_value.named = value.named
+    return copy
+
+
+def in_types_of(graph: Graph, inputs: Sequence[Array]) -> list[Array]:
+    """Converts arrays to the numpy types of a graph's inputs."""
+    pairs = zip(graph.inputs, inputs, strict=True)
+    return [np.asarray(array).astype(value.type.dtype.numpy) for value, array in pairs]
+
+
+def _wide(type: TensorType) -> TensorType:
+    return type.with_element(DType.F64) if type.element is DType.F32 else type
+
+
+def _retyped(op: Op, types: Sequence[TensorType]) -> Op:
+    """Returns an op with the fields that its result type tells read off other types."""
+    specs = attribute_fields(type(op))
+    if all(spec.by_type is None for spec in specs):
+        return op
+    attributes = {spec.name: getattr(op, spec.name) for spec in specs if spec.by_type is None}
+    return from_attributes(type(op), attributes, types)

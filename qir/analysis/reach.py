@@ -1,0 +1,323 @@
+"""Which integers can occur in a program, proved from the bounds of codes and from constants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from qir.errors import QirError
+from qir.ir import Graph, Node, Value
+from qir.numbers.fixed_point import INT32_MAX, INT32_MIN, Int64Array
+from qir.numbers.interval import EVERYTHING, Interval
+from qir.ops import (
+    Broadcast,
+    Concat,
+    Dot,
+    Gather,
+    Lookup,
+    Maximum,
+    MaxPool,
+    Minimum,
+    ReduceMax,
+    ReduceMin,
+    Relu,
+    Requantize,
+    Reshape,
+    ResizeNearest,
+    Reverse,
+    Select,
+    Slice,
+    Split,
+    Tile,
+    Transpose,
+)
+from qir.ops.op import Accumulate, Coded, Op, SameCode, infer
+from qir.types import Array, DType, FrozenArray, Quant, TensorType, known
+
+Reach: TypeAlias = tuple[int, int]
+"""The least and the greatest integer that can occur."""
+
+INT32: Reach = (INT32_MIN, INT32_MAX)
+
+CARRIED: Reach = (-(2**53), 2**53)
+"""What the reference carries exactly: it computes sums of products in float64."""
+
+MOVES: tuple[type[Op], ...] = (
+    Broadcast,
+    Concat,
+    Gather,
+    MaxPool,
+    Maximum,
+    Minimum,
+    ReduceMax,
+    ReduceMin,
+    Reshape,
+    ResizeNearest,
+    Reverse,
+    Select,
+    Slice,
+    Split,
+    Tile,
+    Transpose,
+)
+"""The ops each of whose results is one of the stored numbers of an operand with a code."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """The integers that an op forms, channel by channel or all alike.
+
+    Attributes:
+        least: The least of each channel, Python's integers, which have no bound themselves.
+        greatest: The greatest of each channel, likewise.
+        limit: What they must fit.
+    """
+
+    least: Array
+    greatest: Array
+    limit: Reach = INT32
+
+    @staticmethod
+    def of(reach: Reach) -> Sums:
+        """Returns the sums of an op that treats all channels alike."""
+        return Sums(np.asarray(reach[0], object), np.asarray(reach[1], object))
+
+    @property
+    def excess(self) -> Array:
+        """By how much each channel leaves the limit; 0 or less where it fits."""
+        return np.asarray(np.maximum(self.limit[0] - self.least, self.greatest - self.limit[1]))
+
+
+class Places(NamedTuple):
+    """The least and the greatest integer at each place of a tensor: arrays that broadcast to it."""
+
+    low: Int64Array
+    high: Int64Array
+
+    @property
+    def hull(self) -> Reach:
+        """The least and the greatest of all; 0 where there is none."""
+        if not self.low.size:
+            return 0, 0
+        return int(self.low.min()), int(self.high.max())
+
+
+class Stored:
+    """What each value of a graph can store; filled from the inputs on."""
+
+    def __init__(self) -> None:
+        self._hulls: dict[Value, Reach] = {}
+        self._places: dict[Value, Places] = {}
+
+    @staticmethod
+    def of(graph: Graph) -> Stored:
+        """Goes through a whole graph, regions included."""
+        stored = Stored()
+        for node in graph.walk():
+            stored.add(node, products(node, stored))
+        return stored
+
+    def add(self, node: Node, sums: Sums | None) -> None:
+        """Finds what the results of a node can store.
+
+        Args:
+            node: A node whose operands are known already.
+            sums: What `products` says of it.
+        """
+        for value in node.outputs:
+            low, high = _bounds(value.type)
+            if sums is not None:
+                self._places[value] = places = _placed(sums, value.type)
+                least, greatest = places.hull
+            else:
+                if (moved := self._moved(value)) is not None:
+                    self._places[value] = moved
+                hull = moved.hull if moved is not None else self._stored(value)
+                least, greatest = hull or (low, high)
+            self._hulls[value] = max(least, low), min(greatest, high)
+
+    def _stored(self, value: Value) -> Reach | None:
+        op, code = value.op, value.type.quant
+        match op:
+            case Requantize():
+                return op.bounds
+            case Lookup() if value.inputs[1].is_constant:
+                low, high = self[value.inputs[0]]
+                return _extremes(op.evaluate(np.arange(low, high + 1), value.inputs[1].array))
+            case _ if value.is_constant and not value.type.is_float:
+                return _extremes(value.array)
+            case Op(quant=SameCode()) if code is not None and is_exact(value.type):
+                # In real numbers, so that the op's own rule says what it clips or fills in.
+                bounds = op.interval(*map(self.real, value.inputs)).bounds
+                return _extremes(code.encode(bounds))
+            case _ if code is not None and isinstance(op, MOVES):
+                return self._union([x for x in value.inputs if x.type.quant is not None])
+            case _:
+                return None
+
+    def _union(self, values: list[Value]) -> Reach:
+        reaches = [self[value] for value in values]
+        return min(low for low, _ in reaches), max(high for _, high in reaches)
+
+    def _moved(self, value: Value) -> Places | None:
+        """Follows channels through an op that moves the numbers of one operand."""
+        sources = [x for x in value.inputs if x.type.quant is not None]
+        if len(sources) != 1 or not isinstance(value.op, (*MOVES, Relu)):
+            return None
+        places = self._places.get(sources[0])
+        if isinstance(value.op, Relu):
+            return places and Places(*(np.maximum(bound, 0) for bound in places))
+        if places is None or (origins := followed(value, places.low.shape)) is None:
+            return None
+        return Places(*(bound.reshape(-1)[origins] for bound in places))
+
+    def __getitem__(self, value: Value) -> Reach:
+        return self._hulls.get(value) or _bounds(value.type)
+
+    def real(self, value: Value) -> Interval:
+        """Returns the real numbers that a value can stand for; everything where it has no code."""
+        code = value.type.quant
+        if code is None or not is_exact(value.type):
+            return EVERYTHING
+        low, high = self.steps(value)
+        return Interval.of(low * float(code.scale.array), high * float(code.scale.array))
+
+    def steps(self, value: Value) -> Reach:
+        """Returns the integers that the scale multiplies, (stored - zero point)."""
+        (low, high), code = self[value], value.type.quant
+        if code is None:
+            return low, high
+        if code.levels is not None:
+            levels = code.levels.array
+            low, high = (int(levels[bound - code.range[0]]) for bound in (low, high))
+        return low - int(code.zero_points.max()), high - int(code.zero_points.min())
+
+    def steps_by_place(self, value: Value) -> Places:
+        """Returns `steps` channel by channel, where more than one reach for all is known."""
+        if value in self._places:
+            return self._places[value]
+        code = value.type.quant
+        if code is None or code.levels is not None:
+            return Places(*(np.asarray(bound, np.int64) for bound in self.steps(value)))
+        low, high = self[value]
+        points = code.zero_points.astype(np.int64)
+        return Places(low - points, high - points)
+
+
+def followed(value: Value, shape: tuple[int, ...]) -> Int64Array | None:
+    """Tells where the channels of an operand go.
+
+    Args:
+        value: A result of an op with one operand that has a code.
+        shape: Shape of the channels: it broadcasts to the operand as scales do.
+
+    Returns:
+        For each channel of the result, in a shape that broadcasts to it, the index of the operand's
+        channel that it holds; None where channels are mixed.
+    """
+    if value.node is None or value.op is None:
+        return None
+    # The op's type rule carries scales along with the numbers: numbered ones tell the way.
+    count = prod(shape)
+    numbered = Quant(DType.I32, FrozenArray(np.arange(1.0, count + 1).reshape(shape)))
+    operands = [
+        x.type.with_element(numbered) if x.type.quant is not None else x.type for x in value.inputs
+    ]
+    try:
+        code = infer(value.op, operands)[value.index].quant
+    except QirError:
+        return None
+    return None if code is None else code.scale.array.astype(np.int64) - 1
+
+
+def products(node: Node, stored: Stored) -> Sums | None:
+    """Bounds the sums of products of a node by output channel, the last axis of the weights.
+
+    Args:
+        node: A node.
+        stored: What its operands can store.
+
+    Returns:
+        The sums, of the shape of the weights without the summed axes; None where the node forms no
+        sums of products of codes.
+    """
+    rule = node.op.quant
+    if not isinstance(rule, Accumulate) or node.outputs[0].type.quant is None:
+        return None
+    x, weights = node.inputs[rule.left], node.inputs[rule.right]
+    low, high = with_zero(stored.steps(x))
+    batch = node.op.batch if isinstance(node.op, Dot) else 0
+    summed = tuple(range(batch, weights.type.rank - 1))
+    if weights.is_constant:
+        positive, negative = _signed_sums(weights, summed)
+        least = np.asarray(positive * low + negative * high, object)
+        greatest = np.asarray(positive * high + negative * low, object)
+    else:
+        terms = prod(known(weights.type.shape[axis], "reach") for axis in summed)
+        pairs = corners((low, high), stored.steps(weights))
+        least, greatest = (np.asarray(terms * product, object) for product in pairs)
+    for bias in node.inputs[rule.bias : rule.bias + 1]:
+        bounds = (bias.array, bias.array) if bias.is_constant else stored.steps(bias)
+        from_below, from_above = (np.asarray(bound).astype(object) for bound in bounds)
+        least, greatest = np.asarray(least + from_below), np.asarray(greatest + from_above)
+    limit = _bounds(node.outputs[0].type)
+    return Sums(least, greatest, (max(limit[0], CARRIED[0]), min(limit[1], CARRIED[1])))
+
+
+def _signed_sums(weights: Value, axes: tuple[int, ...]) -> tuple[Array, Array]:
+    """Returns the sums of the positive and of the negative weights, in Python's integers."""
+    code = weights.type.quant
+    plain = code is None or (code.levels is None and not np.any(code.zero_points))
+    steps = weights.array if plain else Coded(weights.array, weights.type).steps
+    positive = np.maximum(steps, 0).sum(axis=axes, dtype=np.int64)
+    negative = np.minimum(steps, 0).sum(axis=axes, dtype=np.int64)
+    return np.asarray(positive, object), np.asarray(negative, object)
+
+
+def _placed(sums: Sums, type: TensorType) -> Places:
+    """Gives sums by channel the places of their channels in the result.
+
+    A sum that overflows wraps: the whole type can occur.
+    """
+    bounds = _bounds(type)
+    fits = np.asarray(sums.excess <= 0)
+    shape = sums.least.shape
+    if shape:
+        shape = (*shape[:-1], *(1,) * (type.rank - len(shape)), shape[-1])
+    low, high = (
+        np.where(fits, bound, end).astype(np.int64).reshape(shape)
+        for bound, end in zip((sums.least, sums.greatest), bounds, strict=True)
+    )
+    return Places(low, high)
+
+
+def with_zero(reach: Reach) -> Reach:
+    """Adds the real number 0, which padding puts between the others."""
+    return min(reach[0], 0), max(reach[1], 0)
+
+
+def corners(a: Reach, b: Reach) -> Reach:
+    """Returns the reach of products."""
+    found = [left * right for left in a for right in b]
+    return min(found), max(found)
+
+
+def _bounds(type: TensorType) -> Reach:
+    if type.quant is not None:
+        return type.quant.range
+    return type.dtype.bounds if type.dtype.is_integer else (0, 0)
+
+
+def is_exact(type: TensorType) -> bool:
+    """Whether float64 holds the real numbers of a code, and encoding gives the stored ones back."""
+    code = type.quant
+    if code is None or not code.per_tensor or code.levels is not None or code.storage.bits > 16:
+        return False
+    return bool(np.all(np.isfinite(code.decode(code.range))))
+
+
+def _extremes(array: Array) -> Reach | None:
+    return (int(array.min()), int(array.max())) if array.size else None

@@ -1,0 +1,101 @@
+"""The builder: emits nodes at one place of a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from qir.ir.node import Node
+from qir.ir.value import Value
+from qir.ops.core import Const
+from qir.ops.op import Op, infer
+from qir.types import Element, TensorType, tensor
+
+if TYPE_CHECKING:
+    from qir.ir.graph import Graph
+
+
+class Builder:
+    """Emits nodes at one place of a graph: infers their types and copies a location.
+
+    Args:
+        graph: The graph to build in.
+        anchor: The node to insert before, or None to append.
+        loc: Location of what is emitted; the anchor's when None.
+
+    Attributes:
+        emitted: The nodes inserted so far.
+    """
+
+    def __init__(self, graph: Graph, anchor: Node | None = None, loc: str | None = None) -> None:
+        self.graph = graph
+        self.anchor = anchor
+        self.loc = loc if loc is not None or anchor is None else anchor.loc
+        self.emitted: list[Node] = []
+
+    def emit(self, op: Op, *inputs: Value, name: str | None = None) -> Value:
+        """Inserts a node with one result and returns the result.
+
+        Raises:
+            QirError: The operands don't fit the op.
+        """
+        return self.emit_node(op, inputs, name=name).output
+
+    def emit_node(
+        self,
+        op: Op,
+        inputs: Sequence[Value],
+        regions: Sequence[Graph] = (),
+        name: str | None = None,
+    ) -> Node:
+        """Inserts a node with any number of results and regions, and returns it."""
+        types = node_types(op, [value.type for value in inputs], regions)
+        node = self.graph.insert(
+            Node(self.graph, op, inputs, types, regions, self.loc), self.anchor, name
+        )
+        self.emitted.append(node)
+        return node
+
+    def const(
+        self, array: ArrayLike, name: str | None = None, element: Element | None = None
+    ) -> Value:
+        """Inserts a constant.
+
+        Args:
+            array: The stored numbers.
+            name: Name of the array and of the value.
+            element: The element of the type: a code, or a plain type whose carrier is wider than it
+                (such as i4); None takes the array's own type.
+
+        Raises:
+            QirError: The array's type is not the element's carrier.
+        """
+        data = np.asarray(array)
+        type_ = tensor(data) if element is None else TensorType(tuple(data.shape), element)
+        symbol = self.graph.add_constant(name or "const", data)
+        return self.emit(Const(symbol, type_), name=name)
+
+
+def node_types(
+    op: Op, operands: Sequence[TensorType], regions: Sequence[Graph]
+) -> tuple[TensorType, ...]:
+    """Infers the result types of a node, of an op with regions from what the regions return.
+
+    Raises:
+        QirError: The operands or regions don't fit the op.
+    """
+    if len(regions) != op.region_count:
+        raise op.error(f"expected {op.region_count} regions, got {len(regions)}")
+    if not regions:
+        return infer(op, operands)
+    signatures = [
+        (
+            tuple(value.type for value in region.inputs),
+            tuple(value.type for value in region.outputs),
+        )
+        for region in regions
+    ]
+    return op.region_result(operands, signatures)

@@ -1,0 +1,359 @@
+"""The graph: a chain of nodes, and the four edits on which every pass is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from qir.errors import QirError, did_you_mean
+from qir.ir.builder import Builder
+from qir.ir.node import Node
+from qir.ir.value import Value
+from qir.ops.attributes import Symbol
+from qir.ops.core import Const, Return
+from qir.types import Array, FrozenArray, TensorType
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+
+class Graph:
+    """A program: inputs, a chain of nodes that ends with a return, and the arrays of its constants.
+
+    Args:
+        name: The graph's name, without the @; empty for a region.
+        inputs: Name and type of each input.
+
+    Raises:
+        QirError: A name is none that the text could hold; see `qir.types.names`.
+
+    Attributes:
+        inputs: The values that the graph takes.
+        constants: The arrays that const nodes refer to, by name. Treat them as read-only.
+    """
+
+    def __init__(self, name: str, inputs: Iterable[tuple[str, TensorType]] = ()) -> None:
+        self.name = check_symbol(name, "graph") if name != "" else name
+        self.constants: dict[str, Array] = {}
+        self._values: dict[str, Value] = {}
+        self._counters: dict[str, int] = {}
+        self._symbol_counters: dict[str, int] = {}
+        self._first: Node | None = None
+        self._last: Node | None = None
+        self.inputs: tuple[Value, ...] = ()
+        for name_, type_ in inputs:
+            self.add_input(name_, type_)
+
+    def add_input(self, name: str, type: TensorType) -> Value:
+        """Appends an input and returns it; raises QirError for what can't be a name."""
+        check_value(name)
+        value = Value(type, None, len(self.inputs), self)
+        self.inputs = (*self.inputs, value)
+        self._register(value, name)
+        return value
+
+    @property
+    def nodes(self) -> Iterator[Node]:
+        """The nodes in order.
+
+        Stable under edits: a node erased meanwhile is skipped, one inserted ahead is met.
+        """
+        node = self._first
+        while node is not None:
+            if not node.erased:
+                yield node
+            node = node._next
+
+    @property
+    def outputs(self) -> tuple[Value, ...]:
+        """The values that the return node reads; empty while there is none."""
+        return (
+            self._last.inputs
+            if self._last is not None and isinstance(self._last.op, Return)
+            else ()
+        )
+
+    @property
+    def returns(self) -> Node:
+        """The return node; raises QirError while there is none."""
+        if self._last is None or not isinstance(self._last.op, Return):
+            raise QirError(f"graph: @{self.name} has no return")
+        return self._last
+
+    def walk(self) -> Iterator[Node]:
+        """Yields the nodes of this graph and, after each, those of its regions."""
+        for node in self.nodes:
+            yield node
+            for region in node.regions:
+                yield from region.walk()
+
+    def values(self) -> Iterator[Value]:
+        """Yields the inputs, then the results of every node in order."""
+        yield from self.inputs
+        for node in self.nodes:
+            yield from node.outputs
+
+    def value(self, name: str) -> Value:
+        """Returns the value of a name, which may begin with a %.
+
+        Raises:
+            QirError: There is no such value; the message gives the nearest name.
+        """
+        bare = name.lstrip("%")
+        found = self._values.get(bare)
+        if found is None:
+            hint = did_you_mean(bare, self._values)
+            raise QirError(f"graph: @{self.name} has no value %{bare}{hint}")
+        return found
+
+    def insert(
+        self, node: Node, before: Node | None = None, name: str | Sequence[str] | None = None
+    ) -> Node:
+        """Puts a node into the chain.
+
+        Args:
+            node: A node built for this graph.
+            before: The node to stand before; None appends.
+            name: Name of the results, or one for each; made unique by a number. None derives it
+                from the op.
+
+        Raises:
+            QirError: A name is none that the text could hold.
+        """
+        base = name or node.op.name
+        names = (base,) * len(node.outputs) if isinstance(base, str) else base
+        for own in names:
+            check_value(own)
+        previous = before._previous if before is not None else self._last
+        node._previous, node._next = previous, before
+        if previous is None:
+            self._first = node
+        else:
+            previous._next = node
+        if before is None:
+            self._last = node
+        else:
+            before._previous = node
+        for value, own in zip(node.outputs, names, strict=True):
+            self._register(value, own, named=name is not None)
+        return node
+
+    def erase(self, node: Node) -> None:
+        """Takes a node out; raises QirError while a result is used. The regions go with it."""
+        used = next((value for value in node.outputs if value.uses), None)
+        if used is not None:
+            raise QirError(f"erase: %{used.name} is still used by {used.users[0]!r}")
+        for index, value in enumerate(node.inputs):
+            del value.uses[node, index]
+        for value in node.outputs:
+            del self._values[value.name]
+        if node._previous is None:
+            self._first = node._next
+        else:
+            node._previous._next = node._next
+        if node._next is None:
+            self._last = node._previous
+        else:
+            node._next._previous = node._previous
+        # _next stays, so that a loop which stands on this node finds its way on.
+        node.erased = True
+
+    def rename(self, value: Value, name: str) -> None:
+        """Gives a value a name of the user's choice.
+
+        Raises:
+            QirError: Another value has the name, or it can't be a name.
+        """
+        if self._values.get(name, value) is not value:
+            raise QirError(f"graph: @{self.name} has a value %{name} already")
+        self._rename(value, name)
+        value.named = True
+
+    def rename_freely(self, value: Value, name: str) -> None:
+        """Gives a value a name, made unique by a number where another value has it.
+
+        Raises:
+            QirError: It can't be a name.
+        """
+        if value.name != name:
+            self._rename(value, name)
+        value.named = True
+
+    def set_outputs(self, values: Sequence[Value]) -> None:
+        """Ends the graph: builds the return node, or replaces the one there is."""
+        if self._last is not None and isinstance(self._last.op, Return):
+            self.erase(self._last)
+        self.insert(Node(self, Return(), values, ()))
+
+    def add_constant(self, name: str, array: Array) -> Symbol:
+        """Stores an array under a name made unique, and returns that name.
+
+        Raises:
+            QirError: It can't be a name.
+        """
+        check_symbol(name, "constant")
+        frozen = np.ascontiguousarray(array).reshape(array.shape).view()
+        frozen.flags.writeable = False
+        base, count = name, self._symbol_counters.get(name, 0)
+        while name in self.constants:
+            count += 1
+            name = f"{base}_{count}"
+        self._symbol_counters[base] = count
+        self.constants[name] = frozen
+        return Symbol(name)
+
+    def drop_unused_constants(self) -> None:
+        """Forgets the arrays that no const node of this graph refers to."""
+        used = {node.op.symbol for node in self.nodes if isinstance(node.op, Const)}
+        self.constants = {name: array for name, array in self.constants.items() if name in used}
+
+    def record_origins(self) -> None:
+        """Marks every value as standing for itself, as frontends do when the import is complete."""
+        for value in self.values():
+            value.origin = (value.name,)
+            value.named = True
+
+    def before(self, node: Node) -> Builder:
+        """Returns a builder that inserts before a node and copies its location."""
+        return Builder(self, node)
+
+    def at_end(self) -> Builder:
+        """Returns a builder that appends, or inserts before the return node where there is one."""
+        last = self._last
+        return Builder(self, last if last is not None and isinstance(last.op, Return) else None)
+
+    def copy(self) -> Graph:
+        """Returns a graph that shares arrays and types with this one, but no value or node."""
+        return self.extract(self.inputs, self.outputs, self.name, whole=True)
+
+    def extract(
+        self,
+        inputs: Sequence[Value],
+        outputs: Sequence[Value],
+        name: str = "",
+        *,
+        whole: bool = False,
+    ) -> Graph:
+        """Copies the part of the graph that computes some values from others.
+
+        Args:
+            inputs: Values that become inputs; graph inputs that are needed beside them become
+                inputs too.
+            outputs: Values that the copy returns.
+            name: The copy's name; this graph's when empty.
+            whole: Copy every node, needed or not.
+
+        Returns:
+            A graph of its own; values keep name, range, origin and location.
+        """
+        wanted: set[Node] = set(self.nodes) if whole else self._needed(inputs, outputs)
+        copy = Graph(name or self.name)
+        mapping: dict[Value, Value] = {}
+        extra = [
+            value
+            for value in self.inputs
+            if value not in inputs
+            and (value in outputs or any(node in wanted for node in value.users))
+        ]
+        for value in (*inputs, *extra):
+            if value not in mapping:
+                mapping[value] = _copy_facts(value, copy.add_input(value.name, value.type))
+        for node in self.nodes:
+            if node not in wanted or isinstance(node.op, Return):
+                continue
+            if isinstance(node.op, Const):
+                copy.constants[node.op.symbol] = self.constants[node.op.symbol]
+            regions = [region.copy() for region in node.regions]
+            types = [value.type for value in node.outputs]
+            clone = Node(
+                copy, node.op, [mapping[value] for value in node.inputs], types, regions, node.loc
+            )
+            clone.note = node.note
+            copy.insert(clone, name=[value.name for value in node.outputs])
+            for value, twin in zip(node.outputs, clone.outputs, strict=True):
+                mapping[value] = _copy_facts(value, twin)
+        copy.set_outputs([mapping[value] for value in outputs])
+        return copy
+
+    def _needed(self, inputs: Sequence[Value], outputs: Sequence[Value]) -> set[Node]:
+        stop, needed, stack = set(inputs), set[Node](), list(outputs)
+        while stack:
+            value = stack.pop()
+            if value not in stop and value.node is not None and value.node not in needed:
+                needed.add(value.node)
+                stack.extend(value.node.inputs)
+        return needed
+
+    def to_networkx(self) -> nx.DiGraph[Node]:
+        """Returns the nodes with edges from producers to users, for whole-graph questions."""
+        import networkx as nx  # Most programs never need it, and it takes 0.15 s to load.
+
+        directed: nx.DiGraph[Node] = nx.DiGraph()
+        for node in self.nodes:
+            directed.add_node(node)
+            directed.add_edges_from((value.node, node) for value in node.inputs if value.node)
+        return directed
+
+    def _register(self, value: Value, name: str, named: bool = True) -> None:
+        value.name = self._fresh(name)
+        value.named = named
+        self._values[value.name] = value
+
+    def _rename(self, value: Value, name: str) -> None:
+        check_value(name)
+        del self._values[value.name]
+        value.name = self._fresh(name)
+        self._values[value.name] = value
+
+    def _fresh(self, name: str) -> str:
+        if name not in self._values:
+            return name
+        count = self._counters.get(name, 0)
+        while True:
+            count += 1
+            if (fresh := f"{name}_{count}") not in self._values:
+                self._counters[name] = count
+                return fresh
+
+    def __eq__(self, other: object) -> bool:
+        """Structural equality: same names, types, ranges, ops, wiring and constant contents.
+
+        Locations, origins and notes don't count, nor do the names of regions and constants.
+        """
+        if not isinstance(other, Graph):
+            return NotImplemented
+        return _description(self, self.name) == _description(other, other.name)
+
+    __hash__ = object.__hash__
+
+    printer: ClassVar[Callable[[Graph], str]] = object.__repr__
+    """How a graph is shown; qir.text, which stands above this module, puts its printer here."""
+
+    def __str__(self) -> str:
+        return Graph.printer(self)
+
+
+def _copy_facts(source: Value, target: Value) -> Value:
+    target.range, target.origin, target.named = source.range, source.origin, source.named
+    return target
+
+
+def _description(graph: Graph, name: str = "") -> list[Any]:
+    def constant(node: Node) -> Any:
+        return (
+            FrozenArray(graph.constants[node.op.symbol]) if isinstance(node.op, Const) else node.op
+        )
+
+    lines: list[Any] = [name, [(value.name, value.type, value.range) for value in graph.inputs]]
+    for node in graph.nodes:
+        lines.append(
+            (
+                constant(node),
+                [value.name for value in node.inputs],
+                [(value.name, value.type, value.range) for value in node.outputs],
+                [_description(region) for region in node.regions],
+            )
+        )
+    return lines

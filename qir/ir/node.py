@@ -1,0 +1,87 @@
+"""Nodes: the applications of ops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from qir.errors import QirError
+from qir.ir.value import Value
+from qir.ops.op import Op
+from qir.types import TensorType
+
+if TYPE_CHECKING:
+    from qir.ir.graph import Graph
+
+
+class Node:
+    """One application of an op.
+
+    Attributes:
+        op: The op with its attributes; assign another one to change them.
+        inputs: The operands; change them with `set_input`.
+        outputs: The results.
+        regions: Graphs that the op runs (loop bodies, branches), isolated from the values around
+            the node.
+        loc: Where in the user's model the node comes from, such as `model.py:41 (conv1)`.
+        note: Why a pass left the node in floating point, or None; `qir.explain` reports it.
+        graph: The graph that holds the node.
+    """
+
+    __slots__ = (
+        "_next",
+        "_previous",
+        "erased",
+        "graph",
+        "inputs",
+        "loc",
+        "note",
+        "op",
+        "outputs",
+        "regions",
+    )
+
+    def __init__(
+        self,
+        graph: Graph,
+        op: Op,
+        inputs: Sequence[Value],
+        types: Sequence[TensorType],
+        regions: Sequence[Graph] = (),
+        loc: str | None = None,
+    ) -> None:
+        self.graph = graph
+        self.op = op
+        self.loc = loc
+        self.regions = tuple(regions)
+        self.inputs: tuple[Value, ...] = tuple(inputs)
+        self.outputs = tuple(Value(type, self, index) for index, type in enumerate(types))
+        self.note: str | None = None
+        self.erased = False
+        self._next: Node | None = None
+        self._previous: Node | None = None
+        for index, value in enumerate(self.inputs):
+            value.uses[self, index] = None
+
+    @property
+    def output(self) -> Value:
+        """The only result; raises QirError where there is not exactly one."""
+        if len(self.outputs) != 1:
+            raise QirError(f"{self.op.name}: expected one result, got {len(self.outputs)}")
+        return self.outputs[0]
+
+    def set_input(self, index: int, value: Value) -> None:
+        """Makes an operand read another value, keeping the use lists true."""
+        del self.inputs[index].uses[self, index]
+        self.inputs = (*self.inputs[:index], value, *self.inputs[index + 1 :])
+        value.uses[self, index] = None
+
+    def place(self) -> str:
+        """A line for error messages: the first result's name, and the location where known."""
+        if self.outputs:
+            return self.outputs[0].place()
+        return f"at {self.op.name}" + (f", {self.loc}" if self.loc else "")
+
+    def __repr__(self) -> str:
+        results = ", ".join(f"%{value.name}" for value in self.outputs)
+        return f"<{self.op.name} of {results or self.graph.name}>"

@@ -1,0 +1,154 @@
+"""Values: the tensors that ops compute and graphs take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qir.errors import QirError
+from qir.numbers.interval import Interval
+from qir.ops.core import Const
+from qir.ops.op import Op
+from qir.types import Array, TensorType
+
+if TYPE_CHECKING:
+    from qir.ir.graph import Graph
+    from qir.ir.node import Node
+
+
+class Value:
+    """A tensor that an op computes or a graph takes; equal to itself only.
+
+    Attributes:
+        type: Shape and element.
+        name: Unique in its graph, without the %.
+        node: The node that computes it, or None for an input of the graph.
+        index: Position among the node's outputs or the graph's inputs.
+        uses: The (node, operand position) pairs that read it, in order of creation.
+    """
+
+    __slots__ = ("_origins", "_range", "graph", "index", "name", "named", "node", "type", "uses")
+    __match_args__ = ("op", "inputs")
+
+    def __init__(
+        self, type: TensorType, node: Node | None, index: int, graph: Graph | None = None
+    ) -> None:
+        self.type = type
+        self.node = node
+        self.index = index
+        self.graph = graph
+        self.name = ""
+        self.named = False
+        self._range: Interval | None = None
+        self._origins: dict[str, None] = {}
+        self.uses: dict[tuple[Node, int], None] = {}
+
+    @property
+    def range(self) -> Interval | None:
+        """What calibration observed, in real units, as two float32 numbers, or None.
+
+        Proofs never use it.
+        """
+        return self._range
+
+    @range.setter
+    def range(self, observed: Interval | None) -> None:
+        self._range = observed and Interval.of(*(np.float32(bound) for bound in observed.bounds))
+
+    @property
+    def origin(self) -> tuple[str, ...]:
+        """Names of the imported values that this one stands for; statistics are keyed by them."""
+        return tuple(self._origins)
+
+    @origin.setter
+    def origin(self, names: Iterable[str]) -> None:
+        self._origins = dict.fromkeys(names)
+
+    @property
+    def op(self) -> Op | None:
+        """The op that computes the value, or None for an input of the graph."""
+        return self.node.op if self.node else None
+
+    @property
+    def inputs(self) -> tuple[Value, ...]:
+        """The operands of the op that computes the value."""
+        return self.node.inputs if self.node else ()
+
+    @property
+    def users(self) -> tuple[Node, ...]:
+        """The nodes that read the value, each once, in order."""
+        return tuple(dict.fromkeys(node for node, _ in self.uses))
+
+    @property
+    def array(self) -> Array:
+        """The stored numbers of a constant; raises QirError for any other value."""
+        if self.node is None or not isinstance(self.node.op, Const):
+            raise QirError(f"value: expected a constant, got %{self.name}")
+        return self.node.graph.constants[self.node.op.symbol]
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether a const node computes the value."""
+        return self.node is not None and isinstance(self.node.op, Const)
+
+    @property
+    def real(self) -> Array:
+        """The real numbers of a constant: decoded where the type has a code."""
+        return self.array if self.type.quant is None else self.type.quant.decode(self.array)
+
+    def replace_with(self, new: Value, where: Callable[[Node], bool] | None = None) -> None:
+        """Lets all users (or those for which `where` holds) read another value instead.
+
+        A value that was just built takes over the name, the range and the origin of the one it
+        replaces, though an input of the graph keeps its name; a value that stood for something
+        already adds the origin to its own.
+
+        Args:
+            new: The value to read.
+            where: Chooses among the users; None chooses all.
+
+        Raises:
+            QirError: The values differ in shape or belong to different graphs.
+        """
+        if new is self:
+            return
+        if new.owner is not self.owner:
+            raise QirError(
+                f"replace: expected a value of @{self.owner.name}, got {new!r} of @{new.owner.name}"
+            )
+        if new.type.shape != self.type.shape:
+            raise QirError(f"replace: expected a value of the shape of {self!r}, got {new!r}")
+        for node, index in list(self.uses):
+            if where is None or where(node):
+                node.set_input(index, new)
+        if where is not None:
+            return
+        if self.node is not None and self.named and not new.named:
+            values = self.owner._values
+            self.name, new.name = new.name, self.name
+            values[self.name], values[new.name] = self, new
+            new.named, self.named = True, False
+        if new.range is None and new.type.element == self.type.element:
+            new.range = self.range
+        new._origins |= self._origins
+
+    @property
+    def owner(self) -> Graph:
+        """The graph that the value belongs to."""
+        graph = self.graph or (self.node.graph if self.node else None)
+        assert graph is not None
+        return graph
+
+    @property
+    def loc(self) -> str | None:
+        """Where in the user's model the value comes from."""
+        return self.node.loc if self.node else None
+
+    def place(self) -> str:
+        """A line for error messages: the value's name, and its location where it has one."""
+        return f"at %{self.name}" + (f", {self.loc}" if self.loc else "")
+
+    def __repr__(self) -> str:
+        return f"<%{self.name}: {self.type}>"

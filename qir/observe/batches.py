@@ -1,0 +1,172 @@
+"""Arrays to feed a program with: random ones, and those of files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qir.errors import QirError, did_you_mean
+from qir.ir import Graph, Value
+from qir.ir.signature import Sizes, named_dimensions
+from qir.text.storage import UNREADABLE
+from qir.types import Array, Dim, DType
+
+MAGIC = (b"\x93NUMPY", b"PK")
+"""What .npy and .npz files begin with."""
+
+NAMED_SIZE = 2
+"""The size that named dimensions get in random inputs."""
+
+PLAIN_INTEGERS = (0, 2)
+"""Least and greatest integer without a code: an index that most programs can take."""
+
+FAR = 8.0
+"""Where floats without a range end: standard deviations of the random ones."""
+
+
+def random_inputs(
+    graph: Graph,
+    seed: int = 0,
+    named_size: int = NAMED_SIZE,
+    sizes: Mapping[str, int] | None = None,
+) -> tuple[Array, ...]:
+    """Returns a random array for each input.
+
+    Codes go over all their bounds; other numbers lie in the input's range where it has one, and are
+    normal elsewhere.
+
+    Args:
+        graph: The program.
+        seed: Seed of the generator.
+        named_size: The size of every named dimension that `sizes` leaves out.
+        sizes: Sizes of named dimensions.
+
+    Raises:
+        QirError: The seed is negative.
+    """
+    if seed < 0:
+        raise QirError(f"random inputs: expected a seed of at least 0, got {seed}")
+    generator = np.random.default_rng(seed)
+    names = named_dimensions(graph.inputs)
+    known = Sizes({**dict.fromkeys(names, named_size), **(sizes or {})})
+    return tuple(_random(value, known, generator) for value in graph.inputs)
+
+
+def extreme_inputs(
+    graph: Graph, seed: int = 0, named_size: int = NAMED_SIZE
+) -> list[tuple[Array, ...]]:
+    """Returns inputs at the ends of what `random_inputs` draws from: lowest, highest, and mixed.
+
+    Args:
+        graph: The program.
+        seed: Seed of the mixture.
+        named_size: The size of every named dimension.
+    """
+    generator = np.random.default_rng(seed)
+    sizes = Sizes(dict.fromkeys(named_dimensions(graph.inputs), named_size))
+    samples: list[list[Array]] = [[], [], []]
+    for value in graph.inputs:
+        shape, dtype = sizes.shape(value.type.shape), value.type.dtype.numpy
+        low, high = (np.full(shape, end).astype(dtype) for end in _ends(value))
+        mixed = np.where(generator.integers(0, 2, shape) == 0, low, high)
+        for sample, array in zip(samples, (low, high, mixed), strict=True):
+            sample.append(array)
+    return [tuple(sample) for sample in samples]
+
+
+def _ends(value: Value) -> tuple[Any, Any]:
+    if value.type.dtype is DType.BOOL:
+        return False, True
+    if value.type.dtype.is_integer:
+        return value.type.quant.range if value.type.quant else PLAIN_INTEGERS
+    if value.range is not None and value.range.is_finite:
+        low, high = value.range.bounds
+        return np.min(low), np.max(high)
+    return -FAR, FAR
+
+
+def _random(value: Value, sizes: Sizes, generator: np.random.Generator) -> Array:
+    shape, dtype = sizes.shape(value.type.shape), value.type.dtype
+    if dtype is DType.BOOL:
+        return generator.integers(0, 2, shape).astype(np.bool_)
+    if dtype.is_integer:
+        low, high = value.type.quant.range if value.type.quant else PLAIN_INTEGERS
+        return generator.integers(low, high, shape, endpoint=True).astype(dtype.numpy)
+    if value.range is not None and value.range.is_finite:
+        return generator.uniform(*value.range.bounds, shape).astype(dtype.numpy)
+    return generator.standard_normal(shape).astype(dtype.numpy)
+
+
+def read_samples(path: Path, graph: Graph) -> Mapping[str, Array]:
+    """Reads arrays for a program's inputs from a file.
+
+    Args:
+        path: `.npy` for a program of one input; `.npz` with an array for each input, by name.
+        graph: The program.
+
+    Returns:
+        An array for each input name; floating-point numbers in the input's own type.
+
+    Raises:
+        QirError: The file is missing, corrupted or of another kind, or an input is not in it.
+    """
+    names = [value.name for value in graph.inputs]
+    try:
+        with path.open("rb") as file:
+            if not file.read(6).startswith(MAGIC):
+                raise ValueError("it is neither .npy nor .npz")
+            file.seek(0)
+            loaded = np.load(file, allow_pickle=False)
+            held: list[str] = getattr(loaded, "files", [])
+            arrays: dict[str, Array] = {name: loaded[name] for name in held if name in names}
+    except UNREADABLE as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise QirError(f"data: can't read {path}: {reason or error}") from error
+    if isinstance(loaded, np.ndarray):
+        if len(names) != 1:
+            raise QirError(
+                f"data: expected an .npz with the arrays {', '.join(names)}, "
+                f"got a single array in {path}"
+            )
+        arrays = {names[0]: loaded}
+    for name in names:
+        if name not in arrays:
+            raise QirError(f"data: {path} holds no array '{name}'{did_you_mean(name, held)}")
+    return {value.name: _in_type(arrays[value.name], value) for value in graph.inputs}
+
+
+def _in_type(array: Array, value: Value) -> Array:
+    if value.type.is_float and array.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return array.astype(value.type.dtype.numpy, copy=False)
+    return array
+
+
+def batches(samples: Mapping[str, Array], graph: Graph, size: int) -> Iterator[dict[str, Array]]:
+    """Cuts samples along their first axis into batches.
+
+    Args:
+        samples: An array for each input; equally many samples in each.
+        graph: The program; where the first dimension of its first input is fixed, that is the batch
+            size, and samples that don't fill a batch are left out.
+        size: Batch size where it is named, at least 1.
+
+    Raises:
+        QirError: The arrays have different numbers of samples, or too few of them.
+    """
+    for name, array in samples.items():
+        if not array.ndim:
+            raise QirError(f"data: expected samples along the first axis of '{name}', got a number")
+    counts = {name: len(array) for name, array in samples.items()}
+    if len(set(counts.values())) > 1:
+        raise QirError(f"data: expected equally many samples for each input, got {counts}")
+    first = graph.inputs[0].type.shape[0] if graph.inputs and graph.inputs[0].type.rank else size
+    total = next(iter(counts.values()), 0)
+    if not isinstance(first, Dim) and total < first:
+        raise QirError(f"data: expected at least {first} samples, one batch, got {total}")
+    step = first.factor * max(1, size // first.factor) if isinstance(first, Dim) else max(first, 1)
+    for start in range(0, total if isinstance(first, Dim) else total - step + 1, step):
+        yield {name: array[start : start + step] for name, array in samples.items()}

@@ -1,0 +1,341 @@
+"""What an op is: a frozen dataclass, its fields the attributes and its methods the meaning."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass
+from functools import cache
+from typing import Any, ClassVar, Self, TypeAlias, TypeVar, dataclass_transform
+
+import numpy as np
+
+from qir.errors import QirError, did_you_mean
+from qir.numbers.interval import EVERYTHING, Interval
+from qir.ops.attributes import attribute_fields, coerce
+from qir.types import Array, Quant, Size, TensorType, expand
+
+OpT = TypeVar("OpT", bound="Op")
+Results: TypeAlias = Array | tuple[Array, ...]
+"""What an op computes: one array, or one for each result."""
+
+
+@dataclass(frozen=True, eq=False)
+class Coded:
+    """An operand of an integer op: the stored numbers with their type.
+
+    Args:
+        stored: The stored numbers, of any integer numpy type.
+        type: The tensor's type, with a code or without one.
+    """
+
+    stored: Array
+    type: TensorType
+
+    @property
+    def code(self) -> Quant:
+        """The operand's code; raises QirError for plain numbers."""
+        if self.type.quant is None:
+            raise QirError(f"integer op: expected a coded operand, got {self.type}")
+        return self.type.quant
+
+    @property
+    def steps(self) -> Array:
+        """The integers that the scale multiplies, (levels[stored] - zero point), as int64."""
+        steps = self.stored.astype(np.int64)
+        code = self.type.quant
+        if code is None:
+            return steps
+        if code.levels is not None:
+            steps = code.levels.array.astype(np.int64)[steps - code.range[0]]
+        return steps - expand(code.zero_points.astype(np.int64), self.stored.shape)
+
+
+class QuantRule:
+    """How an op is computed on codes.
+
+    The set of rules is closed; each has one place in pass quantize.
+    """
+
+    def integer(self, op: Op, operands: Sequence[Coded], result: TensorType) -> Results:
+        """Returns the stored numbers of the result.
+
+        Raises:
+            QirError: The rule gives no formula; its ops override `Op.integer`.
+        """
+        raise QirError(f"{op.name}: has no integer meaning")
+
+
+@dataclass(frozen=True)
+class Accumulate(QuantRule):
+    """Sums of products: exact in i32 (i64 with 16-bit operands), the scale a product of scales.
+
+    Args:
+        left: Position of the activation operand.
+        right: Position of the weight operand.
+        bias: Position of the optional operand that is added, at the accumulator's own code.
+    """
+
+    left: int = 0
+    right: int = 1
+    bias: int = 2
+
+    def integer(self, op: Op, operands: Sequence[Coded], result: TensorType) -> Array:
+        """Returns the sums of products of the operands' steps, as int64."""
+        # A float64 carrier is exact below 2^53 and reaches BLAS, unlike integer matrix products.
+        return np.rint(
+            op.evaluate(*(operand.steps.astype(np.float64) for operand in operands))
+        ).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Rescale(QuantRule):
+    """The result has a code of its own and is rounded once."""
+
+
+@dataclass(frozen=True)
+class SameCode(QuantRule):
+    """The stored numbers are moved or compared, never changed.
+
+    The result has the operand's code, or none where it is no real number (argmax, comparisons); the
+    type rule says which. Operands that mean no real number (masks, indices) are plain; all coded
+    operands have one code.
+    """
+
+    def integer(self, op: Op, operands: Sequence[Coded], result: TensorType) -> Results:
+        """Returns what the op makes of the stored numbers."""
+        return op.evaluate(*(operand.stored for operand in operands))
+
+
+@dataclass(frozen=True)
+class SharedCode(SameCode):
+    """As SameCode for several operands, all of which must have the code of the result."""
+
+
+@dataclass(frozen=True)
+class FixedCode(QuantRule):
+    """The result's code is known without data, unless a recipe overrides it.
+
+    Args:
+        code: The code of the result.
+    """
+
+    code: Quant
+
+
+@dataclass(frozen=True)
+class Table(QuantRule):
+    """A function of one 8-bit operand, any others being constants: one lookup in 256 entries.
+
+    The entries are computed in float64 at compile time.
+
+    Args:
+        otherwise: Why the op stays in floating point where more than one operand varies.
+    """
+
+    otherwise: str = ""
+
+
+@dataclass(frozen=True)
+class KeepFloat(QuantRule):
+    """The op stays in floating point.
+
+    Args:
+        reason: Why, as `qir.explain` reports it.
+    """
+
+    reason: str
+
+
+class Op:
+    """Base of every op. Subclasses are declared with `@op("name")` and become frozen dataclasses.
+
+    The parameters of `result` name the operands: one with a default may be left out, `*xs` takes
+    any number.
+    """
+
+    # The rules below take `**_` so that type checkers let each op name its own operands.
+    name: ClassVar[str] = ""
+    quant: ClassVar[QuantRule] = KeepFloat("no rule for codes")
+    elementwise: ClassVar[bool] = False
+    """Whether each number of the result depends on the operands' numbers at the same place only."""
+    region_count: ClassVar[int] = 0
+
+    def result(self, *operands: Any, **_: Any) -> TensorType | tuple[TensorType, ...]:
+        """Infers the result types from the operand types; raises QirError where they don't fit."""
+        raise NotImplementedError
+
+    def region_result(
+        self,
+        operands: Sequence[TensorType],
+        regions: Sequence[tuple[tuple[TensorType, ...], tuple[TensorType, ...]]],
+    ) -> tuple[TensorType, ...]:
+        """Infers the result types of an op with regions.
+
+        Args:
+            operands: The operand types.
+            regions: The input types and the result types of each region.
+
+        Raises:
+            QirError: They don't fit the op.
+        """
+        raise NotImplementedError
+
+    def interval(self, *operands: Any, **_: Any) -> Interval:
+        """Bounds the result from bounds of the operands; the default knows nothing."""
+        return EVERYTHING
+
+    def evaluate(self, *operands: Any, **_: Any) -> Results:
+        """Computes the op on numpy arrays of plain numbers, in the precision of the arrays."""
+        raise QirError(f"{self.name}: can't be evaluated on its own")
+
+    def integer(self, operands: Sequence[Coded], result: TensorType) -> Results:
+        """Computes the op on codes.
+
+        Args:
+            operands: The operands.
+            result: The type of the (first) result.
+
+        Returns:
+            The stored numbers of the results, as int64 or in the storage type.
+        """
+        return self.quant.integer(self, operands, result)
+
+    def integer_tables(self, operands: Sequence[TensorType]) -> dict[str, Array]:
+        """Returns the arrays that the integer form takes as further operands, by name.
+
+        They are computed at compile time and become constants of the program.
+        """
+        return {}
+
+    def multiply_adds(self, operands: Sequence[TensorType], result: TensorType) -> Size:
+        """Returns the number of multiply-accumulates: those of sums of products, 0 for others."""
+        return 0
+
+    def needed_axes(self) -> tuple[int, ...]:
+        """Returns the axes of the first operand along which there must be at least one number."""
+        return ()
+
+    def error(self, message: str) -> QirError:
+        """Returns an error whose subject is the op."""
+        return QirError(f"{self.name}: {message}")
+
+    def __post_init__(self) -> None:
+        for spec in attribute_fields(type(self)):
+            value = coerce(getattr(self, spec.name), spec.annotation, f"{self.name}: {spec.name}")
+            object.__setattr__(self, spec.name, value)
+        self.check()
+
+    def check(self) -> None:
+        """Raises QirError for attributes that can't stand together; the default accepts all."""
+
+    def with_code(self, code: Quant) -> Self:
+        """Returns the op with another code for its result, for ops whose field `to` holds it."""
+        fields = {spec.name: getattr(self, spec.name) for spec in attribute_fields(type(self))}
+        return type(self)(**{**fields, "to": code})
+
+    def attributes(self) -> dict[str, Any]:
+        """The attributes that the text shows: not at their default, and not told by the type."""
+        shown = {}
+        for spec in attribute_fields(type(self)):
+            value = getattr(self, spec.name)
+            if spec.by_type is None and value != spec.default:
+                shown[spec.name] = value
+        return shown
+
+
+OPS: dict[str, type[Op]] = {}
+"""Every declared op by the name that the text uses."""
+
+
+@dataclass_transform(frozen_default=True)
+def op(name: str) -> Callable[[type[OpT]], type[OpT]]:
+    """Declares an op: makes the class a frozen dataclass and enters it into the registry.
+
+    Args:
+        name: The name in the text, snake_case.
+
+    Raises:
+        QirError: The name is taken.
+    """
+
+    def declare(cls: type[OpT]) -> type[OpT]:
+        if name in OPS and OPS[name].__qualname__ != cls.__qualname__:
+            raise QirError(f"op: '{name}' is already declared by {OPS[name].__qualname__}")
+        declared = dataclass(frozen=True)(cls)
+        declared.name = name
+        OPS[name] = declared
+        return declared
+
+    return declare
+
+
+def find_op(name: str) -> type[Op]:
+    """Returns the op class of a name, or raises QirError with the nearest name."""
+    found = OPS.get(name)
+    if found is None:
+        raise QirError(f"op: no op '{name}'{did_you_mean(name, OPS)}")
+    return found
+
+
+@cache
+def _operands(type_rule: Callable[..., Any]) -> tuple[inspect.Parameter, ...]:
+    return tuple(inspect.signature(type_rule).parameters.values())[1:]
+
+
+def arity(cls: type[Op]) -> tuple[int, int]:
+    """Returns the least and the greatest number of operands, 2^31 where there is no limit."""
+    least = most = 0
+    for parameter in _operands(cls.result):
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            return least, 2**31
+        most += 1
+        least += parameter.default is inspect.Parameter.empty
+    return least, most
+
+
+def operand_names(cls: type[Op]) -> tuple[str, ...]:
+    """Returns the names of an op's operands, as the parameters of its type rule."""
+    return tuple(parameter.name for parameter in _operands(cls.result))
+
+
+def infer(operation: Op, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
+    """Runs the type rule of an op.
+
+    Raises:
+        QirError: The number of operands or their types don't fit the op.
+    """
+    least, most = arity(type(operation))
+    if not least <= len(operands) <= most:
+        wanted = (
+            str(least)
+            if least == most
+            else f"{least} or more"
+            if most == 2**31
+            else f"{least} to {most}"
+        )
+        raise operation.error(f"expected {wanted} operands, got {len(operands)}")
+    result = operation.result(*operands)
+    return result if isinstance(result, tuple) else (result,)
+
+
+def from_attributes(cls: type[Op], attributes: dict[str, Any], results: Sequence[TensorType]) -> Op:
+    """Builds an op from the attributes in a text and the types that follow it.
+
+    Raises:
+        QirError: An attribute is unknown, missing or of the wrong type.
+    """
+    values = dict(attributes)
+    specs = attribute_fields(cls)
+    names = [spec.name for spec in specs if spec.by_type is None]
+    for name in attributes:
+        if name not in names:
+            raise QirError(f"{cls.name}: no attribute '{name}'{did_you_mean(name, names)}")
+    for spec in specs:
+        if spec.by_type is not None:
+            if not results:
+                raise QirError(f"{cls.name}: expected a result type")
+            values[spec.name] = spec.by_type(results[0])
+        elif spec.name not in values and spec.default is MISSING:
+            raise QirError(f"{cls.name}: expected attribute '{spec.name}'")
+    return cls(**values)

@@ -1,0 +1,76 @@
+"""What passes get beside the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+from qir.analysis.equivalence import Interpreter
+from qir.ir import Graph, Value
+from qir.observe.statistics import MovingAverage, Statistic
+from qir.pipeline.rewrite import Exactness
+from qir.types import Array
+
+Batch: TypeAlias = Any
+"""An array for the only input, a tuple of arrays in the order of the inputs, or a dict by name."""
+
+
+class Executor(Protocol):
+    """Runs float graphs for passes; supplied by the caller, so that passes import no backend."""
+
+    def run(self, graph: Graph, *inputs: Array) -> tuple[Array, ...]:
+        """Computes the outputs of a graph."""
+        ...
+
+    def probe(
+        self, graph: Graph, values: Sequence[Value], reduce: Callable[[Any, Any], Any] | None = None
+    ) -> Callable[..., list[Any]]:
+        """Compiles a function from input arrays to values inside the graph.
+
+        Args:
+            graph: The graph.
+            values: The values to return.
+            reduce: `reduce(array, xp)`, written against an array namespace, applied to each value
+                where it is computed, so that only its result is kept.
+        """
+        ...
+
+    def as_jax(self, graph: Graph) -> Callable[..., Any]:
+        """Returns a differentiable function `f(parameters, *inputs)` of a float graph."""
+        ...
+
+
+@dataclass
+class Context:
+    """What passes get beside the graph.
+
+    Args:
+        data: Calibration batches, an iterable; see Batch.
+        executor: Runs float graphs.
+        interpreter: The reference interpreter, for checks.
+        seed: Seed of anything random.
+        progress: Whether long passes show a progress bar.
+        allow: The least exactness that rewrites may have; the pipeline's directive `allow(...)`
+            sets it.
+
+    Attributes:
+        diagnostics: Sentences that passes leave for the user.
+        statistics: What calibration observed, by the name of the imported value.
+        averages: Moving averages of the extremes of its batches, likewise.
+        timings: (pass, seconds) of every pass that ran.
+        unattained: What a pass is there for but found nothing to make it of, as quantize in a
+            program that only returns its inputs: passes that need it are left out.
+    """
+
+    data: Iterable[Batch] | None = None
+    executor: Executor | None = None
+    interpreter: Interpreter | None = None
+    seed: int = 0
+    progress: bool = False
+    allow: Exactness = "exact"
+    diagnostics: list[str] = field(default_factory=list)
+    statistics: dict[str, Statistic] = field(default_factory=dict)
+    averages: dict[str, MovingAverage] = field(default_factory=dict)
+    timings: list[tuple[str, float]] = field(default_factory=list)
+    unattained: set[Property] = field(default_factory=set)

@@ -1,0 +1,113 @@
+"""Passes, by the names that pipelines call them by."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, dataclass_transform
+
+from qir.analysis.properties import Property
+from qir.errors import ParseError, QirError, did_you_mean
+from qir.ir import Graph
+from qir.ops.attributes import attribute_fields, coerce
+from qir.pipeline.context import Context
+from qir.text.printer import format_attribute
+
+Effect: TypeAlias = Literal["exact", "within_1lsb", "approximate"]
+"""What a pass keeps: everything, stored numbers but for one step, or what the model is about."""
+
+
+class Pass(ABC):
+    """A step from one valid graph to another.
+
+    Subclasses are frozen dataclasses whose fields are the options.
+
+    Attributes:
+        name: Name in pipelines, kebab-case.
+        requires: What must hold before.
+        ensures: What holds after.
+        keeps: What the pass keeps of the program, whatever its options are; otherwise a subclass
+            overrides the property `effect`.
+    """
+
+    name: ClassVar[str]
+    requires: ClassVar[tuple[Property, ...]] = ()
+    ensures: ClassVar[tuple[Property, ...]] = ()
+    keeps: ClassVar[Effect] = "exact"
+
+    @property
+    def effect(self) -> Effect:
+        """What the pass keeps of the program with these options."""
+        return self.keeps
+
+    @abstractmethod
+    def run(self, graph: Graph, context: Context) -> None:
+        """Changes the graph in place; raises QirError where it can't."""
+
+    def __post_init__(self) -> None:
+        for spec in attribute_fields(type(self)):
+            value = coerce(getattr(self, spec.name), spec.annotation, f"{self.name}: {spec.name}")
+            object.__setattr__(self, spec.name, value)
+        self.check()
+
+    def check(self) -> None:  # noqa: B027 - overriding it is optional
+        """Raises QirError for options that can't stand together; the default accepts all."""
+
+    def __str__(self) -> str:
+        options = [
+            f"{spec.name}={format_attribute(getattr(self, spec.name))}"
+            for spec in attribute_fields(type(self))
+            if getattr(self, spec.name) != spec.default
+        ]
+        return self.name + (f"({', '.join(options)})" if options else "")
+
+
+PassT = TypeVar("PassT", bound=Pass)
+
+
+PASSES: dict[str, type[Pass]] = {}
+"""Every registered pass by name."""
+
+
+PIPELINES: dict[str, str] = {}
+"""Named pipelines, which expand in place."""
+
+
+@dataclass_transform(frozen_default=True)
+def register(cls: type[PassT]) -> type[PassT]:
+    """Enters a pass into the registry and makes it a frozen dataclass.
+
+    Raises:
+        QirError: The name is taken.
+    """
+    if cls.name in PIPELINES or (
+        cls.name in PASSES and PASSES[cls.name].__qualname__ != cls.__qualname__
+    ):
+        raise QirError(f"pass: '{cls.name}' is already registered")
+    declared = dataclass(frozen=True, repr=False)(cls)
+    PASSES[cls.name] = declared
+    return declared
+
+
+def make_pass(cls: type[Pass], options: Mapping[str, Any], places: Sequence[str] = ()) -> Pass:
+    """Builds a pass from options by name.
+
+    Raises:
+        ParseError: An option does not exist, is missing or does not fit.
+    """
+    specs = {spec.name: spec for spec in attribute_fields(cls)}
+    for name in options:
+        if name not in specs:
+            known = f"; its options are {', '.join(specs)}" if specs else "; it has none"
+            raise ParseError(
+                f"pipeline: {cls.name} has no option '{name}'{did_you_mean(name, specs) or known}",
+                places,
+            )
+    for name, spec in specs.items():
+        if spec.default is MISSING and name not in options:
+            raise ParseError(f"pipeline: {cls.name} needs the option '{name}'", places)
+    try:
+        return cls(**options)
+    except QirError as error:
+        raise ParseError(f"pipeline: {error.message}", places) from error

@@ -1,0 +1,109 @@
+"""Why is this op not an integer one? A line for every op of a program, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from qir.analysis.properties import QUANTIZED, is_float_op
+from qir.ir import Graph, Node, Value
+from qir.ops import Const, Dequantize, Quantize, Return
+from qir.ops.op import KeepFloat, Table
+from qir.report.tables import table
+
+
+@dataclass(frozen=True)
+class Line:
+    """What became of one op.
+
+    Args:
+        op: The op's name.
+        value: The name of its first result.
+        loc: Where in the user's model it comes from.
+        integer: Whether it computes on integers.
+        reason: Why not; empty where it does.
+    """
+
+    op: str
+    value: str
+    loc: str | None
+    integer: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The lines of a program, in order; printed as a table.
+
+    Args:
+        lines: One for each op but constants and the casts between codes and floating point.
+    """
+
+    lines: tuple[Line, ...]
+
+    @property
+    def floats(self) -> tuple[Line, ...]:
+        """The lines of the ops that compute in floating point."""
+        return tuple(line for line in self.lines if not line.integer)
+
+    @property
+    def summary(self) -> str:
+        """How many of the ops are integer ones."""
+        if not self.lines:
+            return "no ops: there is nothing to quantize"
+        return f"{len(self.lines) - len(self.floats)} of {len(self.lines)} ops integer"
+
+    def __str__(self) -> str:
+        rows = [
+            (line.op, f"%{line.value}", line.loc or "-", _KINDS[line.integer], line.reason)
+            for line in self.lines
+        ]
+        return "\n".join([*table(rows), self.summary])
+
+
+_KINDS = {True: "integer", False: "float"}
+
+
+def explain(graph: Graph) -> Explanation:
+    """Tells for every op of a program whether it computes on integers and, if not, why.
+
+    The reason is the one that pass quantize noted on the node, or follows from the op and its
+    operands, so that a program read from a file has it too.
+    """
+    quantized = QUANTIZED.missing(graph) is None
+    return Explanation(tuple(_lines(graph, quantized)))
+
+
+def _lines(graph: Graph, quantized: bool) -> Iterator[Line]:
+    for node in graph.walk():
+        if isinstance(node.op, Const | Return | Quantize | Dequantize) or not node.outputs:
+            continue
+        integer = not is_float_op(node)
+        reason = "" if integer else _reason(node, quantized)
+        yield Line(node.op.name, node.outputs[0].name, node.loc, integer, reason)
+
+
+def _reason(node: Node, quantized: bool) -> str:
+    if node.note:
+        return node.note
+    rule = node.op.quant
+    if isinstance(rule, KeepFloat):
+        return rule.reason
+    varying = [value for value in node.inputs if value.type.is_float and not value.is_constant]
+    if not varying:
+        return "none of its operands is a floating-point tensor that data decides"
+    if not quantized:
+        return "the program has not been quantized"
+    if isinstance(rule, Table) and len(varying) > 1 and rule.otherwise:
+        return rule.otherwise
+    if node.op.elementwise and all(map(_is_decoded, varying)):
+        return "lookup-tables has made no table of it"
+    source = next((value for value in varying if value.node and is_float_op(value.node)), None)
+    if source is not None:
+        return f"its operand %{source.name} is computed in floating point"
+    return "no pass has given its result a code"
+
+
+def _is_decoded(value: Value) -> bool:
+    """Whether a value is a dequantized one or, one op further, a function of such."""
+    return value.op is not None and (isinstance(value.op, Dequantize) or value.op.elementwise)

@@ -1,0 +1,177 @@
+"""What a program costs: parameters, bytes, multiply-accumulates by width, and activation memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from qir.ir import Graph, Node, Value
+from qir.ir.signature import check_sizes
+from qir.ops.core import Const, Return
+from qir.report.tables import table
+from qir.types import Dim, Size, TensorType
+
+
+@dataclass(frozen=True)
+class OpSummary:
+    """The costs of one op.
+
+    Attributes:
+        op: Name of the op.
+        value: Name of its first result.
+        type: Type of its first result.
+        parameters: Elements of its constant operands.
+        parameter_bytes: Their size, packed.
+        output_bytes: Size of its results, packed.
+        multiply_adds: Multiply-accumulates.
+        width: Types of the two factors, such as `i8*i8`; empty where nothing is multiplied and
+            summed.
+    """
+
+    op: str
+    value: str
+    type: str
+    parameters: int
+    parameter_bytes: int
+    output_bytes: int
+    multiply_adds: int
+    width: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The costs of a program, printable as a table.
+
+    Attributes:
+        name: Name of the program.
+        ops: One entry an op, in order.
+        parameters: Elements of all constants; one that several ops read counts once.
+        parameter_bytes: Their size, packed.
+        multiply_adds: Multiply-accumulates by the types of the factors.
+        peak_bytes: Greatest size of the activations that are alive at once, in the order of the
+            program: each from the op that computes it to its last reader.
+        peak_at: Name of the value that is computed at that moment.
+    """
+
+    name: str
+    ops: tuple[OpSummary, ...]
+    parameters: int
+    parameter_bytes: int
+    multiply_adds: Mapping[str, int]
+    peak_bytes: int
+    peak_at: str
+
+    def __str__(self) -> str:
+        header = ("op", "value", "type", "parameters", "bytes", "output bytes", "MACs", "width")
+        rows: list[tuple[str, ...]] = [header]
+        for line in self.ops:
+            numbers = (line.parameters, line.parameter_bytes, line.output_bytes, line.multiply_adds)
+            rows.append((line.op, f"%{line.value}", line.type, *map(_grouped, numbers), line.width))
+        macs = (
+            ", ".join(f"{count:,} {width}" for width, count in self.multiply_adds.items()) or "none"
+        )
+        return "\n".join(
+            [
+                *table(rows, right=range(3, 7)),
+                f"parameters: {self.parameters:,} in {self.parameter_bytes:,} bytes",
+                f"multiply-accumulates: {macs}",
+                f"peak activation memory: {self.peak_bytes:,} bytes, at %{self.peak_at}",
+            ]
+        )
+
+
+def _grouped(number: int) -> str:
+    return f"{number:,}" if number else ""
+
+
+def summary(graph: Graph, sizes: Mapping[str, int] | None = None) -> Summary:
+    """Estimates what a program costs, from its types alone.
+
+    Args:
+        graph: The program; regions count once.
+        sizes: Sizes of named dimensions; 1 where left out.
+
+    Raises:
+        QirError: No input has a dimension of a name in `sizes`, or a size is negative.
+    """
+    known = dict(sizes or {})
+    check_sizes(graph.inputs, known)
+    ops, macs = [], Counter[str]()
+    for node in graph.walk():
+        if isinstance(node.op, Const | Return):
+            continue
+        line = _op_summary(node, known)
+        ops.append(line)
+        if line.multiply_adds:
+            macs[line.width] += line.multiply_adds
+    constants = {
+        (node.graph, node.op.symbol): node.op.type
+        for node in graph.walk()
+        if isinstance(node.op, Const)
+    }
+    peak, at = _peak(graph, known)
+    return Summary(
+        graph.name,
+        tuple(ops),
+        sum(count(type.size, known) for type in constants.values()),
+        sum(packed_bytes(type, known) for type in constants.values()),
+        dict(macs),
+        peak,
+        at,
+    )
+
+
+def count(size: Size, sizes: Mapping[str, int]) -> int:
+    """Returns a size as an integer, with 1 for names that have none."""
+    if not isinstance(size, Dim):
+        return size
+    total = size.factor
+    for name in size.names:
+        total *= sizes.get(name, 1)
+    return total
+
+
+def packed_bytes(type: TensorType, sizes: Mapping[str, int]) -> int:
+    """Returns the bytes of a tensor, elements of less than 8 bits packed."""
+    return -(-count(type.size, sizes) * type.dtype.bits // 8)
+
+
+def _op_summary(node: Node, sizes: Mapping[str, int]) -> OpSummary:
+    constants = {value for value in node.inputs if value.is_constant}
+    output = node.outputs[0]
+    types = [value.type for value in node.inputs]
+    macs = count(node.op.multiply_adds(types, output.type), sizes)
+    return OpSummary(
+        node.op.name,
+        output.name,
+        str(output.type.with_element(output.type.dtype)),
+        sum(count(value.type.size, sizes) for value in constants),
+        sum(packed_bytes(value.type, sizes) for value in constants),
+        sum(packed_bytes(value.type, sizes) for value in node.outputs),
+        macs,
+        "*".join(type.dtype.value for type in types[:2]) if macs else "",
+    )
+
+
+def _peak(graph: Graph, sizes: Mapping[str, int]) -> tuple[int, str]:
+    left = {value: len(value.uses) for value in graph.values() if not value.is_constant}
+    alive = {value for value in graph.inputs if left[value]}
+    total = sum(packed_bytes(value.type, sizes) for value in alive)
+    peak, at = total, graph.inputs[0].name if graph.inputs else ""
+    for node in graph.nodes:
+        if isinstance(node.op, Const | Return):
+            continue
+        total += sum(packed_bytes(value.type, sizes) for value in node.outputs)
+        if total > peak:
+            peak, at = total, node.outputs[0].name
+        for value in dict.fromkeys((*node.inputs, *node.outputs)):
+            total -= _freed(value, node, left, sizes)
+    return peak, at
+
+
+def _freed(value: Value, node: Node, left: dict[Value, int], sizes: Mapping[str, int]) -> int:
+    if value not in left:
+        return 0
+    left[value] -= sum(1 for operand in node.inputs if operand is value)
+    return packed_bytes(value.type, sizes) if left[value] == 0 else 0

@@ -1,0 +1,128 @@
+"""Arrays that types and attributes hold: frozen, equal by content, spelled in the text."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from qir.types.dtype import Array
+
+
+def format_number(value: Any) -> str:
+    """Returns the shortest text that reads back to the same number of the value's own type."""
+    if isinstance(value, bool | np.bool_):
+        return "true" if value else "false"
+    if isinstance(value, int | np.integer):
+        return str(int(value))
+    if isinstance(value, float | np.floating):
+        return str(value)
+    return str(np.float32(value))
+
+
+def format_numbers(array: Array) -> str:
+    """Spells an array as nested lists."""
+    if array.ndim == 0:
+        return format_number(array[()])
+    return "[" + ", ".join(map(format_numbers, array)) + "]"
+
+
+class FrozenArray:
+    """An array that can't change, equal and hashed by its content; what types and attributes hold.
+
+    Args:
+        array: Anything numpy makes an array of; it is copied.
+        dtype: The numpy type to convert to.
+    """
+
+    __slots__ = ("__dict__", "array")
+
+    def __init__(self, array: ArrayLike, dtype: Any = None) -> None:
+        self.array: Array = np.array(array, dtype=dtype, order="C", copy=True)
+        self.array.flags.writeable = False
+
+    @cached_property
+    def digest(self) -> str:
+        """A hexadecimal name of the content: dtype, shape and bytes."""
+        return array_digest(self.array)
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.array.dtype.str, self.array.shape, self.array.tobytes()))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, FrozenArray):
+            return NotImplemented
+        return (
+            self.array.dtype == other.array.dtype
+            and self.array.shape == other.array.shape
+            and self.array.tobytes() == other.array.tobytes()
+        )
+
+    def __repr__(self) -> str:
+        if self.array.size <= 8:
+            return format_numbers(self.array)
+        return f"<{self.array.size} values>"
+
+
+class ArrayKey:
+    """An array as a key of a dict: equal by its content, hashed by its type and a few numbers.
+
+    Args:
+        array: The array; it is not copied and must not change.
+    """
+
+    __slots__ = ("_hash", "array")
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+        some = array.flat[:: max(1, array.size // 16)]
+        self._hash = hash((array.dtype.str, array.shape, some.tobytes()))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ArrayKey):
+            return NotImplemented
+        one, two = self.array, other.array
+        if one is two:
+            return True
+        return (
+            one.dtype == two.dtype
+            and one.shape == two.shape
+            and np.ascontiguousarray(one).tobytes() == np.ascontiguousarray(two).tobytes()
+        )
+
+
+def array_digest(array: Array) -> str:
+    """Returns 16 hexadecimal digits that name an array by its dtype, shape and bytes (BLAKE2b)."""
+    digest = hashlib.blake2b(digest_size=8)
+    digest.update(f"{array.dtype.name}{array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def expand(factors: Array, shape: tuple[int, ...]) -> Array:
+    """Stretches scales or zero points until they broadcast against a tensor.
+
+    Args:
+        factors: A scalar, or an array of the tensor's rank in which each dimension divides the
+            tensor's.
+        shape: The tensor's shape.
+
+    Returns:
+        An array that broadcasts against `shape`; dimensions of size 1 stay 1.
+    """
+    for axis, (count, size) in enumerate(zip(factors.shape, shape, strict=factors.ndim > 0)):
+        if count not in (1, size):
+            factors = np.repeat(factors, size // count, axis=axis)
+    return factors

@@ -1,0 +1,85 @@
+"""Runs the covers of a program as one plan, and holds the results to the reference interpreter."""
+
+import os
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+
+# Imported to register the rules.
+import qir.backends.cpu.patterns  # noqa: F401  # pyright: ignore[reportUnusedImport]
+from qir.backends.cpu import call
+from qir.backends.cpu.target import Target, host_target
+from qir.backends.native.pattern import Cover, Region, cover
+from qir.backends.native.placing import write
+from qir.backends.native.plan import Plan
+from qir.backends.reference.interpreter import bind_inputs, run
+from qir.ir import Graph, Node
+from qir.ir.signature import Sizes
+from qir.ops import Const, Return
+from qir.types import Array
+
+GUARDED = "QIR_TEST_GUARDED"
+
+
+def covers_of(graph: Graph, target: Target) -> list[Cover]:
+    """Returns the covers of all nodes; every one must have a kernel."""
+    covered: set[Node] = set()
+    found: list[Cover] = []
+    for node in graph.nodes:
+        if node in covered or isinstance(node.op, Const | Return):
+            continue
+        one = cover(node, target)
+        assert isinstance(one, Cover), f"{node.op.name}: {one}"
+        covered.update(one.nodes)
+        found.append(one)
+    return found
+
+
+def planned(graph: Graph, sizes: Sizes, threads: int = 4, target: Target | None = None) -> Region:
+    """Returns a region that holds the plan of a program."""
+    target = target or host_target()
+    assert target is not None
+    plan = Plan(len(graph.inputs), len(graph.outputs), threads)
+    places = {value: plan.operand(index) for index, value in enumerate(graph.inputs)}
+    places |= {value: plan.result(index) for index, value in enumerate(graph.outputs)}
+    region = Region(plan, places, sizes, target)
+    write(covers_of(graph, target), region)
+    return region
+
+
+def compute(
+    graph: Graph, *inputs: ArrayLike, threads: int = 4, target: Target | None = None
+) -> list[Array]:
+    """Computes a program by kernels alone, in one call."""
+    bound, sizes = bind_inputs(graph, inputs)
+    region = planned(graph, sizes, threads, target)
+    plan = region.plan
+    addresses = call.addresses([step.kernel for step in plan.steps], region.target)
+    table = plan.table(addresses, call.new_slot())
+    results = [
+        jax.ShapeDtypeStruct(region.shape(value), value.type.dtype.numpy) for value in graph.outputs
+    ]
+    operands = [jnp.asarray(array) for array in bound.values()]
+    found = call.call(jnp.asarray(table), jnp.asarray(plan.parameters()), operands, results)
+    return [np.asarray(array) for array in found]
+
+
+def check(
+    graph: Graph, *inputs: ArrayLike, threads: int = 4, target: Target | None = None
+) -> Sequence[Array]:
+    """Asserts that kernels give the integers of the reference interpreter; returns them.
+
+    With `$QIR_TEST_GUARDED` they run in guarded memory.
+    """
+    if os.environ.get(GUARDED):
+        from tests.backends.cpu import guarded
+
+        return guarded.check(graph, *inputs, target=target)
+    found = compute(graph, *inputs, threads=threads, target=target)
+    for value, mine, wanted in zip(graph.outputs, found, run(graph, *inputs), strict=True):
+        assert mine.dtype == wanted.dtype, value.name
+        assert np.array_equal(mine, wanted, equal_nan=mine.dtype.kind == "f"), value.name
+    return found

@@ -1,0 +1,172 @@
+"""Kernels touch nothing outside of their tensors: each family runs next to inaccessible pages."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("llvmlite")
+
+from qir.backends.cpu.emitter import I8
+from qir.backends.cpu.kernel import Body, Kernel
+from qir.backends.cpu.target import Target, host_target
+from qir.backends.native.pattern import COVERS, Cover, Region
+from qir.ir import Graph, Node
+from qir.ops import Relu
+from qir.types import DType, Quant, TensorType
+from tests.backends.cpu import guarded, harness, programs
+
+TARGET = host_target()
+pytestmark = pytest.mark.skipif(TARGET is None, reason="no kernels for this machine")
+ROOT = Path(__file__).parents[2]
+PARTS = 3
+
+
+def try_ops(part: str) -> None:
+    assert TARGET is not None
+    for case in programs.drawn(TARGET, 60, slice(int(part), None, PARTS)):
+        print(case, flush=True)
+        guarded.check(case.graph, *case.inputs)
+
+
+def try_linear(ending: str) -> None:
+    for case in programs.linear_programs(ending):
+        print(case, flush=True)
+        graph, inputs = case.build()
+        guarded.check(graph, *inputs)
+
+
+def run(function: str, argument: str) -> subprocess.CompletedProcess[str]:
+    """Runs a function of this file in a process of its own."""
+    code = f"from tests.backends.cpu.test_guarded import {function}; {function}({argument!r})"
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def assert_passes(done: subprocess.CompletedProcess[str]) -> None:
+    last = done.stdout.splitlines()[-1:]
+    assert done.returncode == 0, f"{done.returncode} at {last}: {done.stderr[-2000:]}"
+    assert last
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_op(part: int) -> None:
+    assert_passes(run("try_ops", str(part)))
+
+
+@pytest.mark.parametrize("ending", programs.ENDINGS)
+def test_sums_of_products(ending: str) -> None:
+    assert_passes(run("try_linear", ending))
+
+
+@pytest.mark.slow
+def test_the_other_tests_of_kernels() -> None:
+    files = {path.name for path in Path(__file__).parent.glob("test_*.py")}
+    # These bring memory of their own.
+    files -= {Path(__file__).name, "test_targets.py", "test_emulated.py", "test_memcheck.py"}
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-x",
+            *(f"tests/cpu/{name}" for name in sorted(files)),
+        ],
+        cwd=ROOT,
+        env=os.environ | {harness.GUARDED: "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+
+@dataclass(frozen=True)
+class Astray(Kernel):
+    """Copies bytes, and one that it should not.
+
+    Attributes:
+        source: Where that one is read: a name of a tensor, or scratch.
+        place: Where it is written.
+        before: Whether it is the one before the first, otherwise that behind the last.
+    """
+
+    source: str
+    place: str
+    before: bool
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return ("size", "scratch")
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        return ("x", "out")
+
+    def write(self, e: Body) -> None:
+        size = e.word("size")
+        tensors = {name: e.tensor(name) for name in self.tensors} | {"scratch": e.scratch}
+        with e.loop(size) as loop:
+            e.store(e.load(I8, tensors["x"], loop.index), tensors["out"], loop.index)
+
+        def outside(name: str) -> object:
+            behind = e.word("scratch") if name == "scratch" else size
+            return e.number(-1) if self.before else behind
+
+        byte = e.number(0, I8)
+        if self.source:
+            byte = e.load(I8, tensors[self.source], outside(self.source))
+        if self.place:
+            e.store(byte, tensors[self.place], outside(self.place))
+        elif self.source:
+            e.store(byte, tensors["out"])
+
+
+def try_astray(arguments: str) -> None:
+    source, place, side = arguments.split(",")
+    assert TARGET is not None
+    assert side in guarded.SIDES
+
+    def rule(op: Relu, node: Node, target: Target) -> Cover:
+        def write(region: Region) -> None:
+            x, out = node.inputs[0], node.output
+            size = region.bytes(x)
+            region.plan.step(
+                "astray",
+                Astray(source, place, side == "before"),
+                {"size": size, "scratch": 128},
+                {"x": region.read(x), "out": region.write(out)},
+                scratch=64,
+            )
+
+        return Cover((node,), node.inputs, write)
+
+    COVERS[Relu] = rule
+    graph = Graph("g", [("x", TensorType((33,), Quant.of(DType.I8, 1.0)))])
+    at = graph.at_end()
+    graph.set_outputs([at.emit(Relu(), graph.inputs[0])])
+    print("started", flush=True)
+    list(guarded.compute(graph, [np.ones(33, np.int8)], side, TARGET))
+
+
+def test_an_access_inside_passes() -> None:
+    assert_passes(run("try_astray", ",,before"))
+
+
+@pytest.mark.parametrize("side", guarded.SIDES)
+@pytest.mark.parametrize(
+    ("source", "place"), [("x", ""), ("scratch", ""), ("", "out"), ("", "scratch")]
+)
+def test_an_access_outside_ends_the_process(source: str, place: str, side: str) -> None:
+    done = run("try_astray", f"{source},{place},{side}")
+    assert done.stdout == "started\n"
+    assert done.returncode == -signal.SIGSEGV, done.stderr

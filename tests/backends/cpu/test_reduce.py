@@ -1,0 +1,99 @@
+"""Reductions by generated kernels, bit for bit against the reference."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("llvmlite")
+
+from qir.backends.cpu.target import host_target
+from qir.backends.native.pattern import cover
+from qir.ops import ArgMax, Mean, ReduceMax, ReduceMin, ReduceSum
+from qir.types import DType, Quant
+from tests.backends.cpu.harness import check
+from tests.strategies.base import BYTES, Case, Draw, Operand, coded_operand, codes, program
+
+pytestmark = pytest.mark.skipif(host_target() is None, reason="no kernels for this machine")
+
+SIZES = st.sampled_from([1, 2, 3, 7, 15, 16, 17, 40, 130])
+
+
+def reduced(draw: Draw) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Draws a shape and neighbouring axes, perhaps among others of size 1."""
+    before = draw(st.lists(st.integers(1, 3), max_size=1))
+    inside = [draw(SIZES), *draw(st.lists(st.integers(1, 3), max_size=2))]
+    after = draw(st.lists(SIZES, max_size=1))
+    shape, first = (*before, *inside, *after), len(before)
+    axes = [
+        axis
+        for axis in range(first, first + len(inside))
+        if shape[axis] != 1 or draw(st.booleans())
+    ]
+    return shape, tuple(axes or [first])
+
+
+@st.composite
+def reductions(draw: Draw) -> Case:
+    cls = draw(st.sampled_from([Mean, ReduceSum, ReduceMax, ReduceMin]))
+    shape, axes = reduced(draw)
+    named = 0 not in axes and draw(st.booleans())
+    x = coded_operand(draw, draw(codes(BYTES)), shape, named=named)
+    to = (draw(codes(BYTES)),) if issubclass(cls, Mean | ReduceSum) else ()
+    return program(cls(axes, draw(st.booleans()), *to), x)
+
+
+@st.composite
+def argmaxes(draw: Draw) -> Case:
+    shape = (*draw(st.lists(st.integers(1, 3), max_size=2)), draw(SIZES))
+    x = coded_operand(draw, draw(codes(BYTES)), shape)
+    return program(ArgMax(len(shape) - 1, draw(st.booleans())), x)
+
+
+@given(reductions())
+def test_reductions(case: Case) -> None:
+    check(case.graph, *case.inputs)
+
+
+@given(argmaxes())
+def test_argmax(case: Case) -> None:
+    check(case.graph, *case.inputs)
+
+
+@pytest.mark.parametrize("dtype", BYTES)
+def test_argmax_takes_the_first_of_equals(dtype: DType) -> None:
+    x = np.full((50, 50), dtype.bounds[0], dtype.numpy)
+    for row in range(1, 50):
+        x[row, row:] = dtype.bounds[1]
+    case = program(ArgMax(1), Operand(x, dtype))
+    (found,) = check(case.graph, *case.inputs)
+    assert found.tolist() == list(range(50))
+
+
+@pytest.mark.parametrize("dtype", BYTES)
+@pytest.mark.parametrize("extreme", [0, 1])
+@pytest.mark.parametrize("shape", [(1, 49, 512), (3, 128, 130), (1, 12544, 32), (2, 5000, 1)])
+def test_sums_of_extremes(dtype: DType, extreme: int, shape: tuple[int, ...]) -> None:
+    code = Quant.of(dtype, 1.0, dtype.bounds[1 - extreme])
+    x = np.full(shape, dtype.bounds[extreme], dtype.numpy)
+    case = program(Mean((1,), to=Quant.of(dtype, 1.25, code.zero_points)), Operand(x, code))
+    check(case.graph, *case.inputs)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_ranges_of_channels(threads: int) -> None:
+    x = np.random.default_rng(0).integers(-128, 128, (1, 20, 20, 1000)).astype(np.int8)
+    code = Quant.of(DType.I8, 0.1, 7)
+    case = program(Mean((1, 2), to=Quant.of(DType.I8, 0.01, -7)), Operand(x, code))
+    check(case.graph, *case.inputs, threads=threads)
+
+
+def test_reasons() -> None:
+    target = host_target()
+    assert target is not None
+    x = Operand(np.zeros((4, 3, 5), np.int8), Quant.of(DType.I8, 0.1, 7))
+    assert cover(program(ReduceMax((0, 2)), x).node, target) == "axes that are not neighbours"
+    assert cover(program(ArgMax(1), x).node, target) == "an axis that is not the last"
+    real = Operand(np.zeros((4, 3), np.float32), DType.F32)
+    assert cover(program(Mean((1,)), real).node, target) == "a sum without codes of 8 bits"
+    assert cover(program(ReduceMax((1,)), real).node, target) == "not stored in 8 bits"

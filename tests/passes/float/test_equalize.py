@@ -1,0 +1,172 @@
+"""equalize keeps what a program computes, and what it leaves is equal."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import qir
+from qir.backends.reference.interpreter import run_all
+from qir.errors import PassError, QirError
+from qir.numbers.interval import Interval
+from qir.ops import (
+    AvgPool,
+    Conv,
+    Dot,
+    LeakyRelu,
+    MaxPool,
+    Mean,
+    Pad,
+    Relu,
+    Reshape,
+    Silu,
+    Transpose,
+)
+from qir.passes.float.equalize import LEAST_PEAK, find_pair
+from qir.pipeline import Context, PassManager, Pipeline
+from qir.pipeline.rewrite import Skip
+from tests.strategies.float_programs import float_programs
+
+
+def check(graph, inputs, pipeline="equalize"):
+    manager = PassManager(Pipeline.parse(pipeline), check_inputs=inputs)
+    return manager.run(graph, Context(interpreter=run_all))
+
+
+@settings(max_examples=100)
+@given(float_programs())
+def test_results_are_kept(case):
+    check(case.graph, case.inputs)
+
+
+@st.composite
+def chains(draw):
+    """Layers with unbalanced channels, homogeneous ops between them, all arrays float64."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    shape = (1, 5, 5, draw(st.integers(1, 4)))
+    graph = qir.Graph("chain", [("x", qir.TensorType(shape, qir.DType.F64))])
+    build, value = graph.at_end(), graph.inputs[0]
+
+    def layer(op, *sizes):
+        spread = np.exp2(rng.uniform(-4, 4, (1,) * (len(sizes) - 1) + sizes[-1:]))
+        kernel = build.const(rng.normal(0, 1, sizes) * spread, "kernel")
+        return build.emit(op, value, kernel, build.const(rng.normal(0, 1, sizes[-1]), "bias"))
+
+    for _ in range(draw(st.integers(1, 3))):
+        value = layer(Conv(padding="same"), 3, 3, value.type.shape[-1], draw(st.integers(1, 4)))
+        between = [Relu(), LeakyRelu(0.1), MaxPool((2, 2), (1, 1)), AvgPool((1, 2))]
+        value = build.emit(draw(st.sampled_from(between)), value)
+        if draw(st.booleans()):
+            channels = value.type.known_shape[-1]
+            value = layer(Conv(groups=channels), 1, 1, 1, channels * draw(st.integers(1, 2)))
+        if draw(st.booleans()):
+            value = build.emit(Pad((0, 1, 0, 0), (0, 0, 1, 0)), value)
+    kind = draw(st.sampled_from(["mean", "flatten", "moved"]))
+    if kind == "mean":
+        value = build.emit(Mean((1, 2)), value)
+    elif kind == "flatten":
+        value = build.emit(Reshape((1, int(np.prod(value.type.known_shape)))), value)
+    else:
+        value = build.emit(Transpose((0, 3, 1, 2)), value)
+        value = build.emit(Transpose((0, 2, 3, 1)), value)
+    value = layer(Dot(), value.type.known_shape[-1], 3)
+    graph.set_outputs([value])
+    return graph, (rng.normal(0, 1, shape),)
+
+
+def peaks(path):
+    """The largest weight of each channel in the two layers of a pair, by their definition."""
+    first, second = (node.inputs[1].array for node in (path.first, path.second))
+    written = np.abs(first).reshape(-1, first.shape[-1]).max(axis=0)
+    groups = getattr(path.second.op, "groups", 1)
+    rows, outputs = second.shape[-2:]
+    read = np.zeros_like(written)
+    for place, channel in enumerate(path.channels):
+        group, row = divmod(place, rows)
+        part = slice(group * (outputs // groups), (group + 1) * (outputs // groups))
+        read[channel] = max(read[channel], np.abs(second[..., row, part]).max())
+    return written, read
+
+
+def paths(graph):
+    found = [find_pair(node) for node in graph.nodes]
+    return [path for path in found if path is not None and not isinstance(path, Skip)]
+
+
+@settings(max_examples=50)
+@given(chains())
+def test_ranges_are_equal_in_each_channel(chain):
+    graph, inputs = chain
+    after = check(graph, inputs, "equalize(iterations=500)")
+    assert len(paths(after)) == len(paths(graph)) > 0
+    for path in paths(after):
+        written, read = peaks(path)
+        alive = (written > 2 * LEAST_PEAK * written.max()) & (read > 2 * LEAST_PEAK * read.max())
+        assert np.allclose(written[alive], read[alive], rtol=1e-4)
+        assert np.count_nonzero(~alive) == 0
+    for value in after.values():
+        if not value.is_constant:
+            assert (value.origin == ()) == any(value in path.values for path in paths(after))
+
+
+@pytest.mark.parametrize(("op", "reason"), [(Silu(), "does not commute with silu")])
+def test_says_what_stands_in_the_way(op, reason):
+    graph = qir.Graph("g", [("x", qir.TensorType((1, 2), qir.DType.F32))])
+    build = graph.at_end()
+    kernel = build.const(np.ones((2, 2), np.float32), "k")
+    first = build.emit(Dot(), graph.inputs[0], kernel)
+    second = build.emit(Dot(), build.emit(op, first), kernel)
+    graph.set_outputs([second])
+    assert second.node is not None
+    found = find_pair(second.node)
+    assert isinstance(found, Skip)
+    assert reason in found.reason
+    context = Context()
+    assert qir.optimize(graph, "equalize", context=context) == graph
+    assert reason in " ".join(context.diagnostics)
+
+
+def test_halves_must_be_widened():
+    graph = qir.parse(
+        """graph @half(%x: f16[1,2]) {
+          %k1 = const [[0.001, 1.0], [0.001, 1.0]] : f16[2,2]
+          %b1 = const [60000.0, 1.0] : f16[2]
+          %a = dot(%x, %k1, %b1) : f16[1,2]
+          %k2 = const 1.0 : f16[2,2]
+          %y = dot(%a, %k2) : f16[1,2]
+          return %y
+        }"""
+    )
+    with pytest.raises(PassError, match="weights leave f16; put widen-floats before it"):
+        qir.optimize(graph, "equalize")
+    with pytest.raises(QirError, match="iterations: expected at least 1, got 0"):
+        qir.optimize(graph, "equalize(iterations=0)")
+
+
+def test_unbalanced_channels_lose_less_in_eight_bits():
+    """One scale for all weights of a layer: the noise of quantization falls by 20 dB and more."""
+    rng = np.random.default_rng(0)
+    graph = qir.Graph("net", [("x", qir.TensorType((64, 16), qir.DType.F32))])
+    build, value = graph.at_end(), graph.inputs[0]
+    spread = np.ones(16)
+    for _ in range(3):
+        # What one layer scales up the next one scales down, as networks in training may drift.
+        after = np.exp2(rng.uniform(-5, 5, 16))
+        kernel = rng.normal(0, 0.3, (16, 16)) / spread[:, None] * after
+        value = build.emit(Dot(), value, build.const(kernel.astype(np.float32), "k"))
+        value, spread = build.emit(Relu(), value), after
+    kernel = rng.normal(0, 0.3, (16, 4)) / spread[:, None]
+    graph.set_outputs([build.emit(Dot(), value, build.const(kernel.astype(np.float32), "k"))])
+    x = rng.normal(0, 1, (64, 16)).astype(np.float32)
+    (right,) = qir.evaluate(graph, x)
+
+    def noise(pipeline):
+        prepared = qir.optimize(graph, pipeline)
+        for value, array in run_all(prepared, x).items():
+            if not value.is_constant:
+                value.range = Interval.of(array.min(), array.max())
+        (found,) = qir.evaluate(qir.optimize(prepared, "quantize(per=tensor)"), x)
+        return float(np.sqrt(np.mean((found - right) ** 2) / np.mean(right**2)))
+
+    assert noise("equalize") < 0.03
+    assert noise("equalize") < noise("canonicalize") / 10
