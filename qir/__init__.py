@@ -1,9 +1,7 @@
 """A quantization compiler: float models in, exact integer programs out."""
 
-import sys
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 _checkout = Path(__file__).resolve().parent.parent
@@ -30,16 +28,6 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __version__ = "0.1.0"
 """The only place that holds the version; the distribution's metadata is built from it."""
-
-
-class _Package(ModuleType):
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Importing the module qir.analysis.verify would hide the function of that name.
-        if not (name in _HOME_OF and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 if TYPE_CHECKING:

@@ -16,50 +16,84 @@ import pytest
 from tests.layout import FOLDERS, ROOT, modules, packages
 
 MODULES = modules()
-# Lowest first; a module imports its own row and those above it. A package stands for its modules.
+# Lowest first. What a row names, a folder or a module, imports its own row and those above it; a
+# module that is named itself does not count to its folder.
 LAYERS = [
     {f"qir.{name}" for name in row.split()}
     for row in [
-        "errors jax_internals files names types interval fixed_point statistics statistics_text "
-        "tables timing "
-        "machine",
-        "op attributes agreement",
-        "ops ir",
-        "text reach certificates",
-        "verify rewrite equivalence inputs properties selectors signature storage summary",
-        "pipeline explain",
+        "errors interop types",
+        "numbers report.tables report.progress bench.timing bench.machine",
+        "observe.statistics observe.solvers",
+        "ops",
+        "ir",
+        "text analysis bench.cache",
+        "observe",
+        "report bench.profile",
+        "pipeline",
         "passes backends frontends",
-        "api benchmark op_times roofline roofline_plot cli __main__",
+        "api bench cli __main__",
     ]
 ]
 LAYERS[-1].add("qir")
-FAMILIES = LAYERS[-2]
-NUMPY_ONLY = {
-    name
-    for name in MODULES
-    if not name.startswith(
-        (
-            "qir.backends.xla",
-            "qir.frontends",
-            "qir.api",
-            "qir.bench.benchmark",
-            "qir.interop.jax_internals",
-        )
-    )
+RANKS = {name: row for row, names in enumerate(LAYERS) for name in names}
+FAMILIES = {"qir.passes", "qir.backends", "qir.frontends"}
+# What the folders of a family import of it beside themselves.
+ROOMS = {
+    "qir.passes.shared": set(),
+    **{f"qir.passes.{name}": {"shared"} for name in ("float", "ranges", "quantize", "integer")},
+    "qir.passes.pipelines": set(),
+    "qir.backends.reference": set(),
+    "qir.backends.native": set(),
+    "qir.backends.cpu": {"native"},
+    "qir.backends.xla": {"native", "reference"},
+    "qir.frontends.raising": set(),
+    "qir.frontends.jaxpr": {"raising"},
 }
+# Where the XLA backend looks for what generates kernels, which it knows by a protocol only.
+DOORS = {("qir.backends.xla.kernel_choice", "qir.backends.cpu")}
+KNOWS_JAX = (
+    "qir.backends.xla",
+    "qir.backends.cpu",
+    "qir.frontends.jaxpr",
+    "qir.api",
+    "qir.bench.benchmark",
+    "qir.interop",
+)
+NUMPY_ONLY = {name for name in MODULES if not name.startswith(KNOWS_JAX)}
 LIGHT = {"lark", "ml_dtypes", "networkx", "numpy", "tqdm"}
 
 
 def part(module: str) -> str:
     """The row entry that a module belongs to: ``qir.ops`` for ``qir.ops.conv``."""
-    return ".".join(module.split(".")[:2])
+    while module not in RANKS:
+        module = module.rpartition(".")[0]
+    return module
 
 
-def imports(module: str) -> set[str]:
-    """Every module that a module names in an import, wherever in the file it stands."""
+def room(module: str) -> str:
+    """The family folder that a module lies in: ``qir.passes.float``, or the module itself."""
+    return ".".join(module.split(".")[:3])
+
+
+def imports(module: str, *, typing: bool = True) -> set[str]:
+    """Every module that a module names in an import, wherever in the file it stands.
+
+    Args:
+        module: The module.
+        typing: Whether those count that only type checkers run.
+    """
     found = set()
     package = module if module in packages() else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+    tree = ast.parse(MODULES[module].read_text())
+    skipped = {
+        inner
+        for node in ast.walk(tree)
+        if not typing and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if node in skipped:
+            continue
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -80,24 +114,55 @@ def test_every_package_is_in_the_wheel():
     assert {name: ROOT / folder for name, folder in project["package-dir"].items()} == FOLDERS
 
 
-def test_every_module_has_a_layer():
-    assert {part(module) for module in MODULES} <= set().union(*LAYERS)
+def test_every_folder_has_a_layer():
+    assert {part(module) for module in MODULES} <= RANKS.keys()
 
 
 def test_imports_flow_one_way():
-    rank = {name: row for row, names in enumerate(LAYERS) for name in names}
     wrong = [
         f"{module} imports {name}"
         for module, names in GRAPH.items()
         for name in sorted(names & MODULES.keys())
-        if rank[part(name)] > rank[part(module)]
+        if RANKS[part(name)] > RANKS[part(module)]
         or (part(module) in FAMILIES and part(name) in FAMILIES - {part(module)})
     ]
     assert wrong == []
 
 
+def test_inside_a_family_imports_flow_one_way():
+    wrong = [
+        f"{module} imports {name}"
+        for module, names in GRAPH.items()
+        if part(module) in FAMILIES and module not in FAMILIES
+        for name in sorted(names & MODULES.keys())
+        if part(name) == part(module)
+        and room(name) not in {room(module), part(module)}
+        and room(name).rpartition(".")[2] not in ROOMS[room(module)]
+        and (module, room(name)) not in DOORS
+    ]
+    assert wrong == []
+
+
+def test_a_pass_imports_no_pass():
+    registered = {
+        module
+        for module, path in MODULES.items()
+        if module.startswith("qir.passes.") and re.search(r"^@register$", path.read_text(), re.M)
+    }
+    wrong = [
+        f"{module} imports {name}"
+        for module in sorted(registered)
+        for name in sorted(GRAPH[module] & registered)
+    ]
+    assert wrong == []
+
+
 def test_no_module_imports_itself_in_a_circle():
-    edges = [(module, name) for module, names in GRAPH.items() for name in names & MODULES.keys()]
+    edges = [
+        (module, name)
+        for module in MODULES
+        for name in imports(module, typing=False) & MODULES.keys()
+    ]
     assert list(nx.simple_cycles(nx.DiGraph(edges))) == []
 
 
@@ -114,6 +179,15 @@ def test_importing_qir_loads_no_jax():
     names = ", ".join(sorted(NUMPY_ONLY - {"qir.__main__"}))
     code = f"import sys, {names}; print([name for name in sys.modules if 'jax' in name])"
     assert run(sys.executable, "-c", code) == "[]"
+
+
+def test_no_file_is_long():
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for path in MODULES.values()
+        if (lines := len(path.read_text().splitlines())) > 450
+    }
+    assert long == {}
 
 
 def test_no_unfinished_words():

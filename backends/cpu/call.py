@@ -6,16 +6,17 @@ import ctypes
 import os
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import jax
 from llvmlite import ir
 
 from qir.backends.cpu import machine, runtime
-from qir.backends.cpu.kernel import Kernel
+from qir.backends.cpu.kernel import code_of
 from qir.backends.cpu.objects import object_codes
 from qir.backends.cpu.target import Target
+from qir.backends.native import kernel as native
 from qir.errors import QirError
 
 _LOCK = threading.Lock()
@@ -27,12 +28,12 @@ _CLOSE: list[Callable[[int], None]] = []
 _WORDS: list[ctypes.Array[ctypes.c_int64]] = []
 
 
-def addresses(kernels: Sequence[Kernel], target: Target) -> Mapping[str, int]:
+def addresses(kernels: Iterable[native.Kernel], target: Target) -> Mapping[str, int]:
     """Returns the addresses of kernels by symbol; machine code is made where there is none yet."""
     check_process()
     with _LOCK:
         known = _ADDRESSES.setdefault(target, {})
-        missing = [kernel for kernel in kernels if kernel.symbol not in known]
+        missing = [code_of(kernel) for kernel in kernels if kernel.symbol not in known]
         # What kernels share is linked with them again: each engine is closed.
         functions = [*missing, *(each for kernel in missing for each in kernel.shared)]
         writers: dict[str, Callable[[ir.Module], None]] = {

@@ -11,14 +11,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from qir.backends.cpu import call
+# Imported to register the patterns.
+import qir.backends.cpu.patterns  # noqa: F401  # pyright: ignore[reportUnusedImport]
+from qir.backends.cpu import call, peak
 from qir.backends.cpu.clock import Clock
+from qir.backends.cpu.table import table
 from qir.backends.cpu.target import Target
 from qir.backends.native.partition import Partition, Section, partition
 from qir.backends.native.pattern import Region
 from qir.backends.native.placing import write
 from qir.backends.native.plan import Plan, named
-from qir.backends.xla.lowering import Group, Lowering, Parameter, Step, always
+from qir.backends.native.steps import Group, Lowering, Parameter, Step, always
+from qir.bench.profile import Ceilings
 from qir.errors import QirError
 from qir.ir import Node, Value
 from qir.ir.signature import Sizes
@@ -42,14 +46,18 @@ class Kernels:
     Args:
         target: The instruction set.
         threads: Most threads that work on a call.
-        clocks: Takes the clock of each call that is compiled; None for calls without.
+        timed: Whether calls are timed, step by step.
         refused: Why no kernel may compute a node; nothing where one may.
+
+    Attributes:
+        clocks: The clock of each call that was compiled, where they are timed.
     """
 
     target: Target
     threads: int = field(default_factory=available_cores)
-    clocks: list[Clock] | None = field(default=None, compare=False)
+    timed: bool = False
     refused: Callable[[Node], str] = field(default=lambda node: "", compare=False)
+    clocks: list[Clock] = field(default_factory=list, init=False, compare=False)
 
     def __str__(self) -> str:
         return f"generated for {self.target.name}"
@@ -120,6 +128,18 @@ class Kernels:
         """
         return replace(self, refused=refused)
 
+    def peaks(self) -> dict[int, float]:
+        """Returns 10^9 multiplications and additions a second, by the number of threads."""
+        return {threads: peak.int8_peak(threads) for threads in sorted({1, self.threads})}
+
+    def ceilings(self, threads: int) -> Ceilings:
+        """Measures what this machine does at most, in about a second.
+
+        Args:
+            threads: Number of threads that work at once.
+        """
+        return peak.ceilings(threads)
+
     def check_process(self) -> None:
         """Raises QirError in a fork of the process that loaded the code."""
         call.check_process()
@@ -149,11 +169,11 @@ class Kernels:
                 packed = jax.numpy.asarray(own)
             addresses = call.addresses([step.kernel for step in plan.steps], self.target)
             clock = 0
-            if self.clocks is not None:
+            if self.timed:
                 self.clocks.append(Clock(section, plan, call.new_words(1 + len(plan.steps))))
                 clock = self.clocks[-1].address
-            table = plan.table(addresses, call.new_slot(section), clock)
-            return call.call(jax.numpy.asarray(table), packed, operands, results)
+            words = table(plan, addresses, call.new_slot(section), clock)
+            return call.call(jax.numpy.asarray(words), packed, operands, results)
 
         dimensions = tuple(Dim(1, names) for names in products)
         step = Step(run, (Parameter(f"kernels{number}", parameters), dimensions, *section.inputs))

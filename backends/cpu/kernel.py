@@ -11,6 +11,8 @@ from llvmlite import ir
 from qir.backends.cpu.emitter import I64, POINTER, Emitter, Value, vector
 from qir.backends.cpu.runtime import KERNEL_TYPE
 from qir.backends.cpu.target import Target
+from qir.backends.native import kernel as native
+from qir.errors import QirError
 
 
 class Body(Emitter):
@@ -79,6 +81,17 @@ class SharedFunction(Protocol):
     def define(self, module: ir.Module, target: Target) -> None:
         """Writes it into a module."""
         ...
+
+
+def code_of(kernel: native.Kernel) -> Kernel:
+    """Returns what writes the code of a kernel of a plan.
+
+    Raises:
+        QirError: No code is written for it here.
+    """
+    if not isinstance(kernel, Kernel):
+        raise QirError(f"kernel: expected one with code for the CPU, got {kernel.symbol}")
+    return kernel
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import ctypes
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -19,6 +18,8 @@ from llvmlite import ir
 from qir.backends.cpu import machine
 from qir.backends.cpu.emitter import I8, I16, I32, I64, POINTER, VOID, Emitter, Value, vector
 from qir.backends.cpu.target import Target, host_targets
+from qir.bench.profile import Ceilings
+from qir.errors import QirError
 from qir.types import Array
 
 BURSTS = 10
@@ -33,57 +34,20 @@ _STREAMS = 8
 """Vectors that are read in a round; each goes into a register of its own."""
 
 
-@dataclass(frozen=True)
-class Ceilings:
-    """What this machine does at most.
-
-    Args:
-        name: Name of the instruction set.
-        threads: Number of threads that work at once.
-        gops: 10^9 multiplications and additions of bytes a second, in registers.
-        reading: Bytes a second by the bytes that are read again and again, by all threads.
-    """
-
-    name: str
-    threads: int
-    gops: float
-    reading: tuple[tuple[int, float], ...]
-
-    def bandwidth(self, size: int) -> float:
-        """Returns how many bytes a second can be read at most of so many.
-
-        It is the rate of the largest measured size that is no larger, or of a larger one that was
-        faster: a bound, because rates fall with the size.
-        """
-        first = max(
-            (index for index, (known, _) in enumerate(self.reading) if known <= size), default=0
-        )
-        return max(rate for _, rate in self.reading[first:])
-
-    def __str__(self) -> str:
-        reading = ", ".join(f"{rate / 1e9:.0f} of {_shown(size)}" for size, rate in self.reading)
-        return (
-            f"{self.threads} thread{'s' * (self.threads > 1)}: {self.gops:.1f} GOPS in registers "
-            f"({self.name}); GB/s read: {reading}"
-        )
-
-
-def ceilings(threads: int) -> Ceilings | None:
+def ceilings(threads: int) -> Ceilings:
     """Measures what this machine does at most, in about a second.
 
     Args:
         threads: Number of threads that work at once.
 
-    Returns:
-        The rates; None on processors that no kernels are made for.
+    Raises:
+        QirError: There are no kernels for this machine.
     """
-    target, gops = _best(), int8_peak(threads)
-    if target is None or gops is None:
-        return None
-    return Ceilings(target.name, threads, gops, _reading(target, threads))
+    target = _best()
+    return Ceilings(target.name, threads, int8_peak(threads), _reading(target, threads))
 
 
-def int8_peak(threads: int) -> float | None:
+def int8_peak(threads: int) -> float:
     """Returns the most 10^9 multiplications and additions a second that were seen.
 
     The loop is what the dense kernel does in its innermost, without its loads: the products are
@@ -93,21 +57,24 @@ def int8_peak(threads: int) -> float | None:
         threads: Number of threads that work at once.
 
     Returns:
-        The rate, which counts 2 for a multiply-accumulate; None on processors that no kernels are
-        made for.
+        The rate, which counts 2 for a multiply-accumulate.
+
+    Raises:
+        QirError: There are no kernels for this machine.
     """
     target = _best()
-    if target is None:
-        return None
     spin = _loaded(target)["qir_multiply"]
     operands = [_ones(PAGE) for _ in range(threads)]
     counted = 2 * target.rows * target.columns * target.group
     return counted * threads * _fastest(spin, operands) / 1e9
 
 
-def _best() -> Target | None:
+def _best() -> Target:
     """Returns the best instruction set of this machine, whichever is chosen for kernels."""
-    return next(iter(host_targets()), None)
+    found = next(iter(host_targets()), None)
+    if found is None:
+        raise QirError("peak: expected a processor that kernels are made for")
+    return found
 
 
 def _reading(target: Target, threads: int) -> tuple[tuple[int, float], ...]:
@@ -225,8 +192,3 @@ LOOPS: dict[str, Callable[[Emitter, Target], None]] = {
     "qir_read": _write_read,
 }
 """What writes each loop."""
-
-
-def _shown(size: int) -> str:
-    kilobytes = size // 1024
-    return f"{kilobytes} KiB" if kilobytes < 1024 else f"{kilobytes // 1024} MiB"

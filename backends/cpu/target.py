@@ -6,74 +6,41 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from llvmlite import binding as llvm
 
 from qir.backends.cpu.emitter import I8, I16, I32, Emitter, Value, constant, vector
 from qir.backends.cpu.processor import host_features
+from qir.backends.native.instruction_set import InstructionSet
 from qir.errors import QirError, did_you_mean
 
 VARIABLE = "QIR_INSTRUCTION_SET"
 """The environment variable that names an instruction set to use in place of the best one."""
 
-Activation: TypeAlias = Literal["s16", "u8", "s8"]
 Dot: TypeAlias = Callable[[Emitter, Value, Value, Value], Value]
 """Adds to each lane of a total the products of neighbours: (e, total, activations, weights)."""
 
 
 @dataclass(frozen=True)
-class Target:
-    """An instruction set with what a kernel has to know of it.
-
-    A dot instruction sums products of neighbours: in each lane of 32 bits, `group` activations
-    times `group` weights, which are signed. All of these are exact, also at the extremes.
+class Target(InstructionSet):
+    """An instruction set as LLVM generates code for it.
 
     Attributes:
-        name: Its name.
         triple: LLVM's name of the platform.
         cpu: LLVM's name of the processor, for scheduling.
         features: LLVM's features beyond those of the processor, as a comma-separated list.
         needs: The features that a machine must have.
-        lanes: Numbers of 32 bits in a vector.
-        rows: Most rows of a tile of accumulators.
-        vectors: Vectors in such a row.
-        group: Neighbours that a dot instruction sums.
-        activation: What activations are for the dot instruction; weights are bytes in memory.
         dot: Writes the dot instruction.
         pairs: Writes the sum of products of neighbouring int16.
     """
 
-    name: str
     triple: str
     cpu: str
     features: str
     needs: tuple[str, ...]
-    lanes: int
-    rows: int
-    vectors: int
-    group: int
-    activation: Activation
     dot: Dot
     pairs: Dot
-
-    @property
-    def columns(self) -> int:
-        """Columns of a tile."""
-        return self.lanes * self.vectors
-
-    @property
-    def activation_bytes(self) -> int:
-        """Bytes of an activation as the dot instruction reads it."""
-        return 4 // self.group
-
-    def shift(self, unsigned: bool) -> int:
-        """Returns by how much an activation exceeds the stored byte that it is made of.
-
-        Args:
-            unsigned: Whether stored bytes are unsigned.
-        """
-        return {("u8", False): 128, ("s8", True): -128}.get((self.activation, unsigned), 0)
 
     def converted(self, e: Emitter, stored: Value, unsigned: bool) -> Value:
         """Turns stored bytes into activations.
@@ -191,18 +158,18 @@ _AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512dq")
 TARGETS = {
     target.name: target
     for target in (
-        Target("avx512_vnni", _X86, "cascadelake", "", (*_AVX512, "avx512vnni"),
-               16, 14, 2, 4, "u8", _VPDPBUSD, _VPDPWSSD),
-        Target("avx512", _X86, "skylake-avx512", "", _AVX512,
-               16, 14, 2, 2, "s16", _multiply_add, _multiply_add),
-        Target("avx_vnni", _X86, "alderlake", "", ("avx2", "avxvnni"),
-               8, 6, 2, 4, "u8", _VPDPBUSD, _VPDPWSSD),
-        Target("avx2", _X86, "haswell", "", ("avx2",),
-               8, 6, 2, 2, "s16", _multiply_add, _multiply_add),
-        Target("dotprod", _ARM, "neoverse-n1", "", ("neon", "dotprod"),
-               4, 6, 4, 4, "s8", _SDOT, _multiply_add_pairwise),
-        Target("i8mm", _ARM, "neoverse-v1", "", ("neon", "i8mm"),
-               4, 6, 4, 4, "u8", _USDOT, _multiply_add_pairwise),
+        Target("avx512_vnni", 16, 14, 2, 4, "u8",
+               _X86, "cascadelake", "", (*_AVX512, "avx512vnni"), _VPDPBUSD, _VPDPWSSD),
+        Target("avx512", 16, 14, 2, 2, "s16",
+               _X86, "skylake-avx512", "", _AVX512, _multiply_add, _multiply_add),
+        Target("avx_vnni", 8, 6, 2, 4, "u8",
+               _X86, "alderlake", "", ("avx2", "avxvnni"), _VPDPBUSD, _VPDPWSSD),
+        Target("avx2", 8, 6, 2, 2, "s16",
+               _X86, "haswell", "", ("avx2",), _multiply_add, _multiply_add),
+        Target("dotprod", 4, 6, 4, 4, "s8",
+               _ARM, "neoverse-n1", "", ("neon", "dotprod"), _SDOT, _multiply_add_pairwise),
+        Target("i8mm", 4, 6, 4, 4, "u8",
+               _ARM, "neoverse-v1", "", ("neon", "i8mm"), _USDOT, _multiply_add_pairwise),
     )
 }
 # fmt: on

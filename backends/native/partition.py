@@ -11,9 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-# Imported to register the rules.
-import qir.backends.cpu.patterns  # noqa: F401  # pyright: ignore[reportUnusedImport]
-from qir.backends.cpu.target import Target
+from qir.backends.native.instruction_set import InstructionSet
 from qir.backends.native.pattern import Cover, cover
 from qir.ir import Node, Value
 
@@ -49,7 +47,7 @@ class Partition:
 def partition(
     nodes: Sequence[Node],
     outputs: Iterable[Value],
-    target: Target,
+    target: InstructionSet,
     refused: Callable[[Node], str] = lambda node: "",
 ) -> Partition:
     """Divides the nodes of a program.

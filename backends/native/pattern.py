@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, TypeAlias, TypeVar
 
-from qir.backends.cpu.target import Target
+from qir.backends.native.instruction_set import InstructionSet
 from qir.backends.native.plan import Place, Plan
 from qir.ir import Node, Value
 from qir.ir.signature import Sizes
@@ -33,7 +33,7 @@ class Region:
     """
 
     def __init__(
-        self, plan: Plan, places: Mapping[Value, Place], sizes: Sizes, target: Target
+        self, plan: Plan, places: Mapping[Value, Place], sizes: Sizes, target: InstructionSet
     ) -> None:
         self.plan = plan
         self.target = target
@@ -131,19 +131,21 @@ class Cover:
     rows_apart: bool = False
 
 
-Rule: TypeAlias = Callable[[Any, Node, Target], Cover | str]
+Rule: TypeAlias = Callable[[Any, Node, Any], Cover | str]
 COVERS: dict[type[Op], Rule] = {}
 """The rule of each op; it returns a cover, or why there is none."""
 
 
-def covers(*classes: type[OpT]) -> Callable[[Callable[[OpT, Node, Target], Cover | str]], Rule]:
+def covers(
+    *classes: type[OpT],
+) -> Callable[[Callable[[OpT, Node, Any], Cover | str]], Rule]:
     """Declares the rule of some ops.
 
     Args:
         classes: The classes of the ops.
     """
 
-    def declare(rule: Callable[[OpT, Node, Target], Cover | str]) -> Rule:
+    def declare(rule: Callable[[OpT, Node, Any], Cover | str]) -> Rule:
         for cls in classes:
             COVERS[cls] = rule
         return rule
@@ -151,7 +153,7 @@ def covers(*classes: type[OpT]) -> Callable[[Callable[[OpT, Node, Target], Cover
     return declare
 
 
-def cover(node: Node, target: Target) -> Cover | str:
+def cover(node: Node, target: InstructionSet) -> Cover | str:
     """Returns the cover that begins at a node, or why there is none."""
     rule = COVERS.get(type(node.op))
     if rule is None:

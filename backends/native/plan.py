@@ -1,15 +1,13 @@
-"""Plans: the steps of one call, where their tensors lie, and the table that the runtime reads."""
+"""Plans: the steps of one call, and where their tensors lie."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from qir.backends.cpu import runtime
-from qir.backends.cpu.kernel import Kernel
+from qir.backends.native.kernel import Kernel
 from qir.errors import QirError
 from qir.ir import Node
 from qir.types import Array
@@ -17,9 +15,6 @@ from qir.types import Array
 RESERVED = 2**28
 """Bytes of parameters that a plan takes without moving them; untouched ones need no memory."""
 ALIGNMENT = 64
-_PROCESS = time.time_ns()
-"""Makes the tables of this process unlike those of any other: jax's compilation cache on disk must
-not find a program whose addresses are gone."""
 SLACK = 64
 """Bytes behind every temporary tensor that a vector may read, but not use."""
 
@@ -104,32 +99,32 @@ class Plan:
 
     def __post_init__(self) -> None:
         # Buffer 0 holds the parameters, one after the other.
-        self._fixed = [Buffer(number=number) for number in range(1 + self.operands + self.results)]
+        self.fixed = [Buffer(number=number) for number in range(1 + self.operands + self.results)]
         self._temporary: list[Buffer] = []
         self._parameters = _aligned_zeros(RESERVED)
 
     def operand(self, index: int) -> Place:
         """Returns where an operand lies."""
-        return Place(self._fixed[1 + index])
+        return Place(self.fixed[1 + index])
 
     def result(self, index: int) -> Place:
         """Returns where a result lies."""
-        return Place(self._fixed[1 + self.operands + index])
+        return Place(self.fixed[1 + self.operands + index])
 
     def parameter(self, array: Array) -> Place:
         """Adds a copy of an array to the parameters."""
         at = self.parameter_bytes
-        self.parameter_bytes += _aligned(array.nbytes)
+        self.parameter_bytes += aligned(array.nbytes)
         if self.parameter_bytes > self._parameters.size:
             larger = _aligned_zeros(2 * self.parameter_bytes)
             larger[:at] = self._parameters[:at]
             self._parameters = larger
         self._parameters[at : at + array.nbytes].view(array.dtype)[:] = array.reshape(-1)
-        return Place(self._fixed[0], at)
+        return Place(self.fixed[0], at)
 
     def temporary(self, size: int) -> Place:
         """Returns memory that holds a tensor from the first step that names it to the last."""
-        buffer = Buffer(size=_aligned(size + SLACK))
+        buffer = Buffer(size=aligned(size + SLACK))
         self._temporary.append(buffer)
         return Place(buffer)
 
@@ -165,7 +160,7 @@ class Plan:
         ordered = {name: int(words[name]) for name in kernel.words}
         places = {name: tensors[name] for name in kernel.tensors}
         self.steps.append(Step(label, kernel, ordered, places, tasks, scratch, self.nodes))
-        self.scratch = max(self.scratch, _aligned(scratch + SLACK))
+        self.scratch = max(self.scratch, aligned(scratch + SLACK))
 
     def parameters(self) -> Array:
         """Returns the parameters as the bytes of buffer 0, aligned so that JAX takes no copy."""
@@ -197,50 +192,6 @@ class Plan:
             buffer.offset = at
             placed.append(buffer)
         return max((buffer.offset + buffer.size for buffer in placed), default=0)
-
-    def table(self, addresses: Mapping[str, int], slot: int, clock: int = 0) -> Array:
-        """Returns what the runtime reads (see `runtime`), as bytes.
-
-        Args:
-            addresses: Of the kernels, by symbol.
-            slot: Address of the word that holds a workspace between calls.
-            clock: Address of words that take a time for the beginning and one for the end of each
-                step, as `clock.now` tells them; 0 for none. They hold no later time before.
-        """
-        arena = self.arena()
-        buffers = len(self._fixed) + 1
-        counters = _aligned(runtime.BASES + 8 * buffers)
-        scratch = counters + runtime.COUNTER_BYTES * len(self.steps)
-        arena_at = _aligned(scratch) + self.scratch * self.threads
-        header = np.zeros(runtime.TABLE_WORDS, np.int64)
-        header[runtime.STEPS] = len(self.steps)
-        header[runtime.WORKSPACE_BYTES] = _aligned(arena_at + arena + SLACK)
-        header[runtime.ARENA] = arena_at
-        header[runtime.SCRATCH] = _aligned(scratch)
-        header[runtime.SCRATCH_BYTES] = self.scratch
-        header[runtime.THREADS] = self.threads
-        header[runtime.SLOT] = slot
-        header[runtime.CLOCK] = clock
-        header[runtime.BUFFERS] = buffers
-        header[runtime.PROCESS] = _PROCESS
-        steps = np.zeros((len(self.steps), runtime.STEP_WORDS), np.int64)
-        arguments: list[int] = []
-        first = runtime.TABLE_WORDS + steps.size
-        for number, step in enumerate(self.steps):
-            steps[number, runtime.CODE] = addresses[step.kernel.symbol]
-            steps[number, runtime.ARGUMENTS] = 8 * (first + len(arguments))
-            steps[number, runtime.TASKS] = step.tasks
-            arguments += step.words.values()
-            for place in step.tensors.values():
-                arguments += self._address(place, buffers - 1)
-        words = np.concatenate([header, steps.reshape(-1), np.asarray(arguments, np.int64)])
-        return words.view(np.uint8)
-
-    def _address(self, place: Place, arena: int) -> Sequence[int]:
-        buffer = place.buffer
-        if buffer.number is not None:
-            return buffer.number, place.offset
-        return arena, buffer.offset + place.offset
 
     def __str__(self) -> str:
         arena = self.arena()
@@ -291,7 +242,8 @@ def _check_names(
         )
 
 
-def _aligned(size: int) -> int:
+def aligned(size: int) -> int:
+    """Returns a size rounded up to the alignment of tensors."""
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 

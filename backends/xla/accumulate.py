@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from qir.backends.native.steps import Argument, Parameter, Step
 from qir.backends.xla.codes import code_of, signed, signed_zero_points
-from qir.backends.xla.lowering import Argument, Parameter, Step
 from qir.ir import Node
 from qir.types import Array
 

@@ -27,7 +27,6 @@ from qir.numbers.fixed_point import (
     INT32_MAX,
     INT32_MIN,
     MAX_SHIFT,
-    Multiplier,
     check_float32_bounds,
 )
 
@@ -93,40 +92,6 @@ def requantize_fixed31(
     return _store(jnp.clip(rounded, least_code, greatest_code), zero_point, dtype)
 
 
-def fixed31_terms(multiplier: Multiplier, zero_point: ZeroPoint) -> NDArray[np.int32] | None:
-    """Prepares `requantize_by_terms`.
-
-    With H the high word of acc * M and k = shift - 32, the rounded quotient plus the zero point is
-
-        floor((H + 2^(k-1)) / 2^k) + z  =  (H + (2^(k-1) + z * 2^k)) >> k
-
-    Numbers that differ between requantizations of one shape thus become arguments of one and the
-    same code, which XLA compiles once for all of them.
-
-    Args:
-        multiplier: M and s, 0-d or for every channel.
-        zero_point: Constant scalar or array.
-
-    Returns:
-        int32 of shape (4, ...): the high and the low 16 bits of M, the addend and k; None where a
-        shift is below 33 or a sum could leave int32.
-    """
-    value, places, points = np.broadcast_arrays(
-        multiplier.value.astype(np.int64),
-        multiplier.shift.astype(np.int64) - 32,
-        np.asarray(zero_point),
-    )
-    # A multiplier of 0 gives 0 at any shift.
-    places = np.where(value == 0, 1, places)
-    if np.any(places < 1):
-        return None
-    addend = (np.int64(1) << (places - 1)) + (points.astype(np.int64) << places)
-    # -2^30 <= H < 2^30, since M < 2^31.
-    if np.any(np.abs(addend) > 2**30):
-        return None
-    return np.stack([value >> 16, value & 0xFFFF, addend, places]).astype(np.int32)
-
-
 def requantize_by_terms(
     acc: jax.Array, terms: Sequence[Parameter], low: int, high: int, dtype: DTypeLike
 ) -> jax.Array:
@@ -176,8 +141,8 @@ def requantize_float32(
 def rounding_shift(acc: jax.Array, shift: Parameter) -> jax.Array:
     """Divides int32 by `2**shift`, 1 <= shift <= 31, rounding half toward +infinity.
 
-    Equals `qir.numbers.fixed_point.rounding_shift` on all of int32: adding the highest bit that is shifted
-    out cannot overflow, unlike adding half before the shift.
+    Equals `qir.numbers.fixed_point.rounding_shift` on all of int32: adding the highest bit that is
+    shifted out cannot overflow, unlike adding half before the shift.
     """
     places = _int32(shift)
     return (acc >> places) + ((acc >> (places - 1)) & 1)

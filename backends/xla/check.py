@@ -11,7 +11,8 @@ import numpy as np
 from qir.backends.xla.choice import Chooser
 from qir.backends.xla.expected import Difference, Uncertain, difference
 from qir.backends.xla.faults import Faults
-from qir.backends.xla.program import Kernels, Program, nodes_of
+from qir.backends.xla.kernels import Kernels
+from qir.backends.xla.program import Program, nodes_of
 from qir.errors import QirError
 from qir.ir import Graph, Value
 from qir.ir.signature import bind

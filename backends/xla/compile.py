@@ -16,8 +16,9 @@ from qir.backends.xla.check import Checker
 from qir.backends.xla.choice import Chooser, preferred, report
 from qir.backends.xla.faults import Faults
 from qir.backends.xla.kernel_choice import chosen_kernels
+from qir.backends.xla.kernels import Kernels
 from qir.backends.xla.measure import Measurements
-from qir.backends.xla.program import Kernels, Program, nodes_of
+from qir.backends.xla.program import Program, nodes_of
 from qir.errors import QirError
 from qir.ir import Graph
 from qir.ir.signature import Sizes, bind, check_sizes, named_dimensions, ports

@@ -11,9 +11,10 @@ from typing import Any
 import jax
 from jax import lax
 
+from qir.backends.native.steps import Lowering, Step
 from qir.backends.xla.choice import Choice, Chooser
 from qir.backends.xla.cluster import Cluster
-from qir.backends.xla.lowering import Lowering, Step, legal_ways
+from qir.backends.xla.lowering import legal_ways
 from qir.backends.xla.materialize import stored
 from qir.bench.cache import Table
 from qir.ir import Node

@@ -6,12 +6,16 @@ from importlib.util import find_spec
 
 import jax
 
-from qir.backends.xla.program import Kernels
+from qir.backends.xla.kernels import Kernels, TimedKernels
 from qir.errors import QirError
 
 
-def kernels_here() -> Kernels | str:
-    """Returns the kernels for the default device, or why there are none."""
+def kernels_here(*, timed: bool = False) -> TimedKernels | str:
+    """Returns the kernels for the default device, or why there are none.
+
+    Args:
+        timed: Whether calls are timed, step by step.
+    """
     if jax.default_backend() != "cpu":
         return f"kernels are for the CPU, the default device is {jax.default_backend()}"
     if find_spec("llvmlite") is None:
@@ -20,7 +24,7 @@ def kernels_here() -> Kernels | str:
     from qir.backends.cpu.target import host_target
 
     target = host_target()
-    return "no kernels for this processor" if target is None else Generated(target)
+    return "no kernels for this processor" if target is None else Generated(target, timed=timed)
 
 
 def chosen_kernels(wanted: bool | None) -> tuple[Kernels | None, str]:

@@ -2,100 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from qir.backends.native.steps import Lowering, Parameter, Step, always
 from qir.errors import UnsupportedError
-from qir.ir import Node, Value
+from qir.ir import Node
 from qir.ops.op import Op
-from qir.types import Array, Shape
+from qir.types import Array
 
 OpT = TypeVar("OpT", bound=Op)
 
 
-@dataclass(frozen=True, eq=False)
-class Parameter:
-    """An array, computed on the host at compile time, that the program gets as an argument.
-
-    Args:
-        name: Name among the parameters; made unique by a number where another array has it.
-        array: The array.
-    """
-
-    name: str
-    array: Array
-
-
-Argument: TypeAlias = Value | Parameter | Shape | Array
-"""What a step's function gets: a value's array, a parameter, a shape in actual sizes, a literal."""
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """A part of a program: a function of arrays, and what it is applied to.
-
-    Args:
-        function: Pure and traceable by jax; returns the result, or a tuple of several.
-        arguments: What the function gets, in order.
-    """
-
-    function: Callable[..., Any]
-    arguments: tuple[Argument, ...]
-
-
-@dataclass(frozen=True)
-class Lowering:
-    """One way to compute an op.
-
-    Args:
-        name: Name of the way, unique among those of the op.
-        legal: Whether it computes this application of the op, bit for bit where codes are involved.
-        preferred: Whether it is the one to take where nothing was measured, unless a way before it
-            is.
-        build: Returns the step.
-        why_not: Says of an application that is not legal what is wrong with it and what to do; None
-            to name the types.
-    """
-
-    name: str
-    legal: Callable[[Any, Node], bool]
-    preferred: Callable[[Any, Node], bool]
-    build: Callable[[Any, Node], Step]
-    why_not: Callable[[Any, Node], str] | None = None
-
-    @property
-    def summary(self) -> str:
-        """What it does, in a sentence."""
-        return (self.build.__doc__ or "").strip().splitlines()[0]
-
-
-@dataclass(frozen=True, eq=False)
-class Group:
-    """Nodes that one step computes together.
-
-    Args:
-        outputs: The values that it returns.
-        step: The step.
-        nodes: The nodes, each with the name of the way and a sentence about it.
-    """
-
-    outputs: tuple[Value, ...]
-    step: Step
-    nodes: Mapping[Node, Lowering]
-
-
 LOWERINGS: dict[type[Op], list[Lowering]] = {}
 """The ways to compute each op, the preferred ones first."""
-
-
-def always(op: Op, node: Node) -> bool:
-    """Says yes: a lowering for every application of its op."""
-    return True
 
 
 def never(op: Op, node: Node) -> bool:

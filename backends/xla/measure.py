@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 
 import jax
 
+from qir.backends.native.steps import Lowering
 from qir.backends.xla.choice import Choice, Chooser, fastest, preferred
 from qir.backends.xla.cluster import Cluster
 from qir.backends.xla.fingerprint import fingerprint
-from qir.backends.xla.lowering import Lowering
 from qir.backends.xla.program import Program
 from qir.backends.xla.rules import legal_ways
 from qir.bench.cache import Table

@@ -3,69 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 
+from qir.backends.native.steps import Argument, Group, Parameter, Step
 from qir.backends.xla.choice import Choice, Chooser, preferred
-from qir.backends.xla.lowering import Argument, Group, Parameter, Step
+from qir.backends.xla.kernels import Kernels
 from qir.backends.xla.materialize import stored
 from qir.errors import QirError, UnsupportedError
 from qir.ir import Graph, Node, Value
 from qir.ir.signature import Sizes, check_not_empty
 from qir.ops import Const
 from qir.types import Array, DType
-
-
-class Kernels(Protocol):
-    """What computes parts of a program by machine code of its own."""
-
-    def divide(
-        self, nodes: Sequence[Node], outputs: Iterable[Value]
-    ) -> tuple[Sequence[Node | Group], Mapping[Node, str]]:
-        """Divides the nodes of a program into groups of its own and nodes for XLA.
-
-        Args:
-            nodes: The nodes in an order of computation, constants left out.
-            outputs: The values that the program returns.
-
-        Returns:
-            The parts in an order of computation, and why nodes are left to XLA.
-        """
-        ...
-
-    def computed(self, nodes: Sequence[Node], outputs: Iterable[Value]) -> Set[Node]:
-        """Returns the nodes that the groups of `divide` compute.
-
-        Args:
-            nodes: The nodes in an order of computation, constants left out.
-            outputs: The values that the program returns.
-        """
-        ...
-
-    def describe(self, nodes: Sequence[Node], outputs: Iterable[Value], sizes: Sizes) -> str:
-        """Returns what `divide` makes of a program and what the groups do, as text.
-
-        Args:
-            nodes: The nodes in an order of computation, constants left out.
-            outputs: The values that the program returns.
-            sizes: The sizes of named dimensions.
-        """
-        ...
-
-    def without(self, refused: Callable[[Node], str]) -> Kernels:
-        """Returns the same without kernels for some nodes.
-
-        Args:
-            refused: Why no kernel may compute a node; nothing where one may.
-        """
-        ...
-
-    def check_process(self) -> None:
-        """Raises QirError where this process can't run them: it is a fork."""
-        ...
 
 
 class _Placed(NamedTuple):

@@ -8,16 +8,17 @@ from typing import TypeAlias
 import jax
 import numpy as np
 
+from qir.backends.native.steps import Argument, Parameter
 from qir.backends.xla.arithmetic import (
-    fixed31_terms,
     requantize_by_terms,
     requantize_fixed31,
     requantize_float32,
 )
 from qir.backends.xla.codes import zero_points
-from qir.backends.xla.lowering import Argument, Parameter, argument, spread
+from qir.backends.xla.lowering import argument, spread
 from qir.errors import UnsupportedError
 from qir.numbers.fixed_point import MAX_SHIFT, Multiplier
+from qir.numbers.terms import fixed31_terms
 from qir.types import Array, Quant
 
 Factor: TypeAlias = Array | jax.Array

@@ -7,9 +7,9 @@ import numpy as np
 from qir.analysis.properties import FLOAT
 from qir.ir import Builder, Graph, Value
 from qir.ops import Add, BatchNorm, Conv, Mul
-from qir.passes.float.fold_scales import fold_affine
 from qir.passes.shared.affine import AFFINE_OPS, Affine, Chain, affine_chain, chain_goes_on
 from qir.passes.shared.constants import Names, rounded
+from qir.passes.shared.folding import fold_affine
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.rewrite import Skip, rewrite, rule
 from qir.types import Array

@@ -26,10 +26,11 @@ class AgreeRoundings(Pass):
     """Makes requantizes give the same integers in several rounding modes, and certifies it.
 
     A requantize to 8 bits is a step function of at most 255 thresholds, so whether two modes agree
-    on every accumulator that can occur is decided by a few hundred evaluations (`qir.analysis.agreement`).
-    Where they don't, the float32 scale of that channel's weights moves by the fewest ulps that make
-    them agree; no stored number changes, and biases take over the scale. What agrees says so in
-    `agrees`, which the verifier proves again; a diagnostic names what does not, and why.
+    on every accumulator that can occur is decided by a few hundred evaluations (see
+    `qir.analysis.agreement`). Where they don't, the float32 scale of that channel's weights moves
+    by the fewest ulps that make them agree; no stored number changes, and biases take over the
+    scale. What agrees says so in `agrees`, which the verifier proves again; a diagnostic names what
+    does not, and why.
 
     Weights are moved only where nothing but requantizes reads their sums, and those whose
     multipliers are written out are only decided about.

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-from qir.bench.benchmark import ROUNDS, gops
+from qir.bench.benchmark import gops
+from qir.bench.profile import Ceilings, Part, Profile
 from qir.ir import Graph
 from qir.ir.signature import bind
 from qir.report.summary import count, packed_bytes
 from qir.report.tables import table
 from qir.types import Array
-
-if TYPE_CHECKING:
-    from qir.backends.cpu.peak import Ceilings
-    from qir.backends.xla.profile import Part
 
 LEGEND = """\
 us: waiting for the slowest thread included; bytes: operands, results and parameters, each once
@@ -152,44 +148,26 @@ def _rates(rate: float, peak: float) -> tuple[str, str]:
     return (f"{rate:.1f}", f"{rate / peak:.0%}") if rate else ("", "")
 
 
-def roofline(
-    name: str, graph: Graph, inputs: Sequence[Array], rounds: int = ROUNDS
-) -> Roofline | None:
-    """Times the kernels of a program, and measures what bounds them on this machine.
+def roofline(name: str, graph: Graph, inputs: Sequence[Array], profile: Profile) -> Roofline | None:
+    """Sets the times of a program's kernels beside what bounds them on this machine.
 
     Args:
         name: What the program is called.
         graph: The program.
-        inputs: The arrays to run it on.
-        rounds: Turns, of one call or more.
+        inputs: The arrays that it ran on.
+        profile: The times.
 
     Returns:
         The figures; None where no kernel computes anything of the program.
     """
-    from qir.backends.xla.kernel_choice import kernels_here
-
-    if isinstance(kernels_here(), str):
+    if not profile.parts:
         return None
-    from qir.backends.cpu.clusters import available_cores
-    from qir.backends.cpu.peak import ceilings, int8_peak
-    from qir.backends.xla.profile import profile
-
     sizes = bind(graph.inputs, inputs, "bench").names
-    before = {threads: int8_peak(threads) for threads in {1, available_cores()}}
-    timed = profile(graph, inputs, rounds)
-    found: dict[int, Ceilings] = {}
-    for threads in sorted({part.threads for part in timed.parts}):
-        measured, peak = ceilings(threads), before[threads]
-        if measured is not None and peak is not None:
-            found[threads] = replace(measured, gops=max(measured.gops, peak))
-    if not found:
-        return None
-    return Roofline(
-        name,
-        tuple(_bound(part, found[part.threads], timed.memory, sizes) for part in timed.parts),
-        timed.seconds,
-        found,
-    )
+    bounds = [
+        _bound(part, profile.ceilings[part.threads], profile.memory, sizes)
+        for part in profile.parts
+    ]
+    return Roofline(name, tuple(bounds), profile.seconds, profile.ceilings)
 
 
 def _bound(part: Part, best: Ceilings, memory: int, sizes: Mapping[str, int]) -> OpBound:

@@ -71,6 +71,7 @@ def add(commands: Commands) -> None:
 
 
 def _bench(options: argparse.Namespace) -> int:
+    from qir.backends.xla.profile import profile
     from qir.bench.benchmark import benchmark, choose_inputs
     from qir.bench.op_times import op_times
 
@@ -98,7 +99,8 @@ def _bench(options: argparse.Namespace) -> int:
     print(benchmark(programs, inputs, options.rounds))
     if options.ops or page is not None:
         for (name, graph), arrays in zip(programs, inputs, strict=True):
-            timed = roofline(name, graph, arrays, options.rounds)
+            times = profile(graph, arrays, options.rounds)
+            timed = roofline(name, graph, arrays, times) if times is not None else None
             if timed is not None:
                 print(f"\n{timed}")
             if page is not None:

@@ -14,6 +14,7 @@ from qir.ir.value import Value
 from qir.ops.attributes import Symbol
 from qir.ops.core import Const, Return
 from qir.types import Array, FrozenArray, TensorType
+from qir.types.names import check_symbol, check_value
 
 if TYPE_CHECKING:
     import networkx as nx

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from math import frexp
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -170,7 +169,7 @@ class Statistic:
         """
         if not self.counts.size:
             return Statistic.empty(bins)
-        low, high = (float(_flush(np.float32(bound), np)) for bound in (low, high))
+        low, high = (_flush(np.float32(bound)) for bound in (low, high))
         minimum, maximum = (_clip(bound, low, high) for bound in (self.minimum, self.maximum))
         exponent, first, last = bin_span(minimum, maximum, bins)
         if exponent < self.exponent:
@@ -331,7 +330,7 @@ def _extremes(flat: NDArray[np.float32]) -> tuple[float, float]:
     low, high = flat.min(), flat.max()
     if not (np.isfinite(low) and np.isfinite(high)):
         raise NonFiniteError(int(np.isnan(flat).sum()), int(np.isinf(flat).sum()))
-    return float(_flush(low, np)), float(_flush(high, np))
+    return _flush(low), _flush(high)
 
 
 def _counted(flat: NDArray[np.float32], minimum: float, maximum: float, bins: int) -> Statistic:
@@ -353,76 +352,6 @@ def _counted(flat: NDArray[np.float32], minimum: float, maximum: float, bins: in
         counts = np.concatenate([counts[:-least], [fractions], counts[-least:]])
         counts[1 - least] -= fractions
     return Statistic(minimum, maximum, flat.size - below - above, counts, bins)
-
-
-class Reduction(NamedTuple):
-    """A batch of one tensor reduced where it was computed: a tuple of arrays, so a JAX pytree.
-
-    Args:
-        minimum: Smallest value, float32; NaN if there is one.
-        maximum: Largest value, float32; NaN if there is one.
-        counts: Integers, [bins + 3]: the values in each bin from that of the minimum or zero,
-            whichever is lower; but zeros, infinite values and NaN count in the last three elements.
-    """
-
-    minimum: Any
-    maximum: Any
-    counts: Any
-
-    def statistic(self) -> Statistic:
-        """Turns the arrays into the statistic that `observe` gives for the same batch.
-
-        Raises:
-            NonFiniteError: If a value was NaN or infinite.
-        """
-        counts = np.asarray(self.counts, np.int64)
-        bins = len(counts) - 3
-        zeros, infinite, nan = map(int, counts[bins:])
-        if infinite or nan:
-            raise NonFiniteError(nan, infinite)
-        if not counts.any():
-            return Statistic.empty(bins)
-        minimum, maximum = float(self.minimum), float(self.maximum)
-        _, first, last = bin_span(minimum, maximum, bins)
-        offset = min(first, 0)
-        counts[-offset] += zeros
-        return Statistic(minimum, maximum, zeros, counts[first - offset : last - offset + 1], bins)
-
-
-def reduce_batch(array: Any, xp: ModuleType, bins: int = BINS) -> Reduction:
-    """Reduces one batch of a tensor to its statistic with the functions of an array namespace.
-
-    Inside a jitted program the activations stay on the device and 16 KB a tensor come back. All
-    arithmetic is exact (multiplications by powers of two, conversions, comparisons, integers) and
-    indifferent to the flushing of subnormal numbers, so every backend gives the same.
-
-    Args:
-        array: Floats of any shape, fewer than 2**31 of them.
-        xp: `numpy` or `jax.numpy`.
-        bins: The most bins between zero and the extremes, at least 16.
-
-    Raises:
-        QirError: If there are too many values for int32 counts.
-    """
-    _check_bins(bins)
-    if array.size >= 2**31:
-        raise QirError(f"statistics: expected fewer than 2**31 values in a batch, got {array.size}")
-    # One bincount for all kinds: XLA takes as long for another sum as for the whole of this.
-    zero, infinite, nan = bins, bins + 1, bins + 2
-    # XLA needs the length of the result, for which numpy's bincount has another name.
-    length = {"minlength": bins + 3} if xp is np else {"length": bins + 3}
-    with np.errstate(invalid="ignore", over="ignore"):
-        values = array.reshape(-1).astype(xp.float32)
-        minimum = _flush(values.min(initial=xp.inf), xp)
-        maximum = _flush(values.max(initial=-xp.inf), xp)
-        scale = _power_of_two(-_traced_exponent(minimum, maximum, bins, xp), xp)
-        magnitude = xp.abs(values)
-        finite = magnitude <= _LARGEST
-        first = _index(xp.minimum(minimum, 0), scale, xp)
-        index = _index(xp.where(finite, values, 0), scale, xp) - first
-        index = xp.where(finite, index, xp.where(xp.isnan(values), nan, infinite))
-        counts = xp.bincount(xp.where(magnitude < SMALLEST, zero, index), **length)
-    return Reduction(minimum, maximum, counts)
 
 
 def bin_span(minimum: float, maximum: float, bins: int) -> tuple[int, int, int]:
@@ -460,35 +389,13 @@ def _check_bins(bins: int) -> None:
         raise QirError(f"statistics: expected 16 to 1048576 bins, got {bins}")
 
 
-def _flush(value: Any, xp: ModuleType) -> Any:
-    return xp.where(xp.abs(value) < SMALLEST, xp.float32(0), value)
+def _flush(value: np.floating) -> float:
+    return float(value) if abs(value) >= SMALLEST else 0.0
 
 
 def _clip(value: float, low: float, high: float) -> float:
-    return float(_flush(np.float32(min(max(value, low), high)), np))
-
-
-def _power_of_two(exponent: Any, xp: ModuleType) -> Any:
-    return xp.asarray((exponent + 127) << 23, xp.int32).view(xp.float32)
-
-
-def _index(values: Any, scale: Any, xp: ModuleType) -> Any:
-    # Truncation mirrors the bins at zero; unlike floor it survives a product that underflows.
-    return (values * scale).astype(xp.int32) - (values <= -SMALLEST)
+    return _flush(np.float32(min(max(value, low), high)))
 
 
 def _bin(value: float, exponent: int) -> int:
     return int(value * 2.0**-exponent) - (value < 0)
-
-
-def _traced_exponent(minimum: Any, maximum: Any, bins: int, xp: ModuleType) -> Any:
-    """Computes the exponent of `bin_span` without branches."""
-    below, above = xp.maximum(-minimum, 0), xp.maximum(maximum, 0)
-    leading = (xp.asarray(xp.maximum(below, above), xp.float32).view(xp.int32) >> 23) - 126
-    exponent = xp.maximum(leading - bins.bit_length(), _SMALLEST_EXPONENT)
-    # At the first exponent one magnitude may need more than all bins, two above it less than half.
-    for _ in range(2):
-        scale = _power_of_two(-exponent, xp)
-        last = (above * scale).astype(xp.int32) - _index(-below, scale, xp)
-        exponent = exponent + (last >= bins)
-    return exponent

@@ -85,7 +85,8 @@ class Requantize(Op):
     """From one code to another with one rounding, saturating.
 
     `clamp(round((q - zp) * m) + zp', low, high)` where m is the ratio of the scales and the
-    rounding mode says how m becomes an integer and how the product is rounded (`qir.numbers.fixed_point`).
+    rounding mode says how m becomes an integer and how the product is rounded (see
+    `qir.numbers.fixed_point`).
 
     Attributes:
         to: The code of the result, of at most 16 bits.

@@ -6,12 +6,12 @@ from qir.pipeline.registry import PASSES, PIPELINES, Effect, Pass, make_pass, re
 from qir.pipeline.text import Pipeline, Repeat
 
 __all__ = [
+    "PASSES",
+    "PIPELINES",
     "Batch",
     "Context",
     "Effect",
     "Executor",
-    "PASSES",
-    "PIPELINES",
     "Pass",
     "PassManager",
     "Pipeline",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from qir.analysis.equivalence import Interpreter
+from qir.analysis.properties import Property
 from qir.ir import Graph, Value
 from qir.observe.statistics import MovingAverage, Statistic
 from qir.pipeline.rewrite import Exactness

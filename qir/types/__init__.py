@@ -14,6 +14,7 @@ from qir.types.dtype import Array, DType
 from qir.types.tensor import Element, TensorType, tensor
 
 __all__ = [
+    "SMALLEST_SCALE",
     "Array",
     "ArrayKey",
     "DType",
@@ -21,7 +22,6 @@ __all__ = [
     "Element",
     "FrozenArray",
     "Quant",
-    "SMALLEST_SCALE",
     "Shape",
     "Size",
     "TensorType",

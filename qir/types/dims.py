@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from qir.errors import QirError
+from qir.types.names import check_dimension
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ pytest.importorskip("llvmlite")
 
 import qir
 from qir.__main__ import main
-from qir.backends.cpu.peak import Ceilings
 from qir.backends.cpu.target import host_target
+from qir.backends.xla.profile import profile
+from qir.bench.profile import Ceilings
 from qir.bench.roofline import OpBound, Roofline, roofline
 from qir.bench.roofline_plot import HEIGHT, MARGIN, WIDTH, picture
 from qir.observe.batches import random_inputs
@@ -54,8 +55,14 @@ def test_the_command_prints_every_op_that_has_a_kernel(digits, tmp_path, capsys)
     assert seconds == pytest.approx(1000 * float(whole[1]), abs=0.05 * len(found) + 0.5)
 
 
+def timed(name, graph, inputs, rounds):
+    times = profile(graph, inputs, rounds)
+    assert times is not None
+    return roofline(name, graph, inputs, times)
+
+
 def test_the_times_of_kernels_and_their_bounds(digits):
-    found = roofline("digits", digits, random_inputs(digits), rounds=2)
+    found = timed("digits", digits, random_inputs(digits), rounds=2)
     assert found is not None
     assert sum(op.seconds for op in found.ops) < found.seconds
     costs = {op.value: op for op in qir.summary(digits).ops}
@@ -71,11 +78,11 @@ def test_the_times_of_kernels_and_their_bounds(digits):
 
 def test_ops_without_a_kernel_are_not_in_the_table():
     graph = network()
-    found = roofline("network", graph, [np.zeros((2, 6, 6, 16), np.int8)], rounds=1)
+    found = timed("network", graph, [np.zeros((2, 6, 6, 16), np.int8)], rounds=1)
     assert found is not None
     assert found.values == {"a", "y", "s", "f", "q", "p"}
     alone = qir.parse("graph @g(%x: f32[3]) {\n  %y = exp(%x) : f32[3]\n  return %y\n}")
-    assert roofline("alone", alone, [np.zeros(3, np.float32)], rounds=1) is None
+    assert timed("alone", alone, [np.zeros(3, np.float32)], rounds=1) is None
 
 
 def test_the_table():

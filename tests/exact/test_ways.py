@@ -12,10 +12,10 @@ from hypothesis import Phase, given, settings
 from jax import export, lax
 
 import qir
+from qir.backends.native.steps import Lowering
 from qir.backends.reference.interpreter import run
 from qir.backends.xla.choice import Choice, Chooser, preferred
 from qir.backends.xla.compile import Compiled
-from qir.backends.xla.lowering import Lowering
 from qir.backends.xla.rules import LOWERINGS, legal_ways
 from qir.ir import Graph, Node
 from qir.ops import Const, Conv, ConvTranspose, Requantize, Return

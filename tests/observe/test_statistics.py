@@ -1,15 +1,11 @@
 """The calibration statistic: what it counts, that merging is exact, that XLA counts the same."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
-from functools import partial
 from math import trunc
 from random import Random
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -24,12 +20,10 @@ from qir.observe.statistics import (
     SMALLEST,
     MovingAverage,
     NonFiniteError,
-    Reduction,
     Statistic,
     merge,
     observe,
     observe_clipped,
-    reduce_batch,
 )
 
 Array = NDArray[np.float32]
@@ -138,21 +132,14 @@ def test_the_bins_of_negated_values_are_mirrored(array: Array) -> None:
     assert (there.first, there.last) == (-1 - back.last, -1 - back.first)
 
 
-@partial(jax.jit, static_argnums=1)
-def reduce_in_xla(array: jax.Array, bins: int) -> Reduction:
-    return reduce_batch(array, jnp, bins)
-
-
-@given(arrays(24, 24), limits)
-def test_xla_and_numpy_reduce_a_batch_to_what_the_host_observes(array: Array, bins: int) -> None:
-    assert reduce_in_xla(array, bins).statistic() == observe(array, bins)
-    assert reduce_batch(array, np, bins).statistic() == observe(array, bins)
-
-
-def test_reductions_handle_every_shape_and_dtype() -> None:
+def test_every_shape_and_dtype_of_floats_is_observed() -> None:
     normal = np.random.default_rng(0).standard_normal((3, 4, 5)).astype(ml_dtypes.bfloat16)
-    for array in (normal, normal[:, :0], normal.astype(np.float16).transpose(), normal[0, 0, 0]):
-        assert reduce_in_xla(np.asarray(array), BINS).statistic() == observe(np.asarray(array))
+    assert observe(normal) == observe(normal.reshape(-1).astype(np.float32))
+    for array in (normal[:, :0], normal.astype(np.float16).transpose(), normal[0, 0, 0]):
+        flat = np.asarray(array).reshape(-1).astype(np.float32)
+        assert observe(np.asarray(array)) == merge(
+            observe(flat[at : at + 1]) for at in range(flat.size)
+        )
 
 
 def test_a_long_array_is_observed_in_chunks() -> None:
@@ -161,22 +148,13 @@ def test_a_long_array_is_observed_in_chunks() -> None:
     assert observe(long.reshape(8, 5, -1).T) == observe(long)
 
 
-@pytest.mark.parametrize(
-    "take",
-    [
-        observe,
-        lambda array: reduce_batch(array, np).statistic(),
-        lambda array: reduce_in_xla(array, BINS).statistic(),
-    ],
-    ids=["observe", "numpy", "xla"],
-)
-def test_values_that_are_not_finite_are_counted(take: Callable[[Array], Statistic]) -> None:
+def test_values_that_are_not_finite_are_counted() -> None:
     array = np.array([1, np.nan, -np.inf, 0, np.nan, np.inf, -np.nan], np.float32)
     with pytest.raises(NonFiniteError, match="expected finite values, got 3 NaN, 2 infinite") as e:
-        take(array)
+        observe(array)
     assert (e.value.nan, e.value.infinite) == (3, 2)
     with pytest.raises(NonFiniteError, match="got 0 NaN, 1 infinite"):
-        take(np.array([np.inf], np.float32))
+        observe(np.array([np.inf], np.float32))
 
 
 def test_wider_floats_are_rounded_and_may_overflow() -> None:

@@ -1,7 +1,7 @@
 """What is printed reads back: random graphs of every kind of type, attribute, region and fact."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import ClassVar, Literal
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from qir.analysis.verify import verify
 from qir.errors import QirError
-from qir.ir import Graph
+from qir.ir import Graph, Value
 from qir.numbers.interval import Interval
 from qir.ops import Const
 from qir.ops.op import OPS, Op
@@ -219,8 +219,8 @@ def test_a_name_is_refused_at_once_or_reads_back(name):
         for enter in (
             lambda: Graph(name),
             lambda: Graph("g", [(name, plain)]),
-            lambda: named.rename(named.inputs[0], name) or named,
-            lambda: named.rename_freely(named.inputs[0], name) or named,
+            lambda: _renamed(named, named.rename, name),
+            lambda: _renamed(named, named.rename_freely, name),
             lambda: Graph("g", [("x", TensorType((Dim.named(name),), DType.F32))]),
             lambda: _with_constant(name),
         ):
@@ -241,6 +241,11 @@ def test_a_name_is_refused_at_once_or_reads_back(name):
             save(graph, f"{folder}/g.qir")
             assert load(f"{folder}/g.qir") == graph
     assert all(repr(name) in message for message in refusals)
+
+
+def _renamed(graph: Graph, rename: Callable[[Value, str], None], name: str) -> Graph:
+    rename(graph.inputs[0], name)
+    return graph
 
 
 def _with_constant(name: str) -> Graph:

@@ -12,16 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from operator import mul
 
-from qir.backends.cpu.emitter import (
-    I8,
-    I16,
-    I32,
-    I64,
-    POINTER,
-    Value,
-    constant,
-    vector,
-)
+from qir.backends.cpu.emitter import I8, I16, I32, I64, POINTER, Value, constant, vector
 from qir.backends.cpu.epilogue import Epilogue
 from qir.backends.cpu.kernel import Body, Kernel, SharedFunction
 from qir.backends.cpu.kernels.dense import AXES

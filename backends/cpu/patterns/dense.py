@@ -14,9 +14,9 @@ from qir.backends.cpu.kernels.dense import AXES, SLACK_BYTES, Dense
 from qir.backends.cpu.kernels.tiles import UNROLLED
 from qir.backends.cpu.target import Target
 from qir.backends.native.pattern import Cover, Region, covers, sole_reader
-from qir.backends.xla.arithmetic import fixed31_terms
 from qir.ir import Node, Value
 from qir.numbers.fixed_point import Multiplier
+from qir.numbers.terms import fixed31_terms
 from qir.ops import Add, Conv, Dequantize, Dot, Requantize
 from qir.types import Array, DType
 

@@ -14,10 +14,10 @@ from qir.backends.cpu.kernels.reduce import Combination, How, Rows
 from qir.backends.cpu.patterns.dense import BYTES, is_bytes
 from qir.backends.cpu.target import Target
 from qir.backends.native.pattern import Cover, Region, covers
-from qir.backends.xla.arithmetic import fixed31_terms
 from qir.errors import QirError
 from qir.ir import Node, Value
 from qir.numbers.fixed_point import INT32_MAX, ROUNDINGS, Multiplier
+from qir.numbers.terms import fixed31_terms
 from qir.ops import ArgMax, Mean, ReduceMax, ReduceMin, ReduceSum
 from qir.ops.reduce import Extremum, Reduction
 from qir.types import Array, DType

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from qir.backends.native.steps import Step
 from qir.backends.xla import arithmetic
 from qir.backends.xla.codes import code_of, steps, table_entry, zero_points
-from qir.backends.xla.lowering import Step, argument, lowering, never, spread
+from qir.backends.xla.lowering import argument, lowering, never, spread
 from qir.backends.xla.requantize import FORMS, Factor, no_form, rescaling
 from qir.ir import Node
 from qir.ops import Cast, Dequantize, Lookup, Quantize, Requantize

@@ -18,9 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from qir.backends.native.steps import Step
 from qir.backends.xla.accumulate import MAX_TERMS, Product, accumulation, dot_rows, row_sums
 from qir.backends.xla.codes import code_of, signed_zero_points
-from qir.backends.xla.lowering import Step, coded, lowering, never, plain
+from qir.backends.xla.lowering import coded, lowering, never, plain
 from qir.backends.xla.materialize import applied_apart
 from qir.backends.xla.patches import Patches, Window, by_axis, by_taps, gathered
 from qir.backends.xla.windows import padded, tap_slices

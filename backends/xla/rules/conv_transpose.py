@@ -19,9 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from qir.backends.native.steps import Step
 from qir.backends.xla.accumulate import accumulation, dot_rows
 from qir.backends.xla.codes import code_of, signed_zero_points
-from qir.backends.xla.lowering import Step, coded, lowering, plain
+from qir.backends.xla.lowering import coded, lowering, plain
 from qir.backends.xla.rules.conv import (
     convolution,
     grouped_patches,

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from qir.backends.native.steps import Step
 from qir.backends.xla.accumulate import accumulation, dot_rows
-from qir.backends.xla.lowering import Step, coded, lowering, plain
+from qir.backends.xla.lowering import coded, lowering, plain
 from qir.ir import Node
 from qir.ops import Dot
 

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from qir.backends.native.steps import Parameter, Step
 from qir.backends.xla.codes import code_of, levels, steps, zero_points
-from qir.backends.xla.lowering import Parameter, Step, coded, floating, lowering, plain
+from qir.backends.xla.lowering import coded, floating, lowering, plain
 from qir.backends.xla.requantize import Factor, rescaling
 from qir.ir import Node
 from qir.numbers.fixed_point import ROUNDINGS

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from qir.backends.xla.lowering import Step, lowering
+from qir.backends.native.steps import Step
+from qir.backends.xla.lowering import lowering
 from qir.ir import Node
 from qir.ops import Gather, Iota, Pad, Reverse, Slice, Split, Tile
 

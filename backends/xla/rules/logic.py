@@ -7,7 +7,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from qir.backends.xla.lowering import Step, lowering
+from qir.backends.native.steps import Step
+from qir.backends.xla.lowering import lowering
 from qir.ir import Node
 from qir.ops import (
     And,

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from qir.backends.native.steps import Step
 from qir.backends.xla.codes import table_entry
-from qir.backends.xla.lowering import Step, coded, floating, lowering, plain
+from qir.backends.xla.lowering import coded, floating, lowering, plain
 from qir.ir import Node
 from qir.ops import BatchNorm, Softmax
 

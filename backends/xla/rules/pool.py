@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from qir.backends.native.steps import Step
 from qir.backends.xla.arithmetic import requantize_fixed31
 from qir.backends.xla.codes import code_of, steps
-from qir.backends.xla.lowering import Step, coded, floating, lowering, plain
+from qir.backends.xla.lowering import coded, floating, lowering, plain
 from qir.backends.xla.materialize import applied_apart
 from qir.backends.xla.windows import padded, reduce_windows
 from qir.ir import Node

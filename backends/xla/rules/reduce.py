@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from qir.backends.native.steps import Step
 from qir.backends.xla.codes import code_of, steps
-from qir.backends.xla.lowering import Step, coded, floating, lowering, plain
+from qir.backends.xla.lowering import coded, floating, lowering, plain
 from qir.backends.xla.materialize import stored
 from qir.backends.xla.requantize import Factor, rescaling
 from qir.ir import Node

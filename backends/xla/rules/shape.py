@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from qir.backends.xla.lowering import Step, lowering
+from qir.backends.native.steps import Step
+from qir.backends.xla.lowering import lowering
 from qir.ir import Node
 from qir.ops import Broadcast, Concat, Reshape, Transpose
 

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from qir.backends.xla.lowering import Step, floating, lowering
+from qir.backends.native.steps import Step
+from qir.backends.xla.lowering import floating, lowering
 from qir.ir import Node
 from qir.ops import (
     Abs,

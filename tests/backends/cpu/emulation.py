@@ -19,8 +19,9 @@ from numpy.typing import ArrayLike
 
 from qir.backends.cpu import machine, runtime
 from qir.backends.cpu.emitter import I8, I32, I64, POINTER, VOID, Emitter, Value
-from qir.backends.cpu.kernel import Kernel, SharedFunction
+from qir.backends.cpu.kernel import Kernel, SharedFunction, code_of
 from qir.backends.cpu.objects import object_codes
+from qir.backends.cpu.table import table as call_table
 from qir.backends.cpu.target import Target
 from qir.backends.native.pattern import Region
 from qir.backends.reference.interpreter import bind_inputs
@@ -151,7 +152,8 @@ def compute(
         region = planned(graph, sizes, _THREADS, target)
         for step in region.plan.steps:
             numbers.setdefault(step.kernel.symbol, len(numbers))
-            functions |= {each.symbol: each for each in (step.kernel, *step.kernel.shared)}
+            kernel = code_of(step.kernel)
+            functions |= {each.symbol: each for each in (kernel, *kernel.shared)}
         found.append((graph, region, _add(image, graph, region, list(bound.values()), numbers)))
     writers = {name: partial(each.define, target=target) for name, each in functions.items()}
     writers[runtime.HANDLER] = partial(runtime.write_runtime, triple=target.triple)
@@ -185,7 +187,7 @@ def _add(
     """Adds a call of the handler to an image, and returns the offsets of its results."""
     plan = region.plan
     slot = image.words([0, 0], [])
-    words = plan.table(numbers, slot).view(np.int64)
+    words = call_table(plan, numbers, slot).view(np.int64)
     words[runtime.THREADS] = 1
     table = image.put(words)
     image.pointers.append(table + 8 * runtime.SLOT)

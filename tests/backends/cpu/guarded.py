@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from qir.backends.cpu import machine
-from qir.backends.cpu.kernel import Kernel
+from qir.backends.cpu.kernel import Kernel, code_of
 from qir.backends.cpu.objects import object_codes
 from qir.backends.cpu.target import Target, host_target
+from qir.backends.native import kernel as native
 from qir.backends.native.pattern import Region
 from qir.backends.native.placing import write
 from qir.backends.native.plan import SLACK, Buffer, Place, Plan
@@ -109,7 +110,7 @@ class GuardedPlan(Plan):
     def step(
         self,
         label: str,
-        kernel: Kernel,
+        kernel: native.Kernel,
         words: Mapping[str, int],
         tensors: Mapping[str, Place],
         tasks: int = 1,
@@ -191,7 +192,7 @@ def laid_out(
             key, offset = _found(place, plan)
             numbers += [keys.index(key), offset]
         space = -(-(scratch + SLACK) // 64) * 64
-        steps.append(Work(step.kernel, np.array(numbers, np.int64), step.tasks, space))
+        steps.append(Work(code_of(step.kernel), np.array(numbers, np.int64), step.tasks, space))
     return list(blocks.values()), steps, region
 
 

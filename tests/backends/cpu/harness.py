@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 # Imported to register the rules.
 import qir.backends.cpu.patterns  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from qir.backends.cpu import call
+from qir.backends.cpu.table import table as call_table
 from qir.backends.cpu.target import Target, host_target
 from qir.backends.native.pattern import Cover, Region, cover
 from qir.backends.native.placing import write
@@ -55,10 +56,12 @@ def compute(
 ) -> list[Array]:
     """Computes a program by kernels alone, in one call."""
     bound, sizes = bind_inputs(graph, inputs)
+    target = target or host_target()
+    assert target is not None
     region = planned(graph, sizes, threads, target)
     plan = region.plan
-    addresses = call.addresses([step.kernel for step in plan.steps], region.target)
-    table = plan.table(addresses, call.new_slot())
+    addresses = call.addresses([step.kernel for step in plan.steps], target)
+    table = call_table(plan, addresses, call.new_slot())
     results = [
         jax.ShapeDtypeStruct(region.shape(value), value.type.dtype.numpy) for value in graph.outputs
     ]

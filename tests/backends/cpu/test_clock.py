@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 
 from qir.backends.cpu import call, clock, machine, peak
+from qir.backends.cpu.table import table as call_table
 from qir.backends.cpu.target import TARGETS, host_target
 from qir.backends.native.partition import Section
 from qir.backends.xla.profile import profile
+from qir.bench.profile import Ceilings
 from qir.ir.signature import Sizes
 from tests.backends.cpu import harness
 from tests.backends.cpu.programs import GEOMETRIES
@@ -31,7 +33,7 @@ def timed(graph, inputs, threads):
     plan = harness.planned(graph, Sizes({}), threads).plan
     found = clock.Clock(Section((), (), ()), plan, call.new_words(1 + len(plan.steps)))
     addresses = call.addresses([step.kernel for step in plan.steps], TARGET)
-    table = jnp.asarray(plan.table(addresses, call.new_slot(), found.address))
+    table = jnp.asarray(call_table(plan, addresses, call.new_slot(), found.address))
     parameters = jnp.asarray(plan.parameters())
     results = [
         jax.ShapeDtypeStruct(value.type.shape, value.type.dtype.numpy) for value in graph.outputs
@@ -100,7 +102,7 @@ def test_the_loop_that_reads_compiles(name):
 
 def test_a_bound_of_reading_falls_with_the_size():
     # The second was disturbed.
-    found = peak.Ceilings("avx2", 1, 100.0, ((100, 9.0), (1000, 3.0), (10000, 5.0)))
+    found = Ceilings("avx2", 1, 100.0, ((100, 9.0), (1000, 3.0), (10000, 5.0)))
     rates = {1: 9.0, 100: 9.0, 999: 9.0, 1000: 5.0, 10**6: 5.0}
     assert {size: found.bandwidth(size) for size in rates} == rates
 
@@ -109,6 +111,7 @@ def test_a_profile_has_every_node_and_sums_to_less_than_the_call():
     graph = network()
     images = np.zeros((3, 6, 6, 16), np.int8)
     found = profile(graph, [images], rounds=2, turn=0.001)
+    assert found is not None
     names = [node.op.name for part in found.parts for node in part.nodes]
     assert names == ["conv", "requantize", "add", "dequantize", "quantize", "max_pool"]
     assert all(part.seconds > 0 and part.kernels for part in found.parts)

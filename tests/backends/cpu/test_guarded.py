@@ -22,10 +22,10 @@ from qir.ir import Graph, Node
 from qir.ops import Relu
 from qir.types import DType, Quant, TensorType
 from tests.backends.cpu import guarded, harness, programs
+from tests.layout import ROOT
 
 TARGET = host_target()
 pytestmark = pytest.mark.skipif(TARGET is None, reason="no kernels for this machine")
-ROOT = Path(__file__).parents[2]
 PARTS = 3
 
 
@@ -69,9 +69,11 @@ def test_sums_of_products(ending: str) -> None:
 
 @pytest.mark.slow
 def test_the_other_tests_of_kernels() -> None:
-    files = {path.name for path in Path(__file__).parent.glob("test_*.py")}
+    here = Path(__file__).parent
+    files = {*here.glob("test_*.py"), *here.with_name("native").glob("test_*.py")}
     # These bring memory of their own.
-    files -= {Path(__file__).name, "test_targets.py", "test_emulated.py", "test_memcheck.py"}
+    own = ("test_guarded.py", "test_targets.py", "test_emulated.py", "test_memcheck.py")
+    files -= {here / name for name in own}
     done = subprocess.run(
         [
             sys.executable,
@@ -79,7 +81,7 @@ def test_the_other_tests_of_kernels() -> None:
             "pytest",
             "-q",
             "-x",
-            *(f"tests/cpu/{name}" for name in sorted(files)),
+            *map(str, sorted(files)),
         ],
         cwd=ROOT,
         env=os.environ | {harness.GUARDED: "1"},

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 import qir
+from qir.backends.xla.profile import profile
 from qir.bench.machine import this_machine
 from qir.bench.roofline import roofline
 from qir.bench.timing import Contender, Times, interleave
@@ -177,7 +178,9 @@ def compare(
     result = measure(case, rounds, libraries(folder / "int8", threads))
     peaks.append(int8_peak(threads))
     loads.append(this_machine().load)
-    timed = roofline(name, case.graph, [np.asarray(case.images)], rounds) if ops else None
+    images = [np.asarray(case.images)]
+    times = profile(case.graph, images, rounds) if ops else None
+    timed = roofline(name, case.graph, images, times) if times is not None else None
     return Comparison(
         result,
         threads,

@@ -9,8 +9,9 @@ from qir.backends.reference.interpreter import run_all
 from qir.errors import PassError
 from qir.ir import Builder, Graph, Value
 from qir.ops import Relu
-from qir.passes.float import canonicalize, fold_batch_norm, fold_scales
+from qir.passes.float import canonicalize, fold_batch_norm
 from qir.passes.float.canonicalize import IDENTITIES, constant_folding
+from qir.passes.shared import folding
 from qir.pipeline import Context, PassManager, Pipeline
 from qir.pipeline.rewrite import rewrite, rule
 from tests.strategies.float_programs import (
@@ -24,7 +25,7 @@ PASSES = ["canonicalize", "fold-batch-norm", "fold-batch-norm(depthwise=false)",
 PROGRAMS = float_programs() | reaching_programs() | simple_programs()
 GROUPS = [
     [constant_folding(0), *IDENTITIES],
-    fold_scales.AFFINE_RULES,
+    folding.AFFINE_RULES,
     [fold_batch_norm.into_depthwise],
     [fold_batch_norm.into_mul_and_add],
 ]

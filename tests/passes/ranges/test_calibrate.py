@@ -14,7 +14,6 @@ from qir.observe.solvers import SOLVERS
 from qir.observe.statistics import BINS, MovingAverage, Statistic, merge, observe
 from qir.passes.shared import observer
 from qir.pipeline import Context, PassManager, Pipeline
-from qir.statistics_text import load_averages, load_statistics, save_statistics
 
 # Small integers and halves: sums are exact, so that every executor computes the same.
 NET = """
@@ -149,15 +148,11 @@ def test_order_and_cut_of_the_data_make_no_difference(method):
 
 
 @pytest.mark.parametrize("method", [*SOLVERS, "moving_average"])
-def test_saved_statistics_are_solved_again_without_data(method, tmp_path):
+def test_statistics_are_solved_again_without_data(method):
     wanted = f"calibrate(method={method}, bits=6)"
     context = Context(executor=ReferenceExecutor())
     calibrated(NET, batches(3), "calibrate(method=minmax)", context)
-    save_statistics(tmp_path / "statistics.json", context.statistics, context.averages)
-    again = Context(
-        statistics=load_statistics(tmp_path / "statistics.json"),
-        averages=load_averages(tmp_path / "statistics.json"),
-    )
+    again = Context(statistics=context.statistics, averages=context.averages)
     solved = calibrated(NET, None, wanted, again)
     assert ranges(solved) == ranges(calibrated(NET, batches(3), wanted))
 

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 import qir
+from qir.backends.native.steps import Lowering, Step, always
 from qir.backends.reference.interpreter import run, run_all
 from qir.backends.xla import compile as compiling
 from qir.backends.xla.cluster import Cluster
 from qir.backends.xla.expected import Uncertain, difference
 from qir.backends.xla.faults import Faults, apart
-from qir.backends.xla.lowering import LOWERINGS, Lowering, Step, always
+from qir.backends.xla.lowering import LOWERINGS
 from qir.backends.xla.measure import Measurements
 from qir.errors import QirError
 from qir.observe.batches import extreme_inputs, random_inputs

@@ -39,7 +39,7 @@ MODELS = {
     "a depthwise convolution": (lambda x: conv(x, uniform(3, 3, 1, 0), groups=2), (2, 5, 5, 2)),
     "a grouped convolution": (lambda x: conv(x, uniform(3, 3, 0, 4), groups=2), (2, 5, 5, 0)),
     "a transposed convolution": (
-        lambda x: lax.conv_transpose(x, uniform(3, 3, 0, 2), (2, 2), "SAME"),
+        lambda x: lax.conv_transpose(x, jnp.asarray(uniform(3, 3, 0, 2)), (2, 2), "SAME"),
         (2, 5, 5, 0),
     ),
     "a constant": (lambda x: x * uniform(0) + uniform(0), (8, 0)),
@@ -64,8 +64,8 @@ def test_a_program_with_empty_tensors_is_quantized_and_computed(name, batch):
     assert qir.parse(program.text, program.arrays) == integer
     expected = qir.evaluate(integer, x)
     for compiled in (qir.compile(integer), qir.compile(integer, kernels=False)):
-        for found, wanted in zip(compiled(x), expected, strict=True):
-            np.testing.assert_array_equal(found, wanted)
+        for computed, number in zip(compiled(x), expected, strict=True):
+            np.testing.assert_array_equal(computed, number)
 
 
 @pytest.mark.parametrize("method", ["minmax", "moving_average", "percentile", "entropy", "mse"])

@@ -13,8 +13,6 @@ import pytest
 
 import qir
 from qir.errors import QirError
-from qir.observe.statistics import Statistic
-from qir.statistics_text import load_statistics, save_statistics
 from qir.text.files import check_writable, write_atomically
 
 PROGRAM = qir.parse("graph @g(%x: f32[2]) {\n  return %x\n}")
@@ -44,15 +42,12 @@ def test_a_link_to_a_file_that_is_not_there_yet_stays_a_link(tmp_path):
     assert (tmp_path / "later").read_bytes() == b"new"
 
 
-def test_a_program_and_statistics_are_written_through_links(tmp_path):
-    for name in ("g.qir", "s.json"):
-        (tmp_path / name).symlink_to(f"real.{name}")
+def test_a_program_is_written_through_links(tmp_path):
+    (tmp_path / "g.qir").symlink_to("real.g.qir")
     qir.save(PROGRAM, tmp_path / "g.qir")
-    save_statistics(tmp_path / "s.json", {"x": Statistic.empty()})
     assert qir.load(tmp_path / "g.qir") == PROGRAM
-    assert load_statistics(tmp_path / "real.s.json") == {"x": Statistic.empty()}
     assert (tmp_path / "g.qir").is_symlink()
-    assert (tmp_path / "s.json").is_symlink()
+    assert (tmp_path / "real.g.qir").is_file()
 
 
 @pytest.mark.parametrize("linked", [False, True])

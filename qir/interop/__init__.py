@@ -1,1 +1,0 @@
-"""What QIR takes from other libraries beyond their documented interface."""
