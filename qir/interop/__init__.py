@@ -1,0 +1,1 @@
+"""What QIR takes from other libraries beyond their documented interface."""
