@@ -215,8 +215,11 @@ def _keeps(op: Requantize, x: TensorType) -> bool:
     factors = op.factors(x)
     low, high = (bound - x.quant.zero_points.astype(np.int64) for bound in x.quant.range)
     steps = np.arange(low.min(), high.max() + 1)
-    pairs = {*zip(factors.value.flat, factors.shift.flat, strict=True)}
-    alone = (Multiplier(np.asarray(value), np.asarray(shift)) for value, shift in pairs)
+    value, shift = factors.value.reshape(-1), factors.shift.reshape(-1)
+    # Equal scales make few multipliers, mostly one.
+    pairs = zip(value.tolist(), shift.tolist(), strict=True)
+    distinct = {pair: at for at, pair in enumerate(pairs)}
+    alone = (Multiplier(value[at : at + 1], shift[at : at + 1]) for at in distinct.values())
     return all(
         np.array_equal(rounding_mode(op.rounding).apply(steps, each), steps) for each in alone
     )

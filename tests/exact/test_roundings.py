@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -44,8 +43,12 @@ def rounded_by(graph: Graph, mode: str) -> Graph:
     copy = graph.copy()
     for node in copy.walk():
         if type(node.op) in CARRIERS:
-            plain: dict[str, Any] = {"multiplier": None, "shift": None, "agrees": ()}
-            node.op = replace(node.op, rounding=mode, **plain)  # type: ignore[type-var]
+            fields = {
+                attribute.name: getattr(node.op, attribute.name)
+                for attribute in attribute_fields(type(node.op))
+            }
+            plain = {"rounding": mode, "multiplier": None, "shift": None, "agrees": ()}
+            node.op = type(node.op)(**{**fields, **plain})
     return copy
 
 
