@@ -20,6 +20,7 @@ from qir.backends.xla.measure import Measurements
 from qir.errors import QirError
 from qir.observe.batches import extreme_inputs, random_inputs
 from qir.ops import MaxPool, Square
+from qir.ops.op import Op
 from tests.exact.test_reference_vs_xla import check_integers
 from tests.strategies import Case
 
@@ -63,6 +64,12 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+def node_of(graph, name):
+    node = graph.value(name).node
+    assert node is not None
+    return node
+
+
 def integer():
     return qir.parse(INTEGER, {"k": numbers((3, 3, 16, 4))})
 
@@ -93,7 +100,7 @@ def wrong(way: Lowering, by: Any) -> Lowering:
     return Lowering("wrong", always, always, build)
 
 
-def spoil(monkeypatch, cls, by=1, ways=1):
+def spoil(monkeypatch: pytest.MonkeyPatch, cls: type[Op], by: float = 1, ways: int = 1) -> None:
     """Puts a wrong way before the ways of an op, or in the place of all."""
     right = LOWERINGS[cls]
     bad = [replace(wrong(right[0], by), name=f"wrong{index or ''}") for index in range(ways)]
@@ -269,7 +276,7 @@ def test_extreme_inputs_lie_at_the_ends_of_their_types():
 @pytest.mark.parametrize("entry", [None, {}, "wrong", [3], ["no_such_way"]])
 def test_entries_that_name_no_way_count_for_nothing(entry):
     graph = integer()
-    node = graph.value("z").node
+    node = node_of(graph, "z")
     table = Measurements().table
     table.merge({f"wrong: {Cluster.around(node).key}": entry})
     assert qir.compile(graph, kernels=False).lowerings["z"] == LOWERINGS[MaxPool][0].name
@@ -277,7 +284,7 @@ def test_entries_that_name_no_way_count_for_nothing(entry):
 
 def test_where_all_ways_are_called_wrong_the_cache_is_not_believed():
     graph = integer()
-    node = graph.value("z").node
+    node = node_of(graph, "z")
     names = [way.name for way in Faults(Measurements().table).left(node)]
     Measurements().table.merge({f"wrong: {Cluster.around(node).key}": names})
     assert qir.compile(graph, kernels=False).lowerings["z"] == names[0]
