@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 import qir.passes  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from qir.backends.reference.interpreter import run, run_all
 from qir.errors import QirError, did_you_mean
-from qir.ir import Graph
+from qir.ir import Graph, expect_graph
 from qir.observe.batches import random_inputs
 from qir.observe.statistics import Statistic
 from qir.pipeline import Batch, Context, PassManager, Pipeline
@@ -29,11 +30,32 @@ def from_jax(
     name: str | None = None,
 ) -> Graph:
     """Imports a JAX function; see `qir.frontends.jaxpr.from_jax`."""
-    from qir.frontends.jaxpr import from_jax as import_function
+    with _devices():
+        from qir.frontends.jaxpr import from_jax as import_function
 
-    return import_function(
-        function, *example, weight_argnums=weight_argnums, batch=batch, name=name
-    )
+        return import_function(
+            function, *example, weight_argnums=weight_argnums, batch=batch, name=name
+        )
+
+
+@contextmanager
+def _devices() -> Generator[None]:
+    """Says in a sentence that jax has no device to run on, which it says in many ways."""
+    try:
+        yield
+    except (AssertionError, RuntimeError) as error:
+        import jax
+
+        try:
+            jax.devices()
+        except (AssertionError, RuntimeError) as reason:
+            asked = os.environ.get("JAX_PLATFORMS", "")
+            raise QirError(
+                f"jax: found no device for JAX_PLATFORMS='{asked}'; "
+                "unset it, or set it to cpu, to run on what is there",
+                str(reason).splitlines()[:1],
+            ) from error
+        raise
 
 
 def optimize(
@@ -69,6 +91,7 @@ def optimize(
         QirError: A pass, an option or a selector does not exist, data is missing or not finite, or
             a pass failed.
     """
+    expect_graph(graph, "optimize")
     steps = pipeline if isinstance(pipeline, Pipeline) else Pipeline.parse(pipeline)
     context = context or Context()
     context.data, context.seed, context.progress = data, seed, progress
@@ -84,7 +107,8 @@ def optimize(
     manager = PassManager(
         steps, Path(dump_dir) if dump_dir is not None else None, print_after_all, inputs
     )
-    return manager.run(graph, context)
+    with _devices():
+        return manager.run(graph, context)
 
 
 def quantize(
@@ -101,6 +125,7 @@ def quantize(
         pipeline: A named pipeline or passes as text.
         options: As for `optimize`.
     """
+    expect_graph(graph, "quantize")
     return optimize(graph, pipeline, data=data, **options)
 
 
@@ -140,11 +165,13 @@ def compile(
             there are none, or every way to compute an op is wrong: the op, its place and the
             difference are named.
     """
+    expect_graph(graph, "compile")
     if backend != "xla":
         raise QirError(f"compile: no backend '{backend}'{did_you_mean(str(backend), ['xla'])}")
-    from qir.backends.xla.compile import compile_graph
+    with _devices():
+        from qir.backends.xla.compile import compile_graph
 
-    compiled = compile_graph(graph, measure=measure, kernels=kernels, check=check)
+        compiled = compile_graph(graph, measure=measure, kernels=kernels, check=check)
     if report:
         print(compiled.report)
     return compiled
@@ -165,4 +192,5 @@ def evaluate(graph: Graph, *inputs: Any) -> tuple[Array, ...]:
     Raises:
         QirError: An input does not fit, or a stored number leaves its type.
     """
+    expect_graph(graph, "evaluate")
     return run(graph, *inputs)

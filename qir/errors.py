@@ -51,5 +51,10 @@ class UnsupportedError(QirError):
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """Returns `; did you mean 'x'?` for the nearest candidate, or nothing when none is near."""
-    matches = get_close_matches(name, list(candidates), n=1, cutoff=0.5)
+    spelled = list(candidates)
+    by_letters = {candidate.lower(): candidate for candidate in reversed(spelled)}
+    matches = get_close_matches(name, spelled, n=1, cutoff=0.5) or [
+        by_letters[match]
+        for match in get_close_matches(name.lower(), list(by_letters), n=1, cutoff=0.5)
+    ]
     return f"; did you mean '{matches[0]}'?" if matches else ""

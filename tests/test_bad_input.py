@@ -1,6 +1,9 @@
 """What users get wrong: each is an error of QIR's that says what was expected, and where."""
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +13,7 @@ import pytest
 
 import qir
 from qir.errors import ParseError, PassError, QirError, UnsupportedError
+from qir.types import Array
 
 MODEL = """\
 graph @model(%image: f32[2,4,4,3]) {
@@ -58,10 +62,70 @@ def test_inputs_that_do_not_fit(call):
     assert message(lambda: call(graph, IMAGES[:, :3])) == (
         "run: expected f32[2,4,4,3] for input %image, got f32[2,3,4,3]"
     )
-    assert message(lambda: call(graph, IMAGES.astype(np.float64))) == (
-        "run: expected f32[2,4,4,3] for input %image, got f64[2,4,4,3]"
+    assert message(lambda: call(graph, IMAGES.astype(np.int8))) == (
+        "run: expected f32[2,4,4,3] for input %image, got i8[2,4,4,3]"
+    )
+    assert message(lambda: call(graph, [[1.0], [2.0, 3.0]])) == (
+        "run: expected an array of numbers for input %image, got a list"
+    )
+    assert message(lambda: call(graph, np.array(["a"]))) == (
+        "run: expected an array of numbers for input %image, got a <U1 array"
     )
     assert message(lambda: call(graph)) == "run: expected 1 inputs, got 0"
+
+
+@pytest.mark.parametrize("call", [qir.evaluate, lambda graph, *x: qir.compile(graph)(*x)])
+def test_inputs_of_another_width_or_byte_order_are_converted(call):
+    graph = qir.parse(
+        "graph @g(%x: f32[2], %n: i32[], %q: i8[2]{scale=0.5}) {\n  return %x, %n, %q\n}"
+    )
+    plain: list[Array] = [
+        np.array([0.1, 3], np.float32), np.array(7, np.int32), np.array([-3, 5], np.int8)
+    ]  # fmt: skip
+    for given in (
+        (plain[0].astype(np.float64), plain[1].astype(np.int64), plain[2].astype(np.int16)),
+        (plain[0].astype(">f4"), plain[1].astype(">i4"), plain[2].astype(">i8")),
+        ([0.1, 3.0], 7, [-3, 5]),
+    ):
+        for found, wanted in zip(call(graph, *given), plain, strict=True):
+            assert np.asarray(found).dtype == wanted.dtype
+            np.testing.assert_array_equal(found, wanted)
+    assert message(lambda: call(graph, plain[0], 7, [-3, 128])) == (
+        "run: expected i8[2]{scale=0.5} for input %q, got i64[2]"
+    )
+    assert message(lambda: call(graph, plain[0], 7, [-1.5, 2.5])) == (
+        "run: expected i8[2]{scale=0.5} for input %q, got f64[2]\n"
+        "  it takes stored numbers: those of real ones are type.quant.encode(x)"
+    )
+
+
+CALLS: dict[str, Callable[[Any], object]] = {
+    "quantize": lambda graph: qir.quantize(graph, [IMAGES]),
+    "optimize": lambda graph: qir.optimize(graph, "fold"),
+    "compile": qir.compile,
+    "evaluate": lambda graph: qir.evaluate(graph, IMAGES),
+    "save": lambda graph: qir.save(graph, "no.qir"),
+    "explain": qir.explain,
+    "summary": qir.summary,
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_what_is_no_graph(name):
+    assert message(lambda: CALLS[name](lambda x: x)) == (
+        f"{name}: expected a graph, got a function; "
+        "qir.from_jax(function, example) makes one of a function"
+    )
+    assert message(lambda: CALLS[name]("model.qir")) == (
+        f"{name}: expected a graph, got a str; qir.load reads one from a file"
+    )
+    assert message(lambda: CALLS[name](3)) == f"{name}: expected a graph, got a int"
+
+
+def test_a_name_in_other_letters_is_suggested():
+    assert message(lambda: qir.quantize(model(), [{"IMAGE": IMAGES}]), QirError).startswith(
+        "calibrate: batch 0: the graph has no input %IMAGE; did you mean 'image'?"
+    )
 
 
 def test_nan_in_the_data():
@@ -219,6 +283,38 @@ graph @g(%x: i8[1,1]{scale=0.5}) {
         "  at line 4\n"
         "  |  %a = dot(%x, %k, %b) : i32[1,1]{scale=0.125}"
     )
+
+
+@pytest.mark.parametrize("platform", ["cuda", "nonsense"])
+def test_a_platform_that_is_not_there(platform):
+    script = """
+import numpy as np, qir
+graph = qir.parse("graph @g(%x: f32[2]) {\\n  %y = relu(%x) : f32[2]\\n  return %y\\n}")
+x = np.ones(2, np.float32)
+for call in (
+    lambda: qir.compile(graph),
+    lambda: qir.quantize(graph, [x]),
+    lambda: qir.from_jax(lambda x: x + __import__("jax").numpy.sin(np.ones(2)), x),
+):
+    try:
+        call()
+    except qir.QirError as error:
+        print(error.message)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "JAX_PLATFORMS": platform},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    if platform == "cuda" and not done.stdout:
+        pytest.skip("there is one")
+    message = (
+        f"jax: found no device for JAX_PLATFORMS='{platform}'; "
+        "unset it, or set it to cpu, to run on what is there"
+    )
+    assert done.stdout.splitlines() == [message] * 3
 
 
 def test_a_dimension_without_a_name():

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from qir.analysis.equivalence import Hook
 from qir.errors import QirError
 from qir.ir import Graph, Node, Value
-from qir.ir.signature import Sizes, bind, check_not_empty
+from qir.ir.signature import Sizes, bind, check_not_empty, to_array
 from qir.ops import Broadcast, Const, Iota, Reshape, Return
 from qir.ops.op import Coded, Op
 from qir.types import Array, Dim, DType, TensorType
@@ -79,7 +79,10 @@ def bind_inputs(graph: Graph, inputs: Sequence[ArrayLike]) -> tuple[Mapping[Valu
         QirError: The number of arrays, a shape, a type or a stored number is wrong, or two arrays
             disagree about a named dimension.
     """
-    arrays = [np.asarray(given) for given in inputs]
+    if len(inputs) != len(graph.inputs):
+        raise QirError(f"run: expected {len(graph.inputs)} inputs, got {len(inputs)}")
+    pairs = zip(graph.inputs, inputs, strict=True)
+    arrays = [to_array(given, value, "run") for value, given in pairs]
     sizes = bind(graph.inputs, arrays)
     bound = dict(zip(graph.inputs, arrays, strict=True))
     for value, array in bound.items():

@@ -21,7 +21,7 @@ from qir.backends.xla.measure import Measurements
 from qir.backends.xla.program import Program, nodes_of
 from qir.errors import QirError
 from qir.ir import Graph
-from qir.ir.signature import Sizes, bind, check_sizes, named_dimensions, ports
+from qir.ir.signature import Sizes, bind, check_sizes, named_dimensions, ports, to_array
 from qir.types import Array
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -88,7 +88,12 @@ class Compiled:
         """
         if self._kernels is not None:
             self._kernels.check_process()
-        arrays = [given if isinstance(given, jax.Array) else np.asarray(given) for given in inputs]
+        if len(inputs) != len(self.inputs):
+            raise QirError(f"run: expected {len(self.inputs)} inputs, got {len(inputs)}")
+        arrays = [
+            given if isinstance(given, jax.Array) else to_array(given, value, "run")
+            for given, value in zip(inputs, self._program.inputs, strict=True)
+        ]
         kinds = tuple((array.shape, array.dtype) for array in arrays)
         if kinds not in self._fitting:
             bind(self._program.inputs, arrays)

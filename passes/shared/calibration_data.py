@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from qir.errors import QirError, did_you_mean
-from qir.ir import Graph, Value
-from qir.ir.signature import Sizes, bind
+from qir.ir import Graph
+from qir.ir.signature import Sizes, bind, to_array
 from qir.pipeline import Batch
 from qir.types import Array, Dim, DType
 
-_KINDS = "an array, a tuple of arrays or a dict by input name"
+_ADVICE = "; a batch is an array, a tuple of arrays or a dict by input name"
 
 
 def read_batches(graph: Graph, data: Iterable[Batch]) -> Iterator[tuple[Sequence[Array], Sizes]]:
     """Yields the arrays of each batch in the order of the inputs, and the named sizes they tell.
 
-    Floating-point arrays of another precision are rounded to the input's, integers of another width
-    are converted where they fit.
+    Numbers of another type than the input's are converted; see `qir.ir.signature.to_array`.
 
     Args:
         graph: The graph that takes the batches.
@@ -43,10 +40,7 @@ def read_batches(graph: Graph, data: Iterable[Batch]) -> Iterator[tuple[Sequence
     number = -1
     for number, batch in enumerate(iterator):
         subject = f"calibrate: batch {number}"
-        arrays = [
-            _converted(value, array)
-            for value, array in zip(graph.inputs, _arrays(graph, batch, subject), strict=True)
-        ]
+        arrays = _arrays(graph, batch, subject)
         try:
             sizes = bind(graph.inputs, arrays, subject)
         except QirError as error:
@@ -68,7 +62,7 @@ def _arrays(graph: Graph, batch: Batch, subject: str) -> list[Array]:
         for name in names:
             if name not in given:
                 raise QirError(f"{subject}: expected an array for input %{name}, got none")
-        return [_array(given[name], name, subject) for name in names]
+        return [to_array(given[value.name], value, subject, _ADVICE) for value in graph.inputs]
     # A list of arrays is what data loaders make of a tuple; any other list is numbers.
     listed = isinstance(batch, list) and all(hasattr(item, "shape") for item in batch)
     items: Sequence[Any] = batch if isinstance(batch, tuple) or listed else (batch,)
@@ -77,32 +71,8 @@ def _arrays(graph: Graph, batch: Batch, subject: str) -> list[Array]:
         extra = "; leave labels out" if len(items) > len(names) else ""
         count = f"{len(names)} array{'s' if len(names) != 1 else ''}"
         raise QirError(f"{subject}: expected {count} ({listing}), got {len(items)}{extra}")
-    return [_array(item, name, subject) for item, name in zip(items, names, strict=True)]
-
-
-def _array(given: Any, name: str, subject: str) -> Array:
-    try:
-        array = np.asarray(given)
-        DType.of(array.dtype)
-    except (ValueError, TypeError, QirError) as error:
-        got = f"a {type(given).__name__}"
-        raise QirError(
-            f"{subject}: expected an array of numbers for input %{name}, got {got}; "
-            f"a batch is {_KINDS}"
-        ) from error
-    return array
-
-
-def _converted(value: Value, array: Array) -> Array:
-    given, wanted = DType.of(array.dtype), value.type.dtype
-    if given.is_float and wanted.is_float:
-        with np.errstate(over="ignore"):
-            return array.astype(wanted.numpy, copy=False)
-    if given.is_integer and wanted.is_integer and given is not wanted:
-        low, high = wanted.bounds
-        if not array.size or (low <= int(array.min()) and int(array.max()) <= high):
-            return array.astype(wanted.numpy)
-    return array
+    pairs = zip(items, graph.inputs, strict=True)
+    return [to_array(item, value, subject, _ADVICE) for item, value in pairs]
 
 
 def _advise(error: QirError, graph: Graph, arrays: Sequence[Array]) -> QirError:

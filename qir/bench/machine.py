@@ -6,6 +6,8 @@ import os
 import platform
 from dataclasses import dataclass
 
+from qir.errors import QirError
+
 SHOWN = {
     "x86_64": ("avx2", "avx_vnni", "avx512_vnni", "amx_int8"),
     "aarch64": ("asimddp", "i8mm", "sve"),
@@ -71,6 +73,16 @@ def this_machine() -> Machine:
         frozenset((described.get("flags") or described.get("Features") or "").split()),
         os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     )
+
+
+def check_memory(size: int, subject: str) -> None:
+    """Raises QirError where this machine has less memory than a number of bytes."""
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError):  # Windows; there numpy says when it gets no memory
+        return
+    if size > memory:
+        raise QirError(f"{subject}: {size:,} bytes are more than this machine's memory")
 
 
 def _processor() -> dict[str, str]:

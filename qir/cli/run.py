@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -77,10 +77,14 @@ def _run(options: argparse.Namespace) -> int:
             status = int(_compare(names, outputs, reference) > 0)
         outputs = reference
     if options.output is not None:
-        if is_single:
-            write = partial(np.lib.format.write_array, array=outputs[0], allow_pickle=False)
-        else:
-            write = partial(write_arrays, arrays=dict(zip(names, outputs, strict=True)))
+        arrays = dict(zip(names, outputs, strict=True))
+
+        def write(file: BinaryIO) -> None:
+            if is_single:
+                np.lib.format.write_array(file, arrays[names[0]], allow_pickle=False)
+            else:
+                write_arrays(file, arrays)
+
         write_atomically({options.output: write})
         return status
     for name, array in zip(names, outputs, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -334,6 +335,20 @@ class Graph:
 
     def __str__(self) -> str:
         return Graph.printer(self)
+
+
+def expect_graph(given: object, subject: str) -> None:
+    """Raises QirError for what a user handed in instead of a graph, such as the function."""
+    if isinstance(given, Graph):
+        return
+    remedy = (
+        "; qir.from_jax(function, example) makes one of a function"
+        if callable(given)
+        else "; qir.load reads one from a file"
+        if isinstance(given, str | os.PathLike)
+        else ""
+    )
+    raise QirError(f"{subject}: expected a graph, got a {type(given).__name__}{remedy}")
 
 
 def _copy_facts(source: Value, target: Value) -> Value:

@@ -115,6 +115,43 @@ class Sizes:
         return tuple(self.size(size) for size in shape)
 
 
+def to_array(given: Any, value: Value, subject: str, advice: str = "") -> Array:
+    """Returns what a caller gives for an input as an array, of the input's type where it fits.
+
+    Floating-point numbers of another precision are rounded to the input's, integers of another
+    width are converted where all of them fit, and bytes are put into the order of this machine.
+
+    Args:
+        given: An array, a number or nested lists of numbers.
+        value: The input.
+        subject: What errors begin with.
+        advice: What errors end with.
+
+    Raises:
+        QirError: It is no array of numbers.
+    """
+    if isinstance(given, np.ndarray) and given.dtype == value.type.dtype.numpy:
+        return given
+    try:
+        array = np.asarray(given)
+        array = array.astype(array.dtype.newbyteorder("="), copy=False)
+        found = DType.of(array.dtype)
+    except (ValueError, TypeError, QirError) as error:
+        kind = f"{given.dtype} array" if isinstance(given, np.ndarray) else type(given).__name__
+        raise QirError(
+            f"{subject}: expected an array of numbers for input %{value.name}, got a {kind}{advice}"
+        ) from error
+    wanted = value.type.dtype
+    if found.is_float and wanted.is_float:
+        with np.errstate(over="ignore"):
+            return array.astype(wanted.numpy, copy=False)
+    if found.is_integer and wanted.is_integer and array.dtype != wanted.numpy:
+        low, high = wanted.bounds
+        if not array.size or (low <= int(array.min()) and int(array.max()) <= high):
+            return array.astype(wanted.numpy)
+    return array
+
+
 def bind(inputs: Sequence[Value], arrays: Sequence[Shaped], subject: str = "run") -> Sizes:
     """Checks arrays against the inputs of a graph and tells the sizes of its named dimensions.
 
@@ -208,4 +245,6 @@ def _wrong(subject: str, value: Value, array: Shaped, *places: str) -> QirError:
     except QirError:
         dtype = str(array.dtype)
     got = f"{dtype}{format_shape(tuple(array.shape))}"
+    if value.type.quant is not None and dtype in ("f16", "bf16", "f32", "f64"):
+        places = (*places, "it takes stored numbers: those of real ones are type.quant.encode(x)")
     return QirError(f"{subject}: expected {value.type} for input %{value.name}, got {got}", places)

@@ -47,15 +47,25 @@ class Value:
 
     @property
     def range(self) -> Interval | None:
-        """What calibration observed, in real units, as two float32 numbers, or None.
+        """What calibration observed, in real units, as two finite float32 numbers, or None.
 
-        Proofs never use it.
+        Proofs never use it. Setting it raises QirError where the numbers are none of these, or the
+        lower one is the greater.
         """
         return self._range
 
     @range.setter
     def range(self, observed: Interval | None) -> None:
-        self._range = observed and Interval.of(*(np.float32(bound) for bound in observed.bounds))
+        if observed is not None:
+            with np.errstate(over="ignore"):
+                low, high = (np.float32(bound) for bound in observed.bounds)
+            if not -np.inf < low <= high < np.inf:
+                raise QirError(
+                    "range: expected two finite numbers of float32, the lower one first, "
+                    f"got [{low}, {high}]"
+                )
+            observed = Interval.of(low, high)
+        self._range = observed
 
     @property
     def origin(self) -> tuple[str, ...]:

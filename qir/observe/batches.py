@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from qir.errors import QirError, did_you_mean
 from qir.ir import Graph, Value
 from qir.ir.signature import Sizes, named_dimensions
-from qir.text.storage import UNREADABLE
+from qir.text.storage import NPY_MAGIC, Npy, reading
 from qir.types import Array, Dim, DType
-
-MAGIC = (b"\x93NUMPY", b"PK")
-"""What .npy and .npz files begin with."""
 
 NAMED_SIZE = 2
 """The size that named dimensions get in random inputs."""
@@ -114,31 +113,40 @@ def read_samples(path: Path, graph: Graph) -> Mapping[str, Array]:
         QirError: The file is missing, corrupted or of another kind, or an input is not in it.
     """
     names = [value.name for value in graph.inputs]
-    try:
-        with path.open("rb") as file:
-            if not file.read(6).startswith(MAGIC):
-                raise ValueError("it is neither .npy nor .npz")
-            file.seek(0)
-            loaded = np.load(file, allow_pickle=False)
-            held: list[str] = getattr(loaded, "files", [])
-            arrays: dict[str, Array] = {name: loaded[name] for name in held if name in names}
-    except UNREADABLE as error:
-        reason = error.strerror if isinstance(error, OSError) else None
-        raise QirError(f"data: can't read {path}: {reason or error}") from error
-    if isinstance(loaded, np.ndarray):
-        if len(names) != 1:
-            raise QirError(
-                f"data: expected an .npz with the arrays {', '.join(names)}, "
-                f"got a single array in {path}"
-            )
-        arrays = {names[0]: loaded}
-    for name in names:
-        if name not in arrays:
-            raise QirError(f"data: {path} holds no array '{name}'{did_you_mean(name, held)}")
+    with reading(f"data: can't read {path}"), path.open("rb") as file:
+        start = file.read(len(NPY_MAGIC))
+        length = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        if start == NPY_MAGIC:
+            if len(names) != 1:
+                raise QirError(
+                    f"data: expected an .npz with the arrays {', '.join(names)}, "
+                    f"got a single array in {path}"
+                )
+            arrays = {names[0]: Npy.of(file, length).read()}
+        elif start.startswith(b"PK"):
+            arrays = _members(file, names, path)
+        else:
+            raise ValueError("it is neither .npy nor .npz")
     return {value.name: _in_type(arrays[value.name], value) for value in graph.inputs}
 
 
+def _members(file: BinaryIO, names: Sequence[str], path: Path) -> dict[str, Array]:
+    arrays = {}
+    with zipfile.ZipFile(file) as archive:
+        held = [name.removesuffix(".npy") for name in archive.namelist()]
+        for name in names:
+            if name not in held:
+                raise QirError(f"data: {path} holds no array '{name}'{did_you_mean(name, held)}")
+        for name in names:
+            with Npy.of_member(archive, name) as array:
+                arrays[name] = array.read()
+    return arrays
+
+
 def _in_type(array: Array, value: Value) -> Array:
+    if value.type.dtype is DType.BF16 and array.dtype == np.dtype("V2"):
+        return array.view(value.type.dtype.numpy)  # numpy has no word for bfloat16 in a file
     if value.type.is_float and array.dtype.kind == "f":
         with np.errstate(over="ignore"):
             return array.astype(value.type.dtype.numpy, copy=False)

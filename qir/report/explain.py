@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from qir.analysis.properties import QUANTIZED, is_float_op
-from qir.ir import Graph, Node, Value
+from qir.ir import Graph, Node, Value, expect_graph
 from qir.ops import Const, Dequantize, Quantize, Return
 from qir.ops.op import KeepFloat, Table
 from qir.report.tables import table
@@ -70,6 +70,7 @@ def explain(graph: Graph) -> Explanation:
     The reason is the one that pass quantize noted on the node, or follows from the op and its
     operands, so that a program read from a file has it too.
     """
+    expect_graph(graph, "explain")
     quantized = QUANTIZED.missing(graph) is None
     return Explanation(tuple(_lines(graph, quantized)))
 

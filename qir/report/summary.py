@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from qir.ir import Graph, Node, Value
+from qir.ir import Graph, Node, Value, expect_graph
 from qir.ir.signature import check_sizes
 from qir.ops.core import Const, Return
 from qir.report.tables import table
@@ -95,6 +95,7 @@ def summary(graph: Graph, sizes: Mapping[str, int] | None = None) -> Summary:
     Raises:
         QirError: No input has a dimension of a name in `sizes`, or a size is negative.
     """
+    expect_graph(graph, "summary")
     known = dict(sizes or {})
     check_sizes(graph.inputs, known)
     ops, macs = [], Counter[str]()

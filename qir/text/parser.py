@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
 
+from qir.bench.machine import check_memory
 from qir.errors import ParseError, QirError, did_you_mean
 from qir.ir import Graph, Node, Value, node_types
 from qir.numbers.interval import Interval
@@ -337,6 +339,7 @@ def _with_facts(value: Value, syntax: TypeSyntax) -> Value:
 def _numbers(literal: Any, type: TensorType) -> Array:
     """Returns what is written in a line as an array of a type; one number fills all of it."""
     shape = type.known_shape
+    check_memory(prod(shape) * type.dtype.numpy.itemsize, f"const: {type}")
     misfit = QirError(f"const: expected numbers of {type}, got {format_attribute(literal)}")
     try:
         wide = np.asarray(literal)

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import io
 import os
 import zipfile
-import zlib
-from collections.abc import Mapping
+from ast import literal_eval
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
+from qir.bench.machine import check_memory
 from qir.errors import ParseError, QirError, did_you_mean
-from qir.ir import Graph
+from qir.ir import Graph, expect_graph
 from qir.text import build, parse_syntax, to_program
 from qir.text.files import Writer, check_writable, write_atomically
 from qir.text.syntax import DataEntry
 from qir.types import Array, DType, array_digest, known
+
+NPY_MAGIC = b"\x93NUMPY"
+MOST_HEADER_BYTES = 4096
+"""Length of the header of an `.npy` at most; that of a plain array has about 120 bytes."""
 
 
 def save(graph: Graph, path: str | os.PathLike[str]) -> None:
@@ -34,6 +41,7 @@ def save(graph: Graph, path: str | os.PathLike[str]) -> None:
     Raises:
         QirError: The path does not end in `.qir`, or can't be written.
     """
+    expect_graph(graph, "save")
     target = _check_suffix(Path(path))
     program = to_program(graph)
     entries = {entry.name: entry for entry in parse_syntax(program.text).data}
@@ -91,25 +99,27 @@ def _arrays_of(path: Path) -> Path:
 def _read_arrays(path: Path, entries: tuple[DataEntry, ...]) -> Mapping[str, Array]:
     if not path.exists():
         raise QirError(f"load: expected the arrays in {path}, which does not exist")
+    sizes = [_packed_bytes(_dtype(entry, path), _shape(entry)) for entry in entries]
+    check_memory(sum(sizes), f"load: {path}")
     arrays = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            held = set(archive.namelist())
-            for entry in entries:
-                if _member(entry.name) not in held:
-                    raise QirError(f"load: {path} holds no array @{entry.name}")
-                arrays[entry.name] = _unpacked(_read_array(archive, entry.name), entry, path)
-    except UNREADABLE as error:
-        raise QirError(f"load: {path} is truncated or corrupted: {error}") from error
+    with reading(f"load: {path} is truncated or corrupted"), zipfile.ZipFile(path) as archive:
+        held = set(archive.namelist())
+        for entry, size in zip(entries, sizes, strict=True):
+            if _member(entry.name) not in held:
+                raise QirError(f"load: {path} holds no array @{entry.name}")
+            with Npy.of_member(archive, entry.name) as packed:
+                # What the text says of the array is compared before any memory is taken for it.
+                if packed.dtype != np.uint8 or packed.shape != (size,):
+                    raise QirError(
+                        f"load: expected {size} bytes for {entry.dtype}{list(entry.shape)}, "
+                        f"got {packed.size}"
+                    ).at(f"array @{entry.name} of {path}")
+                arrays[entry.name] = _unpacked(packed.read(), entry, path)
     return arrays
 
 
 def _unpacked(packed: Array, entry: DataEntry, path: Path) -> Array:
-    shape = tuple(known(size, "data") for size in entry.shape)
-    try:
-        array = unpack(packed, _dtype(entry), shape)
-    except QirError as error:
-        raise error.at(f"array @{entry.name} of {path}") from error
+    array = unpack(packed, _dtype(entry, path), _shape(entry))
     if array_digest(array) != entry.digest:
         raise QirError(
             f"load: the array @{entry.name} in {path} is not the one that the text was written with"
@@ -117,15 +127,115 @@ def _unpacked(packed: Array, entry: DataEntry, path: Path) -> Array:
     return array
 
 
-UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What numpy and zipfile raise for files that are no arrays, or damaged ones."""
+def _shape(entry: DataEntry) -> tuple[int, ...]:
+    return tuple(known(size, "data") for size in entry.shape)
 
 
-def _read_array(archive: zipfile.ZipFile, name: str) -> Array:
-    # Read as a whole, so that the checksum is compared before the header is believed.
-    with io.BytesIO(archive.read(_member(name))) as member:
-        array: Array = np.lib.format.read_array(member, allow_pickle=False)
-    return array
+@contextmanager
+def reading(subject: str) -> Generator[None]:
+    """Turns what goes wrong with a file of arrays into a sentence.
+
+    Args:
+        subject: How the sentence begins.
+
+    Raises:
+        QirError: The file can't be read, or is damaged.
+    """
+    try:
+        yield
+    except QirError:
+        raise
+    except Exception as error:  # of a damaged archive zipfile raises almost anything
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise QirError(f"{subject}: {reason or str(error) or type(error).__name__}") from error
+
+
+@dataclass(frozen=True)
+class Npy:
+    """An open `.npy` whose header has been read, and whose numbers have not.
+
+    The header says no more than the file has room for. numpy's own reader takes as much memory as
+    the header asks for, and fails in ways of Python's tokenizer.
+
+    Args:
+        file: The file, at its first number.
+        dtype: Type of the numbers: no objects, no records.
+        shape: The shape.
+        is_fortran: Whether the first index varies fastest.
+    """
+
+    file: IO[bytes]
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    is_fortran: bool
+
+    @staticmethod
+    def of(file: IO[bytes], length: int) -> Npy:
+        """Reads a header.
+
+        Args:
+            file: A file at its start.
+            length: Bytes of the file.
+
+        Raises:
+            ValueError: It is no `.npy` of numbers, or shorter than its header says.
+        """
+        magic, version = file.read(6), file.read(2)
+        if magic != NPY_MAGIC or version not in (b"\x01\x00", b"\x02\x00"):
+            raise ValueError("expected an .npy of version 1 or 2")
+        field = 2 if version[0] == 1 else 4
+        count = int.from_bytes(file.read(field), "little")
+        if count > MOST_HEADER_BYTES:
+            raise ValueError(f"expected a header of at most {MOST_HEADER_BYTES} bytes, got {count}")
+        match literal_eval(file.read(count).decode("latin1")):
+            case {"descr": str(word), "fortran_order": bool(order), "shape": tuple(shape)} if all(
+                type(size) is int and size >= 0 for size in shape
+            ):
+                dtype = np.dtype(word)
+            case _:
+                raise ValueError("expected a header that gives the type and shape of an array")
+        if dtype.hasobject:
+            raise ValueError("expected numbers, got objects, which are not unpickled")
+        found = Npy(file, dtype, shape, order)
+        if found.bytes > length - 8 - field - count:
+            raise ValueError(f"it ends before the {found.bytes:,} bytes of its numbers")
+        return found
+
+    @staticmethod
+    @contextmanager
+    def of_member(archive: zipfile.ZipFile, name: str) -> Generator[Npy]:
+        """Opens an array of an `.npz`, stored or deflated as numpy does it."""
+        member = archive.getinfo(_member(name))
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"expected '{name}' to be stored or deflated")
+        with archive.open(member) as file:
+            yield Npy.of(file, member.file_size)
+
+    @property
+    def size(self) -> int:
+        """How many numbers there are."""
+        return prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes they take."""
+        return self.size * self.dtype.itemsize
+
+    def read(self) -> Array:
+        """Returns the numbers in the byte order of this machine.
+
+        Raises:
+            QirError: They take more than the memory of this machine.
+            ValueError: The file ends before.
+        """
+        check_memory(self.bytes, "array")
+        raw = self.file.read(self.bytes)
+        if len(raw) < self.bytes:
+            raise ValueError(f"it ends before the {self.bytes:,} bytes of its numbers")
+        self.file.read(1)  # at the end of a member zipfile compares the checksum
+        flat = np.frombuffer(raw, self.dtype)
+        shaped = flat.reshape(self.shape, order="F" if self.is_fortran else "C")
+        return shaped.astype(self.dtype.newbyteorder("="), copy=False)
 
 
 def write_arrays(file: BinaryIO, arrays: Mapping[str, Array]) -> None:
@@ -145,12 +255,18 @@ def _member(name: str) -> str:
     return f"{name}.npy"
 
 
-def _dtype(entry: DataEntry) -> DType:
+def _dtype(entry: DataEntry, path: Path) -> DType:
     try:
         return DType(entry.dtype)
     except ValueError:
         hint = did_you_mean(entry.dtype, [dtype.value for dtype in DType])
-        raise QirError(f"load: no element type {entry.dtype}{hint}") from None
+        place = f"array @{entry.name} of {path}"
+        raise QirError(f"load: no element type {entry.dtype}{hint}", [place]) from None
+
+
+def _packed_bytes(dtype: DType, shape: tuple[int, ...]) -> int:
+    bits = 8 if dtype is DType.BOOL else dtype.bits
+    return -(-prod(shape) * bits // 8)
 
 
 def pack(array: Array, dtype: DType) -> Array:
@@ -174,12 +290,7 @@ def unpack(raw: Array, dtype: DType, shape: tuple[int, ...]) -> Array:
     Raises:
         QirError: The number of bytes is not the shape's.
     """
-    count = int(np.prod(shape))
-    size = (
-        count * dtype.numpy.itemsize
-        if dtype.bits >= 8 or dtype is DType.BOOL
-        else -(-count * dtype.bits // 8)
-    )
+    count, size = prod(shape), _packed_bytes(dtype, shape)
     if raw.dtype != np.uint8 or raw.shape != (size,):
         raise QirError(
             f"load: expected {size} bytes for {dtype.value}{list(shape)}, got {raw.size}"

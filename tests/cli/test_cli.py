@@ -408,7 +408,7 @@ ARRAYS: dict[str, tuple[ArrayLike, str]] = {
     ),
     "objects": (
         np.array([print], object),
-        "data: can't read data.npy: Object arrays cannot be loaded when allow_pickle=False",
+        "data: can't read data.npy: expected numbers, got objects, which are not unpickled",
     ),
 }  # fmt: skip
 

@@ -198,11 +198,11 @@ def test_probe_reduces_inside_the_program() -> None:
     ("arrays", "message"),
     [
         ([], "run: expected 1 inputs, got 0"),
-        ([np.zeros((2, 6, 6, 2))], "run: expected f32[B,6,6,2] for input %image, got f64[2,6,6,2]"),
+        ([np.zeros((2, 6, 6))], "run: expected f32[B,6,6,2] for input %image, got f32[2,6,6]"),
         ([np.zeros((2, 6, 5, 2), np.float32)], "got f32[2,6,5,2]"),
         ([np.zeros((6, 6, 2), np.float32)], "got f32[6,6,2]"),
         ([jnp.zeros((2, 6, 6, 2), jnp.int8)], "got i8[2,6,6,2]"),
-        ([[1.0, 2.0]], "got f64[2]"),
+        ([[1.0, 2.0]], "got f32[2]"),
     ],
 )
 def test_wrong_inputs(arrays: list[Array], message: str) -> None:

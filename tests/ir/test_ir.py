@@ -370,3 +370,12 @@ def test_places_name_the_value_and_the_location(chain):
 def test_a_graph_prints_as_its_text(chain):
     assert str(chain) == qir.to_text(chain)
     assert str(chain).startswith("graph @chain(%x: f32[2]) {\n  %a = exp(%x) : f32[2]\n")
+
+
+@pytest.mark.parametrize("bounds", [(1, 0), (np.nan, 1), (0, np.nan), (-np.inf, 1), (0, 1e39)])
+def test_a_range_is_two_finite_numbers_in_order(bounds):
+    value = Graph("g", [("x", F32)]).inputs[0]
+    value.range = Interval.of(-1, 1)
+    with pytest.raises(QirError, match="range: expected two finite numbers of float32"):
+        value.range = Interval.of(*bounds)
+    assert value.range.bounds == (-1, 1)

@@ -57,8 +57,8 @@ def test_a_program_with_empty_tensors_is_quantized_and_computed(name, batch):
     f, shape = MODELS[name]
     x = uniform(*shape)
     graph = qir.from_jax(f, x, batch=batch)
-    for found, wanted in zip(qir.evaluate(graph, x), jax.tree.leaves(f(x)), strict=True):
-        assert_equal(found, wanted, terms=18)
+    for real, right in zip(qir.evaluate(graph, x), jax.tree.leaves(f(x)), strict=True):
+        assert_equal(real, right, terms=18)
     integer = qir.quantize(graph, [x])
     program = qir.to_program(integer)
     assert qir.parse(program.text, program.arrays) == integer

@@ -42,7 +42,7 @@ def test_globs(selectors, expected):
     ("selector", "hint"),
     [
         ("conv3", "; did you mean 'conv2'?"),
-        ("CONV2", ""),
+        ("CONV2", "; did you mean 'conv2'?"),
         ("dot", "; did you mean 'op:dot'?"),
         ("relu", "; did you mean 'op:relu'?"),
         ("op:thanh", "; did you mean 'op:tanh'?"),

@@ -288,7 +288,7 @@ def test_nothing_is_unpickled(saved):
     members(saved, **{"table.npy": npy(np.array([print], object))})
     assert error(saved) == (
         "load: model.npz is truncated or corrupted: "
-        "Object arrays cannot be loaded when allow_pickle=False\n"
+        "expected numbers, got objects, which are not unpickled\n"
         "  in model.qir"
     )
 
