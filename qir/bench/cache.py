@@ -47,7 +47,7 @@ def locked(path: Path) -> Generator[None]:
     Raises:
         OSError: The lock can't be made.
     """
-    with path.with_name(f"{path.name}.lock").open("wb") as file:
+    with path.with_name(f"{path.name}.lock").open("ab") as file:
         if sys.platform != "win32":
             import fcntl
 

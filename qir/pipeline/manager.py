@@ -153,7 +153,7 @@ class PassManager:
             return
         text = to_program(graph).text
         if text != self._dumped:
-            self.dump_dir.mkdir(parents=True, exist_ok=True)
+            make_folder(self.dump_dir)
             path = self.dump_dir / f"{self._count:02d}-{name}.qir"
             write_atomically({path: lambda file: file.write(text.encode())})
             self._dumped = text

@@ -78,7 +78,7 @@ argument : NAME "=" literal -> option
 array    : "[" [literal ("," literal)*] "]"
 NUMBER.2 : /-?(inf(?!\w)|\d+\.\d*([eE][+-]?\d+)?|\d+[eE][+-]?\d+)/
 INT.1    : /-?\d+/
-NAME     : /[A-Za-z_*?][\w\-*?.\/:]*/
+NAME     : /([^\W\d]|[*?])[\w\-*?.\/:]*/
 STRING   : /"(\\.|[^"\\])*"/
 %ignore /\s+/
 """

@@ -58,6 +58,12 @@ def check_writable(*paths: Path) -> None:
             _find(path)
 
 
+def make_folder(path: Path) -> None:
+    """Makes a folder, and those around it, where it is not there; raises QirError if it can't."""
+    with _failing_at(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 @contextmanager
 def _failing_at(path: Path) -> Generator[None]:
     try:

@@ -89,6 +89,15 @@ def test_samples_of_several_inputs_have_names(qir_command):
     assert qir.load("int8.qir") == qir.quantize(qir.parse(program), batches)
 
 
+def test_a_program_of_which_nothing_can_be_quantized_is_written_with_a_note(qir_command):
+    graph = qir.parse("graph @g(%image: f32[B,4,4,1]) {\n  return %image\n}")
+    qir.save(graph, "same.qir")
+    status, out, err = qir_command("quantize same.qir --data samples.npy -o int8.qir --explain")
+    assert (status, out) == (0, "no ops: there is nothing to quantize\n")
+    assert err == "quantize: nothing was quantized; no op computes in floating point\n"
+    np.testing.assert_array_equal(qir.evaluate(qir.load("int8.qir"), SAMPLES)[0], SAMPLES)
+
+
 def test_opt_prints_or_writes(qir_command):
     status, out, err = qir_command("opt float.qir -p canonicalize")
     assert (status, out, err) == (0, f"{qir.optimize(qir.parse(MODEL), 'canonicalize')}\n", "")
@@ -247,7 +256,9 @@ ERRORS = {
     "quantize float.qir --data samples.npy -o no/int8.qir": (
         "file: can't write no/int8.qir: No such file or directory"
     ),
-    "opt float.qir -p canonicalize --dump-dir samples.npy": "can't write samples.npy: File exists",
+    "opt float.qir -p canonicalize --dump-dir samples.npy": (
+        "file: can't write samples.npy: File exists"
+    ),
     "summary float.qir --size 8": "summary: expected NAME=SIZE, got '8'",
     "partition float.qir --size 8": "partition: expected NAME=SIZE, got '8'",
     "bench nothing.qir": "load: can't read nothing.qir: No such file or directory",

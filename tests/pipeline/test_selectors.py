@@ -4,6 +4,7 @@ import pytest
 
 import qir
 from qir.errors import QirError
+from qir.passes.quantize.quantize import Quantize
 from qir.pipeline.selectors import select
 
 PROGRAM = """\
@@ -56,3 +57,10 @@ def test_a_selector_that_names_nothing(selector, hint):
     with pytest.raises(QirError) as caught:
         names("y", selector)
     assert str(caught.value) == f"selector: '{selector}' matches nothing in @model{hint}"
+
+
+def test_names_of_any_script_need_no_quotes_in_a_pipeline():
+    (step,) = qir.Pipeline.parse("quantize(keep_float=[θ*, 层.conv, op:softmax])").steps
+    assert isinstance(step, Quantize)
+    assert step.keep_float == ("θ*", "层.conv", "op:softmax")
+    assert qir.Pipeline.parse(str(step)).steps == (step,)
