@@ -4,26 +4,14 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, settings
 
+# Imported to load the profile of hypothesis.
+import tests.drawing  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from tests import layout
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 pytest_plugins = ["tests.golden_cases", "pytester"]
-
-# A loaded machine is slow to draw and to compile; that says nothing about the code.
-settings.register_profile(
-    "ci",
-    derandomize=True,
-    database=None,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
-settings.register_profile(
-    "explore", parent=settings.get_profile("ci"), derandomize=False, max_examples=2000
-)
-settings.load_profile("ci")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -76,6 +76,7 @@ def gathered(x: jax.Array, window: Window) -> jax.Array:
         place = lax.broadcasted_iota(jnp.int32, grid, axis) * window.strides[axis]
         tap = lax.broadcasted_iota(jnp.int32, grid, len(counts) + axis) * window.dilation[axis]
         index = index * size + place + tap
+    # Of a batch without images, a size of -1 could be any.
     pixels = x.reshape(x.shape[0], prod(x.shape[1:-1]), x.shape[-1])
     found = pixels.at[:, index].get(mode="promise_in_bounds", wrap_negative_indices=False)
     return found.reshape(x.shape[0], *counts, window.taps * x.shape[-1])

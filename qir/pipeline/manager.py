@@ -18,7 +18,7 @@ from qir.pipeline.context import Context
 from qir.pipeline.registry import Pass
 from qir.pipeline.text import Pipeline, Repeat
 from qir.text import to_program
-from qir.text.files import write_atomically
+from qir.text.files import make_folder, write_atomically
 from qir.types import Array, DType
 
 

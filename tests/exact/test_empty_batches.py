@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
-from hypothesis import Phase, given, seed, settings
 
 import qir
 from qir.backends.reference.interpreter import run
@@ -16,10 +16,10 @@ from qir.ir import Graph
 from qir.ops import Broadcast, Const, Iota, Reshape, Return
 from qir.ops.op import OPS, Op
 from qir.types import Array, Dim, Size, TensorType
-from tests.strategies import Case, packs_of
+from tests.drawing import drawn
+from tests.strategies import STRATEGIES, Case
 
 OPERATIONS = [cls for cls in OPS.values() if cls not in (Const, Return)]
-FEW = 3
 
 Program = tuple[Graph, list[Array]]
 
@@ -57,20 +57,10 @@ def emptied(case: Case, size: Size) -> Program | None:
 
 def programs(cls: type[Op], size: Size) -> list[Program]:
     """Returns a few programs of an op."""
-    found: list[Program] = []
-
-    @seed(0)
-    @settings(max_examples=3, phases=[Phase.generate], database=None)
-    @given(packs_of(cls))
-    def collect(cases: list[Case]) -> None:
-        # The first cases are all alike: the simplest.
-        for case in cases[::-1]:
-            if len(found) < FEW and all(v.is_constant or not v.node for v in case.node.inputs):
-                made = emptied(case, size)
-                found.extend([] if made is None else [made])
-
-    collect()
-    return found
+    cases = drawn(STRATEGIES[cls], 40)
+    alone = [case for case in cases if all(v.is_constant or not v.node for v in case.node.inputs)]
+    made = (emptied(case, size) for case in reversed(alone))
+    return list(islice(filter(None, made), len(cases) // 10))
 
 
 def computed(graph: Graph, inputs: list[Array]) -> Iterator[tuple[Array, ...] | None]:
@@ -86,7 +76,10 @@ def computed(graph: Graph, inputs: list[Array]) -> Iterator[tuple[Array, ...] | 
             yield None
 
 
-@pytest.mark.parametrize("size", [0, Dim.named("B")], ids=["0", "B"])
+@pytest.mark.hypothesis
+@pytest.mark.parametrize(
+    "size", [pytest.param(0, id="0", marks=pytest.mark.slow), pytest.param(Dim.named("B"), id="B")]
+)
 @pytest.mark.parametrize("cls", OPERATIONS, ids=lambda cls: cls.name)
 def test_every_op(cls: type[Op], size: Size) -> None:
     found = programs(cls, size)

@@ -9,8 +9,6 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
-from hypothesis import strategies as st
 from jax import lax
 
 from qir.backends.xla import accumulate
@@ -18,12 +16,11 @@ from qir.backends.xla.accumulate import MAX_TERMS, dot_rows
 from qir.ops import Conv, ConvTranspose, Dequantize, Dot, Lookup, Softmax
 from qir.ops.op import Op
 from qir.types import Array, DType, Quant
-from tests.exact.test_reference_vs_xla import check_integers, run_packed
-from tests.strategies import Case, packs_of
+from tests.drawing import drawn
+from tests.exact.test_reference_vs_xla import check_packed
+from tests.strategies import STRATEGIES
 from tests.strategies.base import Operand, program
 from tests.strategies.programs import integer_programs
-
-few = settings(max_examples=2, phases=[Phase.generate])
 
 
 @pytest.fixture(params=["cuda", "tpu"])
@@ -37,26 +34,15 @@ def platform(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     return str(request.param)
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("cls", [Conv, ConvTranspose, Dot, Lookup, Softmax, Dequantize])
 def test_ops(cls: type[Op], platform: str) -> None:
-    @few
-    @given(packs_of(cls, 8))
-    def agrees(cases: list[Case]) -> None:
-        coded = [case for case in cases if case.coded]
-        for case, outputs in zip(coded, run_packed(coded), strict=True):
-            check_integers(case, outputs)
-
-    agrees()
+    check_packed([case for case in drawn(STRATEGIES[cls], 48, pack=8) if case.coded])
 
 
+@pytest.mark.hypothesis
 def test_whole_programs(platform: str) -> None:
-    @few
-    @given(st.lists(integer_programs(), min_size=4, max_size=4))
-    def agrees(cases: list[Case]) -> None:
-        for case, outputs in zip(cases, run_packed(cases), strict=True):
-            check_integers(case, outputs)
-
-    agrees()
+    check_packed(drawn(integer_programs(), 16, pack=4))
 
 
 WINDOWS = [
@@ -79,8 +65,7 @@ def test_windows(platform: str) -> None:
         cases.append(
             program(op, Operand(x, code), Operand(kernel, Quant.of(DType.I8, 0.25), constant=True))
         )
-    for case, outputs in zip(cases, run_packed(cases), strict=True):
-        check_integers(case, outputs)
+    check_packed(cases)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, given
 from hypothesis import strategies as st
 from jax import export
 
@@ -23,11 +23,12 @@ from qir.ops import Tanh
 from qir.ops.op import Op
 from qir.text import parse
 from qir.types import Array
+from tests.drawing import examples
 from tests.exact.stablehlo import forbidden
 from tests.strategies import STRATEGIES, Case
 from tests.strategies.programs import integer_programs
 
-few = settings(max_examples=3, phases=[Phase.generate])
+few = examples(12, phases=[Phase.generate])
 
 NETWORK = """
 graph @network(%image: f32[B,6,6,2]) {
@@ -142,9 +143,10 @@ def test_the_x64_flag_changes_nothing(case: Case) -> None:
     assert all(map(np.array_equal, found, expected)), case.shown()
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("cls", STRATEGIES, ids=lambda cls: cls.name)
 def test_programs_hold_32_bits_and_call_nothing(cls: type[Op]) -> None:
-    @settings(max_examples=4, phases=[Phase.generate])
+    @examples(16, phases=[Phase.generate])
     @given(STRATEGIES[cls], st.booleans())
     def check(case: Case, x64: bool) -> None:
         compiled = compile_graph(case.graph, kernels=False)

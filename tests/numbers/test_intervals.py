@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, given
 from hypothesis import strategies as st
 
 from qir.backends.reference.interpreter import run_all
@@ -13,6 +13,7 @@ from qir.numbers.interval import Interval
 from qir.ops import Const, Dequantize, Requantize, Return
 from qir.ops.op import OPS, Coded, Op
 from qir.types import Array, expand
+from tests.drawing import examples
 from tests.strategies import STRATEGIES, Case
 
 OPERATIONS = [cls for cls in OPS.values() if cls not in (Const, Return)]
@@ -65,9 +66,10 @@ def reachable(found: Interval, value: Value, shape: tuple[int, ...]) -> tuple[Ar
     return low, high, 1e-9 * (1 + np.where(np.isfinite(largest), largest, 0))
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("cls", OPERATIONS, ids=lambda cls: cls.name)
 def test_interval_contains_values(cls: type[Op]) -> None:
-    @settings(max_examples=24, phases=[Phase.generate])
+    @examples(80, phases=[Phase.generate])
     @given(STRATEGIES[cls], st.sampled_from(["tensor", "channel", "number"]))
     def contains(case: Case, extent: str) -> None:
         arrays = run_all(case.graph, *case.inputs, precision=np.float64)

@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import Phase, given, settings
 
 from qir.backends.xla.rules import LOWERINGS
 from qir.ops import Const, Dequantize, Lookup, Quantize, Requantize, Return
 from qir.ops.op import OPS, KeepFloat, Op
-from tests.strategies import STRATEGIES, Case, packs_of
+from tests.drawing import drawn
+from tests.strategies import STRATEGIES
 
 OPERATIONS = [cls for cls in OPS.values() if cls not in (Const, Return)]
 FEW = 4
@@ -37,22 +37,15 @@ def computes_on_codes(cls: type[Op]) -> bool:
 
 
 def count_paths(cls: type[Op]) -> Counter[bool]:
-    """Counts the cases of the integer path (True) and of the float path in a few packs."""
-    counts: Counter[bool] = Counter()
-
-    @settings(max_examples=3, phases=[Phase.generate])
-    @given(packs_of(cls))
-    def count(cases: list[Case]) -> None:
-        counts.update(case.coded for case in cases)
-
-    count()
-    return counts
+    """Counts the cases of the integer path (True) and of the float path among a few."""
+    return Counter(case.coded for case in drawn(STRATEGIES[cls], 228))
 
 
 def test_nothing_is_missing() -> None:
     assert [missing for cls in OPERATIONS for missing in parts_missing(cls)] == []
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("cls", OPERATIONS, ids=lambda cls: cls.name)
 def test_strategy_reaches_both_paths(cls: type[Op]) -> None:
     counts = count_paths(cls)

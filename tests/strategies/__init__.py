@@ -12,7 +12,7 @@ from tests.strategies import (
     resampling,
     unary,
 )
-from tests.strategies.base import STRATEGIES, Case, packs_of
+from tests.strategies.base import STRATEGIES, Case
 
 __all__ = [
     "STRATEGIES",
@@ -23,7 +23,6 @@ __all__ = [
     "indexing",
     "linear",
     "moves",
-    "packs_of",
     "pools",
     "reduces",
     "resampling",

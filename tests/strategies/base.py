@@ -102,11 +102,6 @@ def cases_of(*classes: type[Op]) -> Callable[[CaseFunction], CaseFunction]:
     return register
 
 
-def packs_of(cls: type[Op], size: int = 12) -> st.SearchStrategy[list[Case]]:
-    """Draws many cases of an op at once: compiling takes the time, so they go into one program."""
-    return st.lists(STRATEGIES[cls], min_size=size, max_size=size)
-
-
 def program(op: Op, *operands: Operand) -> Case:
     """Builds the program of one op."""
     graph = Graph("case")

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from qir.analysis.verify import verify
@@ -21,6 +21,7 @@ from qir.text import parse, to_program, to_text
 from qir.text.storage import load, save
 from qir.types import Dim, DType, FrozenArray, Quant, TensorType, format_number
 from qir.types.names import DIMENSION, SYMBOL, VALUE
+from tests.drawing import examples
 from tests.loops import Loop, loops
 from tests.strategies import STRATEGIES
 
@@ -254,7 +255,7 @@ def _with_constant(name: str) -> Graph:
     return graph
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(graphs())
 def test_the_text_for_people_reads_back_too(graph):
     text = to_text(graph)
@@ -263,15 +264,16 @@ def test_the_text_for_people_reads_back_too(graph):
     assert to_text(again) == text
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(graphs())
 def test_a_copy_prints_alike(graph):
     assert to_program(graph.copy()).text == to_program(graph).text
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("cls", STRATEGIES, ids=lambda cls: cls.name)
 def test_every_op_reads_back(cls):
-    @settings(max_examples=10)
+    @examples(40)
     @given(STRATEGIES[cls])
     def reads_back(case):
         program = to_program(case.graph)
@@ -329,7 +331,7 @@ PIECES = [
 ]
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.data())
 def test_a_text_with_a_slip_is_a_program_or_an_error(data):
     words = re.split(r'(\s+|"[^"]*"|[%@]?[\w.]+|\S)', TEXT)

@@ -63,6 +63,11 @@ class TestConstraints:
         assert "C4" in error(TensorType, (Dim.named("B"), 4), code)
         assert TensorType((2, Dim.named("B")), code).quant == code
 
+    def test_c4_nothing_has_no_scales_of_its_own(self):
+        code = Quant.of(I8, [[0.5], [0.25]])
+        assert "C4" in error(TensorType, (0, 4), code)
+        assert TensorType((2, 0), code).quant == code
+
     def test_c5_zero_points_have_the_shape_of_the_scale(self):
         message = "code: C5: expected zero points of the scale's shape [1, 2], got [2]"
         assert error(Quant.of, I8, [[0.5, 0.25]], [1, 2]) == message

@@ -219,7 +219,7 @@ class Quant:
         counts = self.scale.array.shape
         fits = not counts or len(counts) == len(shape)
         for count, size in zip(counts, shape, strict=False):
-            whole = count > 0 and not isinstance(size, Dim) and size % count == 0
+            whole = not isinstance(size, Dim) and 0 < count <= size and size % count == 0
             fits = fits and (count == 1 or whole)
         if not fits:
             raise QirError(

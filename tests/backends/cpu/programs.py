@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from hypothesis import Phase, given, settings
 
 # Imported to register the rules.
 import qir.backends.cpu.patterns  # noqa: F401  # pyright: ignore[reportUnusedImport]
@@ -14,8 +13,8 @@ from qir.backends.cpu.target import Target
 from qir.backends.native.pattern import COVERS, Cover, cover
 from qir.ir import Graph
 from qir.ops import Add, Conv, Dequantize, Dot, Requantize
-from qir.ops.op import Op
 from qir.types import Array, DType, Quant, TensorType
+from tests import drawing
 from tests.strategies import STRATEGIES
 from tests.strategies.base import Case
 
@@ -114,26 +113,14 @@ def linear_programs(ending: str) -> Iterator[Linear]:
             yield replace(geometry, ending=ending, storage=storage, ends=ends)
 
 
-def drawn(target: Target, size: int, chosen: slice = slice(None)) -> Iterator[Case]:
+def drawn(target: Target, size: int) -> Iterator[Case]:
     """Draws small programs of ops that have kernels, where these take them.
 
     Args:
         target: The instruction set.
-        size: How many of each op.
-        chosen: Which of the ops.
+        size: How many of each op in the slow tier.
     """
-    for op in sorted(COVERS, key=lambda op: op.__name__)[chosen]:
-        found: list[Case] = []
-        _collect(op, size, found)
-        for case in found:
+    for op in sorted(COVERS, key=lambda op: op.__name__):
+        for case in drawing.drawn(STRATEGIES[op], size, pack=4):
             if isinstance(cover(case.node, target), Cover):
                 yield case
-
-
-def _collect(op: type[Op], size: int, found: list[Case]) -> None:
-    @settings(max_examples=size, phases=[Phase.generate], derandomize=True, database=None)
-    @given(STRATEGIES[op])
-    def collect(case: Case) -> None:
-        found.append(case)
-
-    collect()

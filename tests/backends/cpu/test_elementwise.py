@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("llvmlite")
@@ -14,6 +14,7 @@ from qir.backends.cpu.patterns.elementwise import broadcast
 from qir.numbers.fixed_point import ROUNDINGS, Multiplier
 from qir.types import Array
 from tests.backends.cpu.harness import check
+from tests.drawing import examples
 from tests.ops.programs import program
 
 SIZES = st.one_of(st.integers(1, 70), st.sampled_from([95, 96, 97, 8192, 20001]))
@@ -175,7 +176,7 @@ SHAPES = [
 
 @pytest.mark.parametrize("op", ["add", "sub", "mul", "maximum", "minimum"])
 @pytest.mark.parametrize("shapes", SHAPES, ids=str)
-@settings(max_examples=20)
+@examples(20)
 @given(codes(), codes(), codes(), SEEDS)
 def test_pairs(
     op: str,

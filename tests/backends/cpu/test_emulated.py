@@ -48,9 +48,10 @@ def test_sums_of_products(name: str, cpu: str, ending: str, tmp_path: Path) -> N
     check([case.build() for case in linear_programs(ending)], name, cpu, tmp_path)
 
 
+@pytest.mark.hypothesis
 @PROCESSORS
 def test_every_op(name: str, cpu: str, tmp_path: Path) -> None:
-    programs: list[Program] = [(case.graph, case.inputs) for case in drawn(TARGETS[name], 20)]
+    programs: list[Program] = [(case.graph, case.inputs) for case in drawn(TARGETS[name], 80)]
     assert len(programs) > 150
     for channels in (3, 37):
         graph = test_placing.program(test_placing.IN_PLACE, channels, 3)

@@ -41,9 +41,9 @@ def work(calls):
 """
 ENDINGS = {
     "a call is on its way": "compiled(x)",
-    "many calls are": "results = [compiled(x) for _ in range(50)]",
+    "many calls are": "results = [compiled(x) for _ in range(20)]",
     "a thread runs on": """
-threading.Thread(target=work, args=(200,)).start()
+threading.Thread(target=work, args=(40,)).start()
 started.wait()
 """,
     "the program is deleted": """
@@ -51,17 +51,18 @@ result = compiled(x)
 del compiled, graph
 """,
     "sys.exit in between": """
-threading.Thread(target=work, args=(200,)).start()
+threading.Thread(target=work, args=(40,)).start()
 started.wait()
 sys.exit(0)
 """,
 }
 
 
+@pytest.mark.parametrize("times", [1, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_exit(ending):
+def test_exit(ending, times):
     command = [sys.executable, "-c", BEGIN + ENDINGS[ending]]
-    for _ in range(2):
+    for _ in range(times):
         done = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 pytest.importorskip("llvmlite")
 
@@ -26,12 +27,11 @@ from tests.layout import ROOT
 
 TARGET = host_target()
 pytestmark = pytest.mark.skipif(TARGET is None, reason="no kernels for this machine")
-PARTS = 3
 
 
-def try_ops(part: str) -> None:
+def try_ops(count: str) -> None:
     assert TARGET is not None
-    for case in programs.drawn(TARGET, 60, slice(int(part), None, PARTS)):
+    for case in programs.drawn(TARGET, int(count)):
         print(case, flush=True)
         guarded.check(case.graph, *case.inputs)
 
@@ -45,7 +45,12 @@ def try_linear(ending: str) -> None:
 
 def run(function: str, argument: str) -> subprocess.CompletedProcess[str]:
     """Runs a function of this file in a process of its own."""
-    code = f"from tests.backends.cpu.test_guarded import {function}; {function}({argument!r})"
+    profile = settings.get_current_profile_name()
+    code = (
+        f"from tests.backends.cpu.test_guarded import {function}, settings\n"
+        f"settings.load_profile({profile!r})\n"
+        f"{function}({argument!r})"
+    )
     return subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -57,12 +62,18 @@ def assert_passes(done: subprocess.CompletedProcess[str]) -> None:
     assert last
 
 
-@pytest.mark.parametrize("part", range(PARTS))
-def test_every_op(part: int) -> None:
-    assert_passes(run("try_ops", str(part)))
+@pytest.mark.hypothesis
+def test_every_op() -> None:
+    assert_passes(run("try_ops", "60"))
 
 
-@pytest.mark.parametrize("ending", programs.ENDINGS)
+@pytest.mark.parametrize(
+    "ending",
+    [
+        pytest.param(ending, marks=() if ending in ("sum", "accumulator") else pytest.mark.slow)
+        for ending in programs.ENDINGS
+    ],
+)
 def test_sums_of_products(ending: str) -> None:
     assert_passes(run("try_linear", ending))
 
@@ -70,7 +81,12 @@ def test_sums_of_products(ending: str) -> None:
 @pytest.mark.slow
 def test_the_other_tests_of_kernels() -> None:
     here = Path(__file__).parent
-    files = {*here.glob("test_*.py"), *here.with_name("native").glob("test_*.py")}
+    files = {
+        path
+        for folder in (here, here.with_name("native"))
+        for path in folder.glob("test_*.py")
+        if "harness" in path.read_text()
+    }
     # These bring memory of their own.
     own = ("test_guarded.py", "test_targets.py", "test_emulated.py", "test_memcheck.py")
     files -= {here / name for name in own}
@@ -81,6 +97,9 @@ def test_the_other_tests_of_kernels() -> None:
             "pytest",
             "-q",
             "-x",
+            "-m",
+            "not campaign",
+            f"--hypothesis-profile={settings.get_current_profile_name()}",
             *map(str, sorted(files)),
         ],
         cwd=ROOT,
@@ -166,7 +185,13 @@ def test_an_access_inside_passes() -> None:
 
 @pytest.mark.parametrize("side", guarded.SIDES)
 @pytest.mark.parametrize(
-    ("source", "place"), [("x", ""), ("scratch", ""), ("", "out"), ("", "scratch")]
+    ("source", "place"),
+    [
+        ("scratch", ""),
+        ("", "out"),
+        pytest.param("x", "", marks=pytest.mark.slow),
+        pytest.param("", "scratch", marks=pytest.mark.slow),
+    ],
 )
 def test_an_access_outside_ends_the_process(source: str, place: str, side: str) -> None:
     done = run("try_astray", f"{source},{place},{side}")

@@ -94,12 +94,12 @@ def grow(count):
         gc.collect()
     return resident() - before
 
-grow(25)
-print(grow(50))
+grow(10)
+print(grow(20))
 """
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    # Every byte of an arena of 4 MiB is written: kept for each program, they would be 200 MiB. Half
+    # Every byte of an arena of 4 MiB is written: kept for each program, they would be 80 MiB. Half
     # is for pools of malloc and XLA, which the first programs fill.
-    assert int(done.stdout) < 50 * 512 * 2048 * 4 / 2
+    assert int(done.stdout) < 20 * 512 * 2048 * 4 / 2

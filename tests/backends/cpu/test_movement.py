@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("llvmlite")
@@ -16,6 +16,7 @@ from qir.ir.signature import Sizes
 from qir.text import parse
 from qir.types import Array
 from tests.backends.cpu.harness import check, planned
+from tests.drawing import examples
 from tests.ops.programs import program
 
 ELEMENTS = st.sampled_from(["i8", "u8", "i32"])
@@ -36,7 +37,7 @@ def numbers(element: str, shape: Sequence[int]) -> Array:
     return (np.arange(np.prod(shape)) * 77 + 1).astype(dtype).reshape(shape)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(ELEMENTS, SHAPES, st.data())
 def test_transpose(element: str, shape: list[int], data: st.DataObject) -> None:
     order = data.draw(st.permutations(range(len(shape))))
@@ -64,7 +65,7 @@ def test_transposes_in_many_tasks(
     check(program(f"%x: {spelled(element, shape)}", line), numbers(element, shape))
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(ELEMENTS, SHAPES, st.data())
 def test_slice(element: str, shape: list[int], data: st.DataObject) -> None:
     start = [data.draw(st.integers(0, size - 1)) for size in shape]
@@ -76,7 +77,7 @@ def test_slice(element: str, shape: list[int], data: st.DataObject) -> None:
     check(program(f"%x: {spelled(element, shape)}", line), numbers(element, shape))
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(ELEMENTS, SHAPES, st.data())
 def test_concat_and_split(element: str, shape: list[int], data: st.DataObject) -> None:
     axis = data.draw(st.integers(0, len(shape) - 1))
@@ -93,7 +94,7 @@ def test_concat_and_split(element: str, shape: list[int], data: st.DataObject) -
     check(graph, numbers(element, whole))
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(ELEMENTS, SHAPES, st.data())
 def test_pad(element: str, shape: list[int], data: st.DataObject) -> None:
     low, high = ([data.draw(st.integers(0, 3)) for _ in shape] for _ in range(2))
@@ -106,7 +107,7 @@ def test_pad(element: str, shape: list[int], data: st.DataObject) -> None:
     check(program(f"%x: {spelled(element, shape)}", line), numbers(element, shape))
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(ELEMENTS, SHAPES, st.data())
 def test_reverse_tile_and_broadcast(element: str, shape: list[int], data: st.DataObject) -> None:
     x = numbers(element, shape)

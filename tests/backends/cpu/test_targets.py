@@ -33,6 +33,13 @@ from tests.backends.native import test_placing
 HOST = host_target()
 here = pytest.mark.skipif(HOST is None, reason="no kernels for this machine")
 
+WITH_ENDINGS = [
+    pytest.param(name, ending, marks=() if row % len(ENDINGS) == column else pytest.mark.slow)
+    for row, name in enumerate(TARGETS)
+    for column, ending in enumerate(ENDINGS)
+]
+"""Each instruction set with each ending of sums; in the fast tier, every one of both once."""
+
 INSTRUCTIONS = {
     "avx512_vnni": "vpdpbusd",
     "avx512": "vpmaddwd",
@@ -91,8 +98,7 @@ def assert_compiles(kernel: Kernel, target: Target) -> None:
     assert set(_CALL.findall(text)) <= own, (target.name, kernel.symbol)
 
 
-@pytest.mark.parametrize("name", TARGETS)
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize(("name", "ending"), WITH_ENDINGS)
 def test_sums_of_products_compile(name: str, ending: str) -> None:
     target = TARGETS[name]
     kernels: dict[str, Kernel] = {}
@@ -104,12 +110,13 @@ def test_sums_of_products_compile(name: str, ending: str) -> None:
         assert_compiles(kernel, target)
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("name", TARGETS)
 def test_kernels_of_every_op_compile(name: str) -> None:
     target = TARGETS[name]
     kernels = {
         step.kernel.symbol: code_of(step.kernel)
-        for case in drawn(target, 5)
+        for case in drawn(target, 28)
         for step in harness.planned(case.graph, Sizes({"B": 2}), target=target).plan.steps
     }
     assert len(kernels) > 20
@@ -173,28 +180,30 @@ EMULATED = {name: emulated(target) for name, target in TARGETS.items() if HOST i
 
 
 @here
-@pytest.mark.parametrize("name", TARGETS)
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize(("name", "ending"), WITH_ENDINGS)
 def test_tiles_of_other_instruction_sets(name: str, ending: str) -> None:
     for case in linear_programs(ending):
         graph, inputs = case.build()
         guarded.check(graph, *inputs, target=EMULATED[name])
 
 
+@pytest.mark.hypothesis
 @here
 @pytest.mark.parametrize("name", TARGETS)
 def test_ops_of_other_instruction_sets(name: str) -> None:
-    for case in drawn(EMULATED[name], 10):
+    for case in drawn(EMULATED[name], 20):
         guarded.check(case.graph, *case.inputs, target=EMULATED[name])
 
 
 @here
-@pytest.mark.parametrize("target", host_targets(), ids=lambda target: target.name)
-def test_every_instruction_set_of_this_machine(target: Target) -> None:
-    for ending in ENDINGS:
-        for case in linear_programs(ending):
-            graph, inputs = case.build()
-            harness.check(graph, *inputs, target=target)
+@pytest.mark.parametrize(("name", "ending"), WITH_ENDINGS)
+def test_every_instruction_set_of_this_machine(name: str, ending: str) -> None:
+    target = {each.name: each for each in host_targets()}.get(name)
+    if target is None:
+        pytest.skip(f"no {name} here")
+    for case in linear_programs(ending):
+        graph, inputs = case.build()
+        harness.check(graph, *inputs, target=target)
 
 
 @pytest.mark.parametrize("target", host_targets(), ids=lambda target: target.name)

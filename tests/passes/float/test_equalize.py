@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import qir
@@ -25,6 +25,7 @@ from qir.ops import (
 from qir.passes.float.equalize import LEAST_PEAK, find_pair
 from qir.pipeline import Context, PassManager, Pipeline
 from qir.pipeline.rewrite import Skip
+from tests.drawing import examples
 from tests.strategies.float_programs import float_programs
 
 
@@ -33,7 +34,7 @@ def check(graph, inputs, pipeline="equalize"):
     return manager.run(graph, Context(interpreter=run_all))
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(float_programs())
 def test_results_are_kept(case):
     check(case.graph, case.inputs)
@@ -93,7 +94,7 @@ def paths(graph):
     return [path for path in found if path is not None and not isinstance(path, Skip)]
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(chains())
 def test_ranges_are_equal_in_each_channel(chain):
     graph, inputs = chain

@@ -14,6 +14,7 @@ from qir.passes.float.canonicalize import IDENTITIES, constant_folding
 from qir.passes.shared import folding
 from qir.pipeline import Context, PassManager, Pipeline
 from qir.pipeline.rewrite import rewrite, rule
+from tests.drawing import examples
 from tests.strategies.float_programs import (
     FloatCase,
     float_programs,
@@ -37,26 +38,26 @@ def run(pipeline: str, case: FloatCase) -> Graph:
 
 
 @pytest.mark.parametrize("pipeline", [*PASSES, "fold"])
-@settings(max_examples=200)
+@examples(200)
 @given(case=float_programs())
 def test_results_are_kept(pipeline, case):
     run(pipeline, case)
 
 
 @pytest.mark.parametrize("pipeline", ["fold-batch-norm", "fold-scales"])
-@settings(max_examples=250)
+@examples(250)
 @given(case=reaching_programs())
 def test_maps_that_travel_keep_results(pipeline, case):
     run(pipeline, case)
 
 
-@settings(max_examples=250)
+@examples(250)
 @given(case=simple_programs())
 def test_identities_keep_results(case):
     run("canonicalize", case)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(case=PROGRAMS)
 def test_a_second_run_changes_nothing(case):
     for name in PASSES:
@@ -85,7 +86,7 @@ def drop_relu(y: Value, _: Builder) -> Value:
 def test_a_wrong_rule_is_found(monkeypatch):
     monkeypatch.setattr(canonicalize, "IDENTITIES", [drop_relu])
 
-    @settings(phases=[Phase.generate])
+    @settings(max_examples=100, phases=[Phase.generate])
     @given(case=float_programs())
     def search(case):
         run("canonicalize", case)

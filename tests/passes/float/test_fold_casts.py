@@ -31,13 +31,14 @@ from qir.passes.float.fold_scales import CAST_RULES, _encodes_back, requantize_n
 from qir.pipeline import Context, PassManager, Pipeline
 from qir.pipeline.rewrite import rewrite
 from qir.types import DType, Quant, TensorType
+from tests.drawing import examples
 from tests.strategies.base import Draw, codes, stored
 from tests.strategies.float_programs import FloatCase
 
 STORAGES = (DType.I8, DType.U8, DType.I4, DType.I16)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(
     storage=st.sampled_from(STORAGES),
     exponent=st.integers(-125, 124),
@@ -69,7 +70,7 @@ def cast_program(before: Quant, after: Quant) -> Graph:
     return graph
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(
     before=codes((DType.I8, DType.U8, DType.I16, DType.I32)),
     after=codes(STORAGES),
@@ -87,7 +88,7 @@ def test_a_requantize_by_whole_numbers_is_exact(before, after, ratio, data):
     np.testing.assert_array_equal(run(folded, x)[0], run(graph, x)[0])
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(
     before=codes((DType.I8, DType.U8, DType.I16, DType.I32)), after=codes(STORAGES), data=st.data()
 )
@@ -160,7 +161,7 @@ def cast_programs(draw: Draw) -> FloatCase:
     return FloatCase(graph, (stored(draw, code, shape),))
 
 
-@settings(max_examples=500)
+@examples(500)
 @given(case=cast_programs())
 def test_moves_of_numbers_keep_every_integer(case):
     manager = PassManager(Pipeline.parse("fold-scales"), check_inputs=case.inputs)

@@ -5,7 +5,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import qir
@@ -41,6 +41,7 @@ from qir.passes.shared.layouts import (
 )
 from qir.pipeline import Context, PassManager, Pipeline
 from qir.pipeline.rewrite import rewrite
+from tests.drawing import examples
 from tests.strategies import STRATEGIES
 
 LAST, FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
@@ -139,12 +140,13 @@ def between_transposes(case, change, order):
     return graph, arrays
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("name", sorted(OPS.keys() - TIED - ONE_AXIS))
 def test_every_op_on_turned_operands(name):
     """Each op that is not tied to the order of its axes computes the same bits in another one."""
     tried = Counter[bool]()
 
-    @settings(max_examples=40)
+    @examples(100)
     @given(STRATEGIES[OPS[name]], st.data())
     def check(case, data):
         node = case.node
@@ -225,7 +227,7 @@ def networks(draw, dtype=qir.DType.F64):
     return graph, (rng.normal(0, 1, shape).astype(dtype.numpy),)
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(networks())
 def test_channels_first_programs_are_transposed_at_their_input_only(network):
     graph, inputs = network
@@ -233,7 +235,7 @@ def test_channels_first_programs_are_transposed_at_their_input_only(network):
     assert moving(moved) <= {moved.inputs[0]}
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(networks(qir.DType.F32))
 def test_integer_programs_keep_every_bit(network):
     graph, inputs = network

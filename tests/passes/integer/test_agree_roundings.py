@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import qir
@@ -18,6 +18,7 @@ from qir.passes.integer.agree_roundings import AgreeRoundings
 from qir.passes.shared.scale_search import Rows
 from qir.pipeline import Context
 from qir.types import FrozenArray
+from tests.drawing import examples
 
 PIPELINE = "allow(within_1lsb), agree-roundings"
 MODES = AgreeRoundings().roundings
@@ -132,7 +133,7 @@ def layers(draw):
     return model.done(*outputs)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(layers(), st.integers(0, 2**32))
 def test_certified_programs_have_the_same_bits_in_both_modes(graph, seed):
     context = Context()

@@ -29,6 +29,7 @@ from qir.passes.integer.move_requantize import hoist_requantize, sink_requantize
 from qir.pipeline import Context, PassManager, Pipeline
 from qir.pipeline.rewrite import rewrite
 from qir.types import DType, Quant, TensorType
+from tests.drawing import examples
 from tests.strategies.base import BYTES, Case, codes, stored
 from tests.strategies.programs import integer_programs
 
@@ -98,7 +99,7 @@ def work(graph):
     return sum(int(np.prod(node.output.type.known_shape)) for node in requantizes)
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(moved_sums() | integer_programs())
 def test_keeps_every_bit(case):
     manager = PassManager(Pipeline.parse("move-requantize"), check_inputs=case.inputs)
@@ -110,7 +111,7 @@ def test_keeps_every_bit(case):
     assert qir.optimize(after, "move-requantize") == after
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(moved_sums())
 def test_requantizes_no_more_numbers(case):
     assert work(qir.optimize(case.graph, "move-requantize")) <= work(case.graph)
