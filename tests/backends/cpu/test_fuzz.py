@@ -45,6 +45,7 @@ from qir.ops import (
 from qir.ops.type_rules import accumulator
 from qir.ops.windows import Padding, dilated
 from qir.types import Array, DType, Quant, TensorType
+from tests import drawing
 from tests.backends.cpu import harness
 from tests.backends.cpu.programs import ENDINGS
 from tests.strategies.base import BYTES, Case, Draw, Operand, codes, generator, program, stored
@@ -63,7 +64,7 @@ MOST_PRODUCTS = 3_000_000
 
 def examples(count: int) -> settings:
     """Runs programs. None is shrunk: the message of a failure has the whole program."""
-    return settings(max_examples=count, phases=[Phase.generate])
+    return drawing.examples(count, phases=[Phase.generate])
 
 
 def check(case: Case, threads: int, *kernels: type[object]) -> None:
