@@ -18,10 +18,10 @@ from qir.frontends.jaxpr.constants import constant
 from qir.frontends.jaxpr.equations import Slot, flatten
 from qir.frontends.jaxpr.importer import Importer
 from qir.frontends.jaxpr.locations import calling_line, raised_at
-from qir.frontends.jaxpr.naming import identifier, renamed
 from qir.frontends.jaxpr.shapes import depends_on_size, to_type
 from qir.frontends.jaxpr.weights import closed_over, leaves, path_name
 from qir.frontends.raising import raise_ops
+from qir.frontends.shared.naming import identifier, renamed
 from qir.interop.jax_internals import ClosedJaxpr, InconclusiveDimensionOperation
 from qir.ir import Graph
 from qir.types import TensorType

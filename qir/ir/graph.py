@@ -212,9 +212,12 @@ class Graph:
         self.constants = {name: array for name, array in self.constants.items() if name in used}
 
     def record_origins(self) -> None:
-        """Marks every value as standing for itself, as frontends do when the import is complete."""
+        """Marks every value as standing for itself, as frontends do when the import is complete.
+
+        A value that has an origin keeps it: it is the name that the source has for it.
+        """
         for value in self.values():
-            value.origin = (value.name,)
+            value.origin = value.origin or (value.name,)
             value.named = True
 
     def before(self, node: Node) -> Builder:

@@ -16,7 +16,7 @@ import qir
 from qir.backends.reference.interpreter import run
 from qir.errors import QirError, UnsupportedError
 from qir.frontends.jaxpr import Emitter, Operand, from_jax, primitive
-from qir.frontends.jaxpr.emitter import PRIMITIVES
+from qir.frontends.jaxpr.primitives import PRIMITIVES
 from qir.ir import Graph, Value
 from qir.ops import Const, Mul
 from tests.frontends.agreement import agrees, assert_equal, op_names, uniform

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from qir.errors import UnsupportedError
-from qir.frontends.jaxpr.emitter import Emitter, Operand, primitive
+from qir.frontends.jaxpr.primitives import primitive
 from qir.frontends.jaxpr.rules.shape import cut
+from qir.frontends.shared.emitter import Emitter, Operand
 from qir.ir import Value
 from qir.ops import Conv, ConvTranspose, Dot
 from qir.ops.windows import Padding, Pads, dilated

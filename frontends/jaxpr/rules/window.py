@@ -7,8 +7,9 @@ from math import prod
 from typing import Any
 
 from qir.errors import UnsupportedError
-from qir.frontends.jaxpr.emitter import Emitter, Operand, primitive
+from qir.frontends.jaxpr.primitives import primitive
 from qir.frontends.jaxpr.rules.convolution import spelled
+from qir.frontends.shared.emitter import Emitter, Operand
 from qir.ir import Value
 from qir.ops import AvgPool, MaxPool, Mul, Neg
 from qir.ops.pool import Pool
