@@ -10,7 +10,7 @@ if (_checkout / "passes/__init__.py").exists() and (_checkout / "pyproject.toml"
     __path__.append(str(_checkout))
 
 _HOMES = {
-    "qir.api": ("compile", "evaluate", "from_jax", "optimize", "quantize"),
+    "qir.api": ("compile", "evaluate", "from_jax", "load", "optimize", "quantize", "save"),
     "qir.errors": ("ParseError", "PassError", "QirError", "UnsupportedError", "VerifyError"),
     "qir.report.explain": ("explain",),
     "qir.numbers.interval": ("Interval",),
@@ -18,7 +18,6 @@ _HOMES = {
     "qir.ops.op": ("Op", "op"),
     "qir.pipeline": ("Context", "Pass", "PassManager", "Pipeline", "register"),
     "qir.pipeline.rewrite": ("Skip", "near_misses", "rewrite", "rule"),
-    "qir.text.storage": ("load", "save"),
     "qir.report.summary": ("summary",),
     "qir.text": ("parse", "to_program", "to_text"),
     "qir.types": ("Dim", "DType", "Quant", "TensorType"),
@@ -35,8 +34,10 @@ if TYPE_CHECKING:
     from qir.api import compile as compile
     from qir.api import evaluate as evaluate
     from qir.api import from_jax as from_jax
+    from qir.api import load as load
     from qir.api import optimize as optimize
     from qir.api import quantize as quantize
+    from qir.api import save as save
     from qir.errors import ParseError as ParseError
     from qir.errors import PassError as PassError
     from qir.errors import QirError as QirError
@@ -63,8 +64,6 @@ if TYPE_CHECKING:
     from qir.text import parse as parse
     from qir.text import to_program as to_program
     from qir.text import to_text as to_text
-    from qir.text.storage import load as load
-    from qir.text.storage import save as save
     from qir.types import Dim as Dim
     from qir.types import DType as DType
     from qir.types import Quant as Quant

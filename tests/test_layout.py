@@ -58,7 +58,7 @@ KNOWS_JAX = (
     "qir.frontends.jaxpr",
     "qir.api",
     "qir.bench.benchmark",
-    "qir.interop",
+    "qir.interop.jax_internals",
 )
 NUMPY_ONLY = {name for name in MODULES if not name.startswith(KNOWS_JAX)}
 LIGHT = {"lark", "ml_dtypes", "networkx", "numpy", "tqdm"}

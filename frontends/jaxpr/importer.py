@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from qir.errors import QirError
@@ -72,7 +73,7 @@ class Importer:
             results = self.refusals.attempt(
                 equation.loc or equation.primitive.name,
                 len(equation.outputs),
-                lambda equation=equation: self.results(equation),
+                partial(self.results, equation),
             )
             self.found.update(zip(equation.outputs, results, strict=True))
         self.refusals.check(_advice)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from tests.frontends.agreement import assert_equal, op_names, uniform
 from tests.frontends.layers import from_layers, small
 from tests.layout import ROOT
 
-IMAGE = {"image": (2, 4, 4, 3)}
+IMAGE: Any = {"image": (2, 4, 4, 3)}
 
 
 def imported():
@@ -143,7 +144,7 @@ def test_two_values_of_one_name_are_told_apart_by_a_number():
 
 
 def test_an_axis_of_a_named_size_stretches_through_elementwise_ops_only():
-    wide = Known.of(np.float32([[1], [2]]), (2, Dim.named("B")))
+    wide = Known.of(np.array([[1], [2]], np.float32), (2, Dim.named("B")))
     found = fold(Add(), [wide, Known.of(np.float32(1))])
     assert found is not None
     assert found.shape == wide.shape
