@@ -83,7 +83,7 @@ def _plain(
         sizes = x.type.shape[1:-1]
     window = [known(size, "kernel") for size in kernel.type.shape[:-2]]
     spelling = spelled(sizes, dilated(window, dilation), strides, pads)
-    return b.emit(Conv(_unless_ones(strides), spelling, _unless_ones(dilation), groups), x, kernel)
+    return b.emit(Conv(strides, spelling, dilation, groups), x, kernel)
 
 
 def _transposed(
@@ -97,9 +97,7 @@ def _transposed(
 ) -> Value:
     window = [known(size, "kernel") for size in kernel.type.shape[:-2]]
     full = tuple((extent - 1, extent - 1) for extent in dilated(window, dilation))
-    op = ConvTranspose(
-        _unless_ones(strides), () if pads == full else pads, _unless_ones(dilation), groups
-    )
+    op = ConvTranspose(strides, () if pads == full else pads, dilation, groups)
     return b.emit(op, x, kernel)
 
 
@@ -126,7 +124,3 @@ def spelled(
     if not named_and_strided and same_pads(sizes, window, strides, "same") == tuple(pads):
         return "same"
     return tuple(pads)
-
-
-def _unless_ones(values: tuple[int, ...]) -> tuple[int, ...]:
-    return () if set(values) <= {1} else values

@@ -121,7 +121,7 @@ def cut(
     if not cuts:
         return x
     axes, start, limit, stride = zip(*cuts, strict=True)
-    return b.emit(Slice(axes, start, limit, () if set(stride) == {1} else stride), x)
+    return b.emit(Slice(axes, start, limit, stride), x)
 
 
 @primitive("split")

@@ -82,6 +82,6 @@ def _pool(
     window = tuple(int(window_dimensions[axis]) for axis in pooled)
     strides = tuple(int(window_strides[axis]) for axis in pooled)
     spelling = spelled(sizes, window, strides, [pads[axis] for axis in pooled])
-    found: Value = b.emit(op(window, () if set(strides) == {1} else strides, spelling), laid)
+    found: Value = b.emit(op(window, strides, spelling), laid)
     back = b.reshape(found, (*outer, *found.type.shape[1:-1], *inner))
     return b.transpose(back, [order.index(axis) for axis in range(rank)])
