@@ -1,4 +1,8 @@
-"""A quantization compiler: float models in, exact integer programs out."""
+"""A quantization compiler: float models in, exact integer programs out.
+
+`from qir import *` leaves out the words that Python or the importing file has for something else,
+such as `compile`, `op` and `rule`; say `qir.compile`.
+"""
 
 from importlib import import_module
 from pathlib import Path
@@ -24,6 +28,20 @@ _HOMES = {
     "qir.analysis.verify": ("verify",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_QUALIFIED = {
+    "compile",
+    "explain",
+    "load",
+    "op",
+    "parse",
+    "register",
+    "rewrite",
+    "rule",
+    "save",
+    "summary",
+    "verify",
+}
+"""Words that are builtins or that a file is likely to have of its own: `qir.op`, never starred."""
 
 __version__ = "0.1.0"
 """The only place that holds the version; the distribution's metadata is built from it."""
@@ -69,7 +87,7 @@ if TYPE_CHECKING:
     from qir.types import Quant as Quant
     from qir.types import TensorType as TensorType
 else:
-    __all__ = ["__version__", *_HOME_OF]
+    __all__ = ["__version__", *(name for name in _HOME_OF if name not in _QUALIFIED)]
 
     def __getattr__(name: str) -> Any:
         """Loads a public name on first use, so that `import qir` is quick and loads no jax."""

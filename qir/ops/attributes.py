@@ -42,7 +42,7 @@ def left_out(default: T, means_default: Callable[[Any], bool]) -> T:
         default: The default, and the one form.
         means_default: Tells of a value whether it means the same.
     """
-    return cast(T, field(default=default, metadata={"means_default": means_default}))
+    return field(default=default, metadata={"means_default": means_default})
 
 
 def all_ones(values: Iterable[int]) -> bool:
