@@ -96,7 +96,7 @@ class Interpreted:
         return run(self._graph, *inputs)
 
     def __repr__(self) -> str:
-        return f"<interpreted {self._graph!r}>"
+        return f"<interpreted {repr(self._graph)[1:]}"
 
 
 def bind_inputs(graph: Graph, inputs: Sequence[ArrayLike]) -> tuple[Mapping[Value, Array], Sizes]:

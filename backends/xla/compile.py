@@ -210,6 +210,21 @@ class Compiled:
         struct: Callable[..., jax.ShapeDtypeStruct] = jax.ShapeDtypeStruct
         return [struct(sizes.shape(port.shape), port.dtype) for port in self.inputs]
 
+    def __copy__(self) -> Compiled:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Compiled:
+        return self
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise QirError(
+            "pickle: expected what can leave the process, got a compiled program; qir.save its "
+            "graph and compile that where it is to run, or take program.export().serialize()"
+        )
+
+    def __repr__(self) -> str:
+        return f"<compiled {repr(self._graph)[1:]}"
+
     def __str__(self) -> str:
         size = sum(array.nbytes for array in self.parameters.values())
         lines = ["inputs", *(f"  {port}" for port in self.inputs)]

@@ -95,12 +95,13 @@ def fit(narrowed: Collection[int], arrays: Sequence[Any], inputs: Sequence[Value
 
 
 def _fitted(array: Any, value: Value) -> Array:
-    if isinstance(array, jax.core.Tracer):
+    try:
+        numbers = np.asarray(array)
+    except jax.errors.TracerArrayConversionError:
         raise QirError(
             f"run: expected i32 for input %{value.name} inside a traced function, got i64; "
             "convert it by astype where all its numbers fit"
-        )
-    numbers = np.asarray(array)
+        ) from None
     if not _fits(numbers):
         worst = numbers.min() if numbers.min() < _LEAST else numbers.max()
         raise QirError(

@@ -339,6 +339,12 @@ class Graph:
     def __str__(self) -> str:
         return Graph.printer(self)
 
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"%{value.name}: {value.type}" for value in self.inputs)
+        outputs = ", ".join(str(value.type) for value in self.outputs)
+        ops = sum(not isinstance(node.op, Const | Return) for node in self.nodes)
+        return f"<@{self.name}({inputs}) -> ({outputs}), {ops} op{'' if ops == 1 else 's'}>"
+
 
 def expect_graph(given: object, subject: str) -> None:
     """Raises QirError for what a user handed in instead of a graph, such as the function."""
