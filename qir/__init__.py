@@ -1,4 +1,8 @@
-"""A quantization compiler: float models in, exact integer programs out."""
+"""A quantization compiler: float models in, exact integer programs out.
+
+`from qir import *` leaves out the words that Python or the importing file has for something else,
+such as `compile`, `op` and `rule`; say `qir.compile`.
+"""
 
 from importlib import import_module
 from pathlib import Path
@@ -10,7 +14,7 @@ if (_checkout / "passes/__init__.py").exists() and (_checkout / "pyproject.toml"
     __path__.append(str(_checkout))
 
 _HOMES = {
-    "qir.api": ("compile", "evaluate", "from_jax", "optimize", "quantize"),
+    "qir.api": ("compile", "evaluate", "from_jax", "load", "optimize", "quantize", "save"),
     "qir.errors": ("ParseError", "PassError", "QirError", "UnsupportedError", "VerifyError"),
     "qir.report.explain": ("explain",),
     "qir.numbers.interval": ("Interval",),
@@ -18,13 +22,26 @@ _HOMES = {
     "qir.ops.op": ("Op", "op"),
     "qir.pipeline": ("Context", "Pass", "PassManager", "Pipeline", "register"),
     "qir.pipeline.rewrite": ("Skip", "near_misses", "rewrite", "rule"),
-    "qir.text.storage": ("load", "save"),
     "qir.report.summary": ("summary",),
     "qir.text": ("parse", "to_program", "to_text"),
     "qir.types": ("Dim", "DType", "Quant", "TensorType"),
     "qir.analysis.verify": ("verify",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_QUALIFIED = {
+    "compile",
+    "explain",
+    "load",
+    "op",
+    "parse",
+    "register",
+    "rewrite",
+    "rule",
+    "save",
+    "summary",
+    "verify",
+}
+"""Words that are builtins or that a file is likely to have of its own: `qir.op`, never starred."""
 
 __version__ = "0.1.0"
 """The only place that holds the version; the distribution's metadata is built from it."""
@@ -35,8 +52,10 @@ if TYPE_CHECKING:
     from qir.api import compile as compile
     from qir.api import evaluate as evaluate
     from qir.api import from_jax as from_jax
+    from qir.api import load as load
     from qir.api import optimize as optimize
     from qir.api import quantize as quantize
+    from qir.api import save as save
     from qir.errors import ParseError as ParseError
     from qir.errors import PassError as PassError
     from qir.errors import QirError as QirError
@@ -63,14 +82,12 @@ if TYPE_CHECKING:
     from qir.text import parse as parse
     from qir.text import to_program as to_program
     from qir.text import to_text as to_text
-    from qir.text.storage import load as load
-    from qir.text.storage import save as save
     from qir.types import Dim as Dim
     from qir.types import DType as DType
     from qir.types import Quant as Quant
     from qir.types import TensorType as TensorType
 else:
-    __all__ = ["__version__", *_HOME_OF]
+    __all__ = ["__version__", *(name for name in _HOME_OF if name not in _QUALIFIED)]
 
     def __getattr__(name: str) -> Any:
         """Loads a public name on first use, so that `import qir` is quick and loads no jax."""

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO, overload
 
 # Imported to register the passes and pipelines.
 import qir.passes  # noqa: F401  # pyright: ignore[reportUnusedImport]
+from qir.backends import RUNNERS, WRITERS, Runnable, Runner
 from qir.backends.reference.interpreter import run, run_all
 from qir.errors import QirError, did_you_mean
+from qir.frontends import READERS
 from qir.ir import Graph, expect_graph
 from qir.observe.batches import random_inputs
 from qir.observe.statistics import Statistic
 from qir.pipeline import Batch, Context, PassManager, Pipeline
+from qir.text.files import check_writable, write_atomically
 from qir.types import Array
 
 if TYPE_CHECKING:
@@ -129,16 +133,26 @@ def quantize(
     return optimize(graph, pipeline, data=data, **options)
 
 
+@overload
 def compile(
     graph: Graph,
     backend: Literal["xla"] = "xla",
     *,
-    measure: bool = False,
     report: bool = False,
+    measure: bool = False,
     kernels: bool | None = None,
     check: bool | Sequence[Array] = False,
-) -> Compiled:
-    """Compiles a program to one callable that composes with `jax.jit`.
+) -> Compiled: ...
+
+
+@overload
+def compile(graph: Graph, backend: str, *, report: bool = False, **options: Any) -> Runnable: ...
+
+
+def compile(
+    graph: Graph, backend: str = "xla", *, report: bool = False, **options: Any
+) -> Runnable:
+    """Compiles a program to one callable; that of XLA composes with `jax.jit`.
 
     See `qir.backends.xla.compile.Compiled`. Many ops can be computed in several ways, all of which
     give the same integers. Which one is the fastest was measured on this machine, or else is
@@ -148,33 +162,90 @@ def compile(
 
     Args:
         graph: The program.
-        backend: What runs it.
-        measure: Whether to measure first what has not been measured on this machine, and no kernel
-            computes.
-        report: Whether to print which way each op took and why; `Compiled.report` is the same text.
-        kernels: Whether to compute by machine code that QIR generates for this CPU, with the same
-            integers; None to do so where llvmlite (the extra `cpu`) and a kernel are there.
-        check: Whether to compare the program with the reference interpreter first, on random and
-            extreme inputs or on the given ones: integers must be equal, floats as near as
+        backend: What runs it: `xla`, `reference` (numpy, slow, what all others are compared with),
+            or what was added to `qir.backends.RUNNERS`.
+        report: Whether to print how it is computed: for XLA, which way each op took and why;
+            `Compiled.report` is the same text.
+        options: Those of the backend. `xla` has these:
+            measure: whether to measure first what has not been measured on this machine, and no
+            kernel computes.
+            kernels: whether to compute by machine code that QIR generates for this CPU, with the
+            same integers; None to do so where llvmlite (the extra `cpu`) and a kernel are there.
+            check: whether to compare the program with the reference interpreter first, on random
+            and extreme inputs or on the given ones: integers must be equal, floats as near as
             roundings let them be. XLA has computed wrong numbers before. Where it does, the op at
             fault takes its next way, or XLA's instead of a kernel; the report says so, and the
             cache keeps it for later calls.
 
     Raises:
-        QirError: The backend does not exist, has no rule for an op, kernels are insisted on where
-            there are none, or every way to compute an op is wrong: the op, its place and the
-            difference are named.
+        QirError: The backend or the option does not exist, it has no rule for an op, kernels are
+            insisted on where there are none, or every way to compute an op is wrong: the op, its
+            place and the difference are named.
     """
     expect_graph(graph, "compile")
-    if backend != "xla":
-        raise QirError(f"compile: no backend '{backend}'{did_you_mean(str(backend), ['xla'])}")
     with _devices():
-        from qir.backends.xla.compile import compile_graph
-
-        compiled = compile_graph(graph, measure=measure, kernels=kernels, check=check)
+        runner = RUNNERS.find(backend, "compile")
+        _check_options(runner, backend, options)
+        compiled = runner(graph, **options)
     if report:
-        print(compiled.report)
+        print(getattr(compiled, "report", f"the backend '{backend}' has no report"))
     return compiled
+
+
+def _check_options(runner: Runner, backend: str, options: Mapping[str, Any]) -> None:
+    _, *parameters = inspect.signature(runner).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    names = [parameter.name for parameter in parameters]
+    for name in options:
+        if name not in names:
+            known = f"; its options are {', '.join(names)}" if names else "; it has none"
+            raise QirError(
+                f"compile: the backend '{backend}' has no option '{name}'"
+                f"{did_you_mean(name, names) or known}"
+            )
+
+
+def save(graph: Graph, path: str | os.PathLike[str]) -> None:
+    """Writes a program in the format of the path's suffix: `.qir`, with its arrays in an `.npz`.
+
+    All files are written under temporary names and then renamed, so that none is ever half there
+    and an error leaves what was there before. See `qir.backends.WRITERS` for further formats.
+
+    Args:
+        graph: The program.
+        path: The path.
+
+    Raises:
+        QirError: No writer has the suffix, the program can't be said in its format, or the path
+            can't be written.
+    """
+    expect_graph(graph, "save")
+    target = Path(path)
+    write_atomically(WRITERS.find(target.suffix, "save", target).files(graph, target))
+
+
+def check_savable(path: str | os.PathLike[str]) -> None:
+    """Raises QirError where `save` could not write a program: before the work on it begins."""
+    target = Path(path)
+    writer = WRITERS.find(target.suffix, "save", target)
+    check_writable(target, *map(target.with_suffix, writer.companions))
+
+
+def load(path: str | os.PathLike[str]) -> Graph:
+    """Reads a model in the format of the path's suffix: `.qir`, as `save` writes it.
+
+    See `qir.frontends.READERS` for further formats.
+
+    Args:
+        path: The path; files that belong to it, such as the `.npz` of arrays, are read beside it.
+
+    Raises:
+        QirError: No reader has the suffix; a file is missing, truncated or corrupted, or belongs to
+            another; or it holds something that QIR has no rule for.
+    """
+    source = Path(path)
+    return READERS.find(source.suffix, "load", source)(source)
 
 
 def evaluate(graph: Graph, *inputs: Any) -> tuple[Array, ...]:

@@ -46,8 +46,9 @@ ROOMS = {
     "qir.backends.native": set(),
     "qir.backends.cpu": {"native"},
     "qir.backends.xla": {"native", "reference"},
-    "qir.frontends.raising": set(),
-    "qir.frontends.jaxpr": {"raising"},
+    "qir.frontends.shared": set(),
+    "qir.frontends.raising": {"shared"},
+    "qir.frontends.jaxpr": {"raising", "shared"},
 }
 # Where the XLA backend looks for what generates kernels, which it knows by a protocol only.
 DOORS = {("qir.backends.xla.kernel_choice", "qir.backends.cpu")}
@@ -57,7 +58,7 @@ KNOWS_JAX = (
     "qir.frontends.jaxpr",
     "qir.api",
     "qir.bench.benchmark",
-    "qir.interop",
+    "qir.interop.jax_internals",
 )
 NUMPY_ONLY = {name for name in MODULES if not name.startswith(KNOWS_JAX)}
 LIGHT = {"lark", "ml_dtypes", "networkx", "numpy", "tqdm"}

@@ -1,6 +1,7 @@
 """What `import qir` offers."""
 
 import ast
+import builtins
 import importlib
 from pathlib import Path
 
@@ -31,3 +32,19 @@ def test_type_checkers_see_every_public_name():
     ]
     typed = {(home, name) for home, *names in imports for name in names}
     assert {(home, name) for name, home in qir._HOME_OF.items()} <= typed
+
+
+def test_a_star_import_takes_no_common_word():
+    names: dict[str, object] = {"rule": "mine", "op": "mine"}
+    exec("from qir import *", names)
+    assert names["rule"] == names["op"] == "mine"
+    assert names["quantize"] is qir.quantize
+    starred = names.keys() - {"__builtins__", "rule", "op"}
+    assert starred.isdisjoint(dir(builtins))
+    assert starred <= set(dir(qir))
+
+
+def test_words_that_a_star_import_leaves_out_are_there_by_their_full_name():
+    assert set(qir._HOME_OF) - set(vars(qir)["__all__"]) == qir._QUALIFIED
+    for name in qir._QUALIFIED:
+        assert callable(getattr(qir, name))

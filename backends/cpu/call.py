@@ -18,7 +18,16 @@ from qir.backends.cpu.objects import object_codes
 from qir.backends.cpu.target import Target
 from qir.backends.native import kernel as native
 from qir.errors import QirError
+from qir.interop.jax_internals import guarded
 
+_NO_GRADIENT = (
+    "gradient: expected ops that XLA computes, got a generated kernel; differentiate the float "
+    "program that this one was quantized from, compiled with kernels=False"
+)
+_NO_EXPORT = (
+    "export: expected a program that can leave the process, got one with generated kernels; use "
+    "program.export(), or compile with kernels=False"
+)
 _LOCK = threading.Lock()
 _REGISTERED: list[int] = []
 """The process that told XLA of the handler; none before one did."""
@@ -111,7 +120,8 @@ def call(
         operands: The tensors that it reads.
         results: The tensors that it returns.
     """
+    given = [guarded(operand, _NO_GRADIENT, _NO_EXPORT) for operand in (parameters, *operands)]
     found = jax.ffi.ffi_call(runtime.HANDLER, list(results), vmap_method="sequential")(
-        table, parameters, *operands
+        table, *given
     )
     return tuple(found)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from qir.analysis.equivalence import Hook
 from qir.errors import QirError
 from qir.ir import Graph, Node, Value
-from qir.ir.signature import Sizes, bind, check_not_empty, to_array
+from qir.ir.signature import Sizes, bind, check_not_empty, ports, to_array
 from qir.ops import Broadcast, Const, Iota, Reshape, Return
 from qir.ops.op import Coded, Op
 from qir.types import Array, Dim, DType, TensorType
@@ -70,6 +70,33 @@ def run_all(
         for value, result in zip(node.outputs, results, strict=True):
             values[value] = hook(value, result) if hook else result
     return values
+
+
+class Interpreted:
+    """A graph as a function of arrays, computed by the interpreter.
+
+    Args:
+        graph: The graph; later changes of it don't change the program.
+
+    Attributes:
+        inputs: Name, shape, type and code of each input.
+        outputs: Name, shape, type and code of each output.
+        report: How it is computed.
+    """
+
+    report = "the reference interpreter computes every op by its numpy meaning"
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph.copy()
+        self.inputs = ports(graph.inputs)
+        self.outputs = ports(graph.outputs)
+
+    def __call__(self, *inputs: ArrayLike) -> tuple[Array, ...]:
+        """Computes the outputs; see `run`."""
+        return run(self._graph, *inputs)
+
+    def __repr__(self) -> str:
+        return f"<interpreted {repr(self._graph)[1:]}"
 
 
 def bind_inputs(graph: Graph, inputs: Sequence[ArrayLike]) -> tuple[Mapping[Value, Array], Sizes]:

@@ -18,6 +18,7 @@ from qir.backends.xla.faults import Faults
 from qir.backends.xla.kernel_choice import chosen_kernels
 from qir.backends.xla.kernels import Kernels
 from qir.backends.xla.measure import Measurements
+from qir.backends.xla.narrow import fit, narrow
 from qir.backends.xla.program import Program, nodes_of
 from qir.errors import QirError
 from qir.ir import Graph
@@ -59,7 +60,8 @@ class Compiled:
         warnings: Sequence[str] = (),
         kernels: Kernels | None = None,
     ) -> None:
-        self._graph = graph = graph.copy()
+        self._graph, graph = graph.copy(), graph.copy()
+        self._narrowed = narrow(graph)
         # A way by certificate is taken on its word; an edited text may be wrong in it.
         warnings = [*warnings, *drop_false_certificates(graph)]
         self._choose = choose
@@ -80,7 +82,8 @@ class Compiled:
 
         Args:
             inputs: One array for each input, of its shape and numpy type; stored numbers where it
-                has a code.
+                has a code. Where the program that was compiled takes i64, these numbers may have 32
+                or 64 bits, and must fit into 32.
 
         Raises:
             QirError: An input does not fit, two disagree about a named dimension, or this is a fork
@@ -94,6 +97,7 @@ class Compiled:
             given if isinstance(given, jax.Array) else to_array(given, value, "run")
             for given, value in zip(inputs, self._program.inputs, strict=True)
         ]
+        arrays = fit(self._narrowed, arrays, self._program.inputs)
         kinds = tuple((array.shape, array.dtype) for array in arrays)
         if kinds not in self._fitting:
             bind(self._program.inputs, arrays)
@@ -206,6 +210,21 @@ class Compiled:
         struct: Callable[..., jax.ShapeDtypeStruct] = jax.ShapeDtypeStruct
         return [struct(sizes.shape(port.shape), port.dtype) for port in self.inputs]
 
+    def __copy__(self) -> Compiled:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Compiled:
+        return self
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise QirError(
+            "pickle: expected what can leave the process, got a compiled program; qir.save its "
+            "graph and compile that where it is to run, or take program.export().serialize()"
+        )
+
+    def __repr__(self) -> str:
+        return f"<compiled {repr(self._graph)[1:]}"
+
     def __str__(self) -> str:
         size = sum(array.nbytes for array in self.parameters.values())
         lines = ["inputs", *(f"  {port}" for port in self.inputs)]
@@ -243,12 +262,14 @@ def compile_graph(
         # What is measured and compared are the ways that the program will have.
         graph = graph.copy()
         warnings += drop_false_certificates(graph)
+    lowered = graph.copy()
+    narrowed = narrow(lowered)
     if measure:
-        nodes = nodes_of(graph, graph.outputs)
-        computed = generated.computed(nodes, graph.outputs) if generated is not None else ()
-        measurements.add(graph, computed)
+        nodes = nodes_of(lowered, lowered.outputs)
+        computed = generated.computed(nodes, lowered.outputs) if generated is not None else ()
+        measurements.add(lowered, computed)
     choose = faults.avoiding(measurements.choose)
     if check is not False:
-        samples = () if check is True else [check]
-        Checker(graph, choose, generated, faults, samples).settle()
+        samples = () if check is True else [fit(narrowed, check, lowered.inputs)]
+        Checker(lowered, choose, generated, faults, samples).settle()
     return Compiled(graph, choose, [*measurements.table.warnings, *warnings], generated)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qir.backends.xla.compile import Compiled
+from qir.backends.xla.narrow import fit, narrow
 from qir.backends.xla.program import Program
 from qir.ir import Graph, Value
 from qir.ir.signature import bind
@@ -44,7 +45,10 @@ class XlaExecutor:
         Returns:
             A function that returns what `reduce` does for each value, or the value itself.
         """
-        program = Program(graph, values)
+        # The names of values are the same in a copy.
+        lowered = graph.copy()
+        narrowed = narrow(lowered)
+        program = Program(lowered, [lowered.value(value.name) for value in values])
         parameters: dict[str, jax.Array] = jax.device_put(program.arrays)
 
         def compute(parameters: Mapping[str, jax.Array], *inputs: jax.Array) -> list[Any]:
@@ -54,8 +58,9 @@ class XlaExecutor:
         jitted = jax.jit(compute)
 
         def probe(*inputs: Array) -> list[Any]:
-            bind(program.inputs, inputs, "probe")
-            results: list[Any] = jitted(parameters, *inputs)
+            arrays = fit(narrowed, inputs, program.inputs)
+            bind(program.inputs, arrays, "probe")
+            results: list[Any] = jitted(parameters, *arrays)
             return results
 
         return probe

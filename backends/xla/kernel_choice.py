@@ -19,7 +19,7 @@ def kernels_here(*, timed: bool = False) -> TimedKernels | str:
     if jax.default_backend() != "cpu":
         return f"kernels are for the CPU, the default device is {jax.default_backend()}"
     if find_spec("llvmlite") is None:
-        return "llvmlite is not installed; QIR's extra cpu has it: pip install -e '.[cpu]'"
+        return "llvmlite is not installed; QIR's extra cpu has it: pip install 'qir-compiler[cpu]'"
     from qir.backends.cpu.clusters import Kernels as Generated
     from qir.backends.cpu.target import host_target
 

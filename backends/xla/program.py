@@ -196,8 +196,11 @@ def _read_often(nodes: Sequence[Node]) -> set[Value]:
 
 def _check_width(value: Value) -> None:
     if value.type.dtype in (DType.I64, DType.F64):
-        problem = f"xla: expected numbers of at most 32 bits, got {value.type}"
-        raise UnsupportedError(problem, [value.place()])
+        narrow = "i32" if value.type.dtype is DType.I64 else "f32"
+        raise UnsupportedError(
+            f"xla: expected numbers of at most 32 bits, got {value.type}; cast to {narrow}",
+            [value.place()],
+        )
 
 
 def _check_result(value: Value, array: jax.Array) -> None:

@@ -1,9 +1,9 @@
-"""Arrays that are known while a jaxpr is imported, and the equations that are computed then."""
+"""Constants of a jaxpr, and the equations that are computed while it is imported."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -11,71 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from qir.frontends.jaxpr.equations import Equation, Slot
-from qir.frontends.jaxpr.shapes import is_known, to_shape
-from qir.frontends.raising.weight_names import derived_name
-from qir.types import Array, Dim, DType, Shape, TensorType, known
-
-
-@dataclass(frozen=True, eq=False)
-class Known:
-    """An operand whose numbers are known; it becomes a constant only where an op reads it.
-
-    Attributes:
-        array: The numbers, of the shape's rank. An axis of size 1 may stand for one of any size,
-            a named one too.
-        shape: The shape that the array stretches to.
-        name: The weight that the numbers come from by moves alone, or None.
-    """
-
-    array: Array
-    shape: Shape
-    name: str | None = None
-
-    @staticmethod
-    def of(array: Any, shape: Shape | None = None, name: str | None = None) -> Known:
-        """Wraps an array that broadcasts to a shape; its own shape when None."""
-        numbers = np.asarray(array)
-        wanted = tuple(numbers.shape) if shape is None else shape
-        return Known(
-            numbers.reshape((1,) * (len(wanted) - numbers.ndim) + numbers.shape), wanted, name
-        )
-
-    @property
-    def type(self) -> TensorType:
-        """The type of the constant."""
-        return TensorType(self.shape, DType.of(self.array.dtype))
-
-    @property
-    def full(self) -> Array:
-        """The numbers at their whole shape; raises QirError where a size is named."""
-        return np.broadcast_to(self.array, self.type.known_shape)
-
-    @property
-    def trimmed(self) -> Array:
-        """The fewest axes that broadcast to the shape."""
-        kept = next(
-            (axis for axis, size in enumerate(self.array.shape) if size != 1), self.array.ndim
-        )
-        return self.array.reshape(self.array.shape[kept:])
-
-    def reshape(self, shape: Shape) -> Known | None:
-        """Returns the numbers under another shape, or None where their order can't be told."""
-        if self.array.size == 1:
-            return replace(self, array=self.array.reshape((1,) * len(shape)), shape=shape)
-        if not (is_known(shape) and is_known(self.shape)):
-            return None
-        return Known(
-            self.full.reshape([known(size, "reshape") for size in shape]), shape, self.name
-        )
-
-    def transpose(self, permutation: Sequence[int]) -> Known:
-        """Returns the numbers with their axes in another order."""
-        shape = tuple(self.shape[axis] for axis in permutation)
-        return Known(self.array.transpose(permutation), shape, self.name)
-
-    def astype(self, dtype: Any) -> Known:
-        """Returns the numbers in another type."""
-        return replace(self, array=self.array.astype(dtype))
+from qir.frontends.jaxpr.shapes import to_shape
+from qir.frontends.shared.known import Known, is_known
+from qir.frontends.shared.weight_names import derived_name
+from qir.types import Array, Dim, Shape
 
 
 def _select(which: Array, *cases: Array) -> Array:

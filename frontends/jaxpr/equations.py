@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from qir.frontends.jaxpr.locations import line_of, location, scope_of
+from qir.frontends.jaxpr.locations import line_of, scope_of
+from qir.frontends.shared.locations import location
 from qir.interop.jax_internals import ClosedJaxpr, Jaxpr, Literal, Primitive
 
 _CALLS = {

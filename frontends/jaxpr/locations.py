@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -13,11 +12,10 @@ from typing import Any
 from qir import errors
 from qir.interop.jax_internals import is_user_filename, lines_of, scopes_of
 
-_OWN = (str(Path(__file__).resolve().parent), str(Path(errors.__file__).resolve().parent))
+_OWN = (str(Path(__file__).resolve().parents[1]), str(Path(errors.__file__).resolve().parent))
 _FRAMEWORKS = re.compile(
     r"[\\/](site|dist)-packages[\\/](jax|jaxlib|numpy|flax|haiku|equinox|keras|optax|einops|chex)[\\/]"
 )
-_SCOPE = re.compile(r"\((?P<scope>[^()]*)\)$")
 
 
 @cache
@@ -58,18 +56,6 @@ def calling_line() -> str | None:
             return f"{_short(path)}:{frame.f_lineno}"
         frame = frame.f_back
     return None
-
-
-def location(line: str | None, scope: Iterable[str]) -> str | None:
-    """Spells a location, `file:line (name/stack)`, of what there is of it."""
-    stack = "/".join(scope)
-    return " ".join(filter(None, [line, stack and f"({stack})"])) or None
-
-
-def scope_in(loc: str | None) -> tuple[str, ...]:
-    """Returns the name stack that a location ends with."""
-    found = _SCOPE.search(loc or "")
-    return tuple(found["scope"].split("/")) if found else ()
 
 
 def raised_at(trace: TracebackType | None) -> str | None:

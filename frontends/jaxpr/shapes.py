@@ -58,8 +58,3 @@ def depends_on_size(error: Exception) -> QirError:
     """Says in a sentence that jax needs to know a named size, as an error of its own says."""
     reason = str(error).strip().splitlines()[0].rstrip(".")
     return QirError(f"from_jax: the function depends on the size of a named dimension: {reason}")
-
-
-def is_known(shape: Shape) -> bool:
-    """Whether every size is an integer."""
-    return not any(isinstance(size, Dim) for size in shape)

@@ -18,10 +18,10 @@ from qir.frontends.jaxpr.constants import constant
 from qir.frontends.jaxpr.equations import Slot, flatten
 from qir.frontends.jaxpr.importer import Importer
 from qir.frontends.jaxpr.locations import calling_line, raised_at
-from qir.frontends.jaxpr.naming import identifier, renamed
 from qir.frontends.jaxpr.shapes import depends_on_size, to_type
 from qir.frontends.jaxpr.weights import closed_over, leaves, path_name
 from qir.frontends.raising import raise_ops
+from qir.frontends.shared.naming import identifier, renamed
 from qir.interop.jax_internals import ClosedJaxpr, InconclusiveDimensionOperation
 from qir.ir import Graph
 from qir.types import TensorType
@@ -155,7 +155,12 @@ def _parameter_names(f: Callable[..., Any], count: int, inputs: int) -> list[str
     return [names[place] if place < len(names) else default.format(place) for place in range(count)]
 
 
-def _with_batch(arguments: Sequence[_Argument], batch: str) -> list[Any]:
+def _with_batch(arguments: Sequence[_Argument], batch: object) -> list[Any]:
+    if not isinstance(batch, str):
+        raise QirError(
+            f"batch: expected the name of a dimension, such as 'B', got {batch!r}; a size that is "
+            "fixed is that of the example"
+        )
     check_dimension(batch)
     data = [argument for argument in arguments if argument.weight is None]
     symbolic = [

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from qir.frontends.jaxpr.locations import is_model
-from qir.frontends.jaxpr.naming import identifier
+from qir.frontends.shared.naming import identifier
 
 _DEPTH = 8
 _VISITS = 10_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from qir.frontends.raising.matching import epsilon, in_float64, scalar, single_use
-from qir.frontends.raising.weight_names import derived_name
+from qir.frontends.shared.weight_names import derived_name
 from qir.ir import Builder, Value
 from qir.ops import Add, Conv, ConvTranspose, Div, Dot, Mul, Reshape, Sub
 from qir.pipeline.rewrite import rule

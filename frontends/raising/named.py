@@ -39,15 +39,12 @@ _FIXED: dict[str, tuple[Op, ...]] = {
     "relu": (Relu(),),
     "relu6": (Clip(0, 6),),
     "silu": (Silu(),),
-    "swish": (Silu(),),
-    "hard_silu": (HardSwish(),),
     "hard_swish": (HardSwish(),),
     "hard_sigmoid": (HardSigmoid(),),
     "gelu": (Gelu(), Gelu(approximate=True)),
     "mish": (Mish(),),
-    "sigmoid": (Logistic(),),
+    "logistic": (Logistic(),),
     "softplus": (Softplus(),),
-    "logaddexp": (Softplus(),),
 }
 
 
@@ -56,7 +53,8 @@ class NamedCall:
     """A function of one varying operand.
 
     Attributes:
-        name: The function's name in the source.
+        name: What the source says that it computes: the name of an op, `relu6`, or `resize`, by
+            which of its ways is found out. Frontends translate their source's own words.
         x: Its operand.
         y: Its result.
     """
@@ -87,7 +85,7 @@ def raise_named(graph: Graph, calls: Sequence[NamedCall]) -> None:
         if cone is None:
             continue
         with suppress(QirError):  # then it stays as it was imported
-            op = _resize(call, cone) if call.name == "_resize" else _elementwise(call, cone)
+            op = _resize(call, cone) if call.name == "resize" else _elementwise(call, cone)
             if op is not None:
                 raised[call.y] = graph.before(call.y.node).emit(op, call.x)
                 call.y.replace_with(raised[call.y])

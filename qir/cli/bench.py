@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from qir.api import compile
+from qir.api import compile, load
 from qir.bench.machine import this_machine
 from qir.bench.roofline import Roofline, roofline
 from qir.cli.arguments import Commands, add_seed, add_sizes, at_least, sizes
@@ -14,7 +14,6 @@ from qir.errors import QirError
 from qir.ir.signature import bind
 from qir.observe.batches import read_samples
 from qir.text.files import check_writable, write_atomically
-from qir.text.storage import load
 
 DESCRIPTION = """\
 Compiles programs with XLA and times them on the same arrays, in turns, so that all of them meet

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from qir.api import check_savable, load, save
 from qir.cli.arguments import Commands
 from qir.cli.pipelines import add_pipeline_options, run_pipeline
 from qir.errors import QirError
 from qir.ops.attributes import attribute_fields, describe
 from qir.pipeline import PASSES, PIPELINES
-from qir.text.storage import check_savable, load, save
 
 SELECTORS = """\
 selectors:

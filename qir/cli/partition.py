@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from qir.api import compile
+from qir.api import compile, load
 from qir.cli.arguments import Commands, add_program, add_sizes, sizes
 from qir.ir.signature import named_dimensions
-from qir.text.storage import load
 
 
 def add(commands: Commands) -> None:

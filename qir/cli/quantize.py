@@ -6,11 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from qir.api import check_savable, load, save
 from qir.cli.arguments import Commands, add_program
 from qir.cli.pipelines import add_pipeline_options, run_pipeline
 from qir.errors import QirError
 from qir.report.explain import explain
-from qir.text.storage import check_savable, load, save
 
 
 def add(commands: Commands) -> None:

@@ -10,12 +10,13 @@ from typing import BinaryIO
 
 import numpy as np
 
-from qir.api import compile, evaluate
+from qir.api import compile, evaluate, load
+from qir.backends import RUNNERS
 from qir.cli.arguments import Commands, add_program, add_seed
 from qir.errors import QirError
 from qir.observe.batches import random_inputs, read_samples
 from qir.text.files import check_writable, write_atomically
-from qir.text.storage import load, write_arrays
+from qir.text.storage import write_arrays
 from qir.types import Array
 
 
@@ -34,9 +35,10 @@ def add(commands: Commands) -> None:
     )
     command.add_argument(
         "--backend",
-        choices=["xla", "reference", "both"],
+        choices=[*RUNNERS, "both"],
         default="xla",
-        help="both: run, compare, and exit with status 1 where numbers differ",
+        help="both: run XLA and the reference, compare, and exit with status 1 where numbers "
+        "differ (default: %(default)s)",
     )
     command.add_argument(
         "--check",
@@ -67,14 +69,13 @@ def _run(options: argparse.Namespace) -> int:
     if options.input is not None:
         samples = read_samples(options.input, graph)
         inputs = [samples[value.name] for value in graph.inputs]
-    outputs: Sequence[Array] = ()
+    checked = {"check": True} if options.check else {}
+    backend = "xla" if options.backend == "both" else options.backend
+    outputs = [np.asarray(array) for array in compile(graph, backend, **checked)(*inputs)]
     status = 0
-    if options.backend != "reference":
-        outputs = [np.asarray(array) for array in compile(graph, check=options.check)(*inputs)]
-    if options.backend != "xla":
-        reference = evaluate(graph, *inputs)
-        if options.backend == "both":
-            status = int(_compare(names, outputs, reference) > 0)
+    if options.backend == "both":
+        reference = list(evaluate(graph, *inputs))
+        status = int(_compare(names, outputs, reference) > 0)
         outputs = reference
     if options.output is not None:
         arrays = dict(zip(names, outputs, strict=True))

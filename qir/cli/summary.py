@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from qir.api import load
 from qir.cli.arguments import Commands, add_program, add_sizes, sizes
 from qir.report.summary import summary
-from qir.text.storage import load
 
 
 def add(commands: Commands) -> None:

@@ -1,1 +1,1 @@
-"""What QIR takes from other libraries beyond their documented interface."""
+"""Where QIR meets other libraries: what it takes beyond their documented interface, registries."""

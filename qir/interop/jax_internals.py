@@ -47,6 +47,7 @@ try:
         Literal,
         Primitive,
     )
+    from jax.interpreters import ad, batching, mlir
 except ImportError as error:
     raise QirError(f"jax: {error} in jax {jax.__version__}; {SUPPORTED}") from error
 
@@ -57,6 +58,7 @@ __all__ = [
     "Literal",
     "Primitive",
     "check_version",
+    "guarded",
     "is_user_filename",
     "lines_of",
     "scopes_of",
@@ -74,3 +76,37 @@ def lines_of(equation: Any) -> list[tuple[str, int]]:
     """Returns file and line of the calls that made an equation, innermost first, jax's left out."""
     frames = user_frames(equation.source_info.traceback)
     return [(frame.file_name, frame.start_line) for frame in frames]
+
+
+def guarded(x: jax.Array, gradient: str, export: str = "") -> jax.Array:
+    """Returns an array as it is, where nothing is asked of the program that it can't do.
+
+    Args:
+        x: The array.
+        gradient: The error that is raised where jax differentiates the array.
+        export: The error that is raised where the program is exported; none when empty.
+    """
+    guard: jax.Array = _GUARD.bind(x, gradient=gradient, export=export)
+    return guard
+
+
+def _refuse_gradient(primals: Any, tangents: Any, *, gradient: str, export: str) -> Any:
+    raise QirError(gradient)
+
+
+def _lower(context: Any, x: Any, *, gradient: str, export: str) -> list[Any]:
+    if export and context.module_context.lowering_parameters.for_export:
+        raise QirError(export)
+    return [x]
+
+
+def _same_axes(operands: Any, axes: Any, **messages: str) -> tuple[Any, Any]:
+    return _GUARD.bind(*operands, **messages), axes[0]
+
+
+_GUARD: Any = Primitive("qir_guard")
+_GUARD.def_impl(lambda x, **_: x)
+_GUARD.def_abstract_eval(lambda x, **_: x)
+ad.primitive_jvps[_GUARD] = _refuse_gradient
+batching.primitive_batchers[_GUARD] = _same_axes
+mlir.register_lowering(_GUARD, _lower)

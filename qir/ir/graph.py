@@ -212,9 +212,12 @@ class Graph:
         self.constants = {name: array for name, array in self.constants.items() if name in used}
 
     def record_origins(self) -> None:
-        """Marks every value as standing for itself, as frontends do when the import is complete."""
+        """Marks every value as standing for itself, as frontends do when the import is complete.
+
+        A value that has an origin keeps it: it is the name that the source has for it.
+        """
         for value in self.values():
-            value.origin = (value.name,)
+            value.origin = value.origin or (value.name,)
             value.named = True
 
     def before(self, node: Node) -> Builder:
@@ -335,6 +338,12 @@ class Graph:
 
     def __str__(self) -> str:
         return Graph.printer(self)
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"%{value.name}: {value.type}" for value in self.inputs)
+        outputs = ", ".join(str(value.type) for value in self.outputs)
+        ops = sum(not isinstance(node.op, Const | Return) for node in self.nodes)
+        return f"<@{self.name}({inputs}) -> ({outputs}), {ops} op{'' if ops == 1 else 's'}>"
 
 
 def expect_graph(given: object, subject: str) -> None:

@@ -33,14 +33,45 @@ def by_type(read: Callable[[TensorType], T], default: Any = MISSING) -> T:
     return cast(T, field(default=default, metadata={"by_type": read}))
 
 
+def left_out(default: T, means_default: Callable[[Any], bool]) -> T:
+    """Declares a field of an op of which several values mean what the default means.
+
+    The op has the default for all of them, so that ops that mean the same are equal.
+
+    Args:
+        default: The default, and the one form.
+        means_default: Tells of a value whether it means the same.
+    """
+    return field(default=default, metadata={"means_default": means_default})
+
+
+def all_ones(values: Iterable[int]) -> bool:
+    """Whether steps or distances are all 1, in any number of dimensions."""
+    return all(value == 1 for value in values)
+
+
+def all_zeros(padding: str | Iterable[Iterable[int]]) -> bool:
+    """Whether explicit padding is none, in any number of dimensions."""
+    return not isinstance(padding, str) and not any(map(any, padding))
+
+
 @dataclass(frozen=True)
 class AttributeSpec:
-    """A field of an op or pass: its name, annotation and default, and how to read it off a type."""
+    """A field of an op or pass.
+
+    Attributes:
+        name: Its name.
+        annotation: Its type.
+        default: Its default, or `MISSING`.
+        by_type: Reads it off a result type, or None; see `by_type`.
+        means_default: Whether a value means the default, or None; see `left_out`.
+    """
 
     name: str
     annotation: Any
     default: Any
     by_type: Callable[[TensorType], Any] | None
+    means_default: Callable[[Any], bool] | None
 
 
 def attribute_fields(owner: type) -> tuple[AttributeSpec, ...]:
@@ -58,7 +89,13 @@ def _specs(owner: type) -> tuple[AttributeSpec, ...]:
         return spec.default
 
     return tuple(
-        AttributeSpec(spec.name, hints[spec.name], default(spec), spec.metadata.get("by_type"))
+        AttributeSpec(
+            spec.name,
+            hints[spec.name],
+            default(spec),
+            spec.metadata.get("by_type"),
+            spec.metadata.get("means_default"),
+        )
         for spec in fields(owner)
     )
 

@@ -9,6 +9,7 @@ from math import prod
 import numpy as np
 
 from qir.numbers.interval import EVERYTHING, Interval
+from qir.ops.attributes import all_ones, all_zeros, left_out
 from qir.ops.op import Accumulate, Op, op
 from qir.ops.type_rules import accumulator, check_bias
 from qir.ops.windows import (
@@ -41,9 +42,9 @@ class Convolution(Op):
             depthwise.
     """
 
-    strides: tuple[int, ...] = ()
-    padding: Padding = "valid"
-    dilation: tuple[int, ...] = ()
+    strides: tuple[int, ...] = left_out((), all_ones)
+    padding: Padding = left_out("valid", all_zeros)
+    dilation: tuple[int, ...] = left_out((), all_ones)
     groups: int = 1
 
     quant = Accumulate()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from qir.numbers.interval import Interval
-from qir.ops.attributes import by_type
+from qir.ops.attributes import all_ones, by_type, left_out
 from qir.ops.op import Coded, KeepFloat, Op, SameCode, SharedCode, op
 from qir.ops.type_rules import check_axes, check_axis, uncoded_axes
 from qir.types import Array, DType, Quant, Shape, Size, TensorType, known
@@ -57,7 +57,7 @@ class Slice(Op):
     axes: tuple[int, ...]
     start: tuple[int, ...]
     limit: tuple[int, ...]
-    stride: tuple[int, ...] = ()
+    stride: tuple[int, ...] = left_out((), all_ones)
 
     quant = SameCode()
 

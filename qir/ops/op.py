@@ -225,6 +225,9 @@ class Op:
             value = coerce(getattr(self, spec.name), spec.annotation, f"{self.name}: {spec.name}")
             object.__setattr__(self, spec.name, value)
         self.check()
+        for spec in attribute_fields(type(self)):
+            if spec.means_default is not None and spec.means_default(getattr(self, spec.name)):
+                object.__setattr__(self, spec.name, spec.default)
 
     def check(self) -> None:
         """Raises QirError for attributes that can't stand together; the default accepts all."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from qir.numbers.fixed_point import ROUNDINGS
 from qir.numbers.interval import Interval
-from qir.ops.attributes import by_type
+from qir.ops.attributes import all_ones, all_zeros, by_type, left_out
 from qir.ops.elementwise import result_code
 from qir.ops.op import Coded, Op, Rescale, SameCode, op
 from qir.ops.type_rules import rescaled, same_float
@@ -39,12 +39,17 @@ class Pool(Op):
     """
 
     window: tuple[int, ...]
-    strides: tuple[int, ...] = ()
-    padding: Padding = "valid"
+    strides: tuple[int, ...] = left_out((), all_ones)
+    padding: Padding = left_out("valid", all_zeros)
 
     def check(self) -> None:
         if any(value < 1 for value in (*self.window, *self.strides)):
             raise self.error("expected windows and strides of at least 1")
+        for name, values in (("strides", self.strides), ("padding", self.padding)):
+            if not isinstance(values, str) and len(values) not in (0, len(self.window)):
+                raise self.error(
+                    f"expected {len(self.window)} entries in {name}, got {len(values)}"
+                )
         if not isinstance(self.padding, str):
             for size, (before, after) in zip(self.window, self.padding, strict=False):
                 if not (0 <= before < size and 0 <= after < size):

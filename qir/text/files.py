@@ -16,11 +16,11 @@ from typing import BinaryIO, TypeAlias
 
 from qir.errors import QirError
 
-Writer: TypeAlias = Callable[[BinaryIO], object]
+WriteFile: TypeAlias = Callable[[BinaryIO], object]
 """Called with an open file, to write it."""
 
 
-def write_atomically(files: Mapping[Path, Writer]) -> None:
+def write_atomically(files: Mapping[Path, WriteFile]) -> None:
     """Writes files under temporary names, then puts them all in their places.
 
     An error leaves the files that were there before, and nothing else. A link stays, and the file

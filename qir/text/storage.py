@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from ast import literal_eval
 from collections.abc import Generator, Mapping
@@ -16,9 +15,9 @@ import numpy as np
 
 from qir.bench.machine import check_memory
 from qir.errors import ParseError, QirError, did_you_mean
-from qir.ir import Graph, expect_graph
+from qir.ir import Graph
 from qir.text import build, parse_syntax, to_program
-from qir.text.files import Writer, check_writable, write_atomically
+from qir.text.files import WriteFile
 from qir.text.syntax import DataEntry
 from qir.types import Array, DType, array_digest, known
 
@@ -27,50 +26,47 @@ MOST_HEADER_BYTES = 4096
 """Length of the header of an `.npy` at most; that of a plain array has about 120 bytes."""
 
 
-def save(graph: Graph, path: str | os.PathLike[str]) -> None:
+class QirFile:
     """Writes a program as `name.qir` and its arrays as `name.npz`.
 
-    Both files are written under temporary names and then renamed, so that neither is ever half
-    there and an error leaves what was there before. A pair of which only one half is new, as after
-    a power cut between the two, does not load, by the digests in the text.
-
-    Args:
-        graph: The program.
-        path: The path of the text, ending in `.qir`.
-
-    Raises:
-        QirError: The path does not end in `.qir`, or can't be written.
+    A pair of which only one half is new, as after a power cut between the two, does not load, by
+    the digests in the text.
     """
-    expect_graph(graph, "save")
-    target = _check_suffix(Path(path))
-    program = to_program(graph)
-    entries = {entry.name: entry for entry in parse_syntax(program.text).data}
-    packed = {
-        name: pack(array, DType(entries[name].dtype)) for name, array in program.arrays.items()
-    }
-    files: dict[Path, Writer] = {target: lambda file: file.write(program.text.encode())}
-    if packed:
-        files[_arrays_of(target)] = lambda file: write_arrays(file, packed)
-    write_atomically(files)
+
+    companions = (".npz",)
+
+    def files(self, graph: Graph, path: Path) -> Mapping[Path, WriteFile]:
+        """Returns the text, and the arrays where there are any.
+
+        Args:
+            graph: The program.
+            path: The path of the text.
+        """
+        program = to_program(graph)
+        entries = {entry.name: entry for entry in parse_syntax(program.text).data}
+        packed = {
+            name: pack(array, DType(entries[name].dtype)) for name, array in program.arrays.items()
+        }
+        files: dict[Path, WriteFile] = {path: lambda file: file.write(program.text.encode())}
+        if packed:
+            files[_arrays_of(path)] = lambda file: write_arrays(file, packed)
+        return files
 
 
-def check_savable(path: str | os.PathLike[str]) -> None:
-    """Raises QirError where `save` could not write a program: before the work on it begins."""
-    target = _check_suffix(Path(path))
-    check_writable(target, _arrays_of(target))
+WRITER = QirFile()
+"""What `qir.save` writes a path with that ends in `.qir`."""
 
 
-def load(path: str | os.PathLike[str]) -> Graph:
-    """Reads a program that `save` wrote.
+def load(source: Path) -> Graph:
+    """Reads what `QirFile` wrote.
 
     Args:
-        path: The path of the text, ending in `.qir`; the `.npz` of the same name is read where the
+        source: The path of the text; the `.npz` of the same name is read where the
             text refers to it.
 
     Raises:
         QirError: A file is missing, truncated or corrupted, or the two do not belong together.
     """
-    source = _check_suffix(Path(path))
     try:
         text = source.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -84,12 +80,6 @@ def load(path: str | os.PathLike[str]) -> Graph:
         return build(syntax, arrays)
     except QirError as error:
         raise error.at(f"in {source}") from error
-
-
-def _check_suffix(path: Path) -> Path:
-    if path.suffix != ".qir":
-        raise QirError(f"file: expected a path ending in .qir, got {path}")
-    return path
 
 
 def _arrays_of(path: Path) -> Path:

@@ -230,7 +230,7 @@ QUANTIZE = "quantize float.qir --data samples.npy -o int8.qir"
 
 ERRORS = {
     "opt nothing.qir": "load: can't read nothing.qir: No such file or directory",
-    "opt float.txt": "file: expected a path ending in .qir, got float.txt",
+    "opt float.txt": "load: expected a path ending in .qir, got float.txt",
     "opt": "opt: expected a program, or --list",
     f"{QUANTIZE} --pipeline=": (
         "quantize: expected passes, or a named pipeline such as w8a8, got none"

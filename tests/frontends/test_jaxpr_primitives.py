@@ -11,7 +11,7 @@ from jax import lax
 
 from qir.backends.reference.interpreter import run
 from qir.frontends.jaxpr import from_jax
-from qir.frontends.jaxpr.emitter import PRIMITIVES
+from qir.frontends.jaxpr.primitives import PRIMITIVES
 from qir.ops import Conv
 from qir.types import Array
 from tests.frontends.agreement import agrees, op_names, uniform

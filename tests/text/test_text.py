@@ -12,13 +12,13 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from qir.analysis.verify import verify
+from qir.api import load, save
 from qir.errors import QirError
 from qir.ir import Graph, Value
 from qir.numbers.interval import Interval
 from qir.ops import Const
 from qir.ops.op import OPS, Op
 from qir.text import parse, to_program, to_text
-from qir.text.storage import load, save
 from qir.types import Dim, DType, FrozenArray, Quant, TensorType, format_number
 from qir.types.names import DIMENSION, SYMBOL, VALUE
 from tests.drawing import examples

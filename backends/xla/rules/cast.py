@@ -13,9 +13,15 @@ from qir.backends.xla import arithmetic
 from qir.backends.xla.codes import code_of, steps, table_entry, zero_points
 from qir.backends.xla.lowering import argument, lowering, never, spread
 from qir.backends.xla.requantize import FORMS, Factor, no_form, rescaling
+from qir.interop.jax_internals import guarded
 from qir.ir import Node
 from qir.ops import Cast, Dequantize, Lookup, Quantize, Requantize
 from qir.types import DType
+
+_NO_GRADIENT = (
+    "gradient: expected a float program, got one that rounds to the integers of %{}; "
+    "differentiate the program that it was quantized from"
+)
 
 
 def _affine_result(op: Quantize, node: Node) -> bool:
@@ -31,9 +37,8 @@ def quantize(op: Quantize, node: Node) -> Step:
     def run(x: jax.Array, inverse: Factor) -> jax.Array:
         points = zero_points(code, x.shape)
         factors = spread(inverse, x.shape)
-        return arithmetic.quantize(
-            x.astype(jnp.float32), factors, points, low, high, code.storage.numpy
-        )
+        real = guarded(x.astype(jnp.float32), _NO_GRADIENT.format(node.output.name))
+        return arithmetic.quantize(real, factors, points, low, high, code.storage.numpy)
 
     return Step(run, (*node.inputs, inverse))
 

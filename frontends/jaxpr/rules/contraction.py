@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from qir.frontends.jaxpr.constants import Known
-from qir.frontends.jaxpr.emitter import Emitter, Operand, primitive
+from qir.frontends.jaxpr.primitives import primitive
+from qir.frontends.shared.emitter import Emitter, Operand
+from qir.frontends.shared.known import Known
 from qir.ops import Dot
 from qir.types import DType, product
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from qir.errors import UnsupportedError
-from qir.frontends.jaxpr.emitter import Emitter, Operand, primitive
+from qir.frontends.jaxpr.primitives import primitive
 from qir.frontends.jaxpr.rules.shape import cut
+from qir.frontends.shared.emitter import Emitter, Operand
 from qir.ir import Value
 from qir.ops import Conv, ConvTranspose, Dot
 from qir.ops.windows import Padding, Pads, dilated
@@ -82,7 +83,7 @@ def _plain(
         sizes = x.type.shape[1:-1]
     window = [known(size, "kernel") for size in kernel.type.shape[:-2]]
     spelling = spelled(sizes, dilated(window, dilation), strides, pads)
-    return b.emit(Conv(_unless_ones(strides), spelling, _unless_ones(dilation), groups), x, kernel)
+    return b.emit(Conv(strides, spelling, dilation, groups), x, kernel)
 
 
 def _transposed(
@@ -96,9 +97,7 @@ def _transposed(
 ) -> Value:
     window = [known(size, "kernel") for size in kernel.type.shape[:-2]]
     full = tuple((extent - 1, extent - 1) for extent in dilated(window, dilation))
-    op = ConvTranspose(
-        _unless_ones(strides), () if pads == full else pads, _unless_ones(dilation), groups
-    )
+    op = ConvTranspose(strides, () if pads == full else pads, dilation, groups)
     return b.emit(op, x, kernel)
 
 
@@ -125,7 +124,3 @@ def spelled(
     if not named_and_strided and same_pads(sizes, window, strides, "same") == tuple(pads):
         return "same"
     return tuple(pads)
-
-
-def _unless_ones(values: tuple[int, ...]) -> tuple[int, ...]:
-    return () if set(values) <= {1} else values

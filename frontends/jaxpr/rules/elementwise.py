@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from qir.errors import UnsupportedError
-from qir.frontends.jaxpr.constants import Known
-from qir.frontends.jaxpr.emitter import Emitter, Operand, PrimitiveRule, primitive
+from qir.frontends.jaxpr.primitives import PrimitiveRule, primitive
+from qir.frontends.shared.emitter import Emitter, Operand
+from qir.frontends.shared.known import Known
 from qir.ir import Value
 from qir.ops import (
     Abs,

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from qir.errors import UnsupportedError
-from qir.frontends.jaxpr.constants import Known
-from qir.frontends.jaxpr.emitter import Emitter, Operand, known_integers, primitive
+from qir.frontends.jaxpr.primitives import primitive
 from qir.frontends.jaxpr.rules.shape import cut
 from qir.frontends.jaxpr.shapes import to_shape
+from qir.frontends.shared.emitter import Emitter, Operand, known_integers
+from qir.frontends.shared.known import Known
 from qir.ops import Gather
 from qir.types import Shape, Size, known
 

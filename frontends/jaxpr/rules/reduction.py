@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from qir.errors import UnsupportedError
-from qir.frontends.jaxpr.emitter import Emitter, Operand, PrimitiveRule, primitive
+from qir.frontends.jaxpr.primitives import PrimitiveRule, primitive
+from qir.frontends.shared.emitter import Emitter, Operand
 from qir.ops import ArgMax, Neg, ReduceMax, ReduceMin, ReduceProd, ReduceSum
 from qir.types import DType
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from qir.errors import QirError, UnsupportedError
-from qir.frontends.jaxpr.constants import Known
-from qir.frontends.jaxpr.emitter import Emitter, Operand, primitive
+from qir.frontends.jaxpr.primitives import primitive
 from qir.frontends.jaxpr.shapes import to_shape
+from qir.frontends.shared.emitter import Emitter, Operand
+from qir.frontends.shared.known import Known
 from qir.ir import Value
 from qir.ops import Broadcast, Concat, Iota, Pad, Reverse, Slice, Split, Tile
 from qir.types import Dim, DType, Size, known
@@ -120,7 +121,7 @@ def cut(
     if not cuts:
         return x
     axes, start, limit, stride = zip(*cuts, strict=True)
-    return b.emit(Slice(axes, start, limit, () if set(stride) == {1} else stride), x)
+    return b.emit(Slice(axes, start, limit, stride), x)
 
 
 @primitive("split")

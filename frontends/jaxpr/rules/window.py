@@ -7,8 +7,9 @@ from math import prod
 from typing import Any
 
 from qir.errors import UnsupportedError
-from qir.frontends.jaxpr.emitter import Emitter, Operand, primitive
+from qir.frontends.jaxpr.primitives import primitive
 from qir.frontends.jaxpr.rules.convolution import spelled
+from qir.frontends.shared.emitter import Emitter, Operand
 from qir.ir import Value
 from qir.ops import AvgPool, MaxPool, Mul, Neg
 from qir.ops.pool import Pool
@@ -81,6 +82,6 @@ def _pool(
     window = tuple(int(window_dimensions[axis]) for axis in pooled)
     strides = tuple(int(window_strides[axis]) for axis in pooled)
     spelling = spelled(sizes, window, strides, [pads[axis] for axis in pooled])
-    found: Value = b.emit(op(window, () if set(strides) == {1} else strides, spelling), laid)
+    found: Value = b.emit(op(window, strides, spelling), laid)
     back = b.reshape(found, (*outer, *found.type.shape[1:-1], *inner))
     return b.transpose(back, [order.index(axis) for axis in range(rank)])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from qir.frontends.jaxpr.locations import scope_in
-from qir.frontends.raising.weight_names import layer_of
+from qir.frontends.shared.locations import scope_in
+from qir.frontends.shared.weight_names import layer_of
 from qir.ir import Graph, Node, Value
 from qir.ops import Add, Const, Mul, Return
 from qir.ops.op import Accumulate, Op, operand_names
@@ -19,6 +19,11 @@ def identifier(text: str, default: str) -> str:
     """Makes a name of any text; the default where nothing is left."""
     cleaned = re.sub(r"[^\w.\-]+", "_", text).strip("_.-")
     return cleaned or default
+
+
+def dotted(text: str, default: str) -> str:
+    """Makes a name of a path that the source spells with `/` or `::`, such as `block/conv::0`."""
+    return identifier(re.sub(r"(/|::)+", ".", text), default)
 
 
 def renamed(graph: Graph, weights: Collection[str]) -> Graph:

@@ -1,15 +1,15 @@
-"""What rules of primitives write with: a builder that takes known arrays as operands too."""
+"""What import rules write with: a builder that takes known arrays as operands too."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeAlias, TypeVar
+from collections.abc import Iterable
+from typing import TypeAlias
 
 import numpy as np
 
 from qir.errors import QirError, UnsupportedError
-from qir.frontends.jaxpr.constants import Known
-from qir.frontends.jaxpr.shapes import is_known
+from qir.frontends.shared.known import Known, fold, is_known
+from qir.frontends.shared.naming import dotted
 from qir.ir import Builder, Graph, Value
 from qir.ops import Broadcast, Cast, Reshape, Transpose
 from qir.ops.op import Op
@@ -19,36 +19,8 @@ from qir.types import Array, ArrayKey, DType, Shape, TensorType
 Operand: TypeAlias = Value | Known
 """What a rule gets: a value of the graph, or an array that is known. Both have a `type`."""
 
-PrimitiveRule: TypeAlias = Callable[..., Operand | Sequence[Operand]]
-PrimitiveFunction = TypeVar("PrimitiveFunction", bound=PrimitiveRule)
-
 _SMALL = 8
 """Up to this many numbers without a name, each op has its own constant: sharing says nothing."""
-
-PRIMITIVES: dict[str, PrimitiveRule] = {}
-"""The rule of each primitive, by the primitive's name."""
-
-
-def primitive(*names: str) -> Callable[[PrimitiveFunction], PrimitiveFunction]:
-    """Registers the import rule of jax primitives; a later rule replaces an earlier one.
-
-    The function is called as `rule(b, *operands, **params)` with an `Emitter`, the operands and the
-    primitive's parameters. It returns the result, or all results, of the types that jax traced::
-
-        @primitive("my_scale")
-        def my_scale(b, x, *, factor):
-            return b.emit(Mul(), x, b.const(np.float32(factor)))
-
-    Args:
-        names: Names of the primitives, as a jaxpr prints them.
-    """
-
-    def register(function: PrimitiveFunction) -> PrimitiveFunction:
-        for name in names:
-            PRIMITIVES[name] = function
-        return function
-
-    return register
 
 
 class Emitter(Builder):
@@ -78,8 +50,33 @@ class Emitter(Builder):
         # The name is part of the key, so that two layers whose weights are equal keep their own.
         key = (name, ArrayKey(array))
         if key not in self._constants:
-            self._constants[key] = self.const(array, name)
+            value = self.const(array, name and dotted(name, "const"))
+            self._constants[key] = value if name is None else _standing_for(value, name)
         return self._constants[key]
+
+    def input(self, name: str, type: TensorType) -> Value:
+        """Appends an input of the graph, by any name that the source has for it."""
+        return _standing_for(self.graph.add_input(dotted(name, "x"), type), name)
+
+    def name(self, operand: Operand, name: str) -> Operand:
+        """Gives a new value the name that the source has for it, which selectors then find too.
+
+        Args:
+            operand: What a rule gave; a known array, an input of the graph and a value that has a
+                name stay as they are.
+            name: The source's name, of any characters.
+        """
+        if isinstance(operand, Known) or operand.node is None or operand.named:
+            return operand
+        self.graph.rename_freely(operand, dotted(name, operand.node.op.name))
+        return _standing_for(operand, name)
+
+    def compute(self, op: Op, *operands: Operand) -> Operand:
+        """Returns the result of an op: known where all operands are, and emitted otherwise."""
+        folded = fold(op, operands)
+        if folded is not None:
+            return folded
+        return self.elementwise(op, *operands) if op.elementwise else self.emit(op, *operands)
 
     def elementwise(self, op: Op, *operands: Operand) -> Value:
         """Emits an elementwise op; known operands have no more axes than they need."""
@@ -120,6 +117,13 @@ class Emitter(Builder):
         return Known.of(np.asarray(number, like.dtype.numpy))
 
 
+def _standing_for(value: Value, name: str) -> Value:
+    """Keeps the source's own name of a value where it can't be the value's, for `Value.origin`."""
+    if dotted(name, "") != name:
+        value.origin = (name,)
+    return value
+
+
 def _unbroadcast(value: Value) -> Value:
     match value:
         case Value(Broadcast(axes=None), (narrow,)):
@@ -136,6 +140,6 @@ def known_integers(operand: Operand, what: str) -> list[int]:
 
 
 def expect_type(found: Operand, wanted: TensorType, what: str) -> None:
-    """Raises QirError unless a rule has given the type that jax traced."""
+    """Raises QirError unless a rule has given the type that the source states."""
     if found.type != wanted:
         raise QirError(f"{what}: expected its rule to give {wanted}, got {found.type}")

@@ -1,0 +1,147 @@
+"""Runners, writers and readers by name and suffix, those of users among them."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import qir
+from qir.api import check_savable
+from qir.backends import RUNNERS, WRITERS
+from qir.frontends import READERS
+from qir.interop.registry import Registry
+
+TEXT = """
+graph @double(%x: f32[2]) {
+  %y = add(%x, %x) : f32[2]
+  return %y
+}
+"""
+
+
+class ListFile:
+    """Writes the names of the ops, one a line, and how many there are beside it."""
+
+    companions = (".count",)
+
+    def files(self, graph, path):
+        names = [node.op.name for node in graph.nodes]
+        return {
+            path: lambda file: file.write("\n".join(names).encode()),
+            path.with_suffix(".count"): lambda file: file.write(str(len(names)).encode()),
+        }
+
+
+@pytest.fixture
+def entries():
+    """A runner, a writer and a reader as a user would add them."""
+    RUNNERS.add(
+        "twice", lambda graph, times=2: lambda *x: [times * y for y in qir.evaluate(graph, *x)]
+    )
+    WRITERS.add(".list", ListFile())
+    READERS.add(".text", lambda path: qir.parse(path.read_text()))
+    yield
+    RUNNERS.remove("twice")
+    WRITERS.remove(".list")
+    READERS.remove(".text")
+
+
+@pytest.mark.usefixtures("entries")
+def test_a_runner_is_registered_from_outside(capsys):
+    x = np.array([1, 2], np.float32)
+    graph = qir.parse(TEXT)
+    (found,) = qir.compile(graph, "twice", report=True)(x)
+    np.testing.assert_array_equal(found, [4, 8])
+    assert capsys.readouterr().out == "the backend 'twice' has no report\n"
+    (found,) = qir.compile(graph, "twice", times=3)(x)
+    np.testing.assert_array_equal(found, [6, 12])
+
+
+@pytest.mark.usefixtures("entries")
+def test_a_writer_is_registered_from_outside(tmp_path):
+    check_savable(tmp_path / "ops.list")
+    qir.save(qir.parse(TEXT), tmp_path / "ops.list")
+    assert (tmp_path / "ops.list").read_text() == "add\nreturn"
+    assert (tmp_path / "ops.count").read_text() == "2"
+    (tmp_path / "other.count").mkdir()
+    with pytest.raises(qir.QirError, match=r"can't write .*other.count: Is a directory"):
+        check_savable(tmp_path / "other.list")
+
+
+@pytest.mark.usefixtures("entries")
+def test_a_reader_is_registered_from_outside(tmp_path):
+    (tmp_path / "model.text").write_text(TEXT)
+    assert str(qir.load(tmp_path / "model.text")) == str(qir.parse(TEXT))
+
+
+def test_the_reference_is_a_backend(capsys):
+    graph = qir.parse(TEXT)
+    program = qir.compile(graph, "reference", report=True)
+    assert capsys.readouterr().out.startswith("the reference interpreter")
+    x = np.array([1, 2], np.float32)
+    node = next(iter(graph.nodes))
+    node.set_input(1, graph.inputs[0])
+    graph.set_outputs([graph.inputs[0]])
+    np.testing.assert_array_equal(program(x)[0], [2, 4])
+
+
+@pytest.mark.parametrize(
+    ("backend", "option", "message"),
+    [
+        ("xla", "kernel", "has no option 'kernel'; did you mean 'kernels'?"),
+        ("xla", "z", "has no option 'z'; its options are measure, kernels, check"),
+        ("reference", "check", "has no option 'check'; it has none"),
+    ],
+)
+def test_an_option_that_a_backend_does_not_have(backend, option, message):
+    with pytest.raises(qir.QirError) as refused:
+        qir.compile(qir.parse(TEXT), backend, **{option: True})
+    assert str(refused.value) == f"compile: the backend '{backend}' {message}"
+
+
+@pytest.mark.usefixtures("entries")
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("model.onnx", "got model.onnx"),
+        ("a/model.qri", "got a/model.qri; did you mean '.qir'?"),
+        ("model", "got model"),
+    ],
+)
+@pytest.mark.parametrize("operation", [check_savable, lambda path: qir.save(qir.parse(TEXT), path)])
+def test_a_suffix_that_no_writer_has(operation, path, message):
+    with pytest.raises(qir.QirError) as refused:
+        operation(path)
+    assert str(refused.value) == f"save: expected a path ending in .qir or .list, {message}"
+
+
+def test_a_suffix_that_no_reader_has():
+    with pytest.raises(qir.QirError) as refused:
+        qir.load("model.onnx")
+    assert str(refused.value) == "load: expected a path ending in .qir, got model.onnx"
+
+
+@pytest.mark.usefixtures("entries")
+def test_a_name_is_registered_once():
+    with pytest.raises(qir.QirError, match="expected a new name, got 'xla', which is registered"):
+        RUNNERS.add("xla", lambda graph: lambda *x: [])
+    with pytest.raises(qir.QirError, match="no 'xal'; did you mean 'xla'"):
+        RUNNERS.remove("xal")
+
+
+def test_an_entry_is_imported_when_it_is_asked_for():
+    registry = Registry[object]("a module", {"json": "json:dumps", "none": "no_such_module:x"})
+    assert list(registry) == ["json", "none"]
+    assert registry.find("json", "test") is __import__("json").dumps
+
+
+def test_saving_loading_and_the_reference_need_no_jax(tmp_path):
+    code = (
+        "import sys, qir; graph = qir.parse(sys.argv[1]); qir.save(graph, sys.argv[2]);"
+        "qir.compile(qir.load(sys.argv[2]), 'reference');"
+        "print([name for name in sys.modules if name.partition('.')[0] == 'jax'])"
+    )
+    command = [sys.executable, "-c", code, TEXT, str(tmp_path / "model.qir")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
