@@ -9,15 +9,8 @@ from unittest.mock import patch
 import numpy as np
 from numpy.typing import ArrayLike
 
-from qir.numbers.fixed_point import (
-    ROUNDINGS,
-    Fixed31,
-    Int64Array,
-    IntegerArray,
-    Multiplier,
-    RoundingMode,
-    register_rounding,
-)
+from qir.numbers.int32 import Int64Array, IntegerArray
+from qir.numbers.rounding import ROUNDINGS, Fixed31, Multiplier, RoundingMode, register_rounding
 
 
 class _OfFixed31(RoundingMode):

@@ -1,4 +1,4 @@
-"""The integer arithmetic of `qir.numbers.fixed_point`, and the casts to and from float, in XLA.
+"""The integer arithmetic of `qir.numbers.rounding`, and the casts to and from float, in XLA.
 
 Every function gives the integers of its numpy definition, bit for bit, inside any `jax.jit`. The
 programs hold int32, uint32 and float32 only, whether or not the x64 flag is set.
@@ -23,12 +23,8 @@ from jax.typing import DTypeLike
 from numpy.typing import NDArray
 
 from qir.errors import QirError
-from qir.numbers.fixed_point import (
-    INT32_MAX,
-    INT32_MIN,
-    MAX_SHIFT,
-    check_float32_bounds,
-)
+from qir.numbers.int32 import INT32_MAX, INT32_MIN
+from qir.numbers.rounding import MAX_SHIFT, check_float32_bounds
 
 ZeroPoint: TypeAlias = int | NDArray[np.integer]
 Parameter: TypeAlias = float | NDArray[np.number] | jax.Array
@@ -45,7 +41,7 @@ def requantize_fixed31(
     *,
     shift_range: tuple[int, int] | None = None,
 ) -> jax.Array:
-    """Requantizes as `qir.numbers.fixed_point.Fixed31` does, on 16-bit limbs.
+    """Requantizes as `qir.numbers.rounding.Fixed31` does, on 16-bit limbs.
 
     Four int32 multiplies suffice where every shift is known to be at least 33, that is m < 1/4 as
     behind nearly every conv and dot. Smaller shifts need the low word of the product as well.
@@ -118,7 +114,7 @@ def requantize_float32(
     high: int,
     dtype: DTypeLike,
 ) -> jax.Array:
-    """Requantizes as `qir.numbers.fixed_point.Float32NearestEven` does.
+    """Requantizes as `qir.numbers.rounding.Float32NearestEven` does.
 
     A flushed denormal cannot show: a multiplier below 2^-126 takes every int32 to zero, and so does
     rounding.
@@ -141,7 +137,7 @@ def requantize_float32(
 def rounding_shift(acc: jax.Array, shift: Parameter) -> jax.Array:
     """Divides int32 by `2**shift`, 1 <= shift <= 31, rounding half toward +infinity.
 
-    Equals `qir.numbers.fixed_point.rounding_shift` on all of int32: adding the highest bit that is
+    Equals `qir.numbers.int32.rounding_shift` on all of int32: adding the highest bit that is
     shifted out cannot overflow, unlike adding half before the shift.
     """
     places = _int32(shift)

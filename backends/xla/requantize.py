@@ -17,7 +17,7 @@ from qir.backends.xla.arithmetic import (
 from qir.backends.xla.codes import zero_points
 from qir.backends.xla.lowering import argument, spread
 from qir.errors import UnsupportedError
-from qir.numbers.fixed_point import MAX_SHIFT, Multiplier
+from qir.numbers.rounding import MAX_SHIFT, Multiplier
 from qir.numbers.terms import fixed31_terms
 from qir.types import Array, Quant
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from qir.numbers.fixed_point import Multiplier
+from qir.numbers.rounding import Multiplier
 
 
 def fixed31_terms(

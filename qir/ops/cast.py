@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from qir.errors import QirError
-from qir.numbers.fixed_point import Multiplier, rounding_mode
 from qir.numbers.interval import Interval
+from qir.numbers.rounding import Multiplier, rounding_mode
 from qir.ops.attributes import by_type
 from qir.ops.op import Coded, KeepFloat, Op, Table, op
 from qir.types import Array, DType, FrozenArray, Quant, TensorType, expand
@@ -86,7 +86,7 @@ class Requantize(Op):
 
     `clamp(round((q - zp) * m) + zp', low, high)` where m is the ratio of the scales and the
     rounding mode says how m becomes an integer and how the product is rounded (see
-    `qir.numbers.fixed_point`).
+    `qir.numbers.rounding`).
 
     Attributes:
         to: The code of the result, of at most 16 bits.

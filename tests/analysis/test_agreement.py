@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qir.analysis.agreement import Domain, Staircase, differences
-from qir.numbers.fixed_point import ROUNDINGS, Multiplier, RoundingMode, rounding_mode
+from qir.numbers.rounding import ROUNDINGS, Multiplier, RoundingMode, rounding_mode
 from qir.types import FrozenArray
 
 INT32 = (-(2**31), 2**31 - 1)

@@ -16,7 +16,7 @@ from qir.backends.xla.compile import compile_graph
 from qir.backends.xla.requantize import FORMS, rescaling
 from qir.errors import QirError, UnsupportedError
 from qir.ir import Graph
-from qir.numbers.fixed_point import ROUNDINGS, register_rounding, rounding_mode
+from qir.numbers.rounding import ROUNDINGS, register_rounding, rounding_mode
 from qir.ops import Add, Conv, Dot, Requantize
 from qir.ops.attributes import attribute_fields
 from qir.ops.op import OPS, Op

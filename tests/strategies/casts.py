@@ -10,7 +10,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from qir.errors import QirError
-from qir.numbers.fixed_point import rounding_mode
+from qir.numbers.rounding import rounding_mode
 from qir.ops import Dequantize, Lookup, Quantize, Requantize
 from qir.types import Array, DType, FrozenArray, Quant, expand
 from tests.strategies.base import (

@@ -14,7 +14,8 @@ from qir.backends.cpu.patterns.lookup import every_byte, looked_up
 from qir.backends.cpu.target import Target
 from qir.backends.native.pattern import Cover, covers
 from qir.ir import Node, Value
-from qir.numbers.fixed_point import INT32_MAX, Multiplier
+from qir.numbers.int32 import INT32_MAX
+from qir.numbers.rounding import Multiplier
 from qir.ops import Dequantize, Quantize, Requantize
 from qir.types import Array, DType, Quant
 

@@ -15,7 +15,7 @@ from qir.backends.cpu.kernels.tiles import UNROLLED
 from qir.backends.cpu.target import Target
 from qir.backends.native.pattern import Cover, Region, covers, sole_reader
 from qir.ir import Node, Value
-from qir.numbers.fixed_point import Multiplier
+from qir.numbers.rounding import Multiplier
 from qir.numbers.terms import fixed31_terms
 from qir.ops import Add, Conv, Dequantize, Dot, Requantize
 from qir.types import Array, DType

@@ -21,7 +21,7 @@ from qir.backends.cpu.patterns.flat import TASK_ELEMENTS, TASKS, block, lies, va
 from qir.backends.cpu.target import Target
 from qir.backends.native.pattern import Cover, Region, covers
 from qir.ir import Node, Value
-from qir.numbers.fixed_point import ROUNDINGS
+from qir.numbers.rounding import ROUNDINGS
 from qir.ops import Add, Maximum, Minimum, Mul, Sub
 from qir.ops.elementwise import Sum as SumOp
 from qir.ops.op import Op

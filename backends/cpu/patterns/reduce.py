@@ -16,7 +16,8 @@ from qir.backends.cpu.target import Target
 from qir.backends.native.pattern import Cover, Region, covers
 from qir.errors import QirError
 from qir.ir import Node, Value
-from qir.numbers.fixed_point import INT32_MAX, ROUNDINGS, Multiplier
+from qir.numbers.int32 import INT32_MAX
+from qir.numbers.rounding import ROUNDINGS, Multiplier
 from qir.numbers.terms import fixed31_terms
 from qir.ops import ArgMax, Mean, ReduceMax, ReduceMin, ReduceSum
 from qir.ops.reduce import Extremum, Reduction

@@ -15,7 +15,7 @@ from qir.backends.xla.lowering import coded, floating, lowering, plain
 from qir.backends.xla.materialize import applied_apart
 from qir.backends.xla.windows import padded, reduce_windows
 from qir.ir import Node
-from qir.numbers.fixed_point import ROUNDINGS
+from qir.numbers.rounding import ROUNDINGS
 from qir.ops import AvgPool, MaxPool
 from qir.types import Array
 

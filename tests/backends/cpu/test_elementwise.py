@@ -11,7 +11,7 @@ pytest.importorskip("llvmlite")
 
 from qir.backends.cpu.patterns.cast import FORMS, fixed31_terms
 from qir.backends.cpu.patterns.elementwise import broadcast
-from qir.numbers.fixed_point import ROUNDINGS, Multiplier
+from qir.numbers.rounding import ROUNDINGS, Multiplier
 from qir.types import Array
 from tests.backends.cpu.harness import check
 from tests.ops.programs import program

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import qir
 from qir.errors import PassError
-from qir.numbers.fixed_point import ROUNDINGS
+from qir.numbers.rounding import ROUNDINGS
 from qir.ops import Clip, MaxPool, Relu, Requantize, Reshape, Transpose
 from qir.ops.op import Op
 from qir.types import DType, Quant, TensorType

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 import qir
 from qir.backends.reference.interpreter import run_all
-from qir.numbers.fixed_point import ROUNDINGS
+from qir.numbers.rounding import ROUNDINGS
 from qir.ops import Add, Clip, Const, Dequantize, Lookup, Mul, Quantize, Relu, Requantize
 from qir.ops.op import OPS
 from qir.ops.unary import Unary

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import qir
 from qir.backends.reference.interpreter import run_all
 from qir.errors import QirError
-from qir.numbers.fixed_point import ROUNDINGS
+from qir.numbers.rounding import ROUNDINGS
 from qir.ops import (
     Broadcast,
     Concat,
