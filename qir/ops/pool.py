@@ -8,8 +8,8 @@ from math import prod
 
 import numpy as np
 
-from qir.numbers.fixed_point import ROUNDINGS
 from qir.numbers.interval import Interval
+from qir.numbers.rounding import ROUNDINGS
 from qir.ops.attributes import all_ones, all_zeros, by_type, left_out
 from qir.ops.elementwise import result_code
 from qir.ops.op import Coded, Op, Rescale, SameCode, op

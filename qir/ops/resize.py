@@ -10,8 +10,9 @@ from typing import Literal
 
 import numpy as np
 
-from qir.numbers.fixed_point import INT32_MAX, ROUNDINGS
+from qir.numbers.int32 import INT32_MAX
 from qir.numbers.interval import Interval
+from qir.numbers.rounding import ROUNDINGS
 from qir.ops.attributes import by_type
 from qir.ops.elementwise import result_code
 from qir.ops.op import Coded, Op, Rescale, SameCode, op

@@ -11,7 +11,7 @@ from qir.backends.xla.codes import code_of, levels, steps, zero_points
 from qir.backends.xla.lowering import coded, floating, lowering, plain
 from qir.backends.xla.requantize import Factor, rescaling
 from qir.ir import Node
-from qir.numbers.fixed_point import ROUNDINGS
+from qir.numbers.rounding import ROUNDINGS
 from qir.ops import Add, Clip, Div, Maximum, Minimum, Mul, Pow, Relu, Sub
 from qir.ops.elementwise import Sum
 

@@ -13,7 +13,7 @@ from qir.backends.xla.lowering import coded, floating, lowering, plain
 from qir.backends.xla.materialize import stored
 from qir.backends.xla.requantize import Factor, rescaling
 from qir.ir import Node
-from qir.numbers.fixed_point import ROUNDINGS
+from qir.numbers.rounding import ROUNDINGS
 from qir.ops import ArgMax, Mean, ReduceMax, ReduceMin, ReduceProd, ReduceSum
 from qir.ops.reduce import Reduction
 

@@ -17,7 +17,7 @@ from qir.backends.xla.lowering import coded, floating, lowering, plain
 from qir.backends.xla.materialize import stored
 from qir.backends.xla.requantize import Factor, rescaling
 from qir.ir import Node
-from qir.numbers.fixed_point import ROUNDINGS
+from qir.numbers.rounding import ROUNDINGS
 from qir.ops import ResizeLinear, ResizeNearest
 from qir.types import Array
 
