@@ -12,7 +12,7 @@ from qir.analysis.properties import QUANTIZED
 from qir.analysis.reach import Stored
 from qir.errors import QirError
 from qir.ir import Graph, Node
-from qir.numbers.fixed_point import rounding_mode
+from qir.numbers.rounding import rounding_mode
 from qir.ops import Requantize
 from qir.passes.shared.scale_search import ScaleSearch, find_layer, other_roundings
 from qir.pipeline import Context, Effect, Pass, register

@@ -9,7 +9,7 @@ import numpy as np
 from qir.analysis.properties import QUANTIZED
 from qir.errors import QirError
 from qir.ir import Builder, Graph, Value
-from qir.numbers.fixed_point import Multiplier, rounding_mode
+from qir.numbers.rounding import Multiplier, rounding_mode
 from qir.ops import Clip, MaxPool, Relu, Requantize, Reshape, Transpose
 from qir.pipeline import Context, Effect, Pass, register
 from qir.pipeline.rewrite import Skip, rewrite, rule

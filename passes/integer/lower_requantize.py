@@ -8,7 +8,7 @@ import numpy as np
 
 from qir.analysis.properties import QUANTIZED
 from qir.ir import Graph, Node
-from qir.numbers.fixed_point import rounding_mode
+from qir.numbers.rounding import rounding_mode
 from qir.ops import Requantize
 from qir.pipeline import Context, Pass, register
 from qir.types import Array, FrozenArray, known

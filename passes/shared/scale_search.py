@@ -13,7 +13,8 @@ from qir.analysis.certificates import compare
 from qir.analysis.reach import Places, Stored, followed
 from qir.errors import QirError
 from qir.ir import Node, Value
-from qir.numbers.fixed_point import INT32_MAX, Multiplier, rounding_mode
+from qir.numbers.int32 import INT32_MAX
+from qir.numbers.rounding import Multiplier, rounding_mode
 from qir.ops import Const, Requantize
 from qir.ops.op import Accumulate, SameCode, infer
 from qir.types import SMALLEST_SCALE, Array, FrozenArray, Quant, TensorType

@@ -17,7 +17,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from qir.numbers.fixed_point import INT32_MAX, Int64Array, Multiplier, rounding_mode
+from qir.numbers.int32 import INT32_MAX, Int64Array
+from qir.numbers.rounding import Multiplier, rounding_mode
 from qir.types import FrozenArray
 
 BoolArray: TypeAlias = NDArray[np.bool_]

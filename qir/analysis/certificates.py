@@ -11,7 +11,8 @@ from qir.analysis.agreement import BoolArray, Differences, Domain, Staircase, di
 from qir.analysis.reach import Places, Stored
 from qir.errors import QirError
 from qir.ir import Graph, Node
-from qir.numbers.fixed_point import INT32_MAX, INT32_MIN, rounding_mode
+from qir.numbers.int32 import INT32_MAX, INT32_MIN
+from qir.numbers.rounding import rounding_mode
 from qir.ops import Requantize
 from qir.types import FrozenArray, TensorType
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from qir.errors import QirError
 from qir.ir import Graph, Node, Value
-from qir.numbers.fixed_point import INT32_MAX, INT32_MIN, Int64Array
+from qir.numbers.int32 import INT32_MAX, INT32_MIN, Int64Array
 from qir.numbers.interval import EVERYTHING, Interval
 from qir.ops import (
     Broadcast,

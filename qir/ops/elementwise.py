@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qir.numbers.fixed_point import common_shift_multipliers, rounding_shift
+from qir.numbers.common_shift import common_shift_multipliers
+from qir.numbers.int32 import rounding_shift
 from qir.numbers.interval import EVERYTHING, Interval
 from qir.ops.attributes import by_type
 from qir.ops.op import Coded, ExactSum, Op, Rescale, SameCode, SharedCode, Table, op
@@ -26,7 +27,7 @@ class Sum(Op):
     """Base of add and sub: a signed sum of two operands, which broadcast.
 
     With codes: `clamp(rounding_shift((qx - zx) * Mx ± (qy - zy) * My, s) + z)`, one rounding for
-    both operands (`fixed_point.common_shift_multipliers`).
+    both operands (`common_shift.common_shift_multipliers`).
     """
 
     to: Quant | None = by_type(result_code, None)

@@ -9,8 +9,8 @@ from math import prod
 import numpy as np
 
 from qir.errors import QirError
-from qir.numbers.fixed_point import Multiplier, rounding_mode
 from qir.numbers.interval import Interval
+from qir.numbers.rounding import Multiplier, rounding_mode
 from qir.ops.attributes import by_type
 from qir.ops.op import Coded, ExactSum, Op, SameCode, op
 from qir.ops.sums import exact_code

@@ -7,7 +7,9 @@ from math import prod
 
 import numpy as np
 
-from qir.numbers.fixed_point import INT32_MAX, rounding_mode
+from qir.errors import QirError
+from qir.numbers.int32 import INT32_MAX
+from qir.numbers.rounding import rounding_mode
 from qir.ops.cast import Requantize
 from qir.ops.op import Op, infer
 from qir.ops.type_rules import small_codes
@@ -55,15 +57,21 @@ def rounded(
     """
     plain = Requantize(to, rounding)
     (total,) = infer(operation, operands)
-    formed = plain.factors(total)
     divisor = operation.divisor(operands)
     if divisor is None or divisor == 1:
+        plain.factors(total)
         return plain
     mode = rounding_mode(rounding)
     divided = to.scale.array.astype(np.float64) * divisor
     wanted = mode.multipliers(_scale(small_codes(operation, *operands)), divided)
-    if np.array_equal(formed.value, wanted.value) and np.array_equal(formed.shift, wanted.shift):
-        return plain
+    try:
+        formed = plain.factors(total)
+    except QirError:
+        # A mode that takes whole ratios only may have none of a rounded quotient.
+        pass
+    else:
+        if all(map(np.array_equal, (formed.value, formed.shift), (wanted.value, wanted.shift))):
+            return plain
     shift = FrozenArray(wanted.shift) if mode.has_shift else None
     return Requantize(to, rounding, multiplier=FrozenArray(wanted.value), shift=shift)
 

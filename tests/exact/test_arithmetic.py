@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from qir.backends.xla import arithmetic
 from qir.errors import QirError
-from qir.numbers import fixed_point
-from qir.numbers.fixed_point import Multiplier
+from qir.numbers import int32, rounding
+from qir.numbers.rounding import Multiplier
 from qir.types import DType, Quant
 
 Ints = NDArray[np.int32]
@@ -58,7 +58,7 @@ def fixed31_cases() -> dict[str, Multiplier]:
         "shifts to 32": Multiplier(random[:32], every_shift[:32]),
         "shifts 32 and 33": Multiplier(random[:2], every_shift[31:33]),
         "per tensor": Multiplier(random[0], np.array(38, np.int32)),
-        "identity": fixed_point.Fixed31().multipliers(0.37, 0.37),
+        "identity": rounding.Fixed31().multipliers(0.37, 0.37),
     }
 
 
@@ -68,17 +68,17 @@ def test_fixed31(case: str, dtype: type[np.integer], low: int, high: int, zero_p
     multiplier = fixed31_cases()[case]
     value, shift = multiplier.value, multiplier.shift
     acc = accumulators(channels=value.size)
-    expected = fixed_point.requantize(acc, multiplier, zero_point, low, high)
+    expected = rounding.requantize(acc, multiplier, zero_point, low, high)
 
     def constant(acc: jax.Array) -> jax.Array:
-        return arithmetic.requantize_fixed31(acc, value, shift, zero_point, low, high, dtype)
+        return arithmetic.requantize_scaled(acc, value, shift, zero_point, low, high, dtype)
 
     def traced(acc: jax.Array, value: jax.Array, shift: jax.Array) -> jax.Array:
-        return arithmetic.requantize_fixed31(acc, value, shift, zero_point, low, high, dtype)
+        return arithmetic.requantize_scaled(acc, value, shift, zero_point, low, high, dtype)
 
     def ranged(acc: jax.Array, value: jax.Array, places: jax.Array) -> jax.Array:
         known = (int(shift.min()), int(shift.max()))
-        return arithmetic.requantize_fixed31(
+        return arithmetic.requantize_scaled(
             acc, value, places, zero_point, low, high, dtype, shift_range=known
         )
 
@@ -97,10 +97,10 @@ def test_fixed31_ties() -> None:
     value, shift = np.full(24, 2**30, np.int32), 30 + places
 
     result = run(
-        lambda acc: arithmetic.requantize_fixed31(acc, value, shift, 3, -128, 127, np.int8), acc
+        lambda acc: arithmetic.requantize_scaled(acc, value, shift, 3, -128, 127, np.int8), acc
     )
     np.testing.assert_array_equal(result[:, 0], np.arange(-64, 64) + 4)
-    expected = fixed_point.requantize(acc, Multiplier(value, shift), 3, -128, 127)
+    expected = rounding.requantize(acc, Multiplier(value, shift), 3, -128, 127)
     np.testing.assert_array_equal(result, expected)
 
 
@@ -108,15 +108,15 @@ def test_fixed31_ties() -> None:
 def test_fixed31_zero_points_per_channel(dtype: type[np.signedinteger]) -> None:
     low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
     acc = accumulators(channels=5)
-    multiplier = fixed_point.Fixed31().multipliers(np.geomspace(1e-9, 2, 5), 1.0)
+    multiplier = rounding.Fixed31().multipliers(np.geomspace(1e-9, 2, 5), 1.0)
     zero_point = np.array([low, low // 3, 0, high // 3, high])
     result = run(
-        lambda acc: arithmetic.requantize_fixed31(
+        lambda acc: arithmetic.requantize_scaled(
             acc, multiplier.value, multiplier.shift, zero_point, low, high, dtype
         ),
         acc,
     )
-    expected = fixed_point.requantize(acc, multiplier, zero_point, low, high)
+    expected = rounding.requantize(acc, multiplier, zero_point, low, high)
     np.testing.assert_array_equal(result, expected)
 
 
@@ -127,7 +127,7 @@ def test_fixed31_zero_points_per_channel(dtype: type[np.signedinteger]) -> None:
 def test_fixed31_multiplies(values: list[int], shifts: list[int], multiplies: int) -> None:
     def requantize(acc: jax.Array) -> jax.Array:
         value, shift = np.array(values), np.array(shifts)
-        return arithmetic.requantize_fixed31(acc, value, shift, 0, -128, 127, np.int8)
+        return arithmetic.requantize_scaled(acc, value, shift, 0, -128, 127, np.int8)
 
     text = jax.jit(requantize).lower(np.zeros((3, 2), np.int32)).as_text()
     assert text.count("stablehlo.multiply") == multiplies
@@ -136,7 +136,7 @@ def test_fixed31_multiplies(values: list[int], shifts: list[int], multiplies: in
 def test_fixed31_refuses_a_zero_point_out_of_reach() -> None:
     message = r"zero point: expected within 2\^31 of \[5, 2147483647\], got -2147483648"
     with pytest.raises(QirError, match=message):
-        arithmetic.requantize_fixed31(
+        arithmetic.requantize_scaled(
             jnp.zeros(1, jnp.int32), 2**30, 30, -(2**31), 5, 2**31 - 1, np.int32
         )
 
@@ -157,7 +157,7 @@ def test_f32_rne(case: str, dtype: type[np.integer], low: int, high: int, zero_p
     value = FLOAT_MULTIPLIERS[case].astype(np.float32)
     acc = accumulators(channels=value.size)
     multiplier = Multiplier(value, np.zeros(value.shape, np.int32))
-    expected = fixed_point.requantize(acc, multiplier, zero_point, low, high, "f32_rne")
+    expected = rounding.requantize(acc, multiplier, zero_point, low, high, "f32_rne")
 
     def constant(acc: jax.Array) -> jax.Array:
         return arithmetic.requantize_float32(acc, value, zero_point, low, high, dtype)
@@ -182,7 +182,7 @@ def test_f32_rne_ties() -> None:
 
 def test_rounding_shift() -> None:
     acc, shift = accumulators(channels=31), np.arange(1, 32, dtype=np.int32)
-    expected = fixed_point.rounding_shift(acc, shift)
+    expected = int32.rounding_shift(acc, shift)
     np.testing.assert_array_equal(
         run(lambda acc: arithmetic.rounding_shift(acc, shift), acc), expected
     )
@@ -254,7 +254,7 @@ def test_x64_flag_changes_nothing() -> None:
     multiplier = fixed31_cases()["shifts from 33"]
 
     def program(acc: jax.Array, value: jax.Array, shift: jax.Array) -> jax.Array:
-        q = arithmetic.requantize_fixed31(acc, value, shift, 5, -128, 127, np.int8)
+        q = arithmetic.requantize_scaled(acc, value, shift, 5, -128, 127, np.int8)
         x = arithmetic.dequantize(q, 5, 0.25)
         y = quantize(x, CODES["u8"])
         z = arithmetic.requantize_float32(y.astype(jnp.int32), 0.7, 3, -128, 127, np.int8)

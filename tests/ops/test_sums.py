@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from qir.backends.reference.interpreter import run
 from qir.errors import QirError
-from qir.numbers.fixed_point import ROUNDINGS
+from qir.numbers.rounding import ROUNDINGS
 from qir.ops import AvgPool, Mean, Mul, ReduceSum, Requantize, ResizeLinear
 from qir.ops.op import Op, infer
 from qir.ops.sums import rounded
 from qir.types import DType, Quant, TensorType
 from tests.ops.programs import program
+from tests.roundings import ANY_RATIO
 
 INPUTS = "%x: i8[1,3,3,2]{scale=0.5, zp=3}, %y: u8[3,1]{scale=0.3, zp=7}"
 
@@ -80,7 +81,7 @@ SUMS: list[tuple[Op, tuple[int, ...], int]] = [
 ]
 
 
-@pytest.mark.parametrize("rounding", ROUNDINGS)
+@pytest.mark.parametrize("rounding", ANY_RATIO)
 @pytest.mark.parametrize(("op", "shape", "divisor"), SUMS)
 @given(x=st.floats(2.0**-20, 4, width=32), to=st.floats(2.0**-20, 4, width=32))
 def test_the_multiplier_is_that_of_scales_and_divisor(

@@ -78,7 +78,8 @@ def avg_pools(draw: Draw, cls: type[AvgPool]) -> Case:
     x = coded_operand(draw, draw(codes()), shape, named=draw(st.booleans()))
     op = cls(window, strides, padding, counted)
     if op.divisor([x.type]) is None:
-        op = replace(op, to=draw(codes()), rounding=draw(computed_roundings()))
+        to = draw(codes())
+        op = replace(op, to=to, rounding=draw(computed_roundings(to, any_ratio=True)))
     return program(op, x)
 
 

@@ -82,7 +82,8 @@ class Network:
     def rounded(self, accumulator: Value, scale: float) -> Value:
         """Brings an accumulator back to 8 bits at about a scale."""
         to = self.code(scale)
-        return self.builder.emit(Requantize(to, self.draw(computed_roundings())), accumulator)
+        rounding = self.draw(computed_roundings(to, any_ratio=True))
+        return self.builder.emit(Requantize(to, rounding), accumulator)
 
 
 Layer = Callable[[Network], Value]

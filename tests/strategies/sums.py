@@ -26,4 +26,4 @@ def finished(draw: Draw, case: Case) -> Case:
     to = draw(codes(BYTES))
     low, high = to.range
     clamp = (low + 10, high - 20) if kind == "clamped" else None
-    return then(case, Requantize(to, draw(computed_roundings()), clamp))
+    return then(case, Requantize(to, draw(computed_roundings(to, any_ratio=True)), clamp))

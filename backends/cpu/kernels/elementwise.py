@@ -125,7 +125,7 @@ def _repeated(e: Body, row: Value, period: Value) -> Value:
 
 @dataclass(frozen=True)
 class Sum(Pairs):
-    """A signed sum of two operands with one rounding (`fixed_point.common_shift_multipliers`)."""
+    """A signed sum of two operands with one rounding (`common_shift.common_shift_multipliers`)."""
 
     @property
     def numbers(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from qir.backends.cpu.kernels.elementwise import (
     Product,
     Sum,
 )
-from qir.backends.cpu.patterns.cast import code_words, fixed31_terms
+from qir.backends.cpu.patterns.cast import code_words
 from qir.backends.cpu.patterns.dense import is_bytes
 from qir.backends.cpu.patterns.flat import TASK_ELEMENTS, TASKS, block, lies, variables
 from qir.backends.cpu.patterns.sums import rounding_behind
@@ -173,15 +173,15 @@ def multiply(op: Mul, node: Node, target: Target) -> Cover | str:
         return way
     points = (int(quant(value).zero_points) for value in way)
     words = dict(zip(("x_point", "y_point"), points, strict=True))
-    end = rounding_behind(node.output)
-    if end is None:
+    behind = rounding_behind(node.output)
+    form = None if behind is None else behind.form.high_word()
+    if behind is None or form is None:
         return _cover((node,), *way, Product, words, wide=True)
+    words |= code_words(behind.op.to, behind.op.bounds)
     # Products of bytes fit int32 with any lift: they need not be held to the limit.
-    terms = fixed31_terms(end.multiplier)
-    del terms["limit"]
-    words |= code_words(end.op.to, end.op.bounds)
-    words |= {name: int(term) for name, term in terms.items()}
-    return _cover((node, end.node), *way, Product, words, wide=False)
+    words |= {"multiplier": int(form.value), "half": int(form.addend)}
+    words |= {"places": int(form.places), "lift": int(form.lift)}
+    return _cover((node, behind.node), *way, Product, words, wide=False)
 
 
 @covers(Maximum, Minimum)

@@ -11,11 +11,12 @@ from qir.backends.cpu.kernels.pool import AXES, Pool
 from qir.backends.cpu.kernels.reduce import Combination
 from qir.backends.cpu.patterns.dense import BYTES, is_bytes
 from qir.backends.cpu.patterns.reduce import blocks, combination, has_bytes
-from qir.backends.cpu.patterns.sums import Ending, ending, rounded
+from qir.backends.cpu.patterns.sums import Ending, ending, rounded, rounding_once
 from qir.backends.cpu.target import Target
 from qir.backends.native.pattern import Cover, Region, covers
 from qir.errors import QirError
 from qir.ir import Node, Value
+from qir.numbers.rounding import rounding_mode
 from qir.ops import AvgPool, MaxPool
 from qir.ops.pool import Pool as PoolOp
 from qir.types import Array, Quant
@@ -50,16 +51,18 @@ def avg_pool(op: AvgPool, node: Node, _: Target) -> Cover | str:
 
 def _means(op: AvgPool, x: Value, to: Quant, counts: Array) -> Ending | str:
     """Returns how sums become means over as many bytes as they have."""
-    if op.rounding != "fixed31":
-        return f"no form of the rounding {op.rounding}"
     if to.storage not in BYTES:
         return "a sum without codes of 8 bits"
     try:
-        factors = op.multipliers(x.type, counts)
+        multipliers = op.multipliers(x.type, counts)
     except QirError:
         # A number of taps that no window has may be the one out of reach.
         return "a multiplier out of reach"
-    return rounded(x, counts, factors, to, to.range)
+    mode = rounding_mode(op.rounding)
+    form = rounding_once(mode.machine_form(multipliers, to.zero_points, *to.range))
+    if form is None:
+        return f"no kernel for the machine form of the rounding {op.rounding}"
+    return rounded(x, counts, form, to, to.range)
 
 
 def _pool(op: PoolOp, node: Node, way: Combination, sums: Ending | None = None) -> Cover:

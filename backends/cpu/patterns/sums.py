@@ -11,25 +11,25 @@ from qir.backends.cpu.kernels.cast import Stored
 from qir.backends.cpu.patterns.dense import is_bytes
 from qir.backends.native.pattern import sole_reader
 from qir.ir import Node, Value
-from qir.numbers.fixed_point import INT32_MAX, Multiplier
-from qir.numbers.terms import fixed31_terms
+from qir.numbers.int32 import INT32_MAX
+from qir.numbers.rounding import MachineForm, Scaled
 from qir.ops import Requantize
 from qir.types import Array, DType, Quant
 
 
 @dataclass(frozen=True, eq=False)
 class Behind:
-    """A requantize to bytes that alone reads some sums, to be computed in mode fixed31.
+    """A requantize to bytes that alone reads some sums, with a machine form of one rounding.
 
     Attributes:
         node: Its node.
         op: Its op.
-        multiplier: Its multiplier, 0-d.
+        form: The form, 0-d.
     """
 
     node: Node
     op: Requantize
-    multiplier: Multiplier
+    form: Scaled
 
 
 def rounding_behind(sums: Value) -> Behind | None:
@@ -37,8 +37,14 @@ def rounding_behind(sums: Value) -> Behind | None:
     node = sole_reader(sums)
     if node is None or not isinstance(node.op, Requantize) or not is_bytes(node.output):
         return None
-    computed = node.op.computed_by(sums.type, ["fixed31"])
-    return None if computed is None else Behind(node, node.op, computed[1])
+    forms = [rounding_once(form) for _, form in node.op.machine_forms(sums.type)]
+    form = next(filter(None, forms), None)
+    return None if form is None else Behind(node, node.op, form)
+
+
+def rounding_once(form: MachineForm | None) -> Scaled | None:
+    """Returns a machine form that is an integer product with one rounding; None for others."""
+    return form if isinstance(form, Scaled) and form.rounds_once else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +75,7 @@ def ending(x: Value, sums: Value, counts: Array) -> Ending:
     behind = rounding_behind(sums)
     if behind is not None:
         op = behind.op
-        found = rounded(x, counts, behind.multiplier, op.to, op.bounds)
+        found = rounded(x, counts, behind.form, op.to, op.bounds)
         if not isinstance(found, str):
             return Ending((behind.node,), found.to, found.terms, found.words)
     return Ending((), "wide", _offsets(x, counts)[:, None].astype(np.int32), {})
@@ -82,7 +88,7 @@ def _offsets(x: Value, counts: Array) -> Array:
 
 
 def rounded(
-    x: Value, counts: Array, factors: Multiplier, to: Quant, bounds: tuple[int, int]
+    x: Value, counts: Array, form: Scaled, to: Quant, bounds: tuple[int, int]
 ) -> Ending | str:
     """Returns the ending of sums that are rounded to bytes, or why 32 bits don't hold it.
 
@@ -92,7 +98,7 @@ def rounded(
     Args:
         x: What is summed.
         counts: Numbers of bytes in the sums, one for each row of terms.
-        factors: What the sums are multiplied by: one for all, or one for each row.
+        form: How the sums are rounded: one for all, or one for each row.
         to: The code of the result.
         bounds: Least and greatest number that is stored.
     """
@@ -102,18 +108,16 @@ def rounded(
     low, high = code.storage.bounds
     farthest = max(high - point, point - low)
     value, shift = (
-        np.broadcast_to(part, counts.shape).astype(np.int64)
-        for part in (factors.value, factors.shift)
+        np.broadcast_to(part, counts.shape).astype(np.int64) for part in (form.value, form.shift)
     )
     lift = np.where(value == 0, 0, np.maximum(33 - shift, 0))
     if np.any(counts * farthest > INT32_MAX >> lift):
         return "a sum or its multiplier too large for 32 bits"
-    lifted = Multiplier(value.astype(np.int32), (shift + lift).astype(np.int32))
-    terms = fixed31_terms(lifted, to.zero_points)
+    lifted = Scaled(value.astype(np.int32), (shift + lift).astype(np.int32))
+    terms = lifted.high_word(to.zero_points)
     if terms is None:
         return "a multiplier too small for 32 bits"
-    high_half, low_half, addend, places = terms.astype(np.int64)
-    columns = (_offsets(x, counts), lift, high_half * 2**16 + low_half, addend, places)
+    columns = (_offsets(x, counts), lift, terms.value, terms.addend, terms.places)
     words = dict(zip(("low", "high"), bounds, strict=True))
     table = np.stack(columns, axis=-1).astype(np.int32)
     return Ending((), "unsigned" if to.storage is DType.U8 else "signed", table, words)

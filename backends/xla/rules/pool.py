@@ -12,9 +12,10 @@ from qir.backends.native.steps import Parameter, Step
 from qir.backends.xla.codes import code_of, steps
 from qir.backends.xla.lowering import coded, floating, lowering, plain
 from qir.backends.xla.materialize import applied_apart
-from qir.backends.xla.requantize import FORMS, no_form, rescaling
+from qir.backends.xla.requantize import no_form, rescaling
 from qir.backends.xla.windows import padded, reduce_windows
 from qir.ir import Node
+from qir.numbers.rounding import rounding_mode
 from qir.ops import AvgPool, MaxPool
 from qir.types import Array
 
@@ -55,7 +56,7 @@ def exact_window_sum(op: AvgPool, node: Node) -> Step:
 
 
 def _means(op: AvgPool, node: Node) -> bool:
-    return op.to is not None and op.rounding in FORMS
+    return op.to is not None and rounding_mode(op.rounding).has_machine_form
 
 
 def _no_form(op: AvgPool, node: Node) -> str:
@@ -73,7 +74,7 @@ def rounded_window_mean(op: AvgPool, node: Node) -> Step:
         multiplier = op.multipliers(x_type, _counts(op, x.shape[1:-1]))
         rescale, factors = rescaling(node.output.name, multiplier, code, code.range, op.rounding)
         arrays = (factor.array if isinstance(factor, Parameter) else factor for factor in factors)
-        return rescale(sums, *arrays)
+        return rescale(sums, *map(jnp.asarray, arrays))
 
     return Step(run, node.inputs)
 

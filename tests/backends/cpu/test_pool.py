@@ -115,6 +115,6 @@ def test_reasons() -> None:
     louder = program(means.with_code(Quant.of(DType.I8, 1e-30, 0)), Operand(x, large)).node
     assert cover(louder, target) == "a multiplier out of reach"
     other = program(replace(means, to=large, rounding="f32_rne"), Operand(x, large)).node
-    assert cover(other, target) == "no form of the rounding f32_rne"
+    assert cover(other, target) == "no kernel for the machine form of the rounding f32_rne"
     plain = program(MaxPool((2, 2)), Operand(x.astype(np.float32), DType.F32)).node
     assert cover(plain, target) == "not stored in 8 bits"

@@ -11,7 +11,7 @@ import qir
 from qir.analysis.reach import Stored
 from qir.analysis.verify import verify
 from qir.errors import PassError, VerifyError
-from qir.numbers.fixed_point import rounding_mode
+from qir.numbers.rounding import rounding_mode
 from qir.ops import Conv, Dequantize, Dot, MaxPool, Requantize, Transpose
 from qir.ops.op import Coded
 from qir.passes.integer.agree_roundings import AgreeRoundings

@@ -11,15 +11,15 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from qir.errors import QirError
-from qir.numbers.fixed_point import (
+from qir.numbers.common_shift import common_shift_multipliers
+from qir.numbers.int32 import rounding_shift
+from qir.numbers.rounding import (
     ROUNDINGS,
     Fixed31,
     Float32NearestEven,
     Multiplier,
-    common_shift_multipliers,
     requantize,
     rounding_mode,
-    rounding_shift,
 )
 
 INT32 = st.integers(-(2**31), 2**31 - 1) | st.integers(-(2**10), 2**10)
@@ -233,7 +233,7 @@ def test_every_mode_keeps_what_its_class_promises(
 def test_misspelt_rounding_names_the_nearest() -> None:
     with pytest.raises(QirError) as caught:
         rounding_mode("fixed13")
-    expected = "rounding: expected fixed31 or f32_rne, got 'fixed13'; did you mean 'fixed31'?"
+    expected = "rounding: expected f32_rne or fixed31, got 'fixed13'; did you mean 'fixed31'?"
     assert str(caught.value) == expected
 
 
