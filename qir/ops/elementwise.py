@@ -10,9 +10,9 @@ import numpy as np
 from qir.numbers.common_shift import common_shift_multipliers
 from qir.numbers.int32 import rounding_shift
 from qir.numbers.interval import EVERYTHING, Interval
-from qir.numbers.rounding import ROUNDINGS
 from qir.ops.attributes import by_type
-from qir.ops.op import Coded, Op, Rescale, SameCode, SharedCode, Table, op
+from qir.ops.op import Coded, ExactSum, Op, Rescale, SameCode, SharedCode, Table, op
+from qir.ops.sums import exact_code
 from qir.ops.type_rules import broadcast, rescaled, same_element, same_float
 from qir.types import Array, Quant, TensorType
 
@@ -89,17 +89,16 @@ class Sub(Sum):
 
 @op("mul")
 class Mul(Op):
-    """x * y, with broadcasting; on codes `requantize((qx - zx) * (qy - zy))` in mode fixed31."""
+    """x * y, with broadcasting; on codes the exact i32 product `(qx - zx) * (qy - zy)`."""
 
-    to: Quant | None = by_type(result_code, None)
-    quant = Rescale()
+    quant = ExactSum()
     elementwise = True
 
     def result(self, x: TensorType, y: TensorType) -> TensorType:
         shape = broadcast(self, x, y)
-        if self.to is not None:
-            return TensorType(shape, rescaled(self, self.to, x, y))
-        return TensorType(shape, same_float(self, x, y))
+        if x.quant is None and y.quant is None:
+            return TensorType(shape, same_float(self, x, y))
+        return TensorType(shape, exact_code(self, x, y))
 
     def interval(self, x: Interval, y: Interval) -> Interval:
         return x * y
@@ -109,12 +108,7 @@ class Mul(Op):
 
     def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
         x, y = operands
-        code = Coded(np.zeros(()), result).code
-        scale = x.code.scale.array.astype(np.float64) * y.code.scale.array
-        multiplier = ROUNDINGS["fixed31"].multipliers(scale, code.scale.array)
-        return ROUNDINGS["fixed31"].requantize(
-            x.steps * y.steps, multiplier, code.zero_points, *code.range
-        )
+        return x.steps * y.steps
 
 
 def _floats(operation: Op, *types: TensorType) -> TensorType:

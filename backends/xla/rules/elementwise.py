@@ -9,9 +9,7 @@ import numpy as np
 from qir.backends.native.steps import Parameter, Step
 from qir.backends.xla.codes import code_of, levels, steps, zero_points
 from qir.backends.xla.lowering import coded, floating, lowering, plain
-from qir.backends.xla.requantize import Factor, rescaling
 from qir.ir import Node
-from qir.numbers.rounding import ROUNDINGS
 from qir.ops import Add, Clip, Div, Maximum, Minimum, Mul, Pow, Relu, Sub
 from qir.ops.elementwise import Sum
 
@@ -57,18 +55,10 @@ def multiply(op: Mul, node: Node) -> Step:
 
 
 @lowering(Mul, legal=coded)
-def rescaled_product(op: Mul, node: Node) -> Step:
-    """The exact product of two differences of at most 9 bits, rescaled."""
+def exact_product(op: Mul, node: Node) -> Step:
+    """The exact product of two differences of at most 9 bits."""
     x_code, y_code = (code_of(value.type) for value in node.inputs)
-    code = code_of(node.output.type)
-    scale = x_code.scale.array.astype(np.float64) * y_code.scale.array
-    multiplier = ROUNDINGS["fixed31"].multipliers(scale, code.scale.array)
-    rescale, factors = rescaling(node.output.name, multiplier, code)
-
-    def run(x: jax.Array, y: jax.Array, *factors: Factor) -> jax.Array:
-        return rescale(steps(x, x_code) * steps(y, y_code), *factors)
-
-    return Step(run, (*node.inputs, *factors))
+    return Step(lambda x, y: steps(x, x_code) * steps(y, y_code), node.inputs)
 
 
 @lowering(Div)
