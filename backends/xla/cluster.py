@@ -104,7 +104,7 @@ def _type(value: Value) -> str:
         return text
     blocks = "x".join(map(str, code.scale.array.shape))
     marks = [] if code.per_tensor else [f"scale={blocks}"]
-    if np.any(signed_zero_points(code)):
+    if np.any(signed_zero_points(value.type)):
         marks.append("zp")
     if code.levels is not None:
         marks.append("levels")
