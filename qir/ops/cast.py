@@ -8,6 +8,7 @@ import numpy as np
 
 from qir.errors import QirError
 from qir.numbers.interval import Interval
+from qir.numbers.quantize_mode import quantize_mode
 from qir.numbers.rounding import Multiplier, rounding_mode
 from qir.ops.attributes import by_type
 from qir.ops.op import Coded, KeepFloat, Op, Table, op
@@ -28,17 +29,25 @@ def _saturated(x: Interval, code: Quant, bounds: tuple[int, int]) -> Interval:
 
 @op("quantize")
 class Quantize(Op):
-    """Real numbers to stored ones, by `Quant.encode`.
+    """Real numbers to stored ones, in a mode of `qir.numbers.quantize_mode`.
 
-    One float32 multiplication, ties to even, the zero point added after.
+    The usual one is `Quant.encode`: one float32 multiplication, ties to even, the zero point added
+    after. An import keeps the mode of its source.
 
     Attributes:
         to: The code, of at most 16 bits.
+        rounding: The name of the mode; a codebook has `reciprocal` alone.
     """
 
     to: Quant = by_type(_code)
+    rounding: str = "reciprocal"
 
     quant = KeepFloat("a cast")
+
+    def check(self) -> None:
+        quantize_mode(self.rounding)
+        if self.to.levels is not None and self.rounding != "reciprocal":
+            raise self.error(f"expected rounding reciprocal for a codebook, got {self.rounding}")
 
     def result(self, x: TensorType) -> TensorType:
         if x.element != self.to.expressed:
@@ -55,7 +64,11 @@ class Quantize(Op):
 
     def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
         (x,) = operands
-        return self.to.encode(x.stored)
+        return self.encode(x.stored)
+
+    def encode(self, real: Array) -> Array:
+        """Returns the stored numbers of real ones."""
+        return quantize_mode(self.rounding)(real, self.to)
 
 
 @op("dequantize")

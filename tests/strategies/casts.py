@@ -10,6 +10,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from qir.errors import QirError
+from qir.numbers.quantize_mode import QUANTIZE_MODES
 from qir.numbers.rounding import rounding_mode
 from qir.ops import Dequantize, Lookup, Quantize, Requantize
 from qir.types import Array, DType, FrozenArray, Quant, expand
@@ -55,7 +56,10 @@ def quantizes(draw: Draw, cls: type[Quantize]) -> Case:
     with np.errstate(over="ignore"):
         x = values.astype(np.float32).astype(code.expressed.numpy)
     uniform = code.axis != 0
-    return program(cls(code), Operand(x, code.expressed, named=uniform and draw(st.booleans())))
+    rounding = draw(st.sampled_from(list(QUANTIZE_MODES)))
+    return program(
+        cls(code, rounding), Operand(x, code.expressed, named=uniform and draw(st.booleans()))
+    )
 
 
 @cases_of(Dequantize)
