@@ -21,6 +21,7 @@ from qir.ops import (
     Maximum,
     MaxPool,
     Minimum,
+    Recode,
     ReduceMax,
     ReduceMin,
     Relu,
@@ -144,6 +145,10 @@ class Stored:
         match op:
             case Requantize():
                 return op.bounds
+            case Recode():
+                low, high = self[value.inputs[0]]
+                offset = op.offset(value.inputs[0].type)
+                return low + offset, high + offset
             case Lookup() if value.inputs[1].is_constant:
                 low, high = self[value.inputs[0]]
                 return _extremes(op.evaluate(np.arange(low, high + 1), value.inputs[1].array))

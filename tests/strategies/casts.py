@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from qir.errors import QirError
 from qir.numbers.quantize_mode import QUANTIZE_MODES
 from qir.numbers.rounding import rounding_mode
-from qir.ops import Dequantize, Lookup, Quantize, Requantize
-from qir.types import Array, DType, FrozenArray, Quant, expand
+from qir.ops import Dequantize, Lookup, Quantize, Recode, Requantize
+from qir.types import Array, DType, Element, FrozenArray, Quant, expand
 from tests.strategies.base import (
     BYTES,
     NARROW,
@@ -127,6 +127,36 @@ def _written_out(
     if rounding_mode(rounding).has_shift:
         written["shift"] = FrozenArray(found.shift.reshape(flat.shape))
     return written
+
+
+@cases_of(Recode)
+def recodes(draw: Draw, cls: type[Recode]) -> Case:
+    shape = draw(shapes())
+    axis = draw(st.integers(0, len(shape) - 1))
+    kept = (*SMALL, DType.I32, DType.U32)
+    code = draw(codes(kept, shape=shape, axis=axis))
+    kind = draw(st.sampled_from(["turned", "code", "plain"]))
+    to: Element = code.storage
+    of: Element = code
+    if kind == "turned":
+        storage, other = draw(st.permutations(BYTES))
+        code = draw(codes([storage], shape=shape, axis=axis))
+        offset = other.bounds[0] - storage.bounds[0]
+        bounds = None if code.bounds is None else tuple(end + offset for end in code.bounds)
+        of = code
+        to = Quant.of(
+            other,
+            code.scale.array * draw(st.sampled_from([1, 0.5, 3])),
+            code.zero_points + offset,
+            bounds=draw(st.sampled_from([None, bounds])),
+        )
+    elif kind == "code":
+        to = draw(codes([code.storage], shape=shape, axis=axis))
+        to = Quant(to.storage, to.scale, to.zero_point)
+        of = draw(st.sampled_from([code, code.storage]))
+    x = stored(draw, code if isinstance(of, Quant) else Quant.of(code.storage, 1), shape)
+    named = axis != 0 and draw(st.booleans())
+    return program(cls(to), Operand(x, of, constant=draw(st.booleans()), named=named))
 
 
 @cases_of(Lookup)

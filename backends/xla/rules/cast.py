@@ -1,4 +1,4 @@
-"""The casts between real numbers and codes, between plain types, and the lookup."""
+"""The casts between real numbers and codes, between codes, and between plain types."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from qir.errors import UnsupportedError
 from qir.ir import Node
 from qir.numbers.int32 import INT32_MAX, INT32_MIN
 from qir.numbers.quantize_mode import thresholds
-from qir.ops import Cast, Dequantize, Lookup, Quantize, Requantize
+from qir.ops import Cast, Dequantize, Quantize, Recode, Requantize
 from qir.types import Array, DType
 
 
@@ -152,12 +152,16 @@ def _requantization(op: Requantize, node: Node, rounding: str) -> Step:
     return Step(run, (x, *factors))
 
 
-@lowering(Lookup)
-def lookup(op: Lookup, node: Node) -> Step:
-    """The table's entry for the bits of each stored number."""
+@lowering(Recode)
+def recode(op: Recode, node: Node) -> Step:
+    """The numbers as they are, or with the highest bit of each byte turned."""
+    if not op.offset(node.inputs[0].type):
+        return Step(lambda x: x, node.inputs)
+    storage = node.output.type.dtype.numpy
 
-    def run(x: jax.Array, table: jax.Array) -> jax.Array:
-        return table_entry(table, x.astype(jnp.int32) & (table.shape[0] - 1))
+    def run(x: jax.Array) -> jax.Array:
+        bits = lax.bitcast_convert_type(x, jnp.uint8) ^ np.uint8(0x80)
+        return lax.bitcast_convert_type(bits, storage)
 
     return Step(run, node.inputs)
 
