@@ -19,7 +19,7 @@ from qir.ops.logic import (
     Or,
     Select,
 )
-from qir.ops.lookup import Lookup
+from qir.ops.lookup import Lookup, Lookup2
 from qir.ops.norm import BatchNorm, Softmax
 from qir.ops.pool import AvgPool, MaxPool
 from qir.ops.reduce import ArgMax, Mean, ReduceMax, ReduceMin, ReduceProd, ReduceSum
@@ -95,6 +95,7 @@ __all__ = [
     "Log1p",
     "Logistic",
     "Lookup",
+    "Lookup2",
     "MaxPool",
     "Maximum",
     "Mean",

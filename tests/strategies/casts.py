@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from qir.errors import QirError
 from qir.numbers.quantize_mode import QUANTIZE_MODES
 from qir.numbers.rounding import rounding_mode
-from qir.ops import Dequantize, Lookup, Quantize, Recode, Requantize
+from qir.ops import Dequantize, Lookup, Lookup2, Quantize, Recode, Requantize
 from qir.types import Array, DType, Element, FrozenArray, Quant, expand
 from tests.strategies.base import (
     BYTES,
@@ -26,10 +26,12 @@ from tests.strategies.base import (
     computed_roundings,
     floats,
     generator,
+    in_float,
     program,
     shapes,
     stored,
 )
+from tests.strategies.elementwise import broadcasting
 
 SMALL = (*NARROW, DType.I2, DType.I16, DType.U16)
 SPECIAL = [np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-42, 0.0, -0.0]
@@ -162,6 +164,25 @@ def recodes(draw: Draw, cls: type[Recode]) -> Case:
 @cases_of(Lookup)
 def lookups(draw: Draw, cls: type[Lookup]) -> Case:
     return lookup(draw, draw(codes((DType.I2, *NARROW, *BYTES))))
+
+
+@cases_of(Lookup2)
+def lookups_of_pairs(draw: Draw, cls: type[Lookup2]) -> Case:
+    plain = in_float(draw)
+
+    def operand(shape: tuple[int, ...], **options: bool) -> Operand:
+        storage = draw(st.sampled_from(BYTES))
+        of = draw(codes([storage]))
+        numbers = stored(draw, Quant.of(storage, 1) if plain else of, shape)
+        return Operand(numbers, storage if plain or draw(st.booleans()) else of, **options)
+
+    x_shape, y_shape = draw(broadcasting())
+    operands = [
+        operand(x_shape, named=len(x_shape) > len(y_shape)),
+        operand(y_shape, constant=draw(st.booleans())),
+        operand((256, 256), constant=draw(st.sampled_from([True, True, False]))),
+    ]
+    return program(cls(), *operands)
 
 
 def lookup(draw: Draw, code: Quant, entries: Array | None = None, element: Any = None) -> Case:
