@@ -1,4 +1,4 @@
-"""Rounding modes of one's own: numpy meaning and nothing else, registered for a while."""
+"""Rounding modes of one's own, registered for a while, and multipliers that any mode accepts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,38 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from qir.numbers.int32 import Int64Array, IntegerArray
-from qir.numbers.rounding import ROUNDINGS, Fixed31, Multiplier, RoundingMode, register_rounding
+from qir.numbers.rounding import (
+    ROUNDINGS,
+    Fixed31,
+    Multiplier,
+    RoundingMode,
+    register_rounding,
+    rounding_mode,
+)
+
+COMPUTED = tuple(name for name, mode in ROUNDINGS.items() if mode.has_machine_form)
+"""The modes that every backend computes or leaves to one that does."""
+ANY_RATIO = tuple(name for name in COMPUTED if name not in ("half_away", "pow2", "q8"))
+"""Those that take any ratio of scales up to 2^30."""
+
+
+def near_multipliers(name: str, ratio: ArrayLike) -> Multiplier:
+    """Forms the multiplier of the nearest ratio that a mode accepts.
+
+    Args:
+        name: The mode.
+        ratio: Finite and positive, at most 2^29.
+    """
+    mode, real = rounding_mode(name), np.asarray(ratio, np.float64)
+    match name:
+        case "half_away":
+            return mode.multipliers(1.0, np.clip(np.rint(1 / real), 1, 2.0**31 - 1))
+        case "pow2":
+            return mode.multipliers(np.exp2(np.rint(np.log2(real))), 1.0)
+        case "q8":
+            return mode.multipliers(np.minimum(real, 127.0), 1.0)
+        case _:
+            return mode.multipliers(real, 1.0)
 
 
 class _OfFixed31(RoundingMode):
@@ -25,7 +56,7 @@ class _OfFixed31(RoundingMode):
         Fixed31().check(multiplier)
 
 
-class HalfAway(_OfFixed31):
+class HalfOutward(_OfFixed31):
     """As fixed31, but half away from zero."""
 
     nearest = True
@@ -69,9 +100,9 @@ def registered() -> Iterator[None]:
     """Registers them, and takes them back at the end."""
     with patch.dict(ROUNDINGS):
         register_rounding("even_only")(EvenOnly)
-        register_rounding("half_away")(HalfAway)
+        register_rounding("half_outward")(HalfOutward)
         register_rounding("power_floor")(PowerFloor)
         yield
 
 
-OWN = ("half_away", "power_floor", "even_only")
+OWN = ("half_outward", "power_floor", "even_only")

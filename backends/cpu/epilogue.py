@@ -1,8 +1,8 @@
 """Epilogues: what becomes of accumulators before they leave the registers.
 
-A requantize of mode fixed31 takes the high word of the 64-bit product with M, adds a number that
-holds the rounding and the zero point, and shifts (`terms.fixed31_terms`). One of mode f32_rne
-multiplies in float and rounds once. A sum with a stored tensor follows, where the step has one,
+A requantize by integers takes the high word of the 64-bit product with M, adds a number that holds
+the rounding and the zero point, and shifts (`qir.numbers.rounding.HighWord`). One by float32
+multiplies and rounds once. A sum with a stored tensor follows, where the step has one,
 with the one rounding of `add`.
 """
 

@@ -1,4 +1,4 @@
-"""The integer arithmetic of `qir.numbers.rounding`, and the casts to and from float, in XLA.
+"""The machine forms of `qir.numbers.rounding`, and the casts to and from float, in XLA.
 
 Every function gives the integers of its numpy definition, bit for bit, inside any `jax.jit`. The
 programs hold int32, uint32 and float32 only, whether or not the x64 flag is set.
@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 
 from qir.errors import QirError
 from qir.numbers.int32 import INT32_MAX, INT32_MIN
-from qir.numbers.rounding import MAX_SHIFT, check_float32_bounds
+from qir.numbers.rounding import MAX_SHIFT, Ties, check_float32_bounds
 
 ZeroPoint: TypeAlias = int | NDArray[np.integer]
 Parameter: TypeAlias = float | NDArray[np.number] | jax.Array
 
 
-def requantize_fixed31(
+def requantize_scaled(
     acc: jax.Array,
     multiplier: Parameter,
     shift: Parameter,
@@ -39,9 +39,11 @@ def requantize_fixed31(
     high: int,
     dtype: DTypeLike,
     *,
+    second: Parameter | None = None,
+    ties: Ties = "up",
     shift_range: tuple[int, int] | None = None,
 ) -> jax.Array:
-    """Requantizes as `qir.numbers.rounding.Fixed31` does, on 16-bit limbs.
+    """Requantizes by the machine form `Scaled`, on 16-bit limbs.
 
     Four int32 multiplies suffice where every shift is known to be at least 33, that is m < 1/4 as
     behind nearly every conv and dot. Smaller shifts need the low word of the product as well.
@@ -54,6 +56,8 @@ def requantize_fixed31(
         low: Smallest stored value of the result.
         high: Largest stored value of the result.
         dtype: Integer dtype of the result, which holds [low, high].
+        second: The shift of a second rounding, likewise.
+        ties: Where the second rounding takes a half.
         shift_range: Least and greatest shift, where `shift` is traced but its values are known.
             Constants need none.
 
@@ -79,6 +83,8 @@ def requantize_fixed31(
         if greatest >= 33:
             far = _shift_high_word(high_word, jnp.maximum(places, 33))
             rounded = jnp.where(places >= 33, far, rounded)
+    if second is not None:
+        rounded = _second_rounding(rounded, _int32(second), ties)
 
     offset = np.asarray(zero_point, np.int64)
     if np.any(low - offset > INT32_MAX) or np.any(high - offset < INT32_MIN):
@@ -88,22 +94,44 @@ def requantize_fixed31(
     return _store(jnp.clip(rounded, least_code, greatest_code), zero_point, dtype)
 
 
-def requantize_by_terms(
-    acc: jax.Array, terms: Sequence[Parameter], low: int, high: int, dtype: DTypeLike
+def requantize_by_high_word(
+    acc: jax.Array, limbs: Sequence[Parameter], low: int, high: int, dtype: DTypeLike
 ) -> jax.Array:
-    """Requantizes as `requantize_fixed31` does, with prepared numbers.
+    """Requantizes by the machine form `HighWord` without a lift, on 16-bit limbs.
 
     Args:
         acc: int32 accumulators.
-        terms: What `fixed31_terms` returns, constants or traced int32 arrays, each of which
-            broadcasts against `acc`.
+        limbs: The high and the low 16 bits of M, the addend and the shift: constants or traced
+            int32 arrays, each of which broadcasts against `acc`.
         low: Smallest stored value of the result.
         high: Largest stored value of the result.
         dtype: Integer dtype of the result, which holds [low, high].
     """
-    value_high, value_low, addend, places = map(_int32, terms)
+    value_high, value_low, addend, places = map(_int32, limbs)
     rounded = (_high_word(acc, value_high, value_low) + addend) >> places
     return jnp.clip(rounded, low, high).astype(dtype)
+
+
+def requantize_by_thresholds(
+    acc: jax.Array, row: Parameter, base: Parameter, edges: jax.Array, dtype: DTypeLike
+) -> jax.Array:
+    """Requantizes by the machine form `Thresholds`: a binary search of eight steps.
+
+    Args:
+        acc: int32 accumulators.
+        row: Which row of `edges` each goes by: int32 that broadcasts against `acc`.
+        base: The result where no edge is below, likewise.
+        edges: int32 of shape [rows, at most 255], each row in rising order.
+        dtype: Integer dtype of the result.
+    """
+    count = edges.shape[1]
+    table = jnp.pad(edges, ((0, 0), (0, 255 - count)), constant_values=INT32_MAX).reshape(-1)
+    start = jnp.broadcast_to(_int32(row), acc.shape) * 255
+    below = jnp.zeros_like(acc)
+    for step in (128, 64, 32, 16, 8, 4, 2, 1):
+        edge = table.at[start + below + (step - 1)].get(mode="promise_in_bounds")
+        below = jnp.where(edge < acc, below + step, below)
+    return (_int32(base) + below).astype(dtype)
 
 
 def requantize_float32(
@@ -114,7 +142,7 @@ def requantize_float32(
     high: int,
     dtype: DTypeLike,
 ) -> jax.Array:
-    """Requantizes as `qir.numbers.rounding.Float32NearestEven` does.
+    """Requantizes by the machine form `Float32`.
 
     A flushed denormal cannot show: a multiplier below 2^-126 takes every int32 to zero, and so does
     rounding.
@@ -221,6 +249,15 @@ def _shift_both_words(high_word: jax.Array, low_word: jax.Array, shift: jax.Arra
     shifted = (high << (32 - shift)) | ((low >> (unsigned - 1)) >> 1).astype(jnp.int32)
     sign = high >> 31
     return jnp.where((high >> (shift - 1)) == sign, shifted, sign ^ INT32_MAX)
+
+
+def _second_rounding(x: jax.Array, shift: NDArray[np.int32] | jax.Array, ties: Ties) -> jax.Array:
+    """Divides by 2^shift, 0 <= shift <= 31, to the nearest integer."""
+    mask = (np.int32(1) << shift) - 1
+    half = mask >> 1
+    if ties == "away":
+        half = half + (x < 0)
+    return (x >> shift) + ((x & mask) > half)
 
 
 def _round(x: jax.Array) -> jax.Array:

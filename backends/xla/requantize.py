@@ -1,4 +1,4 @@
-"""Rescaling as part of a step: multipliers as literals or parameters, by every rounding mode."""
+"""Rescaling as part of a step: the machine form of a rounding, as literals or parameters."""
 
 from __future__ import annotations
 
@@ -6,30 +6,35 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from qir.backends.native.steps import Argument, Parameter
 from qir.backends.xla.arithmetic import (
-    requantize_by_terms,
-    requantize_fixed31,
+    requantize_by_high_word,
+    requantize_by_thresholds,
     requantize_float32,
+    requantize_scaled,
 )
 from qir.backends.xla.codes import zero_points
 from qir.backends.xla.lowering import argument, spread
 from qir.errors import UnsupportedError
-from qir.numbers.rounding import MAX_SHIFT, Multiplier
-from qir.numbers.terms import fixed31_terms
+from qir.numbers.rounding import (
+    MAX_SHIFT,
+    ROUNDINGS,
+    Float32,
+    HighWord,
+    MachineForm,
+    Multiplier,
+    Scaled,
+    Thresholds,
+    rounding_mode,
+)
 from qir.types import Array, Quant
 
 Factor: TypeAlias = Array | jax.Array
 Rescaling: TypeAlias = Callable[..., jax.Array]
 """From int32 accumulators and the arguments that stand beside it to stored numbers."""
-
-
-Form: TypeAlias = Callable[
-    [str, Multiplier, Quant, tuple[int, int]], tuple[Rescaling, tuple[Argument, ...]]
-]
-"""Prepares a requantization by one rounding mode; see `rescaling`."""
 
 
 def rescaling(
@@ -39,7 +44,7 @@ def rescaling(
     bounds: tuple[int, int] | None = None,
     rounding: str = "fixed31",
 ) -> tuple[Rescaling, tuple[Argument, ...]]:
-    """Prepares a requantization.
+    """Prepares a requantization by a rounding mode.
 
     Args:
         name: Name of the value that is computed, which names the parameters.
@@ -52,61 +57,108 @@ def rescaling(
         The function, and its arguments after the first as arguments of a step.
 
     Raises:
-        UnsupportedError: The mode has no form.
+        UnsupportedError: The mode has no machine form for these bounds.
     """
-    form = FORMS.get(rounding)
+    bounds = bounds or code.range
+    form = rounding_mode(rounding).machine_form(multiplier, code.zero_points, *bounds)
     if form is None:
         raise UnsupportedError(f"xla: {no_form(f'%{name}', rounding)}")
-    return form(name, multiplier, code, bounds or code.range)
+    return rescaling_by(name, form, code, bounds)
+
+
+def rescaling_by(
+    name: str, form: MachineForm, code: Quant, bounds: tuple[int, int]
+) -> tuple[Rescaling, tuple[Argument, ...]]:
+    """Prepares a requantization by a machine form; see `rescaling`.
+
+    Args:
+        name: Name of the value that is computed, which names the parameters.
+        form: The form, made for the zero points of the code and the bounds.
+        code: The code of the result.
+        bounds: Least and greatest stored number of the result.
+    """
+    match form:
+        case Scaled():
+            # Zero points that vary stay out of the sum, so that it is no larger than the others.
+            high_word = form.high_word(code.zero_points) if code.zero_points.ndim == 0 else None
+            if high_word is not None and not high_word.lifted:
+                return _by_high_word(name, high_word, code, bounds)
+            return _scaled(name, form, code, bounds)
+        case Float32():
+            return _float32(name, form, code, bounds)
+        case Thresholds():
+            return _by_thresholds(name, form, code)
 
 
 def no_form(what: str, rounding: str) -> str:
-    """Says that a rounding mode has no form, and what to do.
+    """Says that a rounding mode has no machine form, or none for so wide a result; what to do.
 
     Args:
         what: What is to be rounded.
         rounding: The mode.
     """
+    if rounding_mode(rounding).has_machine_form:
+        return (
+            f"{what}: expected a result of at most 8 bits with the rounding {rounding}, which has "
+            "no machine form for wider ones; qir.evaluate computes it"
+        )
+    known = [name for name, mode in ROUNDINGS.items() if mode.has_machine_form]
     return (
-        f"{what}: expected a rounding that has a machine form, {' or '.join(FORMS)}, got "
+        f"{what}: expected a rounding that has a machine form, {' or '.join(known)}, got "
         f"{rounding}; qir.evaluate computes it, and pass agree-roundings can certify that one of "
         "these gives the same integers"
     )
 
 
-def _fixed31(
-    name: str, multiplier: Multiplier, code: Quant, bounds: tuple[int, int]
+def _by_high_word(
+    name: str, form: HighWord, code: Quant, bounds: tuple[int, int]
 ) -> tuple[Rescaling, tuple[Argument, ...]]:
     (low, high), dtype = bounds, code.storage.numpy
-    value, shift, point = multiplier.value, multiplier.shift, code.zero_points
-    terms = fixed31_terms(multiplier, point) if point.ndim == 0 else None
-    if terms is not None:
+    # One parameter, so that requantizations of one shape are one and the same code to XLA.
+    limbs = np.stack([form.value >> 16, form.value & 0xFFFF, form.addend, form.places])
 
-        def rescale_by_terms(acc: jax.Array, terms: Factor) -> jax.Array:
-            each = [spread(term, acc.shape) for term in terms]
-            return requantize_by_terms(acc, each, low, high, dtype)
+    def rescale(acc: jax.Array, limbs: Factor) -> jax.Array:
+        each = [spread(limb, acc.shape) for limb in limbs]
+        return requantize_by_high_word(acc, each, low, high, dtype)
 
-        return rescale_by_terms, (Parameter(f"{name}.rescaling", terms),)
+    return rescale, (Parameter(f"{name}.rescaling", limbs),)
 
+
+def _scaled(
+    name: str, form: Scaled, code: Quant, bounds: tuple[int, int]
+) -> tuple[Rescaling, tuple[Argument, ...]]:
+    (low, high), dtype = bounds, code.storage.numpy
+    value, shift = form.value, form.shift
     # A multiplier of 0 gives 0 at any shift, and must not cost the others the short path.
     shift = np.where(value == 0, np.int32(max(33, int(shift.max(initial=1)))), shift)
     shift_range = (int(shift.min(initial=MAX_SHIFT)), int(shift.max(initial=1)))
+    seconds = () if form.rounds_once else (argument(f"{name}.second_shift", form.second),)
 
-    def rescale(acc: jax.Array, factor: Factor, places: Factor) -> jax.Array:
-        factor, places = spread(factor, acc.shape), spread(places, acc.shape)
-        points = zero_points(code, acc.shape)
-        return requantize_fixed31(
-            acc, factor, places, points, low, high, dtype, shift_range=shift_range
+    def rescale(
+        acc: jax.Array, factor: Factor, places: Factor, second: Factor | None = None
+    ) -> jax.Array:
+        return requantize_scaled(
+            acc,
+            spread(factor, acc.shape),
+            spread(places, acc.shape),
+            zero_points(code, acc.shape),
+            low,
+            high,
+            dtype,
+            second=None if second is None else spread(second, acc.shape),
+            ties=form.ties,
+            shift_range=shift_range,
         )
 
     return rescale, (
         argument(f"{name}.multiplier", value),
         argument(f"{name}.shift", shift.astype(np.int32)),
+        *seconds,
     )
 
 
 def _float32(
-    name: str, multiplier: Multiplier, code: Quant, bounds: tuple[int, int]
+    name: str, form: Float32, code: Quant, bounds: tuple[int, int]
 ) -> tuple[Rescaling, tuple[Argument, ...]]:
     (low, high), dtype = bounds, code.storage.numpy
 
@@ -114,8 +166,18 @@ def _float32(
         factor, points = spread(factor, acc.shape), zero_points(code, acc.shape)
         return requantize_float32(acc, factor, points, low, high, dtype)
 
-    return rescale, (argument(f"{name}.multiplier", multiplier.value),)
+    return rescale, (argument(f"{name}.multiplier", form.value),)
 
 
-FORMS: dict[str, Form] = {"fixed31": _fixed31, "f32_rne": _float32}
-"""The machine form of each rounding mode that XLA computes, by the name of the mode."""
+def _by_thresholds(
+    name: str, form: Thresholds, code: Quant
+) -> tuple[Rescaling, tuple[Argument, ...]]:
+    dtype, rows = code.storage.numpy, np.arange(form.base.size, dtype=np.int32)
+    each = rows.reshape(form.base.shape)
+
+    def rescale(acc: jax.Array, base: Factor, edges: jax.Array) -> jax.Array:
+        row = spread(jnp.asarray(each), acc.shape)
+        return requantize_by_thresholds(acc, row, spread(base, acc.shape), edges, dtype)
+
+    edges = form.edges.reshape(form.base.size, form.edges.shape[-1])
+    return rescale, (argument(f"{name}.base", form.base), Parameter(f"{name}.edges", edges))

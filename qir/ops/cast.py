@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
 from qir.errors import QirError
 from qir.numbers.interval import EVERYTHING, Interval
 from qir.numbers.quantize_mode import quantize_mode
-from qir.numbers.rounding import Multiplier, rounding_mode
+from qir.numbers.rounding import MachineForm, Multiplier, rounding_mode
 from qir.ops.attributes import by_type
 from qir.ops.op import Coded, KeepFloat, Op, op
 from qir.types import Array, DType, Element, FrozenArray, Quant, TensorType, expand
@@ -198,27 +199,19 @@ class Requantize(Op):
         mode.check(multiplier)
         return multiplier
 
-    def computed_by(self, x: TensorType, modes: Iterable[str]) -> tuple[str, Multiplier] | None:
-        """Returns the first of some rounding modes that gives the op's integers, with a multiplier.
+    def machine_forms(self, x: TensorType) -> tuple[tuple[str, MachineForm], ...]:
+        """Returns what a backend may compute to give the op's integers.
 
-        The op's own mode does, and those of its certificate, each with the multiplier that it makes
-        of the scales.
+        The machine form of the op's own rounding mode, where it has one, and then those of the
+        modes of its certificate, each with the multiplier that it makes of the scales.
 
         Args:
             x: The type of the operand.
-            modes: Names of the modes that can be computed, the preferred ones first.
 
         Returns:
-            A name and a multiplier, a scalar or of x's rank; None where none of them is known to
-            give these integers.
+            Names of modes with forms, whose arrays are scalars or of x's rank.
         """
-        for name in modes:
-            if name == self.rounding:
-                return name, self.factors(x)
-            if name in self.agrees:
-                scales = _code(x).scale.array, self.to.scale.array
-                return name, rounding_mode(name).multipliers(*scales)
-        return None
+        return _machine_forms(self, x)
 
     def interval(self, x: Interval) -> Interval:
         return _saturated(x, self.to, self.bounds)
@@ -233,6 +226,19 @@ class Requantize(Op):
         factors = Multiplier(expand(found.value, shape), expand(found.shift, shape))
         points = expand(self.to.zero_points, shape)
         return rounding_mode(self.rounding).requantize(x.steps, factors, points, *self.bounds)
+
+
+@lru_cache(maxsize=256)
+def _machine_forms(op: Requantize, x: TensorType) -> tuple[tuple[str, MachineForm], ...]:
+    scales = _code(x).scale.array, op.to.scale.array
+    factors = {op.rounding: op.factors(x)}
+    factors |= {name: rounding_mode(name).multipliers(*scales) for name in op.agrees}
+    forms = []
+    for name, multiplier in factors.items():
+        form = rounding_mode(name).machine_form(multiplier, op.to.zero_points, *op.bounds)
+        if form is not None:
+            forms.append((name, form))
+    return tuple(forms)
 
 
 def _element(result: TensorType) -> Element:

@@ -1,6 +1,6 @@
 """Thresholds are exact, and two roundings are said to agree exactly when they do."""
 
-from itertools import combinations, permutations
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from qir.analysis.agreement import Domain, Staircase, differences
 from qir.numbers.rounding import ROUNDINGS, Multiplier, RoundingMode, rounding_mode
 from qir.types import FrozenArray
+from tests.roundings import near_multipliers
 
 INT32 = (-(2**31), 2**31 - 1)
 MODES = sorted(ROUNDINGS)
@@ -18,8 +19,8 @@ ratios = st.floats(2.0**-36, 2.0**20) | st.integers(-34, 8).map(lambda power: 2.
 
 
 def multiplier(mode, ratio):
-    """The multiplier of float32 scales near a ratio."""
-    return rounding_mode(mode).multipliers(np.float64(np.float32(ratio)), 1.0)
+    """The multiplier of float32 scales near a ratio, or of the nearest that the mode accepts."""
+    return near_multipliers(mode, np.float64(np.float32(ratio)))
 
 
 def staircase(mode, *ratios):
@@ -84,7 +85,7 @@ def test_modes_agree_if_and_only_if_all_accumulators_do(ratios, low, count, boun
             assert one[at] != other[at]
 
 
-@pytest.mark.parametrize("modes", list(combinations(MODES, 2)))
+@pytest.mark.parametrize("modes", [("fixed31", mode) for mode in MODES if mode != "fixed31"])
 @pytest.mark.parametrize("ratio", [0.0011, 0.00037, 2.0**-9, 1 / 3000, 0.0131])
 def test_a_million_accumulators_one_by_one(ratio, modes):
     """The whole of [-2^20, 2^20], which covers all 8 bits, and scales nearby."""

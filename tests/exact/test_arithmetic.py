@@ -71,14 +71,14 @@ def test_fixed31(case: str, dtype: type[np.integer], low: int, high: int, zero_p
     expected = rounding.requantize(acc, multiplier, zero_point, low, high)
 
     def constant(acc: jax.Array) -> jax.Array:
-        return arithmetic.requantize_fixed31(acc, value, shift, zero_point, low, high, dtype)
+        return arithmetic.requantize_scaled(acc, value, shift, zero_point, low, high, dtype)
 
     def traced(acc: jax.Array, value: jax.Array, shift: jax.Array) -> jax.Array:
-        return arithmetic.requantize_fixed31(acc, value, shift, zero_point, low, high, dtype)
+        return arithmetic.requantize_scaled(acc, value, shift, zero_point, low, high, dtype)
 
     def ranged(acc: jax.Array, value: jax.Array, places: jax.Array) -> jax.Array:
         known = (int(shift.min()), int(shift.max()))
-        return arithmetic.requantize_fixed31(
+        return arithmetic.requantize_scaled(
             acc, value, places, zero_point, low, high, dtype, shift_range=known
         )
 
@@ -97,7 +97,7 @@ def test_fixed31_ties() -> None:
     value, shift = np.full(24, 2**30, np.int32), 30 + places
 
     result = run(
-        lambda acc: arithmetic.requantize_fixed31(acc, value, shift, 3, -128, 127, np.int8), acc
+        lambda acc: arithmetic.requantize_scaled(acc, value, shift, 3, -128, 127, np.int8), acc
     )
     np.testing.assert_array_equal(result[:, 0], np.arange(-64, 64) + 4)
     expected = rounding.requantize(acc, Multiplier(value, shift), 3, -128, 127)
@@ -111,7 +111,7 @@ def test_fixed31_zero_points_per_channel(dtype: type[np.signedinteger]) -> None:
     multiplier = rounding.Fixed31().multipliers(np.geomspace(1e-9, 2, 5), 1.0)
     zero_point = np.array([low, low // 3, 0, high // 3, high])
     result = run(
-        lambda acc: arithmetic.requantize_fixed31(
+        lambda acc: arithmetic.requantize_scaled(
             acc, multiplier.value, multiplier.shift, zero_point, low, high, dtype
         ),
         acc,
@@ -127,7 +127,7 @@ def test_fixed31_zero_points_per_channel(dtype: type[np.signedinteger]) -> None:
 def test_fixed31_multiplies(values: list[int], shifts: list[int], multiplies: int) -> None:
     def requantize(acc: jax.Array) -> jax.Array:
         value, shift = np.array(values), np.array(shifts)
-        return arithmetic.requantize_fixed31(acc, value, shift, 0, -128, 127, np.int8)
+        return arithmetic.requantize_scaled(acc, value, shift, 0, -128, 127, np.int8)
 
     text = jax.jit(requantize).lower(np.zeros((3, 2), np.int32)).as_text()
     assert text.count("stablehlo.multiply") == multiplies
@@ -136,7 +136,7 @@ def test_fixed31_multiplies(values: list[int], shifts: list[int], multiplies: in
 def test_fixed31_refuses_a_zero_point_out_of_reach() -> None:
     message = r"zero point: expected within 2\^31 of \[5, 2147483647\], got -2147483648"
     with pytest.raises(QirError, match=message):
-        arithmetic.requantize_fixed31(
+        arithmetic.requantize_scaled(
             jnp.zeros(1, jnp.int32), 2**30, 30, -(2**31), 5, 2**31 - 1, np.int32
         )
 
@@ -254,7 +254,7 @@ def test_x64_flag_changes_nothing() -> None:
     multiplier = fixed31_cases()["shifts from 33"]
 
     def program(acc: jax.Array, value: jax.Array, shift: jax.Array) -> jax.Array:
-        q = arithmetic.requantize_fixed31(acc, value, shift, 5, -128, 127, np.int8)
+        q = arithmetic.requantize_scaled(acc, value, shift, 5, -128, 127, np.int8)
         x = arithmetic.dequantize(q, 5, 0.25)
         y = quantize(x, CODES["u8"])
         z = arithmetic.requantize_float32(y.astype(jnp.int32), 0.7, 3, -128, 127, np.int8)

@@ -10,10 +10,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from hypothesis import strategies as st
 
-from qir.backends.xla.requantize import FORMS
 from qir.ir import Graph, Node
 from qir.ops.op import Op
 from qir.types import Array, Dim, DType, Element, Quant, Size, TensorType, expand
+from tests.roundings import ANY_RATIO, COMPUTED
 
 Draw: TypeAlias = st.DrawFn
 
@@ -187,9 +187,17 @@ def codes(
     return Quant.of(storage, scale, point, bounds=None if wide else bounds)
 
 
-def computed_roundings() -> st.SearchStrategy[str]:
-    """Draws rounding modes that every backend computes."""
-    return st.sampled_from(list(FORMS))
+def computed_roundings(code: Quant, *, any_ratio: bool = False) -> st.SearchStrategy[str]:
+    """Draws rounding modes that backends compute.
+
+    Args:
+        code: The code of the result: some modes have a machine form for 8 bits only.
+        any_ratio: Whether to draw only modes that accept any ratio of scales.
+    """
+    names = ANY_RATIO if any_ratio else COMPUTED
+    if code.storage.bits > 8:
+        names = tuple(name for name in names if name not in ("dbl_away", "half_away"))
+    return st.sampled_from(names)
 
 
 def stored(draw: Draw, code: Quant, shape: tuple[int, ...], reach: int = 2**31 - 1) -> Array:

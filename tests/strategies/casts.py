@@ -14,6 +14,7 @@ from qir.numbers.quantize_mode import QUANTIZE_MODES
 from qir.numbers.rounding import rounding_mode
 from qir.ops import Dequantize, Lookup, Lookup2, Quantize, Recode, Requantize
 from qir.types import Array, DType, Element, FrozenArray, Quant, expand
+from tests.roundings import ANY_RATIO, near_multipliers
 from tests.strategies.base import (
     BYTES,
     NARROW,
@@ -94,9 +95,9 @@ def requantizes(draw: Draw, cls: type[Requantize]) -> Case:
     low, high = to.range
     ends = draw(st.tuples(st.integers(low, high), st.integers(low, high)))
     clamp = draw(st.sampled_from([None, (min(ends), max(ends))]))
-    rounding = draw(computed_roundings())
+    rounding = draw(computed_roundings(to))
     options: dict[str, Any] = {"rounding": rounding, "clamp": clamp}
-    if draw(st.booleans()):
+    if rounding not in ANY_RATIO or draw(st.booleans()):
         options |= _written_out(draw, rounding, source, to, shape)
     # 2^24 codes around a multiple of half a step, where float32 is dense and ties are frequent.
     reach = draw(st.sampled_from([2**31 - 1, 2**24, 2**12]))
@@ -120,7 +121,11 @@ def _written_out(
     draw: Draw, rounding: str, source: Quant, to: Quant, shape: tuple[int, ...]
 ) -> dict[str, FrozenArray]:
     try:
-        found = rounding_mode(rounding).multipliers(source.scale.array, to.scale.array)
+        if rounding in ANY_RATIO:
+            found = rounding_mode(rounding).multipliers(source.scale.array, to.scale.array)
+        else:
+            ratio = source.scale.array.astype(np.float64) / to.scale.array
+            found = near_multipliers(rounding, ratio)
     except QirError:
         assume(False)
         raise

@@ -78,7 +78,8 @@ class Network:
         code = accumulator.type.quant
         assert code is not None
         to = self.code(float(code.scale.array.max()) * 60 * np.sqrt(terms))
-        return self.builder.emit(Requantize(to, self.draw(computed_roundings())), accumulator)
+        rounding = self.draw(computed_roundings(to, any_ratio=True))
+        return self.builder.emit(Requantize(to, rounding), accumulator)
 
 
 Layer = Callable[[Network], Value]

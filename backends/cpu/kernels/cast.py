@@ -185,11 +185,11 @@ RescaleForm = Literal["fixed31", "lifted", "f32_rne"]
 
 @dataclass(frozen=True)
 class Rescale(Columned):
-    """Requantize: mode fixed31 on the high word of the product, or f32_rne.
+    """Requantize: one rounding by the high word of the product, or one float32 multiplication.
 
     With H the high word of (x << lift) * M, the rounded quotient is (H + half) >> places. The lift
     makes the quotient one of the high word alone; x is held to `limit` before, beyond which every
-    code is a bound (`fixed31_terms` of the covers).
+    code is a bound (`qir.numbers.rounding.HighWord`).
 
     Attributes:
         unsigned: Whether the result is unsigned bytes.

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from qir.backends.cpu.kernels.cast import Rescale, RescaleForm, Stored, ToCodes, ToReal
 from qir.backends.cpu.kernels.flat import LANES
-from qir.backends.cpu.patterns.dense import is_bytes
+from qir.backends.cpu.patterns.dense import in_order, is_bytes
 from qir.backends.cpu.patterns.flat import passed
 from qir.backends.cpu.patterns.lookup import every_byte, looked_up
 from qir.backends.cpu.target import Target
 from qir.backends.native.pattern import Cover, covers
 from qir.ir import Node, Value
-from qir.numbers.int32 import INT32_MAX
-from qir.numbers.rounding import Multiplier
+from qir.numbers.rounding import Float32, MachineForm, Scaled
 from qir.ops import Dequantize, Quantize, Requantize
 from qir.types import Array, DType, Quant
 
@@ -95,13 +94,15 @@ def requantize(op: Requantize, node: Node, target: Target) -> Cover | str:
     kind = stored(x)
     if kind is None or not is_bytes(node.output):
         return "not from a code of 8 or 32 bits to one of 8"
-    computed = op.computed_by(x.type, FORMS)
-    if computed is None:
-        return f"no form of the rounding {op.rounding}"
+    forms = op.machine_forms(x.type)
+    if not forms:
+        return f"no machine form of the rounding {op.rounding}"
     if kind != "wide":
         return looked_up(node, every_byte(node))
-    rounding, factors = computed
-    form, terms = FORMS[rounding](factors)
+    rescaled = next(filter(None, map(_tables, in_order(forms))), None)
+    if rescaled is None:
+        return f"no kernel for the machine form of the rounding {op.rounding}"
+    form, terms = rescaled
     found = repeated(terms, x)
     if found is None:
         return "a code that varies along another axis than the last"
@@ -116,51 +117,14 @@ def code_words(code: Quant, bounds: tuple[int, int] | None = None) -> dict[str, 
     return {"low": low, "high": high, "point": int(code.zero_points)}
 
 
-def fixed31_terms(multiplier: Multiplier) -> dict[str, Array]:
-    """Prepares a requantization by mode fixed31 to 8 bits.
-
-    The rounded quotient is that of the high word H of (x << lift) * M alone where s + lift >= 33:
-
-        floor((x * M + 2^(s-1)) / 2^s) = (H + half) >> places,  places = s + lift - 32,
-        half = 2^(places-1)
-
-    A code is at a bound as soon as the quotient is 512 from 0, which an x of 2^(s-21) reaches since
-    M >= 2^30. Held to that limit, (x << lift) stays in int32. For s < 21, any M and s give 512 or
-    more to all but 0, so that M = 2^30 and s = 21 do.
-
-    Returns:
-        int32 arrays of the multiplier's shape: multiplier, half, places, lift, limit.
-    """
-    value = multiplier.value.astype(np.int64)
-    # M = 0 gives 0 at any shift.
-    shift = np.where(value == 0, 33, multiplier.shift.astype(np.int64))
-    value = np.where(shift < 21, 2**30, value)
-    shift = np.maximum(shift, 21)
-    lift = np.maximum(33 - shift, 0)
-    places = shift + lift - 32
-    terms = {
-        "multiplier": value,
-        "half": np.int64(1) << (places - 1),
-        "places": places,
-        "lift": lift,
-        "limit": np.where(lift > 0, np.int64(1) << np.minimum(shift - 21, 30), INT32_MAX),
-    }
-    return {name: np.asarray(term, np.int32) for name, term in terms.items()}
-
-
-def _float32(multiplier: Multiplier) -> tuple[RescaleForm, dict[str, Array]]:
-    return "f32_rne", {"multiplier": multiplier.value.astype(np.float32)}
-
-
-def _fixed31(multiplier: Multiplier) -> tuple[RescaleForm, dict[str, Array]]:
-    terms = fixed31_terms(multiplier)
-    if np.any(terms["lift"]):
-        return "lifted", terms
-    return "fixed31", {name: terms[name] for name in ("multiplier", "half", "places")}
-
-
-FORMS: dict[str, Callable[[Multiplier], tuple[RescaleForm, dict[str, Array]]]] = {
-    "f32_rne": _float32,
-    "fixed31": _fixed31,
-}
-"""How the kernel computes a rounding mode, and its tables; the faster one first."""
+def _tables(form: MachineForm) -> tuple[RescaleForm, dict[str, Array]] | None:
+    """Returns how the kernel computes a machine form, and its tables; None where it does not."""
+    if isinstance(form, Float32):
+        return "f32_rne", {"multiplier": form.value}
+    terms = form.high_word() if isinstance(form, Scaled) else None
+    if terms is None:
+        return None
+    tables = {"multiplier": terms.value, "half": terms.addend, "places": terms.places}
+    if terms.lifted:
+        return "lifted", {**tables, "lift": terms.lift, "limit": terms.limit}
+    return "fixed31", tables

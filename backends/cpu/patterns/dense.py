@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TypeAlias
@@ -15,8 +15,7 @@ from qir.backends.cpu.kernels.tiles import UNROLLED
 from qir.backends.cpu.target import Target
 from qir.backends.native.pattern import Cover, Region, covers, sole_reader
 from qir.ir import Node, Value
-from qir.numbers.rounding import Multiplier
-from qir.numbers.terms import fixed31_terms
+from qir.numbers.rounding import Float32, MachineForm, Scaled
 from qir.ops import Add, Conv, Dequantize, Dot, Requantize
 from qir.types import Array, DType
 
@@ -92,37 +91,37 @@ def _requantize(node: Node) -> Ending | None:
     words = {"low": low, "high": high, "point": point}
     unsigned = op.to.storage is DType.U8
     bounded = (low, high) != op.to.storage.bounds
-    computed = op.computed_by(node.inputs[0].type, FORMS)
-    if computed is None:
-        return None
-    rounding, factors = computed
-    found = FORMS[rounding](factors, point)
+    forms = in_order(op.machine_forms(node.inputs[0].type))
+    found = next(filter(None, (_tables(form, point) for form in forms)), None)
     if found is None:
         return None
     form, tables = found
     return Ending((node,), Epilogue(form, unsigned, "", bounded), tables, words)
 
 
-def _float32(multiplier: Multiplier, point: int) -> tuple[Form, dict[str, Array]]:
-    factors = multiplier.value.reshape(-1).astype(np.float32)
-    return "f32_rne" if np.all(factors <= 0.5) else "f32_rne_wide", {"multiplier": factors}
+def in_order(forms: Iterable[tuple[str, MachineForm]]) -> list[MachineForm]:
+    """Returns machine forms without the names of their modes, the fastest ones first."""
+    return sorted((form for _, form in forms), key=lambda form: not isinstance(form, Float32))
 
 
-def _fixed31(multiplier: Multiplier, point: int) -> tuple[Form, dict[str, Array]] | None:
-    terms = fixed31_terms(multiplier, point)
-    if terms is None:
+def _tables(form: MachineForm, point: int) -> tuple[Form, dict[str, Array]] | None:
+    """Returns how an epilogue computes a machine form, and its tables.
+
+    Args:
+        form: The form.
+        point: The zero point, which epilogues add together with what rounds.
+
+    Returns:
+        None where 32 bits don't hold it, or no epilogue computes the form.
+    """
+    if isinstance(form, Float32):
+        factors = form.value.reshape(-1)
+        return "f32_rne" if np.all(factors <= 0.5) else "f32_rne_wide", {"multiplier": factors}
+    terms = form.high_word(point) if isinstance(form, Scaled) else None
+    if terms is None or terms.lifted:
         return None
-    high_half, low_half, addend, places = (term.reshape(-1) for term in terms)
-    whole = (high_half.astype(np.int64) * 2**16 + low_half).astype(np.int32)
-    return "fixed31", {"multiplier": whole, "addend": addend, "shift": places}
-
-
-FORMS: dict[str, Callable[[Multiplier, int], tuple[Form, dict[str, Array]] | None]] = {
-    "f32_rne": _float32,
-    "fixed31": _fixed31,
-}
-"""How an epilogue computes a rounding mode, and its tables, given the multiplier and the zero
-point; None where 32 bits don't hold it. The faster one comes first."""
+    tables = {"multiplier": terms.value, "addend": terms.addend, "shift": terms.places}
+    return "fixed31", {name: table.reshape(-1) for name, table in tables.items()}
 
 
 def _with_sum(requantize: Node, ending: Ending) -> Ending:

@@ -15,13 +15,13 @@ from qir.backends.cpu.kernels.elementwise import (
     Product,
     Sum,
 )
-from qir.backends.cpu.patterns.cast import code_words, fixed31_terms
+from qir.backends.cpu.patterns.cast import code_words
 from qir.backends.cpu.patterns.dense import is_bytes
 from qir.backends.cpu.patterns.flat import TASK_ELEMENTS, TASKS, block, lies, variables
 from qir.backends.cpu.target import Target
 from qir.backends.native.pattern import Cover, Region, covers
 from qir.ir import Node, Value
-from qir.numbers.rounding import ROUNDINGS
+from qir.numbers.rounding import ROUNDINGS, Scaled
 from qir.ops import Add, Maximum, Minimum, Mul, Sub
 from qir.ops.elementwise import Sum as SumOp
 from qir.ops.op import Op
@@ -170,12 +170,15 @@ def multiply(op: Mul, node: Node, target: Target) -> Cover | str:
     codes = [quant(value) for value in (*way, node.output)]
     scale = codes[0].scale.array.astype(np.float64) * codes[1].scale.array
     multiplier = ROUNDINGS["fixed31"].multipliers(scale, codes[2].scale.array)
-    terms = fixed31_terms(multiplier)
-    # Products of bytes fit int32 with any lift: they need not be held to the limit.
-    del terms["limit"]
+    form = Scaled(multiplier.value.astype(np.int32), multiplier.shift).high_word()
+    assert form is not None
     words = {
         **code_words(codes[2]),
-        **{name: int(term) for name, term in terms.items()},
+        # Products of bytes fit int32 with any lift: they need not be held to the limit.
+        "multiplier": int(form.value),
+        "half": int(form.addend),
+        "places": int(form.places),
+        "lift": int(form.lift),
         "x_point": int(codes[0].zero_points),
         "y_point": int(codes[1].zero_points),
     }

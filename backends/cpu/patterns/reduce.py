@@ -17,8 +17,7 @@ from qir.backends.native.pattern import Cover, Region, covers
 from qir.errors import QirError
 from qir.ir import Node, Value
 from qir.numbers.int32 import INT32_MAX
-from qir.numbers.rounding import ROUNDINGS, Multiplier
-from qir.numbers.terms import fixed31_terms
+from qir.numbers.rounding import ROUNDINGS, Scaled
 from qir.ops import ArgMax, Mean, ReduceMax, ReduceMin, ReduceSum
 from qir.ops.reduce import Extremum, Reduction
 from qir.types import Array, DType
@@ -87,11 +86,10 @@ def rescaled(x: Value, result: Value, counts: Array, divisors: Array) -> Rescale
     if np.any(counts * farthest > INT32_MAX >> lift):
         return "a sum or its multiplier too large for 32 bits"
     shift = (factors.shift + lift).astype(np.int32)
-    terms = fixed31_terms(Multiplier(factors.value, shift), to.zero_points)
-    if terms is None:
+    form = Scaled(factors.value.astype(np.int32), shift).high_word(to.zero_points)
+    if form is None:
         return "a multiplier too small for 32 bits"
-    high_half, low_half, addend, places = terms.astype(np.int64)
-    columns = (-point * counts, lift, high_half * 2**16 + low_half, addend, places)
+    columns = (-point * counts, lift, form.value, form.addend, form.places)
     low, high = to.range
     return Rescaled(np.stack(columns, axis=-1).astype(np.int32), {"low": low, "high": high})
 

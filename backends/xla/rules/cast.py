@@ -13,11 +13,12 @@ from qir.backends.native.steps import Parameter, Step
 from qir.backends.xla import arithmetic
 from qir.backends.xla.codes import code_of, steps, table_entry, zero_points
 from qir.backends.xla.lowering import argument, lowering, never, spread
-from qir.backends.xla.requantize import FORMS, Factor, no_form, rescaling
+from qir.backends.xla.requantize import Factor, no_form, rescaling_by
 from qir.errors import UnsupportedError
 from qir.ir import Node
 from qir.numbers.int32 import INT32_MAX, INT32_MIN
 from qir.numbers.quantize_mode import thresholds
+from qir.numbers.rounding import Float32, MachineForm, Scaled, Thresholds
 from qir.ops import Cast, Dequantize, Quantize, Recode, Requantize
 from qir.types import Array, DType
 
@@ -108,8 +109,19 @@ def dequantize(op: Dequantize, node: Node) -> Step:
     return Step(run, (*node.inputs, scale))
 
 
+def _own_form(op: Requantize, node: Node) -> MachineForm | None:
+    forms = op.machine_forms(node.inputs[0].type)
+    return next((form for mode, form in forms if mode == op.rounding), None)
+
+
+def _certified_form(op: Requantize, node: Node, *kinds: type[MachineForm]) -> MachineForm | None:
+    forms = op.machine_forms(node.inputs[0].type)
+    certified = (form for mode, form in forms if mode != op.rounding)
+    return next((form for form in certified if isinstance(form, kinds)), None)
+
+
 def _has_form(op: Requantize, node: Node) -> bool:
-    return op.rounding in FORMS
+    return _own_form(op, node) is not None
 
 
 def _no_form(op: Requantize, node: Node) -> str:
@@ -119,32 +131,31 @@ def _no_form(op: Requantize, node: Node) -> str:
 @lowering(Requantize, legal=_has_form, why_not=_no_form)
 def requantize(op: Requantize, node: Node) -> Step:
     """One rounding, by the op's mode."""
-    return _requantization(op, node, op.rounding)
+    return _requantization(op, node, _own_form(op, node))
 
 
-def _agrees_with(rounding: str) -> Callable[[Requantize, Node], bool]:
-    """Returns a test for the certificate that a rounding mode gives the same integers."""
-    return lambda op, node: rounding in op.agrees
+def _certified(*kinds: type[MachineForm]) -> Callable[[Requantize, Node], bool]:
+    """Returns a test for the certificate of a mode that has one of some machine forms."""
+    return lambda op, node: _certified_form(op, node, *kinds) is not None
 
 
-@lowering(Requantize, legal=_agrees_with("f32_rne"), preferred=never)
+@lowering(Requantize, legal=_certified(Float32), preferred=never)
 def requantize_by_float32(op: Requantize, node: Node) -> Step:
     """One float32 multiplication, ties to even, certified to give the integers of the op's mode."""
-    return _requantization(op, node, "f32_rne")
+    return _requantization(op, node, _certified_form(op, node, Float32))
 
 
-@lowering(Requantize, legal=_agrees_with("fixed31"), preferred=never)
+@lowering(Requantize, legal=_certified(Scaled, Thresholds), preferred=never)
 def requantize_by_integers(op: Requantize, node: Node) -> Step:
-    """One integer multiplication on limbs, certified to give the integers of the op's mode."""
-    return _requantization(op, node, "fixed31")
+    """Integers alone, of a mode that is certified to give the integers of the op's mode."""
+    return _requantization(op, node, _certified_form(op, node, Scaled, Thresholds))
 
 
-def _requantization(op: Requantize, node: Node, rounding: str) -> Step:
-    """Requantizes by the op's mode, or by one of its certificate."""
+def _requantization(op: Requantize, node: Node, form: MachineForm | None) -> Step:
     (x,) = node.inputs
-    code, computed = code_of(x.type), op.computed_by(x.type, [rounding])
-    assert computed is not None
-    rescale, factors = rescaling(node.output.name, computed[1], op.to, op.bounds, rounding)
+    code = code_of(x.type)
+    assert form is not None
+    rescale, factors = rescaling_by(node.output.name, form, op.to, op.bounds)
 
     def run(stored: jax.Array, *factors: Factor) -> jax.Array:
         return rescale(steps(stored, code), *factors)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qir.backends.native.steps import Step
-from qir.backends.xla.arithmetic import requantize_fixed31
+from qir.backends.xla.arithmetic import requantize_scaled
 from qir.backends.xla.codes import code_of, steps
 from qir.backends.xla.lowering import coded, floating, lowering, plain
 from qir.backends.xla.materialize import applied_apart
@@ -54,7 +54,7 @@ def rescaled_window_sum(op: AvgPool, node: Node) -> Step:
         sums = _window_sums(op, node, steps(x, x_code))
         scale = code.scale.array * _counts(op, x.shape[1:-1]).astype(np.float64)
         factor = ROUNDINGS["fixed31"].multipliers(x_code.scale.array, scale)
-        return requantize_fixed31(
+        return requantize_scaled(
             sums, factor.value, factor.shift, code.zero_points, low, high, dtype
         )
 

@@ -17,8 +17,11 @@ References:
     gemmlowp, doc/quantization.md. TOSA specification, RESCALE. ONNX operators, QLinearConv.
 """
 
+from qir.numbers.rounding.dbl_away import DoubleAway
 from qir.numbers.rounding.f32_rne import Float32NearestEven, check_float32_bounds
-from qir.numbers.rounding.fixed31 import MAX_SHIFT, Fixed31
+from qir.numbers.rounding.fixed31 import Fixed31
+from qir.numbers.rounding.forms import Float32, HighWord, MachineForm, Scaled, Thresholds, Ties
+from qir.numbers.rounding.half_away import HalfAway
 from qir.numbers.rounding.mode import (
     ROUNDINGS,
     Multiplier,
@@ -27,14 +30,31 @@ from qir.numbers.rounding.mode import (
     requantize,
     rounding_mode,
 )
+from qir.numbers.rounding.pow2 import Pow2
+from qir.numbers.rounding.q8 import Q8
+from qir.numbers.rounding.significand import MAX_SHIFT
+from qir.numbers.rounding.srdhm_up import SrdhmUp
+from qir.numbers.rounding.tflite_double import TfliteDouble
 
 __all__ = [
     "MAX_SHIFT",
+    "Q8",
     "ROUNDINGS",
+    "DoubleAway",
     "Fixed31",
+    "Float32",
     "Float32NearestEven",
+    "HalfAway",
+    "HighWord",
+    "MachineForm",
     "Multiplier",
+    "Pow2",
     "RoundingMode",
+    "Scaled",
+    "SrdhmUp",
+    "TfliteDouble",
+    "Thresholds",
+    "Ties",
     "check_float32_bounds",
     "register_rounding",
     "requantize",

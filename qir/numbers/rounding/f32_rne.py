@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from qir.errors import QirError
 from qir.numbers.checks import first_wrong, positive
 from qir.numbers.int32 import INT32_MAX, INT32_MIN, Int64Array, IntegerArray, accumulators
+from qir.numbers.rounding.forms import Float32
 from qir.numbers.rounding.mode import Multiplier, RoundingMode, register_rounding
 
 
@@ -61,6 +62,16 @@ class Float32NearestEven(RoundingMode):
         # float64 holds 2^31 - 1, which float32 does not.
         rounded = np.rint(product).astype(np.float64)
         return np.clip(rounded, INT32_MIN, INT32_MAX).astype(np.int64)
+
+    def machine_form(
+        self, multiplier: Multiplier, zero_point: int | IntegerArray, low: int, high: int
+    ) -> Float32 | None:
+        """Returns the float32 multiplication; bounds far from the zero point have none."""
+        try:
+            check_float32_bounds(zero_point, low, high)
+        except QirError:
+            return None
+        return Float32(multiplier.value.astype(np.float32))
 
     def requantize(
         self,

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from qir.errors import QirError
-from qir.numbers.checks import first_wrong, positive
 from qir.numbers.int32 import (
     INT32_MAX,
     INT32_MIN,
@@ -17,9 +15,9 @@ from qir.numbers.int32 import (
     accumulators,
     rounding_shift,
 )
+from qir.numbers.rounding.forms import Scaled
 from qir.numbers.rounding.mode import Multiplier, RoundingMode, register_rounding
-
-MAX_SHIFT = 62
+from qir.numbers.rounding.significand import check_shifted, scaled, significand31
 
 
 @register_rounding("fixed31")
@@ -43,38 +41,22 @@ class Fixed31(RoundingMode):
         A ratio below 2^-32 takes every int32 below one half and gets M = 0 and, by convention,
         s = 31. A ratio that rounds to 2^30 or more has no shift and is an error.
         """
-        scale_in, scale_out = positive(input_scale), positive(output_scale)
-        with np.errstate(over="ignore", under="ignore"):
-            ratio = np.asarray(scale_in / scale_out)
-        fraction, exponent = np.frexp(ratio)
-        value = np.rint(np.ldexp(fraction, 31))
-        carried = value == 2**31
-        value = np.where(carried, 2**30, value)
-        shift = np.where(carried, 30, 31) - exponent
-        wrong = (shift < 1) | np.isinf(ratio)
-        if np.any(wrong):
-            raise QirError(f"scale ratio: expected below 2^30, got {first_wrong(ratio, wrong)}")
-        vanishes = shift > MAX_SHIFT
-        return Multiplier(
-            np.where(vanishes, 0, value).astype(np.int32),
-            np.where(vanishes, 31, shift).astype(np.int32),
-        )
+        return significand31(input_scale, output_scale)
 
     def check(self, multiplier: Multiplier) -> None:
         """Checks that M is 0 or of 31 significant bits, and that 1 <= s <= 62."""
-        value, shift = multiplier.value, multiplier.shift
-        if value.dtype != np.int32:
-            raise QirError(f"fixed31: expected an i32 multiplier, got {value.dtype}")
-        if np.any(wrong := (value != 0) & (value < 2**30)):
-            got = first_wrong(value, wrong)
-            raise QirError(f"fixed31: expected a multiplier of 0 or in [2^30, 2^31), got {got}")
-        if np.any(wrong := (shift < 1) | (shift > MAX_SHIFT)):
-            raise QirError(f"fixed31: expected a shift in [1, 62], got {first_wrong(shift, wrong)}")
+        check_shifted(self.name, multiplier, 2**30)
 
     def apply(self, acc: IntegerArray, multiplier: Multiplier) -> Int64Array:
         """Returns `sat32(floor((acc * M + 2^(s-1)) / 2^s))`."""
         product = accumulators(acc) * multiplier.value.astype(np.int64)
         return np.clip(rounding_shift(product, multiplier.shift), INT32_MIN, INT32_MAX)
+
+    def machine_form(
+        self, multiplier: Multiplier, zero_point: int | IntegerArray, low: int, high: int
+    ) -> Scaled:
+        """Returns the product and the one rounding."""
+        return scaled(multiplier)
 
     def thresholds(self, multiplier: Multiplier, steps: ArrayLike) -> Int64Array:
         """Returns `ceil((2*step - 1) * 2^(s-1) / M)`, held to [-2^31, 2^31]; see the base class.

@@ -12,20 +12,25 @@ from numpy.typing import ArrayLike, NDArray
 
 from qir.errors import QirError, did_you_mean
 from qir.numbers.int32 import INT32_MAX, INT32_MIN, Int64Array, IntegerArray
+from qir.numbers.rounding.forms import MachineForm, Thresholds
 
 
 @dataclass(frozen=True, eq=False)
 class Multiplier:
-    """The machine numbers that stand for a ratio of scales: `m = value * 2**-shift`.
+    """The numbers that stand for a ratio of scales, `m = value * 2**-shift` in most modes.
 
     Attributes:
         value: Array of the mode's `multiplier_type`; 0-d per tensor, or any shape that broadcasts
             against the accumulator.
-        shift: int32 array of the same shape; zeros for the modes of real multipliers.
+        shift: int32 array of the same shape; zeros for the modes whose multiplier has none.
     """
 
     value: NDArray[np.int32] | NDArray[np.float32] | NDArray[np.float64]
     shift: NDArray[np.int32]
+
+    def column(self) -> Multiplier:
+        """Returns it with an axis at the end, along which it is constant."""
+        return Multiplier(self.value[..., None], self.shift[..., None])
 
 
 class RoundingMode(ABC):
@@ -37,7 +42,7 @@ class RoundingMode(ABC):
     name: ClassVar[str] = ""
     """What programs call it."""
     multiplier_type: ClassVar[type[np.int32 | np.float32 | np.float64]] = np.int32
-    """Type of the multiplier; one of int32 comes with a shift."""
+    """Type of the multiplier."""
     nearest: ClassVar[bool] = False
     """Whether a result is an integer nearest to acc * m, but for what float32 products err by.
 
@@ -46,8 +51,13 @@ class RoundingMode(ABC):
 
     @property
     def has_shift(self) -> bool:
-        """Whether a multiplier comes with a shift."""
+        """Whether a multiplier comes with a shift: one of int32 does, unless a mode says no."""
         return issubclass(self.multiplier_type, np.integer)
+
+    @property
+    def has_machine_form(self) -> bool:
+        """Whether backends may compute it; `machine_form` may still have none for wide results."""
+        return type(self).machine_form is not RoundingMode.machine_form
 
     @property
     def bisects(self) -> bool:
@@ -61,7 +71,8 @@ class RoundingMode(ABC):
         Args:
             input_scale: Scale of the accumulator in float64, where the product of two float32
                 scales is exact.
-            output_scale: Scale of the result; a scalar, or an array that broadcasts.
+            output_scale: Scale of the result, times the divisor of a mean, which in float64 is
+                exact too; a scalar, or an array that broadcasts.
 
         Raises:
             QirError: A scale is not finite and positive, or the ratio is out of the mode's reach.
@@ -86,6 +97,46 @@ class RoundingMode(ABC):
         Raises:
             QirError: An accumulator does not fit int32.
         """
+
+    def machine_form(
+        self, multiplier: Multiplier, zero_point: int | IntegerArray, low: int, high: int
+    ) -> MachineForm | None:
+        """Returns what backends compute for `requantize` with the same arguments.
+
+        Args:
+            multiplier: One that `check` accepts.
+            zero_point: Integer scalar, or an array that broadcasts.
+            low: Smallest stored value of the result.
+            high: Largest stored value of the result.
+
+        Returns:
+            A form that gives the integers of `requantize`, bit for bit; None, which every backend
+            refuses by name, where there is none.
+        """
+        return None
+
+    def by_thresholds(
+        self, multiplier: Multiplier, zero_point: int | IntegerArray, low: int, high: int
+    ) -> Thresholds | None:
+        """Returns a machine form of any mode, by the accumulators at which its result changes.
+
+        It is for modes that have no cheaper one; the arguments are those of `machine_form`.
+
+        Returns:
+            The form; None for more than 256 results, whose table would be too large.
+        """
+        if high - low > 255:
+            return None
+        points = np.asarray(zero_point, np.int64)
+        shape = np.broadcast_shapes(multiplier.value.shape, points.shape)
+        steps = np.arange(low + 1, high + 1) - np.broadcast_to(points, shape)[..., None]
+        least = self.thresholds(multiplier.column(), steps)
+        # There is no accumulator below -2^31: what is always reached counts from the start.
+        always = np.count_nonzero(least == INT32_MIN, axis=-1)
+        places = np.arange(high - low) + np.asarray(always)[..., None]
+        edges = np.take_along_axis(least - 1, np.minimum(places, high - low - 1), axis=-1)
+        edges = np.where(places < high - low, edges, INT32_MAX)
+        return Thresholds(np.asarray(low + always, np.int32), edges.astype(np.int32))
 
     def requantize(
         self,
@@ -143,7 +194,7 @@ ROUNDINGS: dict[str, RoundingMode] = {}
 def register_rounding(name: str) -> Callable[[type[ModeT]], type[ModeT]]:
     """Declares a rounding mode: programs may carry it, and the interpreter computes it.
 
-    A backend computes it once it has a machine form of it, and refuses it by name until then.
+    Backends compute it once it has a machine form, and refuse it by name until then.
 
     Args:
         name: The name in the text, snake_case.

@@ -23,7 +23,6 @@ from qir.backends.cpu.kernels.elementwise import Product, Sum
 from qir.backends.cpu.kernels.pool import Pool
 from qir.backends.cpu.kernels.winograd import Winograd
 from qir.backends.cpu.patterns import conv
-from qir.backends.cpu.patterns.dense import FORMS
 from qir.backends.cpu.target import host_target
 from qir.backends.native.pattern import Cover, cover
 from qir.ir import Graph
@@ -128,7 +127,9 @@ def ended(draw: Draw, case: Case, sums: Quant, terms: int) -> Case:
         to = near(draw, float(sums.scale.array.max()) * spread)
         low, high = to.range
         clamp = draw(st.none() | st.tuples(st.integers(low, low + 90), st.integers(low + 90, high)))
-        result = at.emit(Requantize(to, draw(st.sampled_from(list(FORMS))), clamp=clamp), result)
+        result = at.emit(
+            Requantize(to, draw(st.sampled_from(["f32_rne", "fixed31"])), clamp=clamp), result
+        )
         if ending == "sum":
             scale = float(to.scale.array)
             code = near(draw, scale)
@@ -255,7 +256,7 @@ def branches(draw: Draw) -> Case:
             weight_code = Quant.of(DType.I8, float(scale))
             weights = at.const(numbers(draw, weight_code, kernel), f"k{number}", weight_code)
             sums = at.emit(Conv((), "same", (), groups), x, weights)
-            part = at.emit(Requantize(to, draw(st.sampled_from(list(FORMS)))), sums)
+            part = at.emit(Requantize(to, draw(st.sampled_from(["f32_rne", "fixed31"]))), sums)
         parts.append(part)
     graph.set_outputs([at.emit(Concat(axis), *parts)])
     return Case(graph, (numbers(draw, code, shape),))

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 import qir
 from qir.errors import PassError
-from qir.numbers.rounding import ROUNDINGS
 from qir.ops import Clip, MaxPool, Relu, Requantize, Reshape, Transpose
 from qir.ops.op import Op
 from qir.types import DType, Quant, TensorType
+from tests.roundings import ANY_RATIO
 from tests.strategies.programs import integer_programs
 
 SCALES = st.sampled_from([0.25, 0.5, 0.6, 1.0, 1.0, 1.7])
@@ -44,7 +44,7 @@ def chains(draw):
         match kind:
             case "r":
                 to = draw(codes())
-                rounding = draw(st.sampled_from(list(ROUNDINGS)))
+                rounding = draw(st.sampled_from(ANY_RATIO))
                 op: Op = Requantize(to, rounding, draw(clamps(to)))
             case "c":
                 low, high = sorted(draw(st.tuples(*[st.sampled_from([-20.0, -3.0, 0.0, 9.0])] * 2)))
@@ -99,7 +99,7 @@ def pairs(draw):
     for scale in scales:
         storage = draw(st.sampled_from([DType.I8, DType.U8]))
         to = Quant.of(storage, scale, draw(st.integers(*storage.bounds)))
-        rounding = draw(st.sampled_from(list(ROUNDINGS)))
+        rounding = draw(st.sampled_from(ANY_RATIO))
         value = graph.at_end().emit(Requantize(to, rounding), value)
     graph.set_outputs([value])
     if source is DType.I8:
