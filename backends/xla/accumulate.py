@@ -1,4 +1,4 @@
-"""Sums of products on codes: signed bytes into the dot, zero points outside it.
+"""Sums of products of stored numbers: signed bytes into the dot, zero points outside it.
 
 With x of zero point z and weights w of zero point u, over k terms,
 
@@ -20,12 +20,26 @@ import numpy as np
 from jax import lax
 
 from qir.backends.native.steps import Argument, Parameter, Step
-from qir.backends.xla.codes import code_of, signed, signed_zero_points
+from qir.backends.xla.codes import signed, signed_zero_points
+from qir.backends.xla.lowering import coded
 from qir.ir import Node
+from qir.ops.op import Op
+from qir.ops.type_rules import are_bytes
 from qir.types import Array
 
 Product: TypeAlias = Callable[[jax.Array, jax.Array, Array | None], jax.Array]
 """From signed bytes, packed weights and their zero points (None for 0) to sum x w - u * sum x."""
+
+
+def sums_bytes(op: Op, node: Node) -> bool:
+    """Whether an op sums products of codes, or of plain integers of at most 8 bits."""
+    x, weights, *_ = node.inputs
+    return coded(op, node) or are_bytes(x.type, weights.type)
+
+
+def sums_numbers(op: Op, node: Node) -> bool:
+    """Whether an op sums products of floats or of wider integers."""
+    return not sums_bytes(op, node)
 
 
 def accumulation(
@@ -34,7 +48,7 @@ def accumulation(
     product: Product,
     pack: Callable[[Any], Any] = lambda weights: weights,
 ) -> Step:
-    """Builds the step of a sum of products of codes: operands x, weights and perhaps a bias.
+    """Builds the step of a sum of products of bytes: operands x, weights and perhaps a bias.
 
     Args:
         node: The node.
@@ -44,8 +58,8 @@ def accumulation(
     """
     x, weights, *bias = node.inputs
     x_storage, storage = x.type.dtype, weights.type.dtype
-    x_point = int(signed_zero_points(code_of(x.type))[0])
-    points = signed_zero_points(code_of(weights.type))
+    x_point = int(signed_zero_points(x.type)[0])
+    points = signed_zero_points(weights.type)
     name = node.output.name
 
     def correction(kernel: Any, points: Array) -> Any:

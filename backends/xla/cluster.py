@@ -10,6 +10,7 @@ from qir.backends.xla.codes import signed_zero_points
 from qir.backends.xla.lowering import legal_ways
 from qir.ir import Graph, Node, Value
 from qir.ops import Const, Lookup, Requantize
+from qir.ops.elementwise import Sum
 from qir.ops.op import Op
 from qir.report.summary import count
 from qir.text.printer import format_attribute
@@ -86,8 +87,11 @@ def _op(node: Node) -> str:
 
 def _structure(op: Op) -> dict[str, object]:
     """Returns the attributes that are more than numbers to compute with."""
-    numbers = {"clamp", "multiplier", "shift", "agrees"} if isinstance(op, Requantize) else set()
-    return {name: value for name, value in op.attributes().items() if name not in numbers}
+    numbers = {"clamp", "multiplier", "multipliers", "shift", "agrees"}
+    summed = isinstance(op, Requantize | Sum)
+    return {
+        name: value for name, value in op.attributes().items() if not (summed and name in numbers)
+    }
 
 
 def _attribute(value: object) -> str:
@@ -104,7 +108,7 @@ def _type(value: Value) -> str:
         return text
     blocks = "x".join(map(str, code.scale.array.shape))
     marks = [] if code.per_tensor else [f"scale={blocks}"]
-    if np.any(signed_zero_points(code)):
+    if np.any(signed_zero_points(value.type)):
         marks.append("zp")
     if code.levels is not None:
         marks.append("levels")

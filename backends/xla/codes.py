@@ -56,10 +56,14 @@ def signed(x: Any, storage: DType) -> Any:
     )
 
 
-def signed_zero_points(code: Quant) -> Array:
-    """Returns the zero points that go with `signed`, int32: [1], or one for each channel."""
-    offset = 128 if code.storage is DType.U8 else 0
-    return (code.zero_points - np.int32(offset)).reshape(-1)
+def signed_zero_points(type: TensorType) -> Array:
+    """Returns the zero points that go with `signed`, int32: [1], or one for each channel.
+
+    The zero point of plain integers is 0.
+    """
+    offset = 128 if type.dtype is DType.U8 else 0
+    points = np.int32(0) if type.quant is None else type.quant.zero_points
+    return np.asarray(points - np.int32(offset)).reshape(-1)
 
 
 def table_entry(table: jax.Array, index: jax.Array) -> jax.Array:

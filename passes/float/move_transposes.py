@@ -8,7 +8,7 @@ import numpy as np
 
 from qir.errors import QirError
 from qir.ir import Builder, Graph, Node, Value
-from qir.ops import Const, Dequantize, Dot, Lookup, Quantize, Requantize, Reshape, Transpose
+from qir.ops import Const, Dequantize, Dot, Lookup, Quantize, Recode, Requantize, Reshape, Transpose
 from qir.passes.shared.constants import Names, derived
 from qir.passes.shared.layouts import (
     Order,
@@ -307,7 +307,7 @@ def _is_pointwise(value: Value) -> bool:
         return False
     if any(_varies(each) for each in (operands[0], value)):
         return False
-    if isinstance(op, Quantize | Dequantize | Requantize | Lookup):
+    if isinstance(op, Quantize | Dequantize | Recode | Requantize | Lookup):
         return True
     return op.elementwise and all(x.is_constant and x.array.size == 1 for x in operands[1:])
 

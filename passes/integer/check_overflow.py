@@ -91,7 +91,7 @@ def formed(node: Node, stored: Stored) -> Sums | None:
 def _added(node: Node, stored: Stored) -> Reach:
     assert isinstance(node.op, Add | Sub)
     x, y = node.inputs
-    (mx, my), shift = node.op.multipliers(x.type, y.type, node.outputs[0].type)
+    (mx, my), shift = node.op.factors(x.type, y.type)
     a, b = corners(stored.steps(x), (mx, mx)), corners(stored.steps(y), (my, my))
     return a[0] + b[0], a[1] + b[1] + 2 ** (shift - 1)
 

@@ -71,7 +71,7 @@ def tabulate(y: Value, b: Builder) -> Value | Skip | None:
     entries = reals[y.inputs[0]]
     if np.any(np.isnan(entries)):
         return Skip("the function is undefined somewhere in the operand's range", x)
-    table = b.const(y.op.to.encode(entries), f"{y.name}.table", y.op.to)
+    table = b.const(y.op.encode(entries), f"{y.name}.table", y.op.to)
     return b.emit(Lookup(), x, table)
 
 

@@ -1,4 +1,4 @@
-"""lower-requantize: the machine numbers behind every requantize, written out."""
+"""lower-requantize: the machine numbers behind every requantize, add and sub, written out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from qir.analysis.properties import QUANTIZED
 from qir.ir import Graph, Node
 from qir.numbers.rounding import rounding_mode
 from qir.ops import Requantize
+from qir.ops.elementwise import Sum
 from qir.pipeline import Context, Pass, register
 from qir.types import Array, FrozenArray, known
 
@@ -21,7 +22,8 @@ class LowerRequantize(Pass):
     One pair where the codes are per tensor, one for each channel otherwise. The numbers are those
     that the requantize had been computed with, so the program keeps every bit; what has a
     multiplier already, from an import or an earlier run, keeps it. A requantize whose codes vary
-    along several axes has no such form: it stays, and a diagnostic names it.
+    along several axes has no such form: it stays, and a diagnostic names it. An add or sub gets a
+    multiplier for each operand, and the shift that they share.
     """
 
     name = "lower-requantize"
@@ -29,6 +31,9 @@ class LowerRequantize(Pass):
 
     def run(self, graph: Graph, context: Context) -> None:
         for node in graph.walk():
+            if isinstance(node.op, Sum) and node.op.to is not None:
+                (mx, my), shift = node.op.factors(*(value.type for value in node.inputs))
+                node.op = replace(node.op, multipliers=(mx, abs(my)), shift=shift)
             if isinstance(node.op, Requantize) and node.op.multiplier is None:
                 lowered = _lowered(node, node.op)
                 if lowered is None:

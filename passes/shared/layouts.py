@@ -18,6 +18,7 @@ from qir.ops import (
     Lookup,
     Pad,
     Quantize,
+    Recode,
     Requantize,
     Reverse,
     Slice,
@@ -84,6 +85,9 @@ def turned(node: Node, order: Order) -> Turned | None:
             return Turned(op, (0,), (order,))
         case Quantize() | Requantize():
             return Turned(op.with_code(_turned_code(op.to, order)), (0,), (order,))
+        case Recode():
+            to = _turned_code(op.to, order) if isinstance(op.to, Quant) else op.to
+            return Turned(Recode(to), (0,), (order,))
         case Softmax():
             return Turned(replace(op, axis=order[op.axis]), (0,), (order,))
         case BatchNorm() if order[-1] == rank - 1:

@@ -18,9 +18,11 @@ from qir.ops import (
     Dot,
     Gather,
     Lookup,
+    Lookup2,
     Maximum,
     MaxPool,
     Minimum,
+    Recode,
     ReduceMax,
     ReduceMin,
     Relu,
@@ -144,9 +146,18 @@ class Stored:
         match op:
             case Requantize():
                 return op.bounds
+            case Recode():
+                low, high = self[value.inputs[0]]
+                offset = op.offset(value.inputs[0].type)
+                return low + offset, high + offset
             case Lookup() if value.inputs[1].is_constant:
                 low, high = self[value.inputs[0]]
                 return _extremes(op.evaluate(np.arange(low, high + 1), value.inputs[1].array))
+            case Lookup2() if value.inputs[2].is_constant:
+                (x_low, x_high), (y_low, y_high) = map(self.__getitem__, value.inputs[:2])
+                rows, columns = np.arange(x_low, x_high + 1), np.arange(y_low, y_high + 1)
+                table = value.inputs[2].array
+                return _extremes(op.evaluate(rows[:, None], columns, table))
             case _ if value.is_constant and not value.type.is_float:
                 return _extremes(value.array)
             case Op(quant=SameCode()) if code is not None and is_exact(value.type):

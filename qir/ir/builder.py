@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike
 from qir.ir.node import Node
 from qir.ir.value import Value
 from qir.ops.core import Const
+from qir.ops.lookup import Lookup2, table_of_pairs
 from qir.ops.op import Op, infer
-from qir.types import Element, TensorType, tensor
+from qir.types import Array, Element, TensorType, tensor
 
 if TYPE_CHECKING:
     from qir.ir.graph import Graph
@@ -77,6 +78,33 @@ class Builder:
         type_ = tensor(data) if element is None else TensorType(tuple(data.shape), element)
         symbol = self.graph.add_constant(name or "const", data)
         return self.emit(Const(symbol, type_), name=name)
+
+    def lookup2(
+        self,
+        function: Callable[[Array, Array], ArrayLike],
+        x: Value,
+        y: Value,
+        to: Element,
+        *,
+        stored: bool = False,
+        name: str | None = None,
+    ) -> Value:
+        """Inserts a function of two tensors of 8 bits as a table, and returns its result.
+
+        Args:
+            function: The function, of real numbers or of stored ones, as `table_of_pairs` says.
+            x: The first operand.
+            y: The second operand.
+            to: The element of the result.
+            stored: Whether the function is one of stored numbers.
+            name: Name of the result.
+
+        Raises:
+            QirError: As `table_of_pairs` says, or the operands don't fit the op.
+        """
+        entries = table_of_pairs(function, x.type, y.type, to, stored=stored)
+        table = self.const(entries, f"{name}.table" if name else "table", to)
+        return self.emit(Lookup2(), x, y, table, name=name)
 
 
 def node_types(

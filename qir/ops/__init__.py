@@ -1,6 +1,6 @@
 """The meaning of every op, numpy only. One class an op, one file a family."""
 
-from qir.ops.cast import Cast, Dequantize, Lookup, Quantize, Requantize
+from qir.ops.cast import Cast, Dequantize, Quantize, Recode, Requantize
 from qir.ops.conv import Conv, ConvTranspose
 from qir.ops.core import Const, Return
 from qir.ops.dot import Dot
@@ -19,6 +19,7 @@ from qir.ops.logic import (
     Or,
     Select,
 )
+from qir.ops.lookup import Lookup, Lookup2
 from qir.ops.norm import BatchNorm, Softmax
 from qir.ops.pool import AvgPool, MaxPool
 from qir.ops.reduce import ArgMax, Mean, ReduceMax, ReduceMin, ReduceProd, ReduceSum
@@ -94,6 +95,7 @@ __all__ = [
     "Log1p",
     "Logistic",
     "Lookup",
+    "Lookup2",
     "MaxPool",
     "Maximum",
     "Mean",
@@ -108,6 +110,7 @@ __all__ = [
     "Pow",
     "Quantize",
     "Reciprocal",
+    "Recode",
     "ReduceMax",
     "ReduceMin",
     "ReduceProd",

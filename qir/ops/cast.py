@@ -1,4 +1,4 @@
-"""The casts between real numbers and codes, between plain types, and the lookup."""
+"""The casts between real numbers and codes, between codes, and between plain types."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from functools import lru_cache
 import numpy as np
 
 from qir.errors import QirError
-from qir.numbers.interval import Interval
+from qir.numbers.interval import EVERYTHING, Interval
+from qir.numbers.quantize_mode import quantize_mode
 from qir.numbers.rounding import MachineForm, Multiplier, rounding_mode
 from qir.ops.attributes import by_type
-from qir.ops.op import Coded, KeepFloat, Op, Table, op
-from qir.types import Array, DType, FrozenArray, Quant, TensorType, expand
+from qir.ops.op import Coded, KeepFloat, Op, op
+from qir.types import Array, DType, Element, FrozenArray, Quant, TensorType, expand
 
 
 def _code(result: TensorType) -> Quant:
@@ -29,17 +30,25 @@ def _saturated(x: Interval, code: Quant, bounds: tuple[int, int]) -> Interval:
 
 @op("quantize")
 class Quantize(Op):
-    """Real numbers to stored ones, by `Quant.encode`.
+    """Real numbers to stored ones, in a mode of `qir.numbers.quantize_mode`.
 
-    One float32 multiplication, ties to even, the zero point added after.
+    The usual one is `Quant.encode`: one float32 multiplication, ties to even, the zero point added
+    after. An import keeps the mode of its source.
 
     Attributes:
         to: The code, of at most 16 bits.
+        rounding: The name of the mode; a codebook has `reciprocal` alone.
     """
 
     to: Quant = by_type(_code)
+    rounding: str = "reciprocal"
 
     quant = KeepFloat("a cast")
+
+    def check(self) -> None:
+        quantize_mode(self.rounding)
+        if self.to.levels is not None and self.rounding != "reciprocal":
+            raise self.error(f"expected rounding reciprocal for a codebook, got {self.rounding}")
 
     def result(self, x: TensorType) -> TensorType:
         if x.element != self.to.expressed:
@@ -56,7 +65,11 @@ class Quantize(Op):
 
     def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
         (x,) = operands
-        return self.to.encode(x.stored)
+        return self.encode(x.stored)
+
+    def encode(self, real: Array) -> Array:
+        """Returns the stored numbers of real ones."""
+        return quantize_mode(self.rounding)(real, self.to)
 
 
 @op("dequantize")
@@ -228,34 +241,78 @@ def _machine_forms(op: Requantize, x: TensorType) -> tuple[tuple[str, MachineFor
     return tuple(forms)
 
 
-@op("lookup")
-class Lookup(Op):
-    """table[q]: any function of codes of at most 8 bits.
+def _element(result: TensorType) -> Element:
+    return result.element
 
-    Operands: x of 2, 4 or 8 bits, table with one entry for each bit pattern of x, read as an
-    unsigned number: [256] for 8 bits. The result has the table's element.
+
+@op("recode")
+class Recode(Op):
+    """The same stored numbers under another code, as plain integers, or these under a code.
+
+    What the numbers mean changes; nothing is rounded and nothing looked up. The storage type stays,
+    but for affine codes of i8 and u8 whose zero points differ by 128: there the highest bit of each
+    number turns, and (stored - zero point) stays.
+
+    Attributes:
+        to: The code, or the plain type, of the result.
     """
 
-    quant = Table()
+    to: Quant | DType = by_type(_element)
 
-    def result(self, x: TensorType, table: TensorType) -> TensorType:
-        if not x.dtype.is_integer or x.dtype.bits > 8:
-            raise self.error(f"expected integers of at most 8 bits, got {x}")
-        if table.shape != (2**x.dtype.bits,):
-            raise self.error(f"expected a table of {2**x.dtype.bits} entries, got {table}")
-        if table.quant is not None and not table.quant.per_tensor:
-            raise self.error(f"expected a table with one code, got {table}")
-        return TensorType(x.shape, table.element)
+    quant = KeepFloat("a cast")
 
-    def interval(self, x: Interval, table: Interval) -> Interval:
-        return table.hull()
+    def result(self, x: TensorType) -> TensorType:
+        result = TensorType(x.shape, self.to)
+        if not x.dtype.is_integer or not result.dtype.is_integer:
+            raise self.error(f"expected integers, got {x} and {result.dtype.value}")
+        offset, (low, high) = self.offset(x), _range(self.to)
+        least, greatest = (bound + offset for bound in _range(x.element))
+        if least < low or greatest > high:
+            raise self.error(
+                f"expected a result that holds [{least}, {greatest}], got bounds [{low}, {high}]"
+            )
+        return result
 
-    def evaluate(self, x: Array, table: Array) -> Array:
-        return np.asarray(table[x.astype(np.int64) & (len(table) - 1)])
+    def offset(self, x: TensorType) -> int:
+        """Returns what is added to each stored number: 0, or 128 and -128 between i8 and u8.
+
+        Raises:
+            QirError: The storage types differ in another way, or the zero points don't differ so.
+        """
+        storage = TensorType(x.shape, self.to).dtype
+        offset = {(DType.I8, DType.U8): 128, (DType.U8, DType.I8): -128}.get((x.dtype, storage), 0)
+        if x.dtype is not storage and not offset:
+            raise self.error(f"expected storage of {x.dtype.value}, got {storage.value}")
+        if offset and not (
+            isinstance(self.to, Quant)
+            and x.quant is not None
+            and self.to.levels is x.quant.levels is None
+            and np.array_equal(self.to.zero_points, x.quant.zero_points + offset)
+        ):
+            raise self.error(
+                f"expected affine codes, and zero points that differ by {offset:+d} from "
+                f"{x.dtype.value} to {storage.value}, got {x} and "
+                f"{TensorType(x.shape, self.to)}; requantize otherwise"
+            )
+        return offset
+
+    def interval(self, x: Interval) -> Interval:
+        if isinstance(self.to, DType):
+            return Interval.of(*self.to.bounds)
+        levels = self.to.levels
+        ends = self.to.range if levels is None else (int(levels.array[0]), int(levels.array[-1]))
+        return _saturated(EVERYTHING, self.to, ends)
+
+    def evaluate(self, x: Array) -> Array:
+        return x
 
     def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
-        x, table = operands
-        return self.evaluate(x.stored, table.stored)
+        (x,) = operands
+        return x.stored.astype(np.int64) + self.offset(x.type)
+
+
+def _range(element: Element) -> tuple[int, int]:
+    return element.range if isinstance(element, Quant) else element.bounds
 
 
 def _plain(result: TensorType) -> DType:

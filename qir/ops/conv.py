@@ -10,7 +10,7 @@ import numpy as np
 
 from qir.numbers.interval import EVERYTHING, Interval
 from qir.ops.attributes import all_ones, all_zeros, left_out
-from qir.ops.op import Accumulate, Op, op
+from qir.ops.op import Accumulate, Op, holds_bytes, op
 from qir.ops.type_rules import accumulator, check_bias
 from qir.ops.windows import (
     Padding,
@@ -32,7 +32,8 @@ class Convolution(Op):
 
     Operands: x [batch, spatial…, channels], kernel [spatial…, channels / groups, outputs], bias
     [outputs]. With codes the padding and the zeros between numbers are the real number 0, which is
-    x's zero point.
+    x's zero point. Plain integers of 8 bits, signed or not, give sums in i32, which wrap; wider
+    ones keep their type.
 
     Attributes:
         strides: Step in each spatial dimension; left out, 1.
@@ -137,6 +138,8 @@ class Conv(Convolution):
         return sums if bias is None else sums + bias
 
     def evaluate(self, x: Array, kernel: Array, bias: Array | None = None) -> Array:
+        if holds_bytes(x):
+            return Accumulate.exactly(self, x, kernel, *(() if bias is None else (bias,)))
         window, (channels, outputs) = kernel.shape[:-2], kernel.shape[-2:]
         strides, dilation, padding = self.geometry(x.shape[1:-1], window)
         patches = sliding(pad_spatial(x, padding, 0), window, strides, dilation)

@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from qir.numbers.interval import Interval
-from qir.ops.op import Accumulate, Op, op
+from qir.ops.op import Accumulate, Op, holds_bytes, op
 from qir.ops.type_rules import accumulator, check_bias
 from qir.types import Array, Size, TensorType, product
 
@@ -17,7 +17,8 @@ from qir.types import Array, Size, TensorType, product
 class Dot(Op):
     """Matrix product: y[b…, r…, c] = sum over k of x[b…, r…, k] * kernel[b…, k, c] + bias[c].
 
-    Operands: x [batch…, rows…, k], kernel [batch…, k, columns], bias [columns].
+    Operands: x [batch…, rows…, k], kernel [batch…, k, columns], bias [columns]. Plain integers of
+    8 bits, signed or not, give sums in i32, which wrap; wider ones keep their type.
 
     Attributes:
         batch: Number of leading dimensions that both operands share.
@@ -55,6 +56,8 @@ class Dot(Op):
         return product((result.size, operands[0].shape[-1]))
 
     def evaluate(self, x: Array, kernel: Array, bias: Array | None = None) -> Array:
+        if holds_bytes(x):
+            return Accumulate.exactly(self, x, kernel, *(() if bias is None else (bias,)))
         batch = x.shape[: self.batch]
         rows = x.reshape(*batch, prod(x.shape[self.batch : -1]), x.shape[-1])
         result: Array = np.matmul(rows, kernel).reshape(*x.shape[:-1], kernel.shape[-1])

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qir.errors import QirError
 from qir.numbers.common_shift import common_shift_multipliers
-from qir.numbers.int32 import rounding_shift
+from qir.numbers.int32 import INT32_MAX
 from qir.numbers.interval import EVERYTHING, Interval
+from qir.numbers.rounding import Multiplier, rounding_mode
 from qir.ops.attributes import by_type
 from qir.ops.op import Coded, ExactSum, Op, Rescale, SameCode, SharedCode, Table, op
 from qir.ops.sums import exact_code
@@ -26,41 +28,98 @@ def result_code(result: TensorType) -> Quant | None:
 class Sum(Op):
     """Base of add and sub: a signed sum of two operands, which broadcast.
 
-    With codes: `clamp(rounding_shift((qx - zx) * Mx ± (qy - zy) * My, s) + z)`, one rounding for
-    both operands (`common_shift.common_shift_multipliers`).
+    With codes: `clamp(round(((qx - zx) * Mx ± (qy - zy) * My) / 2^s) + z)`, an exact sum in i32 and
+    one rounding for both operands.
+
+    Attributes:
+        to: The code of the result; None for plain numbers.
+        rounding: The rounding mode that divides by 2^s; fixed31 rounds half toward +infinity.
+        multipliers: Mx and My, at least 0, written out by pass lower-requantize; left out, what
+            `qir.numbers.common_shift` makes of the scales.
+        shift: s, in [1, 30], which goes with the multipliers.
     """
 
     to: Quant | None = by_type(result_code, None)
+    rounding: str = "fixed31"
+    multipliers: tuple[int, int] | None = None
+    shift: int | None = None
+
     quant = Rescale()
     elementwise = True
     sign = 1
+
+    def check(self) -> None:
+        try:
+            rounding_mode(self.rounding)
+        except QirError as error:
+            raise self.error(error.message) from None
+        if (self.multipliers is None) != (self.shift is None):
+            raise self.error("expected multipliers together with a shift")
+        if self.to is None and (self.shift is not None or not self.rounds_half_up):
+            raise self.error("expected no rounding, multipliers or shift without codes")
+        if self.multipliers is not None and not all(0 <= m <= INT32_MAX for m in self.multipliers):
+            raise self.error(f"expected multipliers in [0, 2^31), got {list(self.multipliers)}")
+        if self.shift is not None and not 1 <= self.shift <= 30:
+            raise self.error(f"expected a shift in [1, 30], got {self.shift}")
+
+    @property
+    def rounds_half_up(self) -> bool:
+        """Whether the rounding is to add 2^(s-1) and to shift, which i32 holds."""
+        return self.rounding == "fixed31"
 
     def result(self, x: TensorType, y: TensorType) -> TensorType:
         shape = broadcast(self, x, y)
         if self.to is None:
             return TensorType(shape, same_float(self, x, y))
         result = TensorType(shape, rescaled(self, self.to, x, y))
-        self.multipliers(x, y, result)
+        _, shift = self.factors(x, y)
+        if self.divisor(shift) is None:
+            raise self.error(
+                f"expected a rounding that can divide by 2^{shift}, got {self.rounding}"
+            )
         return result
 
-    def multipliers(
-        self, x: TensorType, y: TensorType, result: TensorType
-    ) -> tuple[tuple[int, int], int]:
-        """Returns the two integer multipliers, the second one's sign included, and their shift."""
-        codes = [operand.quant for operand in (x, y, result) if operand.quant is not None]
-        scales = [float(code.scale.array) for code in codes]
-        reach = [
-            max(abs(bound - int(code.zero_points)) for bound in code.range) for code in codes[:2]
-        ]
-        (mx, my), shift = common_shift_multipliers(scales[:2], scales[2], reach)
+    def factors(self, x: TensorType, y: TensorType) -> tuple[tuple[int, int], int]:
+        """Returns what the operands are multiplied by, the sign of a difference included, and s.
+
+        Raises:
+            QirError: The multipliers written out could make i32 overflow, or none serve the scales.
+        """
+        assert self.to is not None
+        codes = [operand.quant for operand in (x, y) if operand.quant is not None]
+        reach = [max(abs(bound - int(code.zero_points)) for bound in code.range) for code in codes]
+        if self.multipliers is None or self.shift is None:
+            scales = [float(code.scale.array) for code in codes]
+            made = common_shift_multipliers(scales, float(self.to.scale.array), reach)
+            (mx, my), shift = made
+        else:
+            (mx, my), shift = self.multipliers, self.shift
+            greatest = reach[0] * mx + reach[1] * my + 2 ** (shift - 1)
+            if greatest > INT32_MAX:
+                raise self.error(
+                    f"expected multipliers that keep sums of {x} and {y} in 32 bits, got "
+                    f"{list(self.multipliers)} with shift {shift}, which reach {greatest}"
+                )
         return (mx, self.sign * my), shift
+
+    def divisor(self, shift: int) -> Multiplier | None:
+        """Returns the rounding mode's multiplier for 1 / 2^shift; None where it has none."""
+        mode = rounding_mode(self.rounding)
+        try:
+            found = mode.multipliers(1.0, 2.0**shift)
+        except QirError:
+            return None
+        return found if mode.apply(np.asarray(2**shift), found) == 1 else None
 
     def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
         x, y = operands
         code = Coded(np.zeros(()), result).code
-        (mx, my), shift = self.multipliers(x.type, y.type, result)
-        total = rounding_shift(x.steps * mx + y.steps * my, shift)
-        return np.clip(total + int(code.zero_points), *code.range)
+        (mx, my), shift = self.factors(x.type, y.type)
+        divisor = self.divisor(shift)
+        assert divisor is not None
+        return rounding_mode(self.rounding).requantize(
+            x.steps * mx + y.steps * my, divisor, code.zero_points, *code.range
+        )
 
 
 @op("add")

@@ -82,10 +82,19 @@ class Accumulate(QuantRule):
 
     def integer(self, op: Op, operands: Sequence[Coded], result: TensorType) -> Array:
         """Returns the sums of products of the operands' steps, as int64."""
-        # A float64 carrier is exact below 2^53 and reaches BLAS, unlike integer matrix products.
-        return np.rint(
-            op.evaluate(*(operand.steps.astype(np.float64) for operand in operands))
-        ).astype(np.int64)
+        return self.exactly(op, *(operand.steps for operand in operands))
+
+    @staticmethod
+    def exactly(op: Op, *operands: Array) -> Array:
+        """Returns an op's sums of products of integers as int64; they must stay below 2^53."""
+        # A float64 carrier is exact there and reaches BLAS, unlike integer matrix products.
+        found = op.evaluate(*(operand.astype(np.float64) for operand in operands))
+        return np.rint(found).astype(np.int64)
+
+
+def holds_bytes(array: Array) -> bool:
+    """Whether an array has integers of one byte, in which sums would wrap."""
+    return array.dtype.kind in "iu" and array.itemsize == 1
 
 
 @dataclass(frozen=True)

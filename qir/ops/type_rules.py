@@ -83,10 +83,20 @@ def check_axis(operation: Op, axis: int, rank: int) -> None:
         raise operation.error(f"expected an axis below {rank}, got {axis}")
 
 
+def are_bytes(*types: TensorType) -> bool:
+    """Whether tensors hold plain integers of at most 8 bits."""
+    return all(
+        isinstance(operand.element, DType) and operand.dtype.is_integer and operand.dtype.bits <= 8
+        for operand in types
+    )
+
+
 def accumulator(
     operation: Op, left: TensorType, right: TensorType, rank: int, columns: Size
 ) -> DType | Quant:
     """Returns the element of a sum of products: the product of the operands' codes.
+
+    Plain integers of at most 8 bits, of one type or of two, are summed in i32.
 
     Args:
         operation: The op, for messages.
@@ -99,6 +109,8 @@ def accumulator(
         QirError: One operand is coded and the other is not, or a code varies along a summed axis.
     """
     a, b = left.quant, right.quant
+    if are_bytes(left, right):
+        return DType.I32
     if a is None and b is None:
         return same_float(operation, left, right)
     if a is None or b is None:

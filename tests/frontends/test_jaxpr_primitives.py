@@ -1,6 +1,7 @@
 """Each primitive's rule: the op it becomes, and jax's own numbers."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import jax
@@ -246,6 +247,24 @@ WINDOWS: dict[str, Any] = {
     "batch": ((2, 1, 1, 1), (1, 1, 1, 1), "VALID"),
     "asymmetric": ((1, 3, 3, 1), (1, 1, 2, 1), ((0, 0), (0, 2), (1, 0), (0, 0))),
 }
+
+
+@pytest.mark.parametrize(("element", "ops"), [(None, ["dot", "cast"]), (np.int32, ["dot"])])
+def test_bytes_are_summed_in_32_bits(element, ops):
+    x, k = (np.random.default_rng(i).integers(-128, 128, (4, 4)).astype(np.int8) for i in range(2))
+    f = partial(jnp.matmul, preferred_element_type=element)
+    assert op_names(agrees(f, x, k)) == ops
+
+
+def test_a_convolution_of_bytes_is_summed_in_32_bits():
+    x, k = (np.random.default_rng(i).integers(-128, 128, (3, 2, 5)).astype(np.int8) for i in (0, 1))
+    f = partial(
+        lax.conv_general_dilated,
+        window_strides=(1,),
+        padding="SAME",
+        preferred_element_type=np.dtype(np.int32),
+    )
+    assert "cast" not in op_names(agrees(f, x, k))
 
 
 @pytest.mark.parametrize("name", WINDOWS)

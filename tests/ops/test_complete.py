@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from qir.backends.xla.rules import LOWERINGS
-from qir.ops import Const, Dequantize, Lookup, Quantize, Requantize, Return
+from qir.ops import Const, Dequantize, Lookup, Quantize, Recode, Requantize, Return
 from qir.ops.op import OPS, KeepFloat, Op
 from tests.drawing import drawn
 from tests.strategies import STRATEGIES
@@ -51,5 +51,5 @@ def test_strategy_reaches_both_paths(cls: type[Op]) -> None:
     counts = count_paths(cls)
     if computes_on_codes(cls):
         assert counts[True] >= FEW
-    if cls not in (Quantize, Dequantize, Requantize, Lookup):
+    if cls not in (Quantize, Dequantize, Requantize, Recode, Lookup):
         assert counts[False] >= FEW

@@ -10,9 +10,10 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from qir.errors import QirError
+from qir.numbers.quantize_mode import QUANTIZE_MODES
 from qir.numbers.rounding import rounding_mode
-from qir.ops import Dequantize, Lookup, Quantize, Requantize
-from qir.types import Array, DType, FrozenArray, Quant, expand
+from qir.ops import Dequantize, Lookup, Lookup2, Quantize, Recode, Requantize
+from qir.types import Array, DType, Element, FrozenArray, Quant, expand
 from tests.roundings import ANY_RATIO, near_multipliers
 from tests.strategies.base import (
     BYTES,
@@ -26,10 +27,12 @@ from tests.strategies.base import (
     computed_roundings,
     floats,
     generator,
+    in_float,
     program,
     shapes,
     stored,
 )
+from tests.strategies.elementwise import broadcasting
 
 SMALL = (*NARROW, DType.I2, DType.I16, DType.U16)
 SPECIAL = [np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-42, 0.0, -0.0]
@@ -56,7 +59,10 @@ def quantizes(draw: Draw, cls: type[Quantize]) -> Case:
     with np.errstate(over="ignore"):
         x = values.astype(np.float32).astype(code.expressed.numpy)
     uniform = code.axis != 0
-    return program(cls(code), Operand(x, code.expressed, named=uniform and draw(st.booleans())))
+    rounding = draw(st.sampled_from(list(QUANTIZE_MODES)))
+    return program(
+        cls(code, rounding), Operand(x, code.expressed, named=uniform and draw(st.booleans()))
+    )
 
 
 @cases_of(Dequantize)
@@ -130,9 +136,58 @@ def _written_out(
     return written
 
 
+@cases_of(Recode)
+def recodes(draw: Draw, cls: type[Recode]) -> Case:
+    shape = draw(shapes())
+    axis = draw(st.integers(0, len(shape) - 1))
+    kept = (*SMALL, DType.I32, DType.U32)
+    code = draw(codes(kept, shape=shape, axis=axis))
+    kind = draw(st.sampled_from(["turned", "code", "plain"]))
+    to: Element = code.storage
+    of: Element = code
+    if kind == "turned":
+        storage, other = draw(st.permutations(BYTES))
+        code = draw(codes([storage], shape=shape, axis=axis))
+        offset = other.bounds[0] - storage.bounds[0]
+        bounds = None if code.bounds is None else tuple(end + offset for end in code.bounds)
+        of = code
+        to = Quant.of(
+            other,
+            code.scale.array * draw(st.sampled_from([1, 0.5, 3])),
+            code.zero_points + offset,
+            bounds=draw(st.sampled_from([None, bounds])),
+        )
+    elif kind == "code":
+        to = draw(codes([code.storage], shape=shape, axis=axis))
+        to = Quant(to.storage, to.scale, to.zero_point)
+        of = draw(st.sampled_from([code, code.storage]))
+    x = stored(draw, code if isinstance(of, Quant) else Quant.of(code.storage, 1), shape)
+    named = axis != 0 and draw(st.booleans())
+    return program(cls(to), Operand(x, of, constant=draw(st.booleans()), named=named))
+
+
 @cases_of(Lookup)
 def lookups(draw: Draw, cls: type[Lookup]) -> Case:
     return lookup(draw, draw(codes((DType.I2, *NARROW, *BYTES))))
+
+
+@cases_of(Lookup2)
+def lookups_of_pairs(draw: Draw, cls: type[Lookup2]) -> Case:
+    plain = in_float(draw)
+
+    def operand(shape: tuple[int, ...], **options: bool) -> Operand:
+        storage = draw(st.sampled_from(BYTES))
+        of = draw(codes([storage]))
+        numbers = stored(draw, Quant.of(storage, 1) if plain else of, shape)
+        return Operand(numbers, storage if plain or draw(st.booleans()) else of, **options)
+
+    x_shape, y_shape = draw(broadcasting())
+    operands = [
+        operand(x_shape, named=len(x_shape) > len(y_shape)),
+        operand(y_shape, constant=draw(st.booleans())),
+        operand((256, 256), constant=draw(st.sampled_from([True, True, False]))),
+    ]
+    return program(cls(), *operands)
 
 
 def lookup(draw: Draw, code: Quant, entries: Array | None = None, element: Any = None) -> Case:

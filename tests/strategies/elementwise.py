@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import assume
 from hypothesis import strategies as st
 
 from qir.errors import QirError
 from qir.ops import Add, Clip, Mul, Relu, Sub
-from qir.types import DType
+from qir.ops.elementwise import Sum
+from qir.types import DType, TensorType
 from tests.strategies.base import (
     BYTES,
     FLOATS,
@@ -18,6 +21,7 @@ from tests.strategies.base import (
     cases_of,
     coded_operand,
     codes,
+    computed_roundings,
     float_operand,
     in_float,
     program,
@@ -50,11 +54,24 @@ def sums(draw: Draw, cls: type[Add] | type[Sub] | type[Mul]) -> Case:
     if issubclass(cls, Mul):
         return program(cls(), x, y)
     try:
-        return program(cls(draw(codes())), x, y)
+        return program(_rounded(draw, cls(draw(codes())), x.type, y.type), x, y)
     except QirError:
         # An operand so large beside the result that one shift can't serve both.
         assume(False)
         raise
+
+
+def _rounded(draw: Draw, op: Sum, x: TensorType, y: TensorType) -> Sum:
+    """Lets a sum have a rounding, multipliers and a shift of its own at times."""
+    assert op.to is not None
+    if draw(st.booleans()):
+        op = replace(op, rounding=draw(computed_roundings(op.to)))
+    if draw(st.booleans()):
+        (mx, my), shift = op.factors(x, y)
+        off = draw(st.integers(-100, 0))
+        multipliers = max(mx + off, 0), max(abs(my) + off, 0)
+        op = replace(op, multipliers=multipliers, shift=draw(st.sampled_from([shift, 5])))
+    return op
 
 
 @cases_of(Relu)

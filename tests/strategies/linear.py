@@ -23,6 +23,7 @@ from tests.strategies.base import (
     generator,
     in_float,
     program,
+    stored,
 )
 
 
@@ -37,6 +38,31 @@ def bias(draw: Draw, code: Quant, outputs: int) -> Operand:
     scale = code.scale.array.reshape(-1) if code.scale.array.ndim else code.scale.array
     array: Array = generator(draw).integers(-(2**30), 2**30, outputs).astype(np.int32)
     return Operand(array, Quant.of(DType.I32, scale), constant=draw(st.booleans()))
+
+
+def plain_operands(
+    draw: Draw, x_shape: tuple[int, ...], shape: tuple[int, ...], *, named: bool
+) -> list[Operand]:
+    """Draws x, weights and perhaps a bias without codes: floats, or bytes summed in i32."""
+    kept, biased = draw(st.booleans()), draw(st.booleans())
+    if draw(st.booleans()):
+        dtype = draw(st.sampled_from(FLOATS))
+        x = float_operand(draw, x_shape, dtype, named=named)
+        biases = [float_operand(draw, shape[-1:], dtype)] if biased else []
+        return [x, float_operand(draw, shape, dtype, constant=kept), *biases]
+    storages = [draw(st.sampled_from(NARROW)) for _ in range(2)]
+    x, kernel = (
+        Operand(stored(draw, Quant.of(storage, 1), sizes), storage, **options)
+        for storage, sizes, options in zip(
+            storages, (x_shape, shape), ({"named": named}, {"constant": kept}), strict=True
+        )
+    )
+    sums = stored(draw, Quant.of(DType.I32, 1), shape[-1:])
+    return [
+        x,
+        kernel,
+        *([Operand(sums, DType.I32, constant=draw(st.booleans()))] if biased else []),
+    ]
 
 
 @cases_of(Conv)
@@ -64,12 +90,8 @@ def convs(draw: Draw, cls: type[Conv]) -> Case:
         code = accumulator(op, x.type, kernel.type, count + 2, shape[-1])
         assert isinstance(code, Quant)
         biases = [bias(draw, code, shape[-1])] if draw(st.booleans()) else []
-    else:
-        dtype = draw(st.sampled_from(FLOATS))
-        x = float_operand(draw, x_shape, dtype, named=named)
-        kernel = float_operand(draw, shape, dtype, constant=draw(st.booleans()))
-        biases = [float_operand(draw, shape[-1:], dtype)] if draw(st.booleans()) else []
-    return program(op, x, kernel, *biases)
+        return program(op, x, kernel, *biases)
+    return program(op, *plain_operands(draw, x_shape, shape, named=named))
 
 
 @cases_of(Dot)
@@ -86,9 +108,5 @@ def dots(draw: Draw, cls: type[Dot]) -> Case:
         code = accumulator(op, x.type, kernel.type, len(x_shape), columns)
         assert isinstance(code, Quant)
         biases = [bias(draw, code, columns)] if draw(st.booleans()) else []
-    else:
-        dtype = draw(st.sampled_from(FLOATS))
-        x = float_operand(draw, x_shape, dtype, named=named)
-        kernel = float_operand(draw, shape, dtype, constant=draw(st.booleans()))
-        biases = [float_operand(draw, (columns,), dtype)] if draw(st.booleans()) else []
-    return program(op, x, kernel, *biases)
+        return program(op, x, kernel, *biases)
+    return program(op, *plain_operands(draw, x_shape, shape, named=named))

@@ -27,7 +27,7 @@ from tests.strategies.base import (
     program,
 )
 from tests.strategies.choices import numbers
-from tests.strategies.linear import bias, weights
+from tests.strategies.linear import bias, plain_operands, weights
 from tests.strategies.moves import STORAGES
 
 PLAIN = [DType(name) for name in ("bool", "i4", "u4", "i8", "u8", "i16", "u16", "i32", "u32")]
@@ -93,13 +93,11 @@ def transposed_convs(draw: Draw, cls: type[ConvTranspose]) -> Case:
         code = accumulator(op, x.type, kernel.type, count + 2, shape[-1])
         assert isinstance(code, Quant)
         biases = [bias(draw, code, shape[-1])] if draw(st.booleans()) else []
+        operands = [x, kernel, *biases]
     else:
-        dtype = draw(st.sampled_from(FLOATS))
-        x = float_operand(draw, x_shape, dtype, named=named)
-        kernel = float_operand(draw, shape, dtype, constant=draw(st.booleans()))
-        biases = [float_operand(draw, shape[-1:], dtype)] if draw(st.booleans()) else []
+        operands = plain_operands(draw, x_shape, shape, named=named)
     try:
-        return program(op, x, kernel, *biases)
+        return program(op, *operands)
     except QirError:
         # Cropped until no window fits.
         assume(False)

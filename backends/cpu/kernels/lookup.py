@@ -1,4 +1,4 @@
-"""Functions of one byte: tables of 256 bytes, and bounds."""
+"""Functions of one byte: tables of 256 bytes, bounds, and the turned highest bit."""
 
 from __future__ import annotations
 
@@ -91,5 +91,31 @@ class Bound(Flat):
             x = e.load(vector(I8, LANES), place)
             x = build.select(compare(">", x, low), x, low)
             return build.select(compare("<", x, high), x, high)
+
+        return compute
+
+
+@dataclass(frozen=True)
+class Flip(Flat):
+    """x ^ 0x80 on bytes: between signed ones and unsigned ones that are 128 more."""
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of an element of x and of the result."""
+        return 1, 1
+
+    def prepare(self, e: Body) -> Compute:
+        """Needs nothing."""
+        bytes_ = vector(I8, LANES)
+        highest = constant(bytes_, -128)
+
+        def compute(sources: Sequence[Value], phase: Value) -> Value:
+            (place,) = sources
+            return e.build.xor(e.load(bytes_, place), highest)
 
         return compute

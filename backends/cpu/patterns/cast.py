@@ -60,6 +60,8 @@ def quantize(op: Quantize, node: Node, target: Target) -> Cover | str:
     """One float32 multiplication, ties to even."""
     if not is_bytes(node.output) or op.to.expressed is not DType.F32:
         return "not from f32 to a code of 8 bits"
+    if op.rounding != "reciprocal":
+        return f"no form of the rounding {op.rounding}"
     low, high = op.to.range
     words = {
         "inverse": int(op.to.inverse_scale.view(np.int32)),

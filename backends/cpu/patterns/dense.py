@@ -129,13 +129,15 @@ def _with_sum(requantize: Node, ending: Ending) -> Ending:
     node = sole_reader(requantize.output)
     if node is None or not isinstance(node.op, Add) or not is_bytes(node.output):
         return ending
+    if not node.op.rounds_half_up:
+        return ending
     first, second = node.inputs
     if second is requantize.output and _ends_sums(first):
         return ending
     other = second if first is requantize.output else first
     if not is_bytes(other) or other.type.shape != requantize.output.type.shape:
         return ending
-    (own, others), shift = node.op.multipliers(first.type, second.type, node.output.type)
+    (own, others), shift = node.op.factors(first.type, second.type)
     if other is first:
         own, others = others, own
     code, mine, theirs = (value.type.quant for value in (node.output, requantize.output, other))

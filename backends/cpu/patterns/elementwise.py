@@ -150,8 +150,10 @@ def add(op: SumOp, node: Node, target: Target) -> Cover | str:
     way = _way(node, node.output)
     if isinstance(way, str):
         return way
+    if not op.rounds_half_up:
+        return f"no kernel for a sum with the rounding {op.rounding}"
     x, y = node.inputs
-    (mx, my), shift = op.multipliers(x.type, y.type, node.output.type)
+    (mx, my), shift = op.factors(x.type, y.type)
     addend = (1 << (shift - 1)) - mx * int(quant(x).zero_points) - my * int(quant(y).zero_points)
     own, other = (mx, my) if way[0] is x else (my, mx)
     words = {

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
+from qir.backends.cpu.kernels.lookup import Flip
 from qir.backends.cpu.kernels.movement import OUTER, Copy, Exchange
-from qir.backends.cpu.patterns.flat import TASK_ELEMENTS, TASKS, lies, variables
+from qir.backends.cpu.patterns.flat import TASK_ELEMENTS, TASKS, lies, passed, variables
 from qir.backends.cpu.target import Target
 from qir.backends.native.pattern import Cover, Region, covers
 from qir.backends.native.plan import Place
@@ -17,6 +18,7 @@ from qir.ops import (
     Concat,
     Dequantize,
     Quantize,
+    Recode,
     Reshape,
     ResizeNearest,
     Reverse,
@@ -222,8 +224,10 @@ def _axes(sizes: Sequence[int], source: Sequence[int], out: Sequence[int]) -> li
 @covers(Reshape)
 def reshape(op: Reshape, node: Node, target: Target) -> Cover | str:
     """The same bytes, in the same place where that can be."""
-    if reason := unmovable(node):
-        return reason
+    return unmovable(node) or _same_bytes(node)
+
+
+def _same_bytes(node: Node) -> Cover:
     (x,) = node.inputs
 
     def write(region: Region) -> None:
@@ -233,6 +237,15 @@ def reshape(op: Reshape, node: Node, target: Target) -> Cover | str:
         move(region, node.output.name, [axis], 1, lies(region, x), region.write(node.output))
 
     return Cover((node,), variables(x), write)
+
+
+@covers(Recode)
+def recode(op: Recode, node: Node, target: Target) -> Cover | str:
+    """The same bytes, in the same place where that can be; or the highest bit of each turned."""
+    (x,) = node.inputs
+    if x.type.dtype.numpy.itemsize not in (1, 4):
+        return "not integers of 8 or 32 bits"
+    return passed(node, Flip(), {}, {}) if op.offset(x.type) else _same_bytes(node)
 
 
 @covers(Transpose)

@@ -1,4 +1,4 @@
-"""The casts between real numbers and codes, between plain types, and the lookup."""
+"""The casts between real numbers and codes, between codes, and between plain types."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
-from qir.backends.native.steps import Step
+from qir.backends.native.steps import Parameter, Step
 from qir.backends.xla import arithmetic
 from qir.backends.xla.codes import code_of, steps, table_entry, zero_points
 from qir.backends.xla.lowering import argument, lowering, never, spread
 from qir.backends.xla.requantize import Factor, no_form, rescaling_by
+from qir.errors import UnsupportedError
 from qir.interop.jax_internals import guarded
 from qir.ir import Node
+from qir.numbers.int32 import INT32_MAX, INT32_MIN
+from qir.numbers.quantize_mode import thresholds
 from qir.numbers.rounding import Float32, MachineForm, Scaled, Thresholds
-from qir.ops import Cast, Dequantize, Lookup, Quantize, Requantize
-from qir.types import DType
+from qir.ops import Cast, Dequantize, Quantize, Recode, Requantize
+from qir.types import Array, DType
 
 _NO_GRADIENT = (
     "gradient: expected a float program, got one that rounds to the integers of %{}; "
@@ -25,11 +29,11 @@ _NO_GRADIENT = (
 )
 
 
-def _affine_result(op: Quantize, node: Node) -> bool:
-    return op.to.levels is None
+def _multiplies(op: Quantize, node: Node) -> bool:
+    return op.to.levels is None and op.rounding == "reciprocal"
 
 
-@lowering(Quantize, legal=_affine_result)
+@lowering(Quantize, legal=_multiplies)
 def quantize(op: Quantize, node: Node) -> Step:
     """One float32 multiplication, ties to even."""
     code, (low, high) = op.to, op.to.range
@@ -42,6 +46,55 @@ def quantize(op: Quantize, node: Node) -> Step:
         return arithmetic.quantize(real, factors, points, low, high, code.storage.numpy)
 
     return Step(run, (*node.inputs, inverse))
+
+
+def _compares(op: Quantize, node: Node) -> bool:
+    return op.rounding != "reciprocal"
+
+
+@lowering(Quantize, legal=_compares)
+def quantize_by_thresholds(op: Quantize, node: Node) -> Step:
+    """One float32 multiplication, and a step up or down where the mode's thresholds say so."""
+    code, (low, high) = op.to, op.to.range
+    count = high - low + 1
+    found = thresholds(op.rounding, code)
+    _check_nearby(op, found)
+    # No number lies below the first threshold, and none reaches the last.
+    table = np.pad(found, ((0, 0), (1, 1)), constant_values=((0, 0), (INT32_MIN, INT32_MAX)))
+    rows = np.arange(len(found), dtype=np.int32).reshape(code.scale.array.shape)
+    name = node.output.name
+    inverse = argument(f"{name}.inverse_scale", code.inverse_scale)
+
+    def run(x: jax.Array, inverse: Factor, table: jax.Array, rows: Factor) -> jax.Array:
+        points, factors = zero_points(code, x.shape), spread(inverse, x.shape)
+        x = x.astype(jnp.float32)
+        fenced: jax.Array = lax.optimization_barrier(x)  # type: ignore[no-untyped-call]
+        near = arithmetic.quantize(fenced, factors, points, low, high, np.int32) - low
+        index = near + spread(rows, x.shape) * count
+        place = _ordered(fenced)
+        above = place >= table_entry(table[:, 1:].reshape(-1), index)
+        below = place < table_entry(table[:, :-1].reshape(-1), index)
+        stored = low + near + above.astype(jnp.int32) - below.astype(jnp.int32)
+        return jnp.where(jnp.isnan(fenced), points, stored).astype(code.storage.numpy)
+
+    arguments = (Parameter(f"{name}.thresholds", table), argument(f"{name}.rows", rows))
+    return Step(run, (*node.inputs, inverse, *arguments))
+
+
+def _check_nearby(op: Quantize, found: Array) -> None:
+    """Raises UnsupportedError where a mode may be two steps away from the rounded product."""
+    product = thresholds("reciprocal", op.to)
+    if np.any(found[:, 1:] < product[:, :-1]) or np.any(found[:, :-1] > product[:, 1:]):
+        raise UnsupportedError(
+            "xla: quantize: expected a rounding within one step of x * (1 / scale) + zero point, "
+            f"got {op.rounding}; qir.evaluate computes it"
+        )
+
+
+def _ordered(x: jax.Array) -> jax.Array:
+    """Returns int32 numbers in the order of float32 ones; see `quantize_mode.ordered`."""
+    bits = lax.bitcast_convert_type(x, jnp.int32)
+    return jnp.where(bits < 0, bits ^ INT32_MAX, bits)
 
 
 def _fits_int32(op: Dequantize, node: Node) -> bool:
@@ -115,12 +168,16 @@ def _requantization(op: Requantize, node: Node, form: MachineForm | None) -> Ste
     return Step(run, (x, *factors))
 
 
-@lowering(Lookup)
-def lookup(op: Lookup, node: Node) -> Step:
-    """The table's entry for the bits of each stored number."""
+@lowering(Recode)
+def recode(op: Recode, node: Node) -> Step:
+    """The numbers as they are, or with the highest bit of each byte turned."""
+    if not op.offset(node.inputs[0].type):
+        return Step(lambda x: x, node.inputs)
+    storage = node.output.type.dtype.numpy
 
-    def run(x: jax.Array, table: jax.Array) -> jax.Array:
-        return table_entry(table, x.astype(jnp.int32) & (table.shape[0] - 1))
+    def run(x: jax.Array) -> jax.Array:
+        bits = lax.bitcast_convert_type(x, jnp.uint8) ^ np.uint8(0x80)
+        return lax.bitcast_convert_type(bits, storage)
 
     return Step(run, node.inputs)
 

@@ -19,9 +19,17 @@ import numpy as np
 from jax import lax
 
 from qir.backends.native.steps import Step
-from qir.backends.xla.accumulate import MAX_TERMS, Product, accumulation, dot_rows, row_sums
-from qir.backends.xla.codes import code_of, signed_zero_points
-from qir.backends.xla.lowering import coded, lowering, never, plain
+from qir.backends.xla.accumulate import (
+    MAX_TERMS,
+    Product,
+    accumulation,
+    dot_rows,
+    row_sums,
+    sums_bytes,
+    sums_numbers,
+)
+from qir.backends.xla.codes import signed_zero_points
+from qir.backends.xla.lowering import lowering, never
 from qir.backends.xla.materialize import applied_apart
 from qir.backends.xla.patches import Patches, Window, by_axis, by_taps, gathered
 from qir.backends.xla.windows import padded, tap_slices
@@ -60,7 +68,7 @@ def convolution(op: Convolution, node: Node) -> Step:
 
 def is_depthwise(op: Convolution, node: Node) -> bool:
     """Whether each channel has sums of its own."""
-    return coded(op, node) and op.groups > 1 and node.inputs[1].type.shape[-2] == 1
+    return sums_bytes(op, node) and op.groups > 1 and node.inputs[1].type.shape[-2] == 1
 
 
 def shifted_multiply_adds(op: Convolution, node: Node) -> Step:
@@ -81,7 +89,7 @@ def shifted_multiply_adds(op: Convolution, node: Node) -> Step:
 
 def is_grouped(op: Convolution, node: Node) -> bool:
     """Whether sums are over groups of channels."""
-    return coded(op, node) and op.groups > 1 and not is_depthwise(op, node)
+    return sums_bytes(op, node) and op.groups > 1 and not is_depthwise(op, node)
 
 
 def grouped_patches(op: Convolution, node: Node) -> Step:
@@ -109,7 +117,7 @@ def grouped_patches(op: Convolution, node: Node) -> Step:
 
 def is_dense(op: Convolution, node: Node) -> bool:
     """Whether each sum is over all channels."""
-    return coded(op, node) and op.groups == 1
+    return sums_bytes(op, node) and op.groups == 1
 
 
 def is_pointwise(op: Convolution, node: Node) -> bool:
@@ -168,7 +176,7 @@ def has_a_fast_convolution(op: Convolution, node: Node) -> bool:
     kernel = node.inputs[1].type
     if not is_dense(op, node) or kernel.rank != 4:
         return False
-    return not np.any(signed_zero_points(code_of(kernel)))
+    return not np.any(signed_zero_points(kernel))
 
 
 def direct_convolution(op: Convolution, node: Node) -> Step:
@@ -265,7 +273,7 @@ def _framed(op: Convolution, node: Node, x: jax.Array) -> tuple[jax.Array, Windo
     operand, kernel, *_ = node.inputs
     sizes = kernel.type.known_shape[:-2]
     strides, dilation, padding = op.geometry(operand.type.shape[1:-1], sizes)
-    point = int(signed_zero_points(code_of(operand.type))[0])
+    point = int(signed_zero_points(operand.type)[0])
     window = Window(sizes, strides, dilation)
 
     def frame(x: jax.Array) -> jax.Array:
@@ -283,7 +291,7 @@ def _repeated(x: jax.Array, count: int) -> jax.Array:
     return x if count == 1 else jnp.repeat(x, count, axis=-1)
 
 
-lowering(Conv, legal=plain)(convolution)
+lowering(Conv, legal=sums_numbers)(convolution)
 lowering(Conv, legal=is_depthwise)(shifted_multiply_adds)
 lowering(Conv, legal=is_grouped)(grouped_patches)
 lowering(Conv, legal=is_pointwise)(pointwise)

@@ -20,9 +20,9 @@ import numpy as np
 from jax import lax
 
 from qir.backends.native.steps import Step
-from qir.backends.xla.accumulate import accumulation, dot_rows
-from qir.backends.xla.codes import code_of, signed_zero_points
-from qir.backends.xla.lowering import coded, lowering, plain
+from qir.backends.xla.accumulate import accumulation, dot_rows, sums_bytes, sums_numbers
+from qir.backends.xla.codes import signed_zero_points
+from qir.backends.xla.lowering import lowering
 from qir.backends.xla.rules.conv import (
     convolution,
     grouped_patches,
@@ -77,10 +77,10 @@ class Axis:
 
 
 def _strided(op: ConvTranspose, node: Node) -> bool:
-    return coded(op, node) and op.groups == 1 and max(op.strides, default=1) > 1
+    return sums_bytes(op, node) and op.groups == 1 and max(op.strides, default=1) > 1
 
 
-lowering(ConvTranspose, legal=plain)(convolution)
+lowering(ConvTranspose, legal=sums_numbers)(convolution)
 
 
 @lowering(ConvTranspose, legal=_strided)
@@ -90,7 +90,7 @@ def phases(op: ConvTranspose, node: Node) -> Step:
     window = kernel.type.known_shape[:-2]
     geometry = op.geometry(operand.type.shape[1:-1], window)
     axes = [Axis.of(*parts) for parts in zip(window, *geometry, strict=True)]
-    point = int(signed_zero_points(code_of(operand.type))[0])
+    point = int(signed_zero_points(operand.type)[0])
     # For each phase the taps that it has in every dimension.
     taps = [
         list(combinations(*(axis.taps[r] for axis, r in zip(axes, phase, strict=True))))

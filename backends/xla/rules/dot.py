@@ -9,13 +9,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from qir.backends.native.steps import Step
-from qir.backends.xla.accumulate import accumulation, dot_rows
-from qir.backends.xla.lowering import coded, lowering, plain
+from qir.backends.xla.accumulate import accumulation, dot_rows, sums_bytes, sums_numbers
+from qir.backends.xla.lowering import lowering
 from qir.ir import Node
 from qir.ops import Dot
 
 
-@lowering(Dot, legal=plain)
+@lowering(Dot, legal=sums_numbers)
 def dot(op: Dot, node: Node) -> Step:
     """One dot with float32 sums; integers wrap."""
     element = node.output.type.dtype
@@ -30,7 +30,7 @@ def dot(op: Dot, node: Node) -> Step:
     return Step(run, node.inputs)
 
 
-@lowering(Dot, legal=coded)
+@lowering(Dot, legal=sums_bytes)
 def signed_dot(op: Dot, node: Node) -> Step:
     """One dot of signed bytes."""
     summed = (node.inputs[1].type.rank - 2,)

@@ -9,7 +9,9 @@ import numpy as np
 from qir.backends.native.steps import Parameter, Step
 from qir.backends.xla.codes import code_of, levels, steps, zero_points
 from qir.backends.xla.lowering import coded, floating, lowering, plain
+from qir.backends.xla.requantize import Factor, no_form, rescaling
 from qir.ir import Node
+from qir.numbers.rounding import rounding_mode
 from qir.ops import Add, Clip, Div, Maximum, Minimum, Mul, Pow, Relu, Sub
 from qir.ops.elementwise import Sum
 
@@ -26,12 +28,16 @@ def subtract(op: Sub, node: Node) -> Step:
     return floating(node, jnp.subtract)
 
 
-@lowering(Add, Sub, legal=coded)
+def _rounds_half_up(op: Sum, node: Node) -> bool:
+    return coded(op, node) and op.rounds_half_up
+
+
+@lowering(Add, Sub, legal=_rounds_half_up)
 def common_shift(op: Sum, node: Node) -> Step:
     """One multiply-add in int32 and one rounding; the multipliers keep the sum inside int32."""
     x_type, y_type = (value.type for value in node.inputs)
     x_code, y_code, code = code_of(x_type), code_of(y_type), code_of(node.output.type)
-    (mx, my), shift = op.multipliers(x_type, y_type, node.output.type)
+    (mx, my), shift = op.factors(x_type, y_type)
     point, (low, high) = int(code.zero_points), code.range
     offset = 2 ** (shift - 1) - int(x_code.zero_points) * mx - int(y_code.zero_points) * my
     # Arguments rather than literals, so that XLA compiles one loop for all sums of a shape. The
@@ -46,6 +52,33 @@ def common_shift(op: Sum, node: Node) -> Step:
         return result.astype(code.storage.numpy)
 
     return Step(run, (*node.inputs, parameter))
+
+
+def _rounds_otherwise(op: Sum, node: Node) -> bool:
+    return coded(op, node) and not op.rounds_half_up and rounding_mode(op.rounding).has_machine_form
+
+
+def _no_form(op: Sum, node: Node) -> str:
+    return no_form(f"{op.name} %{node.output.name}", op.rounding)
+
+
+@lowering(Add, Sub, legal=_rounds_otherwise, why_not=_no_form)
+def rounded_sum(op: Sum, node: Node) -> Step:
+    """One multiply-add in int32, and the machine form of the op's rounding."""
+    x_code, y_code = (code_of(value.type) for value in node.inputs)
+    (mx, my), shift = op.factors(*(value.type for value in node.inputs))
+    divisor = op.divisor(shift)
+    assert divisor is not None
+    factors = Parameter(f"{node.output.name}.factors", np.array([mx, my], np.int32))
+    rescale, terms = rescaling(
+        node.output.name, divisor, code_of(node.output.type), rounding=op.rounding
+    )
+
+    def run(x: jax.Array, y: jax.Array, factors: jax.Array, *terms: Factor) -> jax.Array:
+        total = steps(x, x_code) * factors[0] + steps(y, y_code) * factors[1]
+        return rescale(total, *terms)
+
+    return Step(run, (*node.inputs, factors, *terms))
 
 
 @lowering(Mul, legal=plain)

@@ -9,6 +9,7 @@ from qir.frontends.jaxpr.primitives import primitive
 from qir.frontends.shared.emitter import Emitter, Operand
 from qir.frontends.shared.known import Known
 from qir.ops import Dot
+from qir.ops.type_rules import are_bytes
 from qir.types import DType, product
 
 Axes: TypeAlias = Sequence[int]
@@ -27,14 +28,23 @@ def dot_general(
     """A matrix product; a constant operand becomes the kernel on whichever side it stands."""
     (left, right), (left_batch, right_batch) = dimension_numbers
     element = x.type.dtype if preferred_element_type is None else DType.of(preferred_element_type)
-    x, y = b.cast(x, element), b.cast(y, element)
+    x, y = in_element(b, x, y, element)
     if _is_better_turned(x, y, (left, right), (left_batch, right_batch)):
         turned = _product(b, y, x, (right, left), (right_batch, left_batch))
         batch = len(left_batch)
         rows = y.type.rank - len(right)
         last = turned.type.rank
-        return b.transpose(turned, [*range(batch), *range(rows, last), *range(batch, rows)])
-    return _product(b, x, y, (left, right), (left_batch, right_batch))
+        turned = b.transpose(turned, [*range(batch), *range(rows, last), *range(batch, rows)])
+        return b.cast(turned, element)
+    found = _product(b, x, y, (left, right), (left_batch, right_batch))
+    return b.cast(found, element)
+
+
+def in_element(b: Emitter, x: Operand, y: Operand, element: DType) -> tuple[Operand, Operand]:
+    """Casts two operands to the type of their sums of products, but not bytes, summed in i32."""
+    if element is DType.I32 and are_bytes(x.type, y.type):
+        return x, y
+    return b.cast(x, element), b.cast(y, element)
 
 
 def _is_better_turned(

@@ -7,6 +7,7 @@ from typing import Any
 
 from qir.errors import UnsupportedError
 from qir.frontends.jaxpr.primitives import primitive
+from qir.frontends.jaxpr.rules.contraction import in_element
 from qir.frontends.jaxpr.rules.shape import cut
 from qir.frontends.shared.emitter import Emitter, Operand
 from qir.ir import Value
@@ -41,8 +42,9 @@ def conv_general_dilated(
         dimension_numbers.out_spec,
     )
     element = x.type.dtype if preferred_element_type is None else DType.of(preferred_element_type)
-    laid = b.transpose(b.cast(x, element), (lhs[0], *lhs[2:], lhs[1]))
-    taps = b.transpose(b.cast(kernel, element), (*rhs[2:], rhs[1], rhs[0]))
+    x, kernel = in_element(b, x, kernel, element)
+    laid = b.transpose(x, (lhs[0], *lhs[2:], lhs[1]))
+    taps = b.transpose(kernel, (*rhs[2:], rhs[1], rhs[0]))
     pads = tuple((int(low), int(high)) for low, high in padding)
     strides, inner, outer = (
         tuple(map(int, values)) for values in (window_strides, rhs_dilation, lhs_dilation)
@@ -59,7 +61,8 @@ def conv_general_dilated(
         found = _plain(b, laid, taps, strides, pads, inner, feature_group_count)
     last = found.type.rank - 1
     places = dict(zip(out, (0, last, *range(1, last)), strict=True))
-    return b.transpose(found, [places[axis] for axis in range(found.type.rank)])
+    found = b.transpose(found, [places[axis] for axis in range(found.type.rank)])
+    return b.cast(found, element)
 
 
 def _plain(

@@ -197,7 +197,7 @@ def test_pairs(
 
 
 @pytest.mark.parametrize("shapes", SHAPES, ids=str)
-@settings(max_examples=20)
+@examples(20)
 @given(codes(), codes(), codes(), SEEDS)
 def test_products_and_their_rounding(
     shapes: tuple[Sequence[int], Sequence[int]],

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 import qir
 from qir.backends.reference.interpreter import run_all
+from qir.numbers.quantize_mode import QUANTIZE_MODES
 from qir.ops import Add, Clip, Const, Dequantize, Lookup, Mul, Quantize, Relu, Requantize
 from qir.ops.op import OPS
 from qir.ops.unary import Unary
@@ -50,7 +51,8 @@ def functions(draw):
             )
         )
         values.append(build.emit(op, *operands))
-    graph.set_outputs([build.emit(Quantize(draw(codes(STORAGES))), values[-1])])
+    quantize = Quantize(draw(codes(STORAGES)), draw(st.sampled_from(list(QUANTIZE_MODES))))
+    graph.set_outputs([build.emit(quantize, values[-1])])
     return graph
 
 

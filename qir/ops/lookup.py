@@ -1,0 +1,122 @@
+"""Functions of one or two bytes by a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from qir.errors import QirError
+from qir.numbers.interval import Interval
+from qir.ops.op import Coded, Op, Table, op
+from qir.ops.type_rules import broadcast
+from qir.types import Array, Element, Quant, TensorType
+
+
+@op("lookup")
+class Lookup(Op):
+    """table[q]: any function of codes of at most 8 bits.
+
+    Operands: x of 2, 4 or 8 bits, table with one entry for each bit pattern of x, read as an
+    unsigned number: [256] for 8 bits. The result has the table's element.
+    """
+
+    quant = Table()
+
+    def result(self, x: TensorType, table: TensorType) -> TensorType:
+        if not x.dtype.is_integer or x.dtype.bits > 8:
+            raise self.error(f"expected integers of at most 8 bits, got {x}")
+        if table.shape != (2**x.dtype.bits,):
+            raise self.error(f"expected a table of {2**x.dtype.bits} entries, got {table}")
+        if table.quant is not None and not table.quant.per_tensor:
+            raise self.error(f"expected a table with one code, got {table}")
+        return TensorType(x.shape, table.element)
+
+    def interval(self, x: Interval, table: Interval) -> Interval:
+        return table.hull()
+
+    def evaluate(self, x: Array, table: Array) -> Array:
+        return np.asarray(table[x.astype(np.int64) & (len(table) - 1)])
+
+    def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
+        x, table = operands
+        return self.evaluate(x.stored, table.stored)
+
+
+@op("lookup2")
+class Lookup2(Op):
+    """table[x, y]: any function of two tensors of 8 bits, which broadcast.
+
+    Operands: x and y of 8 bits, with or without a code, table [256, 256] of 8 bits with one entry
+    for each pair of bytes, read as unsigned numbers. The result has the table's element.
+    """
+
+    quant = Table()
+
+    def result(self, x: TensorType, y: TensorType, table: TensorType) -> TensorType:
+        for operand in (x, y, table):
+            if not operand.dtype.is_integer or operand.dtype.bits != 8:
+                raise self.error(f"expected integers of 8 bits, got {operand}")
+        if table.shape != (256, 256):
+            raise self.error(f"expected a table of shape [256,256], got {table}")
+        if table.quant is not None and not table.quant.per_tensor:
+            raise self.error(f"expected a table with one code, got {table}")
+        return TensorType(broadcast(self, x, y), table.element)
+
+    def interval(self, x: Interval, y: Interval, table: Interval) -> Interval:
+        return table.hull()
+
+    def evaluate(self, x: Array, y: Array, table: Array) -> Array:
+        return np.asarray(table[x.astype(np.int64) & 255, y.astype(np.int64) & 255])
+
+    def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
+        return self.evaluate(*(operand.stored for operand in operands))
+
+
+def table_of_pairs(
+    function: Callable[[Array, Array], ArrayLike],
+    x: TensorType,
+    y: TensorType,
+    to: Element,
+    *,
+    stored: bool = False,
+) -> Array:
+    """Computes the table of a lookup2 at compile time.
+
+    Args:
+        function: A function of arrays that broadcast. They hold the real numbers of the operands in
+            float64, those of plain integers being the integers, and so does its result.
+        x: Type of the first operand; a code must be per tensor.
+        y: Type of the second operand, likewise.
+        to: The element of the result: a code, which encodes it, or a plain type that holds it.
+        stored: Whether the function is one of stored numbers, as int64, that gives stored numbers.
+
+    Returns:
+        The entries, [256, 256]. Those of bytes outside of a code's bounds are those at the bounds.
+
+    Raises:
+        QirError: A code varies, or the result holds a number of the function not, or is undefined.
+    """
+    codes = []
+    for type in (x, y):
+        if type.quant is not None and not type.quant.per_tensor:
+            raise QirError(f"lookup2: expected operands with one code, got {type}")
+        every = np.arange(256, dtype=np.uint8).view(type.dtype.numpy)
+        low, high = type.dtype.bounds if type.quant is None else type.quant.range
+        numbers: Array = every.astype(np.int64).clip(low, high)
+        if not stored:
+            numbers = (numbers if type.quant is None else type.quant.decode(numbers)).astype(float)
+        codes.append(numbers)
+    found = np.broadcast_to(function(codes[0][:, None], codes[1][None, :]), (256, 256))
+    if np.any(np.isnan(found)):
+        row, column = (int(place[0]) for place in np.nonzero(np.isnan(found)))
+        raise QirError(
+            f"lookup2: the function is undefined for {codes[0][row]} and {codes[1][column]}"
+        )
+    if isinstance(to, Quant) and not stored:
+        return to.encode(found)
+    low, high = to.range if isinstance(to, Quant) else to.bounds
+    if np.any((found < low) | (found > high) | (found != np.rint(found))):
+        raise QirError(f"lookup2: expected a function whose values are integers in [{low}, {high}]")
+    return found.astype(TensorType((256, 256), to).dtype.numpy)
