@@ -14,7 +14,7 @@ from qir.ir import Builder, Graph, Value
 from qir.ops import Broadcast, Cast, Reshape, Transpose
 from qir.ops.op import Op
 from qir.ops.type_rules import broadcast
-from qir.types import Array, ArrayKey, DType, Shape, TensorType
+from qir.types import Array, DType, FrozenArray, Shape, TensorType
 
 Operand: TypeAlias = Value | Known
 """What a rule gets: a value of the graph, or an array that is known. Both have a `type`."""
@@ -56,7 +56,7 @@ class Emitter(Builder):
 
     def __init__(self, graph: Graph) -> None:
         super().__init__(graph)
-        self._constants: dict[tuple[str | None, ArrayKey], Value] = {}
+        self._constants: dict[tuple[str | None, FrozenArray], Value] = {}
 
     def emit(self, op: Op, *inputs: Operand, name: str | None = None) -> Value:
         """Inserts a node with one result and returns the result; see `Builder.emit`."""
@@ -76,10 +76,10 @@ class Emitter(Builder):
         if name is None and array.size <= _SMALL:
             return self.const(array)
         # The name is part of the key, so that two layers whose weights are equal keep their own.
-        key = (name, ArrayKey(array))
-        if key not in self._constants:
-            self._constants[key] = self.const(array, name)
-        return self._constants[key]
+        frozen = FrozenArray.by_reference(array)
+        if (name, frozen) not in self._constants:
+            self._constants[name, frozen] = self.const(frozen, name)
+        return self._constants[name, frozen]
 
     def elementwise(self, op: Op, *operands: Operand) -> Value:
         """Emits an elementwise op; known operands have no more axes than they need."""

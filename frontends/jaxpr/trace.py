@@ -18,7 +18,7 @@ from qir.frontends.jaxpr.constants import constant
 from qir.frontends.jaxpr.equations import Slot, flatten
 from qir.frontends.jaxpr.importer import Importer
 from qir.frontends.jaxpr.locations import calling_line, raised_at
-from qir.frontends.jaxpr.naming import identifier, renamed
+from qir.frontends.jaxpr.naming import identifier, name_values
 from qir.frontends.jaxpr.shapes import depends_on_size, to_type
 from qir.frontends.jaxpr.weights import closed_over, leaves, path_name
 from qir.frontends.raising import raise_ops
@@ -89,7 +89,7 @@ def from_jax(
     graph = importer.build()
     raise_ops(graph, importer.named_calls())
     weight_names = {argument.name for argument in arguments if argument.weight is not None}
-    graph = renamed(graph, weight_names.union(names.values()))
+    name_values(graph, weight_names.union(names.values()))
     graph.record_origins()
     return graph
 

@@ -17,7 +17,7 @@ from qir.ir import Graph
 from qir.text import build, parse_syntax, to_program
 from qir.text.files import Writer, check_writable, write_atomically
 from qir.text.syntax import DataEntry
-from qir.types import Array, DType, array_digest, known
+from qir.types import Array, DType, FrozenArray, known
 
 
 def save(graph: Graph, path: str | os.PathLike[str]) -> None:
@@ -88,7 +88,7 @@ def _arrays_of(path: Path) -> Path:
     return path.with_suffix(".npz")
 
 
-def _read_arrays(path: Path, entries: tuple[DataEntry, ...]) -> Mapping[str, Array]:
+def _read_arrays(path: Path, entries: tuple[DataEntry, ...]) -> Mapping[str, FrozenArray]:
     if not path.exists():
         raise QirError(f"load: expected the arrays in {path}, which does not exist")
     arrays = {}
@@ -104,13 +104,13 @@ def _read_arrays(path: Path, entries: tuple[DataEntry, ...]) -> Mapping[str, Arr
     return arrays
 
 
-def _unpacked(packed: Array, entry: DataEntry, path: Path) -> Array:
+def _unpacked(packed: Array, entry: DataEntry, path: Path) -> FrozenArray:
     shape = tuple(known(size, "data") for size in entry.shape)
     try:
-        array = unpack(packed, _dtype(entry), shape)
+        array = FrozenArray.by_reference(unpack(packed, _dtype(entry), shape))
     except QirError as error:
         raise error.at(f"array @{entry.name} of {path}") from error
-    if array_digest(array) != entry.digest:
+    if array.digest != entry.digest:
         raise QirError(
             f"load: the array @{entry.name} in {path} is not the one that the text was written with"
         )

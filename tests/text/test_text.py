@@ -156,8 +156,8 @@ def graphs(draw, inputs=None, depth=2):
         build.loc = draw(TEXTS)
         if kind == "constant":
             type, array = draw(constants())
-            symbol = graph.add_constant(draw(SYMBOLS | NAMES), array)
-            node = build.emit_node(Const(symbol, type), [], name=draw(NAMES))
+            constant = Const(FrozenArray.by_reference(array), type)
+            node = build.emit_node(constant, [], name=draw(NAMES))
         elif kind == "anything" and values:
             operands = draw(st.lists(st.sampled_from(values), min_size=1, max_size=3))
             node = build.emit_node(draw(ANYTHING), operands)
@@ -169,7 +169,7 @@ def graphs(draw, inputs=None, depth=2):
         else:
             continue
         for value in node.outputs:
-            graph.rename_freely(value, draw(NAMES))
+            graph.name_after(value, draw(NAMES))
         node.note = draw(TEXTS)
     for value in graph.values():
         if draw(st.booleans()):
@@ -220,7 +220,7 @@ def test_a_name_is_refused_at_once_or_reads_back(name):
             lambda: Graph(name),
             lambda: Graph("g", [(name, plain)]),
             lambda: _renamed(named, named.rename, name),
-            lambda: _renamed(named, named.rename_freely, name),
+            lambda: _renamed(named, named.name_after, name),
             lambda: Graph("g", [("x", TensorType((Dim.named(name),), DType.F32))]),
             lambda: _with_constant(name),
         ):
