@@ -9,6 +9,7 @@ import numpy as np
 
 from qir.errors import QirError, UnsupportedError
 from qir.frontends.jaxpr.constants import Known
+from qir.frontends.jaxpr.naming import value_name
 from qir.frontends.jaxpr.shapes import is_known
 from qir.ir import Builder, Graph, Value
 from qir.ops import Broadcast, Cast, Reshape, Transpose
@@ -78,7 +79,9 @@ class Emitter(Builder):
         # The name is part of the key, so that two layers whose weights are equal keep their own.
         frozen = FrozenArray.by_reference(array)
         if (name, frozen) not in self._constants:
-            self._constants[name, frozen] = self.const(frozen, name)
+            constant = self.const(frozen, None if name is None else value_name(name))
+            constant.origin = () if name is None else (name,)
+            self._constants[name, frozen] = constant
         return self._constants[name, frozen]
 
     def elementwise(self, op: Op, *operands: Operand) -> Value:

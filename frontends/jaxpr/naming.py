@@ -22,6 +22,11 @@ def identifier(text: str, default: str) -> str:
     return cleaned or default
 
 
+def value_name(source: str) -> str:
+    """Makes the name of a value of a path in the source's own spelling."""
+    return ".".join(identifier(key, "_") for key in source.split("."))
+
+
 def name_values(graph: Graph, weights: Collection[str]) -> None:
     """Names the values of a graph: layers after their weights, other ops after their scope.
 

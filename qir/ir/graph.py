@@ -204,9 +204,15 @@ class Graph:
         self.insert(Node(self, Return(), values, ()))
 
     def record_origins(self) -> None:
-        """Marks every value as standing for itself, as frontends do when the import is complete."""
+        """Marks every value as standing for itself, as frontends do when the import is complete.
+
+        A value keeps the origin that a frontend gave it, the name that the source has for it. No
+        two values get the same one.
+        """
+        origins = Namespace[Value]()
         for value in self.values():
-            value.origin = (value.name,)
+            names = value.origin or (value.name,)
+            value.origin = tuple(origins.add(name, value) for name in names)
             value.named = True
 
     def before(self, node: Node) -> Builder:

@@ -59,7 +59,10 @@ class Value:
 
     @property
     def origin(self) -> tuple[str, ...]:
-        """Names of the imported values that this one stands for; statistics are keyed by them."""
+        """The imported values that this one stands for, by the names that their source has.
+
+        A name may be any text. Statistics are keyed by them.
+        """
         return tuple(self._origins)
 
     @origin.setter

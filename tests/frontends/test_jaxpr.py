@@ -455,3 +455,23 @@ def test_switches_and_random_keys_are_no_inputs():
         from_jax(lambda x, key: x + jax.random.normal(key), uniform(3), jax.random.key(0))
     key = jax.random.key(0)
     agrees(lambda x: x + jax.random.normal(key, (3,)), uniform(3))
+
+
+def test_the_names_that_the_source_has_are_kept_as_origins(tmp_path):
+    params = {"mlp/~/linear_0": {"w:0": uniform(3, 4), "b": uniform(9, seed=1)}}
+
+    def f(p: Any, batch: Any) -> Any:
+        layer = p["mlp/~/linear_0"]
+        return jnp.tanh(batch["in put"] @ layer["w:0"]) @ layer["w:0"].T, layer["b"] * 2
+
+    graph = from_jax(f, params, {"in put": uniform(2, 3)}, weight_argnums=0)
+    origins = {value.name: value.origin for value in graph.values()}
+    assert origins["mlp_linear_0.w_0"] == ("mlp/~/linear_0.w:0",)
+    assert origins["batch.in_put"] == ("batch.in put",)
+    assert len(set(origins.values())) == len(origins)
+    qir.save(graph, tmp_path / "g.qir")
+    assert '%mlp_linear_0.w_0 = const @mlp_linear_0.w_0 : f32[3,4] of "mlp/~/linear_0.w:0"' in (
+        (tmp_path / "g.qir").read_text()
+    )
+    loaded = qir.load(tmp_path / "g.qir")
+    assert [value.origin or (value.name,) for value in loaded.values()] == list(origins.values())

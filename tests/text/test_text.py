@@ -254,6 +254,26 @@ def _with_constant(name: str) -> Graph:
     return graph
 
 
+@given(st.lists(st.lists(st.text() | NAMES, max_size=2), max_size=4))
+@example([["mlp/~/linear_0"], ["a::b"], ["mlp/~/linear_0", '"']])
+@example([["v1"]])
+def test_origins_of_any_text_tell_values_apart_and_read_back(sources):
+    graph = Graph(
+        "g", [(f"v{place}", TensorType((2,), DType.F32)) for place, _ in enumerate(sources)]
+    )
+    for value, names in zip(graph.inputs, sources, strict=True):
+        value.origin = tuple(names)
+    graph.set_outputs(graph.inputs)
+    graph.record_origins()
+    origins = [name for value in graph.values() for name in value.origin]
+    assert len(set(origins)) == len(origins)
+    for value, names in zip(graph.inputs, sources, strict=True):
+        for name, kept in zip(dict.fromkeys(names), value.origin, strict=bool(names)):
+            assert kept == name or origins.index(name) < origins.index(kept)
+    again = parse(to_program(graph).text)
+    assert facts(again) == facts(graph)
+
+
 @settings(max_examples=30)
 @given(graphs())
 def test_the_text_for_people_reads_back_too(graph):
