@@ -115,8 +115,10 @@ def main() -> None:
     (reference,) = qir.evaluate(integer, test_images)
     float_accuracy = np.mean(float_logits.argmax(-1) == test_labels)
     int8_accuracy = np.mean(int8_logits.argmax(-1) == test_labels)
-    float_bytes = sum(array.nbytes for array in graph.constants.values())
-    int8_bytes = sum(array.nbytes for array in integer.constants.values())
+    float_bytes, int8_bytes = (
+        sum(value.array.nbytes for value in each.values() if value.is_constant)
+        for each in (graph, integer)
+    )
     batch = jnp.asarray(test_images)
     times = latencies(
         {"float": lambda: float_program(params, batch), "int8": lambda: program(batch)[0]}

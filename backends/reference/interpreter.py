@@ -138,8 +138,7 @@ def _compute(
     node: Node, op: Op, operands: Sequence[Array], precision: type[np.floating[Any]] | None
 ) -> list[Array]:
     if isinstance(op, Const):
-        array = node.graph.constants[op.symbol]
-        return [_in_precision(array, node.output.type, precision)]
+        return [_in_precision(op.array.array, node.output.type, precision)]
     if node.regions:
         raise QirError(f"{op.name}: ops with regions have no reference meaning", [node.place()])
     types = [value.type for value in node.inputs]

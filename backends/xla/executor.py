@@ -68,8 +68,8 @@ class XlaExecutor:
     def as_jax(self, graph: Graph) -> Callable[..., tuple[jax.Array, ...]]:
         """Returns a function `f(parameters, *inputs)` of a float graph, differentiable in both.
 
-        `parameters` are arrays by the name of the graph's constant; those that are left out keep
-        their values.
+        `parameters` are arrays by the name of the graph's constant, the first one's where several
+        share an array; those that are left out keep their values.
         """
         compiled = Compiled(graph)
 

@@ -15,6 +15,7 @@ from qir.backends.xla.kernels import Kernels
 from qir.backends.xla.materialize import stored
 from qir.errors import QirError, UnsupportedError
 from qir.ir import Graph, Node, Value
+from qir.ir.names import Namespace
 from qir.ir.signature import Sizes, check_not_empty
 from qir.ops import Const
 from qir.types import Array, DType
@@ -41,7 +42,7 @@ class Program:
     Attributes:
         inputs: The inputs of the graph.
         outputs: The values that are computed.
-        arrays: The parameters by name, on the host.
+        arrays: The parameters by name, on the host; one that several constants share stands once.
         choices: How each value is computed and why, by the value's name and that of its op.
 
     Raises:
@@ -57,9 +58,10 @@ class Program:
     ) -> None:
         self.inputs = graph.inputs
         self.outputs = tuple(outputs)
-        self.arrays: dict[str, Array] = {}
         self.choices: dict[tuple[str, str], Choice] = {}
         self._names: dict[Value | Parameter, str] = {}
+        self._arrays: Namespace[Array] = Namespace()
+        self._array_names: dict[int, str] = {}
         self._steps: list[_Placed] = []
         for value in self.inputs:
             _check_width(value)
@@ -81,6 +83,7 @@ class Program:
                 self._lower(part, choose(part), reasons.get(part, ""))
         for value in self.outputs:
             self._register(value)
+        self.arrays = dict(self._arrays)
 
     def __call__(
         self, parameters: Mapping[str, jax.Array], inputs: Sequence[jax.Array], sizes: Sizes
@@ -153,18 +156,13 @@ class Program:
     def _register(self, argument: Value | Parameter) -> None:
         if argument in self._names:
             return
-        if isinstance(argument, Parameter):
+        if isinstance(argument, Parameter) or isinstance(argument.op, Const):
             name, array = argument.name, argument.array
-        elif isinstance(argument.op, Const):
-            name, array = argument.op.symbol, argument.array
         else:
             return
-        base, count = name, 0
-        while name in self.arrays and self.arrays[name] is not array:
-            count += 1
-            name = f"{base}_{count}"
-        self.arrays[name] = array
-        self._names[argument] = name
+        if id(array) not in self._array_names:
+            self._array_names[id(array)] = self._arrays.add(name, array)
+        self._names[argument] = self._array_names[id(array)]
 
 
 def nodes_of(graph: Graph, outputs: Sequence[Value]) -> list[Node]:

@@ -21,7 +21,7 @@ from qir.frontends.jaxpr.locations import calling_line, raised_at
 from qir.frontends.jaxpr.shapes import depends_on_size, to_type
 from qir.frontends.jaxpr.weights import closed_over, leaves, path_name
 from qir.frontends.raising import raise_ops
-from qir.frontends.shared.naming import identifier, renamed
+from qir.frontends.shared.naming import dotted, identifier, name_values
 from qir.interop.jax_internals import ClosedJaxpr, InconclusiveDimensionOperation
 from qir.ir import Graph
 from qir.types import TensorType
@@ -75,12 +75,13 @@ def from_jax(
         if batch is None or not _traces(f, structure, [argument.spec for argument in arguments]):
             raise
         raise _depends_on_size(error) from error
+    data = [argument for argument in arguments if argument.weight is None]
     inputs: dict[int, tuple[str, TensorType]] = {}
     weights: dict[int, Any] = {}
     for place, argument in enumerate(arguments):
         aval = closed.jaxpr.invars[place].aval
         if argument.weight is None:
-            inputs[place] = argument.name, to_type(aval)
+            inputs[place] = identifier(argument.name, f"x{place}"), to_type(aval)
         else:
             weights[place] = constant(Slot(aval, argument.weight), argument.name)
     names = closed_over(f)
@@ -89,7 +90,9 @@ def from_jax(
     graph = importer.build()
     raise_ops(graph, importer.named_calls())
     weight_names = {argument.name for argument in arguments if argument.weight is not None}
-    graph = renamed(graph, weight_names.union(names.values()))
+    name_values(graph, {dotted(name, "weight") for name in weight_names.union(names.values())})
+    for value, argument in zip(graph.inputs, data, strict=True):
+        value.origin = (argument.name,)
     graph.record_origins()
     return graph
 
@@ -99,7 +102,7 @@ class _Argument:
     """A leaf of the arguments.
 
     Attributes:
-        name: Its path.
+        name: Its path, as the source spells it.
         spec: What it is traced as.
         weight: The array, where it is a weight.
     """
@@ -133,7 +136,7 @@ def _arguments(f: Callable[..., Any], example: Sequence[Any], weights: set[int])
                     "let the function hold the random key, or draw the numbers outside of it"
                 )
             if position not in weights:
-                arguments.append(_Argument(identifier(place, f"x{position}"), spec, None))
+                arguments.append(_Argument(place, spec, None))
             elif isinstance(leaf, jax.ShapeDtypeStruct):
                 raise QirError(f"from_jax: expected numbers for the weight {place}, got {leaf}")
             else:

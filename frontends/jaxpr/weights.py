@@ -11,19 +11,21 @@ import jax
 import numpy as np
 
 from qir.frontends.jaxpr.locations import is_model
-from qir.frontends.shared.naming import identifier
 
 _DEPTH = 8
 _VISITS = 10_000
 
 
 def path_name(path: Iterable[str], root: str) -> str:
-    """Spells the path of a leaf, `conv1.kernel`; the root's name leads where no name would."""
-    keys = [identifier(key, "_") for key in path]
+    """Spells the path of a leaf, `conv1.kernel`; the root's name leads where no name would.
+
+    Keys are in the source's own spelling: `mlp/~/linear_0.w`.
+    """
+    keys = list(path)
     while keys and keys[-1] in ("value", "raw_value"):  # how flax nnx wraps an array
         keys.pop()
     if not keys or keys[0].isdigit():
-        keys.insert(0, identifier(root, "weight"))
+        keys.insert(0, root)
     return ".".join(keys)
 
 

@@ -8,7 +8,7 @@ become names of the text, and stay in `Value.origin`.
 
 from qir.frontends.shared.emitter import Emitter, Operand, expect_type, known_integers
 from qir.frontends.shared.known import Known, fold, is_known
-from qir.frontends.shared.naming import dotted, identifier, renamed
+from qir.frontends.shared.naming import dotted, identifier, name_values
 from qir.frontends.shared.refusals import REFUSED, Refusals
 
 __all__ = [
@@ -23,5 +23,5 @@ __all__ = [
     "identifier",
     "is_known",
     "known_integers",
-    "renamed",
+    "name_values",
 ]

@@ -14,7 +14,7 @@ from qir.ir import Builder, Graph, Value
 from qir.ops import Broadcast, Cast, Reshape, Transpose
 from qir.ops.op import Op
 from qir.ops.type_rules import broadcast
-from qir.types import Array, ArrayKey, DType, Shape, TensorType
+from qir.types import Array, DType, FrozenArray, Shape, TensorType
 
 Operand: TypeAlias = Value | Known
 """What a rule gets: a value of the graph, or an array that is known. Both have a `type`."""
@@ -28,7 +28,7 @@ class Emitter(Builder):
 
     def __init__(self, graph: Graph) -> None:
         super().__init__(graph)
-        self._constants: dict[tuple[str | None, ArrayKey], Value] = {}
+        self._constants: dict[tuple[str | None, FrozenArray], Value] = {}
 
     def emit(self, op: Op, *inputs: Operand, name: str | None = None) -> Value:
         """Inserts a node with one result and returns the result; see `Builder.emit`."""
@@ -48,11 +48,13 @@ class Emitter(Builder):
         if name is None and array.size <= _SMALL:
             return self.const(array)
         # The name is part of the key, so that two layers whose weights are equal keep their own.
-        key = (name, ArrayKey(array))
-        if key not in self._constants:
-            value = self.const(array, name and dotted(name, "const"))
-            self._constants[key] = value if name is None else _standing_for(value, name)
-        return self._constants[key]
+        frozen = FrozenArray.by_reference(array)
+        if (name, frozen) not in self._constants:
+            constant = self.const(frozen, None if name is None else dotted(name, "const"))
+            if name is not None:
+                _standing_for(constant, name)
+            self._constants[name, frozen] = constant
+        return self._constants[name, frozen]
 
     def input(self, name: str, type: TensorType) -> Value:
         """Appends an input of the graph, by any name that the source has for it."""
@@ -68,7 +70,7 @@ class Emitter(Builder):
         """
         if isinstance(operand, Known) or operand.node is None or operand.named:
             return operand
-        self.graph.rename_freely(operand, dotted(name, operand.node.op.name))
+        self.graph.name_after(operand, dotted(name, operand.node.op.name))
         return _standing_for(operand, name)
 
     def compute(self, op: Op, *operands: Operand) -> Operand:
@@ -118,9 +120,8 @@ class Emitter(Builder):
 
 
 def _standing_for(value: Value, name: str) -> Value:
-    """Keeps the source's own name of a value where it can't be the value's, for `Value.origin`."""
-    if dotted(name, "") != name:
-        value.origin = (name,)
+    """Keeps the name that the source has for a value as its origin."""
+    value.origin = (name,)
     return value
 
 

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from qir.frontends.shared.locations import scope_in
 from qir.frontends.shared.weight_names import layer_of
 from qir.ir import Graph, Node, Value
+from qir.ir.names import Namespace
 from qir.ops import Add, Const, Mul, Return
 from qir.ops.op import Accumulate, Op, operand_names
 
@@ -21,13 +22,14 @@ def identifier(text: str, default: str) -> str:
     return cleaned or default
 
 
-def dotted(text: str, default: str) -> str:
-    """Makes a name of a path that the source spells with `/` or `::`, such as `block/conv::0`."""
-    return identifier(re.sub(r"(/|::)+", ".", text), default)
+def dotted(source: str, default: str) -> str:
+    """Makes a name of a path that the source spells with `.`, `/` or `::`: `block/conv::0`."""
+    parts = (identifier(part, "") for part in re.split(r"\.|/|::", source))
+    return ".".join(filter(None, parts)) or default
 
 
-def renamed(graph: Graph, weights: Collection[str]) -> Graph:
-    """Copies a graph, naming its values: layers after their weights, other ops after their scope.
+def name_values(graph: Graph, weights: Collection[str]) -> None:
+    """Names the values of a graph: layers after their weights, other ops after their scope.
 
     Values that neither has a name for are called like their op, and counted.
 
@@ -36,52 +38,45 @@ def renamed(graph: Graph, weights: Collection[str]) -> Graph:
         weights: The names of the source's own arrays.
     """
     names = _Names(graph, weights)
-    copy = Graph(graph.name)
-    mapping: dict[Value, Value] = {}
-    for value in graph.inputs:
-        mapping[value] = copy.add_input(value.name, value.type)
-    for node in graph.nodes:
-        if isinstance(node.op, Return):
-            continue
-        op = node.op
-        if isinstance(op, Const):
-            symbol = copy.add_constant(names.chosen[node][0], graph.constants[op.symbol])
-            op = Const(symbol, op.type)
-        name, is_chosen = names.chosen[node]
-        types = [value.type for value in node.outputs]
-        twin = copy.insert(
-            Node(copy, op, [mapping[value] for value in node.inputs], types, (), node.loc),
-            name=name,
-        )
-        for value, new in zip(node.outputs, twin.outputs, strict=True):
-            new.named = is_chosen
-            mapping[value] = new
-    copy.set_outputs([mapping[value] for value in graph.outputs])
-    return copy
+    graph.rename_all(names.chosen)
+    for value in names.chosen:
+        value.named = value in names.told
 
 
 class _Names:
-    """Chooses a name for each node, and says whether it is more than the op's."""
+    """Chooses a name for each result of a node.
+
+    Attributes:
+        chosen: The names.
+        told: The values whose names say more than the op's.
+    """
 
     def __init__(self, graph: Graph, weights: Collection[str]) -> None:
-        self.taken = {value.name for value in graph.inputs}
-        self.counts: dict[str, int] = {}
+        self.names: Namespace[Value] = Namespace()
+        for value in graph.inputs:
+            self.names.add(value.name, value)
         self.root = self.common_root(graph)
-        self.chosen: dict[Node, tuple[str, bool]] = {}
+        self.chosen: dict[Value, str] = {}
+        self.told: set[Value] = set()
         nodes = [node for node in graph.nodes if node.outputs]
         for node in nodes:
-            if isinstance(node.op, Const) and node.outputs[0].named:
+            if isinstance(node.op, Const) and node.output.named:
                 # A number that no weight has counts the arrays that merging and moving left behind.
-                name = str(node.op.symbol)
-                name = name if name in weights else re.sub(r"_\d+$", "", name)
-                self.chosen[node] = self.fresh(name), True
+                name = node.output.name
+                self.choose(node, name if name in weights else re.sub(r"_\d+$", "", name), True)
         for node in nodes:
             if not isinstance(node.op, Const):
                 name = self.layer(node) or ".".join(self.scope(node, node.op.name))
-                self.chosen[node] = self.fresh(name), name != node.op.name
+                self.choose(node, name, name != node.op.name)
         for node in nodes:
-            if node not in self.chosen:
-                self.chosen[node] = self.fresh(self.constant(node)), False
+            if node.outputs[0] not in self.chosen:
+                self.choose(node, self.constant(node), False)
+
+    def choose(self, node: Node, name: str, told: bool) -> None:
+        for value in node.outputs:
+            self.chosen[value] = self.names.add(name, value)
+            if told:
+                self.told.add(value)
 
     def common_root(self, graph: Graph) -> str | None:
         """The outermost scope, where it is the model itself: around other scopes, or everything."""
@@ -112,16 +107,7 @@ class _Names:
             return "const"
         operands = operand_names(type(user.op))
         role = _ROLES.get(type(user.op)) or operands[min(index, len(operands) - 1)]
-        return f"{self.chosen[user][0]}.{role}"
-
-    def fresh(self, name: str) -> str:
-        fresh, count = name, self.counts.get(name, 0)
-        while fresh in self.taken:
-            count += 1
-            fresh = f"{name}_{count}"
-        self.counts[name] = count
-        self.taken.add(fresh)
-        return fresh
+        return f"{self.chosen[user.outputs[0]]}.{role}"
 
 
 def _layer(value: Value) -> str | None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from qir.errors import QirError
 from qir.ir import Builder, Graph, Node, Value
+from qir.ir.names import Inheritance
 from qir.ops import (
     Add,
     AvgPool,
@@ -15,7 +16,6 @@ from qir.ops import (
     Cast,
     Clip,
     Concat,
-    Const,
     Dequantize,
     Div,
     Maximum,
@@ -41,10 +41,9 @@ from qir.ops import (
     Transpose,
 )
 from qir.ops.op import Coded, Op
-from qir.passes.shared.constants import Names
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.rewrite import Rule, Skip, rewrite, rule
-from qir.types import Array, ArrayKey, Dim, TensorType, known
+from qir.types import Array, Dim, TensorType, known
 
 
 @register
@@ -69,7 +68,7 @@ class Canonicalize(Pass):
             raise QirError(f"canonicalize: growth: expected at least 0, got {self.growth}")
 
     def run(self, graph: Graph, context: Context) -> None:
-        names = Names(graph)
+        names = Inheritance(graph)
         rewrite(graph, [constant_folding(self.growth), *IDENTITIES], allow=context.allow)
         merge_equal(graph)
         names.settle()
@@ -149,8 +148,6 @@ def merge_equal(graph: Graph) -> None:
 
 def _key(node: Node) -> Hashable:
     """Returns what equal nodes have in common."""
-    if isinstance(node.op, Const):
-        return node.op.type, ArrayKey(node.output.array)
     return node.op, node.inputs, tuple(value.type for value in node.outputs)
 
 

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from qir.analysis.properties import FLOAT
 from qir.errors import PassError, QirError
 from qir.ir import Graph, Node, Value
+from qir.ir.names import Inheritance
 from qir.ops import Conv, ConvTranspose, Dot
 from qir.passes.shared.affine import Affine
 from qir.passes.shared.commute import FARTHEST, outside
-from qir.passes.shared.constants import Names, derived, rounded
+from qir.passes.shared.constants import derived, rounded
 from qir.passes.shared.weights import WEIGHTED_OPS
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.rewrite import Skip
@@ -57,7 +58,7 @@ class Equalize(Pass):
             raise QirError(f"iterations: expected at least 1, got {self.iterations}")
 
     def run(self, graph: Graph, context: Context) -> None:
-        names = Names(graph)
+        names = Inheritance(graph)
         layers: dict[Node, _Layer] = {}
         pairs: list[_Pair] = []
         skips = Counter[str]()

@@ -6,9 +6,10 @@ import numpy as np
 
 from qir.analysis.properties import FLOAT
 from qir.ir import Builder, Graph, Value
+from qir.ir.names import Inheritance
 from qir.ops import Add, BatchNorm, Conv, Mul
 from qir.passes.shared.affine import AFFINE_OPS, Affine, Chain, affine_chain, chain_goes_on
-from qir.passes.shared.constants import Names, rounded
+from qir.passes.shared.constants import rounded
 from qir.passes.shared.folding import fold_affine
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.rewrite import Skip, rewrite, rule
@@ -35,7 +36,7 @@ class FoldBatchNorm(Pass):
     requires = (FLOAT,)
 
     def run(self, graph: Graph, context: Context) -> None:
-        names = Names(graph)
+        names = Inheritance(graph)
         rest = (into_depthwise, into_mul_and_add) if self.depthwise else (into_mul_and_add,)
         fold_affine(graph)
         while (report := rewrite(graph, rest, allow=context.allow)).applied:

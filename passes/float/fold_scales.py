@@ -10,9 +10,9 @@ import numpy as np
 from qir.analysis.properties import FLOAT
 from qir.errors import QirError
 from qir.ir import Builder, Graph, Value
+from qir.ir.names import Inheritance
 from qir.ops import Clip, Dequantize, Gather, Quantize, Requantize, Reshape, Transpose
 from qir.ops.op import SameCode, infer
-from qir.passes.shared.constants import Names
 from qir.passes.shared.folding import fold_affine
 from qir.passes.shared.weights import (
     Plan,
@@ -54,7 +54,7 @@ class FoldScales(Pass):
         return "within_1lsb" if self.requantize else "exact"
 
     def run(self, graph: Graph, context: Context) -> None:
-        names = Names(graph)
+        names = Inheritance(graph)
         if FLOAT.missing(graph) is None:
             fold_affine(graph)
         else:

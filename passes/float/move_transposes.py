@@ -8,8 +8,9 @@ import numpy as np
 
 from qir.errors import QirError
 from qir.ir import Builder, Graph, Node, Value
+from qir.ir.names import Inheritance
 from qir.ops import Const, Dequantize, Dot, Lookup, Quantize, Recode, Requantize, Reshape, Transpose
-from qir.passes.shared.constants import Names, derived
+from qir.passes.shared.constants import derived
 from qir.passes.shared.layouts import (
     Order,
     Turned,
@@ -54,7 +55,7 @@ class MoveTransposes(Pass):
                 _move(trial, eager)
                 costs.append(cost(trial))
         if best := int(np.argmin(costs)):
-            names = Names(graph)
+            names = Inheritance(graph)
             _move(graph, eager=best == 1)
             names.settle()
 

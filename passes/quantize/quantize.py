@@ -11,10 +11,10 @@ import numpy as np
 from qir.analysis.properties import FLOAT, QUANTIZED, RANGED
 from qir.errors import PassError, QirError
 from qir.ir import Builder, Graph, Node, Value
+from qir.ir.names import Inheritance
 from qir.numbers.interval import Interval
 from qir.ops import Clip, Const, Dequantize, Relu, Requantize, Return
 from qir.ops import Quantize as QuantizeOp
-from qir.ops.attributes import Symbol
 from qir.ops.op import (
     Accumulate,
     ExactSum,
@@ -103,6 +103,7 @@ class _Quantizer:
         self.graph = graph
         self.excluded = excluded
         self.storage = DType(options.activations)
+        self.names = Inheritance(graph)
         self.sums: dict[Value, Value] = {}
         self.coded: dict[tuple[Value, Quant], Value] = {}
         self.main: dict[Value, Quant] = {}
@@ -402,19 +403,8 @@ class _Quantizer:
         for node in reversed(list(self.graph.nodes)):
             if node.outputs and not any(value.uses for value in node.outputs):
                 self.graph.erase(node)
-        self.graph.drop_unused_constants()
-        for (old, _), new in self.constants.items():
-            coded = new.node
-            if coded is None or coded.erased or not isinstance(coded.op, Const):
-                continue
-            array = self.graph.constants.pop(coded.op.symbol)
-            assert old.node is not None
-            if old.node.erased:
-                self.graph.rename_freely(new, old.name)
-            symbol = old.node.op.symbol if isinstance(old.node.op, Const) else old.name
-            if symbol == old.name:
-                symbol = Symbol(new.name)
-            coded.op = Const(self.graph.add_constant(symbol, array), coded.op.type)
+        coded = [value for value in self.constants.values() if value.node and not value.node.erased]
+        self.names.settle(coded)
 
     def is_real(self, value: Value) -> bool:
         """Whether a value of the float program is a floating-point number."""
@@ -436,8 +426,7 @@ class _Quantizer:
 def _form(value: Value, suffix: str, new: Value) -> Value:
     """Marks a new value as a form of an imported one; `hand_over` gives one form the plain name."""
     new.origin = value.origin
-    new.owner.rename_freely(new, f"{value.name}.{suffix}")
-    new.named = False
+    new.owner.name_after(new, f"{value.name}.{suffix}")
     return new
 
 

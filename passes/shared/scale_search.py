@@ -331,9 +331,9 @@ def _recode(node: Node, constant: Value, code: Quant) -> None:
     type = constant.type.with_element(code)
     if constant.users == (node,):
         assert constant.node is not None
-        constant.node.op, constant.type = Const(op.symbol, type), type
+        constant.node.op, constant.type = Const(op.array, type), type
         return
-    copy = node.graph.before(node).emit(Const(op.symbol, type), name=constant.name)
+    copy = node.graph.before(node).emit(Const(op.array, type), name=constant.name)
     for index, value in enumerate(node.inputs):
         if value is constant:
             node.set_input(index, copy)

@@ -8,10 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from qir.errors import PassError
-from qir.ir import Graph, Node, Value
-from qir.ops.attributes import attribute_fields
-from qir.ops.core import Const, Return
-from qir.ops.op import Op, from_attributes
+from qir.ir import Graph, Value, clone
 from qir.types import Array, DType, TensorType
 
 Hook = Callable[[Value, Array], Array]
@@ -107,25 +104,7 @@ def in_float64(graph: Graph) -> Graph:
     Args:
         graph: A program without codes.
     """
-    copy = Graph(graph.name)
-    mapping = {value: copy.add_input(value.name, _wide(value.type)) for value in graph.inputs}
-    for node in graph.nodes:
-        operands = [mapping[value] for value in node.inputs]
-        if isinstance(node.op, Return):
-            copy.set_outputs(operands)
-            continue
-        types = [_wide(value.type) for value in node.outputs]
-        if isinstance(node.op, Const):
-            array = graph.constants[node.op.symbol]
-            copy.constants[node.op.symbol] = array.astype(types[0].dtype.numpy, copy=False)
-        regions = [in_float64(region) for region in node.regions]
-        twin = Node(copy, _retyped(node.op, types), operands, types, regions, node.loc)
-        copy.insert(twin, name=[value.name for value in node.outputs])
-        mapping |= zip(node.outputs, twin.outputs, strict=True)
-    for value, twin_value in mapping.items():
-        twin_value.range, twin_value.origin = value.range, value.origin
-        twin_value.named = value.named
-    return copy
+    return clone(graph, retype=_wide)
 
 
 def in_types_of(graph: Graph, inputs: Sequence[Array]) -> list[Array]:
@@ -136,12 +115,3 @@ def in_types_of(graph: Graph, inputs: Sequence[Array]) -> list[Array]:
 
 def _wide(type: TensorType) -> TensorType:
     return type.with_element(DType.F64) if type.element is DType.F32 else type
-
-
-def _retyped(op: Op, types: Sequence[TensorType]) -> Op:
-    """Returns an op with the fields that its result type tells read off other types."""
-    specs = attribute_fields(type(op))
-    if all(spec.by_type is None for spec in specs):
-        return op
-    attributes = {spec.name: getattr(op, spec.name) for spec in specs if spec.by_type is None}
-    return from_attributes(type(op), attributes, types)

@@ -98,21 +98,15 @@ def _errors(graph: Graph) -> Iterator[tuple[str, Node | None]]:
 
 def _type_errors(graph: Graph, node: Node) -> Iterator[str]:
     if isinstance(node.op, Const):
-        array = graph.constants.get(node.op.symbol)
-        type = node.op.type
-        if array is None:
-            yield f"const: @{graph.name} has no array @{node.op.symbol}"
-        elif array.shape != type.shape or array.dtype != type.dtype.numpy:
+        array, type = node.op.array.array, node.op.type
+        if array.shape != type.shape or array.dtype != type.dtype.numpy:
             found = f"{array.dtype}{list(array.shape)}"
-            yield f"const: expected @{node.op.symbol} to be {type}, got {found}"
+            yield f"const: expected an array of {type}, got {found}"
         elif type.quant is not None and array.size:
             low, high = type.quant.range
             if array.min() < low or array.max() > high:
                 found = f"{array.min()} to {array.max()}"
-                yield (
-                    f"const: expected @{node.op.symbol} to be stored in [{low}, {high}], "
-                    f"got {found}"
-                )
+                yield (f"const: expected stored numbers in [{low}, {high}], got {found}")
     try:
         inferred = node_types(node.op, [value.type for value in node.inputs], node.regions)
     except QirError as error:

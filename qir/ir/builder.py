@@ -13,7 +13,7 @@ from qir.ir.value import Value
 from qir.ops.core import Const
 from qir.ops.lookup import Lookup2, table_of_pairs
 from qir.ops.op import Op, infer
-from qir.types import Array, Element, TensorType, tensor
+from qir.types import Array, Element, FrozenArray, TensorType, tensor
 
 if TYPE_CHECKING:
     from qir.ir.graph import Graph
@@ -61,23 +61,27 @@ class Builder:
         return node
 
     def const(
-        self, array: ArrayLike, name: str | None = None, element: Element | None = None
+        self,
+        array: ArrayLike | FrozenArray,
+        name: str | None = None,
+        element: Element | None = None,
     ) -> Value:
         """Inserts a constant.
 
         Args:
-            array: The stored numbers.
-            name: Name of the array and of the value.
+            array: The stored numbers, held by reference: they must not change afterwards.
+            name: Name of the value.
             element: The element of the type: a code, or a plain type whose carrier is wider than it
                 (such as i4); None takes the array's own type.
 
         Raises:
             QirError: The array's type is not the element's carrier.
         """
-        data = np.asarray(array)
-        type_ = tensor(data) if element is None else TensorType(tuple(data.shape), element)
-        symbol = self.graph.add_constant(name or "const", data)
-        return self.emit(Const(symbol, type_), name=name)
+        if not isinstance(array, FrozenArray):
+            array = FrozenArray.by_reference(np.asarray(array))
+        shape = array.array.shape
+        type = tensor(array.array) if element is None else TensorType(shape, element)
+        return self.emit(Const(array, type), name=name)
 
     def lookup2(
         self,

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
-
-import numpy as np
 
 from qir.errors import QirError, did_you_mean
 from qir.ir.builder import Builder
+from qir.ir.cloner import clone
+from qir.ir.names import Namespace
 from qir.ir.node import Node
 from qir.ir.value import Value
-from qir.ops.attributes import Symbol
 from qir.ops.core import Const, Return
-from qir.types import Array, FrozenArray, TensorType
+from qir.types import TensorType
 from qir.types.names import check_symbol, check_value
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Graph:
-    """A program: inputs, a chain of nodes that ends with a return, and the arrays of its constants.
+    """A program: inputs and a chain of nodes that ends with a return.
 
     Args:
         name: The graph's name, without the @; empty for a region.
@@ -33,15 +32,11 @@ class Graph:
 
     Attributes:
         inputs: The values that the graph takes.
-        constants: The arrays that const nodes refer to, by name. Treat them as read-only.
     """
 
     def __init__(self, name: str, inputs: Iterable[tuple[str, TensorType]] = ()) -> None:
         self.name = check_symbol(name, "graph") if name != "" else name
-        self.constants: dict[str, Array] = {}
-        self._values: dict[str, Value] = {}
-        self._counters: dict[str, int] = {}
-        self._symbol_counters: dict[str, int] = {}
+        self._names: Namespace[Value] = Namespace()
         self._first: Node | None = None
         self._last: Node | None = None
         self.inputs: tuple[Value, ...] = ()
@@ -104,9 +99,9 @@ class Graph:
             QirError: There is no such value; the message gives the nearest name.
         """
         bare = name.lstrip("%")
-        found = self._values.get(bare)
+        found = self._names.get(bare)
         if found is None:
-            hint = did_you_mean(bare, self._values)
+            hint = did_you_mean(bare, self._names)
             raise QirError(f"graph: @{self.name} has no value %{bare}{hint}")
         return found
 
@@ -150,7 +145,7 @@ class Graph:
         for index, value in enumerate(node.inputs):
             del value.uses[node, index]
         for value in node.outputs:
-            del self._values[value.name]
+            del self._names[value.name]
         if node._previous is None:
             self._first = node._next
         else:
@@ -168,20 +163,40 @@ class Graph:
         Raises:
             QirError: Another value has the name, or it can't be a name.
         """
-        if self._values.get(name, value) is not value:
+        if self._names.get(name, value) is not value:
             raise QirError(f"graph: @{self.name} has a value %{name} already")
         self._rename(value, name)
         value.named = True
 
-    def rename_freely(self, value: Value, name: str) -> None:
-        """Gives a value a name, made unique by a number where another value has it.
+    def name_after(self, value: Value, name: str) -> None:
+        """Gives a value a derived name: one that it gives up for that of a value it replaces.
+
+        A number makes the name unique where another value has it.
 
         Raises:
             QirError: It can't be a name.
         """
         if value.name != name:
             self._rename(value, name)
-        value.named = True
+        value.named = False
+
+    def rename_all(self, names: Mapping[Value, str]) -> None:
+        """Renames values together, so that one may take the name that another gives up.
+
+        Whose choice the names are is left as it is.
+
+        Raises:
+            QirError: Two values would have one name, or it can't be a name.
+        """
+        takers: dict[str, Value] = {}
+        for value, name in names.items():
+            holder = self._names.get(check_value(name), value)
+            if takers.setdefault(name, value) is not value or holder not in names:
+                raise QirError(f"graph: @{self.name} has a value %{name} already")
+        for value in names:
+            del self._names[value.name]
+        for value, name in names.items():
+            value.name = self._names.add(name, value)
 
     def set_outputs(self, values: Sequence[Value]) -> None:
         """Ends the graph: builds the return node, or replaces the one there is."""
@@ -189,35 +204,16 @@ class Graph:
             self.erase(self._last)
         self.insert(Node(self, Return(), values, ()))
 
-    def add_constant(self, name: str, array: Array) -> Symbol:
-        """Stores an array under a name made unique, and returns that name.
-
-        Raises:
-            QirError: It can't be a name.
-        """
-        check_symbol(name, "constant")
-        frozen = np.ascontiguousarray(array).reshape(array.shape).view()
-        frozen.flags.writeable = False
-        base, count = name, self._symbol_counters.get(name, 0)
-        while name in self.constants:
-            count += 1
-            name = f"{base}_{count}"
-        self._symbol_counters[base] = count
-        self.constants[name] = frozen
-        return Symbol(name)
-
-    def drop_unused_constants(self) -> None:
-        """Forgets the arrays that no const node of this graph refers to."""
-        used = {node.op.symbol for node in self.nodes if isinstance(node.op, Const)}
-        self.constants = {name: array for name, array in self.constants.items() if name in used}
-
     def record_origins(self) -> None:
         """Marks every value as standing for itself, as frontends do when the import is complete.
 
-        A value that has an origin keeps it: it is the name that the source has for it.
+        A value keeps the origin that a frontend gave it, the name that the source has for it. No
+        two values get the same one.
         """
+        origins = Namespace[Value]()
         for value in self.values():
-            value.origin = value.origin or (value.name,)
+            names = value.origin or (value.name,)
+            value.origin = tuple(origins.add(name, value) for name in names)
             value.named = True
 
     def before(self, node: Node) -> Builder:
@@ -231,16 +227,9 @@ class Graph:
 
     def copy(self) -> Graph:
         """Returns a graph that shares arrays and types with this one, but no value or node."""
-        return self.extract(self.inputs, self.outputs, self.name, whole=True)
+        return clone(self)
 
-    def extract(
-        self,
-        inputs: Sequence[Value],
-        outputs: Sequence[Value],
-        name: str = "",
-        *,
-        whole: bool = False,
-    ) -> Graph:
+    def extract(self, inputs: Sequence[Value], outputs: Sequence[Value], name: str = "") -> Graph:
         """Copies the part of the graph that computes some values from others.
 
         Args:
@@ -248,39 +237,24 @@ class Graph:
                 inputs too.
             outputs: Values that the copy returns.
             name: The copy's name; this graph's when empty.
-            whole: Copy every node, needed or not.
 
         Returns:
-            A graph of its own; values keep name, range, origin and location.
+            A graph of its own, in which everything keeps its facts; see `clone`.
         """
-        wanted: set[Node] = set(self.nodes) if whole else self._needed(inputs, outputs)
-        copy = Graph(name or self.name)
-        mapping: dict[Value, Value] = {}
+        wanted = self._needed(inputs, outputs)
         extra = [
             value
             for value in self.inputs
             if value not in inputs
             and (value in outputs or any(node in wanted for node in value.users))
         ]
-        for value in (*inputs, *extra):
-            if value not in mapping:
-                mapping[value] = _copy_facts(value, copy.add_input(value.name, value.type))
-        for node in self.nodes:
-            if node not in wanted or isinstance(node.op, Return):
-                continue
-            if isinstance(node.op, Const):
-                copy.constants[node.op.symbol] = self.constants[node.op.symbol]
-            regions = [region.copy() for region in node.regions]
-            types = [value.type for value in node.outputs]
-            clone = Node(
-                copy, node.op, [mapping[value] for value in node.inputs], types, regions, node.loc
-            )
-            clone.note = node.note
-            copy.insert(clone, name=[value.name for value in node.outputs])
-            for value, twin in zip(node.outputs, clone.outputs, strict=True):
-                mapping[value] = _copy_facts(value, twin)
-        copy.set_outputs([mapping[value] for value in outputs])
-        return copy
+        return clone(
+            self,
+            name=name or self.name,
+            inputs=(*inputs, *extra),
+            outputs=outputs,
+            nodes=wanted,
+        )
 
     def _needed(self, inputs: Sequence[Value], outputs: Sequence[Value]) -> set[Node]:
         stop, needed, stack = set(inputs), set[Node](), list(outputs)
@@ -302,30 +276,18 @@ class Graph:
         return directed
 
     def _register(self, value: Value, name: str, named: bool = True) -> None:
-        value.name = self._fresh(name)
+        value.name = self._names.add(name, value)
         value.named = named
-        self._values[value.name] = value
 
     def _rename(self, value: Value, name: str) -> None:
         check_value(name)
-        del self._values[value.name]
-        value.name = self._fresh(name)
-        self._values[value.name] = value
-
-    def _fresh(self, name: str) -> str:
-        if name not in self._values:
-            return name
-        count = self._counters.get(name, 0)
-        while True:
-            count += 1
-            if (fresh := f"{name}_{count}") not in self._values:
-                self._counters[name] = count
-                return fresh
+        del self._names[value.name]
+        value.name = self._names.add(name, value)
 
     def __eq__(self, other: object) -> bool:
         """Structural equality: same names, types, ranges, ops, wiring and constant contents.
 
-        Locations, origins and notes don't count, nor do the names of regions and constants.
+        Locations, origins and notes don't count, nor do the names of regions.
         """
         if not isinstance(other, Graph):
             return NotImplemented
@@ -360,22 +322,12 @@ def expect_graph(given: object, subject: str) -> None:
     raise QirError(f"{subject}: expected a graph, got a {type(given).__name__}{remedy}")
 
 
-def _copy_facts(source: Value, target: Value) -> Value:
-    target.range, target.origin, target.named = source.range, source.origin, source.named
-    return target
-
-
 def _description(graph: Graph, name: str = "") -> list[Any]:
-    def constant(node: Node) -> Any:
-        return (
-            FrozenArray(graph.constants[node.op.symbol]) if isinstance(node.op, Const) else node.op
-        )
-
     lines: list[Any] = [name, [(value.name, value.type, value.range) for value in graph.inputs]]
     for node in graph.nodes:
         lines.append(
             (
-                constant(node),
+                node.op,
                 [value.name for value in node.inputs],
                 [(value.name, value.type, value.range) for value in node.outputs],
                 [_description(region) for region in node.regions],

@@ -69,7 +69,10 @@ class Value:
 
     @property
     def origin(self) -> tuple[str, ...]:
-        """Names of the imported values that this one stands for; statistics are keyed by them."""
+        """The imported values that this one stands for, by the names that their source has.
+
+        A name may be any text. Statistics are keyed by them.
+        """
         return tuple(self._origins)
 
     @origin.setter
@@ -96,7 +99,7 @@ class Value:
         """The stored numbers of a constant; raises QirError for any other value."""
         if self.node is None or not isinstance(self.node.op, Const):
             raise QirError(f"value: expected a constant, got %{self.name}")
-        return self.node.graph.constants[self.node.op.symbol]
+        return self.node.op.array.array
 
     @property
     def is_constant(self) -> bool:
@@ -136,7 +139,7 @@ class Value:
         if where is not None:
             return
         if self.node is not None and self.named and not new.named:
-            values = self.owner._values
+            values = self.owner._names
             self.name, new.name = new.name, self.name
             values[self.name], values[new.name] = self, new
             new.named, self.named = True, False

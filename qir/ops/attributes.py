@@ -17,12 +17,6 @@ from qir.types import Dim, DType, FrozenArray, TensorType
 T = TypeVar("T")
 
 
-class Symbol(str):
-    """The name of a constant of the graph; printed with an @."""
-
-    __slots__ = ()
-
-
 def by_type(read: Callable[[TensorType], T], default: Any = MISSING) -> T:
     """Declares a field that the result type shows: not printed, read off the type when parsed.
 
@@ -150,8 +144,6 @@ def _fit(value: Any, annotation: Any) -> Any:
         return float(value)
     if annotation is int and isinstance(value, int | np.integer):
         return int(value)
-    if annotation is str and isinstance(value, Symbol):
-        return _MISFIT
     if annotation is FrozenArray and isinstance(value, int | float | list | tuple | np.ndarray):
         return _fit_array(value)
     if isinstance(annotation, type) and isinstance(value, annotation):
@@ -205,7 +197,7 @@ def describe(annotation: Any) -> str:
     words |= {
         DType: "an element type",
         FrozenArray: "an array",
-        Symbol: "a constant's @name",
+        np.ndarray: "an array's @name",
         Dim: "a dimension",
     }
     return words.get(annotation, getattr(annotation, "__name__", str(annotation)))
@@ -219,4 +211,4 @@ def _plural(words: str) -> str:
 def _show(value: Any) -> str:
     if isinstance(value, tuple | list):
         return "[" + ", ".join(map(_show, value)) + "]"
-    return f"@{value}" if isinstance(value, Symbol) else str(value)
+    return str(value)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from qir.ops.attributes import Symbol, by_type
+from qir.ops.attributes import by_type
 from qir.ops.op import KeepFloat, Op, op
-from qir.types import TensorType
+from qir.types import FrozenArray, TensorType
 
 
 @op("const")
 class Const(Op):
-    """An array of the graph: `const @name`, or the numbers themselves where they are few."""
+    """Stored numbers: `const @name` of an array beside the text, or the numbers where they are few.
 
-    symbol: Symbol
+    Attributes:
+        array: The stored numbers, of the carrier of the type's element; shared by reference.
+    """
+
+    array: FrozenArray
     type: TensorType = by_type(lambda result: result)
 
     quant = KeepFloat("constants are encoded by the ops that use them")

@@ -73,7 +73,7 @@ class Sum(Op):
             return TensorType(shape, same_float(self, x, y))
         result = TensorType(shape, rescaled(self, self.to, x, y))
         _, shift = self.factors(x, y)
-        if self.divisor(shift) is None:
+        if self.division(shift) is None:
             raise self.error(
                 f"expected a rounding that can divide by 2^{shift}, got {self.rounding}"
             )
@@ -102,7 +102,7 @@ class Sum(Op):
                 )
         return (mx, self.sign * my), shift
 
-    def divisor(self, shift: int) -> Multiplier | None:
+    def division(self, shift: int) -> Multiplier | None:
         """Returns the rounding mode's multiplier for 1 / 2^shift; None where it has none."""
         mode = rounding_mode(self.rounding)
         try:
@@ -115,7 +115,7 @@ class Sum(Op):
         x, y = operands
         code = Coded(np.zeros(()), result).code
         (mx, my), shift = self.factors(x.type, y.type)
-        divisor = self.divisor(shift)
+        divisor = self.division(shift)
         assert divisor is not None
         return rounding_mode(self.rounding).requantize(
             x.steps * mx + y.steps * my, divisor, code.zero_points, *code.range

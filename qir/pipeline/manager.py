@@ -97,7 +97,6 @@ class PassManager:
             error.add_note(f"in pass {step}")
             raise
         context.timings.append((str(step), time.perf_counter() - start))
-        graph.drop_unused_constants()
         self._count += 1
         try:
             try:

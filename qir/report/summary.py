@@ -107,7 +107,7 @@ def summary(graph: Graph, sizes: Mapping[str, int] | None = None) -> Summary:
         if line.multiply_adds:
             macs[line.width] += line.multiply_adds
     constants = {
-        (node.graph, node.op.symbol): node.op.type
+        (id(node.op.array), node.op.type): node.op.type
         for node in graph.walk()
         if isinstance(node.op, Const)
     }

@@ -12,7 +12,7 @@ from qir.bench.machine import check_memory
 from qir.errors import ParseError, QirError, did_you_mean
 from qir.ir import Graph, Node, Value, node_types
 from qir.numbers.interval import Interval
-from qir.ops.attributes import Symbol, coerce
+from qir.ops.attributes import coerce
 from qir.ops.core import Const
 from qir.ops.op import Op, find_op, from_attributes
 from qir.text.printer import format_attribute, product_of
@@ -20,6 +20,7 @@ from qir.text.syntax import (
     GraphSyntax,
     NodeSyntax,
     ProgramSyntax,
+    Reference,
     Scales,
     TypeSyntax,
     parse_syntax,
@@ -34,7 +35,6 @@ from qir.types import (
     Shape,
     Size,
     TensorType,
-    array_digest,
     format_shape,
 )
 
@@ -54,23 +54,24 @@ def parse(text: str, arrays: Mapping[str, Array] | None = None) -> Graph:
     Raises:
         ParseError: The text is not a program, or a line breaks a rule; the message shows the line.
     """
-    return build(parse_syntax(text), arrays or {})
+    frozen = {name: FrozenArray.by_reference(array) for name, array in (arrays or {}).items()}
+    return build(parse_syntax(text), frozen)
 
 
-def build(program: ProgramSyntax, arrays: Mapping[str, Array]) -> Graph:
+def build(program: ProgramSyntax, arrays: Mapping[str, FrozenArray]) -> Graph:
     """Builds the graph of a syntax tree; see `parse`."""
     if program.version not in (None, VERSION):
         raise ParseError(f"parse: expected a text of version {VERSION}, got {program.version}")
     for entry in program.data:
-        array = arrays.get(entry.name)
-        if array is None:
+        if entry.name not in arrays:
             raise ParseError(f"parse: no array @{entry.name}{did_you_mean(entry.name, arrays)}")
+        array = arrays[entry.name].array
         if tuple(array.shape) != entry.shape or array.dtype != _dtype(entry.dtype).numpy:
             raise ParseError(
                 f"parse: expected @{entry.name} to be {entry.dtype}{format_shape(entry.shape)}, "
                 f"got {array.dtype}{format_shape(array.shape)}"
             )
-        if array_digest(array) != entry.digest:
+        if arrays[entry.name].digest != entry.digest:
             raise ParseError(
                 f"parse: the array @{entry.name} is not the one that the text was written with"
             )
@@ -86,12 +87,12 @@ def _dtype(name: str) -> DType:
 
 
 _CODE_FIELDS: dict[str, Any] = {
-    "scale": float | tuple[float, ...] | Symbol,
+    "scale": float | tuple[float, ...] | np.ndarray,
     "axis": int,
     "blocks": tuple[int | str, ...],
-    "zp": int | tuple[int, ...] | Symbol,
+    "zp": int | tuple[int, ...] | np.ndarray,
     "bounds": tuple[int, int],
-    "levels": tuple[int, ...] | Symbol,
+    "levels": tuple[int, ...] | np.ndarray,
     "as": DType,
 }
 
@@ -100,7 +101,7 @@ class _GraphBuilder:
     def __init__(
         self,
         lines: tuple[str, ...],
-        arrays: Mapping[str, Array],
+        arrays: Mapping[str, FrozenArray],
         around: frozenset[str] = frozenset(),
     ) -> None:
         self.lines = lines
@@ -135,7 +136,7 @@ class _GraphBuilder:
         regions = [self.region(region) for region in line.regions]
         operands = [self.value(name) for name in line.operands]
         if line.op == "const":
-            op: Op = self.const(graph, line.literal, line.results[0], types[0])
+            op: Op = self.const(line.literal, types[0])
         else:
             given = _once(line.attributes, f"{line.op}: attribute")
             attributes = {name: self.resolve(value) for name, value in given.items()}
@@ -157,35 +158,32 @@ class _GraphBuilder:
         around = self.around.union(self.values)
         return _GraphBuilder(self.lines, self.arrays, around).build(syntax)
 
-    def const(self, graph: Graph, literal: Any, name: str, type: TensorType) -> Const:
-        if not isinstance(literal, Symbol):
-            # The names in the text belong to the arrays beside it.
-            while name in self.arrays:
-                name += "_"
-            return Const(graph.add_constant(name, _numbers(literal, type)), type)
-        array = self.array(literal)
+    def const(self, literal: Any, type: TensorType) -> Const:
+        if not isinstance(literal, Reference):
+            return Const(FrozenArray.by_reference(_numbers(literal, type)), type)
+        frozen = self.array(literal)
+        array = frozen.array
         if tuple(array.shape) != type.shape or array.dtype != type.dtype.numpy:
             raise QirError(
-                f"const: expected @{literal} to be {type}, "
+                f"const: expected {literal} to be {type}, "
                 f"got {array.dtype}{format_shape(array.shape)}"
             )
         if not _inside(array, type):
-            raise QirError(f"const: expected the numbers of @{literal} to be inside {type}")
-        if literal not in graph.constants:
-            graph.add_constant(literal, array)
-        return Const(literal, type)
+            raise QirError(f"const: expected the numbers of {literal} to be inside {type}")
+        return Const(frozen, type)
 
     def resolve(self, value: Any) -> Any:
-        if isinstance(value, Symbol) and value in self.arrays:
-            return FrozenArray(self.arrays[value])
-        return value
+        return self.array(value) if isinstance(value, Reference) else value
 
-    def array(self, name: str) -> Array:
-        if name not in self.arrays:
+    def numbers(self, value: Any) -> Any:
+        return self.array(value).array if isinstance(value, Reference) else value
+
+    def array(self, reference: Reference) -> FrozenArray:
+        if reference.name not in self.arrays:
             raise QirError(
-                f"parse: no array @{name}; give its numbers in the .npz or as an argument"
+                f"parse: no array {reference}; give its numbers in the .npz or as an argument"
             )
-        return self.arrays[name]
+        return self.arrays[reference.name]
 
     def declare(self, name: str) -> None:
         if name in self.values:
@@ -223,7 +221,7 @@ class _GraphBuilder:
         fields: dict[str, Any] = {
             name: value
             if name == "scale" and isinstance(value, Scales)
-            else coerce(value, _CODE_FIELDS[name], f"code: {name}")
+            else coerce(self.numbers(value), _CODE_FIELDS[name], f"code: {name}")
             for name, value in given.items()
         }
         spread = _Spread(syntax.shape, fields.get("axis"), fields.get("blocks"))
@@ -231,16 +229,16 @@ class _GraphBuilder:
         code = Quant.of(
             dtype,
             spread(self.scale(fields["scale"]), "scale"),
-            spread(self.numbers(fields.get("zp", 0)), "zp"),
+            spread(np.asarray(fields.get("zp", 0)), "zp"),
             bounds=fields.get("bounds"),
             expressed=fields.get("as", DType.F32),
-            levels=None if levels is None else self.numbers(levels),
+            levels=None if levels is None else np.asarray(levels),
         )
         return TensorType(syntax.shape, code)
 
     def scale(self, written: Any) -> Array:
         if not isinstance(written, Scales):
-            return self.numbers(written)
+            return np.asarray(written)
         codes = []
         for name in written.names:
             code = self.value(name).type.quant
@@ -251,11 +249,6 @@ class _GraphBuilder:
             codes.append(code)
         flat = product_of(codes)
         return flat if flat.size > 1 else flat.reshape(())
-
-    def numbers(self, written: Any) -> Array:
-        if isinstance(written, Symbol):
-            return self.array(written)
-        return np.asarray(written)
 
 
 def _once(pairs: Iterable[tuple[str, Any]], subject: str) -> dict[str, Any]:

@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 
 from qir.ir import Graph, Node, Value
+from qir.ir.names import Namespace
 from qir.numbers.interval import Interval
-from qir.ops.attributes import Symbol
 from qir.ops.core import Const
 from qir.ops.op import Accumulate, ExactSum, SameCode
+from qir.text.syntax import Reference
 from qir.types import (
     Array,
     DType,
     FrozenArray,
     Quant,
     TensorType,
-    array_digest,
     format_number,
     format_numbers,
     format_shape,
@@ -39,8 +39,8 @@ class Program:
 
     Attributes:
         text: The text.
-        arrays: The arrays that the text refers to, by name: constants and the larger scales and
-            tables.
+        arrays: The arrays that the text refers to, each content once and named after the first
+            value that has it: constants and the larger scales and tables.
     """
 
     text: str
@@ -62,12 +62,13 @@ def to_program(graph: Graph) -> Program:
     printer = _Printer(locations=True)
     text = printer.graph(graph)
     lines = [
-        f'  @{name} : {dtype.value}{format_shape(array.shape)} "{array_digest(array)}"'
-        for name, (array, dtype) in printer.arrays.items()
+        f'  @{name} : {dtype.value}{format_shape(frozen.array.shape)} "{frozen.digest}"'
+        for name, (dtype, frozen) in printer.arrays.items()
     ]
     data = "\n".join(["data {", *lines, "}"]) + "\n" if lines else ""
     return Program(
-        f"qir 1\n{text}\n{data}", {name: array for name, (array, _) in printer.arrays.items()}
+        f"qir 1\n{text}\n{data}",
+        {name: frozen.array for name, (_, frozen) in printer.arrays.items()},
     )
 
 
@@ -76,8 +77,8 @@ def format_attribute(value: Any) -> str:
     match value:
         case FrozenArray():
             return format_numbers(value.array)
-        case Symbol():
-            return f"@{value}"
+        case Reference():
+            return str(value)
         case DType():
             return value.value
         case None:
@@ -111,7 +112,8 @@ def _reads_back(numbers: Array) -> bool:
 class _Printer:
     def __init__(self, locations: bool) -> None:
         self.locations = locations
-        self.arrays: dict[str, tuple[Array, DType]] = {}
+        self.arrays: Namespace[tuple[DType, FrozenArray]] = Namespace()
+        self.array_names: dict[tuple[DType, FrozenArray], str] = {}
         self.products: dict[Value, tuple[str, ...]] = {}
         self.printed: set[Value] = set()
 
@@ -133,7 +135,7 @@ class _Printer:
             return f"{node.op.name} {operands}".rstrip()
         results = ", ".join(f"%{value.name}" for value in node.outputs)
         call = (
-            self.const(node, node.op)
+            self.const(node.op, node.outputs[0].name)
             if isinstance(node.op, Const)
             else f"{node.op.name}({operands})"
         )
@@ -151,35 +153,27 @@ class _Printer:
         tail = "".join(f" {word}({json.dumps(fact)})" for word, fact in facts if fact)
         return f"{results} = {call} : {types}{tail}"
 
-    def const(self, node: Node, op: Const) -> str:
-        array = node.graph.constants.get(op.symbol)
-        if array is None:  # which the verifier reports with this line
-            return f"const @{op.symbol}"
+    def const(self, op: Const, name: str) -> str:
+        array = op.array.array
         flat = array.reshape(-1)
         if flat.size > 1 and _all_alike(flat) and _reads_back(flat[:1]):
             return f"const {format_number(flat[0])}"
         if 0 < flat.size <= INLINE_LIMIT and _reads_back(flat):
             return f"const {format_numbers(array)}"
-        return f"const @{self.named(array, op.symbol, op.type.dtype)}"
+        return "const " + self.reference(op.array, name, op.type.dtype)
 
-    def named(self, array: Array, name: str, dtype: DType | None = None) -> str:
-        base, count = name, 0
-        while name in self.arrays:
-            known = self.arrays[name][0]
-            if known is array or (
-                known.dtype == array.dtype and array_digest(known) == array_digest(array)
-            ):
-                return name
-            count += 1
-            name = f"{base}_{count}"
-        self.arrays[name] = (array, dtype or DType.of(array.dtype))
-        return name
+    def reference(self, array: FrozenArray, name: str, dtype: DType | None = None) -> str:
+        """Refers to an array beside the text, which is named where it is first referred to."""
+        entry = dtype or DType.of(array.array.dtype), array
+        if entry not in self.array_names:
+            self.array_names[entry] = self.arrays.add(name, entry)
+        return f"@{self.array_names[entry]}"
 
     def attribute(self, value: Any, name: str) -> str:
         if isinstance(value, FrozenArray) and (
             value.array.ndim > 1 or value.array.size > INLINE_LIMIT
         ):
-            return "@" + self.named(value.array, name)
+            return self.reference(value, name)
         return format_attribute(value)
 
     def typed(self, value: Value) -> str:
@@ -232,7 +226,7 @@ class _Printer:
         flat = array.reshape(-1) if code.axis is not None else array
         if flat.ndim == 1 and flat.size <= INLINE_LIMIT:
             return format_numbers(flat)
-        return "@" + self.named(flat, name)
+        return self.reference(FrozenArray.by_reference(flat), name)
 
     def product(self, code: Quant, value: Value) -> tuple[str, ...]:
         """Names the values whose scales multiply to this one's: an accumulator's code is theirs."""

@@ -19,7 +19,7 @@ from qir.ir import Graph
 from qir.text import build, parse_syntax, to_program
 from qir.text.files import WriteFile
 from qir.text.syntax import DataEntry
-from qir.types import Array, DType, array_digest, known
+from qir.types import Array, DType, FrozenArray, known
 
 NPY_MAGIC = b"\x93NUMPY"
 MOST_HEADER_BYTES = 4096
@@ -86,7 +86,7 @@ def _arrays_of(path: Path) -> Path:
     return path.with_suffix(".npz")
 
 
-def _read_arrays(path: Path, entries: tuple[DataEntry, ...]) -> Mapping[str, Array]:
+def _read_arrays(path: Path, entries: tuple[DataEntry, ...]) -> Mapping[str, FrozenArray]:
     if not path.exists():
         raise QirError(f"load: expected the arrays in {path}, which does not exist")
     sizes = [_packed_bytes(_dtype(entry, path), _shape(entry)) for entry in entries]
@@ -108,9 +108,9 @@ def _read_arrays(path: Path, entries: tuple[DataEntry, ...]) -> Mapping[str, Arr
     return arrays
 
 
-def _unpacked(packed: Array, entry: DataEntry, path: Path) -> Array:
-    array = unpack(packed, _dtype(entry, path), _shape(entry))
-    if array_digest(array) != entry.digest:
+def _unpacked(packed: Array, entry: DataEntry, path: Path) -> FrozenArray:
+    array = FrozenArray.by_reference(unpack(packed, _dtype(entry, path), _shape(entry)))
+    if array.digest != entry.digest:
         raise QirError(
             f"load: the array @{entry.name} in {path} is not the one that the text was written with"
         )

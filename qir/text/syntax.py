@@ -20,7 +20,6 @@ from lark import (
 from lark.exceptions import UnexpectedEOF
 
 from qir.errors import ParseError, QirError
-from qir.ops.attributes import Symbol
 from qir.types import Dim, Shape, Size, product
 
 
@@ -32,6 +31,16 @@ class Scales:
 
     def __str__(self) -> str:
         return "*".join(f"%{name}" for name in self.names)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """An array beside the text: `@name`."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"@{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +131,8 @@ class _ToSyntax(Transformer[Token, Any]):
         except ValueError as error:
             raise _Misfit("parse: expected a text quoted as in JSON", token) from error
 
-    def SYMBOL(self, token: Token) -> Symbol:
-        return Symbol(token[1:])
+    def SYMBOL(self, token: Token) -> Reference:
+        return Reference(token[1:])
 
     @v_args(inline=True)
     def array(self, *items: Any) -> list[Any]:
@@ -219,12 +228,12 @@ class _ToSyntax(Transformer[Token, Any]):
     def graph(self, parts: list[Any]) -> GraphSyntax:
         name, *params, (nodes, returns, line) = parts
         return GraphSyntax(
-            name, tuple(param for param in params if param is not None), nodes, returns, line
+            name.name, tuple(param for param in params if param is not None), nodes, returns, line
         )
 
     @v_args(inline=True)
-    def entry(self, name: Symbol, tensor: Token, digest: str) -> DataEntry:
-        return DataEntry(name, *self.tensor(tensor), digest)
+    def entry(self, name: Reference, tensor: Token, digest: str) -> DataEntry:
+        return DataEntry(name.name, *self.tensor(tensor), digest)
 
     def data(self, entries: list[DataEntry]) -> tuple[DataEntry, ...]:
         return tuple(entries)

@@ -1,7 +1,6 @@
 """Element types, codes and tensor types: quantization is an element type, not a kind of tensor."""
 
 from qir.types.arrays import (
-    ArrayKey,
     FrozenArray,
     array_digest,
     expand,
@@ -16,7 +15,6 @@ from qir.types.tensor import Element, TensorType, tensor
 __all__ = [
     "SMALLEST_SCALE",
     "Array",
-    "ArrayKey",
     "DType",
     "Dim",
     "Element",

@@ -1,10 +1,10 @@
-"""Arrays that types and attributes hold: frozen, equal by content, spelled in the text."""
+"""Arrays that types and ops hold: frozen, equal by content, spelled in the text."""
 
 from __future__ import annotations
 
 import hashlib
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -31,7 +31,10 @@ def format_numbers(array: Array) -> str:
 
 
 class FrozenArray:
-    """An array that can't change, equal and hashed by its content; what types and attributes hold.
+    """An array that can't change, equal and hashed by its content; what types and ops hold.
+
+    Content is compared by a digest, which is computed when it is first asked for: the hash looks at
+    a few numbers only, so that a dict of large arrays reads those that may be equal.
 
     Args:
         array: Anything numpy makes an array of; it is copied.
@@ -44,6 +47,16 @@ class FrozenArray:
         self.array: Array = np.array(array, dtype=dtype, order="C", copy=True)
         self.array.flags.writeable = False
 
+    @classmethod
+    def by_reference(cls, array: Array) -> Self:
+        """Wraps an array without a copy where it is contiguous; its owner must not change it."""
+        frozen = cls.__new__(cls)
+        if array.flags.writeable or not array.flags.c_contiguous:
+            array = np.ascontiguousarray(array).reshape(array.shape).view()
+            array.flags.writeable = False
+        frozen.array = array
+        return frozen
+
     @cached_property
     def digest(self) -> str:
         """A hexadecimal name of the content: dtype, shape and bytes."""
@@ -51,7 +64,8 @@ class FrozenArray:
 
     @cached_property
     def _hash(self) -> int:
-        return hash((self.array.dtype.str, self.array.shape, self.array.tobytes()))
+        some = self.array.flat[:: max(1, self.array.size // 16)]
+        return hash((self.array.dtype.str, self.array.shape, some.tobytes()))
 
     def __hash__(self) -> int:
         return self._hash
@@ -61,11 +75,14 @@ class FrozenArray:
             return True
         if not isinstance(other, FrozenArray):
             return NotImplemented
-        return (
-            self.array.dtype == other.array.dtype
-            and self.array.shape == other.array.shape
-            and self.array.tobytes() == other.array.tobytes()
-        )
+        one, two = self.array, other.array
+        if one is two:
+            return True
+        if one.dtype != two.dtype or one.shape != two.shape:
+            return False
+        if one.nbytes <= _FEW_BYTES:
+            return one.tobytes() == two.tobytes()
+        return self._hash == other._hash and self.digest == other.digest
 
     def __repr__(self) -> str:
         if self.array.size <= 8:
@@ -73,41 +90,15 @@ class FrozenArray:
         return f"<{self.array.size} values>"
 
 
-class ArrayKey:
-    """An array as a key of a dict: equal by its content, hashed by its type and a few numbers.
-
-    Args:
-        array: The array; it is not copied and must not change.
-    """
-
-    __slots__ = ("_hash", "array")
-
-    def __init__(self, array: Array) -> None:
-        self.array = array
-        some = array.flat[:: max(1, array.size // 16)]
-        self._hash = hash((array.dtype.str, array.shape, some.tobytes()))
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, ArrayKey):
-            return NotImplemented
-        one, two = self.array, other.array
-        if one is two:
-            return True
-        return (
-            one.dtype == two.dtype
-            and one.shape == two.shape
-            and np.ascontiguousarray(one).tobytes() == np.ascontiguousarray(two).tobytes()
-        )
+_FEW_BYTES = 1024
+"""Up to this many, comparing the bytes takes less time than a digest."""
 
 
 def array_digest(array: Array) -> str:
     """Returns 16 hexadecimal digits that name an array by its dtype, shape and bytes (BLAKE2b)."""
     digest = hashlib.blake2b(digest_size=8)
     digest.update(f"{array.dtype.name}{array.shape}".encode())
-    digest.update(np.ascontiguousarray(array).tobytes())
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

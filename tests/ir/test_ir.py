@@ -9,7 +9,7 @@ import qir
 from qir.errors import QirError
 from qir.ir import Builder, Graph, Node, Value
 from qir.numbers.interval import Interval
-from qir.ops import Add, Const, Exp, Relu, Tanh
+from qir.ops import Add, Exp, Relu, Tanh
 from qir.types import DType, Quant, TensorType
 from tests.loops import Loop, loops
 
@@ -202,8 +202,10 @@ class TestNames:
         chain.rename(a, "first")
         assert chain.value("%first") is a
         assert error(chain.rename, a, "b") == "graph: @chain has a value %b already"
-        chain.rename_freely(a, "b")
+        assert a.named
+        chain.name_after(a, "b")
         assert a.name == "b_1"
+        assert not a.named
         message = "graph: @chain has no value %firts; did you mean 'first'?"
         chain.rename(a, "first")
         assert error(chain.value, "firts") == message
@@ -219,11 +221,21 @@ class TestNames:
         assert names(graph.copy()) == "x b loop"
 
     def test_constants_get_unique_names(self):
-        graph = Graph("g")
-        first, second = graph.add_constant("w", np.ones(2)), graph.add_constant("w", np.zeros(2))
-        assert (first, second) == ("w", "w_1")
-        graph.drop_unused_constants()
-        assert graph.constants == {}
+        build = Graph("g").at_end()
+        first, second = build.const(np.ones(2), "w"), build.const(np.zeros(2), "w")
+        assert (first.name, second.name) == ("w", "w_1")
+
+    def test_renaming_together_swaps_names(self, chain):
+        a, b = chain.value("a"), chain.value("b")
+        chain.rename_all({a: "b", b: "a"})
+        assert (a.name, b.name) == ("b", "a")
+        assert chain.value("a") is b
+        before = str(chain)
+        message = "graph: @chain has a value %c already"
+        assert error(chain.rename_all, {a: "z", b: "c"}) == message
+        assert error(chain.rename_all, {a: "z", b: "z"}) == message.replace("%c", "%z")
+        assert str(chain) == before
+        assert chain.value("a") is b
 
     def test_constants_can_not_be_written_to(self):
         graph = Graph("g")
@@ -248,7 +260,7 @@ class TestCopies:
     def test_a_copy_shares_arrays(self):
         graph = Graph("g")
         graph.set_outputs([graph.at_end().const(np.ones(2), "w")])
-        assert graph.copy().constants["w"] is graph.constants["w"]
+        assert graph.copy().value("w").array is graph.value("w").array
 
     def test_regions_are_copied_too(self, looping):
         copy = looping.copy()
@@ -306,16 +318,15 @@ class TestEquality:
         assert not changed(facts)
         assert chain != "a graph"
 
-    def test_constants_are_equal_by_content_not_by_name(self):
-        def graph(array, symbol):
+    def test_constants_are_equal_by_content(self):
+        def graph(array):
             made = Graph("g")
-            value = made.at_end().emit(Const(made.add_constant(symbol, array), F32), name="k")
-            made.set_outputs([value])
+            made.set_outputs([made.at_end().const(array, "k")])
             return made
 
         ones = np.ones(2, np.float32)
-        assert graph(ones, "a") == graph(ones.copy(), "b")
-        assert graph(ones, "a") != graph(-ones, "a")
+        assert graph(ones) == graph(ones.copy())
+        assert graph(ones) != graph(-ones)
 
 
 class TestBuilder:

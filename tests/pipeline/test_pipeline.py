@@ -285,11 +285,6 @@ class TestManager:
         assert before.startswith("// after input\ngraph @chain(")
         assert after.splitlines()[::2] == ["// after flip", "  %v1 = tanh(%v0) : f32[2]", "}"]
 
-    def test_unused_constants_go(self):
-        graph = chain()
-        graph.add_constant("stale", np.zeros(2))
-        assert run("flip", graph).constants == {}
-
     def test_invalid_graphs_are_refused_before_any_pass(self):
         graph = chain()
         graph.value("v1").type = graph.value("v1").type.with_shape(3)

@@ -58,6 +58,22 @@ graph @packed(%x: i8[3,8]{scale=1.0}) {
     assert (found.peak_bytes, found.peak_at) == (24 + 60, "a")
 
 
+def test_an_array_that_constants_share_counts_once():
+    program = """\
+graph @tied(%x: f32[2,9]) {
+  %a = const @w : f32[9,9]
+  %b = const @w : f32[9,9]
+  %c = dot(%x, %a) : f32[2,9]
+  %d = dot(%c, %b) : f32[2,9]
+  return %d
+}
+"""
+    numbers = np.arange(81, dtype=np.float32).reshape(9, 9)
+    assert qir.summary(qir.parse(program, {"w": numbers})).parameters == 81
+    apart = program.replace("%b = const @w", "%b = const @v")
+    assert qir.summary(qir.parse(apart, {"w": numbers, "v": numbers + 1})).parameters == 162
+
+
 def test_values_live_from_their_op_to_their_last_reader():
     program = """\
 graph @lives(%x: f32[100], %unread: f32[1000]) {

@@ -74,10 +74,9 @@ class Case:
 
     def shown(self) -> str:
         """Returns the program with all its numbers, for the message of a failure."""
-        numbers = dict(self.graph.constants) | {
-            value.name: array for value, array in zip(self.graph.inputs, self.inputs, strict=True)
-        }
-        lines = [f"{name} = {array.tolist()}" for name, array in numbers.items()]
+        numbers = {value: value.array for value in self.graph.values() if value.is_constant}
+        numbers |= zip(self.graph.inputs, self.inputs, strict=True)
+        lines = [f"{value.name} = {array.tolist()}" for value, array in numbers.items()]
         return "\n".join(["", str(self.graph), *lines])
 
     def __repr__(self) -> str:

@@ -1,11 +1,14 @@
 """What is written to disk: through links, never in place of a device, and never by half."""
 
+import ast
 import os
+import re
 import socket
 import stat
 import subprocess
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,7 @@ import pytest
 import qir
 from qir.errors import QirError
 from qir.text.files import check_writable, write_atomically
+from tests.layout import modules
 
 PROGRAM = qir.parse("graph @g(%x: f32[2]) {\n  return %x\n}")
 
@@ -160,3 +164,30 @@ def test_arrays_are_written_into_a_pipe(tmp_path):
     pipe.unlink()
     pipe.write_bytes(read[0])
     assert qir.load(tmp_path / "g.qir") == program
+
+
+def opens_for_writing(call: ast.Call) -> bool:
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else ast.unparse(call.func)
+    words = [word.value for word in call.args if isinstance(word, ast.Constant)]
+    words += [word.value.value for word in call.keywords if isinstance(word.value, ast.Constant)]
+    writes = name in {"open", "fdopen"} and any(
+        isinstance(word, str) and re.fullmatch(r"[rwaxbt+]{1,3}", word) and set(word) & set("wax+")
+        for word in words
+    )
+    return writes or name in {"write_text", "write_bytes", "tofile", "savez", "savefig", "mkstemp"}
+
+
+def test_nothing_else_writes_files():
+    others = {
+        "qir.bench.cache": 1,  # the lock, which holds nothing
+        "qir.__main__": 1,  # /dev/null, for output that nobody reads
+        "qir.text.storage": 1,  # a member of an archive
+    }
+    found = Counter(
+        module
+        for module, path in modules().items()
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call) and opens_for_writing(call)
+    )
+    assert found.pop("qir.text.files") > 1
+    assert found == others

@@ -157,8 +157,8 @@ def graphs(draw, inputs=None, depth=2):
         build.loc = draw(TEXTS)
         if kind == "constant":
             type, array = draw(constants())
-            symbol = graph.add_constant(draw(SYMBOLS | NAMES), array)
-            node = build.emit_node(Const(symbol, type), [], name=draw(NAMES))
+            constant = Const(FrozenArray.by_reference(array), type)
+            node = build.emit_node(constant, [], name=draw(NAMES))
         elif kind == "anything" and values:
             operands = draw(st.lists(st.sampled_from(values), min_size=1, max_size=3))
             node = build.emit_node(draw(ANYTHING), operands)
@@ -170,7 +170,7 @@ def graphs(draw, inputs=None, depth=2):
         else:
             continue
         for value in node.outputs:
-            graph.rename_freely(value, draw(NAMES))
+            graph.name_after(value, draw(NAMES))
         node.note = draw(TEXTS)
     for value in graph.values():
         if draw(st.booleans()):
@@ -221,7 +221,7 @@ def test_a_name_is_refused_at_once_or_reads_back(name):
             lambda: Graph(name),
             lambda: Graph("g", [(name, plain)]),
             lambda: _called(named, Graph.rename, name),
-            lambda: _called(named, Graph.rename_freely, name),
+            lambda: _called(named, Graph.name_after, name),
             lambda: Graph("g", [("x", TensorType((Dim.named(name),), DType.F32))]),
             lambda: _with_constant(name),
         ):
@@ -253,6 +253,26 @@ def _with_constant(name: str) -> Graph:
     graph = Graph("g")
     graph.at_end().const(np.arange(9, dtype=np.float32), name)
     return graph
+
+
+@given(st.lists(st.lists(st.text() | NAMES, max_size=2), max_size=4))
+@example([["mlp/~/linear_0"], ["a::b"], ["mlp/~/linear_0", '"']])
+@example([["v1"]])
+def test_origins_of_any_text_tell_values_apart_and_read_back(sources):
+    graph = Graph(
+        "g", [(f"v{place}", TensorType((2,), DType.F32)) for place, _ in enumerate(sources)]
+    )
+    for value, names in zip(graph.inputs, sources, strict=True):
+        value.origin = tuple(names)
+    graph.set_outputs(graph.inputs)
+    graph.record_origins()
+    origins = [name for value in graph.values() for name in value.origin]
+    assert len(set(origins)) == len(origins)
+    for value, names in zip(graph.inputs, sources, strict=True):
+        for name, kept in zip(dict.fromkeys(names), value.origin, strict=bool(names)):
+            assert kept == name or origins.index(name) < origins.index(kept)
+    again = parse(to_program(graph).text)
+    assert facts(again) == facts(graph)
 
 
 @examples(30)

@@ -5,7 +5,6 @@ import pytest
 
 from qir.errors import QirError
 from qir.types import (
-    ArrayKey,
     Dim,
     DType,
     FrozenArray,
@@ -19,6 +18,7 @@ from qir.types import (
     product,
     tensor,
 )
+from qir.types import arrays as qir_arrays
 
 I4, I8, U8, I16, I32, I64, F32 = (
     DType(name) for name in ("i4", "i8", "u8", "i16", "i32", "i64", "f32")
@@ -226,19 +226,43 @@ class TestTypes:
         assert len({array_digest(array) for array in arrays}) == 3
         assert array_digest(np.zeros((2, 4), np.int8)[:, ::2]) == array_digest(arrays[2])
 
-
-class TestArrayKey:
-    def test_keys_are_equal_where_the_bytes_are(self):
-        array = np.arange(100, dtype=np.float32).reshape(10, 10)
-        assert ArrayKey(array) == ArrayKey(array.copy())
-        assert hash(ArrayKey(array.T)) == hash(ArrayKey(array.T.copy()))
+    def test_arrays_by_reference_are_equal_where_the_bytes_are(self):
+        array = np.arange(1000, dtype=np.float32).reshape(10, 100)
+        frozen = FrozenArray.by_reference
+        assert np.shares_memory(frozen(array).array, array)
+        assert frozen(array) == frozen(array.copy()) == FrozenArray(array)
+        assert hash(frozen(array.T)) == hash(frozen(array.T.copy()))
         negative = np.where(array == 0, np.float32(-0.0), array)
-        others = [array.T, array.reshape(100), array.view(np.int32), negative]
-        assert all(ArrayKey(array) != ArrayKey(other) for other in others)
+        others = [array.T, array.reshape(1000), array.view(np.int32), negative]
+        assert all(frozen(array) != frozen(other) for other in others)
+        assert frozen(np.zeros((), np.int8)).array.shape == ()
+        with pytest.raises(ValueError, match="read-only"):
+            frozen(array).array[0] = 3
 
-    def test_keys_of_one_hash_are_told_apart(self):
-        array = np.zeros(1000, np.int8)
-        other = array.copy()
-        other[1] = 1
-        assert hash(ArrayKey(array)) == hash(ArrayKey(other))
-        assert len({ArrayKey(array), ArrayKey(other), ArrayKey(array.copy())}) == 2
+    def test_arrays_of_one_hash_are_told_apart(self):
+        for size in (1_000, 10_000):
+            array = np.zeros(size, np.int8)
+            other = array.copy()
+            other[1] = 1
+            frozen = [FrozenArray.by_reference(each) for each in (array, other, array.copy())]
+            assert hash(frozen[0]) == hash(frozen[1])
+            assert len(set(frozen)) == 2
+
+    def test_a_digest_is_computed_where_equality_depends_on_it_only(self, monkeypatch):
+        asked = []
+
+        def digest(array):
+            asked.append(array)
+            return ""
+
+        monkeypatch.setattr(qir_arrays, "array_digest", digest)
+        first, second, third = (
+            FrozenArray.by_reference(np.full(10_000, number)) for number in (1, 2, 1)
+        )
+        assert first == FrozenArray.by_reference(first.array)
+        assert first != second
+        assert len({first, second}) == 2
+        assert not asked
+        assert first == third
+        assert first == third
+        assert len(asked) == 2

@@ -67,7 +67,7 @@ def rounded_sum(op: Sum, node: Node) -> Step:
     """One multiply-add in int32, and the machine form of the op's rounding."""
     x_code, y_code = (code_of(value.type) for value in node.inputs)
     (mx, my), shift = op.factors(*(value.type for value in node.inputs))
-    divisor = op.divisor(shift)
+    divisor = op.division(shift)
     assert divisor is not None
     factors = Parameter(f"{node.output.name}.factors", np.array([mx, my], np.int32))
     rescale, terms = rescaling(

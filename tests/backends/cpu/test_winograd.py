@@ -233,7 +233,9 @@ def test_depth_is_transformed_where_it_is_exact(
 def test_sums_near_the_limit(row: int, column: int, channel: int, least: bool) -> None:
     case = Case((1, 6, 6, 270), padding="valid", ending="accumulator")
     graph, (x,) = program(replace(case, extremes=("random", "near the limit")))
-    (weights,) = (array for array in graph.constants.values() if array.ndim == 4)
+    (weights,) = (
+        value.array for value in graph.values() if value.is_constant and value.type.rank == 4
+    )
     low, high = (127, -128) if least else (-128, 127)
     place = (0, slice(row, row + 3), slice(column, column + 3))
     x[place] = np.where(weights[..., channel] > 0, high, low)
