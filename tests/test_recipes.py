@@ -20,14 +20,13 @@ import qir.passes  # pyright: ignore[reportUnusedImport]
 from qir import Builder, Context, Graph, Interval, Node, Pass, Skip, TensorType, Value
 from qir.backends.native.steps import Step
 from qir.backends.xla.lowering import lowering
-from qir.backends.xla.rules import LOWERINGS
 from qir.ops import Reverse
 from qir.ops.op import OPS, SameCode
 from qir.ops.type_rules import check_axis, uncoded_axes
-from qir.pipeline import PASSES
 from qir.types import Array
 from tests.exact.test_reference_vs_xla import check_integers
 from tests.ops.test_complete import count_paths, parts_missing
+from tests.registries import restored
 from tests.strategies.base import STRATEGIES, Case, Draw, cases_of, program, shapes
 from tests.strategies.moves import any_operand
 
@@ -53,12 +52,8 @@ graph @reversed(%x: i8[B,6]{scale=0.02, zp=3}) {
 
 @pytest.fixture(autouse=True)
 def _registries_as_they_were() -> Iterator[None]:
-    tables: list[dict[object, object]] = [OPS, LOWERINGS, STRATEGIES, PASSES]  # type: ignore[list-item]
-    before = [dict(table) for table in tables]
-    yield
-    for table, entries in zip(tables, before, strict=True):
-        table.clear()
-        table.update(entries)
+    with restored():
+        yield
 
 
 def add_an_op() -> None:
