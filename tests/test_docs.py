@@ -1,4 +1,4 @@
-"""What the pages show is run: their Python blocks, their `qir` commands, and docstrings' examples."""
+"""What the pages show is run: Python blocks and `qir` commands; so are docstrings' examples."""
 
 import doctest
 import importlib
