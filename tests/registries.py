@@ -1,6 +1,6 @@
 """What ops and passes a test registers is taken back after it."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,11 +13,13 @@ from tests.strategies import STRATEGIES
 
 
 @contextmanager
-def restored() -> Iterator[None]:
+def restored() -> Generator[None]:
     """Leaves the registries as they were; new ways of an op that was there stay."""
     tables: list[dict[Any, Any]] = [OPS, LOWERINGS, PASSES, PIPELINES, STRATEGIES]
     before = [dict(table) for table in tables]
-    yield
-    for table, entries in zip(tables, before, strict=True):
-        table.clear()
-        table.update(entries)
+    try:
+        yield
+    finally:
+        for table, entries in zip(tables, before, strict=True):
+            table.clear()
+            table.update(entries)
