@@ -14,9 +14,6 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import qir
-
-# Imported to register QIR's own passes, which the fixture keeps.
-import qir.passes  # pyright: ignore[reportUnusedImport]
 from qir import Builder, Context, Graph, Interval, Node, Pass, Skip, TensorType, Value
 from qir.backends.native.steps import Step
 from qir.backends.xla.lowering import lowering
