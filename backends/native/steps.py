@@ -63,8 +63,8 @@ class Lowering:
 
     @property
     def summary(self) -> str:
-        """What it does, in a sentence."""
-        return (self.build.__doc__ or "").strip().splitlines()[0]
+        """What it does, in a sentence; empty where its function has no docstring."""
+        return (self.build.__doc__ or "").strip().partition("\n")[0]
 
 
 @dataclass(frozen=True, eq=False)

@@ -131,7 +131,7 @@ def requantize_by_thresholds(
     for step in (128, 64, 32, 16, 8, 4, 2, 1):
         edge = table.at[start + below + (step - 1)].get(mode="promise_in_bounds")
         below = jnp.where(edge < acc, below + step, below)
-    return (_int32(base) + below).astype(dtype)
+    return jnp.asarray(_int32(base) + below, dtype)
 
 
 def requantize_float32(

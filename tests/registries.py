@@ -1,0 +1,25 @@
+"""What ops and passes a test registers is taken back after it."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+# Imported to register QIR's own passes, which stay.
+import qir.passes  # noqa: F401  # pyright: ignore[reportUnusedImport]
+from qir.backends.xla.rules import LOWERINGS
+from qir.ops.op import OPS
+from qir.pipeline import PASSES, PIPELINES
+from tests.strategies import STRATEGIES
+
+
+@contextmanager
+def restored() -> Generator[None]:
+    """Leaves the registries as they were; new ways of an op that was there stay."""
+    tables: list[dict[Any, Any]] = [OPS, LOWERINGS, PASSES, PIPELINES, STRATEGIES]
+    before = [dict(table) for table in tables]
+    try:
+        yield
+    finally:
+        for table, entries in zip(tables, before, strict=True):
+            table.clear()
+            table.update(entries)
