@@ -79,8 +79,8 @@ def test_conv_2d_per_channel() -> None:
     bias = np.random.default_rng(2).integers(-99, 99, len(ratios)).astype(np.int32)
     operands = [
         Tensor(x.shape, np.int8, x_scale, points[0]),
-        constant(kernel, scales),
-        constant(bias, x_scale * scales),
+        constant(kernel, scales.tolist()),
+        constant(bias, (x_scale * scales).tolist()),
     ]
     result = Tensor((*x.shape[:-1], len(ratios)), np.int8, scale, points[1])
     content = model(
@@ -271,4 +271,4 @@ def test_add_is_made_of_rescalings() -> None:
         factors = [int(np.rint(np.ldexp(np.float64(ratio), shift))) for ratio in ratios]
         total = sum(each * factor for each, factor in zip(steps, factors, strict=True))
         once = ((total + (1 << (shift - 1))) >> shift) + 5
-        assert np.array_equal(found["xnnpack"], once.clip(LOW, HIGH))
+        assert np.array_equal(found["xnnpack"], np.clip(once, LOW, HIGH))

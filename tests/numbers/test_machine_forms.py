@@ -28,10 +28,10 @@ def computed(form: MachineForm | HighWord, acc: Int64Array, zero_point: int) -> 
     match form:
         case Scaled():
             product = acc * form.value.astype(np.int64)
-            rounded = np.clip(rounding_shift(product, form.shift), INT32_MIN, INT32_MAX)
-            quotient, half = rounded / 2.0**form.second, np.copysign(0.5, rounded)
-            twice = np.floor(quotient + 0.5) if form.ties == "up" else np.trunc(quotient + half)
-            return np.where(form.second == 0, rounded, twice).astype(np.int64) + zero_point
+            first = np.clip(rounding_shift(product, form.shift), INT32_MIN, INT32_MAX)
+            quotient, half = first / 2.0**form.second, np.copysign(0.5, first)
+            second = np.floor(quotient + 0.5) if form.ties == "up" else np.trunc(quotient + half)
+            return np.where(form.second == 0, first, second).astype(np.int64) + zero_point
         case HighWord():
             limit = form.limit.astype(np.int64)
             held = np.clip(acc, -limit, limit) << form.lift.astype(np.int64)
@@ -39,10 +39,11 @@ def computed(form: MachineForm | HighWord, acc: Int64Array, zero_point: int) -> 
             high = held * form.value.astype(np.int64) >> 32
             return np.asarray((high + form.addend) >> form.places.astype(np.int64))
         case Float32():
-            product = acc.astype(np.float32) * form.value
-            return np.clip(np.rint(product), -1e6, 1e6).astype(np.int64) + zero_point
+            real = acc.astype(np.float32) * form.value
+            return np.clip(np.rint(real), -1e6, 1e6).astype(np.int64) + zero_point
         case Thresholds():
-            return np.asarray(form.base + (form.edges < acc[..., None]).sum(-1))
+            below = np.count_nonzero(form.edges < acc[..., None], axis=-1)
+            return np.asarray(form.base + below, np.int64)
 
 
 def accumulators(mode: str, multiplier: Multiplier, seed: int) -> Int64Array:
