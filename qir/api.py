@@ -199,7 +199,7 @@ def _check_options(runner: Runner, backend: str, options: Mapping[str, Any]) -> 
     names = [parameter.name for parameter in parameters]
     for name in options:
         if name not in names:
-            known = f"; its options are {', '.join(names)}" if names else "; it has none"
+            known = f"; its options are {', '.join(names)}" if names else "; it takes none"
             raise QirError(
                 f"compile: the backend '{backend}' has no option '{name}'"
                 f"{did_you_mean(name, names) or known}"

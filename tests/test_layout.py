@@ -5,9 +5,11 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import venv
 import zipfile
+from email import message_from_bytes
 from pathlib import Path
 
 import networkx as nx
@@ -197,14 +199,26 @@ def test_no_unfinished_words():
     assert [path for path in sources if unfinished.search(path.read_text())] == []
 
 
+def test_the_source_distribution_has_all_that_tests_need(tmp_path):
+    source = copied(tmp_path / "source", "CHANGELOG.md", "MANIFEST.in", "examples", "tests")
+    wanted = {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file()}
+    code = f"from setuptools import build_meta; build_meta.build_sdist({str(tmp_path)!r})"
+    run(sys.executable, "-c", code, cwd=source)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        held = {name.partition("/")[2] for name in tar.getnames()}
+        member = tar.extractfile(f"{archive.name.removesuffix('.tar.gz')}/PKG-INFO")
+        assert member is not None
+        metadata = message_from_bytes(member.read())
+    assert wanted - held == set()
+    assert metadata["Author"] == "The QIR authors"
+    assert "quantization" in metadata["Keywords"]
+    assert "Typing :: Typed" in metadata.get_all("Classifier", [])
+
+
 @pytest.mark.slow
 def test_a_wheel_works_in_the_checkout_and_outside(tmp_path):
-    source, site = tmp_path / "source", tmp_path / "site"
-    for name in ["pyproject.toml", "README.md", "LICENSE"]:
-        source.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, source)
-    for folder in FOLDERS.values():
-        shutil.copytree(folder, source / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
+    source, site = copied(tmp_path / "source"), tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "--quiet", "--no-input"]
     run(*pip, "wheel", "--no-build-isolation", "--no-deps", f"--wheel-dir={tmp_path}", str(source))
     (wheel,) = tmp_path.glob("*.whl")
@@ -226,6 +240,19 @@ def test_a_wheel_works_in_the_checkout_and_outside(tmp_path):
     assert run(python, "-c", code, cwd=ROOT).split() == [str(path) for path in inside]
     outside = [installed / "qir/__init__.py", installed / "qir/passes/__init__.py"]
     assert run(python, "-c", code, cwd=tmp_path).split() == [str(path) for path in outside]
+
+
+def copied(source: Path, *names: str) -> Path:
+    """Copies what a build of the package reads, and further files and folders, to a new folder."""
+    source.mkdir()
+    folders = [folder.name for folder in FOLDERS.values()]
+    for name in ["pyproject.toml", "README.md", "LICENSE", *folders, *names]:
+        if (ROOT / name).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__", ".*")
+            shutil.copytree(ROOT / name, source / name, ignore=ignored)
+        else:
+            shutil.copy(ROOT / name, source)
+    return source
 
 
 def run(*command: str, cwd: Path = ROOT) -> str:

@@ -158,12 +158,7 @@ def _parameter_names(f: Callable[..., Any], count: int, inputs: int) -> list[str
     return [names[place] if place < len(names) else default.format(place) for place in range(count)]
 
 
-def _with_batch(arguments: Sequence[_Argument], batch: object) -> list[Any]:
-    if not isinstance(batch, str):
-        raise QirError(
-            f"batch: expected the name of a dimension, such as 'B', got {batch!r}; a size that is "
-            "fixed is that of the example"
-        )
+def _with_batch(arguments: Sequence[_Argument], batch: str) -> list[Any]:
     check_dimension(batch)
     data = [argument for argument in arguments if argument.weight is None]
     symbolic = [

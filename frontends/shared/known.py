@@ -108,8 +108,13 @@ def fold(op: Op, operands: Sequence[Value | Known]) -> Known | None:
         arrays = [operand.full for operand in known_operands]
     else:
         return None
+    # As the reference does: in float32 at least, rounded once.
+    narrow = [operand.type.is_float and operand.type.dtype.bits < 32 for operand in known_operands]
+    wide = [
+        array.astype(np.float32) if n else array for array, n in zip(arrays, narrow, strict=True)
+    ]
     with np.errstate(all="ignore"):
-        numbers = np.asarray(op.evaluate(*arrays)).astype(types[0].dtype.numpy)
+        numbers = np.asarray(op.evaluate(*wide)).astype(types[0].dtype.numpy)
     role = "offset" if isinstance(op, Add | Sub | Neg) else "factor"
     name = derived_name((operand.name for operand in known_operands), role)
     return Known.of(numbers, types[0].shape, name)

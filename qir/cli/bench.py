@@ -122,6 +122,12 @@ def _draw(name: str, timed: Roofline | None, page: Path) -> None:
     from qir.bench.roofline_plot import picture
 
     if timed is None or not timed.gops:
-        raise QirError(f"bench: expected kernels that multiply for --roofline, got none in {name}")
+        from qir.backends.xla.kernel_choice import kernels_here
+
+        found = kernels_here()
+        raise QirError(
+            f"bench: expected kernels that multiply for --roofline, got none in {name}",
+            [found] if isinstance(found, str) else [],
+        )
     text = picture(timed)
     write_atomically({page: lambda file: file.write(text.encode())})

@@ -91,7 +91,7 @@ def test_the_reference_is_a_backend(capsys):
     [
         ("xla", "kernel", "has no option 'kernel'; did you mean 'kernels'?"),
         ("xla", "z", "has no option 'z'; its options are measure, kernels, check"),
-        ("reference", "check", "has no option 'check'; it has none"),
+        ("reference", "check", "has no option 'check'; it takes none"),
     ],
 )
 def test_an_option_that_a_backend_does_not_have(backend, option, message):

@@ -299,6 +299,17 @@ def test_an_output_that_can_not_be_written_is_refused_before_any_work(
     assert err.endswith(": Not a directory\n")
 
 
+def test_a_roofline_without_kernels_says_why_there_are_none(qir_command, monkeypatch):
+    for module in ("profile", "kernel_choice"):
+        monkeypatch.setattr(f"qir.backends.xla.{module}.kernels_here", lambda **_: "no llvmlite")
+    status, _, err = qir_command("bench float.qir --rounds 1 --roofline page.svg")
+    assert status == 1
+    assert err.splitlines()[-2:] == [
+        "qir: bench: expected kernels that multiply for --roofline, got none in float.qir",
+        "  no llvmlite",
+    ]
+
+
 @pytest.mark.parametrize(
     "line", ["", "opt float.qir --bakend x", "quantize float.qir", "rum", "bench"]
 )

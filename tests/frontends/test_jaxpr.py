@@ -322,9 +322,6 @@ def test_arguments_that_are_no_arrays():
 def test_batches_that_do_not_fit():
     with pytest.raises(QirError, match=r"dimension: expected a name of letters, .* got '2'"):
         from_jax(lambda x: x, uniform(3), batch="2")
-    number: Any = 3
-    with pytest.raises(QirError, match="batch: expected the name of a dimension, such as 'B', got"):
-        from_jax(lambda x: x, uniform(3), batch=number)
     with pytest.raises(QirError, match="at least one axis, got a scalar for s"):
         from_jax(lambda x, s: x * s, uniform(3), 2.0, batch="B")
     with pytest.raises(QirError, match="agree on axis 0, got 3 for x and 2 for y"):

@@ -12,7 +12,7 @@ from qir.analysis.verify import verify
 from qir.backends.reference.interpreter import run
 from qir.frontends.shared import Emitter, Known, Refusals, dotted, fold
 from qir.ir import Graph
-from qir.ops import Add, Mul, Neg, ReduceSum, Split
+from qir.ops import Add, Mul, Neg, ReduceSum, Split, Tanh
 from qir.ops.core import Const
 from qir.pipeline.selectors import select
 from qir.types import Dim, DType, TensorType
@@ -150,6 +150,17 @@ def test_an_axis_of_a_named_size_stretches_through_elementwise_ops_only():
     assert found.shape == wide.shape
     np.testing.assert_array_equal(found.array, [[2], [3]])
     assert fold(ReduceSum((0,)), [wide]) is None
+
+
+@pytest.mark.parametrize("dtype", [DType.BF16, DType.F16, DType.F32])
+def test_what_is_folded_is_what_the_reference_computes(dtype):
+    x = uniform(64).astype(dtype.numpy)
+    graph = Graph("tanh", [("x", TensorType((64,), dtype))])
+    graph.set_outputs([graph.at_end().emit(Tanh(), graph.inputs[0])])
+    found = fold(Tanh(), [Known.of(x)])
+    assert found is not None
+    assert found.type == graph.outputs[0].type
+    np.testing.assert_array_equal(found.full, run(graph, x)[0])
 
 
 def test_ops_of_several_results_or_computed_operands_are_not_folded():
