@@ -53,8 +53,12 @@ def sums(draw: Draw, cls: type[Add] | type[Sub] | type[Mul]) -> Case:
     y = coded_operand(draw, draw(codes()), y_shape, constant=draw(st.booleans()))
     to = draw(codes())
     try:
-        op = cls(to) if cls is Mul else _rounded(draw, cls(to), x.type, y.type)
-        return program(op, x, y)
+        op = cls(to)
+        return program(
+            _rounded(draw, op, x.type, y.type) if isinstance(op, Sum) else op,
+            x,
+            y,
+        )
     except QirError:
         # An operand so large beside the result that one shift can't serve both.
         assume(False)
