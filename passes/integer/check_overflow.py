@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
 
 import numpy as np
 
-from qir.analysis.reach import Reach, Stored, Sums, corners, products, with_zero
+from qir.analysis.reach import Reach, Stored, Sums, corners, exact_sums, products, with_zero
 from qir.errors import PassError
 from qir.ir import Graph, Node
 from qir.ops import (
     Add,
-    AvgPool,
-    Mean,
-    Mul,
-    ReduceSum,
     Requantize,
-    ResizeLinear,
     Softmax,
     Sub,
 )
-from qir.ops.op import FixedCode, Op, Rescale
+from qir.ops.op import ExactSum, FixedCode, Op, Rescale
 from qir.pipeline import Context, Pass, register
 from qir.types import known
 
@@ -67,7 +61,7 @@ def _describe(node: Node, sums: Sums) -> str:
 
 
 def formed(node: Node, stored: Stored) -> Sums | None:
-    """Returns the integers that a node which forms no sums of products forms on the way.
+    """Returns the integers that a node which stores no exact sums forms on the way.
 
     Args:
         node: A node.
@@ -81,6 +75,8 @@ def formed(node: Node, stored: Stored) -> Sums | None:
     """
     if not any(value.type.quant is not None for value in node.outputs):
         return None
+    if isinstance(node.op.quant, ExactSum):
+        return exact_sums(node, stored)
     rule = INTERMEDIATES.get(type(node.op))
     if rule is not None:
         return Sums.of(rule(node, stored))
@@ -100,34 +96,6 @@ def _added(node: Node, stored: Stored) -> Reach:
     return a[0] + b[0], a[1] + b[1] + 2 ** (shift - 1)
 
 
-def _multiplied(node: Node, stored: Stored) -> Reach:
-    x, y = node.inputs
-    return corners(stored.steps(x), stored.steps(y))
-
-
-def _summed(count: Callable[[Node], int]) -> Callable[[Node, Stored], Reach]:
-    def reach(node: Node, stored: Stored) -> Reach:
-        low, high = with_zero(stored.steps(node.inputs[0]))
-        return count(node) * low, count(node) * high
-
-    return reach
-
-
-def _reduced(node: Node) -> int:
-    assert isinstance(node.op, Mean | ReduceSum)
-    return node.op.count(node.inputs[0].type)
-
-
-def _pooled(node: Node) -> int:
-    assert isinstance(node.op, AvgPool)
-    return prod(node.op.window)
-
-
-def _blended(node: Node) -> int:
-    assert isinstance(node.op, ResizeLinear)
-    return node.op.denominator(node.inputs[0].type)
-
-
 def _exponentials(node: Node, stored: Stored) -> Reach:
     assert isinstance(node.op, Softmax)
     x, table = node.inputs
@@ -143,11 +111,6 @@ def _requantized(node: Node, stored: Stored) -> Reach:
 INTERMEDIATES: dict[type[Op], Callable[[Node, Stored], Reach]] = {
     Add: _added,
     Sub: _added,
-    Mul: _multiplied,
-    Mean: _summed(_reduced),
-    ReduceSum: _summed(_reduced),
-    AvgPool: _summed(_pooled),
-    ResizeLinear: _summed(_blended),
     Softmax: _exponentials,
     Requantize: _requantized,
 }

@@ -15,7 +15,18 @@ from qir.numbers.interval import Interval
 from qir.ops import Clip, Const, Dequantize, Relu, Requantize, Return
 from qir.ops import Quantize as QuantizeOp
 from qir.ops.attributes import Symbol
-from qir.ops.op import Accumulate, FixedCode, KeepFloat, Rescale, SameCode, SharedCode, Table, infer
+from qir.ops.op import (
+    Accumulate,
+    ExactSum,
+    FixedCode,
+    KeepFloat,
+    Rescale,
+    SameCode,
+    SharedCode,
+    Table,
+    infer,
+)
+from qir.ops.sums import rounded
 from qir.passes.shared.codes import activation_code, bias_code, weight_code
 from qir.passes.shared.functions import elementwise_functions
 from qir.pipeline import Context, Pass, register
@@ -31,8 +42,8 @@ class Quantize(Pass):
     """Gives values codes and makes ops compute on them, each by its own quantization rule.
 
     Weights are coded symmetrically, activations per tensor from their ranges, biases in accumulator
-    units. A sum of products becomes an i32 accumulator and a requantize for each code in which it
-    is wanted; a function of one tensor stays between a dequantize and a quantize, for lookup-tables
+    units. An exact sum becomes an i32 accumulator and a requantize for each code in which it is
+    wanted; a function of one tensor stays between a dequantize and a quantize, for lookup-tables
     to turn into a table. What stays in floating point has a note that says why (`qir.explain`).
     Where that is everything, the program stays as it is, and later passes that need codes are left
     out.
@@ -200,6 +211,8 @@ class _Quantizer:
                 self.give(output, builder.emit(op, *operands))
             case SameCode():
                 self.convert_same(node, builder)
+            case ExactSum():
+                self.convert_exact_sum(node, builder)
             case Rescale():
                 operands = [self.code(value, builder) for value in node.inputs]
                 self.give(output, builder.emit(op.with_code(self.code_for(output)), *operands))
@@ -226,7 +239,7 @@ class _Quantizer:
         )
         (accumulator,) = infer(node.op, [activations.type, right.type])
         # A sum that can't be rounded to its own code is of no use to later ops.
-        infer(Requantize(self.code_for(output)), [accumulator])
+        rounded(node.op, [activations.type, right.type], self.code_for(output))
         operands = [activations, right]
         if bias is not None:
             assert accumulator.quant is not None
@@ -234,6 +247,16 @@ class _Quantizer:
                 self.constant(bias, bias_code(accumulator.quant, bias.array.size), builder)
             )
         self.sums[output] = _form(output, "acc", builder.emit(node.op, *operands))
+
+    def convert_exact_sum(self, node: Node, builder: Builder) -> None:
+        op, output = node.op, node.outputs[0]
+        operands = [self.code(value, builder) for value in node.inputs]
+        types = [operand.type for operand in operands]
+        if op.divisor(types) is None:
+            self.give(output, builder.emit(op.with_code(self.code_for(output)), *operands))
+            return
+        rounded(op, types, self.code_for(output))
+        self.sums[output] = _form(output, "acc", builder.emit(op, *operands))
 
     def weights(
         self, kernel: Value, bias: Value | None, x: Value, output: Value, builder: Builder
@@ -324,7 +347,10 @@ class _Quantizer:
         wanted = code or own or self.code_for(value)
         if (value, wanted) not in self.coded:
             if value in self.sums:
-                new = builder.emit(Requantize(wanted), self.sums[value])
+                total = self.sums[value]
+                assert total.op is not None
+                operands = [operand.type for operand in total.inputs]
+                new = builder.emit(rounded(total.op, operands, wanted), total)
             elif own is not None:
                 new = builder.emit(Requantize(wanted), self.coded[value, own])
             else:
@@ -335,7 +361,7 @@ class _Quantizer:
         return self.coded[value, wanted]
 
     def real(self, value: Value, builder: Builder) -> Value:
-        """Returns a value in floating point; a sum of products straight from the accumulator."""
+        """Returns a value in floating point; an exact sum straight from the accumulator."""
         coded = self.sums.get(value) or (
             self.coded[value, self.main[value]] if value in self.main else None
         )

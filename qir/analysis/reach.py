@@ -36,7 +36,7 @@ from qir.ops import (
     Tile,
     Transpose,
 )
-from qir.ops.op import Accumulate, Coded, Op, SameCode, infer
+from qir.ops.op import Accumulate, Coded, ExactSum, Op, SameCode, infer
 from qir.types import Array, DType, FrozenArray, Quant, TensorType, known
 
 Reach: TypeAlias = tuple[int, int]
@@ -245,17 +245,21 @@ def followed(value: Value, shape: tuple[int, ...]) -> Int64Array | None:
 
 
 def products(node: Node, stored: Stored) -> Sums | None:
-    """Bounds the sums of products of a node by output channel, the last axis of the weights.
+    """Bounds the exact sums that a node stores; those of products by output channel.
+
+    That is the last axis of the weights.
 
     Args:
         node: A node.
         stored: What its operands can store.
 
     Returns:
-        The sums, of the shape of the weights without the summed axes; None where the node forms no
-        sums of products of codes.
+        The sums, of the shape of the weights without the summed axes, or all alike; None where the
+        node stores no exact sums of codes.
     """
     rule = node.op.quant
+    if isinstance(rule, ExactSum) and node.outputs[0].type.dtype is DType.I32:
+        return exact_sums(node, stored)
     if not isinstance(rule, Accumulate) or node.outputs[0].type.quant is None:
         return None
     x, weights = node.inputs[rule.left], node.inputs[rule.right]
@@ -276,6 +280,19 @@ def products(node: Node, stored: Stored) -> Sums | None:
         least, greatest = np.asarray(least + from_below), np.asarray(greatest + from_above)
     limit = _bounds(node.outputs[0].type)
     return Sums(least, greatest, (max(limit[0], CARRIED[0]), min(limit[1], CARRIED[1])))
+
+
+def exact_sums(node: Node, stored: Stored) -> Sums | None:
+    """Bounds what an op of rule ExactSum adds up of codes; None for any other node."""
+    if not isinstance(node.op.quant, ExactSum) or node.outputs[0].type.quant is None:
+        return None
+    reach: Reach = (1, 1)
+    for value in node.inputs:
+        reach = corners(reach, stored.steps(value))
+    # Padding counts as zeros.
+    low, high = with_zero(reach)
+    weight = node.op.weight([value.type for value in node.inputs])
+    return Sums.of((weight * low, weight * high))
 
 
 def _signed_sums(weights: Value, axes: tuple[int, ...]) -> tuple[Array, Array]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,9 +11,10 @@ from qir.errors import QirError
 from qir.numbers.common_shift import common_shift_multipliers
 from qir.numbers.int32 import INT32_MAX
 from qir.numbers.interval import EVERYTHING, Interval
-from qir.numbers.rounding import ROUNDINGS, Multiplier, rounding_mode
+from qir.numbers.rounding import Multiplier, rounding_mode
 from qir.ops.attributes import by_type
-from qir.ops.op import Coded, Op, Rescale, SameCode, SharedCode, Table, op
+from qir.ops.op import Coded, ExactSum, Op, Rescale, SameCode, SharedCode, Table, op
+from qir.ops.sums import exact_code
 from qir.ops.type_rules import broadcast, rescaled, same_element, same_float
 from qir.types import Array, Quant, TensorType
 
@@ -72,7 +73,7 @@ class Sum(Op):
             return TensorType(shape, same_float(self, x, y))
         result = TensorType(shape, rescaled(self, self.to, x, y))
         _, shift = self.factors(x, y)
-        if self.divisor(shift) is None:
+        if self.shift_multiplier(shift) is None:
             raise self.error(
                 f"expected a rounding that can divide by 2^{shift}, got {self.rounding}"
             )
@@ -101,7 +102,7 @@ class Sum(Op):
                 )
         return (mx, self.sign * my), shift
 
-    def divisor(self, shift: int) -> Multiplier | None:
+    def shift_multiplier(self, shift: int) -> Multiplier | None:
         """Returns the rounding mode's multiplier for 1 / 2^shift; None where it has none."""
         mode = rounding_mode(self.rounding)
         try:
@@ -114,16 +115,22 @@ class Sum(Op):
         x, y = operands
         code = Coded(np.zeros(()), result).code
         (mx, my), shift = self.factors(x.type, y.type)
-        divisor = self.divisor(shift)
-        assert divisor is not None
+        multiplier = self.shift_multiplier(shift)
+        assert multiplier is not None
         return rounding_mode(self.rounding).requantize(
-            x.steps * mx + y.steps * my, divisor, code.zero_points, *code.range
+            x.steps * mx + y.steps * my, multiplier, code.zero_points, *code.range
         )
 
 
 @op("add")
 class Add(Sum):
     """x + y, with broadcasting; on codes with one rounding."""
+
+    def turned(self) -> Add:
+        """Returns the op for the operands in the other order."""
+        return (
+            self if self.multipliers is None else replace(self, multipliers=self.multipliers[::-1])
+        )
 
     def interval(self, x: Interval, y: Interval) -> Interval:
         return x + y
@@ -147,17 +154,16 @@ class Sub(Sum):
 
 @op("mul")
 class Mul(Op):
-    """x * y, with broadcasting; on codes `requantize((qx - zx) * (qy - zy))` in mode fixed31."""
+    """x * y, with broadcasting; on codes the exact i32 product `(qx - zx) * (qy - zy)`."""
 
-    to: Quant | None = by_type(result_code, None)
-    quant = Rescale()
+    quant = ExactSum()
     elementwise = True
 
     def result(self, x: TensorType, y: TensorType) -> TensorType:
         shape = broadcast(self, x, y)
-        if self.to is not None:
-            return TensorType(shape, rescaled(self, self.to, x, y))
-        return TensorType(shape, same_float(self, x, y))
+        if x.quant is None and y.quant is None:
+            return TensorType(shape, same_float(self, x, y))
+        return TensorType(shape, exact_code(self, x, y))
 
     def interval(self, x: Interval, y: Interval) -> Interval:
         return x * y
@@ -167,12 +173,7 @@ class Mul(Op):
 
     def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
         x, y = operands
-        code = Coded(np.zeros(()), result).code
-        scale = x.code.scale.array.astype(np.float64) * y.code.scale.array
-        multiplier = ROUNDINGS["fixed31"].multipliers(scale, code.scale.array)
-        return ROUNDINGS["fixed31"].requantize(
-            x.steps * y.steps, multiplier, code.zero_points, *code.range
-        )
+        return x.steps * y.steps
 
 
 def _floats(operation: Op, *types: TensorType) -> TensorType:

@@ -98,6 +98,16 @@ def holds_bytes(array: Array) -> bool:
 
 
 @dataclass(frozen=True)
+class ExactSum(QuantRule):
+    """A product or a weighted sum of steps: exact in i32, and rounded by the requantize behind it.
+
+    The scale of the result is the product of the operands' scales over `Op.divisor`, so that the
+    sum of a mean is stored, and the requantize divides. An op whose divisor varies from place to
+    place has a code of its own instead, as by rule Rescale.
+    """
+
+
+@dataclass(frozen=True)
 class Rescale(QuantRule):
     """The result has a code of its own and is rounded once."""
 
@@ -220,6 +230,14 @@ class Op:
     def multiply_adds(self, operands: Sequence[TensorType], result: TensorType) -> Size:
         """Returns the number of multiply-accumulates: those of sums of products, 0 for others."""
         return 0
+
+    def weight(self, operands: Sequence[TensorType]) -> int:
+        """Returns the sum of the weights of an exact sum: how often a step may count in it."""
+        return 1
+
+    def divisor(self, operands: Sequence[TensorType]) -> int | None:
+        """Returns what an exact sum stands divided by; None where that varies by the place."""
+        return 1
 
     def needed_axes(self) -> tuple[int, ...]:
         """Returns the axes of the first operand along which there must be at least one number."""

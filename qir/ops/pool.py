@@ -8,12 +8,13 @@ from math import prod
 
 import numpy as np
 
+from qir.errors import QirError
 from qir.numbers.interval import Interval
-from qir.numbers.rounding import ROUNDINGS
+from qir.numbers.rounding import Multiplier, rounding_mode
 from qir.ops.attributes import by_type
-from qir.ops.elementwise import result_code
-from qir.ops.op import Coded, Op, Rescale, SameCode, op
-from qir.ops.type_rules import rescaled, same_float
+from qir.ops.op import Coded, ExactSum, Op, SameCode, op
+from qir.ops.sums import exact_code
+from qir.ops.type_rules import rescaled, same_float, small_codes
 from qir.ops.windows import (
     Padding,
     Pads,
@@ -24,7 +25,7 @@ from qir.ops.windows import (
     sliding,
     windowed,
 )
-from qir.types import Array, Quant, Size, TensorType
+from qir.types import Array, DType, Quant, Size, TensorType
 
 
 @dataclass(frozen=True)
@@ -93,25 +94,81 @@ class MaxPool(Pool):
         return np.asarray(self.windows(x, least).max(axis=-1))
 
 
+def _own_code(result: TensorType) -> Quant | None:
+    """Reads the code that a pool gives its result; None for that of an exact sum."""
+    code = result.quant
+    return None if code is None or code.storage is DType.I32 else code
+
+
 @op("avg_pool")
 class AvgPool(Pool):
-    """The mean of each window; on codes one exact sum and one rounding, in mode fixed31.
+    """The mean of each window; on codes the exact i32 sum, whose scale holds the count of taps.
+
+    Where padding does not count, the count varies from place to place and no scale can hold it:
+    such a pool has a code of its own and rounds each sum once.
 
     Attributes:
         count_padding: Whether padding counts as zeros; otherwise the mean is over the taps inside
             the tensor.
+        to: The code of a result whose counts vary.
+        rounding: The name of the rounding mode of such a result.
     """
 
     count_padding: bool = False
-    to: Quant | None = by_type(result_code, None)
+    to: Quant | None = by_type(_own_code, None)
+    rounding: str = "fixed31"
 
-    quant = Rescale()
+    quant = ExactSum()
+
+    def check(self) -> None:
+        super().check()
+        try:
+            rounding_mode(self.rounding)
+        except QirError as error:
+            raise self.error(error.message) from None
 
     def result(self, x: TensorType) -> TensorType:
         shape = self.pooled_shape(x)
-        return TensorType(
-            shape, same_float(self, x) if self.to is None else rescaled(self, self.to, x)
-        )
+        if self.divisor([x]) is not None:
+            if self.to is not None or self.rounding != "fixed31":
+                raise self.error(
+                    "expected no code and no rounding of its own, as every window has as many "
+                    "taps; requantize the i32 sums"
+                )
+            return TensorType(
+                shape, same_float(self, x) if x.quant is None else exact_code(self, x)
+            )
+        if x.quant is not None and self.to is None:
+            raise self.error(
+                "expected a result coded in at most 8 bits, as the number of taps varies from "
+                "place to place and no scale of i32 sums holds it"
+            )
+        if self.to is None:
+            return TensorType(shape, same_float(self, x))
+        return TensorType(shape, rescaled(self, self.to, x))
+
+    def weight(self, operands: Sequence[TensorType]) -> int:
+        return prod(self.window)
+
+    def divisor(self, operands: Sequence[TensorType]) -> int | None:
+        _, padding = self.geometry(operands[0].shape[1:-1])
+        padded = any(map(any, padding))
+        return None if padded and not self.count_padding else prod(self.window)
+
+    def multipliers(self, x: TensorType, counts: Array) -> Multiplier:
+        """Returns what the rounding of a result of its own multiplies sums by.
+
+        Args:
+            x: The type of the operand.
+            counts: Numbers of taps, of any shape.
+
+        Raises:
+            QirError: The ratio of the scales is out of the rounding mode's reach.
+        """
+        (code,) = small_codes(self, x)
+        assert self.to is not None
+        divided = self.to.scale.array * counts.astype(np.float64)
+        return rounding_mode(self.rounding).multipliers(code.scale.array, divided)
 
     def interval(self, x: Interval) -> Interval:
         hull = x.hull()
@@ -131,10 +188,10 @@ class AvgPool(Pool):
 
     def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
         (x,) = operands
-        code = Coded(np.zeros(()), result).code
         sums = self.windows(x.steps, 0).sum(axis=-1)
-        counts = self.counts(x.stored.shape[1:-1])
-        multiplier = ROUNDINGS["fixed31"].multipliers(
-            x.code.scale.array, code.scale.array * counts.astype(np.float64)
+        if self.to is None:
+            return np.asarray(sums)
+        multiplier = self.multipliers(x.type, self.counts(x.stored.shape[1:-1]))
+        return rounding_mode(self.rounding).requantize(
+            sums, multiplier, self.to.zero_points, *self.to.range
         )
-        return ROUNDINGS["fixed31"].requantize(sums, multiplier, code.zero_points, *code.range)

@@ -7,13 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qir.numbers.int32 import INT32_MAX
 from qir.numbers.interval import EVERYTHING, Interval
-from qir.numbers.rounding import ROUNDINGS
-from qir.ops.attributes import by_type
-from qir.ops.elementwise import result_code
-from qir.ops.op import Coded, KeepFloat, Op, Rescale, SameCode, op
-from qir.ops.type_rules import check_axes, check_axis, rescaled, same_float, uncoded_axes
+from qir.ops.op import Coded, ExactSum, KeepFloat, Op, SameCode, op
+from qir.ops.sums import exact_code
+from qir.ops.type_rules import check_axes, check_axis, same_float, uncoded_axes
 from qir.types import Array, DType, Element, Quant, Shape, TensorType, known, product
 
 
@@ -58,19 +55,15 @@ class Reduction(Op):
 
 @op("mean")
 class Mean(Reduction):
-    """The mean over axes; on codes one exact sum and one rounding, in mode fixed31."""
+    """The mean over axes; on codes the exact i32 sum, whose scale holds the count."""
 
-    to: Quant | None = by_type(result_code, None)
-
-    quant = Rescale()
+    quant = ExactSum()
 
     def result(self, x: TensorType) -> TensorType:
         shape = self.reduced_shape(x)
         self.check_not_empty(x)
         self.count(x)
-        return TensorType(
-            shape, same_float(self, x) if self.to is None else rescaled(self, self.to, x)
-        )
+        return TensorType(shape, same_float(self, x) if x.quant is None else exact_code(self, x))
 
     def interval(self, x: Interval) -> Interval:
         return x.hull()
@@ -80,39 +73,31 @@ class Mean(Reduction):
 
     def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
         (x,) = operands
-        code = Coded(np.zeros(()), result).code
-        sums = x.steps.sum(axis=self.axes, keepdims=self.keep_axes)
-        scale = code.scale.array.astype(np.float64) * self.count(x.type)
-        multiplier = ROUNDINGS["fixed31"].multipliers(x.code.scale.array, scale)
-        return ROUNDINGS["fixed31"].requantize(
-            np.asarray(sums), multiplier, code.zero_points, *code.range
-        )
+        return np.asarray(x.steps.sum(axis=self.axes, keepdims=self.keep_axes))
+
+    def weight(self, operands: Sequence[TensorType]) -> int:
+        return self.count(operands[0])
+
+    def divisor(self, operands: Sequence[TensorType]) -> int:
+        return self.count(operands[0])
 
 
 @op("reduce_sum")
 class ReduceSum(Reduction):
-    """The sum over axes; integers wrap. On codes one exact sum and one rounding (fixed31)."""
+    """The sum over axes; integers wrap, on codes exact in i32."""
 
-    to: Quant | None = by_type(result_code, None)
-
-    quant = Rescale()
+    quant = ExactSum()
 
     def result(self, x: TensorType) -> TensorType:
         shape = self.reduced_shape(x)
-        if self.to is None:
-            element = same_float(self, x)
-            if element is DType.BOOL:
-                raise self.error(
-                    f"expected numbers, got {x}; cast them first, or use reduce_max for any"
-                )
-            return TensorType(shape, element)
-        code = rescaled(self, self.to, x)
-        if self.count(x) * 255 > INT32_MAX:
+        if x.quant is not None:
+            return TensorType(shape, exact_code(self, x))
+        element = same_float(self, x)
+        if element is DType.BOOL:
             raise self.error(
-                f"expected at most {INT32_MAX // 255} numbers in a sum of codes, got "
-                f"{self.count(x)}"
+                f"expected numbers, got {x}; cast them first, or use reduce_max for any"
             )
-        return TensorType(shape, code)
+        return TensorType(shape, element)
 
     def interval(self, x: Interval) -> Interval:
         if x.is_point:
@@ -125,10 +110,10 @@ class ReduceSum(Reduction):
 
     def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
         (x,) = operands
-        code = Coded(np.zeros(()), result).code
-        multiplier = ROUNDINGS["fixed31"].multipliers(x.code.scale.array, code.scale.array)
-        sums = np.asarray(x.steps.sum(axis=self.axes, keepdims=self.keep_axes))
-        return ROUNDINGS["fixed31"].requantize(sums, multiplier, code.zero_points, *code.range)
+        return np.asarray(x.steps.sum(axis=self.axes, keepdims=self.keep_axes))
+
+    def weight(self, operands: Sequence[TensorType]) -> int:
+        return self.count(operands[0])
 
 
 @dataclass(frozen=True)

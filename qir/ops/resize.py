@@ -10,14 +10,11 @@ from typing import Literal
 
 import numpy as np
 
-from qir.numbers.int32 import INT32_MAX
 from qir.numbers.interval import Interval
-from qir.numbers.rounding import ROUNDINGS
-from qir.ops.attributes import by_type
-from qir.ops.elementwise import result_code
-from qir.ops.op import Coded, Op, Rescale, SameCode, op
-from qir.ops.type_rules import rescaled, same_float, uncoded_axes
-from qir.types import Array, Quant, Shape, TensorType, known
+from qir.ops.op import Coded, ExactSum, Op, SameCode, op
+from qir.ops.sums import exact_code
+from qir.ops.type_rules import same_float, uncoded_axes
+from qir.types import Array, Shape, TensorType, known
 
 Coordinates = Literal["half_pixel", "align_corners", "asymmetric"]
 Nearest = Literal["round_prefer_ceil", "round_prefer_floor", "floor", "ceil"]
@@ -112,27 +109,20 @@ class ResizeLinear(Resize):
     """Each place of the result blends the neighbours of its coordinate; see Resize.
 
     Linear along every dimension, so bilinear in two. On codes the weights are integers over the
-    common denominator of the fractions, the weighted sum is exact, and it is rounded once, in mode
-    fixed31.
+    common denominator of the fractions, and the result is the exact i32 sum, whose scale holds that
+    denominator.
     """
 
-    to: Quant | None = by_type(result_code, None)
-
-    quant = Rescale()
+    quant = ExactSum()
 
     def result(self, x: TensorType) -> TensorType:
         shape = self.resized_shape(x)
-        if self.to is None:
-            element = same_float(self, x)
-            if not element.is_float:
-                raise self.error(f"expected floating-point numbers, got {x}")
-            return TensorType(shape, element)
-        code = rescaled(self, self.to, x)
-        if 255 * (weight := self.denominator(x)) > INT32_MAX:
-            raise self.error(
-                f"expected weights of a common denominator up to {INT32_MAX // 255}, got {weight}"
-            )
-        return TensorType(shape, code)
+        if x.quant is not None:
+            return TensorType(shape, exact_code(self, x))
+        element = same_float(self, x)
+        if not element.is_float:
+            raise self.error(f"expected floating-point numbers, got {x}")
+        return TensorType(shape, element)
 
     def taps(self, before: int, after: int) -> tuple[list[int], list[int], list[int], int]:
         """Returns how numbers are blended along a dimension.
@@ -183,9 +173,10 @@ class ResizeLinear(Resize):
 
     def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
         (x,) = operands
-        code = Coded(np.zeros(()), result).code
-        scale = code.scale.array.astype(np.float64) * self.denominator(x.type)
-        multiplier = ROUNDINGS["fixed31"].multipliers(x.code.scale.array, scale)
-        return ROUNDINGS["fixed31"].requantize(
-            self.blend(x.steps), multiplier, code.zero_points, *code.range
-        )
+        return self.blend(x.steps)
+
+    def weight(self, operands: Sequence[TensorType]) -> int:
+        return self.denominator(operands[0])
+
+    def divisor(self, operands: Sequence[TensorType]) -> int:
+        return self.denominator(operands[0])

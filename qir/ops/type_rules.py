@@ -159,19 +159,32 @@ def check_bias(
         )
 
 
+def small_codes(operation: Op, *operands: TensorType) -> list[Quant]:
+    """Returns the codes of operands.
+
+    Raises:
+        QirError: An operand is not coded per tensor in at most 8 bits.
+    """
+    codes = []
+    for operand in operands:
+        code = operand.quant
+        if code is None or code.storage.bits > 8 or not code.per_tensor:
+            raise operation.error(
+                f"expected operands coded per tensor in at most 8 bits, got {operand}"
+            )
+        if code.levels is not None:
+            raise operation.error("a codebook must be expanded by lookup first")
+        codes.append(code)
+    return codes
+
+
 def rescaled(operation: Op, code: Quant, *operands: TensorType) -> Quant:
     """Checks the codes around an op that gives its result a code of its own, and returns that code.
 
     Raises:
         QirError: An operand is not coded per tensor in at most 8 bits, or the result is not.
     """
-    for operand in operands:
-        if operand.quant is None or operand.quant.storage.bits > 8 or not operand.quant.per_tensor:
-            raise operation.error(
-                f"expected operands coded per tensor in at most 8 bits, got {operand}"
-            )
-        if operand.quant.levels is not None:
-            raise operation.error("a codebook must be expanded by lookup first")
+    small_codes(operation, *operands)
     if code.storage.bits > 8 or not code.per_tensor or code.levels is not None:
         raise operation.error(
             f"expected a result coded per tensor in at most 8 bits, got {code.storage.value}"

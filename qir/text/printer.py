@@ -14,7 +14,7 @@ from qir.ir import Graph, Node, Value
 from qir.numbers.interval import Interval
 from qir.ops.attributes import Symbol
 from qir.ops.core import Const
-from qir.ops.op import Accumulate, SameCode
+from qir.ops.op import Accumulate, ExactSum, SameCode
 from qir.types import (
     Array,
     DType,
@@ -259,26 +259,20 @@ class _Printer:
         ]
         for consumer in consumers:
             rule = consumer.op.quant
-            if isinstance(rule, Accumulate) and _is_product(
-                code, consumer.inputs, rule, self.printed
-            ):
-                return consumer.inputs[rule.left].name, consumer.inputs[rule.right].name
+            factors = consumer.inputs
+            if isinstance(rule, Accumulate):
+                factors = factors[rule.left], factors[rule.right]
+            elif not isinstance(rule, ExactSum) or len(factors) != 2:
+                continue
+            if self.printed.issuperset(factors) and _is_product(code, factors):
+                return tuple(factor.name for factor in factors)
         return ()
 
 
-def _is_product(
-    code: Quant, inputs: Sequence[Value], rule: Accumulate, printed: set[Value]
-) -> bool:
-    left, right = inputs[rule.left], inputs[rule.right]
-    if (
-        left not in printed
-        or right not in printed
-        or left.type.quant is None
-        or right.type.quant is None
-    ):
-        return False
-    return np.array_equal(
-        product_of([left.type.quant, right.type.quant]), code.scale.array.reshape(-1)
+def _is_product(code: Quant, factors: Sequence[Value]) -> bool:
+    codes = [factor.type.quant for factor in factors if factor.type.quant is not None]
+    return len(codes) == len(factors) and np.array_equal(
+        product_of(codes), code.scale.array.reshape(-1)
     )
 
 

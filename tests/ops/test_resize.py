@@ -24,7 +24,7 @@ INPUTS = f"""
         f"resize_nearest(%q) {{sizes = [8, 3], nearest = floor}} : i8[B,8,3,2]{CODE}",
         "resize_nearest(%c) {sizes = [3]} : i32[1,3,2]{scale=[0.5, 0.25], axis=2}",
         "resize_linear(%x) {sizes = [8, 3], coordinates = asymmetric} : f32[B,8,3,2]",
-        "resize_linear(%q) {sizes = [8, 3]} : i8[B,8,3,2]{scale=0.25}",
+        "resize_linear(%q) {sizes = [8, 3]} : i32[B,8,3,2]{scale=0.0625}",
     ],
 )
 def test_types(line: str) -> None:
@@ -44,7 +44,7 @@ def test_types(line: str) -> None:
             "did you mean 'floor'",
         ),
         ("resize_linear(%n) {sizes = [8, 3]} : i32[1,8,3,2]", "floating-point numbers"),
-        ("resize_linear(%q) {sizes = [1999, 1777]} : i8[B,1999,1777,2]{scale=0.25}", "denominator"),
+        ("resize_linear(%q) {sizes = [2999, 1777]} : i32[B,2999,1777,2]", "is the greatest weight"),
     ],
 )
 def test_errors(line: str, message: str) -> None:
@@ -90,13 +90,15 @@ def test_corners_are_aligned() -> None:
     assert ResizeLinear((1,), "align_corners").evaluate(x).item() == 0.0
 
 
-@pytest.mark.parametrize("coordinates", ["half_pixel", "align_corners", "asymmetric"])
-def test_blend_of_codes_rounds_once(coordinates: str) -> None:
+@pytest.mark.parametrize(
+    ("coordinates", "denominator"), [("half_pixel", 7), ("align_corners", 3), ("asymmetric", 7)]
+)
+def test_blend_of_codes_is_exact(coordinates: str, denominator: int) -> None:
     q = np.random.default_rng(0).integers(-128, 128, (1, 5, 1)).astype(np.int8)
     sizes = f"sizes = [7], coordinates = {coordinates}"
-    line = f"resize_linear(%q) {{{sizes}}} : i8[1,7,1]{{scale=0.25, zp=-5}}"
+    line = f"resize_linear(%q) {{{sizes}}} : i32[1,7,1]{{scale={0.5 / denominator!r}}}"
     (found,) = run(program(f"%q: i8[1,5,1]{CODE}", line), q)
-    steps = [Fraction(int(stored) - 3) * 2 for stored in q.reshape(-1)]
+    steps = [Fraction(int(stored) - 3) for stored in q.reshape(-1)]
     for place, stored in enumerate(found.reshape(-1).tolist()):
         at = {
             "half_pixel": (place + Fraction(1, 2)) * Fraction(5, 7) - Fraction(1, 2),
@@ -105,5 +107,5 @@ def test_blend_of_codes_rounds_once(coordinates: str) -> None:
         }[coordinates]
         at = min(max(at, Fraction(0)), Fraction(4))
         low = int(at)
-        real = steps[low] + (steps[min(low + 1, 4)] - steps[low]) * (at - low)
-        assert stored == min(max((real + Fraction(1, 2)).__floor__() - 5, -128), 127)
+        blend = steps[low] + (steps[min(low + 1, 4)] - steps[low]) * (at - low)
+        assert Fraction(stored, denominator) == blend

@@ -51,14 +51,10 @@ def sums(draw: Draw, cls: type[Add] | type[Sub] | type[Mul]) -> Case:
         )
     x = coded_operand(draw, draw(codes()), x_shape, named=len(x_shape) > len(y_shape))
     y = coded_operand(draw, draw(codes()), y_shape, constant=draw(st.booleans()))
-    to = draw(codes())
+    if issubclass(cls, Mul):
+        return program(cls(), x, y)
     try:
-        op = cls(to)
-        return program(
-            _rounded(draw, op, x.type, y.type) if isinstance(op, Sum) else op,
-            x,
-            y,
-        )
+        return program(_rounded(draw, cls(draw(codes())), x.type, y.type), x, y)
     except QirError:
         # An operand so large beside the result that one shift can't serve both.
         assume(False)

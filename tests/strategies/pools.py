@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from tests.strategies.base import (
     cases_of,
     coded_operand,
     codes,
+    computed_roundings,
     float_operand,
     floats,
     generator,
@@ -74,7 +76,11 @@ def avg_pools(draw: Draw, cls: type[AvgPool]) -> Case:
         x = float_operand(draw, shape, draw(st.sampled_from(FLOATS)), named=True)
         return program(cls(window, strides, padding, counted), x)
     x = coded_operand(draw, draw(codes()), shape, named=draw(st.booleans()))
-    return program(cls(window, strides, padding, counted, draw(codes())), x)
+    op = cls(window, strides, padding, counted)
+    if op.divisor([x.type]) is None:
+        to = draw(codes())
+        op = replace(op, to=to, rounding=draw(computed_roundings(to, any_ratio=True)))
+    return program(op, x)
 
 
 @cases_of(Mean)
@@ -86,9 +92,7 @@ def means(draw: Draw, cls: type[Mean]) -> Case:
     if in_float(draw):
         x = float_operand(draw, shape, draw(st.sampled_from(FLOATS)), named=named)
         return program(cls(chosen, keep), x)
-    return program(
-        cls(chosen, keep, draw(codes())), coded_operand(draw, draw(codes()), shape, named=named)
-    )
+    return program(cls(chosen, keep), coded_operand(draw, draw(codes()), shape, named=named))
 
 
 @cases_of(BatchNorm)

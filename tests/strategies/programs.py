@@ -77,7 +77,11 @@ class Network:
         """Brings an accumulator back to 8 bits at a scale that most of its values fit."""
         code = accumulator.type.quant
         assert code is not None
-        to = self.code(float(code.scale.array.max()) * 60 * np.sqrt(terms))
+        return self.rounded(accumulator, float(code.scale.array.max()) * 60 * np.sqrt(terms))
+
+    def rounded(self, accumulator: Value, scale: float) -> Value:
+        """Brings an accumulator back to 8 bits at about a scale."""
+        to = self.code(scale)
         rounding = self.draw(computed_roundings(to, any_ratio=True))
         return self.builder.emit(Requantize(to, rounding), accumulator)
 
@@ -104,7 +108,10 @@ def max_pool(net: Network) -> Value:
 
 
 def avg_pool(net: Network) -> Value:
-    return net.builder.emit(AvgPool((3, 2), padding="same", to=net.code(net.scale)), net.last)
+    if net.draw(st.booleans()):
+        return net.builder.emit(AvgPool((3, 2), padding="same", to=net.code(net.scale)), net.last)
+    sums = net.builder.emit(AvgPool((3, 2), padding="same", count_padding=True), net.last)
+    return net.rounded(sums, net.scale)
 
 
 def relu(net: Network) -> Value:
@@ -133,7 +140,7 @@ def mul(net: Network) -> Value:
     factor = other(net)
     assert factor.type.quant is not None
     scale = 60 * net.scale * float(factor.type.quant.scale.array)
-    return net.builder.emit(Mul(net.code(scale)), net.last, factor)
+    return net.rounded(net.builder.emit(Mul(), net.last, factor), scale)
 
 
 def concat(net: Network) -> Value:
@@ -174,7 +181,7 @@ def integer_programs(draw: Draw) -> Case:
     for layer in draw(st.lists(st.sampled_from(LAYERS), min_size=2, max_size=6)):
         net.last = layer(net)
         net.values.append(net.last)
-    pooled = net.builder.emit(Mean((1, 2), to=net.code(net.scale)), net.last)
+    pooled = net.rounded(net.builder.emit(Mean((1, 2)), net.last), net.scale)
     channels = known(pooled.type.shape[1], "channels")
     acc = net.builder.emit(Dot(), pooled, net.weights(channels, 4))
     outputs = [net.requantized(acc, channels), draw(st.sampled_from(net.values[1:])), acc]

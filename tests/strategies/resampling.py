@@ -65,7 +65,7 @@ def linear(draw: Draw, cls: type[ResizeLinear]) -> Case:
         x = float_operand(draw, shape, draw(st.sampled_from(FLOATS)), named=named)
         return program(cls(sizes, coordinates), x)
     x = coded_operand(draw, draw(codes()), shape, named=named)
-    return program(cls(sizes, coordinates, draw(codes())), x)
+    return program(cls(sizes, coordinates), x)
 
 
 @cases_of(ConvTranspose)

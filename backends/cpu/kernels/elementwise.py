@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from qir.backends.cpu.emitter import I8, I32, Value, vector
 from qir.backends.cpu.epilogue import repeated, stored_bytes
 from qir.backends.cpu.kernel import Body, Kernel
-from qir.backends.cpu.kernels.cast import quotient
+from qir.backends.cpu.kernels.cast import joined, quotient
 from qir.backends.cpu.kernels.flat import LANES, Compute, Phase, Stream, part, sweep
 
 LONGEST_PERIOD = 512
@@ -36,6 +36,11 @@ class Pairs(Kernel):
     y_unsigned: bool
     unsigned: bool
     repeats: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes of an element of the result."""
+        return 1
 
     @property
     @abstractmethod
@@ -82,7 +87,9 @@ class Pairs(Kernel):
         with e.loop(stop, start=first) as row:
             at = build.add(build.mul(row.index, length), start)
             y_row = e.at(y, build.mul(build.sdiv(row.index, y_rows), period))
-            source, result = Stream(e.at(x, at), 1), Stream(e.at(out, at), 1)
+            size = self.size
+            result = Stream(e.at(out, build.mul(at, e.number(size))), size)
+            source = Stream(e.at(x, at), 1)
             if self.repeats:
                 repeating = _repeated(e, y_row, period)
                 whole = Phase(period, build.srem(start, period))
@@ -147,39 +154,50 @@ class Sum(Pairs):
 
 @dataclass(frozen=True)
 class Product(Pairs):
-    """The product of two differences from zero points, rescaled by mode fixed31."""
+    """The product of two differences from zero points, rounded by mode fixed31.
+
+    Attributes:
+        wide: Whether products are stored as they are, in 32 bits.
+    """
+
+    wide: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes of an element of the result."""
+        return 4 if self.wide else 1
 
     @property
     def numbers(self) -> tuple[str, ...]:
-        """Zero points, what `Rescale` reads, and the result's code."""
-        return (
-            "x_point",
-            "y_point",
-            "lift",
-            "multiplier",
-            "half",
-            "places",
-            "point",
-            "low",
-            "high",
-        )
+        """Zero points; what `Rescale` reads, and the result's code."""
+        points = ("x_point", "y_point")
+        if self.wide:
+            return points
+        return (*points, "lift", "multiplier", "half", "places", "point", "low", "high")
 
     def prepare(self, e: Body) -> Compute:
         """Loads the numbers, and computes in int32."""
         build, lanes = e.build, e.target.lanes
-        x_point, y_point, lift, multiplier, half, places, point = (
-            repeated(e, e.word(name), lanes) for name in self.numbers[:7]
-        )
-        bounds = e.word("low"), e.word("high")
+        words = {name: e.word(name) for name in self.numbers}
+        number = {name: repeated(e, word, lanes) for name, word in words.items()}
 
-        def compute(sources: Sequence[Value], phase: Value) -> Value:
-            codes = []
+        def products(sources: Sequence[Value]) -> list[Value]:
+            found = []
             for at in range(0, LANES, lanes):
                 x, y = self.bytes(e, sources, at, lanes)
-                product = build.mul(build.sub(x, x_point), build.sub(y, y_point))
-                code = quotient(e, build.shl(product, lift), multiplier, half, places)
-                codes.append(build.add(code, point))
-            return stored_bytes(e, codes, self.unsigned, *bounds)
+                steps = build.sub(x, number["x_point"]), build.sub(y, number["y_point"])
+                found.append(build.mul(*steps))
+            return found
+
+        def compute(sources: Sequence[Value], phase: Value) -> Value:
+            if self.wide:
+                return joined(e, products(sources))
+            terms = [number[name] for name in ("multiplier", "half", "places")]
+            codes = [
+                build.add(quotient(e, build.shl(product, number["lift"]), *terms), number["point"])
+                for product in products(sources)
+            ]
+            return stored_bytes(e, codes, self.unsigned, words["low"], words["high"])
 
         return compute
 

@@ -13,7 +13,15 @@ from dataclasses import dataclass
 
 from qir.backends.cpu.emitter import I8, Emitter, Value, vector
 from qir.backends.cpu.kernel import Body, Kernel
-from qir.backends.cpu.kernels.reduce import LANES, Combination, Rescaling, along
+from qir.backends.cpu.kernels.cast import Stored
+from qir.backends.cpu.kernels.reduce import (
+    LANES,
+    Combination,
+    Finish,
+    along,
+    bound_words,
+    stored_size,
+)
 
 AXES = ("depth", "height", "width")
 """Spatial dimensions; a missing one has size 1."""
@@ -25,11 +33,11 @@ class Pool(Kernel):
 
     Attributes:
         combination: How the numbers are combined.
-        to_unsigned: Whether what is stored for a sum is unsigned bytes.
+        to: What is stored of sums.
     """
 
     combination: Combination
-    to_unsigned: bool = False
+    to: Stored = "signed"
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -46,9 +54,9 @@ class Pool(Kernel):
             for what in ("size", "places", "window", "stride", "before")
             for axis in AXES
         )
-        sums = ("term_bytes", "low", "high") if self.combination.how == "sum" else ()
+        sums = ("term_bytes",) if self.combination.how == "sum" else ()
         own = ("rows", "block_rows", "channels", "ranges", "range_channels", "out_pixel")
-        return (*own, *axes, *sums)
+        return (*own, *axes, *sums, *bound_words(self.combination, self.to))
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -66,7 +74,7 @@ class Pool(Kernel):
         bytes_height = build.mul(word["size_width"], channels)
         bytes_depth = build.mul(word["size_height"], bytes_height)
         image_bytes = build.mul(word["size_depth"], bytes_depth)
-        x, out = e.at(e.tensor("x"), begin), e.at(e.tensor("out"), begin)
+        x, out = e.at(e.tensor("x"), begin), e.at(e.tensor("out"), self._place(e, begin))
         first = build.mul(build.sdiv(e.task, ranges), block)
         stop = e.smallest(build.add(first, block), word["rows"])
         with e.loop(stop, start=first) as row:
@@ -136,10 +144,11 @@ class Pool(Kernel):
             (pixel,) = place.values
             corner = build.mul(start, length)
             taps = build.sub(stop, start)
-            rescaling = None
+            finish = None
             if terms is not None:
                 row = e.at(terms, build.mul(build.mul(rows, taps), word["term_bytes"]))
-                rescaling = Rescaling(e, row, self.to_unsigned, word["low"], word["high"])
+                bounds = [word[name] for name in bound_words(way, self.to)]
+                finish = Finish(e, row, self.to, bounds)
 
             def total(at: Value, lanes: int) -> Value:
                 first = build.add(corner, at)
@@ -147,19 +156,23 @@ class Pool(Kernel):
                     index, total = tap.values
                     value = self._load_line(e, index, lanes)
                     tap.carry(build.add(index, length), way.join(e, total, value))
-                return tap.values[1] if rescaling is None else rescaling.bytes(e, tap.values[1])
+                return tap.values[1] if finish is None else finish.apply(e, tap.values[1])
 
             def put(at: Value, lanes: int) -> None:
-                e.store(total(at, lanes), pixel, at)
+                e.store(total(at, lanes), pixel, self._place(e, at))
 
             def staged() -> None:
-                space = e.reserve(LANES)
+                space = e.reserve(LANES * stored_size(way, self.to))
                 e.store(total(e.number(0), LANES), space)
-                with e.loop(length) as loop:
+                with e.loop(self._place(e, length)) as loop:
                     e.store(e.load(I8, space, loop.index), pixel, loop.index)
 
-            along(e, length, (64, LANES) if rescaling is None else (LANES,), put, staged)
+            along(e, length, (64, LANES) if finish is None else (LANES,), put, staged)
             place.carry(e.at(pixel, word["out_pixel"]))
+
+    def _place(self, e: Emitter, index: Value) -> Value:
+        """Returns the bytes before a number of the result."""
+        return e.build.mul(index, e.number(stored_size(self.combination, self.to)))
 
     def _load_line(self, e: Body, index: Value, lanes: int) -> Value:
         return e.load(vector(self.combination.element, lanes), e.scratch, self._offset(e, index))

@@ -1,7 +1,7 @@
 """Many bytes to one: what pools and reductions share, and reductions of whole rows.
 
 The greatest and the least of stored bytes are stored bytes. A sum is exact, in 16 bits where its
-count allows, and is rescaled with one rounding as `fixed31` says.
+count allows, and is stored in 32 bits, or as a byte with one rounding as `fixed31` says.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any, Literal, TypeAlias
 from qir.backends.cpu.emitter import I8, I16, I32, Emitter, Value, constant, vector
 from qir.backends.cpu.epilogue import high_words, stored_bytes
 from qir.backends.cpu.kernel import Body, Kernel
+from qir.backends.cpu.kernels.cast import Stored
 
 How: TypeAlias = Literal["greatest", "least", "sum"]
 
 LANES = 16
 """Numbers in the vector that ends a run of them; shorter runs go one by one."""
 TERMS = ("offset", "lift", "multiplier", "addend", "shift")
-"""Numbers of 32 bits that rescale a sum; a row of a table of them has `TERM_BYTES`."""
-TERM_BYTES = 4 * len(TERMS)
+"""Numbers of 32 bits that make a byte of a sum; one that is stored as it is has the first alone."""
 
 
 @dataclass(frozen=True)
@@ -112,52 +112,65 @@ def along(
             short()
 
 
-class Rescaling:
-    """What becomes of sums: bytes, by the terms of a table's row.
+class Finish:
+    """What is stored of sums, by the terms of a table's row.
 
     Args:
         e: Where to write.
         row: Pointer to the row.
-        unsigned: Whether the bytes are unsigned.
-        low: Least number that is stored, a word.
-        high: Greatest number that is stored, a word.
+        to: What is stored.
+        bounds: What `bound_words` names.
     """
 
-    def __init__(self, e: Emitter, row: Value, unsigned: bool, low: Value, high: Value) -> None:
+    def __init__(self, e: Emitter, row: Value, to: Stored, bounds: Sequence[Value]) -> None:
         self._terms = {
             name: e.splat(e.load(I32, row, 4 * place, align=4), LANES)
-            for place, name in enumerate(TERMS)
+            for place, name in enumerate(TERMS if to != "wide" else TERMS[:1])
         }
-        self._unsigned = unsigned
-        self._bounds = low, high
+        self._to = to
+        self._bounds = bounds
 
-    def bytes(self, e: Emitter, sums: Value) -> Value:
+    def apply(self, e: Emitter, sums: Value) -> Value:
         """Returns what is stored for `LANES` sums."""
         build, terms = e.build, self._terms
         if sums.type.element is not I32:
             sums = build.sext(sums, vector(I32, LANES))
-        steps = build.shl(build.add(sums, terms["offset"]), terms["lift"])
+        steps = build.add(sums, terms["offset"])
+        if self._to == "wide":
+            return steps
+        steps = build.shl(steps, terms["lift"])
         scaled = build.add(high_words(e, steps, terms["multiplier"]), terms["addend"])
-        return stored_bytes(e, [build.ashr(scaled, terms["shift"])], self._unsigned, *self._bounds)
+        codes = [build.ashr(scaled, terms["shift"])]
+        low, high = self._bounds
+        return stored_bytes(e, codes, self._to == "unsigned", low, high)
+
+
+def bound_words(combination: Combination, to: Stored) -> tuple[str, ...]:
+    """Returns the names of the words that bound the bytes of sums."""
+    return ("low", "high") if combination.how == "sum" and to != "wide" else ()
+
+
+def stored_size(combination: Combination, to: Stored) -> int:
+    """Returns the bytes of what is stored."""
+    return 4 if combination.how == "sum" and to == "wide" else 1
 
 
 @dataclass(frozen=True)
 class Rows(Kernel):
-    """Rows of neighbouring bytes, each combined to one.
+    """Rows of neighbouring bytes, each combined to one number.
 
     Attributes:
         combination: How; sums are of 32 bits.
-        to_unsigned: Whether what is stored for a sum is unsigned bytes.
+        to: What is stored of sums.
     """
 
     combination: Combination
-    to_unsigned: bool = False
+    to: Stored = "signed"
 
     @property
     def words(self) -> tuple[str, ...]:
         """Names of the integers: rows in all and of a task, and the bytes of a row."""
-        bounds = ("low", "high") if self.combination.how == "sum" else ()
-        return ("rows", "block_rows", "count", *bounds)
+        return ("rows", "block_rows", "count", *bound_words(self.combination, self.to))
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -165,19 +178,18 @@ class Rows(Kernel):
         return ("x", "out", *(("terms",) if self.combination.how == "sum" else ()))
 
     def write(self, e: Body) -> None:
-        """Writes the body: each row of the task, and its byte."""
-        rescaling = None
-        if self.combination.how == "sum":
-            bounds = e.word("low"), e.word("high")
-            rescaling = Rescaling(e, e.tensor("terms"), self.to_unsigned, *bounds)
-        out = e.tensor("out")
+        """Writes the body: each row of the task, and what is stored of it."""
+        sums = self.combination.how == "sum"
+        bounds = [e.word(name) for name in bound_words(self.combination, self.to)]
+        finish = Finish(e, e.tensor("terms"), self.to, bounds) if sums else None
+        out, size = e.tensor("out"), e.number(stored_size(self.combination, self.to))
 
         def put(row: Value, place: Value) -> None:
             total = combined(e, self.combination, row, e.word("count"))
-            if rescaling is not None:
-                stored = rescaling.bytes(e, e.splat(total, LANES))
+            if finish is not None:
+                stored = finish.apply(e, e.splat(total, LANES))
                 total = e.build.extract_element(stored, e.number(0, I32))
-            e.store(total, out, place)
+            e.store(total, out, e.build.mul(place, size))
 
         _each_row(e, put)
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
-import numpy as np
-
 from qir.backends.cpu.kernels.elementwise import (
     LONGEST_PERIOD,
     Extremum,
@@ -18,10 +16,10 @@ from qir.backends.cpu.kernels.elementwise import (
 from qir.backends.cpu.patterns.cast import code_words
 from qir.backends.cpu.patterns.dense import is_bytes
 from qir.backends.cpu.patterns.flat import TASK_ELEMENTS, TASKS, block, lies, variables
+from qir.backends.cpu.patterns.sums import rounding_behind
 from qir.backends.cpu.target import Target
 from qir.backends.native.pattern import Cover, Region, covers
 from qir.ir import Node, Value
-from qir.numbers.rounding import ROUNDINGS, Scaled
 from qir.ops import Add, Maximum, Minimum, Mul, Sub
 from qir.ops.elementwise import Sum as SumOp
 from qir.ops.op import Op
@@ -72,9 +70,14 @@ def quant(value: Value) -> Quant:
     return code
 
 
-def _way(node: Node) -> tuple[Value, Value] | str:
-    """Returns the operand of all elements and the other one, or why there is none."""
-    if not all(is_bytes(value) for value in (*node.inputs, node.output)):
+def _way(node: Node, *others: Value) -> tuple[Value, Value] | str:
+    """Returns the operand of all elements and the other one, or why there is none.
+
+    Args:
+        node: The node.
+        others: What must be stored in bytes beside the operands.
+    """
+    if not all(is_bytes(value) for value in (*node.inputs, *others)):
         return "not codes of 8 bits"
     x, y = node.inputs
     shape = node.output.type.shape
@@ -85,18 +88,19 @@ def _way(node: Node) -> tuple[Value, Value] | str:
 
 
 def _cover(
-    node: Node,
+    nodes: tuple[Node, ...],
     first: Value,
     second: Value,
     kind: type[Pairs],
     words: Mapping[str, int],
     **fields: bool,
 ) -> Cover:
-    found = broadcast(node.output.type.shape, second.type.shape)
+    result = nodes[-1].output
+    found = broadcast(result.type.shape, second.type.shape)
     assert found is not None
 
     def write(region: Region) -> None:
-        shape = region.shape(node.output)
+        shape = region.shape(result)
         before, shared, after = (
             prod(part)
             for part in (
@@ -117,8 +121,8 @@ def _cover(
         tasks = max(min(rows * length // TASK_ELEMENTS, TASKS * region.plan.threads), 1)
         block_rows = max(-(-rows * ranges // tasks), 1) if ranges == 1 else 1
         region.plan.step(
-            node.output.name,
-            kind(unsigned(first), unsigned(second), unsigned(node.output), repeats, **fields),
+            result.name,
+            kind(unsigned(first), unsigned(second), unsigned(result), repeats, **fields),
             {
                 **words,
                 "rows": rows,
@@ -132,18 +136,18 @@ def _cover(
             {
                 "x": lies(region, first),
                 "y": lies(region, second),
-                "out": region.write(node.output),
+                "out": region.write(result),
             },
             tasks=-(-rows // block_rows) * ranges,
         )
 
-    return Cover((node,), variables(first, second), write)
+    return Cover(nodes, variables(first, second), write)
 
 
 @covers(Add, Sub)
 def add(op: SumOp, node: Node, target: Target) -> Cover | str:
     """One integer multiply-add of both operands, and one rounding."""
-    way = _way(node)
+    way = _way(node, node.output)
     if isinstance(way, str):
         return way
     if not op.rounds_half_up:
@@ -160,37 +164,32 @@ def add(op: SumOp, node: Node, target: Target) -> Cover | str:
         "addend": (addend + 2**31) % 2**32 - 2**31,
         "shift": shift,
     }
-    return _cover(node, *way, Sum, words)
+    return _cover((node,), *way, Sum, words)
 
 
 @covers(Mul)
 def multiply(op: Mul, node: Node, target: Target) -> Cover | str:
-    """The exact product of two differences from zero points, rescaled."""
+    """The exact product of two differences from zero points, and the requantize behind it."""
     way = _way(node)
     if isinstance(way, str):
         return way
-    codes = [quant(value) for value in (*way, node.output)]
-    scale = codes[0].scale.array.astype(np.float64) * codes[1].scale.array
-    multiplier = ROUNDINGS["fixed31"].multipliers(scale, codes[2].scale.array)
-    form = Scaled(multiplier.value.astype(np.int32), multiplier.shift).high_word()
-    assert form is not None
-    words = {
-        **code_words(codes[2]),
-        # Products of bytes fit int32 with any lift: they need not be held to the limit.
-        "multiplier": int(form.value),
-        "half": int(form.addend),
-        "places": int(form.places),
-        "lift": int(form.lift),
-        "x_point": int(codes[0].zero_points),
-        "y_point": int(codes[1].zero_points),
-    }
-    return _cover(node, *way, Product, words)
+    points = (int(quant(value).zero_points) for value in way)
+    words = dict(zip(("x_point", "y_point"), points, strict=True))
+    behind = rounding_behind(node.output)
+    form = None if behind is None else behind.form.high_word()
+    if behind is None or form is None:
+        return _cover((node,), *way, Product, words, wide=True)
+    words |= code_words(behind.op.to, behind.op.bounds)
+    # Products of bytes fit int32 with any lift: they need not be held to the limit.
+    words |= {"multiplier": int(form.value), "half": int(form.addend)}
+    words |= {"places": int(form.places), "lift": int(form.lift)}
+    return _cover((node, behind.node), *way, Product, words, wide=False)
 
 
 @covers(Maximum, Minimum)
 def extremum(op: Op, node: Node, target: Target) -> Cover | str:
     """The greater or the lesser stored number."""
-    way = _way(node)
+    way = _way(node, node.output)
     if isinstance(way, str):
         return way
-    return _cover(node, *way, Extremum, {}, greatest=isinstance(op, Maximum))
+    return _cover((node,), *way, Extremum, {}, greatest=isinstance(op, Maximum))

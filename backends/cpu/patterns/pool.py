@@ -8,21 +8,18 @@ from math import prod
 import numpy as np
 
 from qir.backends.cpu.kernels.pool import AXES, Pool
-from qir.backends.cpu.kernels.reduce import TERM_BYTES, Combination
-from qir.backends.cpu.patterns.dense import is_bytes
-from qir.backends.cpu.patterns.reduce import (
-    Rescaled,
-    blocks,
-    combination,
-    has_bytes,
-    is_unsigned,
-    rescaled,
-)
+from qir.backends.cpu.kernels.reduce import Combination
+from qir.backends.cpu.patterns.dense import BYTES, is_bytes
+from qir.backends.cpu.patterns.reduce import blocks, combination, has_bytes
+from qir.backends.cpu.patterns.sums import Ending, ending, rounded, rounding_once
 from qir.backends.cpu.target import Target
 from qir.backends.native.pattern import Cover, Region, covers
-from qir.ir import Node
+from qir.errors import QirError
+from qir.ir import Node, Value
+from qir.numbers.rounding import rounding_mode
 from qir.ops import AvgPool, MaxPool
 from qir.ops.pool import Pool as PoolOp
+from qir.types import Array, Quant
 
 MOST_TAPS = 4096
 """In a window over padding, which has terms for each number of taps."""
@@ -39,26 +36,43 @@ def max_pool(op: MaxPool, node: Node, _: Target) -> Cover | str:
 
 @covers(AvgPool)
 def avg_pool(op: AvgPool, node: Node, _: Target) -> Cover | str:
-    """The mean of each window, rescaled by terms for the number of its taps in the tensor."""
+    """The sum of each window, by terms for the number of its taps in the tensor."""
     (x,) = node.inputs
-    if not is_bytes(x) or not is_bytes(node.output):
+    if not is_bytes(x):
         return "a sum without codes of 8 bits"
     most = prod(op.window)
     padded = op.padding == "same" or any(map(any, op.padding if op.padding != "valid" else ()))
     if padded and most > MOST_TAPS:
         return f"a window of more than {MOST_TAPS} taps over padding"
     counts = np.arange(1, most + 1) if padded else np.array([most])
-    divisors = np.full_like(counts, most) if op.count_padding else counts
-    sums = rescaled(x, node.output, counts, divisors)
+    sums = ending(x, node.output, counts) if op.to is None else _means(op, x, op.to, counts)
     return sums if isinstance(sums, str) else _pool(op, node, combination("sum", x, most), sums)
 
 
-def _pool(op: PoolOp, node: Node, way: Combination, sums: Rescaled | None = None) -> Cover:
+def _means(op: AvgPool, x: Value, to: Quant, counts: Array) -> Ending | str:
+    """Returns how sums become means over as many bytes as they have."""
+    if to.storage not in BYTES:
+        return "a sum without codes of 8 bits"
+    try:
+        multipliers = op.multipliers(x.type, counts)
+    except QirError:
+        # A number of taps that no window has may be the one out of reach.
+        return "a multiplier out of reach"
+    mode = rounding_mode(op.rounding)
+    form = rounding_once(mode.machine_form(multipliers, to.zero_points, *to.range))
+    if form is None:
+        return f"no kernel for the machine form of the rounding {op.rounding}"
+    return rounded(x, counts, form, to, to.range)
+
+
+def _pool(op: PoolOp, node: Node, way: Combination, sums: Ending | None = None) -> Cover:
     (x,) = node.inputs
+    nodes = (node, *(() if sums is None else sums.nodes))
+    result = nodes[-1].output
 
     def write(region: Region) -> None:
         batch, *sizes, channels = region.shape(x)
-        places = region.shape(node.output)[1:-1]
+        places = region.shape(result)[1:-1]
         strides, padding = op.geometry(tuple(sizes))
         before = [first for first, _ in padding]
 
@@ -89,23 +103,23 @@ def _pool(op: PoolOp, node: Node, way: Combination, sums: Rescaled | None = None
             "channels": channels,
             "ranges": 1,
             "range_channels": channels,
-            "out_pixel": region.pitch(node.output),
+            "out_pixel": region.pitch(result),
         }
-        tensors = {"x": region.read(x), "out": region.write(node.output)}
+        tensors = {"x": region.read(x), "out": region.write(result)}
         if sums is not None:
             # Terms of a table begin at one tap; there is a row for none.
             table = sums.terms
             if len(table) > 1:
                 table = np.concatenate([np.zeros_like(table[:1]), table])
             tensors["terms"] = region.parameter(table)
-            words |= {**sums.words, "term_bytes": TERM_BYTES if len(table) > 1 else 0}
+            words |= {**sums.words, "term_bytes": table[0].nbytes if len(table) > 1 else 0}
         region.plan.step(
-            node.output.name,
-            Pool(way, is_unsigned(node.output)),
+            result.name,
+            Pool(way, "signed" if sums is None else sums.to),
             words,
             tensors,
             tasks=-(-rows // block),
             scratch=line * way.bits // 8,
         )
 
-    return Cover((node,), (x,), write, rows_apart=True)
+    return Cover(nodes, (x,), write, rows_apart=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -12,33 +10,18 @@ from qir.backends.cpu.kernels.pool import AXES, Pool
 from qir.backends.cpu.kernels.reduce import ArgMax as ArgMaxKernel
 from qir.backends.cpu.kernels.reduce import Combination, How, Rows
 from qir.backends.cpu.patterns.dense import BYTES, is_bytes
+from qir.backends.cpu.patterns.sums import Ending, ending
 from qir.backends.cpu.target import Target
 from qir.backends.native.pattern import Cover, Region, covers
-from qir.errors import QirError
 from qir.ir import Node, Value
-from qir.numbers.int32 import INT32_MAX
-from qir.numbers.rounding import ROUNDINGS, Scaled
 from qir.ops import ArgMax, Mean, ReduceMax, ReduceMin, ReduceSum
 from qir.ops.reduce import Extremum, Reduction
-from qir.types import Array, DType
+from qir.types import DType
 
 TASK_BYTES = 32 * 1024
 """Least bytes that a task reads; a smaller one is not worth handing out."""
 NARROW_COUNT = 128
 """Most bytes whose sum 16 bits hold, signed or not."""
-
-
-@dataclass(frozen=True, eq=False)
-class Rescaled:
-    """How sums of bytes become bytes.
-
-    Attributes:
-        terms: Terms of `kernels.reduce.Rescaling`: a row for each number of bytes, or one row.
-        words: The bounds of what is stored.
-    """
-
-    terms: Array
-    words: Mapping[str, int]
 
 
 def has_bytes(value: Value) -> bool:
@@ -56,42 +39,6 @@ def combination(how: How, value: Value, count: int = 0) -> Combination:
     """Returns how bytes of a value are combined; `count` is how many at most, for a sum."""
     bits = 8 if how != "sum" else 16 if count <= NARROW_COUNT else 32
     return Combination(how, is_unsigned(value), bits)  # type: ignore[arg-type]
-
-
-def rescaled(x: Value, result: Value, counts: Array, divisors: Array) -> Rescaled | str:
-    """Returns how sums are rescaled, or why 32 bits don't hold it.
-
-    With a lift of j bits, acc * 2^j * M / 2^(s+j) is the same number, and s + j >= 33 is what the
-    terms need. A count in the divisor makes s grow as fast as the sum.
-
-    Args:
-        x: What is summed.
-        result: What is stored.
-        counts: Numbers of bytes in the sums, one for each row of terms.
-        divisors: What the sums are divided by.
-    """
-    code, to = x.type.quant, result.type.quant
-    assert code is not None
-    assert to is not None
-    scale = to.scale.array.astype(np.float64) * divisors
-    try:
-        factors = ROUNDINGS["fixed31"].multipliers(code.scale.array, scale)
-    except QirError:
-        # A number of taps that no window has may be the one out of reach.
-        return "a multiplier out of reach"
-    point = int(code.zero_points)
-    low, high = code.storage.bounds
-    farthest = max(high - point, point - low)
-    lift = np.where(factors.value == 0, 0, np.maximum(33 - factors.shift.astype(np.int64), 0))
-    if np.any(counts * farthest > INT32_MAX >> lift):
-        return "a sum or its multiplier too large for 32 bits"
-    shift = (factors.shift + lift).astype(np.int32)
-    form = Scaled(factors.value.astype(np.int32), shift).high_word(to.zero_points)
-    if form is None:
-        return "a multiplier too small for 32 bits"
-    columns = (-point * counts, lift, form.value, form.addend, form.places)
-    low, high = to.range
-    return Rescaled(np.stack(columns, axis=-1).astype(np.int32), {"low": low, "high": high})
 
 
 def blocks(rows: int, row_bytes: int, region: Region) -> int:
@@ -120,14 +67,12 @@ def _sizes(region: Region, x: Value, parts: tuple[int, int]) -> tuple[int, int, 
 
 @covers(Mean, ReduceSum)
 def total(op: Reduction, node: Node, _: Target) -> Cover | str:
-    """A sum or mean, rescaled."""
+    """The exact sums, and the requantize behind them."""
     (x,) = node.inputs
-    if not is_bytes(x) or not is_bytes(node.output):
+    if not is_bytes(x):
         return "a sum without codes of 8 bits"
     count = op.count(x.type)
-    divisor = count if isinstance(op, Mean) else 1
-    sums = rescaled(x, node.output, np.array([count]), np.array([divisor]))
-    return sums if isinstance(sums, str) else _reduction(op, node, "sum", sums, count)
+    return _reduction(op, node, "sum", ending(x, node.output, np.array([count])), count)
 
 
 @covers(ReduceMax, ReduceMin)
@@ -139,17 +84,19 @@ def extremum(op: Extremum, node: Node, _: Target) -> Cover | str:
 
 
 def _reduction(
-    op: Reduction, node: Node, how: How, sums: Rescaled | None = None, count: int = 0
+    op: Reduction, node: Node, how: How, sums: Ending | None = None, count: int = 0
 ) -> Cover | str:
     (x,) = node.inputs
     parts = _parts(op, x)
     if parts is None:
         return "axes that are not neighbours"
+    nodes = (node, *(() if sums is None else sums.nodes))
+    result, to = nodes[-1].output, "signed" if sums is None else sums.to
 
     def write(region: Region) -> None:
         outer, along, inner = _sizes(region, x, parts)
         words = {"rows": outer, **({} if sums is None else sums.words)}
-        tensors = {"x": region.read(x), "out": region.write(node.output)}
+        tensors = {"x": region.read(x), "out": region.write(result)}
         if sums is not None:
             tensors["terms"] = region.parameter(sums.terms)
         if inner == 1:
@@ -157,8 +104,8 @@ def _reduction(
             way = combination(how, x, NARROW_COUNT + 1)
             block = blocks(outer, along, region)
             region.plan.step(
-                node.output.name,
-                Rows(way, is_unsigned(node.output)),
+                result.name,
+                Rows(way, to),
                 {**words, "block_rows": block, "count": along},
                 tensors,
                 tasks=-(-outer // block),
@@ -182,20 +129,20 @@ def _reduction(
             "channels": inner,
             "ranges": ranges,
             "range_channels": range_channels if ranges > 1 else inner,
-            "out_pixel": inner,
+            "out_pixel": inner * result.type.dtype.numpy.itemsize,
         }
         if sums is not None:
             words["term_bytes"] = 0
         region.plan.step(
-            node.output.name,
-            Pool(way, is_unsigned(node.output)),
+            result.name,
+            Pool(way, to),
             words,
             tensors,
             tasks=-(-outer // block) * ranges,
             scratch=inner * way.bits // 8,
         )
 
-    return Cover((node,), (x,), write)
+    return Cover(nodes, (x,), write)
 
 
 @covers(ArgMax)

@@ -11,7 +11,7 @@ from qir.backends.xla.codes import code_of, levels, steps, zero_points
 from qir.backends.xla.lowering import coded, floating, lowering, plain
 from qir.backends.xla.requantize import Factor, no_form, rescaling
 from qir.ir import Node
-from qir.numbers.rounding import ROUNDINGS, rounding_mode
+from qir.numbers.rounding import rounding_mode
 from qir.ops import Add, Clip, Div, Maximum, Minimum, Mul, Pow, Relu, Sub
 from qir.ops.elementwise import Sum
 
@@ -67,11 +67,11 @@ def rounded_sum(op: Sum, node: Node) -> Step:
     """One multiply-add in int32, and the machine form of the op's rounding."""
     x_code, y_code = (code_of(value.type) for value in node.inputs)
     (mx, my), shift = op.factors(*(value.type for value in node.inputs))
-    divisor = op.divisor(shift)
-    assert divisor is not None
+    multiplier = op.shift_multiplier(shift)
+    assert multiplier is not None
     factors = Parameter(f"{node.output.name}.factors", np.array([mx, my], np.int32))
     rescale, terms = rescaling(
-        node.output.name, divisor, code_of(node.output.type), rounding=op.rounding
+        node.output.name, multiplier, code_of(node.output.type), rounding=op.rounding
     )
 
     def run(x: jax.Array, y: jax.Array, factors: jax.Array, *terms: Factor) -> jax.Array:
@@ -88,18 +88,10 @@ def multiply(op: Mul, node: Node) -> Step:
 
 
 @lowering(Mul, legal=coded)
-def rescaled_product(op: Mul, node: Node) -> Step:
-    """The exact product of two differences of at most 9 bits, rescaled."""
+def exact_product(op: Mul, node: Node) -> Step:
+    """The exact product of two differences of at most 9 bits."""
     x_code, y_code = (code_of(value.type) for value in node.inputs)
-    code = code_of(node.output.type)
-    scale = x_code.scale.array.astype(np.float64) * y_code.scale.array
-    multiplier = ROUNDINGS["fixed31"].multipliers(scale, code.scale.array)
-    rescale, factors = rescaling(node.output.name, multiplier, code)
-
-    def run(x: jax.Array, y: jax.Array, *factors: Factor) -> jax.Array:
-        return rescale(steps(x, x_code) * steps(y, y_code), *factors)
-
-    return Step(run, (*node.inputs, *factors))
+    return Step(lambda x, y: steps(x, x_code) * steps(y, y_code), node.inputs)
 
 
 @lowering(Div)

@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qir.backends.native.steps import Step
-from qir.backends.xla.arithmetic import requantize_scaled
+from qir.backends.native.steps import Parameter, Step
 from qir.backends.xla.codes import code_of, steps
 from qir.backends.xla.lowering import coded, floating, lowering, plain
 from qir.backends.xla.materialize import applied_apart
+from qir.backends.xla.requantize import no_form, rescaling
 from qir.backends.xla.windows import padded, reduce_windows
 from qir.ir import Node
-from qir.numbers.rounding import ROUNDINGS
+from qir.numbers.rounding import rounding_mode
 from qir.ops import AvgPool, MaxPool
 from qir.types import Array
 
@@ -44,19 +44,37 @@ def avg_pool(op: AvgPool, node: Node) -> Step:
     return floating(node, run)
 
 
-@lowering(AvgPool, legal=coded)
-def rescaled_window_sum(op: AvgPool, node: Node) -> Step:
-    """Exact sums in int32, each rescaled by a multiplier that holds the count of its taps."""
-    x_code, code = code_of(node.inputs[0].type), code_of(node.output.type)
-    (low, high), dtype = code.range, code.storage.numpy
+def _sums(op: AvgPool, node: Node) -> bool:
+    return coded(op, node) and op.to is None
+
+
+@lowering(AvgPool, legal=_sums)
+def exact_window_sum(op: AvgPool, node: Node) -> Step:
+    """Exact sums in int32."""
+    code = code_of(node.inputs[0].type)
+    return Step(lambda x: _window_sums(op, node, steps(x, code)), node.inputs)
+
+
+def _means(op: AvgPool, node: Node) -> bool:
+    return op.to is not None and rounding_mode(op.rounding).has_machine_form
+
+
+def _no_form(op: AvgPool, node: Node) -> str:
+    return no_form(f"avg_pool %{node.output.name}", op.rounding)
+
+
+@lowering(AvgPool, legal=_means, why_not=_no_form)
+def rounded_window_mean(op: AvgPool, node: Node) -> Step:
+    """Exact sums in int32, each rounded with a multiplier that holds the count of its taps."""
+    x_type, code = node.inputs[0].type, code_of(node.output.type)
 
     def run(x: jax.Array) -> jax.Array:
-        sums = _window_sums(op, node, steps(x, x_code))
-        scale = code.scale.array * _counts(op, x.shape[1:-1]).astype(np.float64)
-        factor = ROUNDINGS["fixed31"].multipliers(x_code.scale.array, scale)
-        return requantize_scaled(
-            sums, factor.value, factor.shift, code.zero_points, low, high, dtype
-        )
+        sums = _window_sums(op, node, steps(x, code_of(x_type)))
+        # Known while tracing, where named dimensions have their sizes.
+        multiplier = op.multipliers(x_type, _counts(op, x.shape[1:-1]))
+        rescale, factors = rescaling(node.output.name, multiplier, code, code.range, op.rounding)
+        arrays = (factor.array if isinstance(factor, Parameter) else factor for factor in factors)
+        return rescale(sums, *map(jnp.asarray, arrays))
 
     return Step(run, node.inputs)
 

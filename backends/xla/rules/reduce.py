@@ -11,9 +11,7 @@ from qir.backends.native.steps import Step
 from qir.backends.xla.codes import code_of, steps
 from qir.backends.xla.lowering import coded, floating, lowering, plain
 from qir.backends.xla.materialize import stored
-from qir.backends.xla.requantize import Factor, rescaling
 from qir.ir import Node
-from qir.numbers.rounding import ROUNDINGS
 from qir.ops import ArgMax, Mean, ReduceMax, ReduceMin, ReduceProd, ReduceSum
 from qir.ops.reduce import Reduction
 
@@ -61,17 +59,12 @@ def argmax(op: ArgMax, node: Node) -> Step:
 
 
 @lowering(Mean, ReduceSum, legal=coded)
-def rescaled_sum(op: Reduction, node: Node) -> Step:
-    """An exact sum in int32, rescaled by a multiplier that for a mean holds the count."""
-    x_code, code = code_of(node.inputs[0].type), code_of(node.output.type)
-    count = op.count(node.inputs[0].type) if isinstance(op, Mean) else 1
-    scale = code.scale.array.astype(np.float64) * count
-    multiplier = ROUNDINGS["fixed31"].multipliers(x_code.scale.array, scale)
-    rescale, factors = rescaling(node.output.name, multiplier, code)
+def exact_sum(op: Reduction, node: Node) -> Step:
+    """An exact sum in int32."""
+    code = code_of(node.inputs[0].type)
 
-    def run(x: jax.Array, *factors: Factor) -> jax.Array:
-        differences = steps(stored(x), x_code)
-        total = jnp.sum(differences, axis=op.axes, keepdims=op.keep_axes, dtype=jnp.int32)
-        return rescale(total, *factors)
+    def run(x: jax.Array) -> jax.Array:
+        differences = steps(stored(x), code)
+        return jnp.sum(differences, axis=op.axes, keepdims=op.keep_axes, dtype=jnp.int32)
 
-    return Step(run, (*node.inputs, *factors))
+    return Step(run, node.inputs)

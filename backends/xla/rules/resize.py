@@ -15,9 +15,7 @@ from qir.backends.native.steps import Step
 from qir.backends.xla.codes import code_of, steps
 from qir.backends.xla.lowering import coded, floating, lowering, plain
 from qir.backends.xla.materialize import stored
-from qir.backends.xla.requantize import Factor, rescaling
 from qir.ir import Node
-from qir.numbers.rounding import ROUNDINGS
 from qir.ops import ResizeLinear, ResizeNearest
 from qir.types import Array
 
@@ -44,18 +42,10 @@ def resize_linear(op: ResizeLinear, node: Node) -> Step:
 
 
 @lowering(ResizeLinear, legal=coded)
-def rescaled_blend(op: ResizeLinear, node: Node) -> Step:
-    """Exact sums with integer weights in int32, rescaled by a multiplier that holds their total."""
-    (x,) = node.inputs
-    x_code, code = code_of(x.type), code_of(node.output.type)
-    scale = code.scale.array.astype(np.float64) * op.denominator(x.type)
-    multiplier = ROUNDINGS["fixed31"].multipliers(x_code.scale.array, scale)
-    rescale, factors = rescaling(node.output.name, multiplier, code)
-
-    def run(x: jax.Array, *factors: Factor) -> jax.Array:
-        return rescale(blended(op, steps(stored(x), x_code), blend=_integer_blend), *factors)
-
-    return Step(run, (x, *factors))
+def exact_blend(op: ResizeLinear, node: Node) -> Step:
+    """Exact sums with integer weights in int32."""
+    code = code_of(node.inputs[0].type)
+    return Step(lambda x: blended(op, steps(stored(x), code), _integer_blend), node.inputs)
 
 
 def blended(op: ResizeLinear, x: jax.Array, blend: Blend) -> jax.Array:

@@ -11,6 +11,7 @@ pytest.importorskip("llvmlite")
 
 from qir.backends.cpu.patterns.elementwise import broadcast
 from qir.numbers.rounding import Fixed31, Multiplier
+from qir.text import parse
 from qir.types import Array
 from tests.backends.cpu.harness import check
 from tests.ops.programs import program
@@ -174,7 +175,7 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("op", ["add", "sub", "mul", "maximum", "minimum"])
+@pytest.mark.parametrize("op", ["add", "sub", "maximum", "minimum"])
 @pytest.mark.parametrize("shapes", SHAPES, ids=str)
 @settings(max_examples=20)
 @given(codes(), codes(), codes(), SEEDS)
@@ -192,6 +193,28 @@ def test_pairs(
     inputs = f"%x: {spelled(first, x)}, %y: {spelled(second, y)}"
     line = f"{op}(%x, %y) : {spelled(result, np.broadcast_shapes(tuple(x), tuple(y)))}"
     check(program(inputs, line), stored(first, x, seed), stored(second, y, seed + 1))
+
+
+@pytest.mark.parametrize("shapes", SHAPES, ids=str)
+@settings(max_examples=20)
+@given(codes(), codes(), codes(), SEEDS)
+def test_products_and_their_rounding(
+    shapes: tuple[Sequence[int], Sequence[int]],
+    first: tuple[str, str],
+    second: tuple[str, str],
+    result: tuple[str, str],
+    seed: int,
+) -> None:
+    shape = np.broadcast_shapes(*map(tuple, shapes))
+    wide = f"i32[{','.join(map(str, shape))}]{{scale=%x*%y}}"
+    inputs = f"%x: {spelled(first, shapes[0])}, %y: {spelled(second, shapes[1])}"
+    products = program(inputs, f"mul(%x, %y) : {wide}")
+    rounded = parse(
+        f"graph @rounded({inputs}) {{\n  %p = mul(%x, %y) : {wide}\n"
+        f"  %r = requantize(%p) : {spelled(result, shape)}\n  return %r\n}}"
+    )
+    for graph in (products, rounded):
+        check(graph, stored(first, shapes[0], seed), stored(second, shapes[1], seed + 1))
 
 
 @given(SIZES, codes(), codes(), codes(), SEEDS)

@@ -47,6 +47,7 @@ from qir.types import Array, DType, Quant, TensorType
 from tests.backends.cpu import harness
 from tests.backends.cpu.programs import ENDINGS
 from tests.strategies.base import BYTES, Case, Draw, Operand, codes, generator, program, stored
+from tests.strategies.sums import then
 
 TARGET = host_target()
 pytestmark = [
@@ -206,8 +207,12 @@ def pools(draw: Draw) -> Case:
     x = Operand(numbers(draw, code, shape), code)
     if draw(st.booleans()):
         return program(MaxPool(window, strides, padding), x)
+    op = AvgPool(window, strides, padding, draw(st.booleans()))
     to = near(draw, float(code.scale.array))
-    return program(AvgPool(window, strides, padding, draw(st.booleans()), to), x)
+    if op.divisor([x.type]) is None:
+        return program(op.with_code(to), x)
+    sums = program(op, x)
+    return then(sums, Requantize(to)) if draw(st.booleans()) else sums
 
 
 @st.composite
@@ -220,15 +225,14 @@ def pairs(draw: Draw) -> Case:
     code = draw(codes(BYTES))
     scale = float(code.scale.array)
     other_code = near(draw, scale)
-    product = draw(st.booleans())
-    op = (
-        Mul(near(draw, scale * 64 * scale))
-        if product
-        else draw(st.sampled_from([Add, Sub]))(near(draw, 2 * scale))
-    )
     x = Operand(numbers(draw, code, shape), code)
     y = Operand(numbers(draw, other_code, other), other_code, constant=draw(st.booleans()))
-    return program(op, *draw(st.sampled_from([(x, y), (y, x)])))
+    operands = draw(st.sampled_from([(x, y), (y, x)]))
+    if draw(st.booleans()):
+        return program(draw(st.sampled_from([Add, Sub]))(near(draw, 2 * scale)), *operands)
+    products = program(Mul(), *operands)
+    to = near(draw, scale * 64 * scale)
+    return then(products, Requantize(to)) if draw(st.booleans()) else products
 
 
 @st.composite

@@ -1,5 +1,6 @@
 """Pools by generated kernels, bit for bit against the reference."""
 
+from dataclasses import replace
 from math import prod
 from typing import NamedTuple
 
@@ -12,12 +13,13 @@ pytest.importorskip("llvmlite")
 
 from qir.backends.cpu.target import host_target
 from qir.backends.native.pattern import cover
-from qir.ops import AvgPool, MaxPool
+from qir.ops import AvgPool, MaxPool, Requantize
 from qir.ops.windows import Padding
 from qir.types import DType, Quant
 from tests.backends.cpu.harness import check
 from tests.strategies.base import BYTES, Case, Draw, Operand, coded_operand, codes, program
 from tests.strategies.pools import windows
+from tests.strategies.sums import finished, then
 
 pytestmark = pytest.mark.skipif(host_target() is None, reason="no kernels for this machine")
 
@@ -47,9 +49,12 @@ def max_pools(draw: Draw) -> Case:
 @st.composite
 def avg_pools(draw: Draw) -> Case:
     drawn = pools(draw)
-    op = AvgPool(*drawn.attributes, draw(st.booleans()), draw(codes(BYTES)))
+    op = AvgPool(*drawn.attributes, draw(st.booleans()))
     named = op.padding == "valid" and draw(st.booleans())
-    return program(op, coded_operand(draw, draw(codes(BYTES)), drawn.shape, named=named))
+    x = coded_operand(draw, draw(codes(BYTES)), drawn.shape, named=named)
+    if op.divisor([x.type]) is None:
+        return program(op.with_code(draw(codes(BYTES))), x)
+    return finished(draw, program(op, x))
 
 
 @given(max_pools())
@@ -74,7 +79,9 @@ def test_sums_at_the_ends_of_their_width(
     code = Quant.of(storage, 1.0, storage.bounds[1 - extreme])
     x = np.full(shape, storage.bounds[extreme], storage.numpy)
     result = Quant.of(storage, 1.5, storage.bounds[1 - extreme])
-    case = program(AvgPool(window, to=result), Operand(x, code))
+    case = program(AvgPool(window), Operand(x, code))
+    check(case.graph, *case.inputs)
+    case = then(case, Requantize(result))
     check(case.graph, *case.inputs)
 
 
@@ -100,11 +107,14 @@ def test_reasons() -> None:
     assert target is not None
     small, large = (Quant.of(DType.I8, scale, 5) for scale in (1e-9, 1.0))
     x = np.zeros((1, 4, 4, 3), np.int8)
-    faint = program(AvgPool((2, 2), to=large), Operand(x, small)).node
+    means = AvgPool((2, 2), padding="same")
+    faint = program(means.with_code(large), Operand(x, small)).node
     assert cover(faint, target) == "a multiplier too small for 32 bits"
-    loud = program(AvgPool((2, 2), to=Quant.of(DType.I8, 1e-8, 0)), Operand(x, large)).node
+    loud = program(means.with_code(Quant.of(DType.I8, 1e-8, 0)), Operand(x, large)).node
     assert cover(loud, target) == "a sum or its multiplier too large for 32 bits"
-    louder = program(AvgPool((2, 2), to=Quant.of(DType.I8, 1e-30, 0)), Operand(x, large)).node
+    louder = program(means.with_code(Quant.of(DType.I8, 1e-30, 0)), Operand(x, large)).node
     assert cover(louder, target) == "a multiplier out of reach"
+    other = program(replace(means, to=large, rounding="f32_rne"), Operand(x, large)).node
+    assert cover(other, target) == "no kernel for the machine form of the rounding f32_rne"
     plain = program(MaxPool((2, 2)), Operand(x.astype(np.float32), DType.F32)).node
     assert cover(plain, target) == "not stored in 8 bits"
