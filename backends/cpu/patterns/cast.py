@@ -12,7 +12,7 @@ from qir.backends.cpu.patterns.dense import in_order, is_bytes
 from qir.backends.cpu.patterns.flat import passed
 from qir.backends.cpu.patterns.lookup import every_byte, looked_up
 from qir.backends.cpu.target import Target
-from qir.backends.native.pattern import Cover, covers
+from qir.backends.native.pattern import COVERS, Cover, covers, sole_reader
 from qir.ir import Node, Value
 from qir.numbers.rounding import Float32, MachineForm, Scaled
 from qir.ops import Dequantize, Quantize, Requantize
@@ -27,6 +27,20 @@ def stored(value: Value) -> Stored | None:
     if code is None or code.storage is not DType.I32 or code.levels is not None:
         return None
     return "wide"
+
+
+def _belongs_to_xla(x: Value) -> bool:
+    """Whether a value is sums of an op without kernels: XLA fuses with it what alone reads them.
+
+    A kernel would have them written to memory in 32 bits.
+    """
+    return (
+        stored(x) == "wide"
+        and x.node is not None
+        and not x.is_constant
+        and type(x.node.op) not in COVERS
+        and sole_reader(x) is not None
+    )
 
 
 def repeated(
@@ -79,6 +93,8 @@ def dequantize(op: Dequantize, node: Node, target: Target) -> Cover | str:
     code, kind = x.type.quant, stored(x)
     if code is None or kind is None or code.expressed is not DType.F32:
         return "not from a code of 8 or 32 bits to f32"
+    if _belongs_to_xla(x):
+        return "behind sums that XLA forms"
     found = repeated({"scale": code.scale.array.astype(np.float32)}, x)
     if found is None:
         return "a code that varies along another axis than the last"
@@ -94,6 +110,8 @@ def requantize(op: Requantize, node: Node, target: Target) -> Cover | str:
     kind = stored(x)
     if kind is None or not is_bytes(node.output):
         return "not from a code of 8 or 32 bits to one of 8"
+    if _belongs_to_xla(x):
+        return "behind sums that XLA forms"
     forms = op.machine_forms(x.type)
     if not forms:
         return f"no machine form of the rounding {op.rounding}"

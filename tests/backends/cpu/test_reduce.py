@@ -9,9 +9,19 @@ pytest.importorskip("llvmlite")
 
 from qir.backends.cpu.target import host_target
 from qir.backends.native.pattern import cover
-from qir.ops import ArgMax, Mean, ReduceMax, ReduceMin, ReduceSum, Requantize
+from qir.ops import (
+    ArgMax,
+    Dequantize,
+    Mean,
+    ReduceMax,
+    ReduceMin,
+    ReduceSum,
+    Requantize,
+    ResizeLinear,
+)
+from qir.text import parse
 from qir.types import DType, Quant
-from tests.backends.cpu.harness import check
+from tests.backends.cpu.harness import check, covers_of
 from tests.strategies.base import BYTES, Case, Draw, Operand, coded_operand, codes, program
 from tests.strategies.sums import finished, then
 
@@ -102,3 +112,35 @@ def test_reasons() -> None:
     real = Operand(np.zeros((4, 3), np.float32), DType.F32)
     assert cover(program(Mean((1,)), real).node, target) == "a sum without codes of 8 bits"
     assert cover(program(ReduceMax((1,)), real).node, target) == "not stored in 8 bits"
+
+
+@pytest.mark.parametrize("name", ["mean", "avg_pool", "mul"])
+def test_the_requantize_behind_sums_is_a_part_of_their_step(name: str) -> None:
+    line = {
+        "mean": "mean(%x) {axes = [1, 2], keep_axes = true} : i32[2,1,1,3]{scale=0.125}",
+        "avg_pool": "avg_pool(%x) {window = [2, 2]} : i32[2,1,1,3]{scale=0.125}",
+        "mul": "mul(%x, %x) : i32[2,2,2,3]{scale=%x*%x}",
+    }[name]
+    shape = "[2,2,2,3]" if name == "mul" else "[2,1,1,3]"
+    text = f"graph @g(%x: i8[2,2,2,3]{{scale=0.5, zp=3}}) {{\n  %s = {line}\n"
+    one = f"  %y = requantize(%s) {{clamp = [-9, 77]}} : i8{shape}{{scale=0.4, zp=-9}}\n"
+    other = f"  %z = requantize(%s) : u8{shape}{{scale=0.3, zp=9}}\n"
+    x = np.random.default_rng(0).integers(-128, 128, (2, 2, 2, 3)).astype(np.int8)
+    target = host_target()
+    assert target is not None
+    alone = parse(f"{text}{one}  return %y\n}}")
+    shared = parse(f"{text}{one}{other}  return %y, %z\n}}")
+    assert [len(each.nodes) for each in covers_of(alone, target)] == [2]
+    assert [len(each.nodes) for each in covers_of(shared, target)] == [1, 1, 1]
+    for graph in (alone, shared):
+        check(graph, x)
+
+
+def test_sums_that_xla_forms_are_rounded_there() -> None:
+    target = host_target()
+    assert target is not None
+    code, to = Quant.of(DType.I8, 0.5, 3), Quant.of(DType.I8, 0.4, -9)
+    x = Operand(np.zeros((1, 5, 2), np.int8), code)
+    for behind in (Requantize(to), Dequantize()):
+        node = then(program(ResizeLinear((7,)), x), behind).node
+        assert cover(node, target) == "behind sums that XLA forms"
