@@ -127,11 +127,11 @@ def requantize_by_thresholds(
     count = edges.shape[1]
     table = jnp.pad(edges, ((0, 0), (0, 255 - count)), constant_values=INT32_MAX).reshape(-1)
     start = jnp.broadcast_to(_int32(row), acc.shape) * 255
-    below = jnp.zeros_like(acc)
+    below: jax.Array = jnp.zeros_like(acc)
     for step in (128, 64, 32, 16, 8, 4, 2, 1):
         edge = table.at[start + below + (step - 1)].get(mode="promise_in_bounds")
         below = jnp.where(edge < acc, below + step, below)
-    return (_int32(base) + below).astype(dtype)
+    return (below + _int32(base)).astype(dtype)
 
 
 def requantize_float32(

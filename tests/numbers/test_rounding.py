@@ -21,6 +21,7 @@ from qir.numbers.rounding import (
     requantize,
     rounding_mode,
 )
+from tests.roundings import ANY_RATIO, near_multipliers
 
 INT32 = st.integers(-(2**31), 2**31 - 1) | st.integers(-(2**10), 2**10)
 MANTISSA = st.just(0) | st.integers(2**30, 2**31 - 1)
@@ -205,13 +206,15 @@ def test_common_shift_refuses_a_ratio_out_of_reach() -> None:
 def test_every_mode_keeps_what_its_class_promises(
     name: str, accs: list[int], scale: float, output_scale: float, zero_point: int
 ) -> None:
-    mode = rounding_mode(name)
+    mode, ratio = rounding_mode(name), Fraction(scale) / Fraction(output_scale)
     assert mode.name == name
-    try:
+    assume(ratio < 2**29)
+    if name in ANY_RATIO:
         multiplier = mode.multipliers(scale, output_scale)
-    except QirError:
-        assume(False)
-        raise
+    else:
+        multiplier = near_multipliers(name, float(ratio))
+        value = Fraction(int(multiplier.value))
+        ratio = 1 / value if name == "half_away" else value / 2 ** int(multiplier.shift)
     mode.check(multiplier)
     assert multiplier.value.dtype == mode.multiplier_type
     assert mode.has_shift or not np.any(multiplier.shift)
@@ -223,7 +226,6 @@ def test_every_mode_keeps_what_its_class_promises(
     stored = mode.requantize(sorted_accs, multiplier, zero_point, 0, 255)
     assert np.array_equal(stored, np.clip(steps + zero_point, 0, 255))
     if mode.nearest:
-        ratio = Fraction(scale) / Fraction(output_scale)
         for acc, step in zip(sorted_accs.tolist(), steps.tolist(), strict=True):
             if abs(step) < 2**16:
                 # Of acc, the ratio and their product; the scales are float32 already.
@@ -233,7 +235,10 @@ def test_every_mode_keeps_what_its_class_promises(
 def test_misspelt_rounding_names_the_nearest() -> None:
     with pytest.raises(QirError) as caught:
         rounding_mode("fixed13")
-    expected = "rounding: expected f32_rne or fixed31, got 'fixed13'; did you mean 'fixed31'?"
+    expected = (
+        "rounding: expected dbl_away or f32_rne or fixed31 or half_away or pow2 or q8 or srdhm_up "
+        "or tflite_double, got 'fixed13'; did you mean 'fixed31'?"
+    )
     assert str(caught.value) == expected
 
 
@@ -244,6 +249,17 @@ BAD_SCALES = [
     ("fixed31", np.nextafter(2.0**30, 0), 1.0, "scale ratio: expected below 2^30, got 1.07374e+09"),
     ("fixed31", 1e300, 1e-300, "scale ratio: expected below 2^30, got inf"),
     ("f32_rne", 1e30, 1e-30, "scale ratio: expected finite in float32, got inf"),
+    ("dbl_away", 1e300, 1e-300, "scale ratio: expected finite, got inf"),
+    ("tflite_double", 2.0**30, 1.0, "scale ratio: expected below 2^30, got 1.07374e+09"),
+    ("q8", [0.5, 127.999], 1.0, "scale ratio: expected below 128, got 127.999 at [1]"),
+    (
+        "pow2",
+        [0.5, 0.75],
+        1.0,
+        "pow2: expected a scale ratio that is a power of two, got 0.75 at [1]",
+    ),
+    ("half_away", 2.0, 5.0, "half_away: expected a scale ratio of 1/n for a whole n, got 0.4"),
+    ("half_away", 2.0, 1.0, "half_away: expected a scale ratio of 1/n for a whole n, got 2"),
 ]
 
 
@@ -268,6 +284,22 @@ BAD_MULTIPLIERS = [
     ("f32_rne", np.float32(-1), 0, "f32_rne: expected a finite multiplier of at least 0, got -1"),
     ("f32_rne", np.float32(1), 3, "f32_rne: expected a shift of 0, got 3"),
     ("f32_rne", np.int32(1), 0, "f32_rne: expected an f32 multiplier, got int32"),
+    (
+        "tflite_double",
+        np.int32(-1),
+        31,
+        "tflite_double: expected a multiplier of at least 0, got -1",
+    ),
+    ("srdhm_up", np.int32(1), 0, "srdhm_up: expected a shift in [1, 62], got 0"),
+    ("dbl_away", np.float32(1), 0, "dbl_away: expected an f64 multiplier, got float32"),
+    ("dbl_away", np.float64(-1), 0, "dbl_away: expected a finite multiplier of at least 0, got -1"),
+    ("dbl_away", np.float64(1), 1, "dbl_away: expected a shift of 0, got 1"),
+    ("q8", np.int32(2**15), 8, "q8: expected a multiplier in [0, 2^15), got 32768"),
+    ("q8", np.int32(1), 9, "q8: expected a shift of 8, got 9"),
+    ("pow2", np.int32(2**30 + 1), 31, "pow2: expected a multiplier of 0 or 2^30, got 1073741825"),
+    ("half_away", np.int32(0), 0, "half_away: expected a divisor of at least 1, got 0"),
+    ("half_away", np.int32(1), 1, "half_away: expected a shift of 0, got 1"),
+    ("half_away", np.float64(1), 0, "half_away: expected an i32 divisor, got float64"),
 ]
 
 
@@ -292,3 +324,103 @@ def test_f32_rne_refuses_bounds_that_float32_rounds() -> None:
     requantize(one(0), multiplier, 0, -(2**24), 2**24, "f32_rne")
     with pytest.raises(QirError, match=r"expected bounds within 2\^24 of the zero point, got 2147"):
         requantize(one(0), multiplier, 0, -(2**31), 2**31 - 1, "f32_rne")
+
+
+def high_mul(acc: int, value: int) -> int:
+    """gemmlowp's SaturatingRoundingDoublingHighMul as it is written, with C's division."""
+    product = acc * value
+    nudge = 2**30 if product >= 0 else 1 - 2**30
+    quotient = abs(product + nudge) // 2**31
+    return saturate(quotient if product + nudge >= 0 else -quotient)
+
+
+def divide_by_power(value: int, places: int) -> int:
+    """gemmlowp's RoundingDivideByPOT as it is written."""
+    mask = 2**places - 1
+    remainder, threshold = value & mask, (mask >> 1) + (value < 0)
+    return int(value >> places) + (remainder > threshold)
+
+
+@given(INT32, MANTISSA | st.integers(1, 2**30), SHIFT)
+@example(-3 * 2**30, 2**30, 32)
+@example(-(2**31), 2**31 - 1, 62)
+def test_tflite_double_is_what_gemmlowp_does(acc: int, value: int, shift: int) -> None:
+    left = max(31 - shift, 0)
+    assume(abs(acc) << left < 2**31)
+    expected = divide_by_power(high_mul(acc << left, value), max(shift - 31, 0))
+    assert rounding_mode("tflite_double").apply(one(acc), fixed(value, shift)) == expected
+
+
+@given(INT32, MANTISSA | st.integers(1, 2**30), SHIFT)
+def test_srdhm_up_rounds_twice_and_up(acc: int, value: int, shift: int) -> None:
+    left, places = max(31 - shift, 0), max(shift - 31, 0)
+    assume(abs(acc) << left < 2**31)
+    expected = round_half_up(Fraction(high_mul(acc << left, value), 2**places))
+    assert rounding_mode("srdhm_up").apply(one(acc), fixed(value, shift)) == expected
+
+
+@pytest.mark.parametrize("name", ["tflite_double", "srdhm_up"])
+@given(INT32, MANTISSA, st.integers(1, 31))
+def test_two_roundings_are_one_where_no_shift_is_left(
+    name: str, acc: int, value: int, shift: int
+) -> None:
+    expected = Fixed31().apply(one(acc), fixed(value, shift))
+    assert rounding_mode(name).apply(one(acc), fixed(value, shift)) == expected
+
+
+def test_tflite_multipliers_round_half_away() -> None:
+    # 31 bits and a half: to even below, away from zero above.
+    ratio = (2**30 + 0.5) / 2**31
+    assert int(rounding_mode("tflite_double").multipliers(ratio, 1.0).value) == 2**30 + 1
+    assert int(Fixed31().multipliers(ratio, 1.0).value) == 2**30
+    for name in ("tflite_double", "srdhm_up"):
+        # QuantizeMultiplier takes an exponent of -31 and none below.
+        least = rounding_mode(name).multipliers([2.0**-32, np.nextafter(2.0**-32, 0), 2.0**-33], 1)
+        assert least.value.tolist() == [2**30, 2**30, 0]
+        assert least.shift.tolist() == [62, 62, 31]
+
+
+def test_ties_go_where_the_modes_say() -> None:
+    acc = np.arange(-7, 8)
+    halves = {name: near_multipliers(name, 0.5) for name in ROUNDINGS}
+    found = {name: ROUNDINGS[name].apply(acc, halves[name]).tolist() for name in ROUNDINGS}
+    up = [-3, -3, -2, -2, -1, -1, 0, 0, 1, 1, 2, 2, 3, 3, 4]
+    away = [-4, -3, -3, -2, -2, -1, -1, 0, 1, 1, 2, 2, 3, 3, 4]
+    even = [-4, -3, -2, -2, -2, -1, 0, 0, 0, 1, 2, 2, 2, 3, 4]
+    assert found == {
+        "dbl_away": away,
+        "f32_rne": even,
+        "fixed31": up,
+        "half_away": away,
+        "pow2": up,
+        "q8": up,
+        "srdhm_up": up,
+        "tflite_double": up,
+    }
+    # A quarter of 4k + 2 is a tie of the second rounding; one of 4k + 1 is a tie of the first.
+    quarter = near_multipliers("tflite_double", 0.25)
+    assert ROUNDINGS["tflite_double"].apply(4 * acc + 2, quarter).tolist() == [
+        round_half_away(Fraction(2 * int(value) + 1, 2)) for value in acc
+    ]
+    assert ROUNDINGS["tflite_double"].apply(4 * acc + 1, quarter).tolist() == [
+        round_half_away(Fraction(2 * int(value) + 1, 2)) for value in acc
+    ]
+
+
+def round_half_away(value: Fraction) -> int:
+    magnitude = floor(abs(value) + Fraction(1, 2))
+    return magnitude if value >= 0 else -magnitude
+
+
+@given(INT32, st.integers(1, 2**31 - 1) | st.integers(1, 300))
+def test_half_away_is_the_quotient_of_integers(acc: int, divisor: int) -> None:
+    multiplier = rounding_mode("half_away").multipliers(1.0, divisor)
+    expected = round_half_away(Fraction(acc, divisor))
+    assert rounding_mode("half_away").apply(one(acc), multiplier) == expected
+
+
+@given(INT32, st.floats(2.0**-40, 2.0**8))
+def test_dbl_away_rounds_the_float64_product(acc: int, ratio: float) -> None:
+    expected = saturate(round_half_away(Fraction(acc * ratio)))
+    multiplier = rounding_mode("dbl_away").multipliers(ratio, 1.0)
+    assert rounding_mode("dbl_away").apply(one(acc), multiplier) == expected

@@ -29,7 +29,9 @@ class SrdhmUp(RoundingMode):
 
     Source: ruy's kernels for x86, ruy/kernel_avx2_fma.cc and ruy/kernel_avx512.cc, which add one
     half before the arithmetic shift where gemmlowp looks at the sign. TFLite computes CONV_2D and
-    FULLY_CONNECTED by them where no delegate does.
+    FULLY_CONNECTED by them where no delegate does, and rounds so in its own vectors for x86: MEAN
+    and QUANTIZE between codes, but for the last few numbers that fill no vector of 16, which are
+    rounded by `tflite_double`.
     """
 
     def multipliers(self, input_scale: ArrayLike, output_scale: ArrayLike) -> Multiplier:

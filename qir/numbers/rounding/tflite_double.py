@@ -30,8 +30,8 @@ class TfliteDouble(RoundingMode):
 
     Source: `MultiplyByQuantizedMultiplier` of tensorflow/lite/kernels/internal/common.cc where
     TFLITE_SINGLE_ROUNDING is 0, that is SaturatingRoundingDoublingHighMul and RoundingDivideByPOT
-    of gemmlowp/fixedpoint/fixedpoint.h. TFLite computes CONV_2D and DEPTHWISE_CONV_2D so in its
-    reference kernels, and MUL, MEAN and QUANTIZE in its optimized ones too.
+    of gemmlowp/fixedpoint/fixedpoint.h. TFLite computes CONV_2D, MUL, MEAN and QUANTIZE between
+    codes so in its reference kernels, and MUL in its optimized ones too.
     """
 
     def multipliers(self, input_scale: ArrayLike, output_scale: ArrayLike) -> Multiplier:

@@ -1,0 +1,102 @@
+"""Backends compute a rounding mode from outside by its machine form, knowing nothing of it."""
+
+from __future__ import annotations
+
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from numpy.typing import ArrayLike
+
+import qir
+from qir.backends.xla.compile import compile_graph
+from qir.numbers.int32 import Int64Array, IntegerArray
+from qir.numbers.rounding import (
+    ROUNDINGS,
+    MachineForm,
+    Multiplier,
+    RoundingMode,
+    Scaled,
+    register_rounding,
+    rounding_mode,
+)
+
+
+class HalfDown(RoundingMode):
+    """The multipliers of fixed31, and half toward minus infinity: `ceil(acc * m - 1/2)`."""
+
+    def multipliers(self, input_scale: ArrayLike, output_scale: ArrayLike) -> Multiplier:
+        return rounding_mode("fixed31").multipliers(input_scale, output_scale)
+
+    def check(self, multiplier: Multiplier) -> None:
+        rounding_mode("fixed31").check(multiplier)
+
+    def apply(self, acc: IntegerArray, multiplier: Multiplier) -> Int64Array:
+        product = acc.astype(np.int64) * multiplier.value
+        shift = multiplier.shift.astype(np.int64)
+        rounded = (product + (np.int64(1) << (shift - 1)) - 1) >> shift
+        return np.asarray(np.clip(rounded, -(2**31), 2**31 - 1))
+
+    def machine_form(
+        self, multiplier: Multiplier, zero_point: int | IntegerArray, low: int, high: int
+    ) -> MachineForm | None:
+        return self.by_thresholds(multiplier, zero_point, low, high)
+
+
+class Coarse(HalfDown):
+    """Multipliers of seven bits, and half toward plus infinity: a form that kernels know."""
+
+    def multipliers(self, input_scale: ArrayLike, output_scale: ArrayLike) -> Multiplier:
+        fine = rounding_mode("fixed31").multipliers(input_scale, output_scale)
+        return Multiplier(fine.value >> 24 << 24, fine.shift)
+
+    def apply(self, acc: IntegerArray, multiplier: Multiplier) -> Int64Array:
+        return rounding_mode("fixed31").apply(acc, multiplier)
+
+    def machine_form(
+        self, multiplier: Multiplier, zero_point: int | IntegerArray, low: int, high: int
+    ) -> MachineForm | None:
+        return Scaled(multiplier.value.astype(np.int32), multiplier.shift)
+
+
+ACC = np.arange(-2048, 2048, dtype=np.int32)
+
+
+def program(mode: str, ratio: float) -> qir.Graph:
+    return qir.parse(
+        f"""
+graph @own(%a: i32[4096]{{scale={ratio!r}}}) {{
+  %y = requantize(%a) {{rounding = {mode}}} : i8[4096]{{scale=1, zp=3}}
+  return %y
+}}"""
+    )
+
+
+def agrees(graph: qir.Graph, *, kernels: bool) -> bool:
+    expected = qir.evaluate(graph, ACC)
+    return all(map(np.array_equal, compile_graph(graph, kernels=kernels)(ACC), expected))
+
+
+def test_a_mode_with_thresholds_is_exact_and_left_to_xla_by_kernels() -> None:
+    pytest.importorskip("llvmlite")
+    with patch.dict(ROUNDINGS):
+        register_rounding("half_down")(HalfDown)
+        graph = program("half_down", 0.125)
+        (found,) = qir.evaluate(graph, np.array([-12, -4, 4, 12, 20] * 820, np.int32)[:4096])
+        assert found[:5].tolist() == [1, 2, 3, 4, 5]
+        assert agrees(graph, kernels=False)
+        assert agrees(graph, kernels=True)
+        text = compile_graph(graph, kernels=True).partition()
+        assert "no kernel for the machine form of the rounding half_down" in text
+
+
+def test_a_form_that_kernels_know_is_computed_by_them() -> None:
+    pytest.importorskip("llvmlite")
+    with patch.dict(ROUNDINGS):
+        register_rounding("coarse")(Coarse)
+        graph = program("coarse", 0.0123)
+        assert not np.array_equal(
+            *(qir.evaluate(program(mode, 0.0123), ACC)[0] for mode in ("coarse", "fixed31"))
+        )
+        assert agrees(graph, kernels=True)
+        assert "no kernel" not in compile_graph(graph, kernels=True).partition()
