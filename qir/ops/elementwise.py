@@ -128,9 +128,9 @@ class Add(Sum):
 
     def turned(self) -> Add:
         """Returns the op for the operands in the other order."""
-        return (
-            self if self.multipliers is None else replace(self, multipliers=self.multipliers[::-1])
-        )
+        if self.multipliers is None:
+            return self
+        return replace(self, multipliers=self.multipliers[::-1])
 
     def interval(self, x: Interval, y: Interval) -> Interval:
         return x + y

@@ -84,7 +84,8 @@ def test_every_legal_way_of_an_op(cls: type[Op]) -> None:
     @settings(max_examples=4, phases=[Phase.generate])
     @given(packs_of(cls, 12))
     def agrees(cases: list[Case]) -> None:
-        wide = [case for case in cases if case.coded and len(legal_ways(case.node)) > 1]
+        exact = [case for case in cases if not case.node.outputs[0].type.is_float]
+        wide = [case for case in exact if len(legal_ways(case.node)) > 1]
         pairs = [(case, way) for case in wide for way in legal_ways(case.node)]
         programs = [
             (Compiled(case.graph, forced(case.node, way)), case.inputs) for case, way in pairs
