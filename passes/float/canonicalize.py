@@ -156,7 +156,7 @@ def constant_second(y: Value, b: Builder) -> Value | None:
     """C + x -> x + c; so for the other commutative ops."""
     match y:
         case Value(Op() as op, [left, right]) if left.is_constant and not right.is_constant:
-            return b.emit(op, right, left)
+            return b.emit(op.turned() if isinstance(op, Add) else op, right, left)
         case _:
             return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -73,7 +73,7 @@ class Sum(Op):
             return TensorType(shape, same_float(self, x, y))
         result = TensorType(shape, rescaled(self, self.to, x, y))
         _, shift = self.factors(x, y)
-        if self.division(shift) is None:
+        if self.shift_multiplier(shift) is None:
             raise self.error(
                 f"expected a rounding that can divide by 2^{shift}, got {self.rounding}"
             )
@@ -102,7 +102,7 @@ class Sum(Op):
                 )
         return (mx, self.sign * my), shift
 
-    def division(self, shift: int) -> Multiplier | None:
+    def shift_multiplier(self, shift: int) -> Multiplier | None:
         """Returns the rounding mode's multiplier for 1 / 2^shift; None where it has none."""
         mode = rounding_mode(self.rounding)
         try:
@@ -115,16 +115,22 @@ class Sum(Op):
         x, y = operands
         code = Coded(np.zeros(()), result).code
         (mx, my), shift = self.factors(x.type, y.type)
-        divisor = self.division(shift)
-        assert divisor is not None
+        multiplier = self.shift_multiplier(shift)
+        assert multiplier is not None
         return rounding_mode(self.rounding).requantize(
-            x.steps * mx + y.steps * my, divisor, code.zero_points, *code.range
+            x.steps * mx + y.steps * my, multiplier, code.zero_points, *code.range
         )
 
 
 @op("add")
 class Add(Sum):
     """x + y, with broadcasting; on codes with one rounding."""
+
+    def turned(self) -> Add:
+        """Returns the op for the operands in the other order."""
+        if self.multipliers is None:
+            return self
+        return replace(self, multipliers=self.multipliers[::-1])
 
     def interval(self, x: Interval, y: Interval) -> Interval:
         return x + y

@@ -59,7 +59,8 @@ def own() -> Iterator[None]:
             """Rounds half toward +infinity."""
             steps = np.floor(real.astype(np.float64) / code.scale.array + 0.5)
             whole = np.nan_to_num(steps, nan=0) + code.zero_points
-            return np.clip(whole, *code.range).astype(code.storage.numpy)
+            stored: Array = np.clip(whole, *code.range).astype(code.storage.numpy)
+            return stored
 
         @register_quantize_mode("doubled")
         def doubled(real: Array, code: Quant) -> Array:

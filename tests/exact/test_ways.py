@@ -70,7 +70,7 @@ def test_every_legal_way_of_an_op(cls: type[Op]) -> None:
     cases = drawn(STRATEGIES[cls], 480)
     legal: dict[str, list[tuple[Case, Lowering]]] = {}
     for case in cases:
-        ways = legal_ways(case.node) if case.coded else []
+        ways = [] if case.node.outputs[0].type.is_float else legal_ways(case.node)
         for way in ways if len(ways) > 1 else []:
             legal.setdefault(way.name, []).append((case, way))
     pairs = [pair for found in legal.values() for pair in found[: len(cases) // 16]]

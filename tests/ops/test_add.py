@@ -47,6 +47,20 @@ def test_errors(line: str, message: str) -> None:
         program(INPUTS, line)
 
 
+def test_operands_that_change_places_keep_their_multipliers() -> None:
+    text = f"""
+graph @turned(%y: u8[256]{{scale=0.25, zp=128}}) {{
+  %x = const [[5], [-128], [127]] : i8[3,1]{{scale=0.5, zp=3}}
+  %z = add(%x, %y) {{multipliers = [48, 23], shift = 6}} : {RESULT.replace("256,256", "3,256")}
+  return %z
+}}"""
+    graph = qir.parse(text)
+    turned = qir.optimize(graph, "canonicalize")
+    assert "add(%y, %x) {multipliers = [23, 48], shift = 6}" in str(turned)
+    y = all_pairs()[1]
+    assert np.array_equal(run(turned, y)[0], run(graph, y)[0])
+
+
 def test_the_greatest_sum_that_fits_is_exact() -> None:
     # 131 and 128 steps from the zero points at most.
     greatest = (2**31 - 1 - 2**7 - 128 * 8_000_000) // 131

@@ -72,29 +72,33 @@ def test_sums_beyond_32_bits_wrap_alike() -> None:
 @pytest.mark.parametrize("left", [np.int8, np.uint8])
 @pytest.mark.parametrize("right", [np.int8, np.uint8])
 @pytest.mark.parametrize(
-    ("op", "options"),
+    ("op", "strides", "spread", "padding"),
     [
-        ("conv", {"window_strides": (2, 1), "padding": ((1, 0), (1, 2))}),
-        ("conv_transpose", {"window_strides": (1, 1), "padding": ((1, 1), (2, 2))}),
+        ("conv", (2, 1), (1, 1), ((1, 0), (1, 2))),
+        ("conv_transpose", (1, 1), (2, 1), ((1, 1), (2, 2))),
     ],
 )
 def test_convolutions_of_bytes_pad_with_zeros(
-    op: str, options: dict[str, tuple[int, ...]], left: type[np.integer], right: type[np.integer]
+    op: str,
+    strides: tuple[int, int],
+    spread: tuple[int, int],
+    padding: tuple[tuple[int, int], ...],
+    left: type[np.integer],
+    right: type[np.integer],
 ) -> None:
     x, k = bytes_of(left, 2, 5, 6, 3), bytes_of(right, 2, 3, 3, 4)
-    spread = (2, 1) if op == "conv_transpose" else (1, 1)
     expected = lax.conv_general_dilated(
         jnp.asarray(x, jnp.int32),
         jnp.asarray(k, jnp.int32),
+        strides,
+        padding,
         lhs_dilation=spread,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        **options,
     )
-    strides = [2, 1]
-    padding = [list(pair) for pair in options["padding"]]
     types = f"%x: {qir.DType.of(left).value}[2,5,6,3], %k: {qir.DType.of(right).value}[2,3,3,4]"
+    pairs = [list(pair) for pair in padding]
     shape = ",".join(map(str, expected.shape))
-    line = f"{op}(%x, %k) {{strides = {strides}, padding = {padding}}} : i32[{shape}]"
+    line = f"{op}(%x, %k) {{strides = [2, 1], padding = {pairs}}} : i32[{shape}]"
     graph = program(types, line)
     for (found,) in (run(graph, x, k), qir.compile(graph)(x, k)):
         assert np.array_equal(found, np.asarray(expected))

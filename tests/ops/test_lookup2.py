@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,15 +51,13 @@ def test_errors(line: str, message: str) -> None:
 
 def of_pairs(
     function: Callable[[Array, Array], Any],
-    x: Element,
-    y: Element,
-    to: Element,
+    elements: Sequence[Element],
     x_shape: tuple[int, ...] = (256, 1),
     y_shape: tuple[int, ...] = (256,),
     stored: bool = False,
 ) -> Graph:
     """The program of a function of two tensors, by default of all pairs of bytes."""
-    graph = Graph("pairs")
+    graph, (x, y, to) = Graph("pairs"), elements
     operands = (
         graph.add_input("x", TensorType(x_shape, x)),
         graph.add_input("y", TensorType(y_shape, y)),
@@ -76,7 +74,7 @@ def every(storage: DType) -> Array:
 def test_a_function_of_real_numbers_is_encoded() -> None:
     x, y = Quant.of(DType.I8, 0.1, 5), Quant.of(DType.U8, 0.05, 200)
     to = Quant.of(DType.I8, 0.02, -3, bounds=(-127, 127))
-    graph = of_pairs(np.arctan2, x, y, to)
+    graph = of_pairs(np.arctan2, [x, y, to])
     a, b = every(DType.I8)[:, None], every(DType.U8)
     expected = to.encode(np.arctan2(x.decode(a).astype(float), y.decode(b).astype(float)))
     for (found,) in (run(graph, a, b), qir.compile(graph)(a, b)):
@@ -86,7 +84,7 @@ def test_a_function_of_real_numbers_is_encoded() -> None:
 
 def test_a_function_of_stored_numbers_is_stored() -> None:
     x, y = Quant.of(DType.I8, 0.1, 5), Quant.of(DType.U8, 0.05, 200)
-    graph = of_pairs(lambda a, b: (a * b) & 127, x, y, DType.U8, stored=True)
+    graph = of_pairs(lambda a, b: (a * b) & 127, [x, y, DType.U8], stored=True)
     a, b = every(DType.I8)[:, None], every(DType.U8)
     expected = (a.astype(np.int64) * b) & 127
     for (found,) in (run(graph, a, b), qir.compile(graph)(a, b)):
@@ -94,7 +92,7 @@ def test_a_function_of_stored_numbers_is_stored() -> None:
 
 
 def test_plain_operands_stand_for_themselves() -> None:
-    graph = of_pairs(np.maximum, DType.I8, DType.U8, DType.U8)
+    graph = of_pairs(np.maximum, [DType.I8, DType.U8, DType.U8])
     a, b = every(DType.I8)[:, None], every(DType.U8)
     assert np.array_equal(run(graph, a, b)[0], np.maximum(a.astype(int), b))
 
@@ -104,7 +102,7 @@ def test_plain_operands_stand_for_themselves() -> None:
     [((2, 1, 5), (3, 1)), ((1,), (2, 3)), ((4, 3), (4, 3)), ((), (2, 2)), ((0, 3), (1, 3))],
 )
 def test_operands_broadcast(x_shape: tuple[int, ...], y_shape: tuple[int, ...]) -> None:
-    graph = of_pairs(np.subtract, *[Quant.of(DType.I8, 1.0)] * 3, x_shape, y_shape)
+    graph = of_pairs(np.subtract, [Quant.of(DType.I8, 1.0)] * 3, x_shape, y_shape)
     rng = np.random.default_rng(0)
     a, b = (rng.integers(-128, 128, shape).astype(np.int8) for shape in (x_shape, y_shape))
     expected = np.clip(a.astype(int) - b, -128, 127)
@@ -115,11 +113,11 @@ def test_operands_broadcast(x_shape: tuple[int, ...], y_shape: tuple[int, ...]) 
 def test_what_no_table_can_hold_is_refused() -> None:
     code, varying = Quant.of(DType.I8, 0.5), Quant.of(DType.I8, np.array([[0.5, 0.25]]))
     with pytest.raises(QirError, match=r"undefined for 0\.0 and 0\.0"), np.errstate(all="ignore"):
-        of_pairs(np.divide, code, code, code)
+        of_pairs(np.divide, [code] * 3)
     with pytest.raises(QirError, match=r"values are integers in \[-128, 127\]"):
-        of_pairs(np.add, DType.I8, DType.I8, DType.I8)
+        of_pairs(np.add, [DType.I8] * 3)
     with pytest.raises(QirError, match="operands with one code"):
-        of_pairs(np.add, varying, code, code, x_shape=(1, 2))
+        of_pairs(np.add, [varying, code, code], x_shape=(1, 2))
 
 
 def test_bounds_follow_from_the_table_and_the_operands() -> None:
@@ -127,14 +125,14 @@ def test_bounds_follow_from_the_table_and_the_operands() -> None:
         Interval.of(0, 1), Interval.of(0, 1), Interval.of(-2, np.array([1.0, 3.0]))
     ).bounds == (-2, 3)
     narrow = Quant.of(DType.I8, 1.0, bounds=(-2, 3))
-    graph = of_pairs(np.add, narrow, narrow, Quant.of(DType.I8, 1.0))
+    graph = of_pairs(np.add, [narrow, narrow, Quant.of(DType.I8, 1.0)])
     assert Stored.of(graph)[graph.outputs[0]] == (-4, 6)
 
 
 def test_kernels_leave_it_to_xla() -> None:
     pytest.importorskip("llvmlite")
     code = Quant.of(DType.I8, 1.0)
-    compiled = qir.compile(of_pairs(np.add, code, code, code), kernels=True)
+    compiled = qir.compile(of_pairs(np.add, [code] * 3), kernels=True)
     assert "no kernel for lookup2" in str(compiled.partition())
 
 
@@ -188,7 +186,8 @@ def linear_mul(a: Array, b: Array, x: Quant, y: Quant, to: Quant) -> Array:
     ratio = np.float32(x.scale.array * y.scale.array) / to.scale.array
     product = ((a - int(x.zero_points)) * (b - int(y.zero_points))).astype(np.float32)
     total = product * np.float32(ratio) + np.float32(to.zero_points)
-    return np.clip(np.rint(total), *to.range)
+    found: Array = np.clip(np.rint(total), *to.range)
+    return found
 
 
 @pytest.mark.parametrize(("kind", "function"), [("Add", linear_add), ("Mul", linear_mul)])
@@ -199,7 +198,7 @@ def test_the_arithmetic_of_onnx_runtime_is_a_table(
     storage = DType(name[:2])
     codes = [Quant.of(storage, scale, point) for scale, point in CODES[name]]
     a, b = (side.ravel() for side in np.meshgrid(every(storage), every(storage), indexing="ij"))
-    graph = of_pairs(lambda a, b: function(a, b, *codes), *codes, a.shape, b.shape, stored=True)
+    graph = of_pairs(lambda a, b: function(a, b, *codes), codes, a.shape, b.shape, stored=True)
     expected = onnx_runtime(f"QLinear{kind}", codes, a, b)
     for (found,) in (run(graph, a, b), qir.compile(graph)(a, b)):
         assert np.count_nonzero(found != expected) == 0

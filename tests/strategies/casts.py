@@ -149,7 +149,8 @@ def recodes(draw: Draw, cls: type[Recode]) -> Case:
         storage, other = draw(st.permutations(BYTES))
         code = draw(codes([storage], shape=shape, axis=axis))
         offset = other.bounds[0] - storage.bounds[0]
-        bounds = None if code.bounds is None else tuple(end + offset for end in code.bounds)
+        low, high = code.range
+        bounds = (low + offset, high + offset)
         of = code
         to = Quant.of(
             other,
@@ -160,7 +161,7 @@ def recodes(draw: Draw, cls: type[Recode]) -> Case:
     elif kind == "code":
         to = draw(codes([code.storage], shape=shape, axis=axis))
         to = Quant(to.storage, to.scale, to.zero_point)
-        of = draw(st.sampled_from([code, code.storage]))
+        of = code if draw(st.booleans()) else code.storage
     x = stored(draw, code if isinstance(of, Quant) else Quant.of(code.storage, 1), shape)
     named = axis != 0 and draw(st.booleans())
     return program(cls(to), Operand(x, of, constant=draw(st.booleans()), named=named))

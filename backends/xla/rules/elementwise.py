@@ -67,11 +67,11 @@ def rounded_sum(op: Sum, node: Node) -> Step:
     """One multiply-add in int32, and the machine form of the op's rounding."""
     x_code, y_code = (code_of(value.type) for value in node.inputs)
     (mx, my), shift = op.factors(*(value.type for value in node.inputs))
-    divisor = op.division(shift)
-    assert divisor is not None
+    multiplier = op.shift_multiplier(shift)
+    assert multiplier is not None
     factors = Parameter(f"{node.output.name}.factors", np.array([mx, my], np.int32))
     rescale, terms = rescaling(
-        node.output.name, divisor, code_of(node.output.type), rounding=op.rounding
+        node.output.name, multiplier, code_of(node.output.type), rounding=op.rounding
     )
 
     def run(x: jax.Array, y: jax.Array, factors: jax.Array, *terms: Factor) -> jax.Array:

@@ -61,8 +61,8 @@ def conv_general_dilated(
         found = _plain(b, laid, taps, strides, pads, inner, feature_group_count)
     last = found.type.rank - 1
     places = dict(zip(out, (0, last, *range(1, last)), strict=True))
-    turned = b.transpose(found, [places[axis] for axis in range(found.type.rank)])
-    return b.cast(turned, element)
+    result = b.transpose(found, [places[axis] for axis in range(found.type.rank)])
+    return b.cast(result, element)
 
 
 def _plain(
