@@ -40,7 +40,8 @@ def computed(form: MachineForm | HighWord, acc: Int64Array, zero_point: int) -> 
             return np.asarray((high + form.addend) >> form.places.astype(np.int64))
         case Float32():
             real = acc.astype(np.float32) * form.value
-            return np.clip(np.rint(real), -1e6, 1e6).astype(np.int64) + zero_point
+            rounded: Int64Array = np.clip(np.rint(real), -1e6, 1e6).astype(np.int64) + zero_point
+            return rounded
         case Thresholds():
             below = np.count_nonzero(form.edges < acc[..., None], axis=-1)
             return np.asarray(form.base + below, np.int64)
@@ -53,7 +54,8 @@ def accumulators(mode: str, multiplier: Multiplier, seed: int) -> Int64Array:
     near = (near[:, None] + np.arange(-2, 2)).reshape(-1)
     anywhere = rng.integers(INT32_MIN, INT32_MAX, 200, endpoint=True) >> rng.integers(0, 32, 200)
     ends = [INT32_MIN, INT32_MIN + 1, -1, 0, 1, INT32_MAX - 1, INT32_MAX]
-    return np.clip(np.concatenate([near, anywhere, ends]), INT32_MIN, INT32_MAX)
+    found: Int64Array = np.clip(np.concatenate([near, anywhere, ends]), INT32_MIN, INT32_MAX)
+    return found
 
 
 @pytest.mark.parametrize("mode", COMPUTED)

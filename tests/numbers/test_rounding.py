@@ -338,7 +338,7 @@ def divide_by_power(value: int, places: int) -> int:
     """gemmlowp's RoundingDivideByPOT as it is written."""
     mask = 2**places - 1
     remainder, threshold = value & mask, (mask >> 1) + (value < 0)
-    return int(value >> places) + (remainder > threshold)
+    return int((value >> places) + (remainder > threshold))
 
 
 @given(INT32, MANTISSA | st.integers(1, 2**30), SHIFT)
