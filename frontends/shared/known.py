@@ -109,9 +109,10 @@ def fold(op: Op, operands: Sequence[Value | Known]) -> Known | None:
     else:
         return None
     # As the reference does: in float32 at least, rounded once.
-    narrow = [operand.type.is_float and operand.type.dtype.bits < 32 for operand in known_operands]
+    pairs = zip(arrays, known_operands, strict=True)
     wide = [
-        array.astype(np.float32) if n else array for array, n in zip(arrays, narrow, strict=True)
+        array.astype(np.float32) if type.is_float and type.dtype.bits < 32 else array
+        for array, type in ((array, operand.type) for array, operand in pairs)
     ]
     with np.errstate(all="ignore"):
         numbers = np.asarray(op.evaluate(*wide)).astype(types[0].dtype.numpy)
