@@ -173,8 +173,8 @@ def multiply(op: Mul, node: Node, target: Target) -> Cover | str:
     way = _way(node)
     if isinstance(way, str):
         return way
-    points = (int(quant(value).zero_points) for value in way)
-    words = dict(zip(("x_point", "y_point"), points, strict=True))
+    x_point, y_point = (int(quant(value).zero_points) for value in way)
+    words = {"x_point": x_point, "y_point": y_point}
     behind = rounding_behind(node.output)
     form = None if behind is None else behind.form.high_word()
     if behind is None or form is None:

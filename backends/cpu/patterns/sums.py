@@ -118,6 +118,6 @@ def rounded(
     if terms is None:
         return "a multiplier too small for 32 bits"
     columns = (_offsets(x, counts), lift, terms.value, terms.addend, terms.places)
-    words = dict(zip(("low", "high"), bounds, strict=True))
+    words = {"low": bounds[0], "high": bounds[1]}
     table = np.stack(columns, axis=-1).astype(np.int32)
     return Ending((), "unsigned" if to.storage is DType.U8 else "signed", table, words)

@@ -41,7 +41,8 @@ class Quant:
     Args:
         storage: The integer type of the stored numbers.
         scale: Real size of one step. Kept as float32; as float64 for storage of 32 bits and more,
-            where it is the product of two float32 scales, which float64 holds exactly.
+            where it is the product of two float32 scales, which float64 holds exactly, or one
+            scale over the divisor of a mean.
         zero_point: The stored number that means 0.
         bounds: Smallest and largest stored number, where narrower than the storage type.
         expressed: The floating-point type that the code stands for.
