@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from unittest.mock import patch
 
@@ -96,7 +96,7 @@ class EvenOnly(_OfFixed31):
 
 
 @contextmanager
-def registered() -> Iterator[None]:
+def registered() -> Generator[None, None, None]:
     """Registers them, and takes them back at the end."""
     with patch.dict(ROUNDINGS):
         register_rounding("even_only")(EvenOnly)

@@ -31,16 +31,18 @@ def computed(form: MachineForm | HighWord, acc: Int64Array, zero_point: int) -> 
             first = np.clip(rounding_shift(product, form.shift), INT32_MIN, INT32_MAX)
             quotient, half = first / 2.0**form.second, np.copysign(0.5, first)
             second = np.floor(quotient + 0.5) if form.ties == "up" else np.trunc(quotient + half)
-            return np.where(form.second == 0, first, second).astype(np.int64) + zero_point
+            whole = np.where(form.second == 0, first, second).astype(np.int64)
+            return np.asarray(whole + zero_point, np.int64)
         case HighWord():
             limit = form.limit.astype(np.int64)
             held = np.clip(acc, -limit, limit) << form.lift.astype(np.int64)
             assert np.all(np.abs(held) <= 2**31)
             high = held * form.value.astype(np.int64) >> 32
-            return np.asarray((high + form.addend) >> form.places.astype(np.int64))
+            return np.asarray((high + form.addend) >> form.places.astype(np.int64), np.int64)
         case Float32():
             real = acc.astype(np.float32) * form.value
-            return np.clip(np.rint(real), -1e6, 1e6).astype(np.int64) + zero_point
+            whole = np.clip(np.rint(real), -1e6, 1e6).astype(np.int64)
+            return np.asarray(whole + zero_point, np.int64)
         case Thresholds():
             below = np.count_nonzero(form.edges < acc[..., None], axis=-1)
             return np.asarray(form.base + below, np.int64)
@@ -53,7 +55,7 @@ def accumulators(mode: str, multiplier: Multiplier, seed: int) -> Int64Array:
     near = (near[:, None] + np.arange(-2, 2)).reshape(-1)
     anywhere = rng.integers(INT32_MIN, INT32_MAX, 200, endpoint=True) >> rng.integers(0, 32, 200)
     ends = [INT32_MIN, INT32_MIN + 1, -1, 0, 1, INT32_MAX - 1, INT32_MAX]
-    return np.clip(np.concatenate([near, anywhere, ends]), INT32_MIN, INT32_MAX)
+    return np.asarray(np.clip(np.concatenate([near, anywhere, ends]), INT32_MIN, INT32_MAX))
 
 
 @pytest.mark.parametrize("mode", COMPUTED)

@@ -336,9 +336,9 @@ def high_mul(acc: int, value: int) -> int:
 
 def divide_by_power(value: int, places: int) -> int:
     """gemmlowp's RoundingDivideByPOT as it is written."""
-    mask = 2**places - 1
-    remainder, threshold = value & mask, (mask >> 1) + (value < 0)
-    return int(value >> places) + (remainder > threshold)
+    mask = (1 << places) - 1
+    carries = (value & mask) > (mask >> 1) + (value < 0)
+    return (value >> places) + int(carries)
 
 
 @given(INT32, MANTISSA | st.integers(1, 2**30), SHIFT)
