@@ -24,7 +24,8 @@ def _code(result: TensorType) -> Quant:
 
 def _saturated(x: Interval, code: Quant, bounds: tuple[int, int]) -> Interval:
     scale = code.scale.array.astype(np.float64)
-    low, high = ((bound - code.zero_points) * scale for bound in bounds)
+    points = code.zero_points.astype(np.float64)
+    low, high = ((bound - points) * scale for bound in bounds)
     return Interval.of(*(np.clip(bound, low, high) for bound in x.bounds)).hull()
 
 

@@ -63,6 +63,14 @@ class Sum(Op):
             raise self.error(f"expected a shift in [1, 30], got {self.shift}")
 
     @property
+    def written_range(self) -> Interval | None:
+        """All that the result can be where multipliers are written: they may be of any scales."""
+        if self.multipliers is None or self.to is None:
+            return None
+        scale, point = float(self.to.scale.array), int(self.to.zero_points)
+        return Interval.of(*((bound - point) * scale for bound in self.to.range))
+
+    @property
     def rounds_half_up(self) -> bool:
         """Whether the rounding is to add 2^(s-1) and to shift, which i32 holds."""
         return self.rounding == "fixed31"
@@ -133,7 +141,7 @@ class Add(Sum):
         return replace(self, multipliers=self.multipliers[::-1])
 
     def interval(self, x: Interval, y: Interval) -> Interval:
-        return x + y
+        return self.written_range or x + y
 
     def evaluate(self, x: Array, y: Array) -> Array:
         return np.asarray(x + y)
@@ -146,7 +154,7 @@ class Sub(Sum):
     sign = -1
 
     def interval(self, x: Interval, y: Interval) -> Interval:
-        return x - y
+        return self.written_range or x - y
 
     def evaluate(self, x: Array, y: Array) -> Array:
         return np.asarray(x - y)
