@@ -20,6 +20,7 @@ from qir.passes.shared.layouts import (
     moves_nothing,
     reshape_blocks,
     turned,
+    turned_rank,
 )
 from qir.passes.shared.weights import emit_as
 from qir.pipeline import Context, Pass, register
@@ -158,7 +159,7 @@ class _Sinking:
         """Lists the orders of axes, other than its own, that the node's operands stand in."""
         if node.regions or not node.outputs:
             return []
-        rank = (node.outputs if node.op.elementwise else node.inputs)[0].type.rank
+        rank = turned_rank(node)
         views = [self.views[value] for value in node.inputs if value in self.views]
         return list(dict.fromkeys(view.order for view in views if len(view.order) == rank))
 

@@ -16,6 +16,7 @@ from qir.ops import (
     Dot,
     Gather,
     Lookup,
+    Lookup2,
     Pad,
     Quantize,
     Recode,
@@ -68,6 +69,15 @@ class Turned(NamedTuple):
     orders: tuple[Order, ...]
 
 
+def turned_rank(node: Node) -> int:
+    """Returns the rank of the tensors whose axes `turned` puts in another order.
+
+    It is that of the result where operands broadcast.
+    """
+    broadcasts = node.op.elementwise or isinstance(node.op, Lookup2)
+    return (node.outputs if broadcasts else node.inputs)[0].type.rank
+
+
 def turned(node: Node, order: Order) -> Turned | None:
     """Tells what a node becomes when its operands are turned.
 
@@ -83,6 +93,8 @@ def turned(node: Node, order: Order) -> Turned | None:
     match op:
         case Lookup() | Dequantize():
             return Turned(op, (0,), (order,))
+        case Lookup2():
+            return Turned(op, (0, 1), (order,))
         case Quantize() | Requantize():
             return Turned(op.with_code(_turned_code(op.to, order)), (0,), (order,))
         case Recode():

@@ -38,6 +38,7 @@ from qir.passes.shared.layouts import (
     moves_nothing,
     reshape_blocks,
     turned,
+    turned_rank,
 )
 from qir.pipeline import Context, PassManager, Pipeline
 from qir.pipeline.rewrite import rewrite
@@ -150,7 +151,7 @@ def test_every_op_on_turned_operands(name):
     @given(STRATEGIES[OPS[name]], st.data())
     def check(case, data):
         node = case.node
-        rank = (node.outputs if node.op.elementwise else node.inputs)[0].type.rank
+        rank = turned_rank(node)
         orders = [order for order in permutations(range(rank)) if order != identity(rank)]
         orders = [order for order in orders if turned(node, order) is not None]
         if not orders or all(value.type.rank != rank for value in case.graph.inputs):
