@@ -69,7 +69,7 @@ class Calibrate(Pass):
         else:
             ranges = self._solved(values, context)
         for value, (low, high) in zip(values, ranges, strict=True):
-            value.range = Interval.of(low, high)
+            value.observed = Interval.of(low, high)
 
     def _observe(
         self, graph: Graph, values: Sequence[Value], data: Iterable[Batch], context: Context

@@ -327,7 +327,7 @@ def test_types_that_print_alike_are_equal(type):
 
 
 TEXT = """\
-qir 1
+qir 2
 graph @cnn(%image: f32[1,8,8,3] in [-1.0, 1.0], %d: f32[B,4]) {
   %x = quantize(%image) : i8[1,8,8,3]{scale=0.5, zp=-3, bounds=[-127, 127]} of ["a", "b"]
   %k = const 3 : i8[3,3,3,2]{scale=[0.5, 0.25], axis=3}
