@@ -23,7 +23,7 @@ Kept = TypeVar("Kept", Statistic, MovingAverage)
 
 @register
 class Calibrate(Pass):
-    """Observes every floating-point value on `Context.data` and gives it a range.
+    """Observes every floating-point value on `Context.data`: what it ranges over.
 
     Each batch is reduced to one histogram a tensor, which merge exactly: but for the moving
     average, neither the order of the batches nor how data is cut into them makes a difference, and

@@ -116,6 +116,7 @@ class _Printer:
         self.array_names: dict[tuple[DType, FrozenArray], str] = {}
         self.products: dict[Value, tuple[str, ...]] = {}
         self.printed: set[Value] = set()
+        self.with_origins: dict[Graph, bool] = {}
 
     def graph(self, graph: Graph) -> str:
         return f"graph @{graph.name}({self.params(graph)}) " + self.body(graph, "")
@@ -183,10 +184,25 @@ class _Printer:
             text += f" seen {_format_range(value.observed)}"
         if value.range is not None and value.range != value.observed:
             text += f" in {_format_range(value.range)}"
-        if self.locations and value.origin and value.origin != (value.name,):
-            origin = [json.dumps(name) for name in value.origin]
-            text += f" of {origin[0]}" if len(origin) == 1 else f" of [{', '.join(origin)}]"
-        return text
+        return text + self.origin(value) if self.locations else text
+
+    def origin(self, value: Value) -> str:
+        """Names what a value stands for, where that is not the imported value of its own name.
+
+        In a graph of which no value has an origin each stands for itself. A constant has no
+        statistics, which the origin is for.
+        """
+        origin = [json.dumps(name) for name in value.origin]
+        if value.origin == (value.name,):
+            return ""
+        if not origin and (value.is_constant or not self.has_origins(value.owner)):
+            return ""
+        return f" of {origin[0]}" if len(origin) == 1 else f" of [{', '.join(origin)}]"
+
+    def has_origins(self, graph: Graph) -> bool:
+        if graph not in self.with_origins:
+            self.with_origins[graph] = any(value.origin for value in graph.values())
+        return self.with_origins[graph]
 
     def type(self, type: TensorType, value: Value) -> str:
         text = f"{type.dtype.value}{format_shape(type.shape)}"

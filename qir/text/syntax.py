@@ -58,7 +58,7 @@ class TypeSyntax:
     code: tuple[tuple[str, Any], ...] | None
     observed: tuple[float, float] | None = None
     range: tuple[float, float] | None = None
-    origin: tuple[str, ...] = ()
+    origin: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +175,9 @@ class _ToSyntax(Transformer[Token, Any]):
 
     @v_args(inline=True)
     def typed(self, type: TypeSyntax, *facts: Any) -> TypeSyntax:
-        if not any(facts):
+        if all(fact is None for fact in facts):
             return type
-        observed, range, origin = facts
-        return TypeSyntax(type.dtype, type.shape, type.code, observed, range, origin or ())
+        return TypeSyntax(type.dtype, type.shape, type.code, *facts)
 
     @v_args(inline=True)
     def range(self, low: float, high: float) -> tuple[float, float]:
@@ -187,7 +186,7 @@ class _ToSyntax(Transformer[Token, Any]):
     seen = range
 
     def origin(self, names: list[str]) -> tuple[str, ...]:
-        return tuple(names)
+        return tuple(name for name in names if name is not None)
 
     @v_args(inline=True)
     def loc(self, text: str) -> str:

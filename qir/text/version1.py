@@ -81,7 +81,7 @@ class Version1Reader(GraphReader):
         check_written(op, line, types, infer(follow, sums))
         first = Node(graph, op, operands, sums, loc=line.loc)
         graph.insert(first, name=self._free(f"{line.results[0]}.acc"))
-        first.output.origin = line.types[0].origin
+        first.output.origin = line.types[0].origin or line.results
         return graph.insert(
             Node(graph, follow, [first.output], types, loc=line.loc), name=line.results
         )

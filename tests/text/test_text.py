@@ -174,6 +174,8 @@ def graphs(draw, inputs=None, depth=2):
         node.note = draw(TEXTS)
     for value in graph.values():
         if draw(st.booleans()):
+            value.observed = Interval.of(*sorted([draw(REALS), draw(REALS)]))
+        if draw(st.booleans()):
             value.range = Interval.of(*sorted([draw(REALS), draw(REALS)]))
         value.origin = tuple(draw(st.lists(st.text(), max_size=2)))
     graph.set_outputs(draw(st.permutations(list(graph.values())))[:3])
@@ -182,7 +184,11 @@ def graphs(draw, inputs=None, depth=2):
 
 def facts(graph):
     """What equality of graphs leaves out."""
-    values = [(value.name, value.origin or (value.name,)) for value in graph.values()]
+    some = any(value.origin for value in graph.values())
+    values = [
+        (value.name, value.origin or (() if some and not value.is_constant else (value.name,)))
+        for value in graph.values()
+    ]
     nodes = [(node.loc, node.note) for node in graph.nodes]
     return values, nodes, [facts(region) for node in graph.nodes for region in node.regions]
 
