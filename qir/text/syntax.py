@@ -185,7 +185,7 @@ class _ToSyntax(Transformer[Token, Any]):
 
     seen = range
 
-    def origin(self, names: list[str]) -> tuple[str, ...]:
+    def origin(self, names: list[str | None]) -> tuple[str, ...]:
         return tuple(name for name in names if name is not None)
 
     @v_args(inline=True)

@@ -55,7 +55,7 @@ class Version1Reader(GraphReader):
             if not _has_varying_divisors(op, inputs[0]):
                 infer(op, inputs)
                 rescaled(op, code, *inputs)
-                follow = rounded(op, inputs, code)
+                follow: Op = rounded(op, inputs, code)
                 return self._in_two(graph, line, op, operands, follow, types, regions)
         if issubclass(cls, _WRAPPED_AT_8_BITS) and len(inputs) >= 2 and are_bytes(*inputs):
             op = from_attributes(cls, self.attributes(line), types)

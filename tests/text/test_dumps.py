@@ -33,7 +33,7 @@ def goes_on(steps: Sequence[str], states: Sequence[Graph]) -> None:
 
 @examples(20)
 @given(float_programs())
-def test_a_dump_after_any_pass_goes_on_to_the_same_program(case: FloatCase):
+def test_a_dump_after_any_pass_goes_on_to_the_same_program(case: FloatCase) -> None:
     states = [clone(case.graph, retype=lambda type: type.with_element(DType.F32))]
     for step in BEFORE:
         states.append(qir.optimize(states[-1], step))
