@@ -80,7 +80,7 @@ class Equalize(Pass):
         for pair in pairs:
             if np.any(pair.first.divisors != 1):
                 for value in pair.path.values:
-                    value.range, value.origin = None, ()
+                    value.observed, value.origin = None, ()
         names.settle()
         context.diagnostics += [
             f"equalize: pairs of layers: {len(pairs)}, rounds: {rounds}",

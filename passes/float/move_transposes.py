@@ -189,7 +189,7 @@ class _Sinking:
         emitted = builder.emit_node(change.op, operands, name=first.name if first.named else None)
         emitted.note = node.note
         for old, new, turns in zip(node.outputs, emitted.outputs, change.orders, strict=True):
-            new.range = old.range
+            new.take_ranges(old)
             self.put_off(old, View(new, turns))
 
     def turn(self, value: Value, order: Order, builder: Builder) -> Value:
@@ -295,7 +295,7 @@ def into_rows(y: Value, b: Builder) -> Value | Skip | None:
         for each in (value, *reversed(between)):
             assert each.op is not None
             new = emit_as(b, each, each.op, new, *each.inputs[1:])
-            new.range = each.range
+            new.take_ranges(each)
     except QirError as error:
         return Skip(error.message, turned_x)
     weights = derived(b, np.ascontiguousarray(kernel.array[rows]), kernel)

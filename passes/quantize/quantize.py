@@ -138,7 +138,7 @@ class _Quantizer:
             return
         code = self.code_for(value, DType(self.options.inputs))
         value.type = value.type.with_element(code)
-        value.range = None
+        value.observed = None
         self.coded[value, code], self.main[value] = value, code
 
     def finish(self, node: Node, builder: Builder) -> None:

@@ -23,7 +23,7 @@ Kept = TypeVar("Kept", Statistic, MovingAverage)
 
 @register
 class Calibrate(Pass):
-    """Observes every floating-point value on `Context.data` and gives it a range.
+    """Observes every floating-point value on `Context.data`: what it ranges over.
 
     Each batch is reduced to one histogram a tensor, which merge exactly: but for the moving
     average, neither the order of the batches nor how data is cut into them makes a difference, and
@@ -69,7 +69,7 @@ class Calibrate(Pass):
         else:
             ranges = self._solved(values, context)
         for value, (low, high) in zip(values, ranges, strict=True):
-            value.range = Interval.of(low, high)
+            value.observed = Interval.of(low, high)
 
     def _observe(
         self, graph: Graph, values: Sequence[Value], data: Iterable[Batch], context: Context

@@ -62,7 +62,8 @@ def clone(
 
 
 def _with_facts(source: Value, target: Value) -> Value:
-    target.range, target.origin, target.named = source.range, source.origin, source.named
+    target.take_ranges(source)
+    target.origin, target.named = source.origin, source.named
     return target
 
 

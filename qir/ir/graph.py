@@ -323,14 +323,18 @@ def expect_graph(given: object, subject: str) -> None:
 
 
 def _description(graph: Graph, name: str = "") -> list[Any]:
-    lines: list[Any] = [name, [(value.name, value.type, value.range) for value in graph.inputs]]
+    lines: list[Any] = [name, list(map(_facts, graph.inputs))]
     for node in graph.nodes:
         lines.append(
             (
                 node.op,
                 [value.name for value in node.inputs],
-                [(value.name, value.type, value.range) for value in node.outputs],
+                list(map(_facts, node.outputs)),
                 [_description(region) for region in node.regions],
             )
         )
     return lines
+
+
+def _facts(value: Value) -> tuple[Any, ...]:
+    return value.name, value.type, value.observed, value.range

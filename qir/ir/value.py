@@ -29,7 +29,18 @@ class Value:
         uses: The (node, operand position) pairs that read it, in order of creation.
     """
 
-    __slots__ = ("_origins", "_range", "graph", "index", "name", "named", "node", "type", "uses")
+    __slots__ = (
+        "_observed",
+        "_origins",
+        "_range",
+        "graph",
+        "index",
+        "name",
+        "named",
+        "node",
+        "type",
+        "uses",
+    )
     __match_args__ = ("op", "inputs")
 
     def __init__(
@@ -41,31 +52,37 @@ class Value:
         self.graph = graph
         self.name = ""
         self.named = False
+        self._observed: Interval | None = None
         self._range: Interval | None = None
         self._origins: dict[str, None] = {}
         self.uses: dict[tuple[Node, int], None] = {}
 
     @property
-    def range(self) -> Interval | None:
+    def observed(self) -> Interval | None:
         """What calibration observed, in real units, as two finite float32 numbers, or None.
 
-        Proofs never use it. Setting it raises QirError where the numbers are none of these, or the
-        lower one is the greater.
+        Setting it drops the range that was set before, which an older observation has led to. It
+        raises QirError where the numbers are none of these, or the lower one is the greater.
         """
-        return self._range
+        return self._observed
+
+    @observed.setter
+    def observed(self, interval: Interval | None) -> None:
+        self._observed, self._range = _in_float32(interval), None
+
+    @property
+    def range(self) -> Interval | None:
+        """What quantize shall use, in real units: what was observed, unless another one is set.
+
+        Proofs never use it. Setting it raises QirError as setting `observed` does; None takes back
+        what was set.
+        """
+        return self._observed if self._range is None else self._range
 
     @range.setter
-    def range(self, observed: Interval | None) -> None:
-        if observed is not None:
-            with np.errstate(over="ignore"):
-                low, high = (np.float32(bound) for bound in observed.bounds)
-            if not -np.inf < low <= high < np.inf:
-                raise QirError(
-                    "range: expected two finite numbers of float32, the lower one first, "
-                    f"got [{low}, {high}]"
-                )
-            observed = Interval.of(low, high)
-        self._range = observed
+    def range(self, interval: Interval | None) -> None:
+        wanted = _in_float32(interval)
+        self._range = None if wanted == self._observed else wanted
 
     @property
     def origin(self) -> tuple[str, ...]:
@@ -114,7 +131,7 @@ class Value:
     def replace_with(self, new: Value, where: Callable[[Node], bool] | None = None) -> None:
         """Lets all users (or those for which `where` holds) read another value instead.
 
-        A value that was just built takes over the name, the range and the origin of the one it
+        A value that was just built takes over the name, the ranges and the origin of the one it
         replaces, though an input of the graph keeps its name; a value that stood for something
         already adds the origin to its own.
 
@@ -144,8 +161,12 @@ class Value:
             values[self.name], values[new.name] = self, new
             new.named, self.named = True, False
         if new.range is None and new.type.element == self.type.element:
-            new.range = self.range
+            new.take_ranges(self)
         new._origins |= self._origins
+
+    def take_ranges(self, other: Value) -> None:
+        """Takes over what was observed of another value, and the range to use."""
+        self.observed, self.range = other.observed, other.range
 
     @property
     def owner(self) -> Graph:
@@ -165,3 +186,16 @@ class Value:
 
     def __repr__(self) -> str:
         return f"<%{self.name}: {self.type}>"
+
+
+def _in_float32(interval: Interval | None) -> Interval | None:
+    if interval is None:
+        return None
+    with np.errstate(over="ignore"):
+        low, high = (np.float32(bound) for bound in interval.bounds)
+    if not -np.inf < low <= high < np.inf:
+        raise QirError(
+            "range: expected two finite numbers of float32, the lower one first, "
+            f"got [{low}, {high}]"
+        )
+    return Interval.of(low, high)

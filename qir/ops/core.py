@@ -9,7 +9,7 @@ from qir.types import FrozenArray, TensorType
 
 @op("const")
 class Const(Op):
-    """Stored numbers: `const @name` of an array beside the text, or the numbers where they are few.
+    """Stored numbers: those beside the text that have the value's name, or `@another`; few inline.
 
     Attributes:
         array: The stored numbers, of the carrier of the type's element; shared by reference.

@@ -1,51 +1,24 @@
-"""Text to graphs: names and types resolved, every line checked by the op's own rules."""
+"""Text to graphs, in every version of the text that is read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from math import prod
-from typing import Any
+from collections.abc import Mapping
 
-import numpy as np
+from qir.errors import ParseError, did_you_mean
+from qir.ir import Graph
+from qir.text.reader import GraphReader, element_type
+from qir.text.syntax import VERSION, ProgramSyntax, parse_syntax
+from qir.text.version1 import Version1Reader
+from qir.types import Array, FrozenArray, format_shape
 
-from qir.bench.machine import check_memory
-from qir.errors import ParseError, QirError, did_you_mean
-from qir.ir import Graph, Node, Value, node_types
-from qir.numbers.interval import Interval
-from qir.ops.attributes import coerce
-from qir.ops.core import Const
-from qir.ops.op import Op, find_op, from_attributes
-from qir.text.printer import format_attribute, product_of
-from qir.text.syntax import (
-    GraphSyntax,
-    NodeSyntax,
-    ProgramSyntax,
-    Reference,
-    Scales,
-    TypeSyntax,
-    parse_syntax,
-    show_line,
-)
-from qir.types import (
-    Array,
-    Dim,
-    DType,
-    FrozenArray,
-    Quant,
-    Shape,
-    Size,
-    TensorType,
-    format_shape,
-)
-
-VERSION = 1
+_READERS = {1: Version1Reader, VERSION: GraphReader}
 
 
 def parse(text: str, arrays: Mapping[str, Array] | None = None) -> Graph:
     """Reads a program.
 
     Args:
-        text: The text, with or without its header.
+        text: The text of any version that is read; one without a header is of the newest.
         arrays: The arrays that the text refers to by @name.
 
     Returns:
@@ -60,13 +33,11 @@ def parse(text: str, arrays: Mapping[str, Array] | None = None) -> Graph:
 
 def build(program: ProgramSyntax, arrays: Mapping[str, FrozenArray]) -> Graph:
     """Builds the graph of a syntax tree; see `parse`."""
-    if program.version not in (None, VERSION):
-        raise ParseError(f"parse: expected a text of version {VERSION}, got {program.version}")
     for entry in program.data:
         if entry.name not in arrays:
             raise ParseError(f"parse: no array @{entry.name}{did_you_mean(entry.name, arrays)}")
         array = arrays[entry.name].array
-        if tuple(array.shape) != entry.shape or array.dtype != _dtype(entry.dtype).numpy:
+        if tuple(array.shape) != entry.shape or array.dtype != element_type(entry.dtype).numpy:
             raise ParseError(
                 f"parse: expected @{entry.name} to be {entry.dtype}{format_shape(entry.shape)}, "
                 f"got {array.dtype}{format_shape(array.shape)}"
@@ -75,284 +46,4 @@ def build(program: ProgramSyntax, arrays: Mapping[str, FrozenArray]) -> Graph:
             raise ParseError(
                 f"parse: the array @{entry.name} is not the one that the text was written with"
             )
-    return _GraphBuilder(program.lines, arrays).build(program.graph)
-
-
-def _dtype(name: str) -> DType:
-    try:
-        return DType(name)
-    except ValueError:
-        names = [dtype.value for dtype in DType]
-        raise QirError(f"type: expected one of {', '.join(names)}, got {name}") from None
-
-
-_CODE_FIELDS: dict[str, Any] = {
-    "scale": float | tuple[float, ...] | np.ndarray,
-    "axis": int,
-    "blocks": tuple[int | str, ...],
-    "zp": int | tuple[int, ...] | np.ndarray,
-    "bounds": tuple[int, int],
-    "levels": tuple[int, ...] | np.ndarray,
-    "as": DType,
-}
-
-
-class _GraphBuilder:
-    def __init__(
-        self,
-        lines: tuple[str, ...],
-        arrays: Mapping[str, FrozenArray],
-        around: frozenset[str] = frozenset(),
-    ) -> None:
-        self.lines = lines
-        self.arrays = arrays
-        self.around = around
-        self.types: dict[str, TensorType] = {}
-        self.values: dict[str, Value] = {}
-
-    def build(self, syntax: GraphSyntax) -> Graph:
-        graph = Graph(syntax.name)
-        for param in syntax.params:
-            with _Line(self.lines, param.line):
-                self.declare(param.name)
-                value = graph.add_input(param.name, self.type(param.type))
-                self.values[param.name] = _with_facts(value, param.type)
-        for line in syntax.nodes:
-            with _Line(self.lines, line.line):
-                self.node(graph, line)
-        with _Line(self.lines, syntax.return_line):
-            graph.set_outputs([self.value(name) for name in syntax.returns])
-        return graph
-
-    def node(self, graph: Graph, line: NodeSyntax) -> None:
-        for name in line.results:
-            self.declare(name)
-        types = [self.type(written) for written in line.types]
-        if len(line.results) != len(types):
-            raise QirError(
-                f"{line.op}: expected a type for each of {len(line.results)} results, "
-                f"got {len(types)}"
-            )
-        regions = [self.region(region) for region in line.regions]
-        operands = [self.value(name) for name in line.operands]
-        if line.op == "const":
-            op: Op = self.const(line.literal, types[0])
-        else:
-            given = _once(line.attributes, f"{line.op}: attribute")
-            attributes = {name: self.resolve(value) for name, value in given.items()}
-            op = from_attributes(find_op(line.op), attributes, types)
-        inferred = node_types(op, [value.type for value in operands], regions)
-        if len(inferred) != len(types):
-            raise op.error(f"expected {len(inferred)} results, got {len(types)}")
-        for name, written, right in zip(line.results, types, inferred, strict=True):
-            if written != right:
-                raise op.error(f"expected %{name} to be {right}, got {written}")
-        node = graph.insert(
-            Node(graph, op, operands, inferred, regions, line.loc), name=line.results
-        )
-        node.note = line.note
-        for name, written_type, value in zip(line.results, line.types, node.outputs, strict=True):
-            self.values[name] = _with_facts(value, written_type)
-
-    def region(self, syntax: GraphSyntax) -> Graph:
-        around = self.around.union(self.values)
-        return _GraphBuilder(self.lines, self.arrays, around).build(syntax)
-
-    def const(self, literal: Any, type: TensorType) -> Const:
-        if not isinstance(literal, Reference):
-            return Const(FrozenArray.by_reference(_numbers(literal, type)), type)
-        frozen = self.array(literal)
-        array = frozen.array
-        if tuple(array.shape) != type.shape or array.dtype != type.dtype.numpy:
-            raise QirError(
-                f"const: expected {literal} to be {type}, "
-                f"got {array.dtype}{format_shape(array.shape)}"
-            )
-        if not _inside(array, type):
-            raise QirError(f"const: expected the numbers of {literal} to be inside {type}")
-        return Const(frozen, type)
-
-    def resolve(self, value: Any) -> Any:
-        return self.array(value) if isinstance(value, Reference) else value
-
-    def numbers(self, value: Any) -> Any:
-        return self.array(value).array if isinstance(value, Reference) else value
-
-    def array(self, reference: Reference) -> FrozenArray:
-        if reference.name not in self.arrays:
-            raise QirError(
-                f"parse: no array {reference}; give its numbers in the .npz or as an argument"
-            )
-        return self.arrays[reference.name]
-
-    def declare(self, name: str) -> None:
-        if name in self.values:
-            raise QirError(f"parse: %{name} is defined twice")
-
-    def value(self, name: str) -> Value:
-        found = self.values.get(name)
-        if found is None and name in self.around:
-            raise QirError(f"parse: %{name} stands outside the region; hand it in as an operand")
-        if found is None:
-            raise QirError(
-                f"parse: no value %{name} above this line{did_you_mean(name, self.values)}"
-            )
-        return found
-
-    def type(self, syntax: TypeSyntax) -> TensorType:
-        if syntax.code is None:
-            return TensorType(syntax.shape, _dtype(syntax.dtype))
-        if any(isinstance(value, Scales) for _, value in syntax.code):
-            return self.coded_type(syntax, syntax.code)
-        # Many values have the same code: spelled alike, it is read once.
-        spelling = f"{syntax.dtype}{syntax.shape}{syntax.code}"
-        if spelling not in self.types:
-            self.types[spelling] = self.coded_type(syntax, syntax.code)
-        return self.types[spelling]
-
-    def coded_type(self, syntax: TypeSyntax, written: tuple[tuple[str, Any], ...]) -> TensorType:
-        dtype = _dtype(syntax.dtype)
-        given = _once(written, "code: field")
-        for name in given:
-            if name not in _CODE_FIELDS:
-                raise QirError(f"code: no field '{name}'{did_you_mean(name, _CODE_FIELDS)}")
-        if "scale" not in given:
-            raise QirError("code: expected a scale")
-        fields: dict[str, Any] = {
-            name: value
-            if name == "scale" and isinstance(value, Scales)
-            else coerce(self.numbers(value), _CODE_FIELDS[name], f"code: {name}")
-            for name, value in given.items()
-        }
-        spread = _Spread(syntax.shape, fields.get("axis"), fields.get("blocks"))
-        levels = fields.get("levels")
-        code = Quant.of(
-            dtype,
-            spread(self.scale(fields["scale"]), "scale"),
-            spread(np.asarray(fields.get("zp", 0)), "zp"),
-            bounds=fields.get("bounds"),
-            expressed=fields.get("as", DType.F32),
-            levels=None if levels is None else np.asarray(levels),
-        )
-        return TensorType(syntax.shape, code)
-
-    def scale(self, written: Any) -> Array:
-        if not isinstance(written, Scales):
-            return np.asarray(written)
-        codes = []
-        for name in written.names:
-            code = self.value(name).type.quant
-            if code is None:
-                raise QirError(
-                    f"code: expected %{name} to have a scale, got {self.value(name).type}"
-                )
-            codes.append(code)
-        flat = product_of(codes)
-        return flat if flat.size > 1 else flat.reshape(())
-
-
-def _once(pairs: Iterable[tuple[str, Any]], subject: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise QirError(f"{subject} '{name}' stands twice")
-        found[name] = value
-    return found
-
-
-class _Spread:
-    """Gives numbers that are written flat the place that `axis` or `blocks` says."""
-
-    def __init__(
-        self, shape: Shape, axis: int | None, blocks: tuple[int | str, ...] | None
-    ) -> None:
-        self.shape = shape
-        if axis is not None and not 0 <= axis < len(shape):
-            raise QirError(f"code: expected an axis below {len(shape)}, got {axis}")
-        self.axis = axis
-        self.counts: tuple[int, ...] | None = None
-        if blocks is not None:
-            if len(blocks) != len(shape):
-                raise QirError(f"code: expected {len(shape)} block sizes, got {len(blocks)}")
-            self.counts = tuple(map(_block_count, shape, blocks))
-
-    def __call__(self, numbers: Array, what: str) -> Array:
-        if numbers.ndim == 0:
-            return numbers
-        if self.counts is not None:
-            if numbers.size != int(np.prod(self.counts)):
-                raise QirError(
-                    f"code: expected {int(np.prod(self.counts))} numbers in {what}, "
-                    f"got {numbers.size}"
-                )
-            return numbers.reshape(self.counts)
-        if self.axis is None:
-            raise QirError(f"code: expected an axis for the {numbers.size} numbers in {what}")
-        size = self.shape[self.axis]
-        if numbers.size not in (1, size):
-            raise QirError(
-                f"code: expected {size} numbers in {what} for axis {self.axis}, got {numbers.size}"
-            )
-        return numbers.reshape(
-            [-1 if place == self.axis else 1 for place in range(len(self.shape))]
-        )
-
-
-def _block_count(size: Size, block: int | str) -> int:
-    if str(size) == str(block):
-        return 1
-    if isinstance(size, Dim) or isinstance(block, str) or block < 1 or size % block:
-        raise QirError(f"code: expected a block size that divides {size}, got {block}")
-    return size // block
-
-
-class _Line:
-    """Adds the line of the text to an error that arises while it is read."""
-
-    def __init__(self, lines: tuple[str, ...], line: int) -> None:
-        self.lines, self.line = lines, line
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, QirError) and not isinstance(error, ParseError):
-            raise ParseError(
-                error.message, [*error.places, *show_line(self.lines, self.line)]
-            ) from error
-
-
-def _with_facts(value: Value, syntax: TypeSyntax) -> Value:
-    if syntax.range is not None:
-        value.range = Interval.of(*syntax.range)
-    value.origin = syntax.origin
-    return value
-
-
-def _numbers(literal: Any, type: TensorType) -> Array:
-    """Returns what is written in a line as an array of a type; one number fills all of it."""
-    shape = type.known_shape
-    check_memory(prod(shape) * type.dtype.numpy.itemsize, f"const: {type}")
-    misfit = QirError(f"const: expected numbers of {type}, got {format_attribute(literal)}")
-    try:
-        wide = np.asarray(literal)
-        if type.dtype is DType.BOOL:
-            words = {"true": True, "false": False}
-            wide = np.asarray(np.vectorize(words.__getitem__, otypes=[bool])(wide))
-        with np.errstate(over="ignore", invalid="ignore"):
-            narrow = wide.astype(type.dtype.numpy)
-        filled = np.broadcast_to(narrow, shape) if narrow.ndim == 0 else narrow.reshape(shape)
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
-        raise misfit from error
-    whole = wide.dtype.kind in "iub" or wide.size == 0
-    exact = not type.dtype.is_integer or (whole and np.array_equal(narrow, wide))
-    if not exact or not _inside(filled, type):
-        raise misfit
-    return np.array(filled)
-
-
-def _inside(array: Array, type: TensorType) -> bool:
-    if not type.dtype.is_integer or not array.size:
-        return True
-    low, high = type.dtype.bounds if type.quant is None else type.quant.range
-    return bool(array.min() >= low and array.max() <= high)
+    return _READERS[program.version or VERSION](program.lines, arrays).build(program.graph)

@@ -15,7 +15,7 @@ from qir.ir.names import Namespace
 from qir.numbers.interval import Interval
 from qir.ops.core import Const
 from qir.ops.op import Accumulate, ExactSum, SameCode
-from qir.text.syntax import Reference
+from qir.text.syntax import VERSION, Reference
 from qir.types import (
     Array,
     DType,
@@ -67,7 +67,7 @@ def to_program(graph: Graph) -> Program:
     ]
     data = "\n".join(["data {", *lines, "}"]) + "\n" if lines else ""
     return Program(
-        f"qir 1\n{text}\n{data}",
+        f"qir {VERSION}\n{text}\n{data}",
         {name: frozen.array for name, (_, frozen) in printer.arrays.items()},
     )
 
@@ -116,6 +116,7 @@ class _Printer:
         self.array_names: dict[tuple[DType, FrozenArray], str] = {}
         self.products: dict[Value, tuple[str, ...]] = {}
         self.printed: set[Value] = set()
+        self.with_origins: dict[Graph, bool] = {}
 
     def graph(self, graph: Graph) -> str:
         return f"graph @{graph.name}({self.params(graph)}) " + self.body(graph, "")
@@ -160,7 +161,8 @@ class _Printer:
             return f"const {format_number(flat[0])}"
         if 0 < flat.size <= INLINE_LIMIT and _reads_back(flat):
             return f"const {format_numbers(array)}"
-        return "const " + self.reference(op.array, name, op.type.dtype)
+        reference = self.reference(op.array, name, op.type.dtype)
+        return "const" if reference == f"@{name}" else f"const {reference}"
 
     def reference(self, array: FrozenArray, name: str, dtype: DType | None = None) -> str:
         """Refers to an array beside the text, which is named where it is first referred to."""
@@ -178,12 +180,29 @@ class _Printer:
 
     def typed(self, value: Value) -> str:
         text = self.type(value.type, value)
-        if value.range is not None:
-            text += f" in {format_range(value.range)}"
-        if self.locations and value.origin and value.origin != (value.name,):
-            origin = [json.dumps(name) for name in value.origin]
-            text += f" of {origin[0]}" if len(origin) == 1 else f" of [{', '.join(origin)}]"
-        return text
+        if value.observed is not None:
+            text += f" seen {_format_range(value.observed)}"
+        if value.range is not None and value.range != value.observed:
+            text += f" in {_format_range(value.range)}"
+        return text + self.origin(value) if self.locations else text
+
+    def origin(self, value: Value) -> str:
+        """Names what a value stands for, where that is not the imported value of its own name.
+
+        In a graph of which no value has an origin each stands for itself. A constant has no
+        statistics, which the origin is for.
+        """
+        origin = [json.dumps(name) for name in value.origin]
+        if value.origin == (value.name,):
+            return ""
+        if not origin and (value.is_constant or not self.has_origins(value.owner)):
+            return ""
+        return f" of {origin[0]}" if len(origin) == 1 else f" of [{', '.join(origin)}]"
+
+    def has_origins(self, graph: Graph) -> bool:
+        if graph not in self.with_origins:
+            self.with_origins[graph] = any(value.origin for value in graph.values())
+        return self.with_origins[graph]
 
     def type(self, type: TensorType, value: Value) -> str:
         text = f"{type.dtype.value}{format_shape(type.shape)}"
@@ -278,9 +297,8 @@ def product_of(codes: Sequence[Quant]) -> Array:
     return result
 
 
-def format_range(observed: Interval) -> str:
-    """Spells a calibrated range as two float32 numbers."""
-    low, high = (format_number(np.float32(bound)) for bound in observed.bounds)
+def _format_range(interval: Interval) -> str:
+    low, high = (format_number(np.float32(bound)) for bound in interval.bounds)
     return f"[{low}, {high}]"
 
 

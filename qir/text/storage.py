@@ -18,7 +18,7 @@ from qir.errors import ParseError, QirError, did_you_mean
 from qir.ir import Graph
 from qir.text import build, parse_syntax, to_program
 from qir.text.files import WriteFile
-from qir.text.syntax import DataEntry
+from qir.text.syntax import VERSION, DataEntry
 from qir.types import Array, DType, FrozenArray, known
 
 NPY_MAGIC = b"\x93NUMPY"
@@ -75,7 +75,7 @@ def load(source: Path) -> Graph:
     try:
         syntax = parse_syntax(text)
         if syntax.version is None:
-            raise ParseError("load: expected the first line to be 'qir 1'")
+            raise ParseError(f"load: expected the first line to be 'qir {VERSION}'")
         arrays = _read_arrays(_arrays_of(source), syntax.data) if syntax.data else {}
         return build(syntax, arrays)
     except QirError as error:

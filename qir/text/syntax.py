@@ -22,6 +22,12 @@ from lark.exceptions import UnexpectedEOF
 from qir.errors import ParseError, QirError
 from qir.types import Dim, Shape, Size, product
 
+VERSION = 2
+"""The version of the text that is written."""
+
+VERSIONS = (1, VERSION)
+"""The versions that are read: 1 is that of release 0.1.0."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scales:
@@ -50,8 +56,9 @@ class TypeSyntax:
     dtype: str
     shape: Shape
     code: tuple[tuple[str, Any], ...] | None
+    observed: tuple[float, float] | None = None
     range: tuple[float, float] | None = None
-    origin: tuple[str, ...] = ()
+    origin: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +72,11 @@ class ParamSyntax:
 
 @dataclass(frozen=True, slots=True)
 class NodeSyntax:
-    """One line: `%a, %b = op(%x) {attributes} with (…) {…} : types`."""
+    """One line: `%a, %b = op(%x) {attributes} with (…) {…} : types`.
+
+    The literal of a constant is what stands behind `const`; None where the array beside the text
+    has the name of the value.
+    """
 
     results: tuple[str, ...]
     op: str
@@ -163,17 +174,19 @@ class _ToSyntax(Transformer[Token, Any]):
             raise _Misfit(error.message, token) from error
 
     @v_args(inline=True)
-    def typed(self, type: TypeSyntax, range: Any, origin: Any) -> TypeSyntax:
-        if range is None and origin is None:
+    def typed(self, type: TypeSyntax, *facts: Any) -> TypeSyntax:
+        if all(fact is None for fact in facts):
             return type
-        return TypeSyntax(type.dtype, type.shape, type.code, range, origin or ())
+        return TypeSyntax(type.dtype, type.shape, type.code, *facts)
 
     @v_args(inline=True)
     def range(self, low: float, high: float) -> tuple[float, float]:
         return low, high
 
-    def origin(self, names: list[str]) -> tuple[str, ...]:
-        return tuple(names)
+    seen = range
+
+    def origin(self, names: list[str | None]) -> tuple[str, ...]:
+        return tuple(name for name in names if name is not None)
 
     @v_args(inline=True)
     def loc(self, text: str) -> str:
@@ -237,6 +250,14 @@ class _ToSyntax(Transformer[Token, Any]):
 
     def data(self, entries: list[DataEntry]) -> tuple[DataEntry, ...]:
         return tuple(entries)
+
+    def HEADER(self, token: Token) -> int:
+        # Called before the text behind it is looked at, which of another version may not fit.
+        version = int(token.split()[1])
+        if version not in VERSIONS:
+            known = " or ".join(map(str, VERSIONS))
+            raise _Misfit(f"parse: expected a text of version {known}, got {version}", token)
+        return version
 
     @v_args(inline=True)
     def header(self, version: int) -> int:
@@ -325,6 +346,7 @@ def show_line(lines: tuple[str, ...], line: int, column: int | None = None) -> l
 
 
 _TERMINALS = {
+    "HEADER": f"'qir {VERSION}'",
     "VALUE": "a %value",
     "SYMBOL": "a @name",
     "NAME": "a name",

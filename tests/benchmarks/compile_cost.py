@@ -25,7 +25,7 @@ from tests.benchmarks.models import MODELS
 from tests.benchmarks.quantization_cost import afresh, peak_memory
 from tests.benchmarks.vision import prepare
 
-SMALL = """qir 1
+SMALL = """qir 2
 graph @small(%x: f32[64]) {
   %codes = quantize(%x) : i8[64]{scale=0.5}
   return %codes

@@ -83,7 +83,7 @@ def test_even_windows_strides_and_dense_layers_are_exported(name, tmp_path):
 
 def test_an_op_that_no_benchmarked_model_has_is_refused():
     pytest.importorskip("onnx")
-    graph = qir.parse("qir 1\ngraph @f(%x: f32[1]) {\n  %y = tanh(%x) : f32[1]\n  return %y\n}\n")
+    graph = qir.parse("qir 2\ngraph @f(%x: f32[1]) {\n  %y = tanh(%x) : f32[1]\n  return %y\n}\n")
     with pytest.raises(QirError, match="onnx: no translation of tanh as it is used at %y"):
         export(graph)
 

@@ -33,8 +33,8 @@ few = examples(12, phases=[Phase.generate])
 NETWORK = """
 graph @network(%image: f32[B,6,6,2]) {
   %x = quantize(%image) : i8[B,6,6,2]{scale=0.031, zp=-7}
-  %k = const @k : i8[3,3,2,5]{scale=@s, axis=3}
-  %b = const @b : i32[5]{scale=%x*%k, axis=0}
+  %k = const : i8[3,3,2,5]{scale=@s, axis=3}
+  %b = const : i32[5]{scale=%x*%k, axis=0}
   %a = conv(%x, %k, %b) {padding = same} : i32[B,6,6,5]{scale=%x*%k, axis=3}
   %r = requantize(%a) : u8[B,6,6,5]{scale=0.053, zp=11}
   %p = max_pool(%r) {window = [2, 2], strides = [2, 2]} : u8[B,3,3,5]{scale=0.053, zp=11}
@@ -45,7 +45,7 @@ graph @network(%image: f32[B,6,6,2]) {
 """
 FLOAT = """
 graph @float(%x: f32[B,3]) {
-  %w = const @w : f32[3,4]
+  %w = const : f32[3,4]
   %d = dot(%x, %w) : f32[B,4]
   %y = tanh(%d) : f32[B,4]
   return %y

@@ -53,18 +53,18 @@ def cnn_params() -> Any:
 
 CNN = """
 graph @cnn(%image: f32[B,8,8,3]) {
-  %conv1.kernel = const @conv1.kernel : f32[3,3,3,8]
+  %conv1.kernel = const : f32[3,3,3,8]
   %conv1.bias = const [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0] : f32[8]
   %conv1 = conv(%image, %conv1.kernel, %conv1.bias) {padding = same} : f32[B,8,8,8]
   %relu = relu(%conv1) : f32[B,8,8,8]
   %max_pool = max_pool(%relu) {window = [2, 2], strides = [2, 2]} : f32[B,4,4,8]
-  %conv2.kernel = const @conv2.kernel : f32[3,3,8,4]
+  %conv2.kernel = const : f32[3,3,8,4]
   %conv2 = conv(%max_pool, %conv2.kernel) {strides = [2, 2], padding = same} : f32[B,2,2,4]
   %body.silu = silu(%conv2) : f32[B,2,2,4]
   %body.mul.factor = const 0.5 : f32[]
   %body.mul = mul(%body.silu, %body.mul.factor) : f32[B,2,2,4]
   %mean = mean(%body.mul) {axes = [1, 2]} : f32[B,4]
-  %head.w = const @head.w : f32[4,10]
+  %head.w = const : f32[4,10]
   %head.b = const 0.0 : f32[10]
   %head = dot(%mean, %head.w, %head.b) : f32[B,10]
   %softmax = softmax(%head) {axis = 1} : f32[B,10]
@@ -470,7 +470,7 @@ def test_the_names_that_the_source_has_are_kept_as_origins(tmp_path):
     assert origins["batch.in_put"] == ("batch.in put",)
     assert len(set(origins.values())) == len(origins)
     qir.save(graph, tmp_path / "g.qir")
-    assert '%mlp.linear_0.w_0 = const @mlp.linear_0.w_0 : f32[3,4] of "mlp/~/linear_0.w:0"' in (
+    assert '%mlp.linear_0.w_0 = const : f32[3,4] of "mlp/~/linear_0.w:0"' in (
         (tmp_path / "g.qir").read_text()
     )
     loaded = qir.load(tmp_path / "g.qir")

@@ -18,7 +18,7 @@ from tests.loops import loops
 PROGRAM = """
 graph @g(%x: f32[2] in [-1.0, 1.0] of "in put") {
   %k = const [3.0, 4.0] : f32[2] of "a/b::k" loc("net.py:1")
-  %a = add(%x, %k) : f32[2] in [0.0, 3.0] of "a" loc("net.py:2") why("too wide")
+  %a = add(%x, %k) : f32[2] seen [-1.0, 3.0] in [0.0, 3.0] of "a" loc("net.py:2") why("too wide")
   %y = loop(%a) {times = 3} with (%h: f32[2] in [0.0, 4.0] of "h in") {
     %w = const [1.0, 2.0] : f32[2]
     %s = add(%h, %w) : f32[2] in [0.0, 6.0] of "sum" loc("net.py:3") why("in a loop")
@@ -39,7 +39,8 @@ def facts(graph: Graph, *, named: bool = True) -> tuple[list[Any], list[Any]]:
     """What a copy must keep beside ops, types and wiring."""
 
     def of_value(value: Value) -> tuple[Any, ...]:
-        return value.name if named else "", value.named, value.range, value.origin
+        name = value.name if named else ""
+        return name, value.named, value.observed, value.range, value.origin
 
     def of_node(node: Node) -> tuple[Any, ...]:
         values = [of_value(value) for value in node.outputs]

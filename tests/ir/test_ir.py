@@ -303,13 +303,16 @@ class TestEquality:
         def range(graph):
             graph.value("a").range = Interval.of(0, 1)
 
+        def observed(graph):
+            graph.value("a").observed = Interval.of(0, 1)
+
         def wiring(graph):
             graph.value("b").node.set_input(0, graph.value("x"))
 
         def name(graph):
             graph.name = "other"
 
-        assert all(map(changed, (rename, type, range, wiring, name)))
+        assert all(map(changed, (rename, type, range, observed, wiring, name)))
 
         def facts(graph):
             node = graph.value("a").node
@@ -365,6 +368,19 @@ def test_ranges_are_kept_as_float32():
     assert value.range is None
 
 
+def test_the_range_is_what_was_observed_unless_another_one_is_set():
+    value = Graph("g", [("x", F32)]).inputs[0]
+    value.observed = Interval.of(-1, 4)
+    assert value.range == Interval.of(-1, 4)
+    value.range = Interval.of(0, 4)
+    assert (value.observed, value.range) == (Interval.of(-1, 4), Interval.of(0, 4))
+    value.range = None
+    assert value.range == Interval.of(-1, 4)
+    value.range = Interval.of(0, 4)
+    value.observed = Interval.of(-2, 2)
+    assert value.range == Interval.of(-2, 2)
+
+
 def test_networkx_has_an_edge_from_producer_to_user(chain):
     edges = chain.to_networkx().edges
     spelled = [(source.op.name, target.op.name) for source, target in edges]
@@ -387,6 +403,7 @@ def test_a_graph_prints_as_its_text(chain):
 def test_a_range_is_two_finite_numbers_in_order(bounds):
     value = Graph("g", [("x", F32)]).inputs[0]
     value.range = Interval.of(-1, 1)
-    with pytest.raises(QirError, match="range: expected two finite numbers of float32"):
-        value.range = Interval.of(*bounds)
+    for field in ("range", "observed"):
+        with pytest.raises(QirError, match="range: expected two finite numbers of float32"):
+            setattr(value, field, Interval.of(*bounds))
     assert value.range.bounds == (-1, 1)

@@ -78,7 +78,7 @@ class NnxCnn(nnx.Module):
 
 NNX = """
 graph @NnxCnn(%x: f32[B,8,8,3]) {
-  %conv1.kernel = const @conv1.kernel : f32[3,3,3,8]
+  %conv1.kernel = const : f32[3,3,3,8]
   %conv1.bias = const 0.0 : f32[8]
   %conv1 = conv(%x, %conv1.kernel, %conv1.bias) {padding = same} : f32[B,8,8,8]
   %bn1.factor = const 0.999995 : f32[8]
@@ -86,15 +86,15 @@ graph @NnxCnn(%x: f32[B,8,8,3]) {
   %bn1.offset = const 0.0 : f32[8]
   %bn1.add = add(%bn1.mul, %bn1.offset) : f32[B,8,8,8]
   %relu = relu(%bn1.add) : f32[B,8,8,8]
-  %conv2.kernel = const @conv2.kernel : f32[3,3,1,8]
+  %conv2.kernel = const : f32[3,3,1,8]
   %conv2 = conv(%relu, %conv2.kernel) {padding = same, groups = 8} : f32[B,8,8,8]
   %silu = silu(%conv2) : f32[B,8,8,8]
   %avg_pool = avg_pool(%silu) {window = [2, 2], strides = [2, 2]} : f32[B,4,4,8]
   %mean = mean(%avg_pool) {axes = [1, 2]} : f32[B,8]
-  %layers.0.kernel = const @layers.0.kernel : f32[8,6]
+  %layers.0.kernel = const : f32[8,6]
   %layers.0.bias = const 0.0 : f32[6]
   %layers.0 = dot(%mean, %layers.0.kernel, %layers.0.bias) : f32[B,6]
-  %layers.1.kernel = const @layers.1.kernel : f32[6,4]
+  %layers.1.kernel = const : f32[6,4]
   %layers.1.bias = const 0.0 : f32[4]
   %layers.1 = dot(%layers.0, %layers.1.kernel, %layers.1.bias) : f32[B,4]
   %softmax = softmax(%layers.1) {axis = 1} : f32[B,4]

@@ -17,7 +17,7 @@ from qir.observe.batches import read_samples
 from qir.text.storage import write_arrays
 from qir.types import Array
 
-PROGRAM = "graph @g(%x: f32[B,3]) {\n  %k = const @k : f32[3,9]\n  %y = dot(%x, %k) : f32[B,9]\n"
+PROGRAM = "graph @g(%x: f32[B,3]) {\n  %k = const : f32[3,9]\n  %y = dot(%x, %k) : f32[B,9]\n"
 GRAPH = qir.parse(f"{PROGRAM}  return %y\n}}", {"k": np.arange(27, dtype="f").reshape(3, 9)})
 SAMPLES = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
 SMALL = 2**20

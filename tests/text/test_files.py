@@ -151,7 +151,7 @@ def test_what_can_not_be_written_is_known_beforehand(name, tmp_path):
 
 def test_arrays_are_written_into_a_pipe(tmp_path):
     """A zip file is written from end to end, though a pipe has no positions."""
-    program = qir.parse("graph @g() {\n  %k = const @k : f32[99]\n  return %k\n}", {
+    program = qir.parse("graph @g() {\n  %k = const : f32[99]\n  return %k\n}", {
         "k": np.arange(99, dtype=np.float32)
     })  # fmt: skip
     pipe = tmp_path / "g.npz"

@@ -23,7 +23,7 @@ import qir
 
 graph = qir.parse('''
 graph @wide(%x: i8[256,4096]{scale=0.5}) {
-  %k = const @k : i8[4096,256]{scale=0.01}
+  %k = const : i8[4096,256]{scale=0.01}
   %a = dot(%x, %k) : i32[256,256]{scale=%x*%k}
   %y = requantize(%a) : i8[256,256]{scale=20}
   return %y

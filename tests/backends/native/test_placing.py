@@ -49,7 +49,7 @@ def program(names: Sequence[str], channels: int, axis: int) -> Graph:
             high, wide, depthwise = KERNELS[producer]
             rows = 1 if depthwise else channels
             shape = f"[{high},{wide},{rows},C]"
-            lines.append(f"%k_NAME = const @k_NAME : i8{shape}{{scale=0.01}}")
+            lines.append(f"%k_NAME = const : i8{shape}{{scale=0.01}}")
             lines.append(f"%s_NAME = {text} : i32[B,6,7,C]{ACCUMULATED}")
             text = "%NAME = requantize(%s_NAME) : i8[B,6,7,C]" + CODE
             arrays[f"k_n{index}"] = rng.integers(-128, 128, (high, wide, rows, channels), np.int8)

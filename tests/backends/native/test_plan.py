@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(TARGET is None, reason="no kernels for this mach
 
 TEXT = """
 graph @network(%x: i8[B,6,6,16]{scale=0.031, zp=-7}) {
-  %k = const @k : i8[1,1,16,16]{scale=0.01}
+  %k = const : i8[1,1,16,16]{scale=0.01}
   %a = conv(%x, %k) : i32[B,6,6,16]{scale=%x*%k}
   %y = requantize(%a) : i8[B,6,6,16]{scale=0.5, zp=11}
   %s = add(%y, %x) : i8[B,6,6,16]{scale=0.5, zp=3}

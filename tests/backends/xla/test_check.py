@@ -26,7 +26,7 @@ from tests.strategies import Case
 
 INTEGER = """
 graph @integer(%x: i8[B,6,6,16]{scale=0.031, zp=-7}) {
-  %k = const @k : i8[3,3,16,4]{scale=0.01}
+  %k = const : i8[3,3,16,4]{scale=0.01}
   %a = conv(%x, %k) {padding = same} : i32[B,6,6,4]{scale=%x*%k}
   %y = requantize(%a) : i8[B,6,6,4]{scale=0.53, zp=11}
   %z = max_pool(%y) {window = [2, 2]} : i8[B,5,5,4]{scale=0.53, zp=11} loc("model.py:7")
@@ -34,12 +34,12 @@ graph @integer(%x: i8[B,6,6,16]{scale=0.031, zp=-7}) {
 }"""
 MIXED = """
 graph @mixed(%x: f32[B,16]) {
-  %k = const @k : f32[16,8]
+  %k = const : f32[16,8]
   %d = dot(%x, %k) : f32[B,8]
   %s = square(%d) : f32[B,8]
   %q = quantize(%s) : i8[B,8]{scale=0.25}
   %m = argmax(%s) {axis = 1} : i32[B]
-  %w = const @w : i8[8,4]{scale=0.01}
+  %w = const : i8[8,4]{scale=0.01}
   %a = dot(%q, %w) : i32[B,4]{scale=%q*%w}
   %y = requantize(%a) : i8[B,4]{scale=0.5}
   %z = dequantize(%y) : f32[B,4]
@@ -49,7 +49,7 @@ graph @mixed(%x: f32[B,16]) {
 ROWS = 32771
 FUSED = f"""
 graph @fused(%x: f32[{ROWS},3]) {{
-  %k = const @k : f32[3,3]
+  %k = const : f32[3,3]
   %t = transpose(%x) {{permutation = [1, 0]}} : f32[3,{ROWS}]
   %d = dot(%k, %t) : f32[3,{ROWS}]
   %s = square(%d) : f32[3,{ROWS}]

@@ -24,10 +24,10 @@ from tests.layout import ROOT
 
 TEXT = """
 graph @network(%x: i8[B,6,6,16]{scale=0.031, zp=-7}) {
-  %k = const @k : i8[3,3,16,4]{scale=0.01}
+  %k = const : i8[3,3,16,4]{scale=0.01}
   %a = conv(%x, %k) {padding = same} : i32[B,6,6,4]{scale=%x*%k}
   %y = requantize(%a) : i8[B,6,6,4]{scale=0.53, zp=11}
-  %t = const @t : i8[256]{scale=0.01}
+  %t = const : i8[256]{scale=0.01}
   %z = lookup(%y, %t) : i8[B,6,6,4]{scale=0.01}
   return %z
 }

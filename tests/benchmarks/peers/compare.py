@@ -42,7 +42,7 @@ from tests.benchmarks.vision import (
 )
 
 EXPORTED = "fold-batch-norm, canonicalize"
-EMPTY = "qir 1\ngraph @empty(%x: f32[1]) {\n  %y = relu(%x) : f32[1]\n  return %y\n}\n"
+EMPTY = "qir 2\ngraph @empty(%x: f32[1]) {\n  %y = relu(%x) : f32[1]\n  return %y\n}\n"
 """A program whose time is that of a call."""
 
 

@@ -191,7 +191,7 @@ def test_a_value_that_stands_for_two_has_the_statistic_of_both_names():
     context = Context(executor=ReferenceExecutor())
     calibrated(source, batches(1), context=context)
     assert context.statistics["a"] is context.statistics["b"]
-    assert {"%x", "a", "b", "%r"} <= context.statistics.keys()
+    assert {"x", "a", "b", "r"} <= context.statistics.keys()
     assert calibrated(source.replace('"a", ', ""), None, context=context).value("c").range
 
 
