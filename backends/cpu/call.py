@@ -108,7 +108,7 @@ def new_words(count: int) -> ctypes.Array[ctypes.c_int64]:
 
 def call(
     table: jax.Array,
-    parameters: jax.Array,
+    constants: jax.Array,
     operands: Sequence[jax.Array],
     results: Sequence[jax.ShapeDtypeStruct],
 ) -> tuple[jax.Array, ...]:
@@ -116,11 +116,11 @@ def call(
 
     Args:
         table: What `Plan.table` returns.
-        parameters: What `Plan.parameters` returns.
+        constants: What `Plan.constants` returns.
         operands: The tensors that it reads.
         results: The tensors that it returns.
     """
-    given = [guarded(operand, _NO_GRADIENT, _NO_EXPORT) for operand in (parameters, *operands)]
+    given = [guarded(operand, _NO_GRADIENT, _NO_EXPORT) for operand in (constants, *operands)]
     found = jax.ffi.ffi_call(runtime.HANDLER, list(results), vmap_method="sequential")(
         table, *given
     )

@@ -15,7 +15,7 @@ from qir.backends.cpu import machine
 from qir.backends.cpu.emitter import I64, Emitter
 from qir.backends.cpu.runtime import read_counter
 from qir.backends.cpu.target import host_target
-from qir.backends.native.partition import Section
+from qir.backends.native.partition import Cluster
 from qir.backends.native.plan import Plan
 from qir.errors import QirError
 from qir.types import Array
@@ -29,17 +29,17 @@ microsecond: the rate is known to 1 in 10^4."""
 
 
 class Clock:
-    """The times of the latest call of a section.
+    """The times of the latest call of a cluster.
 
     Args:
-        section: The section.
+        cluster: The cluster.
         plan: Its steps.
         words: Where the runtime writes: the beginning, and the end of each step. They are kept as
             long as the process, because compiled programs hold their address.
     """
 
-    def __init__(self, section: Section, plan: Plan, words: Words) -> None:
-        self.section = section
+    def __init__(self, cluster: Cluster, plan: Plan, words: Words) -> None:
+        self.cluster = cluster
         self.plan = plan
         self._words = words
 

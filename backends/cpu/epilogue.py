@@ -57,8 +57,8 @@ class Epilogue:
         return TABLES[: {"accumulator": 1, "fixed31": 4}.get(self.form, 2)]
 
     @property
-    def words(self) -> tuple[str, ...]:
-        """The words that it reads."""
+    def parameters(self) -> tuple[str, ...]:
+        """The parameters that it reads."""
         return (*(BOUNDS if self.stores_bytes else ()), *(SUM if self.residual else ()))
 
     def apply(
@@ -71,7 +71,7 @@ class Epilogue:
         """Computes what is stored for some columns of one row.
 
         Args:
-            e: Where to write; the step has what `words` names.
+            e: Where to write; the step has what `parameters` names.
             tables: Pointers to what `tables` names, at the first of the columns.
             accumulators: Vectors of int32, without the bias.
             residual: Pointer to the bytes that are added.
@@ -131,9 +131,9 @@ class Epilogue:
         return build.ashr(build.add(build.add(*products), addend), shift)
 
 
-def repeated(e: Emitter, word: Value, lanes: int) -> Value:
-    """Returns the low 32 bits of a word in every lane."""
-    return e.splat(e.build.trunc(word, I32), lanes)
+def repeated(e: Emitter, parameter: Value, lanes: int) -> Value:
+    """Returns the low 32 bits of a parameter in every lane."""
+    return e.splat(e.build.trunc(parameter, I32), lanes)
 
 
 def clamped(e: Emitter, value: Value, low: Value, high: Value) -> Value:
@@ -144,17 +144,17 @@ def clamped(e: Emitter, value: Value, low: Value, high: Value) -> Value:
 def stored_bytes(
     e: Emitter, codes: Sequence[Value], unsigned: bool, low: Value, high: Value
 ) -> Value:
-    """Narrows int32 to bytes within two words; saturating, so that order and width are free.
+    """Narrows int32 to bytes within two bounds; saturating, so that order and width are free.
 
     Args:
         e: Where to write.
         codes: Vectors of int32, a power of two of them.
         unsigned: Whether the bytes are unsigned.
-        low: Least number, a word.
-        high: Greatest number, a word.
+        low: Least number, of 64 bits.
+        high: Greatest number, of 64 bits.
     """
     whole = _narrowed(e, codes)
-    bounds = (e.splat(e.build.trunc(word, I8), whole.type.count) for word in (low, high))
+    bounds = (e.splat(e.build.trunc(parameter, I8), whole.type.count) for parameter in (low, high))
     return _bounded(e, _bytes(e, whole, unsigned), unsigned, *bounds)
 
 

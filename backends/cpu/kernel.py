@@ -18,8 +18,8 @@ from qir.errors import QirError
 class Body(Emitter):
     """The body of a kernel: an emitter that knows the arguments of the step.
 
-    A step has one word of 64 bits for each name in `words`, then two for each in `tensors`: the
-    number of a buffer and an offset in it.
+    A step has one integer of 64 bits for each name in `parameters`, then two for each in
+    `tensors`: the number of a buffer and an offset in it.
 
     Args:
         function: The kernel's function.
@@ -34,23 +34,23 @@ class Body(Emitter):
 
     def __init__(self, function: ir.Function, kernel: Kernel, target: Target) -> None:
         super().__init__(function)
-        self._words, self._buffers, self.task, self.scratch = self.arguments
+        self._arguments, self._buffers, self.task, self.scratch = self.arguments
         self._kernel = kernel
         self._repeated: dict[tuple[str, Any, int], Value] = {}
         self.target = target
 
-    def word(self, name: str, type: Any = I64) -> Value:
-        """Loads a word of the step."""
-        return self.load(type, self._words, 8 * self._kernel.words.index(name), align=8)
+    def parameter(self, name: str, type: Any = I64) -> Value:
+        """Loads a parameter of the step."""
+        return self.load(type, self._arguments, 8 * self._kernel.parameters.index(name), align=8)
 
     def repeated(self, name: str, type: Any, lanes: int) -> Value:
-        """Returns the low bits of a word of the step in every lane.
+        """Returns the low bits of a parameter of the step in every lane.
 
         They are repeated once, at the entry, and stay in memory: registers are few, and an
         instruction reads memory as well.
 
         Args:
-            name: The word.
+            name: The parameter.
             type: An integer type.
             lanes: Number of lanes.
         """
@@ -58,16 +58,16 @@ class Body(Emitter):
         if (name, type, lanes) not in self._repeated:
             with self.at_entry():
                 place = self.untyped(self.build.alloca(whole))
-                self.store(self.splat(self.word(name, type), lanes), place, 0, 16)
+                self.store(self.splat(self.parameter(name, type), lanes), place, 0, 16)
             self._repeated[name, type, lanes] = place
         return self.load(whole, self._repeated[name, type, lanes], 0, 16)
 
     def tensor(self, name: str) -> Value:
         """Returns a pointer to a tensor of the step."""
-        place = 8 * (len(self._kernel.words) + 2 * self._kernel.tensors.index(name))
-        buffer = self.load(I64, self._words, place, align=8)
+        place = 8 * (len(self._kernel.parameters) + 2 * self._kernel.tensors.index(name))
+        buffer = self.load(I64, self._arguments, place, align=8)
         base = self.load(POINTER, self._buffers, self.build.mul(buffer, self.number(8)), align=8)
-        return self.at(base, self.load(I64, self._words, place + 8, align=8))
+        return self.at(base, self.load(I64, self._arguments, place + 8, align=8))
 
 
 class SharedFunction(Protocol):
@@ -100,7 +100,7 @@ class Kernel(ABC):
 
     @property
     @abstractmethod
-    def words(self) -> tuple[str, ...]:
+    def parameters(self) -> tuple[str, ...]:
         """Names of the integers that a step gives it."""
 
     @property

@@ -9,7 +9,7 @@ class Kernel(Protocol):
     """Code for one kind of step."""
 
     @property
-    def words(self) -> tuple[str, ...]:
+    def parameters(self) -> tuple[str, ...]:
         """Names of the integers that a step gives it."""
         ...
 

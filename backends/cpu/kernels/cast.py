@@ -35,9 +35,11 @@ class ToCodes(Flat):
     def prepare(self, e: Body) -> Compute:
         """Clamps in float, so that the conversion to int32 is defined."""
         build, lanes = e.build, e.target.lanes
-        inverse = e.splat(e.word("inverse", F32), lanes)
-        bounds = e.word("low"), e.word("high")
-        point, low, high = (repeated(e, e.word(name), lanes) for name in ("point", "low", "high"))
+        inverse = e.splat(e.parameter("inverse", F32), lanes)
+        bounds = e.parameter("low"), e.parameter("high")
+        point, low, high = (
+            repeated(e, e.parameter(name), lanes) for name in ("point", "low", "high")
+        )
         floats = vector(F32, lanes)
         least, most = (build.sitofp(build.sub(bound, point), floats) for bound in (low, high))
 
@@ -104,7 +106,7 @@ class Columned(Flat):
         """Returns where the columns begin."""
         if not self.columns:
             return None
-        period = e.word("period")
+        period = e.parameter("period")
         return Phase(period, e.build.srem(start, period))
 
     def entries(self, e: Body, name: str, element: object, lanes: int) -> Entries:
@@ -155,7 +157,7 @@ class ToReal(Columned):
     def prepare(self, e: Body) -> Compute:
         """Computes in int32, then in float32."""
         build, lanes = e.build, e.target.lanes
-        point = repeated(e, e.word("point"), lanes)
+        point = repeated(e, e.parameter("point"), lanes)
         scale = self.entries(e, "scale", F32, lanes)
 
         def compute(sources: Sequence[Value], phase: Value) -> Value:
@@ -214,8 +216,10 @@ class Rescale(Columned):
     def prepare(self, e: Body) -> Compute:
         """Loads the code and the tables."""
         build, lanes = e.build, e.target.lanes
-        bounds = e.word("low"), e.word("high")
-        point, low, high = (repeated(e, e.word(name), lanes) for name in ("point", "low", "high"))
+        bounds = e.parameter("low"), e.parameter("high")
+        point, low, high = (
+            repeated(e, e.parameter(name), lanes) for name in ("point", "low", "high")
+        )
         element = F32 if self.form == "f32_rne" else I32
         tables = {name: self.entries(e, name, element, lanes) for name in self.tables}
         floats = vector(F32, lanes)

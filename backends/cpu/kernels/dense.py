@@ -65,7 +65,7 @@ class Dense(Kernel):
     epilogue: Epilogue
 
     @property
-    def words(self) -> tuple[str, ...]:
+    def parameters(self) -> tuple[str, ...]:
         """Names of the integers that a step gives it.
 
         rows, block_rows: places, in all and of a task. ranges, range_panels: ranges of panels, and
@@ -76,7 +76,7 @@ class Dense(Kernel):
         to the next, and so on, bytes_depth of an image.
         """
         window = (*_WINDOW, "images_bytes", "fill") if self.windowed else ()
-        return (*_SIZES, *window, *self.epilogue.words)
+        return (*_SIZES, *window, *self.epilogue.parameters)
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -92,20 +92,24 @@ class Dense(Kernel):
     def write(self, e: Body) -> None:
         """Copies the rows of a task, and sums tile after tile."""
         build = e.build
-        block_rows, ranges = e.word("block_rows"), e.word("ranges")
+        block_rows, ranges = e.parameter("block_rows"), e.parameter("ranges")
         first = build.mul(build.sdiv(e.task, ranges), block_rows)
-        count = e.smallest(build.sub(e.word("rows"), first), block_rows)
+        count = e.smallest(build.sub(e.parameter("rows"), first), block_rows)
         (self._copy_windows if self.windowed else self._copy_pixels)(e, first, count)
 
-        panels = e.word("range_panels")
+        panels = e.parameter("range_panels")
         start = build.mul(build.srem(e.task, ranges), panels)
-        stop = e.smallest(build.add(start, panels), e.word("panels"))
+        stop = e.smallest(build.add(start, panels), e.parameter("panels"))
         tiles = _Tiles(self, e)
         with e.loop(stop, start=start) as panel:
             tiles.write_panel(e, panel.index, first, count)
 
     def _copy_pixels(self, e: Body, first: Value, count: Value) -> None:
-        pixel, length, row_bytes = e.word("pixel"), e.word("length"), e.word("row_bytes")
+        pixel, length, row_bytes = (
+            e.parameter("pixel"),
+            e.parameter("length"),
+            e.parameter("row_bytes"),
+        )
         source = e.at(e.tensor("x"), e.build.mul(first, pixel))
         with e.loop(count, carried=[source, e.scratch]) as row:
             x, place = row.values
@@ -115,40 +119,40 @@ class Dense(Kernel):
     def _copy_windows(self, e: Body, first: Value, count: Value) -> None:
         """Copies what rows multiply: run after run of places in one line of the result."""
         build, number = e.build, e.number
-        word = {
-            name: e.word(name)
+        given = {
+            name: e.parameter(name)
             for name in (*_WINDOW, "images_bytes", "fill", "length", "pixel", "row_bytes")
         }
         left, at = first, []
         for axis in reversed(AXES):
-            at.append(build.srem(left, word[f"places_{axis}"]))
-            left = build.sdiv(left, word[f"places_{axis}"])
+            at.append(build.srem(left, given[f"places_{axis}"]))
+            left = build.sdiv(left, given[f"places_{axis}"])
         begin, *outer = at
-        width = word["places_width"]
+        width = given["places_width"]
         runs = build.sdiv(build.sub(build.add(build.add(begin, count), width), number(1)), width)
         with e.loop(runs, carried=[left, *reversed(outer), begin, number(0), e.scratch]) as run:
             image, z, y, x, done, place = run.values
             rows = e.smallest(build.sub(width, x), build.sub(count, done))
-            self._copy_run(e, word, (image, z, y, x), rows, place)
+            self._copy_run(e, given, (image, z, y, x), rows, place)
             following, carry = [], number(1)
             for at_axis, axis in ((y, "height"), (z, "depth")):
                 grown = build.add(at_axis, carry)
-                over = build.icmp_signed("==", grown, word[f"places_{axis}"])
+                over = build.icmp_signed("==", grown, given[f"places_{axis}"])
                 following.append(build.select(over, number(0), grown))
                 carry = build.zext(over, I64)
-            end = e.at(place, build.mul(rows, word["row_bytes"]))
+            end = e.at(place, build.mul(rows, given["row_bytes"]))
             run.carry(
                 build.add(image, carry), *reversed(following), number(0), build.add(done, rows), end
             )
 
     def _copy_run(
-        self, e: Body, word: Mapping[str, Value], at: Sequence[Value], rows: Value, place: Value
+        self, e: Body, given: Mapping[str, Value], at: Sequence[Value], rows: Value, place: Value
     ) -> None:
         """Copies what rows in one line of the result multiply, one line of the windows at a time.
 
         Args:
             e: Where to write.
-            word: The words of the windows.
+            given: The parameters of the windows.
             at: Image, depth, height and width of the first place.
             rows: Number of places.
             place: Where the first row goes.
@@ -156,15 +160,15 @@ class Dense(Kernel):
         build, number = e.build, e.number
         image, *corner = at
         for index, axis in enumerate(AXES):
-            start = build.mul(corner[index], word[f"stride_{axis}"])
-            corner[index] = build.sub(start, word[f"before_{axis}"])
-        fill = e.splat(build.trunc(word["fill"], I8), AT_ONCE)
-        span = build.mul(word["window_width"], word["length"])
-        step = build.mul(word["pixel"], word["dilation_width"])
-        adjacent = build.icmp_signed("==", step, word["length"])
-        reach = build.mul(build.sub(word["window_width"], number(1)), word["dilation_width"])
-        last = build.sub(word["size_width"], reach)
-        stride = word["stride_width"]
+            start = build.mul(corner[index], given[f"stride_{axis}"])
+            corner[index] = build.sub(start, given[f"before_{axis}"])
+        fill = e.splat(build.trunc(given["fill"], I8), AT_ONCE)
+        span = build.mul(given["window_width"], given["length"])
+        step = build.mul(given["pixel"], given["dilation_width"])
+        adjacent = build.icmp_signed("==", step, given["length"])
+        reach = build.mul(build.sub(given["window_width"], number(1)), given["dilation_width"])
+        last = build.sub(given["size_width"], reach)
+        stride = given["stride_width"]
 
         def places_before(x: Value) -> Value:
             """Returns how many of the places have windows that begin before x."""
@@ -174,25 +178,25 @@ class Dense(Kernel):
         first = places_before(number(0))
         stop = e.greatest(places_before(last), first)
         furthest = build.add(corner[2], build.mul(build.sub(stop, number(1)), stride))
-        furthest = build.mul(furthest, word["pixel"])
+        furthest = build.mul(furthest, given["pixel"])
         short = build.and_(adjacent, build.icmp_signed("<=", span, number(AT_ONCE)))
-        source = e.at(e.tensor("x"), build.mul(image, word["images_bytes"]))
+        source = e.at(e.tensor("x"), build.mul(image, given["images_bytes"]))
         line_bytes = build.mul(span, number(e.target.activation_bytes))
-        with e.loop(word["window_depth"], carried=[place, corner[0]]) as depth:
+        with e.loop(given["window_depth"], carried=[place, corner[0]]) as depth:
             place_d, z = depth.values
-            inside_z = build.icmp_unsigned("<", z, word["size_depth"])
-            plane = e.at(source, build.mul(z, word["bytes_depth"]))
-            with e.loop(word["window_height"], carried=[place_d, corner[1]]) as height:
+            inside_z = build.icmp_unsigned("<", z, given["size_depth"])
+            plane = e.at(source, build.mul(z, given["bytes_depth"]))
+            with e.loop(given["window_height"], carried=[place_d, corner[1]]) as height:
                 place_h, y = height.values
-                inside = build.and_(inside_z, build.icmp_unsigned("<", y, word["size_height"]))
-                line = e.at(plane, build.mul(y, word["bytes_height"]))
+                inside = build.and_(inside_z, build.icmp_unsigned("<", y, given["size_height"]))
+                line = e.at(plane, build.mul(y, given["bytes_height"]))
                 vectors = build.and_(short, inside)
                 vectors = build.and_(vectors, self._readable(e, e.at(line, furthest)))
                 skipped, resumed = (build.select(vectors, end, number(0)) for end in (first, stop))
                 with e.loop(resumed, start=skipped) as row:
                     x = build.add(corner[2], build.mul(row.index, stride))
-                    loaded = e.load(vector(I8, AT_ONCE), line, build.mul(x, word["pixel"]))
-                    target = e.at(place_h, build.mul(row.index, word["row_bytes"]))
+                    loaded = e.load(vector(I8, AT_ONCE), line, build.mul(x, given["pixel"]))
+                    target = e.at(place_h, build.mul(row.index, given["row_bytes"]))
                     e.store(e.target.converted(e, loaded, self.unsigned), target)
                 begin = build.select(
                     build.icmp_signed("==", skipped, number(0)), resumed, number(0)
@@ -200,45 +204,45 @@ class Dense(Kernel):
                 others = build.sub(rows, build.sub(resumed, skipped))
                 with e.loop(others, carried=[begin]) as row:
                     (index,) = row.values
-                    target = e.at(place_h, build.mul(index, word["row_bytes"]))
+                    target = e.at(place_h, build.mul(index, given["row_bytes"]))
                     x = build.add(corner[2], build.mul(index, stride))
                     whole = build.and_(adjacent, build.icmp_signed(">=", x, number(0)))
                     whole = build.and_(whole, build.icmp_signed("<", x, last))
                     with e.otherwise(inside) as (then, other):
                         with then, e.otherwise(whole) as (at_once, by_tap):
                             with at_once:
-                                pixel = e.at(line, build.mul(x, word["pixel"]))
+                                pixel = e.at(line, build.mul(x, given["pixel"]))
                                 self._copy(e, pixel, target, span)
                             with by_tap:
-                                self._copy_taps(e, word, line, x, target, fill)
+                                self._copy_taps(e, given, line, x, target, fill)
                         with other:
                             self._fill(e, target, span, fill)
                     following = build.add(index, number(1))
                     jump = build.icmp_signed("==", following, skipped)
                     row.carry(build.select(jump, resumed, following))
-                height.carry(e.at(place_h, line_bytes), build.add(y, word["dilation_height"]))
-            depth.carry(height.values[0], build.add(z, word["dilation_depth"]))
+                height.carry(e.at(place_h, line_bytes), build.add(y, given["dilation_height"]))
+            depth.carry(height.values[0], build.add(z, given["dilation_depth"]))
 
     def _copy_taps(
         self,
         e: Body,
-        word: Mapping[str, Value],
+        given: Mapping[str, Value],
         line: Value,
         left: Value,
         place: Value,
         fill: Value,
     ) -> None:
         build = e.build
-        size = build.mul(word["length"], e.number(e.target.activation_bytes))
-        with e.loop(word["window_width"], carried=[place, left]) as tap:
+        size = build.mul(given["length"], e.number(e.target.activation_bytes))
+        with e.loop(given["window_width"], carried=[place, left]) as tap:
             at, x = tap.values
-            inside = build.icmp_unsigned("<", x, word["size_width"])
+            inside = build.icmp_unsigned("<", x, given["size_width"])
             with e.otherwise(inside) as (then, other):
                 with then:
-                    self._copy(e, e.at(line, build.mul(x, word["pixel"])), at, word["length"])
+                    self._copy(e, e.at(line, build.mul(x, given["pixel"])), at, given["length"])
                 with other:
-                    self._fill(e, at, word["length"], fill)
-            tap.carry(e.at(at, size), build.add(x, word["dilation_width"]))
+                    self._fill(e, at, given["length"], fill)
+            tap.carry(e.at(at, size), build.add(x, given["dilation_width"]))
 
     def _copy(self, e: Body, source: Value, place: Value, length: Value) -> None:
         """Copies bytes into scratch."""
@@ -251,7 +255,7 @@ class Dense(Kernel):
 
     def _readable(self, e: Body, source: Value) -> Value:
         """Returns whether a whole vector may be read; the tensor may end sooner."""
-        end = e.at(e.tensor("x"), e.build.sub(e.word("x_bytes"), e.number(AT_ONCE)))
+        end = e.at(e.tensor("x"), e.build.sub(e.parameter("x_bytes"), e.number(AT_ONCE)))
         return e.build.icmp_unsigned("<=", source, end)
 
     def _fill(self, e: Body, place: Value, length: Value, fill: Value) -> None:
@@ -300,7 +304,7 @@ class _Tiles:
         self.kernel = kernel
         self.target = e.target
         names = ("row_bytes", "groups", "columns", "out_pixel", "residual_pixel")
-        self.sizes = [e.word(name) for name in names]
+        self.sizes = [e.parameter(name) for name in names]
         self.weights = e.tensor("weights")
         self.tables = {name: e.tensor(name) for name in kernel.epilogue.tables}
         self.out = e.tensor("out")
@@ -374,8 +378,8 @@ class _Tiles:
 
     def _move(self, e: Body, source: Value, place: Value, size: Value) -> None:
         """Moves some bytes, of which a part of a panel has mostly a multiple of eight."""
-        words = e.build.and_(size, e.number(-8))
-        for type, start, stop, step in ((I64, e.number(0), words, 8), (I8, words, size, 1)):
+        whole = e.build.and_(size, e.number(-8))
+        for type, start, stop, step in ((I64, e.number(0), whole, 8), (I8, whole, size, 1)):
             with e.loop(stop, start=start, step=step) as loop:
                 e.store(e.load(type, source, loop.index), place, loop.index)
 

@@ -90,7 +90,7 @@ class Depthwise(Kernel):
     epilogue: Epilogue
 
     @property
-    def words(self) -> tuple[str, ...]:
+    def parameters(self) -> tuple[str, ...]:
         """Names of the integers that a step gives it.
 
         size_…, places_…, stride_…, before_…: of x, of the result, and what leads from one to the
@@ -101,7 +101,7 @@ class Depthwise(Kernel):
         together, and the pixels of a line that they read. lines: pairs of lines in scratch.
         block_bytes: of the weights of a block. pairs, taps, step: as in `Window`.
         """
-        return (*_SIZES, *self.epilogue.words)
+        return (*_SIZES, *self.epilogue.parameters)
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -152,7 +152,7 @@ class _Writer:
         self.kernel = kernel
         self.e = e
         self.build = e.build
-        self.word = {name: e.word(name) for name in kernel.words}
+        self.given = {name: e.parameter(name) for name in kernel.parameters}
         self.tensor = {name: e.tensor(name) for name in kernel.tensors}
         self.vectors = CHANNELS // e.target.lanes
         self.fill = e.reserve(CHANNELS)
@@ -160,38 +160,38 @@ class _Writer:
         self.staged_residual = e.reserve(CHANNELS)
 
     def write(self) -> None:
-        e, build, word = self.e, self.build, self.word
-        e.store(e.splat(build.trunc(word["fill"], I8), CHANNELS), self.fill)
-        left, part = self._divided(e.task, word["ranges"])
-        outer, group = self._divided(left, word["groups"])
-        image, depth = self._divided(outer, word["places_depth"])
-        row = build.mul(group, word["group_rows"])
-        rows = e.smallest(build.sub(word["places_height"], row), word["group_rows"])
+        e, build, given = self.e, self.build, self.given
+        e.store(e.splat(build.trunc(given["fill"], I8), CHANNELS), self.fill)
+        left, part = self._divided(e.task, given["ranges"])
+        outer, group = self._divided(left, given["groups"])
+        image, depth = self._divided(outer, given["places_depth"])
+        row = build.mul(group, given["group_rows"])
+        rows = e.smallest(build.sub(given["places_height"], row), given["group_rows"])
         corner = [
-            build.sub(build.mul(at, word[f"stride_{axis}"]), word[f"before_{axis}"])
+            build.sub(build.mul(at, given[f"stride_{axis}"]), given[f"before_{axis}"])
             for at, axis in ((depth, "depth"), (row, "height"))
         ]
-        image_lines = build.mul(image, word["size_depth"])
-        first = build.add(build.mul(outer, word["places_height"]), row)
-        start = build.mul(part, word["range_blocks"])
-        stop = e.smallest(build.add(start, word["range_blocks"]), word["blocks"])
-        width, block_width = word["places_width"], word["block_width"]
-        pixels = build.mul(word["lines"], word["span"])
+        image_lines = build.mul(image, given["size_depth"])
+        first = build.add(build.mul(outer, given["places_height"]), row)
+        start = build.mul(part, given["range_blocks"])
+        stop = e.smallest(build.add(start, given["range_blocks"]), given["blocks"])
+        width, block_width = given["places_width"], given["block_width"]
+        pixels = build.mul(given["lines"], given["span"])
         found = e.at(e.scratch, build.mul(pixels, e.number(PAIR_BYTES)))
         # All blocks of channels of some pixels follow one another: these stay in the cache.
-        with e.loop(word["pieces"]) as piece:
+        with e.loop(given["pieces"]) as piece:
             x = e.smallest(build.mul(piece.index, block_width), build.sub(width, block_width))
             self._find_lines(found, image_lines, corner, x)
             with e.loop(stop, start=start) as block:
                 column = build.mul(block.index, e.number(CHANNELS))
                 if not self.kernel.narrow:
-                    column = e.smallest(column, build.sub(word["columns"], e.number(CHANNELS)))
+                    column = e.smallest(column, build.sub(given["columns"], e.number(CHANNELS)))
                 channel = column
                 if self.kernel.gathered:
                     sources = build.mul(block.index, e.number(8 * CHANNELS))
                     channel = e.at(self.tensor["sources"], sources)
                 self.kernel.copies.call(
-                    e, found, e.scratch, word["lines"], word["span"], self.fill, channel
+                    e, found, e.scratch, given["lines"], given["span"], self.fill, channel
                 )
                 self._rows(block.index, column, first, rows, x)
 
@@ -206,9 +206,9 @@ class _Writer:
         One in the padding is a pixel that has no next one, or, where channels are gathered, a line
         that ends before it begins.
         """
-        e, build, word = self.e, self.build, self.word
-        left = build.sub(build.mul(x, word["stride_width"]), word["before_width"])
-        lines = build.mul(word["lines"], e.number(2))
+        e, build, given = self.e, self.build, self.given
+        left = build.sub(build.mul(x, given["stride_width"]), given["before_width"])
+        lines = build.mul(given["lines"], e.number(2))
         with e.loop(lines, carried=[self.tensor["lines"], found]) as line:
             table, found = line.values
             z, y, x = (
@@ -216,56 +216,56 @@ class _Writer:
                 for axis, base in enumerate((*corner, left))
             )
             inside = build.and_(
-                build.icmp_unsigned("<", z, word["size_depth"]),
-                build.icmp_unsigned("<", y, word["size_height"]),
+                build.icmp_unsigned("<", z, given["size_depth"]),
+                build.icmp_unsigned("<", y, given["size_height"]),
             )
-            row = build.add(build.mul(build.add(image_lines, z), word["size_height"]), y)
-            at = build.add(build.mul(row, word["size_width"]), x)
-            there = e.at(self.tensor["x"], build.mul(at, word["pixel"]))
-            high = e.smallest(build.sub(word["size_width"], x), word["span"])
+            row = build.add(build.mul(build.add(image_lines, z), given["size_height"]), y)
+            at = build.add(build.mul(row, given["size_width"]), x)
+            there = e.at(self.tensor["x"], build.mul(at, given["pixel"]))
+            high = e.smallest(build.sub(given["size_width"], x), given["span"])
             if self.kernel.gathered:
                 high = build.select(inside, high, e.number(0))
             Line(
                 build.select(inside, there, self.fill),
-                build.select(inside, word["pixel"], e.number(0)),
-                e.smallest(e.greatest(build.neg(x), e.number(0)), word["span"]),
+                build.select(inside, given["pixel"], e.number(0)),
+                e.smallest(e.greatest(build.neg(x), e.number(0)), given["span"]),
                 high,
             ).store(e, found)
             line.carry(e.at(table, 8 * LINE_WORDS), e.at(found, LINE_BYTES))
 
     def _rows(self, block: Value, column: Value, first: Value, rows: Value, x: Value) -> None:
         """Sums, finishes and stores some places of all rows, of one block of channels."""
-        e, build, word = self.e, self.build, self.word
+        e, build, given = self.e, self.build, self.given
         number = e.number
         size = 1 if self.kernel.epilogue.stores_bytes else 4
-        weights = e.at(self.tensor["weights"], build.mul(block, word["block_bytes"]))
+        weights = e.at(self.tensor["weights"], build.mul(block, given["block_bytes"]))
         tables = {
             name: e.at(self.tensor[name], build.mul(block, number(4 * CHANNELS)))
             for name in self.kernel.epilogue.tables
         }
         with e.loop(rows, carried=[self.tensor["rows"]]) as row:
             (table,) = row.values
-            place = build.add(build.mul(build.add(first, row.index), word["places_width"]), x)
-            out = e.at(self.tensor["out"], build.mul(place, word["out_pixel"]))
+            place = build.add(build.mul(build.add(first, row.index), given["places_width"]), x)
+            out = e.at(self.tensor["out"], build.mul(place, given["out_pixel"]))
             out = e.at(out, build.mul(column, number(size)))
             residual = None
             if "residual" in self.tensor:
-                at = build.add(build.mul(place, word["columns"]), column)
+                at = build.add(build.mul(place, given["columns"]), column)
                 residual = e.at(self.tensor["residual"], at)
             places = _Places(
                 e.at(weights, e.load(I64, table, align=8)), e.at(table, 8), tables, out, residual
             )
             count = self.kernel.places
-            last = build.sub(word["block_width"], number(count))
-            with e.loop(word["block_width"], step=count) as loop:
+            last = build.sub(given["block_width"], number(count))
+            with e.loop(given["block_width"], step=count) as loop:
                 self._sum(places, e.smallest(loop.index, last), count)
-            row.carry(e.at(table, build.mul(build.add(word["pairs"], number(1)), number(8))))
+            row.carry(e.at(table, build.mul(build.add(given["pairs"], number(1)), number(8))))
 
     def _sum(self, places: _Places, at: Value, count: int) -> None:
         """Sums, finishes and stores adjacent places of a row."""
-        e, build, word = self.e, self.build, self.word
+        e, build, given = self.e, self.build, self.given
         window = self.kernel.window
-        stride = word["stride_width"] if window is None else e.number(window.stride)
+        stride = given["stride_width"] if window is None else e.number(window.stride)
         start = build.mul(build.mul(at, stride), e.number(PAIR_BYTES))
         totals = (
             self._looped(places, start, count)
@@ -305,17 +305,17 @@ class _Writer:
         return [[totals[place] for totals in halves] for place in range(count)]
 
     def _looped(self, places: _Places, start: Value, count: int) -> list[list[Value]]:
-        e, build, word = self.e, self.build, self.word
+        e, build, given = self.e, self.build, self.given
         zero = ir.Constant(vector(I32, e.target.lanes), [0] * e.target.lanes)
         stride, step = (
-            build.mul(word[name], e.number(PAIR_BYTES)) for name in ("stride_width", "step")
+            build.mul(given[name], e.number(PAIR_BYTES)) for name in ("stride_width", "step")
         )
         with e.loop(
-            word["pairs"], carried=[places.weights, *([zero] * count * self.vectors)]
+            given["pairs"], carried=[places.weights, *([zero] * count * self.vectors)]
         ) as pair:
             offset = build.mul(pair.index, e.number(8))
             line = e.at(self._pair(places, offset), start)
-            with e.loop(word["taps"], carried=[line, *pair.values]) as tap:
+            with e.loop(given["taps"], carried=[line, *pair.values]) as tap:
                 pixel, weights, *totals = tap.values
                 for half in range(self.vectors):
                     factors = self._half(weights, 0, half)
@@ -342,12 +342,12 @@ class _Writer:
 
     def _finished(self, places: _Places, at: Value, totals: Sequence[Value]) -> list[Value]:
         """Returns what becomes of the sums of one place."""
-        e, word = self.e, self.word
+        e, given = self.e, self.given
         residual = None
         if places.residual is not None:
-            residual = e.at(places.residual, e.build.mul(at, word["columns"]))
+            residual = e.at(places.residual, e.build.mul(at, given["columns"]))
             if self.kernel.narrow:
-                self._move(residual, self.staged_residual, word["columns"])
+                self._move(residual, self.staged_residual, given["columns"])
                 residual = self.staged_residual
         return self.kernel.epilogue.apply(e, places.tables, totals, residual)
 
@@ -355,11 +355,11 @@ class _Writer:
         """Stores what became of the sums of one place."""
         e, build, narrow = self.e, self.build, self.kernel.narrow
         size = 1 if self.kernel.epilogue.stores_bytes else 4
-        out = e.at(places.out, build.mul(at, self.word["out_pixel"]))
+        out = e.at(places.out, build.mul(at, self.given["out_pixel"]))
         for index, part in enumerate(stored):
             e.store(part, self.staged if narrow else out, index * (CHANNELS * size // len(stored)))
         if narrow:
-            self._move(self.staged, out, build.mul(self.word["columns"], e.number(size)))
+            self._move(self.staged, out, build.mul(self.given["columns"], e.number(size)))
 
     def _move(self, source: Value, place: Value, size: Value) -> None:
         e = self.e

@@ -45,10 +45,10 @@ class Pairs(Kernel):
     @property
     @abstractmethod
     def numbers(self) -> tuple[str, ...]:
-        """Names of the words that the computation needs."""
+        """Names of the parameters that the computation needs."""
 
     @property
-    def words(self) -> tuple[str, ...]:
+    def parameters(self) -> tuple[str, ...]:
         """Names of the integers.
 
         rows, block_rows: in all and of a task. length, block: elements of a row and of a task in
@@ -77,11 +77,11 @@ class Pairs(Kernel):
     def write(self, e: Body) -> None:
         """Writes the passes over the rows of a task."""
         build = e.build
-        block_rows, ranges = e.word("block_rows"), e.word("ranges")
-        length, period, y_rows = e.word("length"), e.word("period"), e.word("y_rows")
+        block_rows, ranges = e.parameter("block_rows"), e.parameter("ranges")
+        length, period, y_rows = e.parameter("length"), e.parameter("period"), e.parameter("y_rows")
         first = build.mul(build.sdiv(e.task, ranges), block_rows)
-        stop = e.smallest(build.add(first, block_rows), e.word("rows"))
-        start, count = part(e, build.srem(e.task, ranges), length, e.word("block"))
+        stop = e.smallest(build.add(first, block_rows), e.parameter("rows"))
+        start, count = part(e, build.srem(e.task, ranges), length, e.parameter("block"))
         x, y, out = (e.tensor(name) for name in self.tensors)
         compute = self.prepare(e)
         with e.loop(stop, start=first) as row:
@@ -136,9 +136,9 @@ class Sum(Pairs):
         """Loads the numbers, and computes in int32."""
         build, lanes = e.build, e.target.lanes
         own, other, addend, shift, point = (
-            repeated(e, e.word(name), lanes) for name in self.numbers[:5]
+            repeated(e, e.parameter(name), lanes) for name in self.numbers[:5]
         )
-        bounds = e.word("low"), e.word("high")
+        bounds = e.parameter("low"), e.parameter("high")
 
         def compute(sources: Sequence[Value], phase: Value) -> Value:
             codes = []
@@ -178,8 +178,8 @@ class Product(Pairs):
     def prepare(self, e: Body) -> Compute:
         """Loads the numbers, and computes in int32."""
         build, lanes = e.build, e.target.lanes
-        words = {name: e.word(name) for name in self.numbers}
-        number = {name: repeated(e, word, lanes) for name, word in words.items()}
+        parameters = {name: e.parameter(name) for name in self.numbers}
+        number = {name: repeated(e, each, lanes) for name, each in parameters.items()}
 
         def products(sources: Sequence[Value]) -> list[Value]:
             found = []
@@ -197,7 +197,7 @@ class Product(Pairs):
                 build.add(quotient(e, build.shl(product, number["lift"]), *terms), number["point"])
                 for product in products(sources)
             ]
-            return stored_bytes(e, codes, self.unsigned, words["low"], words["high"])
+            return stored_bytes(e, codes, self.unsigned, parameters["low"], parameters["high"])
 
         return compute
 

@@ -138,7 +138,7 @@ class Flat(Kernel):
     @property
     @abstractmethod
     def numbers(self) -> tuple[str, ...]:
-        """Names of the words that the computation needs."""
+        """Names of the parameters that the computation needs."""
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -151,7 +151,7 @@ class Flat(Kernel):
         """Bytes of an element of x and of the result."""
 
     @property
-    def words(self) -> tuple[str, ...]:
+    def parameters(self) -> tuple[str, ...]:
         """Names of the integers.
 
         size, block, row: elements in all, of a task and of a row. out_row: bytes from one row of
@@ -175,7 +175,7 @@ class Flat(Kernel):
     def write(self, e: Body) -> None:
         """Writes the pass over what a task takes."""
         build, (x_size, out_size) = e.build, self.sizes
-        size, block = e.word("size"), e.word("block")
+        size, block = e.parameter("size"), e.parameter("block")
         if self.apart:
             start = build.mul(e.task, block)
             count = e.smallest(block, build.sub(size, start))
@@ -187,7 +187,7 @@ class Flat(Kernel):
         compute = self.prepare(e)
         sweep(e, count, [x], Stream(place, out_size), compute, self.phase(e, start))
         if self.apart:
-            row, out_row = e.word("row"), e.word("out_row")
+            row, out_row = e.parameter("row"), e.parameter("out_row")
             row_bytes = build.mul(row, e.number(out_size))
             out = e.at(e.tensor("out"), build.mul(build.sdiv(start, row), out_row))
             with e.loop(build.sdiv(count, row), carried=[place, out]) as loop:

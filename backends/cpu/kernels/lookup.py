@@ -83,7 +83,7 @@ class Bound(Flat):
     def prepare(self, e: Body) -> Compute:
         """Loads the bounds."""
         build = e.build
-        low, high = (e.splat(build.trunc(e.word(name), I8), LANES) for name in ("low", "high"))
+        low, high = (e.splat(build.trunc(e.parameter(name), I8), LANES) for name in ("low", "high"))
         compare = build.icmp_unsigned if self.unsigned else build.icmp_signed
 
         def compute(sources: Sequence[Value], phase: Value) -> Value:

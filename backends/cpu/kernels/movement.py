@@ -90,7 +90,7 @@ class Copy(Kernel):
     """Copies runs of bytes from strides to strides."""
 
     @property
-    def words(self) -> tuple[str, ...]:
+    def parameters(self) -> tuple[str, ...]:
         """Names of the integers, all in bytes but the sizes of axes.
 
         The axis that is named inner lies inside the outer ones. block_outer, block_inner and
@@ -114,20 +114,20 @@ class Copy(Kernel):
         build = e.build
 
         def block(index: Value, name: str) -> tuple[Value, Value]:
-            size = e.word(f"block_{name}")
+            size = e.parameter(f"block_{name}")
             start = build.mul(index, size)
-            return start, e.smallest(build.add(start, size), e.word(name))
+            return start, e.smallest(build.add(start, size), e.parameter(name))
 
-        ranges, runs = e.word("ranges"), e.word("runs")
+        ranges, runs = e.parameter("ranges"), e.parameter("runs")
         left = build.sdiv(e.task, runs)
         run, run_stop = block(build.srem(e.task, runs), "run")
         inner, inner_stop = block(build.srem(left, ranges), "inner")
         outer, outer_stop = block(build.sdiv(left, ranges), "outer")
         length = build.sub(run_stop, run)
         sizes, source_strides, out_strides = (
-            [e.word(name) for name in _each(kind)] for kind in ("size", "source", "out")
+            [e.parameter(name) for name in _each(kind)] for kind in ("size", "source", "out")
         )
-        source_inner, out_inner = e.word("source_inner"), e.word("out_inner")
+        source_inner, out_inner = e.parameter("source_inner"), e.parameter("out_inner")
         x, out = (e.at(e.tensor(name), run) for name in self.tensors)
         with e.loop(outer_stop, start=outer, carried=_places(e, outer, sizes)) as row:
             source = _moved(e, x, [*row.values, inner], [*source_strides, source_inner])
@@ -144,7 +144,7 @@ class Surround(Kernel):
     """Surrounds a tensor by a number."""
 
     @property
-    def words(self) -> tuple[str, ...]:
+    def parameters(self) -> tuple[str, ...]:
         """Names of the integers.
 
         outer, block: rows of the result, in all and of a task. low_run, run, high_run: bytes of the
@@ -167,14 +167,15 @@ class Surround(Kernel):
     def write(self, e: Body) -> None:
         """Writes the rows of a task."""
         build = e.build
-        size = e.word("block")
+        size = e.parameter("block")
         outer = build.mul(e.task, size)
-        stop = e.smallest(build.add(outer, size), e.word("outer"))
-        low_run, run, high_run = (e.word(name) for name in ("low_run", "run", "high_run"))
+        stop = e.smallest(build.add(outer, size), e.parameter("outer"))
+        low_run, run, high_run = (e.parameter(name) for name in ("low_run", "run", "high_run"))
         sizes, lows, kept, strides = (
-            [e.word(name) for name in _each(kind)] for kind in ("size", "low", "kept", "source")
+            [e.parameter(name) for name in _each(kind)]
+            for kind in ("size", "low", "kept", "source")
         )
-        number = e.word("fill", I32)
+        number = e.parameter("fill", I32)
         x = e.tensor("x")
         whole = build.add(build.add(low_run, run), high_run)
         first = e.at(e.tensor("out"), build.mul(outer, whole))
@@ -211,7 +212,7 @@ class Exchange(Kernel):
         return 16 // self.element
 
     @property
-    def words(self) -> tuple[str, ...]:
+    def parameters(self) -> tuple[str, ...]:
         """Names of the integers; strides are in bytes.
 
         across: places of the result's last axis, source_across bytes apart in x. along: those of
@@ -232,10 +233,10 @@ class Exchange(Kernel):
     def write(self, e: Body) -> None:
         """Writes tiles, or single elements where an axis is shorter than a tile."""
         build, number, element = e.build, e.number, e.number(self.element)
-        across, along, block, ranges = (e.word(name) for name in self.words[:4])
-        source_across, out_along = e.word("source_across"), e.word("out_along")
+        across, along, block, ranges = (e.parameter(name) for name in self.parameters[:4])
+        source_across, out_along = e.parameter("source_across"), e.parameter("out_along")
         sizes, source_strides, out_strides = (
-            [e.word(name) for name in _each(kind)] for kind in ("size", "source", "out")
+            [e.parameter(name) for name in _each(kind)] for kind in ("size", "source", "out")
         )
         places = _places(e, build.sdiv(e.task, ranges), sizes)
         x = _moved(e, e.tensor("x"), places, source_strides)

@@ -19,7 +19,7 @@ from qir.backends.cpu.kernels.reduce import (
     Combination,
     Finish,
     along,
-    bound_words,
+    bound_parameters,
     stored_size,
 )
 
@@ -40,7 +40,7 @@ class Pool(Kernel):
     to: Stored = "signed"
 
     @property
-    def words(self) -> tuple[str, ...]:
+    def parameters(self) -> tuple[str, ...]:
         """Names of the integers that a step gives it.
 
         rows, block_rows: rows of the result, in all and of a task. channels: of a pixel. ranges,
@@ -56,7 +56,7 @@ class Pool(Kernel):
         )
         sums = ("term_bytes",) if self.combination.how == "sum" else ()
         own = ("rows", "block_rows", "channels", "ranges", "range_channels", "out_pixel")
-        return (*own, *axes, *sums, *bound_words(self.combination, self.to))
+        return (*own, *axes, *sums, *bound_parameters(self.combination, self.to))
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -66,22 +66,22 @@ class Pool(Kernel):
     def write(self, e: Body) -> None:
         """Writes the body: each row of the task, first its line, then its pixels."""
         build = e.build
-        word = {name: e.word(name) for name in self.words}
-        block, ranges = word["block_rows"], word["ranges"]
-        channels = word["channels"]
-        begin = build.mul(build.srem(e.task, ranges), word["range_channels"])
-        length = e.smallest(build.sub(channels, begin), word["range_channels"])
-        bytes_height = build.mul(word["size_width"], channels)
-        bytes_depth = build.mul(word["size_height"], bytes_height)
-        image_bytes = build.mul(word["size_depth"], bytes_depth)
+        given = {name: e.parameter(name) for name in self.parameters}
+        block, ranges = given["block_rows"], given["ranges"]
+        channels = given["channels"]
+        begin = build.mul(build.srem(e.task, ranges), given["range_channels"])
+        length = e.smallest(build.sub(channels, begin), given["range_channels"])
+        bytes_height = build.mul(given["size_width"], channels)
+        bytes_depth = build.mul(given["size_height"], bytes_height)
+        image_bytes = build.mul(given["size_depth"], bytes_depth)
         x, out = e.at(e.tensor("x"), begin), e.at(e.tensor("out"), self._place(e, begin))
         first = build.mul(build.sdiv(e.task, ranges), block)
-        stop = e.smallest(build.add(first, block), word["rows"])
+        stop = e.smallest(build.add(first, block), given["rows"])
         with e.loop(stop, start=first) as row:
-            left = build.sdiv(row.index, word["places_height"])
-            image = build.sdiv(left, word["places_depth"])
-            depth = _span(e, word, "depth", build.srem(left, word["places_depth"]))
-            height = _span(e, word, "height", build.srem(row.index, word["places_height"]))
+            left = build.sdiv(row.index, given["places_height"])
+            image = build.sdiv(left, given["places_depth"])
+            depth = _span(e, given, "depth", build.srem(left, given["places_depth"]))
+            height = _span(e, given, "height", build.srem(row.index, given["places_height"]))
             corner = e.at(
                 x,
                 build.add(
@@ -91,11 +91,11 @@ class Pool(Kernel):
             )
             taps = build.sub(depth[1], depth[0]), build.sub(height[1], height[0])
             self._combine_rows(
-                e, corner, taps, (bytes_depth, bytes_height), build.mul(word["size_width"], length)
+                e, corner, taps, (bytes_depth, bytes_height), build.mul(given["size_width"], length)
             )
-            pixels = build.mul(row.index, word["places_width"])
+            pixels = build.mul(row.index, given["places_width"])
             self._combine_pixels(
-                e, word, build.mul(*taps), length, e.at(out, build.mul(pixels, word["out_pixel"]))
+                e, given, build.mul(*taps), length, e.at(out, build.mul(pixels, given["out_pixel"]))
             )
 
     def _combine_rows(
@@ -126,28 +126,28 @@ class Pool(Kernel):
         along(e, length, way.widths, put, by_one)
 
     def _combine_pixels(
-        self, e: Body, word: Mapping[str, Value], rows: Value, length: Value, out: Value
+        self, e: Body, given: Mapping[str, Value], rows: Value, length: Value, out: Value
     ) -> None:
         """Combines the pixels of each window along the line, and stores them.
 
         Args:
             e: Where to write.
-            word: The words.
+            given: The parameters.
             rows: How many rows the line was combined of.
             length: Channels in each pixel of the line.
             out: Where the first pixel goes.
         """
         build, way = e.build, self.combination
         terms = e.tensor("terms") if way.how == "sum" else None
-        with e.loop(word["places_width"], carried=[out]) as place:
-            start, stop = _span(e, word, "width", place.index)
+        with e.loop(given["places_width"], carried=[out]) as place:
+            start, stop = _span(e, given, "width", place.index)
             (pixel,) = place.values
             corner = build.mul(start, length)
             taps = build.sub(stop, start)
             finish = None
             if terms is not None:
-                row = e.at(terms, build.mul(build.mul(rows, taps), word["term_bytes"]))
-                bounds = [word[name] for name in bound_words(way, self.to)]
+                row = e.at(terms, build.mul(build.mul(rows, taps), given["term_bytes"]))
+                bounds = [given[name] for name in bound_parameters(way, self.to)]
                 finish = Finish(e, row, self.to, bounds)
 
             def total(at: Value, lanes: int) -> Value:
@@ -168,7 +168,7 @@ class Pool(Kernel):
                     e.store(e.load(I8, space, loop.index), pixel, loop.index)
 
             along(e, length, (64, LANES) if finish is None else (LANES,), put, staged)
-            place.carry(e.at(pixel, word["out_pixel"]))
+            place.carry(e.at(pixel, given["out_pixel"]))
 
     def _place(self, e: Emitter, index: Value) -> Value:
         """Returns the bytes before a number of the result."""
@@ -184,9 +184,9 @@ class Pool(Kernel):
         return e.build.mul(index, e.number(self.combination.bits // 8))
 
 
-def _span(e: Emitter, word: Mapping[str, Value], axis: str, place: Value) -> tuple[Value, Value]:
+def _span(e: Emitter, given: Mapping[str, Value], axis: str, place: Value) -> tuple[Value, Value]:
     """Returns the first tap of a window inside the tensor, and what follows the last."""
     build = e.build
-    corner = build.sub(build.mul(place, word[f"stride_{axis}"]), word[f"before_{axis}"])
-    end = build.add(corner, word[f"window_{axis}"])
-    return e.greatest(corner, e.number(0)), e.smallest(end, word[f"size_{axis}"])
+    corner = build.sub(build.mul(place, given[f"stride_{axis}"]), given[f"before_{axis}"])
+    end = build.add(corner, given[f"window_{axis}"])
+    return e.greatest(corner, e.number(0)), e.smallest(end, given[f"size_{axis}"])

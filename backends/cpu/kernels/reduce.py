@@ -119,7 +119,7 @@ class Finish:
         e: Where to write.
         row: Pointer to the row.
         to: What is stored.
-        bounds: What `bound_words` names.
+        bounds: What `bound_parameters` names.
     """
 
     def __init__(self, e: Emitter, row: Value, to: Stored, bounds: Sequence[Value]) -> None:
@@ -145,8 +145,8 @@ class Finish:
         return stored_bytes(e, codes, self._to == "unsigned", low, high)
 
 
-def bound_words(combination: Combination, to: Stored) -> tuple[str, ...]:
-    """Returns the names of the words that bound the bytes of sums."""
+def bound_parameters(combination: Combination, to: Stored) -> tuple[str, ...]:
+    """Returns the names of the parameters that bound the bytes of sums."""
     return ("low", "high") if combination.how == "sum" and to != "wide" else ()
 
 
@@ -168,9 +168,9 @@ class Rows(Kernel):
     to: Stored = "signed"
 
     @property
-    def words(self) -> tuple[str, ...]:
+    def parameters(self) -> tuple[str, ...]:
         """Names of the integers: rows in all and of a task, and the bytes of a row."""
-        return ("rows", "block_rows", "count", *bound_words(self.combination, self.to))
+        return ("rows", "block_rows", "count", *bound_parameters(self.combination, self.to))
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -180,12 +180,12 @@ class Rows(Kernel):
     def write(self, e: Body) -> None:
         """Writes the body: each row of the task, and what is stored of it."""
         sums = self.combination.how == "sum"
-        bounds = [e.word(name) for name in bound_words(self.combination, self.to)]
+        bounds = [e.parameter(name) for name in bound_parameters(self.combination, self.to)]
         finish = Finish(e, e.tensor("terms"), self.to, bounds) if sums else None
         out, size = e.tensor("out"), e.number(stored_size(self.combination, self.to))
 
         def put(row: Value, place: Value) -> None:
-            total = combined(e, self.combination, row, e.word("count"))
+            total = combined(e, self.combination, row, e.parameter("count"))
             if finish is not None:
                 stored = finish.apply(e, e.splat(total, LANES))
                 total = e.build.extract_element(stored, e.number(0, I32))
@@ -205,7 +205,7 @@ class ArgMax(Kernel):
     unsigned: bool
 
     @property
-    def words(self) -> tuple[str, ...]:
+    def parameters(self) -> tuple[str, ...]:
         """Names of the integers: rows in all and of a task, and the bytes of a row."""
         return ("rows", "block_rows", "count")
 
@@ -218,7 +218,7 @@ class ArgMax(Kernel):
         """Writes the body: each row of the task, and its place."""
         build = e.build
         combination = Combination("greatest", self.unsigned, 8)
-        out, count = e.tensor("out"), e.word("count")
+        out, count = e.tensor("out"), e.parameter("count")
         lanes = vector(I32, LANES)
         far = 2**31 - 1
 
@@ -251,9 +251,9 @@ class ArgMax(Kernel):
 
 def _each_row(e: Body, put: Callable[[Value, Value], None]) -> None:
     """Calls a function with the pointer to each row of the task, and the row's number."""
-    build, count, block = e.build, e.word("count"), e.word("block_rows")
+    build, count, block = e.build, e.parameter("count"), e.parameter("block_rows")
     first = build.mul(e.task, block)
-    stop = e.smallest(build.add(first, block), e.word("rows"))
+    stop = e.smallest(build.add(first, block), e.parameter("rows"))
     x = e.tensor("x")
     with e.loop(stop, start=first) as row:
         put(e.at(x, build.mul(row.index, count)), row.index)

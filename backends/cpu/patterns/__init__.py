@@ -1,4 +1,4 @@
-"""The rules of every family of ops; importing one fills the table of `cover`."""
+"""The patterns of every family of ops; importing one fills the table of `match`."""
 
 from qir.backends.cpu.patterns import (
     cast,

@@ -12,7 +12,7 @@ from qir.backends.cpu.patterns.dense import in_order, is_bytes
 from qir.backends.cpu.patterns.flat import passed
 from qir.backends.cpu.patterns.lookup import every_byte, looked_up
 from qir.backends.cpu.target import Target
-from qir.backends.native.pattern import Cover, covers
+from qir.backends.native.pattern import Match, pattern
 from qir.ir import Node, Value
 from qir.numbers.rounding import Float32, MachineForm, Scaled
 from qir.ops import Dequantize, Quantize, Requantize
@@ -39,8 +39,8 @@ def repeated(
         value: The value.
 
     Returns:
-        The tables, and the word of their period, which a single entry does not have; None where
-        they vary along another axis than the last.
+        The tables, and the parameter of their period, which a single entry does not have; None
+        where they vary along another axis than the last.
     """
     arrays = [np.asarray(table) for table in tables.values()]
     if all(array.size == 1 for array in arrays):
@@ -55,25 +55,25 @@ def repeated(
     return rows, {"period": period}
 
 
-@covers(Quantize)
-def quantize(op: Quantize, node: Node, target: Target) -> Cover | str:
+@pattern(Quantize)
+def quantize(op: Quantize, node: Node, target: Target) -> Match | str:
     """One float32 multiplication, ties to even."""
     if not is_bytes(node.output) or op.to.expressed is not DType.F32:
         return "not from f32 to a code of 8 bits"
     if op.rounding != "reciprocal":
         return f"no form of the rounding {op.rounding}"
     low, high = op.to.range
-    words = {
+    parameters = {
         "inverse": int(op.to.inverse_scale.view(np.int32)),
         "low": low,
         "high": high,
         "point": int(op.to.zero_points),
     }
-    return passed(node, ToCodes(op.to.storage is DType.U8), words, {})
+    return passed(node, ToCodes(op.to.storage is DType.U8), parameters, {})
 
 
-@covers(Dequantize)
-def dequantize(op: Dequantize, node: Node, target: Target) -> Cover | str:
+@pattern(Dequantize)
+def dequantize(op: Dequantize, node: Node, target: Target) -> Match | str:
     """One float32 multiplication."""
     (x,) = node.inputs
     code, kind = x.type.quant, stored(x)
@@ -83,12 +83,12 @@ def dequantize(op: Dequantize, node: Node, target: Target) -> Cover | str:
     if found is None:
         return "a code that varies along another axis than the last"
     tables, period = found
-    words = {**period, "point": int(code.zero_points)}
-    return passed(node, ToReal(kind, bool(period)), words, tables)
+    parameters = {**period, "point": int(code.zero_points)}
+    return passed(node, ToReal(kind, bool(period)), parameters, tables)
 
 
-@covers(Requantize)
-def requantize(op: Requantize, node: Node, target: Target) -> Cover | str:
+@pattern(Requantize)
+def requantize(op: Requantize, node: Node, target: Target) -> Match | str:
     """Accumulators by arithmetic, codes of 8 bits by a table of what the definition gives."""
     (x,) = node.inputs
     kind = stored(x)
@@ -108,11 +108,11 @@ def requantize(op: Requantize, node: Node, target: Target) -> Cover | str:
         return "a code that varies along another axis than the last"
     tables, period = found
     kernel = Rescale(kind, bool(period), op.to.storage is DType.U8, form)
-    return passed(node, kernel, {**code_words(op.to, op.bounds), **period}, tables)
+    return passed(node, kernel, {**code_parameters(op.to, op.bounds), **period}, tables)
 
 
-def code_words(code: Quant, bounds: tuple[int, int] | None = None) -> dict[str, int]:
-    """Returns the words that narrow int32 to a code."""
+def code_parameters(code: Quant, bounds: tuple[int, int] | None = None) -> dict[str, int]:
+    """Returns the parameters that narrow int32 to a code."""
     low, high = bounds or code.range
     return {"low": low, "high": high, "point": int(code.zero_points)}
 

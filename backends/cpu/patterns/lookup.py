@@ -8,7 +8,7 @@ from qir.backends.cpu.kernels.lookup import Bound, Table
 from qir.backends.cpu.patterns.dense import BYTES, is_bytes
 from qir.backends.cpu.patterns.flat import passed
 from qir.backends.cpu.target import Target
-from qir.backends.native.pattern import Cover, covers
+from qir.backends.native.pattern import Match, pattern
 from qir.ir import Node, Value
 from qir.ops import Clip, Lookup, Relu
 from qir.ops.op import Coded
@@ -34,13 +34,13 @@ def every_byte(node: Node) -> Array:
     return found.astype(node.output.type.dtype.numpy)
 
 
-def looked_up(node: Node, table: Array | Value) -> Cover:
-    """Returns a cover of a node by its table."""
+def looked_up(node: Node, table: Array | Value) -> Match:
+    """Returns a match of a node by its table."""
     return passed(node, Table(), {}, {"table": table})
 
 
-@covers(Lookup)
-def lookup(op: Lookup, node: Node, target: Target) -> Cover | str:
+@pattern(Lookup)
+def lookup(op: Lookup, node: Node, target: Target) -> Match | str:
     """A table of 256 bytes."""
     x, table = node.inputs
     if x.type.dtype not in BYTES or table.type.dtype not in BYTES:
@@ -48,18 +48,18 @@ def lookup(op: Lookup, node: Node, target: Target) -> Cover | str:
     return looked_up(node, table)
 
 
-@covers(Relu)
-def relu(op: Relu, node: Node, target: Target) -> Cover | str:
+@pattern(Relu)
+def relu(op: Relu, node: Node, target: Target) -> Match | str:
     """Bytes of at least the zero point."""
     code = node.output.type.quant
     if code is None or not is_bytes(node.output):
         return "not a code of 8 bits"
-    words = {"low": int(code.zero_points), "high": code.range[1]}
-    return passed(node, Bound(code.storage is DType.U8), words, {})
+    parameters = {"low": int(code.zero_points), "high": code.range[1]}
+    return passed(node, Bound(code.storage is DType.U8), parameters, {})
 
 
-@covers(Clip)
-def clip(op: Clip, node: Node, target: Target) -> Cover | str:
+@pattern(Clip)
+def clip(op: Clip, node: Node, target: Target) -> Match | str:
     """Bytes between the codes of the bounds."""
     code = node.output.type.quant
     if code is None or not is_bytes(node.output):

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from qir.backends.native.steps import Step
+from qir.backends.native.computation import Computation
 from qir.backends.xla.accumulate import accumulation, dot_rows, sums_bytes, sums_numbers
 from qir.backends.xla.codes import signed_zero_points
 from qir.backends.xla.lowering import lowering
@@ -84,7 +84,7 @@ lowering(ConvTranspose, legal=sums_numbers)(convolution)
 
 
 @lowering(ConvTranspose, legal=_strided)
-def phases(op: ConvTranspose, node: Node) -> Step:
+def phases(op: ConvTranspose, node: Node) -> Computation:
     """For each phase the patch under its taps as a row, and one dot."""
     operand, kernel, *_ = node.inputs
     window = kernel.type.known_shape[:-2]

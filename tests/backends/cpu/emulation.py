@@ -136,7 +136,7 @@ def compute(
     """Computes programs by kernels alone.
 
     Args:
-        programs: Programs with what they are run on; a kernel must cover every node.
+        programs: Programs with what they are run on; a pattern must match every node.
         target: The instruction set.
         cpu: What QEMU calls the processor.
         folder: Where to put files.
@@ -197,7 +197,7 @@ def _add(
     ]
     sizes = [region.bytes(value) for value in graph.outputs]
     results = [image.put(np.full(size, _NOISE, np.uint8)) for size in sizes]
-    image.call([table, image.put(plan.parameters()), *map(image.put, operands)], results)
+    image.call([table, image.put(plan.constants()), *map(image.put, operands)], results)
     image.written += [(slot, 8), *zip(results, sizes, strict=True)]
     return results
 

@@ -24,7 +24,7 @@ from qir.backends.cpu.target import TARGETS, host_targets
 from qir.backends.reference.interpreter import run
 from qir.ir import Graph
 from tests.backends.cpu.guarded import laid_out
-from tests.backends.cpu.programs import ENDINGS, drawn, linear_programs
+from tests.backends.cpu.programs import EPILOGUES, drawn, linear_programs
 
 HERE = {target.name: target for target in host_targets()}
 # Of x86, valgrind knows little beyond Haswell: neither AVX512 nor VNNI nor GFNI.
@@ -132,9 +132,9 @@ def check(programs: Sequence[tuple[Graph, Sequence[ArrayLike]]], folder: Path) -
     assert done.stdout == b"".join(wanted)
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_sums_of_products(ending: str, tmp_path: Path) -> None:
-    check([case.build() for case in linear_programs(ending)], tmp_path)
+@pytest.mark.parametrize("epilogue", EPILOGUES)
+def test_sums_of_products(epilogue: str, tmp_path: Path) -> None:
+    check([case.build() for case in linear_programs(epilogue)], tmp_path)
 
 
 def test_every_op(tmp_path: Path) -> None:
