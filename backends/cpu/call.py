@@ -16,7 +16,7 @@ from qir.backends.cpu import machine, runtime
 from qir.backends.cpu.kernel import code_of
 from qir.backends.cpu.objects import object_codes
 from qir.backends.cpu.target import Target
-from qir.backends.native import kernel as native
+from qir.backends.native.kernel import Kernel
 from qir.errors import QirError
 from qir.interop.jax_internals import guarded
 
@@ -37,7 +37,7 @@ _CLOSE: list[Callable[[int], None]] = []
 _WORDS: list[ctypes.Array[ctypes.c_int64]] = []
 
 
-def addresses(kernels: Iterable[native.Kernel], target: Target) -> Mapping[str, int]:
+def addresses(kernels: Iterable[Kernel], target: Target) -> Mapping[str, int]:
     """Returns the addresses of kernels by symbol; machine code is made where there is none yet."""
     check_process()
     with _LOCK:

@@ -14,7 +14,7 @@ import numpy as np
 # Imported to register the patterns.
 import qir.backends.cpu.patterns  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from qir.backends.cpu import call, peak
-from qir.backends.cpu.clock import Clock
+from qir.backends.cpu.clock import StepClock
 from qir.backends.cpu.table import table
 from qir.backends.cpu.target import Target
 from qir.backends.native.assignment import write
@@ -40,7 +40,7 @@ def available_cores() -> int:
 
 
 @dataclass(frozen=True)
-class Kernels:
+class GeneratedKernels:
     """Computes what it can of a program by generated kernels.
 
     Args:
@@ -57,7 +57,7 @@ class Kernels:
     threads: int = field(default_factory=available_cores)
     timed: bool = False
     refused: Callable[[Node], str] = field(default=lambda node: "", compare=False)
-    clocks: list[Clock] = field(default_factory=list, init=False, compare=False)
+    clocks: list[StepClock] = field(default_factory=list, init=False, compare=False)
 
     def __str__(self) -> str:
         return f"generated for {self.target.name}"
@@ -120,7 +120,7 @@ class Kernels:
             calls += 1
         return "\n".join(lines)
 
-    def without(self, refused: Callable[[Node], str]) -> Kernels:
+    def without(self, refused: Callable[[Node], str]) -> GeneratedKernels:
         """Returns the same without kernels for some nodes.
 
         Args:
@@ -170,7 +170,7 @@ class Kernels:
             addresses = call.addresses([step.kernel for step in plan.steps], self.target)
             clock = 0
             if self.timed:
-                self.clocks.append(Clock(cluster, plan, call.new_words(1 + len(plan.steps))))
+                self.clocks.append(StepClock(cluster, plan, call.new_words(1 + len(plan.steps))))
                 clock = self.clocks[-1].address
             words = table(plan, addresses, call.new_slot(cluster), clock)
             return call.call(jax.numpy.asarray(words), packed, operands, results)

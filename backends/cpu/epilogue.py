@@ -12,7 +12,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from qir.backends.cpu.emitter import F32, I8, I16, I32, I64, Emitter, Value, constant, vector
+from qir.backends.cpu.emitter import (
+    F32,
+    I8,
+    I16,
+    I32,
+    I64,
+    LlvmEmitter,
+    LlvmValue,
+    constant,
+    vector,
+)
 from qir.backends.cpu.kernel import Body
 
 Form: TypeAlias = Literal["fixed31", "f32_rne", "f32_rne_wide", "accumulator", "real"]
@@ -64,10 +74,10 @@ class Epilogue:
     def apply(
         self,
         e: Body,
-        tables: Mapping[str, Value],
-        accumulators: Sequence[Value],
-        residual: Value | None = None,
-    ) -> list[Value]:
+        tables: Mapping[str, LlvmValue],
+        accumulators: Sequence[LlvmValue],
+        residual: LlvmValue | None = None,
+    ) -> list[LlvmValue]:
         """Computes what is stored for some columns of one row.
 
         Args:
@@ -119,7 +129,7 @@ class Epilogue:
             stored = _bounded(e, stored, self.unsigned, *bounds)
         return [stored]
 
-    def _added(self, e: Body, code: Value, stored: Value) -> Value:
+    def _added(self, e: Body, code: LlvmValue, stored: LlvmValue) -> LlvmValue:
         """Returns the sum with stored numbers, without the zero point."""
         build, lanes = e.build, code.type.count
         if self.form != "fixed31":
@@ -131,19 +141,19 @@ class Epilogue:
         return build.ashr(build.add(build.add(*products), addend), shift)
 
 
-def repeated(e: Emitter, parameter: Value, lanes: int) -> Value:
+def repeated(e: LlvmEmitter, parameter: LlvmValue, lanes: int) -> LlvmValue:
     """Returns the low 32 bits of a parameter in every lane."""
     return e.splat(e.build.trunc(parameter, I32), lanes)
 
 
-def clamped(e: Emitter, value: Value, low: Value, high: Value) -> Value:
+def clamped(e: LlvmEmitter, value: LlvmValue, low: LlvmValue, high: LlvmValue) -> LlvmValue:
     """Bounds signed integers, lane by lane."""
     return e.greatest(e.smallest(value, high), low)
 
 
 def stored_bytes(
-    e: Emitter, codes: Sequence[Value], unsigned: bool, low: Value, high: Value
-) -> Value:
+    e: LlvmEmitter, codes: Sequence[LlvmValue], unsigned: bool, low: LlvmValue, high: LlvmValue
+) -> LlvmValue:
     """Narrows int32 to bytes within two bounds; saturating, so that order and width are free.
 
     Args:
@@ -158,7 +168,7 @@ def stored_bytes(
     return _bounded(e, _bytes(e, whole, unsigned), unsigned, *bounds)
 
 
-def _narrowed(e: Emitter, codes: Sequence[Value]) -> Value:
+def _narrowed(e: LlvmEmitter, codes: Sequence[LlvmValue]) -> LlvmValue:
     """Narrows int32 to int16, saturating."""
     parts = list(codes)
     while len(parts) > 1:
@@ -166,33 +176,35 @@ def _narrowed(e: Emitter, codes: Sequence[Value]) -> Value:
     return _saturated(e, parts[0], -(2**15), 2**15 - 1, I16)
 
 
-def _bytes(e: Emitter, value: Value, unsigned: bool) -> Value:
+def _bytes(e: LlvmEmitter, value: LlvmValue, unsigned: bool) -> LlvmValue:
     """Narrows int16 to bytes, saturating."""
     return _saturated(e, value, *((0, 255) if unsigned else (-128, 127)), I8)
 
 
-def _bounded(e: Emitter, value: Value, unsigned: bool, low: Value, high: Value) -> Value:
+def _bounded(
+    e: LlvmEmitter, value: LlvmValue, unsigned: bool, low: LlvmValue, high: LlvmValue
+) -> LlvmValue:
     compare = e.build.icmp_unsigned if unsigned else e.build.icmp_signed
     value = e.build.select(compare("<", value, high), value, high)
     return e.build.select(compare(">", value, low), value, low)
 
 
-def _saturated(e: Emitter, value: Value, low: int, high: int, narrow: Any) -> Value:
+def _saturated(e: LlvmEmitter, value: LlvmValue, low: int, high: int, narrow: Any) -> LlvmValue:
     lanes = value.type.count
     bounds = (constant(value.type, bound) for bound in (low, high))
     return e.build.trunc(clamped(e, value, *bounds), vector(narrow, lanes))
 
 
-def high_words(e: Emitter, first: Value, second: Value) -> Value:
+def high_words(e: LlvmEmitter, first: LlvmValue, second: LlvmValue) -> LlvmValue:
     """Returns the high 32 bits of the signed 64-bit products, lane by lane."""
     build, lanes = e.build, first.type.count
     wide = vector(I64, lanes // 2)
     places = constant(wide, 32)
 
-    def low_half(value: Value) -> Value:
+    def low_half(value: LlvmValue) -> LlvmValue:
         return build.ashr(build.shl(build.bitcast(value, wide), places), places)
 
-    def high_half(value: Value) -> Value:
+    def high_half(value: LlvmValue) -> LlvmValue:
         return build.ashr(build.bitcast(value, wide), places)
 
     even = build.bitcast(build.mul(low_half(first), low_half(second)), first.type)
@@ -201,16 +213,16 @@ def high_words(e: Emitter, first: Value, second: Value) -> Value:
     return e.shuffle(even, odd, lanes_in_order)
 
 
-def _fixed31(e: Body, columns: Mapping[str, Value], total: Value) -> Value:
+def _fixed31(e: Body, columns: Mapping[str, LlvmValue], total: LlvmValue) -> LlvmValue:
     high = high_words(e, total, columns["multiplier"])
     return e.build.ashr(e.build.add(high, columns["addend"]), columns["shift"])
 
 
-def _f32_rne(e: Body, columns: Mapping[str, Value], total: Value) -> Value:
+def _f32_rne(e: Body, columns: Mapping[str, LlvmValue], total: LlvmValue) -> LlvmValue:
     return _rounded(e, _scaled(e, columns, total))
 
 
-def _f32_rne_wide(e: Body, columns: Mapping[str, Value], total: Value) -> Value:
+def _f32_rne_wide(e: Body, columns: Mapping[str, LlvmValue], total: LlvmValue) -> LlvmValue:
     build, lanes = e.build, total.type.count
     real = _scaled(e, columns, total)
     point, low, high = (e.repeated(name, I32, lanes) for name in ("point", "low", "high"))
@@ -219,11 +231,11 @@ def _f32_rne_wide(e: Body, columns: Mapping[str, Value], total: Value) -> Value:
     return _rounded(e, build.select(build.fcmp_ordered("<", real, most), real, most))
 
 
-def _scaled(e: Body, columns: Mapping[str, Value], total: Value) -> Value:
+def _scaled(e: Body, columns: Mapping[str, LlvmValue], total: LlvmValue) -> LlvmValue:
     real = e.build.sitofp(total, vector(F32, total.type.count))
     return e.build.fmul(real, columns["multiplier"])
 
 
-def _rounded(e: Body, real: Value) -> Value:
+def _rounded(e: Body, real: LlvmValue) -> LlvmValue:
     lanes = real.type.count
     return e.intrinsic(f"llvm.lrint.v{lanes}i32.v{lanes}f32", vector(I32, lanes), real)

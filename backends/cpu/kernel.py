@@ -1,21 +1,20 @@
-"""Kernels: machine code for one kind of step, specialised to what is written in their fields."""
+"""The code of kernels: a function for one kind of step, specialised to the kernel's fields."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from abc import abstractmethod
 from typing import Any, Protocol
 
 from llvmlite import ir
 
-from qir.backends.cpu.emitter import I64, POINTER, Emitter, Value, vector
+from qir.backends.cpu.emitter import I64, POINTER, LlvmEmitter, LlvmValue, vector
 from qir.backends.cpu.runtime import KERNEL_TYPE
 from qir.backends.cpu.target import Target
-from qir.backends.native import kernel as native
+from qir.backends.native.kernel import Kernel
 from qir.errors import QirError
 
 
-class Body(Emitter):
+class Body(LlvmEmitter):
     """The body of a kernel: an emitter that knows the arguments of the step.
 
     A step has one integer of 64 bits for each name in `parameters`, then two for each in
@@ -36,14 +35,14 @@ class Body(Emitter):
         super().__init__(function)
         self._arguments, self._buffers, self.task, self.scratch = self.arguments
         self._kernel = kernel
-        self._repeated: dict[tuple[str, Any, int], Value] = {}
+        self._repeated: dict[tuple[str, Any, int], LlvmValue] = {}
         self.target = target
 
-    def parameter(self, name: str, type: Any = I64) -> Value:
+    def parameter(self, name: str, type: Any = I64) -> LlvmValue:
         """Loads a parameter of the step."""
         return self.load(type, self._arguments, 8 * self._kernel.parameters.index(name), align=8)
 
-    def repeated(self, name: str, type: Any, lanes: int) -> Value:
+    def repeated(self, name: str, type: Any, lanes: int) -> LlvmValue:
         """Returns the low bits of a parameter of the step in every lane.
 
         They are repeated once, at the entry, and stay in memory: registers are few, and an
@@ -62,7 +61,7 @@ class Body(Emitter):
             self._repeated[name, type, lanes] = place
         return self.load(whole, self._repeated[name, type, lanes], 0, 16)
 
-    def tensor(self, name: str) -> Value:
+    def tensor(self, name: str) -> LlvmValue:
         """Returns a pointer to a tensor of the step."""
         place = 8 * (len(self._kernel.parameters) + 2 * self._kernel.tensors.index(name))
         buffer = self.load(I64, self._arguments, place, align=8)
@@ -83,46 +82,13 @@ class SharedFunction(Protocol):
         ...
 
 
-def code_of(kernel: native.Kernel) -> Kernel:
-    """Returns what writes the code of a kernel of a plan.
-
-    Raises:
-        QirError: No code is written for it here.
-    """
-    if not isinstance(kernel, Kernel):
-        raise QirError(f"kernel: expected one with code for the CPU, got {kernel.symbol}")
-    return kernel
-
-
-@dataclass(frozen=True)
-class Kernel(ABC):
-    """A kernel; its fields are what the code is specialised to."""
-
-    @property
-    @abstractmethod
-    def parameters(self) -> tuple[str, ...]:
-        """Names of the integers that a step gives it."""
-
-    @property
-    @abstractmethod
-    def tensors(self) -> tuple[str, ...]:
-        """Names of the tensors that it reads and writes."""
+class KernelCode(Kernel):
+    """A kernel that writes its code."""
 
     @property
     def shared(self) -> tuple[SharedFunction, ...]:
         """The functions that it calls and declares as external."""
         return ()
-
-    @property
-    def saving(self) -> float:
-        """How many times fewer multiplications it needs than the op is defined by."""
-        return 1.0
-
-    @property
-    def symbol(self) -> str:
-        """Name of the function, the same for equal kernels only."""
-        values = "_".join(f"{field.name}_{getattr(self, field.name)}" for field in fields(self))
-        return f"qir_{type(self).__name__}_{values}".lower()
 
     @abstractmethod
     def write(self, e: Body) -> None:
@@ -133,3 +99,14 @@ class Kernel(ABC):
         body = Body(ir.Function(module, KERNEL_TYPE, self.symbol), self, target)
         self.write(body)
         body.build.ret_void()
+
+
+def code_of(kernel: Kernel) -> KernelCode:
+    """Returns what writes the code of a kernel of a plan.
+
+    Raises:
+        QirError: No code is written for it here.
+    """
+    if not isinstance(kernel, KernelCode):
+        raise QirError(f"kernel: expected one with code for the CPU, got {kernel.symbol}")
+    return kernel

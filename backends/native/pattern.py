@@ -10,16 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from qir.backends.native.instruction_set import InstructionSet
 from qir.backends.native.plan import BufferView, Plan
 from qir.ir import Node, Value
 from qir.ir.signature import Sizes
-from qir.ops.op import Op
+from qir.ops.op import Op, OpT
 from qir.types import Array
-
-OpT = TypeVar("OpT", bound=Op)
 
 
 class Region:

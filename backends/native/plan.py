@@ -237,7 +237,7 @@ def _check_names(
         problems = [f"no {', '.join(missing)}"] * bool(missing)
         problems += [f"also {', '.join(unknown)}"] * bool(unknown)
         raise QirError(
-            f"plan: step {label}: expected the {kind} of {type(kernel).__name__}, got "
+            f"plan: step {label}: expected the {kind} of {kernel.name}, got "
             f"{' and '.join(problems)}"
         )
 

@@ -16,7 +16,7 @@ from qir.backends.xla.choice import Choice, Chooser
 from qir.backends.xla.fusion import Fusion
 from qir.backends.xla.lowering import legal_ways
 from qir.backends.xla.materialize import stored
-from qir.bench.cache import Table
+from qir.bench.cache import CacheTable
 from qir.ir import Node
 from qir.ops.op import Op
 
@@ -34,7 +34,7 @@ class Faults:
         table: Where they are kept, beside the times of ways.
     """
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: CacheTable) -> None:
         self._table = table
         self._wrong: dict[str, list[str]] = {
             key.removeprefix(_ENTRY): [name for name in entry if isinstance(name, str)]

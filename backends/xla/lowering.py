@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,8 @@ import numpy as np
 from qir.backends.native.computation import Computation, Lowering, Parameter, always
 from qir.errors import UnsupportedError
 from qir.ir import Node
-from qir.ops.op import Op
+from qir.ops.op import Op, OpT
 from qir.types import Array
-
-OpT = TypeVar("OpT", bound=Op)
-
 
 LOWERINGS: dict[type[Op], list[Lowering]] = {}
 """The ways to compute each op, the preferred ones first."""

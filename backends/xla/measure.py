@@ -12,9 +12,9 @@ from qir.backends.native.computation import Lowering
 from qir.backends.xla.choice import Choice, Chooser, fastest, preferred
 from qir.backends.xla.fingerprint import fingerprint
 from qir.backends.xla.fusion import Fusion
-from qir.backends.xla.program import Program
+from qir.backends.xla.program import XlaProgram
 from qir.backends.xla.rules import legal_ways
-from qir.bench.cache import Table
+from qir.bench.cache import CacheTable
 from qir.bench.timing import Contender, interleave
 from qir.ir import Graph, Node
 from qir.ir.signature import bind
@@ -23,7 +23,7 @@ from qir.ops import Const, Return
 from qir.report.progress import watched
 from qir.types import Array
 
-Times: TypeAlias = Mapping[str, Mapping[str, float]]
+MeasuredTimes: TypeAlias = Mapping[str, Mapping[str, float]]
 """Milliseconds by the name of the way, by the key of the cluster."""
 
 ROUNDS = 15
@@ -42,7 +42,7 @@ class Measurements:
     """
 
     def __init__(self) -> None:
-        self.table = Table("lowerings", fingerprint())
+        self.table = CacheTable("lowerings", fingerprint())
         self._times: dict[str, Mapping[str, float]] = {
             key: times
             for key, entry in self.table.read().items()
@@ -128,7 +128,7 @@ def _forced(target: Node, way: Lowering) -> Chooser:
 
 
 def _contender(name: str, graph: Graph, inputs: Sequence[Array], choose: Chooser) -> Contender:
-    program = Program(graph, graph.outputs, choose)
+    program = XlaProgram(graph, graph.outputs, choose)
     sizes = bind(program.inputs, inputs)
     given: Any = jax.device_put((program.arrays, tuple(inputs)))
     jitted = jax.jit(lambda parameters, inputs: program(parameters, inputs, sizes))

@@ -87,7 +87,7 @@ def _parts(clock: Clock, seconds: Array) -> list[Part]:
         return Part(
             match.nodes,
             match.inputs,
-            tuple(dict.fromkeys(type(kernel).__name__ for kernel in kernels)),
+            tuple(dict.fromkeys(kernel.name for kernel in kernels)),
             clock.plan.threads,
             max((kernel.saving for kernel in kernels), default=1.0),
             float(seconds[numbers].sum()),

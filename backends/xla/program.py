@@ -30,7 +30,7 @@ class _Placed(NamedTuple):
     computation: Computation
 
 
-class Program:
+class XlaProgram:
     """The computations of some values of a graph from its inputs.
 
     Args:

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from qir.backends.cpu.emitter import F32, I8, I32, Value, constant, vector
+from qir.backends.cpu.emitter import F32, I8, I32, LlvmValue, constant, vector
 from qir.backends.cpu.epilogue import clamped, high_words, repeated, stored_bytes
 from qir.backends.cpu.kernel import Body
-from qir.backends.cpu.kernels.flat import LANES, Compute, Flat, Phase
+from qir.backends.cpu.kernels.flat import LANES, FlatKernel, Phase, VectorFunction
 
 
 @dataclass(frozen=True)
-class ToCodes(Flat):
+class QuantizeKernel(FlatKernel):
     """Quantize: one multiplication, ties to even, the zero point added after.
 
     Attributes:
@@ -32,7 +32,7 @@ class ToCodes(Flat):
         """Bytes of an element of x and of the result."""
         return 4, 1
 
-    def prepare(self, e: Body) -> Compute:
+    def prepare(self, e: Body) -> VectorFunction:
         """Clamps in float, so that the conversion to int32 is defined."""
         build, lanes = e.build, e.target.lanes
         inverse = e.splat(e.parameter("inverse", F32), lanes)
@@ -43,7 +43,7 @@ class ToCodes(Flat):
         floats = vector(F32, lanes)
         least, most = (build.sitofp(build.sub(bound, point), floats) for bound in (low, high))
 
-        def compute(sources: Sequence[Value], phase: Value) -> Value:
+        def compute(sources: Sequence[LlvmValue], phase: LlvmValue) -> LlvmValue:
             (x,) = sources
             codes = []
             for at in range(0, LANES, lanes):
@@ -57,7 +57,7 @@ class ToCodes(Flat):
         return compute
 
 
-def rounded(e: Body, real: Value, least: Value, most: Value) -> Value:
+def rounded(e: Body, real: LlvmValue, least: LlvmValue, most: LlvmValue) -> LlvmValue:
     """Clamps float32 and rounds it to int32, ties to even."""
     build, lanes = e.build, real.type.count
     real = build.select(build.fcmp_ordered(">", real, least), real, least)
@@ -69,7 +69,7 @@ Stored = Literal["signed", "unsigned", "wide"]
 """Of what is read: bytes, or numbers of 32 bits."""
 
 
-def widened(e: Body, pointer: Value, at: int, lanes: int, stored: Stored) -> Value:
+def widened(e: Body, pointer: LlvmValue, at: int, lanes: int, stored: Stored) -> LlvmValue:
     """Loads stored numbers as int32."""
     if stored == "wide":
         return e.load(vector(I32, lanes), pointer, 4 * at)
@@ -79,7 +79,7 @@ def widened(e: Body, pointer: Value, at: int, lanes: int, stored: Stored) -> Val
 
 
 @dataclass(frozen=True)
-class Columned(Flat):
+class ColumnedKernel(FlatKernel):
     """A pass with tables of 32-bit numbers for the last axis, or with one entry for all.
 
     A table for columns is repeated, so that a vector can be loaded anywhere in its first period.
@@ -102,7 +102,7 @@ class Columned(Flat):
         """Bytes of an element of x and of the result."""
         return (4 if self.stored == "wide" else 1), 1
 
-    def phase(self, e: Body, start: Value) -> Phase | None:
+    def phase(self, e: Body, start: LlvmValue) -> Phase | None:
         """Returns where the columns begin."""
         if not self.columns:
             return None
@@ -124,10 +124,10 @@ class Entries:
 
     e: Body
     type: object
-    pointer: Value
-    whole: Value | None
+    pointer: LlvmValue
+    whole: LlvmValue | None
 
-    def at(self, phase: Value, offset: int) -> Value:
+    def at(self, phase: LlvmValue, offset: int) -> LlvmValue:
         """Returns the entries of a vector, some elements behind a place in the period."""
         if self.whole is not None:
             return self.whole
@@ -136,7 +136,7 @@ class Entries:
 
 
 @dataclass(frozen=True)
-class ToReal(Columned):
+class DequantizeKernel(ColumnedKernel):
     """Dequantize: the difference from the zero point, in float32, times the scale."""
 
     @property
@@ -154,13 +154,13 @@ class ToReal(Columned):
         """Bytes of an element of x and of the result."""
         return (4 if self.stored == "wide" else 1), 4
 
-    def prepare(self, e: Body) -> Compute:
+    def prepare(self, e: Body) -> VectorFunction:
         """Computes in int32, then in float32."""
         build, lanes = e.build, e.target.lanes
         point = repeated(e, e.parameter("point"), lanes)
         scale = self.entries(e, "scale", F32, lanes)
 
-        def compute(sources: Sequence[Value], phase: Value) -> Value:
+        def compute(sources: Sequence[LlvmValue], phase: LlvmValue) -> LlvmValue:
             (x,) = sources
             parts = []
             for at in range(0, LANES, lanes):
@@ -174,19 +174,19 @@ class ToReal(Columned):
         return compute
 
 
-def joined(e: Body, parts: list[Value]) -> Value:
+def joined(e: Body, parts: list[LlvmValue]) -> LlvmValue:
     """Returns the lanes of a power of two of vectors as one."""
     while len(parts) > 1:
         parts = [e.concat(*parts[at : at + 2]) for at in range(0, len(parts), 2)]
     return parts[0]
 
 
-RescaleForm = Literal["fixed31", "lifted", "f32_rne"]
+RequantizeForm = Literal["fixed31", "lifted", "f32_rne"]
 """How a requantize rounds; `lifted` is fixed31 with limit and lift."""
 
 
 @dataclass(frozen=True)
-class Rescale(Columned):
+class RequantizeKernel(ColumnedKernel):
     """Requantize: one rounding by the high word of the product, or one float32 multiplication.
 
     With H the high word of (x << lift) * M, the rounded quotient is (H + half) >> places. The lift
@@ -199,7 +199,7 @@ class Rescale(Columned):
     """
 
     unsigned: bool
-    form: RescaleForm
+    form: RequantizeForm
 
     @property
     def numbers(self) -> tuple[str, ...]:
@@ -213,7 +213,7 @@ class Rescale(Columned):
             return ("multiplier",)
         return ("multiplier", "half", "places", *(("lift", "limit") * (self.form == "lifted")))
 
-    def prepare(self, e: Body) -> Compute:
+    def prepare(self, e: Body) -> VectorFunction:
         """Loads the code and the tables."""
         build, lanes = e.build, e.target.lanes
         bounds = e.parameter("low"), e.parameter("high")
@@ -225,7 +225,7 @@ class Rescale(Columned):
         floats = vector(F32, lanes)
         least, most = (build.sitofp(build.sub(bound, point), floats) for bound in (low, high))
 
-        def compute(sources: Sequence[Value], phase: Value) -> Value:
+        def compute(sources: Sequence[LlvmValue], phase: LlvmValue) -> LlvmValue:
             (x,) = sources
             codes = []
             for at in range(0, LANES, lanes):
@@ -246,7 +246,9 @@ class Rescale(Columned):
         return compute
 
 
-def quotient(e: Body, total: Value, multiplier: Value, half: Value, places: Value) -> Value:
+def quotient(
+    e: Body, total: LlvmValue, multiplier: LlvmValue, half: LlvmValue, places: LlvmValue
+) -> LlvmValue:
     """Multiplies by M / 2^(32 + places) with one rounding."""
     high = high_words(e, total, multiplier)
     return e.build.ashr(e.build.add(high, half), places)

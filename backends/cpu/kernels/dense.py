@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qir.backends.cpu.emitter import I1, I8, I32, I64, Value, vector
+from qir.backends.cpu.emitter import I1, I8, I32, I64, LlvmValue, vector
 from qir.backends.cpu.epilogue import Epilogue
-from qir.backends.cpu.kernel import Body, Kernel, SharedFunction
+from qir.backends.cpu.kernel import Body, KernelCode, SharedFunction
 from qir.backends.cpu.kernels.tiles import TileSums
 
 AXES = ("depth", "height", "width")
@@ -51,7 +51,7 @@ tile is costly to predict."""
 
 
 @dataclass(frozen=True)
-class Dense(Kernel):
+class DenseKernel(KernelCode):
     """A matrix product of places with weights.
 
     Attributes:
@@ -104,7 +104,7 @@ class Dense(Kernel):
         with e.loop(stop, start=start) as panel:
             tiles.write_panel(e, panel.index, first, count)
 
-    def _copy_pixels(self, e: Body, first: Value, count: Value) -> None:
+    def _copy_pixels(self, e: Body, first: LlvmValue, count: LlvmValue) -> None:
         pixel, length, row_bytes = (
             e.parameter("pixel"),
             e.parameter("length"),
@@ -116,7 +116,7 @@ class Dense(Kernel):
             self._copy(e, x, place, length)
             row.carry(e.at(x, pixel), e.at(place, row_bytes))
 
-    def _copy_windows(self, e: Body, first: Value, count: Value) -> None:
+    def _copy_windows(self, e: Body, first: LlvmValue, count: LlvmValue) -> None:
         """Copies what rows multiply: run after run of places in one line of the result."""
         build, number = e.build, e.number
         given = {
@@ -146,7 +146,12 @@ class Dense(Kernel):
             )
 
     def _copy_run(
-        self, e: Body, given: Mapping[str, Value], at: Sequence[Value], rows: Value, place: Value
+        self,
+        e: Body,
+        given: Mapping[str, LlvmValue],
+        at: Sequence[LlvmValue],
+        rows: LlvmValue,
+        place: LlvmValue,
     ) -> None:
         """Copies what rows in one line of the result multiply, one line of the windows at a time.
 
@@ -170,7 +175,7 @@ class Dense(Kernel):
         last = build.sub(given["size_width"], reach)
         stride = given["stride_width"]
 
-        def places_before(x: Value) -> Value:
+        def places_before(x: LlvmValue) -> LlvmValue:
             """Returns how many of the places have windows that begin before x."""
             behind = build.sub(build.add(build.sub(x, corner[2]), stride), number(1))
             return e.greatest(e.smallest(build.sdiv(behind, stride), rows), number(0))
@@ -226,11 +231,11 @@ class Dense(Kernel):
     def _copy_taps(
         self,
         e: Body,
-        given: Mapping[str, Value],
-        line: Value,
-        left: Value,
-        place: Value,
-        fill: Value,
+        given: Mapping[str, LlvmValue],
+        line: LlvmValue,
+        left: LlvmValue,
+        place: LlvmValue,
+        fill: LlvmValue,
     ) -> None:
         build = e.build
         size = build.mul(given["length"], e.number(e.target.activation_bytes))
@@ -244,24 +249,26 @@ class Dense(Kernel):
                     self._fill(e, at, given["length"], fill)
             tap.carry(e.at(at, size), build.add(x, given["dilation_width"]))
 
-    def _copy(self, e: Body, source: Value, place: Value, length: Value) -> None:
+    def _copy(self, e: Body, source: LlvmValue, place: LlvmValue, length: LlvmValue) -> None:
         """Copies bytes into scratch."""
         readable = self._readable(e, source)
 
-        def read(at: Value | int, lanes: int) -> Value:
+        def read(at: LlvmValue | int, lanes: int) -> LlvmValue:
             return e.load(vector(I8, lanes) if lanes else I8, source, at)
 
         self._put(e, place, length, readable, read)
 
-    def _readable(self, e: Body, source: Value) -> Value:
+    def _readable(self, e: Body, source: LlvmValue) -> LlvmValue:
         """Returns whether a whole vector may be read; the tensor may end sooner."""
         end = e.at(e.tensor("x"), e.build.sub(e.parameter("x_bytes"), e.number(AT_ONCE)))
         return e.build.icmp_unsigned("<=", source, end)
 
-    def _fill(self, e: Body, place: Value, length: Value, fill: Value) -> None:
+    def _fill(self, e: Body, place: LlvmValue, length: LlvmValue, fill: LlvmValue) -> None:
         self._put(e, place, length, e.number(1, I1), lambda at, lanes: fill)
 
-    def _put(self, e: Body, place: Value, length: Value, readable: Value, read: Any) -> None:
+    def _put(
+        self, e: Body, place: LlvmValue, length: LlvmValue, readable: LlvmValue, read: Any
+    ) -> None:
         """Converts bytes into scratch, from where the order of rows lets whole vectors be written.
 
         Args:
@@ -274,7 +281,7 @@ class Dense(Kernel):
         build, number = e.build, e.number
         size = number(e.target.activation_bytes)
 
-        def put(at: Value, lanes: int) -> None:
+        def put(at: LlvmValue, lanes: int) -> None:
             value = e.target.converted(e, read(at, lanes), self.unsigned)
             e.store(value, place, build.mul(at, size))
 
@@ -300,7 +307,7 @@ class _Tiles:
         e: Its body.
     """
 
-    def __init__(self, kernel: Dense, e: Body) -> None:
+    def __init__(self, kernel: DenseKernel, e: Body) -> None:
         self.kernel = kernel
         self.target = e.target
         names = ("row_bytes", "groups", "columns", "out_pixel", "residual_pixel")
@@ -315,7 +322,7 @@ class _Tiles:
         self.staged = e.reserve(self.size * width)
         self.staged_residual = e.reserve(width)
 
-    def write_panel(self, e: Body, panel: Value, first: Value, count: Value) -> None:
+    def write_panel(self, e: Body, panel: LlvmValue, first: LlvmValue, count: LlvmValue) -> None:
         """Writes the tiles of all rows of a task in one panel."""
         build, number, target = e.build, e.number, self.target
         row_bytes, groups, columns, out_pixel, residual_pixel = self.sizes
@@ -348,7 +355,11 @@ class _Tiles:
             )
 
     def _finish(
-        self, e: Body, tables: Mapping[str, Value], pointers: Sequence[Value], valid: Value
+        self,
+        e: Body,
+        tables: Mapping[str, LlvmValue],
+        pointers: Sequence[LlvmValue],
+        valid: LlvmValue,
     ) -> None:
         """Writes what becomes of the sums of one row: at pointers to sums, out and residual."""
         build, target, epilogue = e.build, self.target, self.kernel.epilogue
@@ -370,19 +381,21 @@ class _Tiles:
                 self._put(e, stored, self.staged)
                 self._move(e, self.staged, out, build.mul(valid, e.number(self.size)))
 
-    def _readable(self, e: Body, residual: Value, whole: Value, valid: Value) -> Value:
+    def _readable(
+        self, e: Body, residual: LlvmValue, whole: LlvmValue, valid: LlvmValue
+    ) -> LlvmValue:
         """Returns where a whole panel of the residual may be read; the tensor may end sooner."""
         with e.when(e.build.not_(whole)):
             self._move(e, residual, self.staged_residual, valid)
         return e.build.select(whole, residual, self.staged_residual)
 
-    def _move(self, e: Body, source: Value, place: Value, size: Value) -> None:
+    def _move(self, e: Body, source: LlvmValue, place: LlvmValue, size: LlvmValue) -> None:
         """Moves some bytes, of which a part of a panel has mostly a multiple of eight."""
         whole = e.build.and_(size, e.number(-8))
         for type, start, stop, step in ((I64, e.number(0), whole, 8), (I8, whole, size, 1)):
             with e.loop(stop, start=start, step=step) as loop:
                 e.store(e.load(type, source, loop.index), place, loop.index)
 
-    def _put(self, e: Body, parts: Sequence[Value], place: Value) -> None:
+    def _put(self, e: Body, parts: Sequence[LlvmValue], place: LlvmValue) -> None:
         for index, part in enumerate(parts):
             e.store(part, place, index * (self.target.columns * self.size // len(parts)))

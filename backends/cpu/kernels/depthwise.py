@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from qir.backends.cpu.emitter import I8, I16, I32, I64, Value, vector
+from qir.backends.cpu.emitter import I8, I16, I32, I64, LlvmValue, vector
 from qir.backends.cpu.epilogue import Epilogue
-from qir.backends.cpu.kernel import Body, Kernel, SharedFunction
+from qir.backends.cpu.kernel import Body, KernelCode, SharedFunction
 from qir.backends.cpu.kernels.dense import AXES
 from qir.backends.cpu.kernels.lines import CHANNELS, LINE_BYTES, PAIR_BYTES, Line, PairCopies
 
@@ -50,7 +50,7 @@ _SIZES = (
 
 
 @dataclass(frozen=True)
-class Window:
+class FixedWindow:
     """A window whose size is written into the code.
 
     Attributes:
@@ -70,7 +70,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Depthwise(Kernel):
+class DepthwiseKernel(KernelCode):
     """A convolution of each channel by itself.
 
     Attributes:
@@ -82,7 +82,7 @@ class Depthwise(Kernel):
         epilogue: What becomes of the sums.
     """
 
-    window: Window | None
+    window: FixedWindow | None
     places: int
     unsigned: bool
     gathered: bool
@@ -148,7 +148,7 @@ class _Writer:
         e: Its body.
     """
 
-    def __init__(self, kernel: Depthwise, e: Body) -> None:
+    def __init__(self, kernel: DepthwiseKernel, e: Body) -> None:
         self.kernel = kernel
         self.e = e
         self.build = e.build
@@ -195,11 +195,11 @@ class _Writer:
                 )
                 self._rows(block.index, column, first, rows, x)
 
-    def _divided(self, value: Value, divisor: Value) -> tuple[Value, Value]:
+    def _divided(self, value: LlvmValue, divisor: LlvmValue) -> tuple[LlvmValue, LlvmValue]:
         return self.build.sdiv(value, divisor), self.build.srem(value, divisor)
 
     def _find_lines(
-        self, found: Value, image_lines: Value, corner: Sequence[Value], x: Value
+        self, found: LlvmValue, image_lines: LlvmValue, corner: Sequence[LlvmValue], x: LlvmValue
     ) -> None:
         """Stores where each line is that the task reads at some places.
 
@@ -233,7 +233,9 @@ class _Writer:
             ).store(e, found)
             line.carry(e.at(table, 8 * LINE_WORDS), e.at(found, LINE_BYTES))
 
-    def _rows(self, block: Value, column: Value, first: Value, rows: Value, x: Value) -> None:
+    def _rows(
+        self, block: LlvmValue, column: LlvmValue, first: LlvmValue, rows: LlvmValue, x: LlvmValue
+    ) -> None:
         """Sums, finishes and stores some places of all rows, of one block of channels."""
         e, build, given = self.e, self.build, self.given
         number = e.number
@@ -261,7 +263,7 @@ class _Writer:
                 self._sum(places, e.smallest(loop.index, last), count)
             row.carry(e.at(table, build.mul(build.add(given["pairs"], number(1)), number(8))))
 
-    def _sum(self, places: _Places, at: Value, count: int) -> None:
+    def _sum(self, places: _Places, at: LlvmValue, count: int) -> None:
         """Sums, finishes and stores adjacent places of a row."""
         e, build, given = self.e, self.build, self.given
         window = self.kernel.window
@@ -281,15 +283,15 @@ class _Writer:
             self._store(places, build.add(at, e.number(place)), stored)
 
     def _unrolled(
-        self, places: _Places, start: Value, count: int, window: Window
-    ) -> list[list[Value]]:
+        self, places: _Places, start: LlvmValue, count: int, window: FixedWindow
+    ) -> list[list[LlvmValue]]:
         e = self.e
         halves = []
         for half in range(self.vectors):
-            totals: list[Value | None] = [None] * count
+            totals: list[LlvmValue | None] = [None] * count
             for pair in range(window.pairs):
                 line = e.at(self._pair(places, e.number(8 * pair)), start)
-                products: dict[int, list[tuple[int, Value]]] = {}
+                products: dict[int, list[tuple[int, LlvmValue]]] = {}
                 for tap in range(window.taps):
                     weights = self._half(
                         places.weights, PAIR_BYTES * (pair * window.taps + tap), half
@@ -304,7 +306,7 @@ class _Writer:
             halves.append(totals)
         return [[totals[place] for totals in halves] for place in range(count)]
 
-    def _looped(self, places: _Places, start: Value, count: int) -> list[list[Value]]:
+    def _looped(self, places: _Places, start: LlvmValue, count: int) -> list[list[LlvmValue]]:
         e, build, given = self.e, self.build, self.given
         zero = ir.Constant(vector(I32, e.target.lanes), [0] * e.target.lanes)
         stride, step = (
@@ -330,17 +332,19 @@ class _Writer:
         totals = pair.values[1:]
         return [totals[place * self.vectors : (place + 1) * self.vectors] for place in range(count)]
 
-    def _pair(self, places: _Places, offset: Value) -> Value:
+    def _pair(self, places: _Places, offset: LlvmValue) -> LlvmValue:
         """Returns where a pair of lines that a row reads lies in scratch."""
         e = self.e
         return e.at(e.scratch, e.load(I64, e.at(places.pairs, offset), align=8))
 
-    def _half(self, pointer: Value, offset: int, half: int) -> Value:
+    def _half(self, pointer: LlvmValue, offset: int, half: int) -> LlvmValue:
         """Loads the part of a pixel, or of a tap's weights, that fills a vector."""
         lanes = self.e.target.lanes
         return self.e.load(vector(I16, 2 * lanes), pointer, offset + 4 * lanes * half, align=16)
 
-    def _finished(self, places: _Places, at: Value, totals: Sequence[Value]) -> list[Value]:
+    def _finished(
+        self, places: _Places, at: LlvmValue, totals: Sequence[LlvmValue]
+    ) -> list[LlvmValue]:
         """Returns what becomes of the sums of one place."""
         e, given = self.e, self.given
         residual = None
@@ -351,7 +355,7 @@ class _Writer:
                 residual = self.staged_residual
         return self.kernel.epilogue.apply(e, places.tables, totals, residual)
 
-    def _store(self, places: _Places, at: Value, stored: Sequence[Value]) -> None:
+    def _store(self, places: _Places, at: LlvmValue, stored: Sequence[LlvmValue]) -> None:
         """Stores what became of the sums of one place."""
         e, build, narrow = self.e, self.build, self.kernel.narrow
         size = 1 if self.kernel.epilogue.stores_bytes else 4
@@ -361,7 +365,7 @@ class _Writer:
         if narrow:
             self._move(self.staged, out, build.mul(self.given["columns"], e.number(size)))
 
-    def _move(self, source: Value, place: Value, size: Value) -> None:
+    def _move(self, source: LlvmValue, place: LlvmValue, size: LlvmValue) -> None:
         e = self.e
         with e.loop(size) as loop:
             e.store(e.load(I8, source, loop.index), place, loop.index)
@@ -379,8 +383,8 @@ class _Places:
         residual: Pointer to what is added to it.
     """
 
-    weights: Value
-    pairs: Value
-    tables: Mapping[str, Value]
-    out: Value
-    residual: Value | None
+    weights: LlvmValue
+    pairs: LlvmValue
+    tables: Mapping[str, LlvmValue]
+    out: LlvmValue
+    residual: LlvmValue | None

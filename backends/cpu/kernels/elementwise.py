@@ -11,18 +11,18 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qir.backends.cpu.emitter import I8, I32, Value, vector
+from qir.backends.cpu.emitter import I8, I32, LlvmValue, vector
 from qir.backends.cpu.epilogue import repeated, stored_bytes
-from qir.backends.cpu.kernel import Body, Kernel
+from qir.backends.cpu.kernel import Body, KernelCode
 from qir.backends.cpu.kernels.cast import joined, quotient
-from qir.backends.cpu.kernels.flat import LANES, Compute, Phase, Stream, part, sweep
+from qir.backends.cpu.kernels.flat import LANES, Phase, Stream, VectorFunction, part, sweep
 
 LONGEST_PERIOD = 512
 """Longest row of y that may repeat within a row of x."""
 
 
 @dataclass(frozen=True)
-class Pairs(Kernel):
+class PairsKernel(KernelCode):
     """A pass over two tensors of bytes.
 
     Attributes:
@@ -71,7 +71,7 @@ class Pairs(Kernel):
         return ("x", "y", "out")
 
     @abstractmethod
-    def prepare(self, e: Body) -> Compute:
+    def prepare(self, e: Body) -> VectorFunction:
         """Writes what every vector needs, and returns what computes one."""
 
     def write(self, e: Body) -> None:
@@ -95,15 +95,15 @@ class Pairs(Kernel):
                 whole = Phase(period, build.srem(start, period))
 
                 def compute_beside(
-                    sources: Sequence[Value], phase: Value, row: Value = repeating
-                ) -> Value:
+                    sources: Sequence[LlvmValue], phase: LlvmValue, row: LlvmValue = repeating
+                ) -> LlvmValue:
                     return compute([*sources, e.at(row, phase)], phase)
 
                 sweep(e, count, [source], result, compute_beside, whole)
             else:
                 sweep(e, count, [source, Stream(e.at(y_row, start), 1)], result, compute)
 
-    def bytes(self, e: Body, sources: Sequence[Value], at: int, lanes: int) -> list[Value]:
+    def bytes(self, e: Body, sources: Sequence[LlvmValue], at: int, lanes: int) -> list[LlvmValue]:
         """Loads some elements of both operands as int32."""
         x, y = sources
         wide = vector(I32, lanes)
@@ -113,7 +113,7 @@ class Pairs(Kernel):
         ]
 
 
-def _repeated(e: Body, row: Value, period: Value) -> Value:
+def _repeated(e: Body, row: LlvmValue, period: LlvmValue) -> LlvmValue:
     """Copies a row of y, and what follows when it repeats, to where vectors can be loaded."""
     place = e.reserve(LONGEST_PERIOD + LANES)
     with e.loop(period) as byte:
@@ -124,7 +124,7 @@ def _repeated(e: Body, row: Value, period: Value) -> Value:
 
 
 @dataclass(frozen=True)
-class Sum(Pairs):
+class SumKernel(PairsKernel):
     """A signed sum of two operands with one rounding (`common_shift.common_shift_multipliers`)."""
 
     @property
@@ -132,7 +132,7 @@ class Sum(Pairs):
         """Multipliers, the addend that holds zero points and rounding, and the result's code."""
         return ("own", "other", "addend", "shift", "point", "low", "high")
 
-    def prepare(self, e: Body) -> Compute:
+    def prepare(self, e: Body) -> VectorFunction:
         """Loads the numbers, and computes in int32."""
         build, lanes = e.build, e.target.lanes
         own, other, addend, shift, point = (
@@ -140,7 +140,7 @@ class Sum(Pairs):
         )
         bounds = e.parameter("low"), e.parameter("high")
 
-        def compute(sources: Sequence[Value], phase: Value) -> Value:
+        def compute(sources: Sequence[LlvmValue], phase: LlvmValue) -> LlvmValue:
             codes = []
             for at in range(0, LANES, lanes):
                 x, y = self.bytes(e, sources, at, lanes)
@@ -153,7 +153,7 @@ class Sum(Pairs):
 
 
 @dataclass(frozen=True)
-class Product(Pairs):
+class ProductKernel(PairsKernel):
     """The product of two differences from zero points, rounded by mode fixed31.
 
     Attributes:
@@ -169,19 +169,19 @@ class Product(Pairs):
 
     @property
     def numbers(self) -> tuple[str, ...]:
-        """Zero points; what `Rescale` reads, and the result's code."""
+        """Zero points; what `RequantizeKernel` reads, and the result's code."""
         points = ("x_point", "y_point")
         if self.wide:
             return points
         return (*points, "lift", "multiplier", "half", "places", "point", "low", "high")
 
-    def prepare(self, e: Body) -> Compute:
+    def prepare(self, e: Body) -> VectorFunction:
         """Loads the numbers, and computes in int32."""
         build, lanes = e.build, e.target.lanes
         parameters = {name: e.parameter(name) for name in self.numbers}
         number = {name: repeated(e, each, lanes) for name, each in parameters.items()}
 
-        def products(sources: Sequence[Value]) -> list[Value]:
+        def products(sources: Sequence[LlvmValue]) -> list[LlvmValue]:
             found = []
             for at in range(0, LANES, lanes):
                 x, y = self.bytes(e, sources, at, lanes)
@@ -189,7 +189,7 @@ class Product(Pairs):
                 found.append(build.mul(*steps))
             return found
 
-        def compute(sources: Sequence[Value], phase: Value) -> Value:
+        def compute(sources: Sequence[LlvmValue], phase: LlvmValue) -> LlvmValue:
             if self.wide:
                 return joined(e, products(sources))
             terms = [number[name] for name in ("multiplier", "half", "places")]
@@ -203,7 +203,7 @@ class Product(Pairs):
 
 
 @dataclass(frozen=True)
-class Extremum(Pairs):
+class ExtremumKernel(PairsKernel):
     """The greater or the lesser of two stored numbers.
 
     Attributes:
@@ -217,11 +217,11 @@ class Extremum(Pairs):
         """None."""
         return ()
 
-    def prepare(self, e: Body) -> Compute:
+    def prepare(self, e: Body) -> VectorFunction:
         """Compares bytes."""
         compare = e.build.icmp_unsigned if self.unsigned else e.build.icmp_signed
 
-        def compute(sources: Sequence[Value], phase: Value) -> Value:
+        def compute(sources: Sequence[LlvmValue], phase: LlvmValue) -> LlvmValue:
             x, y = (e.load(vector(I8, LANES), place) for place in sources)
             return e.build.select(compare(">" if self.greatest else "<", x, y), x, y)
 

@@ -11,8 +11,8 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from qir.backends.cpu.emitter import I8, Emitter, Value
-from qir.backends.cpu.kernel import Body, Kernel
+from qir.backends.cpu.emitter import I8, LlvmEmitter, LlvmValue
+from qir.backends.cpu.kernel import Body, KernelCode
 from qir.backends.cpu.kernels.movement import copy
 
 LANES = 32
@@ -28,7 +28,7 @@ class Stream:
         size: Bytes of an element.
     """
 
-    pointer: Value
+    pointer: LlvmValue
     size: int
 
 
@@ -41,20 +41,20 @@ class Phase:
         start: Where in the period the pass begins.
     """
 
-    period: Value
-    start: Value
+    period: LlvmValue
+    start: LlvmValue
 
 
-Compute = Callable[[Sequence[Value], Value], Value]
+VectorFunction = Callable[[Sequence[LlvmValue], LlvmValue], LlvmValue]
 """From pointers into the sources and the place in the period to a vector of the result."""
 
 
 def sweep(
-    e: Emitter,
-    count: Value,
+    e: LlvmEmitter,
+    count: LlvmValue,
     sources: Sequence[Stream],
     out: Stream,
-    compute: Compute,
+    compute: VectorFunction,
     phase: Phase | None = None,
 ) -> None:
     """Computes elements in order.
@@ -80,8 +80,8 @@ def sweep(
     last = build.select(short, number(0), build.sub(count, number(LANES)))
     rounds = build.sdiv(build.add(count, number(LANES - 1)), number(LANES))
     carried = [number(0)]
-    growth: Value = None
-    last_phase: Value = None
+    growth: LlvmValue = None
+    last_phase: LlvmValue = None
     if phase is not None:
         growth = build.srem(number(LANES), phase.period)
         last_phase = build.srem(build.add(phase.start, last), phase.period)
@@ -108,12 +108,14 @@ def sweep(
         _copy(e, out.pointer, staged[-1], build.mul(count, number(out.size)))
 
 
-def _copy(e: Emitter, place: Value, source: Value, size: Value) -> None:
+def _copy(e: LlvmEmitter, place: LlvmValue, source: LlvmValue, size: LlvmValue) -> None:
     with e.loop(size) as loop:
         e.store(e.load(I8, source, loop.index), place, loop.index)
 
 
-def part(e: Emitter, task: Value, size: Value, block: Value) -> tuple[Value, Value]:
+def part(
+    e: LlvmEmitter, task: LlvmValue, size: LlvmValue, block: LlvmValue
+) -> tuple[LlvmValue, LlvmValue]:
     """Returns where a task begins and how many elements it takes.
 
     The last task takes a whole vector too, where there are as many elements.
@@ -125,7 +127,7 @@ def part(e: Emitter, task: Value, size: Value, block: Value) -> tuple[Value, Val
 
 
 @dataclass(frozen=True)
-class Flat(Kernel):
+class FlatKernel(KernelCode):
     """A pass that computes each element of the result from one of x.
 
     Attributes:
@@ -164,12 +166,12 @@ class Flat(Kernel):
         """Names of the tensors."""
         return ("x", *self.tables, "out")
 
-    def phase(self, e: Body, start: Value) -> Phase | None:
+    def phase(self, e: Body, start: LlvmValue) -> Phase | None:
         """Returns what repeats."""
         return None
 
     @abstractmethod
-    def prepare(self, e: Body) -> Compute:
+    def prepare(self, e: Body) -> VectorFunction:
         """Writes what every vector needs, and returns what computes one."""
 
     def write(self, e: Body) -> None:

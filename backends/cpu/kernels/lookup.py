@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qir.backends.cpu.emitter import I8, Value, constant, vector
+from qir.backends.cpu.emitter import I8, LlvmValue, constant, vector
 from qir.backends.cpu.kernel import Body
-from qir.backends.cpu.kernels.flat import LANES, Compute, Flat
+from qir.backends.cpu.kernels.flat import LANES, FlatKernel, VectorFunction
 
 
 @dataclass(frozen=True)
-class Table(Flat):
+class LookupKernel(FlatKernel):
     """table[x], where x is the bits of a byte as an unsigned number.
 
     The low half of a byte picks from sixteen entries in each of sixteen registers; the bits of the
@@ -33,7 +33,7 @@ class Table(Flat):
         """Bytes of an element of x and of the result."""
         return 1, 1
 
-    def prepare(self, e: Body) -> Compute:
+    def prepare(self, e: Body) -> VectorFunction:
         """Loads the table into registers."""
         build = e.build
         bytes_ = vector(I8, LANES)
@@ -44,7 +44,7 @@ class Table(Flat):
             rows.append(e.concat(entries, entries))
         low_half, zero = constant(bytes_, 15), constant(bytes_, 0)
 
-        def compute(sources: Sequence[Value], phase: Value) -> Value:
+        def compute(sources: Sequence[LlvmValue], phase: LlvmValue) -> LlvmValue:
             (place,) = sources
             x = e.load(bytes_, place)
             index = build.and_(x, low_half)
@@ -61,7 +61,7 @@ class Table(Flat):
 
 
 @dataclass(frozen=True)
-class Bound(Flat):
+class ClampKernel(FlatKernel):
     """min(max(x, low), high) on bytes.
 
     Attributes:
@@ -80,13 +80,13 @@ class Bound(Flat):
         """Bytes of an element of x and of the result."""
         return 1, 1
 
-    def prepare(self, e: Body) -> Compute:
+    def prepare(self, e: Body) -> VectorFunction:
         """Loads the bounds."""
         build = e.build
         low, high = (e.splat(build.trunc(e.parameter(name), I8), LANES) for name in ("low", "high"))
         compare = build.icmp_unsigned if self.unsigned else build.icmp_signed
 
-        def compute(sources: Sequence[Value], phase: Value) -> Value:
+        def compute(sources: Sequence[LlvmValue], phase: LlvmValue) -> LlvmValue:
             (place,) = sources
             x = e.load(vector(I8, LANES), place)
             x = build.select(compare(">", x, low), x, low)
@@ -96,7 +96,7 @@ class Bound(Flat):
 
 
 @dataclass(frozen=True)
-class Flip(Flat):
+class FlipKernel(FlatKernel):
     """x ^ 0x80 on bytes: between signed ones and unsigned ones that are 128 more."""
 
     @property
@@ -109,12 +109,12 @@ class Flip(Flat):
         """Bytes of an element of x and of the result."""
         return 1, 1
 
-    def prepare(self, e: Body) -> Compute:
+    def prepare(self, e: Body) -> VectorFunction:
         """Needs nothing."""
         bytes_ = vector(I8, LANES)
         highest = constant(bytes_, -128)
 
-        def compute(sources: Sequence[Value], phase: Value) -> Value:
+        def compute(sources: Sequence[LlvmValue], phase: LlvmValue) -> LlvmValue:
             (place,) = sources
             return e.build.xor(e.load(bytes_, place), highest)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from qir.backends.cpu.emitter import I8, I32, I64, Emitter, Value, vector
-from qir.backends.cpu.kernel import Body, Kernel
+from qir.backends.cpu.emitter import I8, I32, I64, LlvmEmitter, LlvmValue, vector
+from qir.backends.cpu.kernel import Body, KernelCode
 
 OUTER = 6
 """Axes that are counted through outside the innermost loops."""
@@ -16,7 +16,7 @@ def _each(name: str, count: int = OUTER) -> tuple[str, ...]:
     return tuple(f"{name}{axis}" for axis in range(count))
 
 
-def _places(e: Body, index: Value, sizes: Sequence[Value]) -> list[Value]:
+def _places(e: Body, index: LlvmValue, sizes: Sequence[LlvmValue]) -> list[LlvmValue]:
     """Returns where the axes stand at an index of all of them in row-major order."""
     places = []
     for size in reversed(sizes):
@@ -25,10 +25,10 @@ def _places(e: Body, index: Value, sizes: Sequence[Value]) -> list[Value]:
     return places[::-1]
 
 
-def _advanced(e: Body, places: Sequence[Value], sizes: Sequence[Value]) -> list[Value]:
+def _advanced(e: Body, places: Sequence[LlvmValue], sizes: Sequence[LlvmValue]) -> list[LlvmValue]:
     """Returns where the axes stand next."""
     build, following = e.build, []
-    carry: Value = e.number(1)
+    carry: LlvmValue = e.number(1)
     for place, size in zip(reversed(places), reversed(sizes), strict=True):
         grown = build.add(place, carry)
         over = build.icmp_signed("==", grown, size)
@@ -37,26 +37,28 @@ def _advanced(e: Body, places: Sequence[Value], sizes: Sequence[Value]) -> list[
     return following[::-1]
 
 
-def _moved(e: Body, pointer: Value, places: Sequence[Value], strides: Sequence[Value]) -> Value:
+def _moved(
+    e: Body, pointer: LlvmValue, places: Sequence[LlvmValue], strides: Sequence[LlvmValue]
+) -> LlvmValue:
     for place, stride in zip(places, strides, strict=True):
         pointer = e.at(pointer, e.build.mul(place, stride))
     return pointer
 
 
-def copy(e: Emitter, place: Value, source: Value, size: Value) -> None:
+def copy(e: LlvmEmitter, place: LlvmValue, source: LlvmValue, size: LlvmValue) -> None:
     """Copies bytes."""
 
-    def put(at: Value, width: int) -> None:
+    def put(at: LlvmValue, width: int) -> None:
         e.store(e.load(_whole(width), source, at), place, at)
 
     _run(e, size, put)
 
 
-def fill(e: Emitter, place: Value, number: Value, size: Value) -> None:
+def fill(e: LlvmEmitter, place: LlvmValue, number: LlvmValue, size: LlvmValue) -> None:
     """Fills bytes with copies of a number of 32 bits; not whole ones where its bytes are equal."""
     wide = e.splat(number, 8)
 
-    def put(at: Value, width: int) -> None:
+    def put(at: LlvmValue, width: int) -> None:
         value = e.build.bitcast(wide, vector(I8, 32))
         narrow = e.shuffle(value, value, range(width))
         e.store(narrow, place, at)
@@ -68,7 +70,9 @@ def _whole(width: int) -> object:
     return vector(I8, width) if width > 1 else I8
 
 
-def _run(e: Emitter, size: Value, put: Callable[[Value, int], None], width: int = 32) -> None:
+def _run(
+    e: LlvmEmitter, size: LlvmValue, put: Callable[[LlvmValue, int], None], width: int = 32
+) -> None:
     """Puts bytes in vectors of one width, the last of which overlaps; or tries half the width."""
     build, number = e.build, e.number
     if width < 4:
@@ -86,7 +90,7 @@ def _run(e: Emitter, size: Value, put: Callable[[Value, int], None], width: int 
 
 
 @dataclass(frozen=True)
-class Copy(Kernel):
+class CopyKernel(KernelCode):
     """Copies runs of bytes from strides to strides."""
 
     @property
@@ -113,7 +117,7 @@ class Copy(Kernel):
         """Writes the loops over runs."""
         build = e.build
 
-        def block(index: Value, name: str) -> tuple[Value, Value]:
+        def block(index: LlvmValue, name: str) -> tuple[LlvmValue, LlvmValue]:
             size = e.parameter(f"block_{name}")
             start = build.mul(index, size)
             return start, e.smallest(build.add(start, size), e.parameter(name))
@@ -140,7 +144,7 @@ class Copy(Kernel):
 
 
 @dataclass(frozen=True)
-class Surround(Kernel):
+class PadKernel(KernelCode):
     """Surrounds a tensor by a number."""
 
     @property
@@ -182,7 +186,7 @@ class Surround(Kernel):
         with e.loop(stop, start=outer, carried=[first, *_places(e, outer, sizes)]) as row:
             place, *places = row.values
             moved = [build.sub(at, low) for at, low in zip(places, lows, strict=True)]
-            inside: Value = build.icmp_unsigned("<", moved[0], kept[0])
+            inside: LlvmValue = build.icmp_unsigned("<", moved[0], kept[0])
             for at, count in zip(moved[1:], kept[1:], strict=True):
                 inside = build.and_(inside, build.icmp_unsigned("<", at, count))
             with e.otherwise(inside) as (between, beside):
@@ -197,7 +201,7 @@ class Surround(Kernel):
 
 
 @dataclass(frozen=True)
-class Exchange(Kernel):
+class TransposeKernel(KernelCode):
     """Transposes two axes: the last one of the operand and the last one of the result.
 
     Attributes:
@@ -244,7 +248,7 @@ class Exchange(Kernel):
         start = build.mul(build.srem(e.task, ranges), block)
         stop = e.smallest(build.add(start, block), along)
 
-        def corner(across: Value, along: Value) -> tuple[Value, Value]:
+        def corner(across: LlvmValue, along: LlvmValue) -> tuple[LlvmValue, LlvmValue]:
             source = e.at(x, build.mul(across, source_across))
             place = e.at(out, build.mul(along, out_along))
             return (
@@ -272,7 +276,9 @@ class Exchange(Kernel):
                     e.store(e.load(type_, source), place)
                     row.carry(e.at(source, source_across), e.at(place, self.element))
 
-    def _tile(self, e: Body, source: Value, place: Value, from_: Value, to: Value) -> None:
+    def _tile(
+        self, e: Body, source: LlvmValue, place: LlvmValue, from_: LlvmValue, to: LlvmValue
+    ) -> None:
         """Transposes a tile by perfect shuffles of its rows."""
         size = self.tile
         type_ = vector(I8 if self.element == 1 else I32, size)

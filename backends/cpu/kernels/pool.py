@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from qir.backends.cpu.emitter import I8, Emitter, Value, vector
-from qir.backends.cpu.kernel import Body, Kernel
+from qir.backends.cpu.emitter import I8, LlvmEmitter, LlvmValue, vector
+from qir.backends.cpu.kernel import Body, KernelCode
 from qir.backends.cpu.kernels.cast import Stored
 from qir.backends.cpu.kernels.reduce import (
     LANES,
@@ -28,7 +28,7 @@ AXES = ("depth", "height", "width")
 
 
 @dataclass(frozen=True)
-class Pool(Kernel):
+class PoolKernel(KernelCode):
     """The combination of the numbers in each window, for each channel.
 
     Attributes:
@@ -101,15 +101,15 @@ class Pool(Kernel):
     def _combine_rows(
         self,
         e: Body,
-        corner: Value,
-        taps: tuple[Value, Value],
-        pitch: tuple[Value, Value],
-        length: Value,
+        corner: LlvmValue,
+        taps: tuple[LlvmValue, LlvmValue],
+        pitch: tuple[LlvmValue, LlvmValue],
+        length: LlvmValue,
     ) -> None:
         """Combines the rows of a box of taps into the line in scratch."""
         way = self.combination
 
-        def put(at: Value, lanes: int) -> None:
+        def put(at: LlvmValue, lanes: int) -> None:
             pointer = e.at(corner, at)
             with e.loop(taps[0], carried=[pointer, way.neutral(lanes)]) as depth:
                 with e.loop(taps[1], carried=depth.values) as height:
@@ -126,7 +126,12 @@ class Pool(Kernel):
         along(e, length, way.widths, put, by_one)
 
     def _combine_pixels(
-        self, e: Body, given: Mapping[str, Value], rows: Value, length: Value, out: Value
+        self,
+        e: Body,
+        given: Mapping[str, LlvmValue],
+        rows: LlvmValue,
+        length: LlvmValue,
+        out: LlvmValue,
     ) -> None:
         """Combines the pixels of each window along the line, and stores them.
 
@@ -150,7 +155,7 @@ class Pool(Kernel):
                 bounds = [given[name] for name in bound_parameters(way, self.to)]
                 finish = Finish(e, row, self.to, bounds)
 
-            def total(at: Value, lanes: int) -> Value:
+            def total(at: LlvmValue, lanes: int) -> LlvmValue:
                 first = build.add(corner, at)
                 with e.loop(taps, carried=[first, way.neutral(lanes)]) as tap:
                     index, total = tap.values
@@ -158,7 +163,7 @@ class Pool(Kernel):
                     tap.carry(build.add(index, length), way.join(e, total, value))
                 return tap.values[1] if finish is None else finish.apply(e, tap.values[1])
 
-            def put(at: Value, lanes: int) -> None:
+            def put(at: LlvmValue, lanes: int) -> None:
                 e.store(total(at, lanes), pixel, self._place(e, at))
 
             def staged() -> None:
@@ -170,21 +175,23 @@ class Pool(Kernel):
             along(e, length, (64, LANES) if finish is None else (LANES,), put, staged)
             place.carry(e.at(pixel, given["out_pixel"]))
 
-    def _place(self, e: Emitter, index: Value) -> Value:
+    def _place(self, e: LlvmEmitter, index: LlvmValue) -> LlvmValue:
         """Returns the bytes before a number of the result."""
         return e.build.mul(index, e.number(stored_size(self.combination, self.to)))
 
-    def _load_line(self, e: Body, index: Value, lanes: int) -> Value:
+    def _load_line(self, e: Body, index: LlvmValue, lanes: int) -> LlvmValue:
         return e.load(vector(self.combination.element, lanes), e.scratch, self._offset(e, index))
 
-    def _store_line(self, e: Body, index: Value, value: Value) -> None:
+    def _store_line(self, e: Body, index: LlvmValue, value: LlvmValue) -> None:
         e.store(value, e.scratch, self._offset(e, index))
 
-    def _offset(self, e: Emitter, index: Value) -> Value:
+    def _offset(self, e: LlvmEmitter, index: LlvmValue) -> LlvmValue:
         return e.build.mul(index, e.number(self.combination.bits // 8))
 
 
-def _span(e: Emitter, given: Mapping[str, Value], axis: str, place: Value) -> tuple[Value, Value]:
+def _span(
+    e: LlvmEmitter, given: Mapping[str, LlvmValue], axis: str, place: LlvmValue
+) -> tuple[LlvmValue, LlvmValue]:
     """Returns the first tap of a window inside the tensor, and what follows the last."""
     build = e.build
     corner = build.sub(build.mul(place, given[f"stride_{axis}"]), given[f"before_{axis}"])

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from qir.backends.cpu.emitter import I8, I16, I32, Emitter, Value, constant, vector
+from qir.backends.cpu.emitter import I8, I16, I32, LlvmEmitter, LlvmValue, constant, vector
 from qir.backends.cpu.epilogue import high_words, stored_bytes
-from qir.backends.cpu.kernel import Body, Kernel
+from qir.backends.cpu.kernel import Body, KernelCode
 from qir.backends.cpu.kernels.cast import Stored
 
 How: TypeAlias = Literal["greatest", "least", "sum"]
@@ -50,13 +50,13 @@ class Combination:
         """Numbers that are combined side by side: 128 bytes of them, and towards an end."""
         return 1024 // self.bits, LANES
 
-    def neutral(self, lanes: int) -> Value:
+    def neutral(self, lanes: int) -> LlvmValue:
         """Returns what changes nothing."""
         least, greatest = (0, 255) if self.unsigned else (-128, 127)
         value = {"greatest": least, "least": greatest, "sum": 0}[self.how]
         return constant(vector(self.element, lanes), value)
 
-    def load(self, e: Emitter, pointer: Value, lanes: int) -> Value:
+    def load(self, e: LlvmEmitter, pointer: LlvmValue, lanes: int) -> LlvmValue:
         """Loads bytes, as wide as they are combined."""
         value = e.load(vector(I8, lanes), pointer)
         if self.bits == 8:
@@ -64,7 +64,7 @@ class Combination:
         widen = e.build.zext if self.unsigned else e.build.sext
         return widen(value, vector(self.element, lanes))
 
-    def join(self, e: Emitter, x: Value, y: Value) -> Value:
+    def join(self, e: LlvmEmitter, x: LlvmValue, y: LlvmValue) -> LlvmValue:
         """Combines two numbers, lane by lane."""
         build = e.build
         if self.how == "sum":
@@ -72,7 +72,7 @@ class Combination:
         compare = build.icmp_unsigned if self.unsigned else build.icmp_signed
         return build.select(compare(">" if self.how == "greatest" else "<", x, y), x, y)
 
-    def across(self, e: Emitter, value: Value) -> Value:
+    def across(self, e: LlvmEmitter, value: LlvmValue) -> LlvmValue:
         """Combines the lanes of a vector."""
         sign = "u" if self.unsigned else "s"
         name = {"greatest": f"{sign}max", "least": f"{sign}min", "sum": "add"}[self.how]
@@ -81,10 +81,10 @@ class Combination:
 
 
 def along(
-    e: Emitter,
-    length: Value,
+    e: LlvmEmitter,
+    length: LlvmValue,
     widths: Sequence[int],
-    put: Callable[[Value, int], None],
+    put: Callable[[LlvmValue, int], None],
     short: Callable[[], None],
 ) -> None:
     """Takes a run of numbers by vectors; the last one may overlap the one before.
@@ -99,7 +99,7 @@ def along(
     build, least = e.build, widths[-1]
     with e.otherwise(build.icmp_signed(">=", length, e.number(least))) as (vectors, few):
         with vectors:
-            start: Value = e.number(0)
+            start: LlvmValue = e.number(0)
             for width in widths:
                 whole = build.and_(build.sub(length, start), e.number(-width))
                 stop = build.add(start, whole)
@@ -122,7 +122,9 @@ class Finish:
         bounds: What `bound_parameters` names.
     """
 
-    def __init__(self, e: Emitter, row: Value, to: Stored, bounds: Sequence[Value]) -> None:
+    def __init__(
+        self, e: LlvmEmitter, row: LlvmValue, to: Stored, bounds: Sequence[LlvmValue]
+    ) -> None:
         self._terms = {
             name: e.splat(e.load(I32, row, 4 * place, align=4), LANES)
             for place, name in enumerate(TERMS if to != "wide" else TERMS[:1])
@@ -130,7 +132,7 @@ class Finish:
         self._to = to
         self._bounds = bounds
 
-    def apply(self, e: Emitter, sums: Value) -> Value:
+    def apply(self, e: LlvmEmitter, sums: LlvmValue) -> LlvmValue:
         """Returns what is stored for `LANES` sums."""
         build, terms = e.build, self._terms
         if sums.type.element is not I32:
@@ -156,7 +158,7 @@ def stored_size(combination: Combination, to: Stored) -> int:
 
 
 @dataclass(frozen=True)
-class Rows(Kernel):
+class RowsKernel(KernelCode):
     """Rows of neighbouring bytes, each combined to one number.
 
     Attributes:
@@ -184,7 +186,7 @@ class Rows(Kernel):
         finish = Finish(e, e.tensor("terms"), self.to, bounds) if sums else None
         out, size = e.tensor("out"), e.number(stored_size(self.combination, self.to))
 
-        def put(row: Value, place: Value) -> None:
+        def put(row: LlvmValue, place: LlvmValue) -> None:
             total = combined(e, self.combination, row, e.parameter("count"))
             if finish is not None:
                 stored = finish.apply(e, e.splat(total, LANES))
@@ -195,7 +197,7 @@ class Rows(Kernel):
 
 
 @dataclass(frozen=True)
-class ArgMax(Kernel):
+class ArgMaxKernel(KernelCode):
     """The first place of the greatest byte of each row, in 32 bits.
 
     Attributes:
@@ -222,7 +224,9 @@ class ArgMax(Kernel):
         lanes = vector(I32, LANES)
         far = 2**31 - 1
 
-        def first(row: Value, index: Value, greatest: Value, least: Value) -> Value:
+        def first(
+            row: LlvmValue, index: LlvmValue, greatest: LlvmValue, least: LlvmValue
+        ) -> LlvmValue:
             """Returns the lesser of what was found before and the index here, where it is one."""
             value = e.load(greatest.type, row)
             found = build.select(
@@ -230,7 +234,7 @@ class ArgMax(Kernel):
             )
             return e.smallest(least, found)
 
-        def put(row: Value, place: Value) -> None:
+        def put(row: LlvmValue, place: LlvmValue) -> None:
             greatest = combined(e, combination, row, count)
             whole = build.and_(count, e.number(-LANES))
             indices = constant(lanes, list(range(LANES)))
@@ -249,7 +253,7 @@ class ArgMax(Kernel):
         _each_row(e, put)
 
 
-def _each_row(e: Body, put: Callable[[Value, Value], None]) -> None:
+def _each_row(e: Body, put: Callable[[LlvmValue, LlvmValue], None]) -> None:
     """Calls a function with the pointer to each row of the task, and the row's number."""
     build, count, block = e.build, e.parameter("count"), e.parameter("block_rows")
     first = build.mul(e.task, block)
@@ -259,7 +263,9 @@ def _each_row(e: Body, put: Callable[[Value, Value], None]) -> None:
         put(e.at(x, build.mul(row.index, count)), row.index)
 
 
-def combined(e: Emitter, combination: Combination, row: Value, count: Value) -> Value:
+def combined(
+    e: LlvmEmitter, combination: Combination, row: LlvmValue, count: LlvmValue
+) -> LlvmValue:
     """Combines neighbouring bytes to one scalar."""
     build, lanes = e.build, combination.widths[0]
     whole = build.and_(count, e.number(-lanes))

@@ -23,7 +23,7 @@ from functools import reduce
 
 import numpy as np
 
-from qir.backends.cpu.emitter import Emitter, Value, constant
+from qir.backends.cpu.emitter import LlvmEmitter, LlvmValue, constant
 from qir.types import Array
 
 Matrix = tuple[tuple[int, ...], ...]
@@ -147,7 +147,9 @@ def product(factors: Factors) -> Array:
     return reduce(lambda done, factor: factor @ done, map(np.array, factors))
 
 
-def multiplied(e: Emitter, factors: Sequence[Matrix], numbers: Sequence[Value]) -> list[Value]:
+def multiplied(
+    e: LlvmEmitter, factors: Sequence[Matrix], numbers: Sequence[LlvmValue]
+) -> list[LlvmValue]:
     """Multiplies vectors by small matrices, mostly by shifts and sums."""
     values = list(numbers)
     for matrix in factors:
@@ -155,7 +157,7 @@ def multiplied(e: Emitter, factors: Sequence[Matrix], numbers: Sequence[Value]) 
     return values
 
 
-def _sum(e: Emitter, row: Sequence[int], values: Sequence[Value]) -> Value:
+def _sum(e: LlvmEmitter, row: Sequence[int], values: Sequence[LlvmValue]) -> LlvmValue:
     # A positive term comes first: each row has one.
     terms = sorted(
         ((factor, value) for factor, value in zip(row, values, strict=True) if factor),

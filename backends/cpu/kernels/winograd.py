@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from operator import mul
 
-from qir.backends.cpu.emitter import I8, I16, I32, I64, POINTER, Value, constant, vector
+from qir.backends.cpu.emitter import I8, I16, I32, I64, POINTER, LlvmValue, constant, vector
 from qir.backends.cpu.epilogue import Epilogue
-from qir.backends.cpu.kernel import Body, Kernel, SharedFunction
+from qir.backends.cpu.kernel import Body, KernelCode, SharedFunction
 from qir.backends.cpu.kernels.dense import AXES
 from qir.backends.cpu.kernels.tiles import TileSums
 from qir.backends.cpu.kernels.transforms import TRANSFORMS, multiplied
@@ -62,7 +62,7 @@ SUMS = TileSums(weight_bytes=2)
 
 
 @dataclass(frozen=True)
-class Winograd(Kernel):
+class WinogradKernel(KernelCode):
     """A convolution with windows of 3 x 3 and steps of 1.
 
     Attributes:
@@ -133,7 +133,7 @@ class _Writer:
         e: Its body.
     """
 
-    def __init__(self, kernel: Winograd, e: Body) -> None:
+    def __init__(self, kernel: WinogradKernel, e: Body) -> None:
         self.kernel = kernel
         self.transform = TRANSFORMS[kernel.tile]
         self.e = e
@@ -168,7 +168,7 @@ class _Writer:
             self._sum(panel.index, count, taps, start)
             self._finish(panel.index, count)
 
-    def _transform(self, first: Value, count: Value) -> tuple[Value, Value]:
+    def _transform(self, first: LlvmValue, count: LlvmValue) -> tuple[LlvmValue, LlvmValue]:
         """Transforms patches into scratch: [position, patch, tap or position in depth, channel].
 
         Returns:
@@ -183,7 +183,7 @@ class _Writer:
         corner = build.sub(build.mul(z, given["stride_depth"]), given["before_depth"])
         dilation = given["dilation_depth"]
 
-        def taps_below(depth: Value) -> Value:
+        def taps_below(depth: LlvmValue) -> LlvmValue:
             rounded = build.sdiv(
                 build.sub(build.add(depth, dilation), build.add(corner, number(1))), dilation
             )
@@ -231,7 +231,9 @@ class _Writer:
             )
         return e.greatest(build.sub(stop, start), number(0)), start
 
-    def _note_corner(self, image: Value, z: Value, top: Value, left: Value, corner: Value) -> None:
+    def _note_corner(
+        self, image: LlvmValue, z: LlvmValue, top: LlvmValue, left: LlvmValue, corner: LlvmValue
+    ) -> None:
         """Notes the first place of a patch, and its places in height, width and depth."""
         e, build, given = self.e, self.e.build, self.given
         most = (self.kernel.tile, self.kernel.tile, 2 if self.kernel.deep else 1)
@@ -244,7 +246,7 @@ class _Writer:
             inside = e.smallest(build.sub(given[f"places_{axis}"], edge), e.number(most[index]))
             e.store(inside, corner, 8 * (1 + index), align=8)
 
-    def _find_pixels(self, plane: Value, known: Value, y: Value, x: Value) -> None:
+    def _find_pixels(self, plane: LlvmValue, known: LlvmValue, y: LlvmValue, x: LlvmValue) -> None:
         """Notes where each pixel of a plane lies: [column, row]; outside it is the fill."""
         e, build, given, size = self.e, self.e.build, self.given, self.transform.size
         columns = [build.add(x, e.number(index)) for index in range(size)]
@@ -260,7 +262,7 @@ class _Writer:
                 pixel = build.select(there, e.at(begin, offsets[column]), fill)
                 e.store(pixel, self.pixels, 8 * (column * size + row), align=8)
 
-    def _transform_channels(self, place: Value) -> None:
+    def _transform_channels(self, place: LlvmValue) -> None:
         """Transforms the channels of a patch: its columns, then the rows of what comes out."""
         e, build, given, number = self.e, self.e.build, self.given, self.e.number
         size, factors = self.transform.size, self.transform.data
@@ -295,7 +297,7 @@ class _Writer:
                 row.carry(e.at(staged, size * width), at)
             self._centre(e.at(place, build.mul(channel, number(2))))
 
-    def _centre(self, place: Value) -> None:
+    def _centre(self, place: LlvmValue) -> None:
         """Subtracts the transform of a plane of the centre from 16 channels of a patch."""
         e, build, given = self.e, self.e.build, self.given
         ones = [1] * self.transform.size
@@ -308,7 +310,7 @@ class _Writer:
                 value = build.sub(e.load(vector(I16, CHANNELS), at), e.splat(zero, CHANNELS))
                 e.store(value, at)
 
-    def _transform_depth(self, place: Value, tap_bytes: Value) -> None:
+    def _transform_depth(self, place: LlvmValue, tap_bytes: LlvmValue) -> None:
         """Transforms the planes of a patch, whose numbers of channels are whole vectors."""
         e, given = self.e, self.given
         wide = vector(I16, CHANNELS)
@@ -323,7 +325,7 @@ class _Writer:
                     e.store(plane, each)
             position.carry(e.at(at, given["position_bytes"]))
 
-    def _sum(self, panel: Value, count: Value, taps: Value, start: Value) -> None:
+    def _sum(self, panel: LlvmValue, count: LlvmValue, taps: LlvmValue, start: LlvmValue) -> None:
         """Sums the products of all positions of a panel into scratch."""
         e, build, given, number = self.e, self.e.build, self.given, self.e.number
         group_bytes = number(4 * self.panel_width)
@@ -353,7 +355,7 @@ class _Writer:
                 e.at(pointer, position),
             )
 
-    def _finish(self, panel: Value, count: Value) -> None:
+    def _finish(self, panel: LlvmValue, count: LlvmValue) -> None:
         """Transforms the sums of a panel back, and stores what the epilogue makes of them."""
         e, build, given, number = self.e, self.e.build, self.given, self.e.number
         epilogue = self.kernel.epilogue
@@ -404,12 +406,12 @@ class _Writer:
                 )
             patch.carry(e.at(sums, self.sums_bytes), e.at(corner, CORNER_BYTES))
 
-    def _vector(self, pointer: Value, part: int) -> Value:
+    def _vector(self, pointer: LlvmValue, part: int) -> LlvmValue:
         """Loads one vector of a panel's sums."""
         lanes = self.e.target.lanes
         return self.e.load(vector(I32, lanes), pointer, 4 * lanes * part, align=32)
 
-    def _transform_slices(self, sums: Value) -> None:
+    def _transform_slices(self, sums: LlvmValue) -> None:
         """Transforms the sums of a patch in place in depth; they stay too large."""
         e = self.e
         width = 4 * e.target.lanes
@@ -420,7 +422,7 @@ class _Writer:
                 e.store(value, at, index * self.slice_bytes, align=32)
             position.carry(e.at(at, width))
 
-    def _transform_sums(self, sums: Value) -> None:
+    def _transform_sums(self, sums: LlvmValue) -> None:
         """Transforms the sums of a patch in place: first its columns, then its first few rows."""
         e, build = self.e, self.e.build
         transform, vectors = self.transform, e.target.vectors

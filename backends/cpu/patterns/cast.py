@@ -6,7 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from qir.backends.cpu.kernels.cast import Rescale, RescaleForm, Stored, ToCodes, ToReal
+from qir.backends.cpu.kernels.cast import (
+    DequantizeKernel,
+    QuantizeKernel,
+    RequantizeForm,
+    RequantizeKernel,
+    Stored,
+)
 from qir.backends.cpu.kernels.flat import LANES
 from qir.backends.cpu.patterns.dense import in_order, is_bytes
 from qir.backends.cpu.patterns.flat import passed
@@ -69,7 +75,7 @@ def quantize(op: Quantize, node: Node, target: Target) -> Match | str:
         "high": high,
         "point": int(op.to.zero_points),
     }
-    return passed(node, ToCodes(op.to.storage is DType.U8), parameters, {})
+    return passed(node, QuantizeKernel(op.to.storage is DType.U8), parameters, {})
 
 
 @pattern(Dequantize)
@@ -84,7 +90,7 @@ def dequantize(op: Dequantize, node: Node, target: Target) -> Match | str:
         return "a code that varies along another axis than the last"
     tables, period = found
     parameters = {**period, "point": int(code.zero_points)}
-    return passed(node, ToReal(kind, bool(period)), parameters, tables)
+    return passed(node, DequantizeKernel(kind, bool(period)), parameters, tables)
 
 
 @pattern(Requantize)
@@ -107,7 +113,7 @@ def requantize(op: Requantize, node: Node, target: Target) -> Match | str:
     if found is None:
         return "a code that varies along another axis than the last"
     tables, period = found
-    kernel = Rescale(kind, bool(period), op.to.storage is DType.U8, form)
+    kernel = RequantizeKernel(kind, bool(period), op.to.storage is DType.U8, form)
     return passed(node, kernel, {**code_parameters(op.to, op.bounds), **period}, tables)
 
 
@@ -117,7 +123,7 @@ def code_parameters(code: Quant, bounds: tuple[int, int] | None = None) -> dict[
     return {"low": low, "high": high, "point": int(code.zero_points)}
 
 
-def _tables(form: MachineForm) -> tuple[RescaleForm, dict[str, Array]] | None:
+def _tables(form: MachineForm) -> tuple[RequantizeForm, dict[str, Array]] | None:
     """Returns how the kernel computes a machine form, and its tables; None where it does not."""
     if isinstance(form, Float32):
         return "f32_rne", {"multiplier": form.value}

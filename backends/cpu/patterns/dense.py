@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 
 from qir.backends.cpu.epilogue import Epilogue, Form
-from qir.backends.cpu.kernels.dense import AXES, SLACK_BYTES, Dense
+from qir.backends.cpu.kernels.dense import AXES, SLACK_BYTES, DenseKernel
 from qir.backends.cpu.kernels.tiles import UNROLLED
 from qir.backends.cpu.target import Target
 from qir.backends.native.pattern import Match, Region, pattern, sole_reader
@@ -342,7 +342,7 @@ def _match(
                 # Rows a multiple of the cache's way apart would displace each other.
                 row_bytes += 64
             block_rows, ranges = _split(rows, panels, own.size, row_bytes, region)
-            kernel = Dense(bool(window), unsigned, epilogue.code)
+            kernel = DenseKernel(bool(window), unsigned, epilogue.code)
             size = 1 if epilogue.code.stores_bytes else 4
             parameters = {
                 **window,

@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 
 from qir.backends.cpu.kernels.dense import AXES
-from qir.backends.cpu.kernels.depthwise import GEOMETRY, Depthwise, Window
+from qir.backends.cpu.kernels.depthwise import GEOMETRY, DepthwiseKernel, FixedWindow
 from qir.backends.cpu.kernels.lines import CHANNELS, LINE_BYTES, PAIR_BYTES
 from qir.backends.cpu.patterns.dense import MatchedEpilogue, folded_bias, spatial_parameters, unfit
 from qir.backends.cpu.target import Target
@@ -217,8 +217,8 @@ def depthwise(op: Conv, node: Node, epilogue: MatchedEpilogue, target: Target) -
             tensors["residual"] = region.read(epilogue.residual)
         region.plan.step(
             result.name,
-            Depthwise(
-                Window(pairs, taps, strides[2], step) if written else None,
+            DepthwiseKernel(
+                FixedWindow(pairs, taps, strides[2], step) if written else None,
                 together,
                 code.storage is DType.U8,
                 gathered,

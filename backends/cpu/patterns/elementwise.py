@@ -8,10 +8,10 @@ from math import prod
 
 from qir.backends.cpu.kernels.elementwise import (
     LONGEST_PERIOD,
-    Extremum,
-    Pairs,
-    Product,
-    Sum,
+    ExtremumKernel,
+    PairsKernel,
+    ProductKernel,
+    SumKernel,
 )
 from qir.backends.cpu.patterns.cast import code_parameters
 from qir.backends.cpu.patterns.dense import is_bytes
@@ -21,13 +21,13 @@ from qir.backends.cpu.target import Target
 from qir.backends.native.pattern import Match, Region, pattern
 from qir.ir import Node, Value
 from qir.ops import Add, Maximum, Minimum, Mul, Sub
-from qir.ops.elementwise import Sum as SumOp
+from qir.ops.elementwise import Sum
 from qir.ops.op import Op
 from qir.types import DType, Quant, Shape
 
 
 @dataclass(frozen=True)
-class Broadcast:
+class BroadcastAxes:
     """How a tensor meets one of all the elements.
 
     Attributes:
@@ -41,7 +41,7 @@ class Broadcast:
     after: int
 
 
-def broadcast(shape: Shape, other: Shape) -> Broadcast | None:
+def broadcast(shape: Shape, other: Shape) -> BroadcastAxes | None:
     """Returns how a shape broadcasts to another; None where it alternates more than once."""
     own = (*(1,) * (len(shape) - len(other)), *other)
     # An axis of size 1 in both belongs wherever it is convenient.
@@ -54,7 +54,7 @@ def broadcast(shape: Shape, other: Shape) -> Broadcast | None:
                 for part, wanted in zip(parts, (True, False, True), strict=True)
                 for kind in part
             ):
-                return Broadcast(before, shared, len(kinds) - before - shared)
+                return BroadcastAxes(before, shared, len(kinds) - before - shared)
     return None
 
 
@@ -91,7 +91,7 @@ def _match(
     nodes: tuple[Node, ...],
     first: Value,
     second: Value,
-    kind: type[Pairs],
+    kind: type[PairsKernel],
     parameters: Mapping[str, int],
     **fields: bool,
 ) -> Match:
@@ -145,7 +145,7 @@ def _match(
 
 
 @pattern(Add, Sub)
-def add(op: SumOp, node: Node, target: Target) -> Match | str:
+def add(op: Sum, node: Node, target: Target) -> Match | str:
     """One integer multiply-add of both operands, and one rounding."""
     way = _way(node, node.output)
     if isinstance(way, str):
@@ -164,7 +164,7 @@ def add(op: SumOp, node: Node, target: Target) -> Match | str:
         "addend": (addend + 2**31) % 2**32 - 2**31,
         "shift": shift,
     }
-    return _match((node,), *way, Sum, parameters)
+    return _match((node,), *way, SumKernel, parameters)
 
 
 @pattern(Mul)
@@ -178,12 +178,12 @@ def multiply(op: Mul, node: Node, target: Target) -> Match | str:
     behind = rounding_behind(node.output)
     form = None if behind is None else behind.form.high_word()
     if behind is None or form is None:
-        return _match((node,), *way, Product, parameters, wide=True)
+        return _match((node,), *way, ProductKernel, parameters, wide=True)
     parameters |= code_parameters(behind.op.to, behind.op.bounds)
     # Products of bytes fit int32 with any lift: they need not be held to the limit.
     parameters |= {"multiplier": int(form.value), "half": int(form.addend)}
     parameters |= {"places": int(form.places), "lift": int(form.lift)}
-    return _match((node, behind.node), *way, Product, parameters, wide=False)
+    return _match((node, behind.node), *way, ProductKernel, parameters, wide=False)
 
 
 @pattern(Maximum, Minimum)
@@ -192,4 +192,4 @@ def extremum(op: Op, node: Node, target: Target) -> Match | str:
     way = _way(node, node.output)
     if isinstance(way, str):
         return way
-    return _match((node,), *way, Extremum, {}, greatest=isinstance(op, Maximum))
+    return _match((node,), *way, ExtremumKernel, {}, greatest=isinstance(op, Maximum))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
 
-from qir.backends.cpu.kernels.flat import LANES, Flat
+from qir.backends.cpu.kernels.flat import LANES, FlatKernel
 from qir.backends.native.pattern import Match, Region
 from qir.backends.native.plan import BufferView
 from qir.ir import Node, Value
@@ -37,7 +37,10 @@ def block(size: int, region: Region, least: int = TASK_ELEMENTS) -> int:
 
 
 def passed(
-    node: Node, kernel: Flat, parameters: Mapping[str, int], tables: Mapping[str, Array | Value]
+    node: Node,
+    kernel: FlatKernel,
+    parameters: Mapping[str, int],
+    tables: Mapping[str, Array | Value],
 ) -> Match:
     """Returns a match of a node by one pass over its first operand.
 

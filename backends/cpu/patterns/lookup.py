@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qir.backends.cpu.kernels.lookup import Bound, Table
+from qir.backends.cpu.kernels.lookup import ClampKernel, LookupKernel
 from qir.backends.cpu.patterns.dense import BYTES, is_bytes
 from qir.backends.cpu.patterns.flat import passed
 from qir.backends.cpu.target import Target
@@ -36,7 +36,7 @@ def every_byte(node: Node) -> Array:
 
 def looked_up(node: Node, table: Array | Value) -> Match:
     """Returns a match of a node by its table."""
-    return passed(node, Table(), {}, {"table": table})
+    return passed(node, LookupKernel(), {}, {"table": table})
 
 
 @pattern(Lookup)
@@ -55,7 +55,7 @@ def relu(op: Relu, node: Node, target: Target) -> Match | str:
     if code is None or not is_bytes(node.output):
         return "not a code of 8 bits"
     parameters = {"low": int(code.zero_points), "high": code.range[1]}
-    return passed(node, Bound(code.storage is DType.U8), parameters, {})
+    return passed(node, ClampKernel(code.storage is DType.U8), parameters, {})
 
 
 @pattern(Clip)
@@ -65,4 +65,4 @@ def clip(op: Clip, node: Node, target: Target) -> Match | str:
     if code is None or not is_bytes(node.output):
         return "not a code of 8 bits"
     low, high = op.coded_bounds(code)
-    return passed(node, Bound(code.storage is DType.U8), {"low": low, "high": high}, {})
+    return passed(node, ClampKernel(code.storage is DType.U8), {"low": low, "high": high}, {})

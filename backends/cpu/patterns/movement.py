@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
-from qir.backends.cpu.kernels.lookup import Flip
-from qir.backends.cpu.kernels.movement import OUTER, Copy, Exchange
+from qir.backends.cpu.kernels.lookup import FlipKernel
+from qir.backends.cpu.kernels.movement import OUTER, CopyKernel, TransposeKernel
 from qir.backends.cpu.patterns.flat import TASK_ELEMENTS, TASKS, lies, passed, variables
 from qir.backends.cpu.target import Target
 from qir.backends.native.pattern import Match, Region, pattern
@@ -31,7 +31,7 @@ from qir.types import DType
 
 
 @dataclass(frozen=True)
-class Axis:
+class MovedAxis:
     """An axis of what is moved.
 
     Attributes:
@@ -50,9 +50,9 @@ def row_strides(shape: Sequence[int], element: int) -> list[int]:
     return [element * prod(shape[axis + 1 :]) for axis in range(len(shape))]
 
 
-def _joined(axes: Sequence[Axis]) -> list[Axis]:
+def _joined(axes: Sequence[MovedAxis]) -> list[MovedAxis]:
     """Drops axes of one place, and makes one of two that lie alike on both sides."""
-    found: list[Axis] = []
+    found: list[MovedAxis] = []
     for axis in axes:
         if axis.size == 1:
             continue
@@ -65,9 +65,9 @@ def _joined(axes: Sequence[Axis]) -> list[Axis]:
     return found
 
 
-def _outer(axes: Sequence[Axis]) -> dict[str, int]:
+def _outer(axes: Sequence[MovedAxis]) -> dict[str, int]:
     """Returns the parameters of the outer axes."""
-    padded = [*[Axis(1, 0, 0)] * (OUTER - len(axes)), *axes]
+    padded = [*[MovedAxis(1, 0, 0)] * (OUTER - len(axes)), *axes]
     return {
         f"{name}{index}": getattr(axis, name)
         for index, axis in enumerate(padded)
@@ -76,7 +76,12 @@ def _outer(axes: Sequence[Axis]) -> dict[str, int]:
 
 
 def move(
-    region: Region, label: str, axes: Sequence[Axis], element: int, x: BufferView, out: BufferView
+    region: Region,
+    label: str,
+    axes: Sequence[MovedAxis],
+    element: int,
+    x: BufferView,
+    out: BufferView,
 ) -> None:
     """Adds the step that moves elements.
 
@@ -100,7 +105,7 @@ def move(
             _exchange(region, label, found, along, element, x, out)
             return
     # A long innermost loop: two pixels of a resized row would hardly be one.
-    inner = max(found[-2:], key=lambda axis: axis.size) if found else Axis(1, 0, 0)
+    inner = max(found[-2:], key=lambda axis: axis.size) if found else MovedAxis(1, 0, 0)
     found = [axis for axis in found if axis is not inner]
     outer = prod(axis.size for axis in found)
     wanted = task_count(outer * inner.size * max(run, 16), region)
@@ -125,7 +130,7 @@ def move(
         "out_inner": inner.out,
     }
     tasks = -(-outer // block_outer) * ranges * runs
-    region.plan.step(label, Copy(), parameters, {"x": x, "out": out}, tasks=tasks)
+    region.plan.step(label, CopyKernel(), parameters, {"x": x, "out": out}, tasks=tasks)
 
 
 def task_count(bytes_: int, region: Region) -> int:
@@ -136,8 +141,8 @@ def task_count(bytes_: int, region: Region) -> int:
 def _exchange(
     region: Region,
     label: str,
-    axes: Sequence[Axis],
-    along: Axis,
+    axes: Sequence[MovedAxis],
+    along: MovedAxis,
     element: int,
     x: BufferView,
     out: BufferView,
@@ -146,7 +151,7 @@ def _exchange(
     others = [axis for axis in axes if axis is not along and axis is not across]
     outer = prod(axis.size for axis in others)
     wanted = task_count(outer * across.size * along.size * element, region)
-    tile = Exchange(element).tile
+    tile = TransposeKernel(element).tile
     block = -(-along.size // (max(wanted // outer, 1) * tile)) * tile
     ranges = -(-along.size // block)
     parameters = {
@@ -159,7 +164,7 @@ def _exchange(
         "out_along": along.out,
     }
     region.plan.step(
-        label, Exchange(element), parameters, {"x": x, "out": out}, tasks=outer * ranges
+        label, TransposeKernel(element), parameters, {"x": x, "out": out}, tasks=outer * ranges
     )
 
 
@@ -196,7 +201,7 @@ class Move:
         to: Bytes before the first element that is.
     """
 
-    axes: Sequence[Axis]
+    axes: Sequence[MovedAxis]
     x: Value
     source: int
     out: Value
@@ -219,8 +224,8 @@ def _copied(node: Node, rank: int, moves: Callable[[Region], Iterable[Move]]) ->
     return Match((node,), variables(*node.inputs), write, rows_apart=True)
 
 
-def _axes(sizes: Sequence[int], source: Sequence[int], out: Sequence[int]) -> list[Axis]:
-    return [Axis(*numbers) for numbers in zip(sizes, source, out, strict=True)]
+def _axes(sizes: Sequence[int], source: Sequence[int], out: Sequence[int]) -> list[MovedAxis]:
+    return [MovedAxis(*numbers) for numbers in zip(sizes, source, out, strict=True)]
 
 
 @pattern(Reshape)
@@ -235,7 +240,7 @@ def _same_bytes(node: Node) -> Match:
     def write(region: Region) -> None:
         if not x.is_constant and region.alias(node.output, x):
             return
-        axis = Axis(region.bytes(x), 1, 1)
+        axis = MovedAxis(region.bytes(x), 1, 1)
         move(region, node.output.name, [axis], 1, lies(region, x), region.write(node.output))
 
     return Match((node,), variables(x), write)
@@ -247,7 +252,7 @@ def recode(op: Recode, node: Node, target: Target) -> Match | str:
     (x,) = node.inputs
     if x.type.dtype.numpy.itemsize not in (1, 4):
         return "not integers of 8 or 32 bits"
-    return passed(node, Flip(), {}, {}) if op.offset(x.type) else _same_bytes(node)
+    return passed(node, FlipKernel(), {}, {}) if op.offset(x.type) else _same_bytes(node)
 
 
 @pattern(Transpose)
@@ -294,8 +299,8 @@ def tile(op: Tile, node: Node, target: Target) -> Match | str:
         axes = []
         for axis, stride in enumerate(row_strides(shape, element)):
             if axis in repeated:
-                axes.append(Axis(op.repeats[axis], 0, out[axis] * shape[axis]))
-            axes.append(Axis(shape[axis], stride, out[axis]))
+                axes.append(MovedAxis(op.repeats[axis], 0, out[axis] * shape[axis]))
+            axes.append(MovedAxis(shape[axis], stride, out[axis]))
         yield Move(axes, x, 0, node.output)
 
     return _copied(node, x.type.rank + len(repeated), moves)
@@ -383,16 +388,16 @@ def resize_nearest(op: ResizeNearest, node: Node, target: Target) -> Match | str
         element = element_bytes(x)
         source = row_strides(region.shape(x), element)
         out = region.strides(node.output)
-        axes = [Axis(region.shape(x)[0], source[0], out[0])]
+        axes = [MovedAxis(region.shape(x)[0], source[0], out[0])]
         first = 0
         for axis, way in enumerate(ways, start=1):
             assert way is not None
             start, step, repeats = way
             first += start * source[axis]
             count = op.sizes[axis - 1] // repeats
-            axes.append(Axis(count, source[axis] * step, out[axis] * repeats))
-            axes.append(Axis(repeats, 0, out[axis]))
-        axes.append(Axis(region.shape(x)[-1], element, element))
+            axes.append(MovedAxis(count, source[axis] * step, out[axis] * repeats))
+            axes.append(MovedAxis(repeats, 0, out[axis]))
+        axes.append(MovedAxis(region.shape(x)[-1], element, element))
         yield Move(axes, x, first, node.output)
 
     return _copied(node, 2 + len(ways) + sum(way is not None and way[2] > 1 for way in ways), moves)

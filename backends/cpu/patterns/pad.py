@@ -6,7 +6,7 @@ from math import prod
 
 import numpy as np
 
-from qir.backends.cpu.kernels.movement import OUTER, Surround
+from qir.backends.cpu.kernels.movement import OUTER, PadKernel
 from qir.backends.cpu.patterns.flat import lies, variables
 from qir.backends.cpu.patterns.movement import (
     element_bytes,
@@ -77,4 +77,4 @@ def _surround(region: Region, node: Node, op: Pad, number: Array) -> None:
             f"source{axis}": source[axis],
         }
     tensors = {"x": lies(region, x), "out": region.write(node.output)}
-    region.plan.step(node.output.name, Surround(), parameters, tensors, tasks=-(-outer // block))
+    region.plan.step(node.output.name, PadKernel(), parameters, tensors, tasks=-(-outer // block))

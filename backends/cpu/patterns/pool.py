@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from qir.backends.cpu.kernels.pool import AXES, Pool
+from qir.backends.cpu.kernels.pool import AXES, PoolKernel
 from qir.backends.cpu.kernels.reduce import Combination
 from qir.backends.cpu.patterns.dense import BYTES, is_bytes
 from qir.backends.cpu.patterns.reduce import blocks, combination, has_bytes
@@ -18,7 +18,7 @@ from qir.errors import QirError
 from qir.ir import Node, Value
 from qir.numbers.rounding import rounding_mode
 from qir.ops import AvgPool, MaxPool
-from qir.ops.pool import Pool as PoolOp
+from qir.ops.pool import Pool
 from qir.types import Array, Quant
 
 MOST_TAPS = 4096
@@ -65,7 +65,7 @@ def _means(op: AvgPool, x: Value, to: Quant, counts: Array) -> SumsEpilogue | st
     return rounded(x, counts, form, to, to.range)
 
 
-def _pool(op: PoolOp, node: Node, way: Combination, sums: SumsEpilogue | None = None) -> Match:
+def _pool(op: Pool, node: Node, way: Combination, sums: SumsEpilogue | None = None) -> Match:
     (x,) = node.inputs
     nodes = (node, *(() if sums is None else sums.nodes))
     result = nodes[-1].output
@@ -118,7 +118,7 @@ def _pool(op: PoolOp, node: Node, way: Combination, sums: SumsEpilogue | None = 
             }
         region.plan.step(
             result.name,
-            Pool(way, "signed" if sums is None else sums.to),
+            PoolKernel(way, "signed" if sums is None else sums.to),
             parameters,
             tensors,
             tasks=-(-rows // block),

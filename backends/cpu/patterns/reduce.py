@@ -6,9 +6,8 @@ from math import prod
 
 import numpy as np
 
-from qir.backends.cpu.kernels.pool import AXES, Pool
-from qir.backends.cpu.kernels.reduce import ArgMax as ArgMaxKernel
-from qir.backends.cpu.kernels.reduce import Combination, How, Rows
+from qir.backends.cpu.kernels.pool import AXES, PoolKernel
+from qir.backends.cpu.kernels.reduce import ArgMaxKernel, Combination, How, RowsKernel
 from qir.backends.cpu.patterns.dense import BYTES, is_bytes
 from qir.backends.cpu.patterns.sums import SumsEpilogue, sums_epilogue
 from qir.backends.cpu.target import Target
@@ -105,7 +104,7 @@ def _reduction(
             block = blocks(outer, along, region)
             region.plan.step(
                 result.name,
-                Rows(way, to),
+                RowsKernel(way, to),
                 {**parameters, "block_rows": block, "count": along},
                 tensors,
                 tasks=-(-outer // block),
@@ -135,7 +134,7 @@ def _reduction(
             parameters["term_bytes"] = 0
         region.plan.step(
             result.name,
-            Pool(way, to),
+            PoolKernel(way, to),
             parameters,
             tensors,
             tasks=-(-outer // block) * ranges,

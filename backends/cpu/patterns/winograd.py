@@ -13,7 +13,7 @@ from qir.backends.cpu.kernels.winograd import (
     CORNER_BYTES,
     DEPTH,
     GEOMETRY,
-    Winograd,
+    WinogradKernel,
     row_stride,
 )
 from qir.backends.cpu.patterns import dense
@@ -157,7 +157,7 @@ def winograd(
         sums_bytes = row_stride(tile, deep, target.columns) + CORNER_BYTES
         region.plan.step(
             result.name,
-            Winograd(tile, deep, low == 0, epilogue.code),
+            WinogradKernel(tile, deep, low == 0, epilogue.code),
             parameters,
             tensors,
             tasks=slabs * blocks * ranges,

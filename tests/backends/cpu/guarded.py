@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from qir.backends.cpu import machine
-from qir.backends.cpu.kernel import Kernel, code_of
+from qir.backends.cpu.kernel import KernelCode, code_of
 from qir.backends.cpu.objects import object_codes
 from qir.backends.cpu.target import Target, host_target
-from qir.backends.native import kernel as native
 from qir.backends.native.assignment import write
+from qir.backends.native.kernel import Kernel
 from qir.backends.native.pattern import Region
 from qir.backends.native.plan import SLACK, Buffer, BufferView, Plan
 from qir.backends.reference.interpreter import bind_inputs, run
@@ -110,7 +110,7 @@ class GuardedPlan(Plan):
     def step(
         self,
         label: str,
-        kernel: native.Kernel,
+        kernel: Kernel,
         parameters: Mapping[str, int],
         tensors: Mapping[str, BufferView],
         tasks: int = 1,
@@ -121,7 +121,7 @@ class GuardedPlan(Plan):
 
 
 @cache
-def _address(kernel: Kernel, target: Target) -> int:
+def _address(kernel: KernelCode, target: Target) -> int:
     functions = (kernel, *kernel.shared)
     writers = {each.symbol: partial(each.define, target=target) for each in functions}
     return machine.load(object_codes(writers, target), target)[kernel.symbol]
@@ -153,7 +153,7 @@ class Work:
         scratch: Bytes of scratch.
     """
 
-    kernel: Kernel
+    kernel: KernelCode
     arguments: Array
     tasks: int
     scratch: int

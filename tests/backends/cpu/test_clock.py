@@ -31,7 +31,7 @@ def timed(graph, inputs, threads):
     """Returns a call of a program in kernels, and its clock."""
     assert TARGET is not None
     plan = harness.planned(graph, Sizes({}), threads).plan
-    found = clock.Clock(Cluster((), (), ()), plan, call.new_words(1 + len(plan.steps)))
+    found = clock.StepClock(Cluster((), (), ()), plan, call.new_words(1 + len(plan.steps)))
     addresses = call.addresses([step.kernel for step in plan.steps], TARGET)
     table = jnp.asarray(call_table(plan, addresses, call.new_slot(), found.address))
     constants = jnp.asarray(plan.constants())

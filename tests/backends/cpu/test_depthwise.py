@@ -11,8 +11,8 @@ from hypothesis import given
 
 pytest.importorskip("llvmlite")
 
-from qir.backends.cpu.kernel import Kernel, code_of
-from qir.backends.cpu.kernels.depthwise import Depthwise
+from qir.backends.cpu.kernel import KernelCode, code_of
+from qir.backends.cpu.kernels.depthwise import DepthwiseKernel
 from qir.backends.cpu.patterns.depthwise import paired
 from qir.backends.cpu.target import host_target
 from qir.ir import Graph
@@ -104,7 +104,7 @@ def program(case: Case) -> tuple[Graph, list[Array]]:
     return graph, inputs
 
 
-def check(case: Case) -> list[Kernel]:
+def check(case: Case) -> list[KernelCode]:
     """Computes a case by kernels and by the reference; returns the kernels of its steps."""
     graph, inputs = program(case)
     steps = harness.planned(graph, Sizes({}), case.threads).plan.steps
@@ -171,7 +171,7 @@ def test_lines_too_long_for_the_cache() -> None:
 def test_large_windows(window: tuple[int, ...]) -> None:
     sizes = tuple(extent + 7 for extent in window)
     (kernel,) = check(Case((1, *sizes, 18), (*window, 1, 18), Conv((), "same", (), 18)))
-    assert isinstance(kernel, Depthwise)
+    assert isinstance(kernel, DepthwiseKernel)
     assert (kernel.window is None) == (len(window) == 2)
 
 
@@ -180,7 +180,7 @@ def test_large_windows(window: tuple[int, ...]) -> None:
 )
 def test_places_that_are_summed_together_fit_the_width(width: int, places: int) -> None:
     (kernel,) = check(Case((1, 2, width, 16), (3, 3, 1, 16), Conv((), "same", (), 16)))
-    assert isinstance(kernel, Depthwise)
+    assert isinstance(kernel, DepthwiseKernel)
     assert kernel.places == places
 
 

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 
 pytest.importorskip("llvmlite")
 
-from qir.backends.cpu.kernel import Kernel
-from qir.backends.cpu.kernels.dense import Dense
-from qir.backends.cpu.kernels.depthwise import Depthwise
-from qir.backends.cpu.kernels.elementwise import Product, Sum
-from qir.backends.cpu.kernels.pool import Pool
-from qir.backends.cpu.kernels.winograd import Winograd
+from qir.backends.cpu.kernels.dense import DenseKernel
+from qir.backends.cpu.kernels.depthwise import DepthwiseKernel
+from qir.backends.cpu.kernels.elementwise import ProductKernel, SumKernel
+from qir.backends.cpu.kernels.pool import PoolKernel
+from qir.backends.cpu.kernels.winograd import WinogradKernel
 from qir.backends.cpu.patterns import conv
 from qir.backends.cpu.target import host_target
+from qir.backends.native.kernel import Kernel
 from qir.backends.native.pattern import Match, match
 from qir.ir import Graph
 from qir.ir.signature import Sizes
@@ -273,19 +273,19 @@ THREADS = st.sampled_from([1, 4])
 @examples(400)
 @given(dots(), THREADS)
 def test_products(case: Case, threads: int) -> None:
-    check(case, threads, Dense)
+    check(case, threads, DenseKernel)
 
 
 @examples(600)
 @given(convs(depthwise=False), THREADS)
 def test_convolutions(case: Case, threads: int) -> None:
-    check(case, threads, Dense, Winograd, Depthwise)
+    check(case, threads, DenseKernel, WinogradKernel, DepthwiseKernel)
 
 
 @examples(600)
 @given(convs(depthwise=True), THREADS)
 def test_depthwise_convolutions(case: Case, threads: int) -> None:
-    check(case, threads, Depthwise)
+    check(case, threads, DepthwiseKernel)
 
 
 @pytest.mark.skipif(
@@ -296,19 +296,19 @@ def test_depthwise_convolutions(case: Case, threads: int) -> None:
 def test_transformed_convolutions(case: Case, tile: int, threads: int) -> None:
     # Sums that may be too large for the larger patch are computed by the smaller one.
     with patch.object(conv, "cost", lambda each, *_: [tile, 2, 1, 4].index(each)):
-        check(case, threads, Winograd)
+        check(case, threads, WinogradKernel)
 
 
 @examples(400)
 @given(pools(), THREADS)
 def test_pools(case: Case, threads: int) -> None:
-    check(case, threads, Pool)
+    check(case, threads, PoolKernel)
 
 
 @examples(400)
 @given(pairs(), THREADS)
 def test_arithmetic_on_two_tensors(case: Case, threads: int) -> None:
-    check(case, threads, Sum, Product)
+    check(case, threads, SumKernel, ProductKernel)
 
 
 @examples(300)

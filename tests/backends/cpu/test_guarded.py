@@ -16,7 +16,7 @@ from hypothesis import settings
 pytest.importorskip("llvmlite")
 
 from qir.backends.cpu.emitter import I8
-from qir.backends.cpu.kernel import Body, Kernel
+from qir.backends.cpu.kernel import Body, KernelCode
 from qir.backends.cpu.target import Target, host_target
 from qir.backends.native.pattern import PATTERNS, Match, Region
 from qir.ir import Graph, Node
@@ -112,7 +112,7 @@ def test_the_other_tests_of_kernels() -> None:
 
 
 @dataclass(frozen=True)
-class Astray(Kernel):
+class Astray(KernelCode):
     """Copies bytes, and one that it should not.
 
     Attributes:

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 pytest.importorskip("llvmlite")
 
-from qir.backends.cpu.kernel import Kernel, SharedFunction
+from qir.backends.cpu.kernel import KernelCode, SharedFunction, code_of
 from qir.backends.cpu.objects import object_codes
 from qir.backends.cpu.target import TARGETS, host_targets
 from qir.backends.reference.interpreter import run
@@ -86,7 +86,7 @@ int main(void) {
 def check(programs: Sequence[tuple[Graph, Sequence[ArrayLike]]], folder: Path) -> None:
     assert TARGET is not None
     numbers: dict[str, int] = {}
-    functions: dict[str, Kernel | SharedFunction] = {}
+    functions: dict[str, KernelCode | SharedFunction] = {}
     sent, wanted = [np.int64(len(programs)).tobytes()], []
 
     def send(*words: int) -> None:
@@ -103,7 +103,8 @@ def check(programs: Sequence[tuple[Graph, Sequence[ArrayLike]]], folder: Path) -
         send(len(steps))
         for step in steps:
             symbol = step.kernel.symbol
-            functions |= {each.symbol: each for each in (step.kernel, *step.kernel.shared)}
+            kernel = code_of(step.kernel)
+            functions |= {each.symbol: each for each in (kernel, *kernel.shared)}
             send(numbers.setdefault(symbol, len(numbers)), len(step.arguments), *step.arguments)
             send(step.tasks, step.scratch)
         wanted += [np.ascontiguousarray(array).tobytes() for array in run(graph, *inputs)]

@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("llvmlite")
 
 from qir.backends.cpu import machine
-from qir.backends.cpu.emitter import Emitter, Value
-from qir.backends.cpu.kernel import Kernel, SharedFunction, code_of
+from qir.backends.cpu.emitter import LlvmEmitter, LlvmValue
+from qir.backends.cpu.kernel import KernelCode, SharedFunction, code_of
 from qir.backends.cpu.kernels.tiles import UNROLLED, TileSums
 from qir.backends.cpu.runtime import write_close, write_runtime
 from qir.backends.cpu.target import (
@@ -55,7 +55,7 @@ _STACK = re.compile(r"\(%rsp|\[sp\b")
 _CALL = re.compile(r"\t(?:callq|bl|jmp|b)\t([a-z_]\w*)")
 
 
-def disassembled(function: Kernel | SharedFunction, target: Target) -> str:
+def disassembled(function: KernelCode | SharedFunction, target: Target) -> str:
     module = machine.new_module("module", target)
     function.define(module, target)
     return machine.disassemble(module, target)
@@ -91,7 +91,7 @@ def test_accumulators_of_the_largest_tile_stay_in_registers(name: str, weight_by
     assert spilled == []
 
 
-def assert_compiles(kernel: Kernel, target: Target) -> None:
+def assert_compiles(kernel: KernelCode, target: Target) -> None:
     """Asserts that code calls what kernels share and nothing else: LLVM has words for all of it."""
     text = disassembled(kernel, target)
     own = {each.symbol for each in (kernel, *kernel.shared)}
@@ -101,7 +101,7 @@ def assert_compiles(kernel: Kernel, target: Target) -> None:
 @pytest.mark.parametrize(("name", "epilogue"), WITH_EPILOGUES)
 def test_sums_of_products_compile(name: str, epilogue: str) -> None:
     target = TARGETS[name]
-    kernels: dict[str, Kernel] = {}
+    kernels: dict[str, KernelCode] = {}
     for geometry, storage in zip(GEOMETRIES, cycle([DType.I8, DType.U8, DType.U8]), strict=False):
         graph, _ = replace(geometry, epilogue=epilogue, storage=storage).build()
         for step in harness.planned(graph, Sizes({}), target=target).plan.steps:
@@ -154,7 +154,9 @@ def emulated(target: Target) -> Target:
     """Returns a target of this machine with another's tiles, and a dot in words of any machine."""
     assert HOST is not None
 
-    def dot(e: Emitter, total: Value, activations: Value, weights: Value) -> Value:
+    def dot(
+        e: LlvmEmitter, total: LlvmValue, activations: LlvmValue, weights: LlvmValue
+    ) -> LlvmValue:
         widen = e.build.zext if target.activation == "u8" else e.build.sext
         for start in range(target.group):
             first, second = (

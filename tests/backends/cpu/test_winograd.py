@@ -12,9 +12,9 @@ from hypothesis import given
 
 pytest.importorskip("llvmlite")
 
-from qir.backends.cpu.kernels.dense import Dense
+from qir.backends.cpu.kernels.dense import DenseKernel
 from qir.backends.cpu.kernels.transforms import TRANSFORMS, Transform, product
-from qir.backends.cpu.kernels.winograd import Winograd
+from qir.backends.cpu.kernels.winograd import WinogradKernel
 from qir.backends.cpu.patterns import conv, dense
 from qir.backends.cpu.patterns.winograd import winograd
 from qir.backends.cpu.target import host_target
@@ -117,7 +117,9 @@ def check(case: Case) -> None:
     with patch.object(conv, "cost", lambda tile, *_: tile != case.tile):
         region = harness.planned(graph, Sizes({}), case.threads)
         kernels = [step.kernel for step in region.plan.steps]
-        assert [kernel.tile for kernel in kernels if isinstance(kernel, Winograd)] == [case.tile]
+        assert [kernel.tile for kernel in kernels if isinstance(kernel, WinogradKernel)] == [
+            case.tile
+        ]
         harness.check(graph, *inputs, threads=case.threads)
 
 
@@ -224,7 +226,7 @@ def test_depth_is_transformed_where_it_is_exact(
     graph, inputs = program(Case(shape, 16, depth, strides, extremes=("random", weights)))
     with patch.object(conv, "cost", lambda tile, *_: tile != 4):
         (step,) = harness.planned(graph, Sizes({})).plan.steps
-        assert isinstance(step.kernel, Winograd)
+        assert isinstance(step.kernel, WinogradKernel)
         assert step.kernel.deep == deep
         harness.check(graph, *inputs)
 
@@ -270,7 +272,7 @@ def test_sums_that_may_overflow_are_refused(tile: int, most: int) -> None:
 def test_a_smaller_patch_where_the_larger_may_overflow() -> None:
     graph, _ = program(Case((1, 40, 40, 115), point=-128, extremes=("random", "least")))
     (step,) = harness.planned(graph, Sizes({})).plan.steps
-    assert isinstance(step.kernel, Winograd)
+    assert isinstance(step.kernel, WinogradKernel)
     assert step.kernel.tile == 2
 
 
@@ -301,7 +303,7 @@ def test_direct_sums_leave_out_taps_in_padding() -> None:
     harness.check(graph, *inputs)
 
 
-@pytest.mark.parametrize(("size", "kernel"), [(3, Dense), (13, Winograd)])
+@pytest.mark.parametrize(("size", "kernel"), [(3, DenseKernel), (13, WinogradKernel)])
 def test_the_choice_does_not_depend_on_named_sizes(size: int, kernel: type) -> None:
     shape = (4, size, size, 16)
     graph, _ = program(Case((Dim.named("b"), *shape[1:]), epilogue="accumulator"))

@@ -12,7 +12,7 @@ pytest.importorskip("llvmlite")
 
 import qir
 from qir.__main__ import main
-from qir.backends.cpu.kernels.reduce import ArgMax
+from qir.backends.cpu.kernels.reduce import ArgMaxKernel
 from qir.backends.cpu.target import host_target
 from qir.backends.native.partition import Cluster, partition
 from qir.backends.native.plan import SLACK, Buffer, Plan
@@ -73,8 +73,16 @@ def test_tensors_that_live_at_the_same_time_share_no_byte(lives):
     ("parameters", "tensors", "message"),
     [
         ({}, {}, "parameters of ArgMax, got no block_rows, count"),
-        ({"block_rows": 1, "count": 8, "columns": 8}, {}, "parameters of ArgMax, got also columns"),
-        ({"block_rows": 1, "cuont": 8}, {}, "parameters of ArgMax, got no count and also cuont"),
+        (
+            {"block_rows": 1, "count": 8, "columns": 8},
+            {},
+            "parameters of ArgMax, got also columns",
+        ),
+        (
+            {"block_rows": 1, "cuont": 8},
+            {},
+            "parameters of ArgMax, got no count and also cuont",
+        ),
         (
             {"block_rows": 1, "count": 8},
             {"terms": 0},
@@ -86,7 +94,7 @@ def test_a_step_gives_a_kernel_what_it_reads_and_nothing_else(parameters, tensor
     plan = Plan(1, 1, 1)
     views = {"x": plan.operand(0), **{name: plan.operand(0) for name in tensors}}
     with pytest.raises(QirError, match=f"plan: step y: expected the {message}"):
-        plan.step("y", ArgMax(unsigned=False), {"rows": 1, **parameters}, views)
+        plan.step("y", ArgMaxKernel(unsigned=False), {"rows": 1, **parameters}, views)
     assert plan.steps == []
 
 

@@ -190,11 +190,11 @@ def test_integers_behind_floats_are_exact_given_what_the_floats_became():
 
 def test_a_wrong_kernel_gives_way_to_xla(monkeypatch):
     pytest.importorskip("llvmlite")
-    from qir.backends.cpu.clusters import Kernels
+    from qir.backends.cpu.clusters import GeneratedKernels
     from qir.backends.xla.kernel_choice import kernels_here
 
     @dataclass(frozen=True)
-    class Spoiled(Kernels):
+    class Spoiled(GeneratedKernels):
         def _group(self, cluster, number):
             group = super()._group(cluster, number)
             pools = [node for node in group.nodes if isinstance(node.op, MaxPool)]
@@ -209,7 +209,7 @@ def test_a_wrong_kernel_gives_way_to_xla(monkeypatch):
             )
 
     here = kernels_here()
-    if not isinstance(here, Kernels):
+    if not isinstance(here, GeneratedKernels):
         pytest.skip(str(here))
     monkeypatch.setattr(compiling, "chosen_kernels", lambda wanted: (Spoiled(here.target), ""))
     graph = integer()
