@@ -199,6 +199,12 @@ def defined(tree: ast.Module) -> set[str]:
     return {name for name in found if re.fullmatch(r"[A-Z]\w*", name) and not name.isupper()}
 
 
+def test_what_generated_code_needs_knows_neither_llvm_nor_jax():
+    names = ", ".join(sorted(name for name in MODULES if room(name) == "qir.backends.native"))
+    loaded = "[name for name in sys.modules if name.partition('.')[0] in ('jax', 'llvmlite')]"
+    assert run(sys.executable, "-c", f"import sys, {names}; print({loaded})") == "[]"
+
+
 def test_no_file_is_long():
     long = {
         str(path.relative_to(ROOT)): lines

@@ -13,7 +13,7 @@ import jax
 from llvmlite import ir
 
 from qir.backends.cpu import machine, runtime
-from qir.backends.cpu.kernel import code_of
+from qir.backends.cpu.kernels import code_of
 from qir.backends.cpu.objects import object_codes
 from qir.backends.cpu.target import Target
 from qir.backends.native.kernel import Kernel

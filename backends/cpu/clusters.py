@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 # Imported to register the patterns.
-import qir.backends.cpu.patterns  # noqa: F401  # pyright: ignore[reportUnusedImport]
+import qir.backends.native.patterns  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from qir.backends.cpu import call, peak
 from qir.backends.cpu.clock import StepClock
 from qir.backends.cpu.table import table

@@ -1,16 +1,9 @@
-"""Epilogues: what becomes of accumulators before they leave the registers.
-
-A requantize by integers takes the high word of the 64-bit product with M, adds a number that holds
-the rounding and the zero point, and shifts (`qir.numbers.rounding.HighWord`). One by float32
-multiplies and rounds once. A sum with a stored tensor follows, where the step has one,
-with the one rounding of `add`.
-"""
+"""The code of epilogues (see `native.epilogue`)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from qir.backends.cpu.emitter import (
     F32,
@@ -24,121 +17,79 @@ from qir.backends.cpu.emitter import (
     vector,
 )
 from qir.backends.cpu.kernel import Body
-
-Form: TypeAlias = Literal["fixed31", "f32_rne", "f32_rne_wide", "accumulator", "real"]
-Residual: TypeAlias = Literal["", "signed", "unsigned"]
-
-TABLES = ("bias", "multiplier", "addend", "shift")
-"""Tensors of 32-bit numbers, one for each column: each form reads the first few."""
-BOUNDS = ("low", "high", "point")
-SUM = ("own", "other", "sum_addend", "sum_shift", "sum_point", "sum_low", "sum_high")
+from qir.backends.native.epilogue import SUM, Epilogue
 
 
-@dataclass(frozen=True)
-class Epilogue:
-    """What a kernel does with its accumulators.
+def apply_epilogue(
+    epilogue: Epilogue,
+    e: Body,
+    tables: Mapping[str, LlvmValue],
+    accumulators: Sequence[LlvmValue],
+    residual: LlvmValue | None = None,
+) -> list[LlvmValue]:
+    """Computes what is stored for some columns of one row.
 
-    Attributes:
-        form: Requantize by one of two roundings, store as they are, or as float32. With multipliers
-            above 1/2, "f32_rne_wide": sums that they multiply may not fit int32.
-        unsigned: Whether what is stored is unsigned bytes.
-        residual: Signedness of the bytes that are added; empty for none.
-        bounded: Whether the bounds are narrower than what a byte holds.
+    Args:
+        epilogue: The epilogue.
+        e: Where to write; the step has what `parameters` names.
+        tables: Pointers to what `tables` names, at the first of the columns.
+        accumulators: Vectors of int32, without the bias.
+        residual: Pointer to the bytes that are added.
+
+    Returns:
+        One vector of bytes, or as many vectors as came in.
     """
+    lanes = accumulators[0].type.count
+    results = []
+    for index, total in enumerate(accumulators):
+        columns = {
+            name: e.load(
+                vector(F32 if name == "multiplier" and epilogue.form != "fixed31" else I32, lanes),
+                pointer,
+                4 * lanes * index,
+                align=4,
+            )
+            for name, pointer in tables.items()
+        }
+        total = e.build.add(total, columns["bias"])
+        if epilogue.form == "accumulator":
+            results.append(total)
+            continue
+        if epilogue.form == "real":
+            whole = e.build.sitofp(total, vector(F32, lanes))
+            results.append(e.build.fmul(whole, columns["multiplier"]))
+            continue
+        scaled = {"fixed31": _fixed31, "f32_rne": _f32_rne, "f32_rne_wide": _f32_rne_wide}
+        code = scaled[epilogue.form](e, columns, total)
+        if residual is not None:
+            bytes_ = e.load(vector(I8, lanes), residual, index * lanes)
+            code = _added(epilogue, e, code, bytes_)
+        results.append(code)
+    if not epilogue.stores_bytes:
+        return results
+    whole = _narrowed(e, results)
+    if epilogue.residual or epilogue.form != "fixed31":
+        # Saturating, like the narrowing before: beyond the bounds, numbers stay beyond them.
+        point = e.repeated("sum_point" if epilogue.residual else "point", I16, whole.type.count)
+        whole = e.intrinsic(f"llvm.sadd.sat.v{whole.type.count}i16", whole.type, whole, point)
+    stored = _bytes(e, whole, epilogue.unsigned)
+    if epilogue.bounded:
+        names = ("sum_low", "sum_high") if epilogue.residual else ("low", "high")
+        bounds = (e.repeated(name, I8, whole.type.count) for name in names)
+        stored = _bounded(e, stored, epilogue.unsigned, *bounds)
+    return [stored]
 
-    form: Form
-    unsigned: bool = False
-    residual: Residual = ""
-    bounded: bool = False
 
-    def __str__(self) -> str:
-        residual = self.residual and f"plus_{self.residual}"
-        parts = [self.form, "unsigned" * self.unsigned, residual, "bounded" * self.bounded]
-        return "_".join(filter(None, parts))
-
-    @property
-    def stores_bytes(self) -> bool:
-        """Whether a number that is stored is a byte; otherwise it has 32 bits."""
-        return self.form in ("fixed31", "f32_rne", "f32_rne_wide")
-
-    @property
-    def tables(self) -> tuple[str, ...]:
-        """The tables that it reads."""
-        return TABLES[: {"accumulator": 1, "fixed31": 4}.get(self.form, 2)]
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """The parameters that it reads."""
-        return (*(BOUNDS if self.stores_bytes else ()), *(SUM if self.residual else ()))
-
-    def apply(
-        self,
-        e: Body,
-        tables: Mapping[str, LlvmValue],
-        accumulators: Sequence[LlvmValue],
-        residual: LlvmValue | None = None,
-    ) -> list[LlvmValue]:
-        """Computes what is stored for some columns of one row.
-
-        Args:
-            e: Where to write; the step has what `parameters` names.
-            tables: Pointers to what `tables` names, at the first of the columns.
-            accumulators: Vectors of int32, without the bias.
-            residual: Pointer to the bytes that are added.
-
-        Returns:
-            One vector of bytes, or as many vectors as came in.
-        """
-        lanes = accumulators[0].type.count
-        results = []
-        for index, total in enumerate(accumulators):
-            columns = {
-                name: e.load(
-                    vector(F32 if name == "multiplier" and self.form != "fixed31" else I32, lanes),
-                    pointer,
-                    4 * lanes * index,
-                    align=4,
-                )
-                for name, pointer in tables.items()
-            }
-            total = e.build.add(total, columns["bias"])
-            if self.form == "accumulator":
-                results.append(total)
-                continue
-            if self.form == "real":
-                whole = e.build.sitofp(total, vector(F32, lanes))
-                results.append(e.build.fmul(whole, columns["multiplier"]))
-                continue
-            scaled = {"fixed31": _fixed31, "f32_rne": _f32_rne, "f32_rne_wide": _f32_rne_wide}
-            code = scaled[self.form](e, columns, total)
-            if residual is not None:
-                bytes_ = e.load(vector(I8, lanes), residual, index * lanes)
-                code = self._added(e, code, bytes_)
-            results.append(code)
-        if not self.stores_bytes:
-            return results
-        whole = _narrowed(e, results)
-        if self.residual or self.form != "fixed31":
-            # Saturating, like the narrowing before: beyond the bounds, numbers stay beyond them.
-            point = e.repeated("sum_point" if self.residual else "point", I16, whole.type.count)
-            whole = e.intrinsic(f"llvm.sadd.sat.v{whole.type.count}i16", whole.type, whole, point)
-        stored = _bytes(e, whole, self.unsigned)
-        if self.bounded:
-            names = ("sum_low", "sum_high") if self.residual else ("low", "high")
-            bounds = (e.repeated(name, I8, whole.type.count) for name in names)
-            stored = _bounded(e, stored, self.unsigned, *bounds)
-        return [stored]
-
-    def _added(self, e: Body, code: LlvmValue, stored: LlvmValue) -> LlvmValue:
-        """Returns the sum with stored numbers, without the zero point."""
-        build, lanes = e.build, code.type.count
-        if self.form != "fixed31":
-            code = build.add(code, e.repeated("point", I32, lanes))
-        code = clamped(e, code, *(e.repeated(name, I32, lanes) for name in ("low", "high")))
-        own, other, addend, shift = (e.repeated(name, I32, lanes) for name in SUM[:4])
-        widen = build.zext if self.residual == "unsigned" else build.sext
-        products = build.mul(code, own), build.mul(widen(stored, vector(I32, lanes)), other)
-        return build.ashr(build.add(build.add(*products), addend), shift)
+def _added(epilogue: Epilogue, e: Body, code: LlvmValue, stored: LlvmValue) -> LlvmValue:
+    """Returns the sum with stored numbers, without the zero point."""
+    build, lanes = e.build, code.type.count
+    if epilogue.form != "fixed31":
+        code = build.add(code, e.repeated("point", I32, lanes))
+    code = clamped(e, code, *(e.repeated(name, I32, lanes) for name in ("low", "high")))
+    own, other, addend, shift = (e.repeated(name, I32, lanes) for name in SUM[:4])
+    widen = build.zext if epilogue.residual == "unsigned" else build.sext
+    products = build.mul(code, own), build.mul(widen(stored, vector(I32, lanes)), other)
+    return build.ashr(build.add(build.add(*products), addend), shift)
 
 
 def repeated(e: LlvmEmitter, parameter: LlvmValue, lanes: int) -> LlvmValue:

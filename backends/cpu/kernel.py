@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 from llvmlite import ir
 
@@ -11,7 +12,6 @@ from qir.backends.cpu.emitter import I64, POINTER, LlvmEmitter, LlvmValue, vecto
 from qir.backends.cpu.runtime import KERNEL_TYPE
 from qir.backends.cpu.target import Target
 from qir.backends.native.kernel import Kernel
-from qir.errors import QirError
 
 
 class Body(LlvmEmitter):
@@ -83,7 +83,12 @@ class SharedFunction(Protocol):
 
 
 class KernelCode(Kernel):
-    """A kernel that writes its code."""
+    """The code of a kernel, with the kernel's own fields; its class is named like the kernel's."""
+
+    @property
+    def name(self) -> str:
+        """Name of the kernel, for people."""
+        return type(self).__name__.removesuffix("Code")
 
     @property
     def shared(self) -> tuple[SharedFunction, ...]:
@@ -101,12 +106,20 @@ class KernelCode(Kernel):
         body.build.ret_void()
 
 
-def code_of(kernel: Kernel) -> KernelCode:
-    """Returns what writes the code of a kernel of a plan.
+CODES: dict[type[Kernel], type[KernelCode]] = {}
+"""The code of each kernel; `kernels` fills it."""
+CodeT = TypeVar("CodeT", bound=type[KernelCode])
 
-    Raises:
-        QirError: No code is written for it here.
+
+def code(kernel: type[Kernel]) -> Callable[[CodeT], CodeT]:
+    """Declares the code of a kernel.
+
+    Args:
+        kernel: The class of the kernel; the code derives from it.
     """
-    if not isinstance(kernel, KernelCode):
-        raise QirError(f"kernel: expected one with code for the CPU, got {kernel.symbol}")
-    return kernel
+
+    def declare(cls: CodeT) -> CodeT:
+        CODES[kernel] = cls
+        return cls
+
+    return declare

@@ -81,7 +81,7 @@ def test_every_op(cls: type[Op]) -> None:
 @pytest.mark.parametrize("cls", OPERATIONS, ids=lambda cls: cls.name)
 def test_every_op_with_a_kernel(cls: type[Op]) -> None:
     pytest.importorskip("llvmlite")
-    from qir.backends.cpu import patterns as patterns
+    from qir.backends.native import patterns
     from qir.backends.native.pattern import PATTERNS
 
     assert patterns.__all__

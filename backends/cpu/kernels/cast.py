@@ -1,36 +1,27 @@
-"""Casts: real numbers to codes and back, and accumulators to codes."""
+"""The code of casts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from qir.backends.cpu.emitter import F32, I8, I32, LlvmValue, constant, vector
 from qir.backends.cpu.epilogue import clamped, high_words, repeated, stored_bytes
-from qir.backends.cpu.kernel import Body
-from qir.backends.cpu.kernels.flat import LANES, FlatKernel, Phase, VectorFunction
+from qir.backends.cpu.kernel import Body, code
+from qir.backends.cpu.kernels.flat import FlatCode, Phase, VectorFunction
+from qir.backends.native.kernels.cast import (
+    ColumnedKernel,
+    DequantizeKernel,
+    QuantizeKernel,
+    RequantizeKernel,
+    Stored,
+)
+from qir.backends.native.kernels.flat import LANES
 
 
-@dataclass(frozen=True)
-class QuantizeKernel(FlatKernel):
-    """Quantize: one multiplication, ties to even, the zero point added after.
-
-    Attributes:
-        unsigned: Whether codes are unsigned bytes.
-    """
-
-    unsigned: bool
-
-    @property
-    def numbers(self) -> tuple[str, ...]:
-        """The inverse scale as the bits of a float32, and the code."""
-        return ("inverse", "low", "high", "point")
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """Bytes of an element of x and of the result."""
-        return 4, 1
+@code(QuantizeKernel)
+class QuantizeCode(FlatCode, QuantizeKernel):
+    """The code of `QuantizeKernel`."""
 
     def prepare(self, e: Body) -> VectorFunction:
         """Clamps in float, so that the conversion to int32 is defined."""
@@ -65,10 +56,6 @@ def rounded(e: Body, real: LlvmValue, least: LlvmValue, most: LlvmValue) -> Llvm
     return e.intrinsic(f"llvm.lrint.v{lanes}i32.v{lanes}f32", vector(I32, lanes), real)
 
 
-Stored = Literal["signed", "unsigned", "wide"]
-"""Of what is read: bytes, or numbers of 32 bits."""
-
-
 def widened(e: Body, pointer: LlvmValue, at: int, lanes: int, stored: Stored) -> LlvmValue:
     """Loads stored numbers as int32."""
     if stored == "wide":
@@ -78,29 +65,8 @@ def widened(e: Body, pointer: LlvmValue, at: int, lanes: int, stored: Stored) ->
     return widen(loaded, vector(I32, lanes))
 
 
-@dataclass(frozen=True)
-class ColumnedKernel(FlatKernel):
-    """A pass with tables of 32-bit numbers for the last axis, or with one entry for all.
-
-    A table for columns is repeated, so that a vector can be loaded anywhere in its first period.
-
-    Attributes:
-        stored: What x is.
-        columns: Whether tables have an entry for each column.
-    """
-
-    stored: Stored
-    columns: bool
-
-    @property
-    def numbers(self) -> tuple[str, ...]:
-        """The period."""
-        return ("period",) if self.columns else ()
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """Bytes of an element of x and of the result."""
-        return (4 if self.stored == "wide" else 1), 1
+class ColumnedCode(FlatCode, ColumnedKernel):
+    """The code of `ColumnedKernel`."""
 
     def phase(self, e: Body, start: LlvmValue) -> Phase | None:
         """Returns where the columns begin."""
@@ -135,24 +101,9 @@ class Entries:
         return self.e.load(self.type, self.e.at(self.pointer, place), 4 * offset, align=4)
 
 
-@dataclass(frozen=True)
-class DequantizeKernel(ColumnedKernel):
-    """Dequantize: the difference from the zero point, in float32, times the scale."""
-
-    @property
-    def numbers(self) -> tuple[str, ...]:
-        """The zero point; codes of 32 bits have none."""
-        return (*super().numbers, "point")
-
-    @property
-    def tables(self) -> tuple[str, ...]:
-        """The scales."""
-        return ("scale",)
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """Bytes of an element of x and of the result."""
-        return (4 if self.stored == "wide" else 1), 4
+@code(DequantizeKernel)
+class DequantizeCode(ColumnedCode, DequantizeKernel):
+    """The code of `DequantizeKernel`."""
 
     def prepare(self, e: Body) -> VectorFunction:
         """Computes in int32, then in float32."""
@@ -181,37 +132,9 @@ def joined(e: Body, parts: list[LlvmValue]) -> LlvmValue:
     return parts[0]
 
 
-RequantizeForm = Literal["fixed31", "lifted", "f32_rne"]
-"""How a requantize rounds; `lifted` is fixed31 with limit and lift."""
-
-
-@dataclass(frozen=True)
-class RequantizeKernel(ColumnedKernel):
-    """Requantize: one rounding by the high word of the product, or one float32 multiplication.
-
-    With H the high word of (x << lift) * M, the rounded quotient is (H + half) >> places. The lift
-    makes the quotient one of the high word alone; x is held to `limit` before, beyond which every
-    code is a bound (`qir.numbers.rounding.HighWord`).
-
-    Attributes:
-        unsigned: Whether the result is unsigned bytes.
-        form: The rounding.
-    """
-
-    unsigned: bool
-    form: RequantizeForm
-
-    @property
-    def numbers(self) -> tuple[str, ...]:
-        """The code."""
-        return (*super().numbers, "low", "high", "point")
-
-    @property
-    def tables(self) -> tuple[str, ...]:
-        """What a requantization by each form reads."""
-        if self.form == "f32_rne":
-            return ("multiplier",)
-        return ("multiplier", "half", "places", *(("lift", "limit") * (self.form == "lifted")))
+@code(RequantizeKernel)
+class RequantizeCode(ColumnedCode, RequantizeKernel):
+    """The code of `RequantizeKernel`."""
 
     def prepare(self, e: Body) -> VectorFunction:
         """Loads the code and the tables."""

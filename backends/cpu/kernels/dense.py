@@ -1,88 +1,32 @@
-"""Sums over all channels: matrix products and convolutions of 1, 2 and 3 spatial dimensions.
+"""The code of sums over all channels.
 
-A task takes a block of rows (places of the result) and a range of panels (columns). It copies what
-its rows multiply into scratch, as the dot instruction reads it; padding and strides end there. Then
-tiles of a few rows and one panel are summed in registers, and the epilogue finishes several of them
-at a time. Nothing but the block is ever copied: there is no im2col of the whole tensor.
+A task copies what its rows multiply into scratch, as the dot instruction reads it; padding and
+strides end there. Then tiles of a few rows and one panel are summed in registers, and the epilogue
+finishes several of them at a time. Nothing but the block is ever copied: there is no im2col of the
+whole tensor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from qir.backends.cpu.emitter import I1, I8, I32, I64, LlvmValue, vector
-from qir.backends.cpu.epilogue import Epilogue
-from qir.backends.cpu.kernel import Body, KernelCode, SharedFunction
+from qir.backends.cpu.epilogue import apply_epilogue
+from qir.backends.cpu.kernel import Body, KernelCode, SharedFunction, code
 from qir.backends.cpu.kernels.tiles import TileSums
-
-AXES = ("depth", "height", "width")
-"""Spatial dimensions; a missing one has size 1."""
-
-_SIZES = (
-    "rows",
-    "block_rows",
-    "ranges",
-    "panels",
-    "range_panels",
-    "columns",
-    "groups",
-    "row_bytes",
-    "x_bytes",
-    "pixel",
-    "length",
-    "out_pixel",
-    "residual_pixel",
-)
-_WINDOW = tuple(
-    f"{what}_{axis}"
-    for what in ("size", "places", "window", "stride", "dilation", "before", "bytes")
-    for axis in AXES
-)
+from qir.backends.native.kernels.dense import AT_ONCE, AXES, WINDOW, DenseKernel
 
 SUMS = TileSums()
-AT_ONCE = 16
-"""Bytes that are copied at once."""
-SLACK_BYTES = 2 * AT_ONCE
+
 FINISHED_TILES = 4
 """Tiles that are summed before their rows are finished: the end of a loop over the rows of a single
 tile is costly to predict."""
 
 
-@dataclass(frozen=True)
-class DenseKernel(KernelCode):
-    """A matrix product of places with weights.
-
-    Attributes:
-        windowed: Whether a place is a window over spatial dimensions, rather than one pixel.
-        unsigned: Whether x is unsigned bytes.
-        epilogue: What becomes of the sums.
-    """
-
-    windowed: bool
-    unsigned: bool
-    epilogue: Epilogue
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """Names of the integers that a step gives it.
-
-        rows, block_rows: places, in all and of a task. ranges, range_panels: ranges of panels, and
-        panels of each. groups: of activations in a row. row_bytes: of a row in scratch, with
-        `SLACK_BYTES` behind what is summed; unless there are windows, the next row may lie there.
-        x_bytes: of the tensor, from its pointer on. pixel, out_pixel, residual_pixel: bytes from
-        one pixel to the next. length: channels of a pixel. Of a window: bytes_width is from one row
-        to the next, and so on, bytes_depth of an image.
-        """
-        window = (*_WINDOW, "images_bytes", "fill") if self.windowed else ()
-        return (*_SIZES, *window, *self.epilogue.parameters)
-
-    @property
-    def tensors(self) -> tuple[str, ...]:
-        """Names of the tensors."""
-        residual = ("residual",) if self.epilogue.residual else ()
-        return ("x", "weights", *self.epilogue.tables, "out", *residual)
+@code(DenseKernel)
+class DenseCode(KernelCode, DenseKernel):
+    """The code of `DenseKernel`."""
 
     @property
     def shared(self) -> tuple[SharedFunction, ...]:
@@ -121,7 +65,7 @@ class DenseKernel(KernelCode):
         build, number = e.build, e.number
         given = {
             name: e.parameter(name)
-            for name in (*_WINDOW, "images_bytes", "fill", "length", "pixel", "row_bytes")
+            for name in (*WINDOW, "images_bytes", "fill", "length", "pixel", "row_bytes")
         }
         left, at = first, []
         for axis in reversed(AXES):
@@ -365,7 +309,8 @@ class _Tiles:
         build, target, epilogue = e.build, self.target, self.kernel.epilogue
         sums, out, *residual = pointers
         whole = build.icmp_signed("==", valid, e.number(target.columns))
-        stored = epilogue.apply(
+        stored = apply_epilogue(
+            epilogue,
             e,
             tables,
             [

@@ -1,10 +1,8 @@
-"""Sums of each channel alone: depthwise convolutions of 1, 2 and 3 spatial dimensions.
+"""The code of sums of each channel alone.
 
-A task takes some rows of the result and a range of blocks of 16 channels. Of one block it copies
-the lines that the rows read into scratch, widened to 16 bits and two lines interleaved, so that
-one instruction multiplies and sums the taps of both; padding, and strides and dilations other than
-those of the width, end there. Rows that begin at an odd line find the same pairs, with weights of
-another phase. Of a window that has one line, the pairs are neighbours in that line.
+Of one block of channels, a task copies the lines that its rows read into scratch, widened to 16
+bits and two lines interleaved, so that one instruction multiplies and sums the taps of both;
+padding, and strides and dilations other than those of the width, end there.
 """
 
 from __future__ import annotations
@@ -15,115 +13,22 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from qir.backends.cpu.emitter import I8, I16, I32, I64, LlvmValue, vector
-from qir.backends.cpu.epilogue import Epilogue
-from qir.backends.cpu.kernel import Body, KernelCode, SharedFunction
-from qir.backends.cpu.kernels.dense import AXES
-from qir.backends.cpu.kernels.lines import CHANNELS, LINE_BYTES, PAIR_BYTES, Line, PairCopies
-
-LINE_WORDS = 3
-"""Numbers that say where a line is: its distances in depth, height and width."""
-
-GEOMETRY = tuple(
-    f"{what}_{axis}" for what in ("size", "places", "stride", "before") for axis in AXES
-)
-"""What it reads of the geometry of the convolution."""
-_SIZES = (
-    *GEOMETRY,
-    "fill",
-    "pixel",
-    "group_rows",
-    "groups",
-    "ranges",
-    "range_blocks",
-    "blocks",
-    "columns",
-    "pieces",
-    "out_pixel",
-    "block_width",
-    "span",
-    "lines",
-    "block_bytes",
-    "pairs",
-    "taps",
-    "step",
+from qir.backends.cpu.epilogue import apply_epilogue
+from qir.backends.cpu.kernel import Body, KernelCode, SharedFunction, code
+from qir.backends.cpu.kernels.lines import Line, PairCopies
+from qir.backends.native.kernels.depthwise import (
+    CHANNELS,
+    LINE_BYTES,
+    LINE_WORDS,
+    PAIR_BYTES,
+    DepthwiseKernel,
+    FixedWindow,
 )
 
 
-@dataclass(frozen=True)
-class FixedWindow:
-    """A window whose size is written into the code.
-
-    Attributes:
-        pairs: Pairs of lines that a row reads.
-        taps: Places of the window along the width.
-        stride: Pixels between two places of the result.
-        step: Pixels between two taps.
-    """
-
-    pairs: int
-    taps: int
-    stride: int
-    step: int
-
-    def __str__(self) -> str:
-        return f"{self.pairs}x{self.taps}_{self.stride}_{self.step}"
-
-
-@dataclass(frozen=True)
-class DepthwiseKernel(KernelCode):
-    """A convolution of each channel by itself.
-
-    Attributes:
-        window: The window; None for one that the step gives.
-        places: Places of a row that are summed together.
-        unsigned: Whether x is unsigned bytes.
-        gathered: Whether a table says which channel of x each column reads.
-        narrow: Whether there are fewer columns than a block has.
-        epilogue: What becomes of the sums.
-    """
-
-    window: FixedWindow | None
-    places: int
-    unsigned: bool
-    gathered: bool
-    narrow: bool
-    epilogue: Epilogue
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """Names of the integers that a step gives it.
-
-        size_…, places_…, stride_…, before_…: of x, of the result, and what leads from one to the
-        other. fill: the zero point of x. pixel: channels of x. group_rows, groups: rows of a task,
-        and tasks of an image along the height. blocks: of channels; ranges, range_blocks: of
-        blocks. columns: channels of the result; out_pixel: bytes from one of its places to the
-        next. pieces: of a row; block_width, span: the places of each, no fewer than are summed
-        together, and the pixels of a line that they read. lines: pairs of lines in scratch.
-        block_bytes: of the weights of a block. pairs, taps, step: as in `Window`.
-        """
-        return (*_SIZES, *self.epilogue.parameters)
-
-    @property
-    def tensors(self) -> tuple[str, ...]:
-        """Names of the tensors.
-
-        lines: for each pair, where its two lines are (`LINE_WORDS`). rows: for each row of a
-        task, the offset of its weights in those of a block, then the offset of each of its pairs
-        in scratch. weights: int16 [block, phase, pair, tap, channel, line]. sources: for each
-        column of a block, its channel of x.
-        """
-        sources = ("sources",) if self.gathered else ()
-        residual = ("residual",) if self.epilogue.residual else ()
-        return (
-            "x",
-            "weights",
-            "lines",
-            "rows",
-            *sources,
-            *self.epilogue.tables,
-            "out",
-            *residual,
-        )
+@code(DepthwiseKernel)
+class DepthwiseCode(KernelCode, DepthwiseKernel):
+    """The code of `DepthwiseKernel`."""
 
     @property
     def shared(self) -> tuple[SharedFunction, ...]:
@@ -148,7 +53,7 @@ class _Writer:
         e: Its body.
     """
 
-    def __init__(self, kernel: DepthwiseKernel, e: Body) -> None:
+    def __init__(self, kernel: DepthwiseCode, e: Body) -> None:
         self.kernel = kernel
         self.e = e
         self.build = e.build
@@ -353,7 +258,7 @@ class _Writer:
             if self.kernel.narrow:
                 self._move(residual, self.staged_residual, given["columns"])
                 residual = self.staged_residual
-        return self.kernel.epilogue.apply(e, places.tables, totals, residual)
+        return apply_epilogue(self.kernel.epilogue, e, places.tables, totals, residual)
 
     def _store(self, places: _Places, at: LlvmValue, stored: Sequence[LlvmValue]) -> None:
         """Stores what became of the sums of one place."""

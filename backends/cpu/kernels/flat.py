@@ -1,4 +1,4 @@
-"""Passes over tensors in the order of memory, one vector after the other.
+"""The code of passes over tensors, one vector after the other.
 
 The last vector of a task overlaps the one before, and a tensor shorter than a vector is computed on
 the stack, so that nothing outside a tensor is touched. Where tasks or vectors overlap, the same
@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from qir.backends.cpu.emitter import I8, LlvmEmitter, LlvmValue
 from qir.backends.cpu.kernel import Body, KernelCode
 from qir.backends.cpu.kernels.movement import copy
-
-LANES = 32
-"""Elements of a vector, whatever their size."""
+from qir.backends.native.kernels.flat import LANES, FlatKernel
 
 
 @dataclass(frozen=True)
@@ -126,45 +124,8 @@ def part(
     return start, e.smallest(block, build.sub(size, start))
 
 
-@dataclass(frozen=True)
-class FlatKernel(KernelCode):
-    """A pass that computes each element of the result from one of x.
-
-    Attributes:
-        apart: Whether the rows of the result lie apart: a task keeps its part of the result in
-            scratch and moves it from there row by row.
-    """
-
-    apart: bool = field(default=False, kw_only=True)
-
-    @property
-    @abstractmethod
-    def numbers(self) -> tuple[str, ...]:
-        """Names of the parameters that the computation needs."""
-
-    @property
-    def tables(self) -> tuple[str, ...]:
-        """Names of tensors that it needs beside x."""
-        return ()
-
-    @property
-    @abstractmethod
-    def sizes(self) -> tuple[int, int]:
-        """Bytes of an element of x and of the result."""
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """Names of the integers.
-
-        size, block, row: elements in all, of a task and of a row. out_row: bytes from one row of
-        the result to the next.
-        """
-        return ("size", "block", *(("row", "out_row") if self.apart else ()), *self.numbers)
-
-    @property
-    def tensors(self) -> tuple[str, ...]:
-        """Names of the tensors."""
-        return ("x", *self.tables, "out")
+class FlatCode(KernelCode, FlatKernel):
+    """The code of `FlatKernel`."""
 
     def phase(self, e: Body, start: LlvmValue) -> Phase | None:
         """Returns what repeats."""

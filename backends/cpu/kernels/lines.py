@@ -19,13 +19,8 @@ from qir.backends.cpu.emitter import (
     vector,
 )
 from qir.backends.cpu.target import Target
+from qir.backends.native.kernels.depthwise import CHANNELS, LINE_BYTES, PAIR_BYTES
 
-CHANNELS = 16
-"""Channels of a block."""
-PAIR_BYTES = 4 * CHANNELS
-"""Bytes of a pixel of a pair of lines in scratch."""
-LINE_BYTES = 32
-"""Bytes that say where a line is."""
 _COPIED = 8
 """Pixels of a line that are copied together."""
 

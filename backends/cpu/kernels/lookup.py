@@ -1,37 +1,23 @@
-"""Functions of one byte: tables of 256 bytes, bounds, and the turned highest bit."""
+"""The code of functions of one byte."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from qir.backends.cpu.emitter import I8, LlvmValue, constant, vector
-from qir.backends.cpu.kernel import Body
-from qir.backends.cpu.kernels.flat import LANES, FlatKernel, VectorFunction
+from qir.backends.cpu.kernel import Body, code
+from qir.backends.cpu.kernels.flat import FlatCode, VectorFunction
+from qir.backends.native.kernels.flat import LANES
+from qir.backends.native.kernels.lookup import ClampKernel, FlipKernel, LookupKernel
 
 
-@dataclass(frozen=True)
-class LookupKernel(FlatKernel):
-    """table[x], where x is the bits of a byte as an unsigned number.
+@code(LookupKernel)
+class LookupCode(FlatCode, LookupKernel):
+    """The code of `LookupKernel`.
 
     The low half of a byte picks from sixteen entries in each of sixteen registers; the bits of the
     high half then choose between registers, as in a tournament.
     """
-
-    @property
-    def numbers(self) -> tuple[str, ...]:
-        """None."""
-        return ()
-
-    @property
-    def tables(self) -> tuple[str, ...]:
-        """The table of 256 bytes."""
-        return ("table",)
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """Bytes of an element of x and of the result."""
-        return 1, 1
 
     def prepare(self, e: Body) -> VectorFunction:
         """Loads the table into registers."""
@@ -60,25 +46,9 @@ class LookupKernel(FlatKernel):
         return compute
 
 
-@dataclass(frozen=True)
-class ClampKernel(FlatKernel):
-    """min(max(x, low), high) on bytes.
-
-    Attributes:
-        unsigned: Whether they are unsigned.
-    """
-
-    unsigned: bool
-
-    @property
-    def numbers(self) -> tuple[str, ...]:
-        """The bounds."""
-        return ("low", "high")
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """Bytes of an element of x and of the result."""
-        return 1, 1
+@code(ClampKernel)
+class ClampCode(FlatCode, ClampKernel):
+    """The code of `ClampKernel`."""
 
     def prepare(self, e: Body) -> VectorFunction:
         """Loads the bounds."""
@@ -95,19 +65,9 @@ class ClampKernel(FlatKernel):
         return compute
 
 
-@dataclass(frozen=True)
-class FlipKernel(FlatKernel):
-    """x ^ 0x80 on bytes: between signed ones and unsigned ones that are 128 more."""
-
-    @property
-    def numbers(self) -> tuple[str, ...]:
-        """None."""
-        return ()
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """Bytes of an element of x and of the result."""
-        return 1, 1
+@code(FlipKernel)
+class FlipCode(FlatCode, FlipKernel):
+    """The code of `FlipKernel`."""
 
     def prepare(self, e: Body) -> VectorFunction:
         """Needs nothing."""

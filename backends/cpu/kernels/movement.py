@@ -1,19 +1,12 @@
-"""Movements of bytes: from strides to strides, between borders, and with two axes exchanged."""
+"""The code of movements of bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from qir.backends.cpu.emitter import I8, I32, I64, LlvmEmitter, LlvmValue, vector
-from qir.backends.cpu.kernel import Body, KernelCode
-
-OUTER = 6
-"""Axes that are counted through outside the innermost loops."""
-
-
-def _each(name: str, count: int = OUTER) -> tuple[str, ...]:
-    return tuple(f"{name}{axis}" for axis in range(count))
+from qir.backends.cpu.kernel import Body, KernelCode, code
+from qir.backends.native.kernels.movement import CopyKernel, PadKernel, TransposeKernel, each_axis
 
 
 def _places(e: Body, index: LlvmValue, sizes: Sequence[LlvmValue]) -> list[LlvmValue]:
@@ -89,29 +82,9 @@ def _run(
             _run(e, size, put, width // 2)
 
 
-@dataclass(frozen=True)
-class CopyKernel(KernelCode):
-    """Copies runs of bytes from strides to strides."""
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """Names of the integers, all in bytes but the sizes of axes.
-
-        The axis that is named inner lies inside the outer ones. block_outer, block_inner and
-        block_run are of a task; ranges of inner and runs of a run are as many blocks.
-        """
-        return (
-            *("outer", "inner", "run", "block_outer", "block_inner", "block_run", "ranges", "runs"),
-            *_each("size"),
-            *_each("source"),
-            *_each("out"),
-            *("source_inner", "out_inner"),
-        )
-
-    @property
-    def tensors(self) -> tuple[str, ...]:
-        """Names of the tensors."""
-        return ("x", "out")
+@code(CopyKernel)
+class CopyCode(KernelCode, CopyKernel):
+    """The code of `CopyKernel`."""
 
     def write(self, e: Body) -> None:
         """Writes the loops over runs."""
@@ -129,7 +102,7 @@ class CopyKernel(KernelCode):
         outer, outer_stop = block(build.sdiv(left, ranges), "outer")
         length = build.sub(run_stop, run)
         sizes, source_strides, out_strides = (
-            [e.parameter(name) for name in _each(kind)] for kind in ("size", "source", "out")
+            [e.parameter(name) for name in each_axis(kind)] for kind in ("size", "source", "out")
         )
         source_inner, out_inner = e.parameter("source_inner"), e.parameter("out_inner")
         x, out = (e.at(e.tensor(name), run) for name in self.tensors)
@@ -143,30 +116,9 @@ class CopyKernel(KernelCode):
             row.carry(*_advanced(e, row.values, sizes))
 
 
-@dataclass(frozen=True)
-class PadKernel(KernelCode):
-    """Surrounds a tensor by a number."""
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """Names of the integers.
-
-        outer, block: rows of the result, in all and of a task. low_run, run, high_run: bytes of the
-        border, of a row of x, and of the border again. size, low, kept: places of an axis in the
-        result, before x and of x. source: bytes from place to place in x. fill: the number.
-        """
-        return (
-            *("outer", "block", "low_run", "run", "high_run", "fill"),
-            *_each("size"),
-            *_each("low"),
-            *_each("kept"),
-            *_each("source"),
-        )
-
-    @property
-    def tensors(self) -> tuple[str, ...]:
-        """Names of the tensors."""
-        return ("x", "out")
+@code(PadKernel)
+class PadCode(KernelCode, PadKernel):
+    """The code of `PadKernel`."""
 
     def write(self, e: Body) -> None:
         """Writes the rows of a task."""
@@ -176,7 +128,7 @@ class PadKernel(KernelCode):
         stop = e.smallest(build.add(outer, size), e.parameter("outer"))
         low_run, run, high_run = (e.parameter(name) for name in ("low_run", "run", "high_run"))
         sizes, lows, kept, strides = (
-            [e.parameter(name) for name in _each(kind)]
+            [e.parameter(name) for name in each_axis(kind)]
             for kind in ("size", "low", "kept", "source")
         )
         number = e.parameter("fill", I32)
@@ -200,39 +152,9 @@ class PadKernel(KernelCode):
             row.carry(e.at(place, whole), *_advanced(e, places, sizes))
 
 
-@dataclass(frozen=True)
-class TransposeKernel(KernelCode):
-    """Transposes two axes: the last one of the operand and the last one of the result.
-
-    Attributes:
-        element: Bytes of an element, 1 or 4.
-    """
-
-    element: int
-
-    @property
-    def tile(self) -> int:
-        """Elements of a row of a tile."""
-        return 16 // self.element
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """Names of the integers; strides are in bytes.
-
-        across: places of the result's last axis, source_across bytes apart in x. along: those of
-        x's last axis, out_along bytes apart in the result. block, ranges: of along, as tasks are.
-        """
-        return (
-            *("across", "along", "block", "ranges", "source_across", "out_along"),
-            *_each("size"),
-            *_each("source"),
-            *_each("out"),
-        )
-
-    @property
-    def tensors(self) -> tuple[str, ...]:
-        """Names of the tensors."""
-        return ("x", "out")
+@code(TransposeKernel)
+class TransposeCode(KernelCode, TransposeKernel):
+    """The code of `TransposeKernel`."""
 
     def write(self, e: Body) -> None:
         """Writes tiles, or single elements where an axis is shorter than a tile."""
@@ -240,7 +162,7 @@ class TransposeKernel(KernelCode):
         across, along, block, ranges = (e.parameter(name) for name in self.parameters[:4])
         source_across, out_along = e.parameter("source_across"), e.parameter("out_along")
         sizes, source_strides, out_strides = (
-            [e.parameter(name) for name in _each(kind)] for kind in ("size", "source", "out")
+            [e.parameter(name) for name in each_axis(kind)] for kind in ("size", "source", "out")
         )
         places = _places(e, build.sdiv(e.task, ranges), sizes)
         x = _moved(e, e.tensor("x"), places, source_strides)

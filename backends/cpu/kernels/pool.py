@@ -1,67 +1,25 @@
-"""Pools over 1, 2 and 3 spatial dimensions, and reductions over an axis that is not the last.
+"""The code of pools.
 
-A task writes rows of the result. For each it combines the rows under its windows to one line in
-scratch, whatever pixels and channels they have; then it combines the pixels of each window along
-the line, and stores. So a window costs the sum of its sides rather than their product where
-windows overlap, and all but the ends are whole vectors. Taps outside the tensor are left out.
+For each row of the result, a task combines the rows under its windows to one line in scratch,
+whatever pixels and channels they have; then it combines the pixels of each window along the line,
+and stores. So a window costs the sum of its sides rather than their product where windows overlap,
+and all but the ends are whole vectors. Taps outside the tensor are left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from qir.backends.cpu.emitter import I8, LlvmEmitter, LlvmValue, vector
-from qir.backends.cpu.kernel import Body, KernelCode
-from qir.backends.cpu.kernels.cast import Stored
-from qir.backends.cpu.kernels.reduce import (
-    LANES,
-    Combination,
-    Finish,
-    along,
-    bound_parameters,
-    stored_size,
-)
-
-AXES = ("depth", "height", "width")
-"""Spatial dimensions; a missing one has size 1."""
+from qir.backends.cpu.kernel import Body, KernelCode, code
+from qir.backends.cpu.kernels.reduce import LANES, Combiner, Finish, along
+from qir.backends.native.kernels.pool import PoolKernel
+from qir.backends.native.kernels.reduce import bound_parameters, stored_size
 
 
-@dataclass(frozen=True)
-class PoolKernel(KernelCode):
-    """The combination of the numbers in each window, for each channel.
-
-    Attributes:
-        combination: How the numbers are combined.
-        to: What is stored of sums.
-    """
-
-    combination: Combination
-    to: Stored = "signed"
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """Names of the integers that a step gives it.
-
-        rows, block_rows: rows of the result, in all and of a task. channels: of a pixel. ranges,
-        range_channels: ranges of channels, more than one only where a row is one pixel. out_pixel:
-        bytes from one pixel of the result to the next.
-        term_bytes: from the terms of windows of one tap more to the next, 0 where all have the
-        same.
-        """
-        axes = tuple(
-            f"{what}_{axis}"
-            for what in ("size", "places", "window", "stride", "before")
-            for axis in AXES
-        )
-        sums = ("term_bytes",) if self.combination.how == "sum" else ()
-        own = ("rows", "block_rows", "channels", "ranges", "range_channels", "out_pixel")
-        return (*own, *axes, *sums, *bound_parameters(self.combination, self.to))
-
-    @property
-    def tensors(self) -> tuple[str, ...]:
-        """Names of the tensors."""
-        return ("x", "out", *(("terms",) if self.combination.how == "sum" else ()))
+@code(PoolKernel)
+class PoolCode(KernelCode, PoolKernel):
+    """The code of `PoolKernel`."""
 
     def write(self, e: Body) -> None:
         """Writes the body: each row of the task, first its line, then its pixels."""
@@ -107,7 +65,7 @@ class PoolKernel(KernelCode):
         length: LlvmValue,
     ) -> None:
         """Combines the rows of a box of taps into the line in scratch."""
-        way = self.combination
+        way = Combiner(self.combination)
 
         def put(at: LlvmValue, lanes: int) -> None:
             pointer = e.at(corner, at)
@@ -142,7 +100,7 @@ class PoolKernel(KernelCode):
             length: Channels in each pixel of the line.
             out: Where the first pixel goes.
         """
-        build, way = e.build, self.combination
+        build, way = e.build, Combiner(self.combination)
         terms = e.tensor("terms") if way.how == "sum" else None
         with e.loop(given["places_width"], carried=[out]) as place:
             start, stop = _span(e, given, "width", place.index)
@@ -152,7 +110,7 @@ class PoolKernel(KernelCode):
             finish = None
             if terms is not None:
                 row = e.at(terms, build.mul(build.mul(rows, taps), given["term_bytes"]))
-                bounds = [given[name] for name in bound_parameters(way, self.to)]
+                bounds = [given[name] for name in bound_parameters(self.combination, self.to)]
                 finish = Finish(e, row, self.to, bounds)
 
             def total(at: LlvmValue, lanes: int) -> LlvmValue:
@@ -167,7 +125,7 @@ class PoolKernel(KernelCode):
                 e.store(total(at, lanes), pixel, self._place(e, at))
 
             def staged() -> None:
-                space = e.reserve(LANES * stored_size(way, self.to))
+                space = e.reserve(LANES * stored_size(self.combination, self.to))
                 e.store(total(e.number(0), LANES), space)
                 with e.loop(self._place(e, length)) as loop:
                     e.store(e.load(I8, space, loop.index), pixel, loop.index)
@@ -180,7 +138,9 @@ class PoolKernel(KernelCode):
         return e.build.mul(index, e.number(stored_size(self.combination, self.to)))
 
     def _load_line(self, e: Body, index: LlvmValue, lanes: int) -> LlvmValue:
-        return e.load(vector(self.combination.element, lanes), e.scratch, self._offset(e, index))
+        return e.load(
+            vector(Combiner(self.combination).element, lanes), e.scratch, self._offset(e, index)
+        )
 
     def _store_line(self, e: Body, index: LlvmValue, value: LlvmValue) -> None:
         e.store(value, e.scratch, self._offset(e, index))

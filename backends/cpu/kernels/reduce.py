@@ -1,44 +1,38 @@
-"""Many bytes to one: what pools and reductions share, and reductions of whole rows.
-
-The greatest and the least of stored bytes are stored bytes. A sum is exact, in 16 bits where its
-count allows, and is stored in 32 bits, or as a byte with one rounding as `fixed31` says.
-"""
+"""Many bytes to one: what the code of pools and reductions shares, and the code of reductions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from qir.backends.cpu.emitter import I8, I16, I32, LlvmEmitter, LlvmValue, constant, vector
 from qir.backends.cpu.epilogue import high_words, stored_bytes
-from qir.backends.cpu.kernel import Body, KernelCode
-from qir.backends.cpu.kernels.cast import Stored
-
-How: TypeAlias = Literal["greatest", "least", "sum"]
+from qir.backends.cpu.kernel import Body, KernelCode, code
+from qir.backends.native.kernels.cast import Stored
+from qir.backends.native.kernels.reduce import (
+    TERMS,
+    ArgMaxKernel,
+    Combination,
+    RowsKernel,
+    bound_parameters,
+    stored_size,
+)
 
 LANES = 16
 """Numbers in the vector that ends a run of them; shorter runs go one by one."""
-TERMS = ("offset", "lift", "multiplier", "addend", "shift")
-"""Numbers of 32 bits that make a byte of a sum; one that is stored as it is has the first alone."""
 
 
-@dataclass(frozen=True)
-class Combination:
-    """How bytes become one number.
+class Combiner:
+    """Writes how bytes become one number.
 
-    Attributes:
-        how: The greatest, the least, or the sum.
-        unsigned: Whether the bytes are unsigned.
-        bits: Of what they are combined in: 8, for sums 16 or 32.
+    Args:
+        combination: How.
     """
 
-    how: How
-    unsigned: bool
-    bits: Literal[8, 16, 32]
-
-    def __str__(self) -> str:
-        return f"{self.how}_{'unsigned' if self.unsigned else 'signed'}_{self.bits}"
+    def __init__(self, combination: Combination) -> None:
+        self.how = combination.how
+        self.unsigned = combination.unsigned
+        self.bits = combination.bits
 
     @property
     def element(self) -> Any:
@@ -147,37 +141,9 @@ class Finish:
         return stored_bytes(e, codes, self._to == "unsigned", low, high)
 
 
-def bound_parameters(combination: Combination, to: Stored) -> tuple[str, ...]:
-    """Returns the names of the parameters that bound the bytes of sums."""
-    return ("low", "high") if combination.how == "sum" and to != "wide" else ()
-
-
-def stored_size(combination: Combination, to: Stored) -> int:
-    """Returns the bytes of what is stored."""
-    return 4 if combination.how == "sum" and to == "wide" else 1
-
-
-@dataclass(frozen=True)
-class RowsKernel(KernelCode):
-    """Rows of neighbouring bytes, each combined to one number.
-
-    Attributes:
-        combination: How; sums are of 32 bits.
-        to: What is stored of sums.
-    """
-
-    combination: Combination
-    to: Stored = "signed"
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """Names of the integers: rows in all and of a task, and the bytes of a row."""
-        return ("rows", "block_rows", "count", *bound_parameters(self.combination, self.to))
-
-    @property
-    def tensors(self) -> tuple[str, ...]:
-        """Names of the tensors."""
-        return ("x", "out", *(("terms",) if self.combination.how == "sum" else ()))
+@code(RowsKernel)
+class RowsCode(KernelCode, RowsKernel):
+    """The code of `RowsKernel`."""
 
     def write(self, e: Body) -> None:
         """Writes the body: each row of the task, and what is stored of it."""
@@ -187,7 +153,7 @@ class RowsKernel(KernelCode):
         out, size = e.tensor("out"), e.number(stored_size(self.combination, self.to))
 
         def put(row: LlvmValue, place: LlvmValue) -> None:
-            total = combined(e, self.combination, row, e.parameter("count"))
+            total = combined(e, Combiner(self.combination), row, e.parameter("count"))
             if finish is not None:
                 stored = finish.apply(e, e.splat(total, LANES))
                 total = e.build.extract_element(stored, e.number(0, I32))
@@ -196,30 +162,14 @@ class RowsKernel(KernelCode):
         _each_row(e, put)
 
 
-@dataclass(frozen=True)
-class ArgMaxKernel(KernelCode):
-    """The first place of the greatest byte of each row, in 32 bits.
-
-    Attributes:
-        unsigned: Whether the bytes are unsigned.
-    """
-
-    unsigned: bool
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """Names of the integers: rows in all and of a task, and the bytes of a row."""
-        return ("rows", "block_rows", "count")
-
-    @property
-    def tensors(self) -> tuple[str, ...]:
-        """Names of the tensors."""
-        return ("x", "out")
+@code(ArgMaxKernel)
+class ArgMaxCode(KernelCode, ArgMaxKernel):
+    """The code of `ArgMaxKernel`."""
 
     def write(self, e: Body) -> None:
         """Writes the body: each row of the task, and its place."""
         build = e.build
-        combination = Combination("greatest", self.unsigned, 8)
+        combiner = Combiner(Combination("greatest", self.unsigned, 8))
         out, count = e.tensor("out"), e.parameter("count")
         lanes = vector(I32, LANES)
         far = 2**31 - 1
@@ -235,7 +185,7 @@ class ArgMaxKernel(KernelCode):
             return e.smallest(least, found)
 
         def put(row: LlvmValue, place: LlvmValue) -> None:
-            greatest = combined(e, combination, row, count)
+            greatest = combined(e, combiner, row, count)
             whole = build.and_(count, e.number(-LANES))
             indices = constant(lanes, list(range(LANES)))
             with e.loop(whole, step=LANES, carried=[indices, constant(lanes, far)]) as loop:
@@ -263,17 +213,15 @@ def _each_row(e: Body, put: Callable[[LlvmValue, LlvmValue], None]) -> None:
         put(e.at(x, build.mul(row.index, count)), row.index)
 
 
-def combined(
-    e: LlvmEmitter, combination: Combination, row: LlvmValue, count: LlvmValue
-) -> LlvmValue:
+def combined(e: LlvmEmitter, combiner: Combiner, row: LlvmValue, count: LlvmValue) -> LlvmValue:
     """Combines neighbouring bytes to one scalar."""
-    build, lanes = e.build, combination.widths[0]
+    build, lanes = e.build, combiner.widths[0]
     whole = build.and_(count, e.number(-lanes))
-    with e.loop(whole, step=lanes, carried=[combination.neutral(lanes)]) as loop:
-        value = combination.load(e, e.at(row, loop.index), lanes)
-        loop.carry(combination.join(e, loop.values[0], value))
-    total = combination.across(e, loop.values[0])
+    with e.loop(whole, step=lanes, carried=[combiner.neutral(lanes)]) as loop:
+        value = combiner.load(e, e.at(row, loop.index), lanes)
+        loop.carry(combiner.join(e, loop.values[0], value))
+    total = combiner.across(e, loop.values[0])
     with e.loop(count, start=whole, carried=[e.splat(total, 1)]) as rest:
-        value = combination.load(e, e.at(row, rest.index), 1)
-        rest.carry(combination.join(e, rest.values[0], value))
+        value = combiner.load(e, e.at(row, rest.index), 1)
+        rest.carry(combiner.join(e, rest.values[0], value))
     return build.extract_element(rest.values[0], e.number(0, I32))

@@ -8,9 +8,8 @@ from llvmlite import ir
 
 from qir.backends.cpu.emitter import I32, I64, POINTER, VOID, LlvmEmitter, LlvmValue, vector
 from qir.backends.cpu.target import Target
+from qir.backends.native.kernels.dense import UNROLLED
 
-UNROLLED = 2
-"""Groups that a round of the innermost loop sums; rows are filled up to a multiple."""
 AHEAD = 2048
 """Bytes of weights that are asked for before they are read. They are summed with six rows in about
 the time that memory takes, some 100 ns; the processor itself asks no further than to the end of a

@@ -1,108 +1,35 @@
-"""Convolutions with windows of 3 x 3 in fewer products, exactly (see `transforms`).
+"""The code of convolutions by Winograd's transforms.
 
 Patches and weights are transformed, the numbers of each are multiplied and summed over the
 channels, and the sums are transformed back. Only instruction sets whose dot instruction reads
-16-bit numbers can hold what is transformed. The window may have a third dimension, depth. It is
-either summed like channels, or transformed as well: F(2, 3) makes two planes of places from four
-planes of pixels, with 4 products in place of 6.
+16-bit numbers can hold what is transformed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from operator import mul
 
 from qir.backends.cpu.emitter import I8, I16, I32, I64, POINTER, LlvmValue, constant, vector
-from qir.backends.cpu.epilogue import Epilogue
-from qir.backends.cpu.kernel import Body, KernelCode, SharedFunction
-from qir.backends.cpu.kernels.dense import AXES
+from qir.backends.cpu.epilogue import apply_epilogue
+from qir.backends.cpu.kernel import Body, KernelCode, SharedFunction, code
 from qir.backends.cpu.kernels.tiles import TileSums
-from qir.backends.cpu.kernels.transforms import TRANSFORMS, multiplied
-
-CHANNELS = 16
-"""Channels that are transformed at once."""
-CORNER_BYTES = 8 * 4
-"""Of what is noted of a patch: its first place, and its places in height, width and depth."""
-DEPTH = TRANSFORMS[2]
-"""The transform in depth."""
-
-GEOMETRY = (
-    *(f"places_{axis}" for axis in AXES),
-    *(f"size_{axis}" for axis in AXES),
-    "window_depth",
-    "stride_depth",
-    "dilation_depth",
-    *(f"before_{axis}" for axis in AXES),
-)
-"""What it reads of the geometry of the convolution."""
-_SIZES = (
-    *GEOMETRY,
-    "slab_patches",
-    "blocks",
-    "block_patches",
-    "ranges",
-    "range_panels",
-    "panels",
-    "columns",
-    "patches_depth",
-    "patches_height",
-    "patches_width",
-    "bytes_depth",
-    "bytes_height",
-    "images_bytes",
-    "pixel",
-    "tap_groups",
-    "row_bytes",
-    "position_bytes",
-    "out_pixel",
-    "centre",
+from qir.backends.cpu.kernels.transforms import multiplied
+from qir.backends.native.kernels.transforms import TRANSFORMS
+from qir.backends.native.kernels.winograd import (
+    CHANNELS,
+    CORNER_BYTES,
+    DEPTH,
+    SIZES,
+    WinogradKernel,
+    row_stride,
 )
 
 SUMS = TileSums(weight_bytes=2)
 
 
-@dataclass(frozen=True)
-class WinogradKernel(KernelCode):
-    """A convolution with windows of 3 x 3 and steps of 1.
-
-    Attributes:
-        tile: Places that a patch gives in height and in width.
-        deep: Whether a patch gives two places in depth; otherwise one, and taps are summed.
-        unsigned: Whether x is unsigned bytes.
-        epilogue: What becomes of the sums.
-    """
-
-    tile: int
-    deep: bool
-    unsigned: bool
-    epilogue: Epilogue
-
-    @property
-    def saving(self) -> float:
-        """How many times fewer multiplications it needs than the op is defined by."""
-        return (3 * self.tile) ** 2 / (self.tile + 2) ** 2 * (1.5 if self.deep else 1)
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """Names of the integers that a step gives it.
-
-        slab_patches: patches of a slab: of a plane where the window has depth, otherwise all.
-        blocks, block_patches: blocks of a slab, each the patches of a task. ranges, range_panels:
-        ranges of panels, and panels of each. columns: at least as many as a panel has; the last
-        panel may overlap the one before. patches: in each direction; in depth as many as places,
-        where taps are summed. window_depth, stride_depth: of a patch, where it is deep: 4 and 2.
-        bytes: from one to the next. centre: what is subtracted from x: the zero point, unless deep.
-        tap_groups: groups of activations for one tap in depth. row_bytes: of one number of a patch
-        in scratch. position_bytes: of one number of all patches. pixel, out_pixel: channels of x,
-        at least 16, and bytes from one place of the result to the next.
-        """
-        return (*_SIZES, *self.epilogue.parameters)
-
-    @property
-    def tensors(self) -> tuple[str, ...]:
-        """Names of the tensors; `fill` holds a pixel of the zero point."""
-        residual = ("residual",) if self.epilogue.residual else ()
-        return ("x", "fill", "weights", *self.epilogue.tables, "out", *residual)
+@code(WinogradKernel)
+class WinogradCode(KernelCode, WinogradKernel):
+    """The code of `WinogradKernel`."""
 
     @property
     def shared(self) -> tuple[SharedFunction, ...]:
@@ -112,17 +39,6 @@ class WinogradKernel(KernelCode):
     def write(self, e: Body) -> None:
         """Transforms the patches of a task, then sums and finishes panel after panel."""
         _Writer(self, e).write()
-
-
-def row_stride(tile: int, deep: bool, columns: int) -> int:
-    """Returns the bytes of a patch's sums in scratch, which should not displace each other.
-
-    Args:
-        tile: Places that a patch gives in height and in width.
-        deep: Whether depth is transformed.
-        columns: Of a panel.
-    """
-    return (DEPTH.size if deep else 1) * TRANSFORMS[tile].positions * 4 * columns + 64
 
 
 class _Writer:
@@ -137,7 +53,7 @@ class _Writer:
         self.kernel = kernel
         self.transform = TRANSFORMS[kernel.tile]
         self.e = e
-        self.given = {name: e.parameter(name) for name in _SIZES}
+        self.given = {name: e.parameter(name) for name in SIZES}
         self.panel_width = e.target.columns
         self.slice_bytes = self.transform.positions * 4 * self.panel_width
         self.sums_bytes = row_stride(kernel.tile, kernel.deep, self.panel_width)
@@ -382,7 +298,8 @@ class _Writer:
                     line, start = row.values
                     with e.loop(columns, carried=[line, start]) as column:
                         at, place = column.values
-                        stored = epilogue.apply(
+                        stored = apply_epilogue(
+                            epilogue,
                             e,
                             tables,
                             [self._vector(at, part) for part in range(e.target.vectors)],

@@ -19,7 +19,8 @@ from numpy.typing import ArrayLike
 
 from qir.backends.cpu import machine, runtime
 from qir.backends.cpu.emitter import I8, I32, I64, POINTER, VOID, LlvmEmitter, LlvmValue
-from qir.backends.cpu.kernel import KernelCode, SharedFunction, code_of
+from qir.backends.cpu.kernel import KernelCode, SharedFunction
+from qir.backends.cpu.kernels import code_of
 from qir.backends.cpu.objects import object_codes
 from qir.backends.cpu.table import table as call_table
 from qir.backends.cpu.target import Target

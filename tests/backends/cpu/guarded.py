@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from qir.backends.cpu import machine
-from qir.backends.cpu.kernel import KernelCode, code_of
+from qir.backends.cpu.kernel import KernelCode
+from qir.backends.cpu.kernels import code_of
 from qir.backends.cpu.objects import object_codes
 from qir.backends.cpu.target import Target, host_target
 from qir.backends.native.assignment import write

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 # Imported to register the rules.
-import qir.backends.cpu.patterns  # noqa: F401  # pyright: ignore[reportUnusedImport]
+import qir.backends.native.patterns  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from qir.backends.cpu.target import Target
 from qir.backends.native.pattern import PATTERNS, Match, match
 from qir.ir import Graph

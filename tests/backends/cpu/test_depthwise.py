@@ -11,10 +11,11 @@ from hypothesis import given
 
 pytest.importorskip("llvmlite")
 
-from qir.backends.cpu.kernel import KernelCode, code_of
-from qir.backends.cpu.kernels.depthwise import DepthwiseKernel
-from qir.backends.cpu.patterns.depthwise import paired
+from qir.backends.cpu.kernel import KernelCode
+from qir.backends.cpu.kernels import code_of
 from qir.backends.cpu.target import host_target
+from qir.backends.native.kernels.depthwise import DepthwiseKernel
+from qir.backends.native.patterns.depthwise import paired
 from qir.ir import Graph
 from qir.ir.signature import Sizes
 from qir.ops import Add, Conv, Dequantize, Requantize

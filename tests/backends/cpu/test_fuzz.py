@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 
 pytest.importorskip("llvmlite")
 
-from qir.backends.cpu.kernels.dense import DenseKernel
-from qir.backends.cpu.kernels.depthwise import DepthwiseKernel
-from qir.backends.cpu.kernels.elementwise import ProductKernel, SumKernel
-from qir.backends.cpu.kernels.pool import PoolKernel
-from qir.backends.cpu.kernels.winograd import WinogradKernel
-from qir.backends.cpu.patterns import conv
 from qir.backends.cpu.target import host_target
 from qir.backends.native.kernel import Kernel
+from qir.backends.native.kernels.dense import DenseKernel
+from qir.backends.native.kernels.depthwise import DepthwiseKernel
+from qir.backends.native.kernels.elementwise import ProductKernel, SumKernel
+from qir.backends.native.kernels.pool import PoolKernel
+from qir.backends.native.kernels.winograd import WinogradKernel
 from qir.backends.native.pattern import Match, match
+from qir.backends.native.patterns import conv
 from qir.ir import Graph
 from qir.ir.signature import Sizes
 from qir.ops import (

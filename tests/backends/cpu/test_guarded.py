@@ -16,7 +16,7 @@ from hypothesis import settings
 pytest.importorskip("llvmlite")
 
 from qir.backends.cpu.emitter import I8
-from qir.backends.cpu.kernel import Body, KernelCode
+from qir.backends.cpu.kernel import CODES, Body, KernelCode
 from qir.backends.cpu.target import Target, host_target
 from qir.backends.native.pattern import PATTERNS, Match, Region
 from qir.ir import Graph, Node
@@ -157,7 +157,7 @@ def try_astray(arguments: str) -> None:
     assert TARGET is not None
     assert side in guarded.SIDES
 
-    def rule(op: Relu, node: Node, target: Target) -> Match:
+    def astray(op: Relu, node: Node, target: Target) -> Match:
         def write(region: Region) -> None:
             x, out = node.inputs[0], node.output
             size = region.bytes(x)
@@ -171,7 +171,8 @@ def try_astray(arguments: str) -> None:
 
         return Match((node,), node.inputs, write)
 
-    PATTERNS[Relu] = rule
+    PATTERNS[Relu] = astray
+    CODES[Astray] = Astray
     graph = Graph("g", [("x", TensorType((33,), Quant.of(DType.I8, 1.0)))])
     at = graph.at_end()
     graph.set_outputs([at.emit(Relu(), graph.inputs[0])])

@@ -18,7 +18,8 @@ from numpy.typing import ArrayLike
 
 pytest.importorskip("llvmlite")
 
-from qir.backends.cpu.kernel import KernelCode, SharedFunction, code_of
+from qir.backends.cpu.kernel import KernelCode, SharedFunction
+from qir.backends.cpu.kernels import code_of
 from qir.backends.cpu.objects import object_codes
 from qir.backends.cpu.target import TARGETS, host_targets
 from qir.backends.reference.interpreter import run

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 pytest.importorskip("llvmlite")
 
-from qir.backends.cpu.patterns.movement import _regular
 from qir.backends.cpu.target import host_target
 from qir.backends.native.pattern import match
+from qir.backends.native.patterns.movement import _regular
 from qir.ir.signature import Sizes
 from qir.text import parse
 from qir.types import Array

@@ -14,9 +14,10 @@ from llvmlite import ir
 import qir
 from qir.backends.cpu import objects
 from qir.backends.cpu.emitter import I64, LlvmEmitter
-from qir.backends.cpu.epilogue import Epilogue, Form, Residual
-from qir.backends.cpu.kernels.dense import DenseKernel
+from qir.backends.cpu.kernel import CODES
 from qir.backends.cpu.target import host_target
+from qir.backends.native.epilogue import Epilogue, Form, Residual
+from qir.backends.native.kernels.dense import DenseKernel
 from qir.backends.reference.interpreter import run
 from tests.backends.native.test_plan import images, network
 
@@ -44,6 +45,13 @@ def test_code_of_another_epilogue_has_another_name():
     choices = product(get_args(Form), (False, True), get_args(Residual), (False, True))
     kernels = [DenseKernel(True, True, Epilogue(*fields)) for fields in choices]
     assert len({kernel.symbol for kernel in kernels}) == len(kernels)
+
+
+def test_code_is_named_like_its_kernel():
+    names = {kernel.__name__.removesuffix("Kernel"): cls for kernel, cls in CODES.items()}
+    assert {name: cls.__name__ for name, cls in names.items()} == {
+        name: f"{name}Code" for name in names
+    }
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ pytest.importorskip("llvmlite")
 
 from qir.backends.cpu import machine
 from qir.backends.cpu.emitter import LlvmEmitter, LlvmValue
-from qir.backends.cpu.kernel import KernelCode, SharedFunction, code_of
-from qir.backends.cpu.kernels.tiles import UNROLLED, TileSums
+from qir.backends.cpu.kernel import KernelCode, SharedFunction
+from qir.backends.cpu.kernels import code_of
+from qir.backends.cpu.kernels.tiles import TileSums
 from qir.backends.cpu.runtime import write_close, write_runtime
 from qir.backends.cpu.target import (
     TARGETS,
@@ -23,6 +24,7 @@ from qir.backends.cpu.target import (
     host_targets,
     sum_neighbours,
 )
+from qir.backends.native.kernels.dense import UNROLLED
 from qir.errors import QirError
 from qir.ir.signature import Sizes
 from qir.types import DType

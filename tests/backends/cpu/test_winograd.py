@@ -12,13 +12,13 @@ from hypothesis import given
 
 pytest.importorskip("llvmlite")
 
-from qir.backends.cpu.kernels.dense import DenseKernel
-from qir.backends.cpu.kernels.transforms import TRANSFORMS, Transform, product
-from qir.backends.cpu.kernels.winograd import WinogradKernel
-from qir.backends.cpu.patterns import conv, dense
-from qir.backends.cpu.patterns.winograd import winograd
 from qir.backends.cpu.target import host_target
+from qir.backends.native.kernels.dense import DenseKernel
+from qir.backends.native.kernels.transforms import TRANSFORMS, Transform, product
+from qir.backends.native.kernels.winograd import WinogradKernel
 from qir.backends.native.pattern import Match
+from qir.backends.native.patterns import conv, dense
+from qir.backends.native.patterns.winograd import winograd
 from qir.ir import Graph
 from qir.ir.signature import Sizes
 from qir.ops import Add, Conv, Dequantize, Requantize

@@ -12,8 +12,8 @@ pytest.importorskip("llvmlite")
 
 import qir
 from qir.__main__ import main
-from qir.backends.cpu.kernels.reduce import ArgMaxKernel
 from qir.backends.cpu.target import host_target
+from qir.backends.native.kernels.reduce import ArgMaxKernel
 from qir.backends.native.partition import Cluster, partition
 from qir.backends.native.plan import SLACK, Buffer, Plan
 from qir.backends.reference.interpreter import run

@@ -9,12 +9,23 @@ from math import prod
 
 import numpy as np
 
-from qir.backends.cpu.kernels.dense import AXES
-from qir.backends.cpu.kernels.depthwise import GEOMETRY, DepthwiseKernel, FixedWindow
-from qir.backends.cpu.kernels.lines import CHANNELS, LINE_BYTES, PAIR_BYTES
-from qir.backends.cpu.patterns.dense import MatchedEpilogue, folded_bias, spatial_parameters, unfit
-from qir.backends.cpu.target import Target
+from qir.backends.native.instruction_set import InstructionSet
+from qir.backends.native.kernels.dense import AXES
+from qir.backends.native.kernels.depthwise import (
+    CHANNELS,
+    GEOMETRY,
+    LINE_BYTES,
+    PAIR_BYTES,
+    DepthwiseKernel,
+    FixedWindow,
+)
 from qir.backends.native.pattern import Match, Region
+from qir.backends.native.patterns.dense import (
+    MatchedEpilogue,
+    folded_bias,
+    spatial_parameters,
+    unfit,
+)
 from qir.ir import Node
 from qir.ops import Conv
 from qir.types import Array, DType
@@ -95,7 +106,9 @@ def paired(
     )
 
 
-def depthwise(op: Conv, node: Node, epilogue: MatchedEpilogue, target: Target) -> Match | str:
+def depthwise(
+    op: Conv, node: Node, epilogue: MatchedEpilogue, target: InstructionSet
+) -> Match | str:
     """Matches a convolution in which each channel of the result reads one channel.
 
     Args:

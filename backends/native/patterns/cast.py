@@ -6,19 +6,19 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from qir.backends.cpu.kernels.cast import (
+from qir.backends.native.instruction_set import InstructionSet
+from qir.backends.native.kernels.cast import (
     DequantizeKernel,
     QuantizeKernel,
     RequantizeForm,
     RequantizeKernel,
     Stored,
 )
-from qir.backends.cpu.kernels.flat import LANES
-from qir.backends.cpu.patterns.dense import in_order, is_bytes
-from qir.backends.cpu.patterns.flat import passed
-from qir.backends.cpu.patterns.lookup import every_byte, looked_up
-from qir.backends.cpu.target import Target
+from qir.backends.native.kernels.flat import LANES
 from qir.backends.native.pattern import Match, pattern
+from qir.backends.native.patterns.dense import in_order, is_bytes
+from qir.backends.native.patterns.flat import passed
+from qir.backends.native.patterns.lookup import every_byte, looked_up
 from qir.ir import Node, Value
 from qir.numbers.rounding import Float32, MachineForm, Scaled
 from qir.ops import Dequantize, Quantize, Requantize
@@ -62,7 +62,7 @@ def repeated(
 
 
 @pattern(Quantize)
-def quantize(op: Quantize, node: Node, target: Target) -> Match | str:
+def quantize(op: Quantize, node: Node, target: InstructionSet) -> Match | str:
     """One float32 multiplication, ties to even."""
     if not is_bytes(node.output) or op.to.expressed is not DType.F32:
         return "not from f32 to a code of 8 bits"
@@ -79,7 +79,7 @@ def quantize(op: Quantize, node: Node, target: Target) -> Match | str:
 
 
 @pattern(Dequantize)
-def dequantize(op: Dequantize, node: Node, target: Target) -> Match | str:
+def dequantize(op: Dequantize, node: Node, target: InstructionSet) -> Match | str:
     """One float32 multiplication."""
     (x,) = node.inputs
     code, kind = x.type.quant, stored(x)
@@ -94,7 +94,7 @@ def dequantize(op: Dequantize, node: Node, target: Target) -> Match | str:
 
 
 @pattern(Requantize)
-def requantize(op: Requantize, node: Node, target: Target) -> Match | str:
+def requantize(op: Requantize, node: Node, target: InstructionSet) -> Match | str:
     """Accumulators by arithmetic, codes of 8 bits by a table of what the definition gives."""
     (x,) = node.inputs
     kind = stored(x)

@@ -7,13 +7,14 @@ from math import prod
 
 import numpy as np
 
-from qir.backends.cpu.kernels.pool import AXES, PoolKernel
-from qir.backends.cpu.kernels.reduce import Combination
-from qir.backends.cpu.patterns.dense import BYTES, is_bytes
-from qir.backends.cpu.patterns.reduce import blocks, combination, has_bytes
-from qir.backends.cpu.patterns.sums import SumsEpilogue, rounded, rounding_once, sums_epilogue
-from qir.backends.cpu.target import Target
+from qir.backends.native.instruction_set import InstructionSet
+from qir.backends.native.kernels.dense import AXES
+from qir.backends.native.kernels.pool import PoolKernel
+from qir.backends.native.kernels.reduce import Combination
 from qir.backends.native.pattern import Match, Region, pattern
+from qir.backends.native.patterns.dense import BYTES, is_bytes
+from qir.backends.native.patterns.reduce import blocks, combination, has_bytes
+from qir.backends.native.patterns.sums import SumsEpilogue, rounded, rounding_once, sums_epilogue
 from qir.errors import QirError
 from qir.ir import Node, Value
 from qir.numbers.rounding import rounding_mode
@@ -26,7 +27,7 @@ MOST_TAPS = 4096
 
 
 @pattern(MaxPool)
-def max_pool(op: MaxPool, node: Node, _: Target) -> Match | str:
+def max_pool(op: MaxPool, node: Node, _: InstructionSet) -> Match | str:
     """The greatest stored number of each window."""
     (x,) = node.inputs
     if not has_bytes(x):
@@ -35,7 +36,7 @@ def max_pool(op: MaxPool, node: Node, _: Target) -> Match | str:
 
 
 @pattern(AvgPool)
-def avg_pool(op: AvgPool, node: Node, _: Target) -> Match | str:
+def avg_pool(op: AvgPool, node: Node, _: InstructionSet) -> Match | str:
     """The sum of each window, by terms for the number of its taps in the tensor."""
     (x,) = node.inputs
     if not is_bytes(x):

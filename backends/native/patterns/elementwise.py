@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
-from qir.backends.cpu.kernels.elementwise import (
+from qir.backends.native.instruction_set import InstructionSet
+from qir.backends.native.kernels.elementwise import (
     LONGEST_PERIOD,
     ExtremumKernel,
     PairsKernel,
     ProductKernel,
     SumKernel,
 )
-from qir.backends.cpu.patterns.cast import code_parameters
-from qir.backends.cpu.patterns.dense import is_bytes
-from qir.backends.cpu.patterns.flat import TASK_ELEMENTS, TASKS, block, lies, variables
-from qir.backends.cpu.patterns.sums import rounding_behind
-from qir.backends.cpu.target import Target
 from qir.backends.native.pattern import Match, Region, pattern
+from qir.backends.native.patterns.cast import code_parameters
+from qir.backends.native.patterns.dense import is_bytes
+from qir.backends.native.patterns.flat import TASK_ELEMENTS, TASKS, block, lies, variables
+from qir.backends.native.patterns.sums import rounding_behind
 from qir.ir import Node, Value
 from qir.ops import Add, Maximum, Minimum, Mul, Sub
 from qir.ops.elementwise import Sum
@@ -145,7 +145,7 @@ def _match(
 
 
 @pattern(Add, Sub)
-def add(op: Sum, node: Node, target: Target) -> Match | str:
+def add(op: Sum, node: Node, target: InstructionSet) -> Match | str:
     """One integer multiply-add of both operands, and one rounding."""
     way = _way(node, node.output)
     if isinstance(way, str):
@@ -168,13 +168,13 @@ def add(op: Sum, node: Node, target: Target) -> Match | str:
 
 
 @pattern(Mul)
-def multiply(op: Mul, node: Node, target: Target) -> Match | str:
+def multiply(op: Mul, node: Node, target: InstructionSet) -> Match | str:
     """The exact product of two differences from zero points, and the requantize behind it."""
     way = _way(node)
     if isinstance(way, str):
         return way
     points = (int(quant(value).zero_points) for value in way)
-    parameters = dict(zip(("x_point", "y_point"), points, strict=True))
+    parameters: dict[str, int] = dict(zip(("x_point", "y_point"), points, strict=True))
     behind = rounding_behind(node.output)
     form = None if behind is None else behind.form.high_word()
     if behind is None or form is None:
@@ -187,7 +187,7 @@ def multiply(op: Mul, node: Node, target: Target) -> Match | str:
 
 
 @pattern(Maximum, Minimum)
-def extremum(op: Op, node: Node, target: Target) -> Match | str:
+def extremum(op: Op, node: Node, target: InstructionSet) -> Match | str:
     """The greater or the lesser stored number."""
     way = _way(node, node.output)
     if isinstance(way, str):

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qir.backends.cpu.kernels.cast import Stored
-from qir.backends.cpu.patterns.dense import is_bytes
+from qir.backends.native.kernels.cast import Stored
 from qir.backends.native.pattern import sole_reader
+from qir.backends.native.patterns.dense import is_bytes
 from qir.ir import Node, Value
 from qir.numbers.int32 import INT32_MAX
 from qir.numbers.rounding import MachineForm, Scaled
@@ -118,6 +118,6 @@ def rounded(
     if terms is None:
         return "a multiplier too small for 32 bits"
     columns = (_offsets(x, counts), lift, terms.value, terms.addend, terms.places)
-    parameters = dict(zip(("low", "high"), bounds, strict=True))
+    parameters: dict[str, int] = dict(zip(("low", "high"), bounds, strict=True))
     table = np.stack(columns, axis=-1).astype(np.int32)
     return SumsEpilogue((), "unsigned" if to.storage is DType.U8 else "signed", table, parameters)

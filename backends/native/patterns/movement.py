@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
-from qir.backends.cpu.kernels.lookup import FlipKernel
-from qir.backends.cpu.kernels.movement import OUTER, CopyKernel, TransposeKernel
-from qir.backends.cpu.patterns.flat import TASK_ELEMENTS, TASKS, lies, passed, variables
-from qir.backends.cpu.target import Target
+from qir.backends.native.instruction_set import InstructionSet
+from qir.backends.native.kernels.lookup import FlipKernel
+from qir.backends.native.kernels.movement import OUTER, CopyKernel, TransposeKernel
 from qir.backends.native.pattern import Match, Region, pattern
+from qir.backends.native.patterns.flat import TASK_ELEMENTS, TASKS, lies, passed, variables
 from qir.backends.native.plan import BufferView
 from qir.ir import Node, Value
 from qir.ops import (
@@ -229,7 +229,7 @@ def _axes(sizes: Sequence[int], source: Sequence[int], out: Sequence[int]) -> li
 
 
 @pattern(Reshape)
-def reshape(op: Reshape, node: Node, target: Target) -> Match | str:
+def reshape(op: Reshape, node: Node, target: InstructionSet) -> Match | str:
     """The same bytes, in the same place where that can be."""
     return unmovable(node) or _same_bytes(node)
 
@@ -247,7 +247,7 @@ def _same_bytes(node: Node) -> Match:
 
 
 @pattern(Recode)
-def recode(op: Recode, node: Node, target: Target) -> Match | str:
+def recode(op: Recode, node: Node, target: InstructionSet) -> Match | str:
     """The same bytes, in the same place where that can be; or the highest bit of each turned."""
     (x,) = node.inputs
     if x.type.dtype.numpy.itemsize not in (1, 4):
@@ -256,7 +256,7 @@ def recode(op: Recode, node: Node, target: Target) -> Match | str:
 
 
 @pattern(Transpose)
-def transpose(op: Transpose, node: Node, target: Target) -> Match | str:
+def transpose(op: Transpose, node: Node, target: InstructionSet) -> Match | str:
     """Strides in another order."""
     (x,) = node.inputs
 
@@ -270,7 +270,7 @@ def transpose(op: Transpose, node: Node, target: Target) -> Match | str:
 
 
 @pattern(Broadcast)
-def broadcast(op: Broadcast, node: Node, target: Target) -> Match | str:
+def broadcast(op: Broadcast, node: Node, target: InstructionSet) -> Match | str:
     """Strides of 0."""
     (x,) = node.inputs
 
@@ -287,7 +287,7 @@ def broadcast(op: Broadcast, node: Node, target: Target) -> Match | str:
 
 
 @pattern(Tile)
-def tile(op: Tile, node: Node, target: Target) -> Match | str:
+def tile(op: Tile, node: Node, target: InstructionSet) -> Match | str:
     """A stride of 0 above that of each axis."""
     (x,) = node.inputs
     repeated = [axis for axis, count in enumerate(op.repeats) if count > 1]
@@ -307,7 +307,7 @@ def tile(op: Tile, node: Node, target: Target) -> Match | str:
 
 
 @pattern(Reverse)
-def reverse(op: Reverse, node: Node, target: Target) -> Match | str:
+def reverse(op: Reverse, node: Node, target: InstructionSet) -> Match | str:
     """Negative strides."""
     (x,) = node.inputs
 
@@ -322,7 +322,7 @@ def reverse(op: Reverse, node: Node, target: Target) -> Match | str:
 
 
 @pattern(Slice)
-def slice_(op: Slice, node: Node, target: Target) -> Match | str:
+def slice_(op: Slice, node: Node, target: InstructionSet) -> Match | str:
     """Longer strides."""
     (x,) = node.inputs
 
@@ -339,7 +339,7 @@ def slice_(op: Slice, node: Node, target: Target) -> Match | str:
 
 
 @pattern(Split)
-def split(op: Split, node: Node, target: Target) -> Match | str:
+def split(op: Split, node: Node, target: InstructionSet) -> Match | str:
     """A copy for each part."""
     (x,) = node.inputs
 
@@ -355,7 +355,7 @@ def split(op: Split, node: Node, target: Target) -> Match | str:
 
 
 @pattern(Concat)
-def concat(op: Concat, node: Node, target: Target) -> Match | str:
+def concat(op: Concat, node: Node, target: InstructionSet) -> Match | str:
     """A copy for each operand that was not made in its place; see `assignment`."""
 
     def moves(region: Region) -> Iterable[Move]:
@@ -372,7 +372,7 @@ def concat(op: Concat, node: Node, target: Target) -> Match | str:
 
 
 @pattern(ResizeNearest)
-def resize_nearest(op: ResizeNearest, node: Node, target: Target) -> Match | str:
+def resize_nearest(op: ResizeNearest, node: Node, target: InstructionSet) -> Match | str:
     """Strides of 0 where sizes grow by whole factors, longer ones where they shrink by such."""
     (x,) = node.inputs
     before = x.type.shape[1:-1]

@@ -6,12 +6,13 @@ from math import prod
 
 import numpy as np
 
-from qir.backends.cpu.kernels.pool import AXES, PoolKernel
-from qir.backends.cpu.kernels.reduce import ArgMaxKernel, Combination, How, RowsKernel
-from qir.backends.cpu.patterns.dense import BYTES, is_bytes
-from qir.backends.cpu.patterns.sums import SumsEpilogue, sums_epilogue
-from qir.backends.cpu.target import Target
+from qir.backends.native.instruction_set import InstructionSet
+from qir.backends.native.kernels.dense import AXES
+from qir.backends.native.kernels.pool import PoolKernel
+from qir.backends.native.kernels.reduce import ArgMaxKernel, Combination, How, RowsKernel
 from qir.backends.native.pattern import Match, Region, pattern
+from qir.backends.native.patterns.dense import BYTES, is_bytes
+from qir.backends.native.patterns.sums import SumsEpilogue, sums_epilogue
 from qir.ir import Node, Value
 from qir.ops import ArgMax, Mean, ReduceMax, ReduceMin, ReduceSum
 from qir.ops.reduce import Extremum, Reduction
@@ -65,7 +66,7 @@ def _sizes(region: Region, x: Value, parts: tuple[int, int]) -> tuple[int, int, 
 
 
 @pattern(Mean, ReduceSum)
-def total(op: Reduction, node: Node, _: Target) -> Match | str:
+def total(op: Reduction, node: Node, _: InstructionSet) -> Match | str:
     """The exact sums, and the requantize behind them."""
     (x,) = node.inputs
     if not is_bytes(x):
@@ -75,7 +76,7 @@ def total(op: Reduction, node: Node, _: Target) -> Match | str:
 
 
 @pattern(ReduceMax, ReduceMin)
-def extremum(op: Extremum, node: Node, _: Target) -> Match | str:
+def extremum(op: Extremum, node: Node, _: InstructionSet) -> Match | str:
     """The greatest or least stored number."""
     if not has_bytes(node.inputs[0]):
         return "not stored in 8 bits"
@@ -145,7 +146,7 @@ def _reduction(
 
 
 @pattern(ArgMax)
-def first_greatest(op: ArgMax, node: Node, _: Target) -> Match | str:
+def first_greatest(op: ArgMax, node: Node, _: InstructionSet) -> Match | str:
     """The first place of the greatest stored number of a row."""
     (x,) = node.inputs
     if not has_bytes(x):

@@ -6,9 +6,10 @@ from math import prod
 
 import numpy as np
 
-from qir.backends.cpu.kernels.tiles import UNROLLED
-from qir.backends.cpu.kernels.transforms import TRANSFORMS, Factors, Transform, product
-from qir.backends.cpu.kernels.winograd import (
+from qir.backends.native.instruction_set import InstructionSet
+from qir.backends.native.kernels.dense import UNROLLED
+from qir.backends.native.kernels.transforms import TRANSFORMS, Factors, Transform, product
+from qir.backends.native.kernels.winograd import (
     CHANNELS,
     CORNER_BYTES,
     DEPTH,
@@ -16,16 +17,15 @@ from qir.backends.cpu.kernels.winograd import (
     WinogradKernel,
     row_stride,
 )
-from qir.backends.cpu.patterns import dense
-from qir.backends.cpu.patterns.dense import (
+from qir.backends.native.pattern import Match, Region
+from qir.backends.native.patterns import dense
+from qir.backends.native.patterns.dense import (
     TASK_PRODUCTS,
     MatchedEpilogue,
     folded_bias,
     spatial_parameters,
     trim,
 )
-from qir.backends.cpu.target import Target
-from qir.backends.native.pattern import Match, Region
 from qir.ir import Node
 from qir.ops import Conv
 from qir.types import Array
@@ -41,7 +41,7 @@ TASKS = 8
 
 
 def winograd(
-    op: Conv, node: Node, epilogue: MatchedEpilogue, target: Target, tile: int
+    op: Conv, node: Node, epilogue: MatchedEpilogue, target: InstructionSet, tile: int
 ) -> Match | str:
     """Matches a convolution with windows of 3 x 3 and steps of 1, and perhaps a depth.
 
@@ -167,7 +167,7 @@ def winograd(
     return Match((node, *epilogue.nodes), inputs, write, rows_apart=True)
 
 
-def unfit(op: Conv, node: Node, target: Target) -> str:
+def unfit(op: Conv, node: Node, target: InstructionSet) -> str:
     """Returns why a convolution has no such form; nothing where it does.
 
     Args:

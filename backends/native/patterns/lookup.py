@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from qir.backends.cpu.kernels.lookup import ClampKernel, LookupKernel
-from qir.backends.cpu.patterns.dense import BYTES, is_bytes
-from qir.backends.cpu.patterns.flat import passed
-from qir.backends.cpu.target import Target
+from qir.backends.native.instruction_set import InstructionSet
+from qir.backends.native.kernels.lookup import ClampKernel, LookupKernel
 from qir.backends.native.pattern import Match, pattern
+from qir.backends.native.patterns.dense import BYTES, is_bytes
+from qir.backends.native.patterns.flat import passed
 from qir.ir import Node, Value
 from qir.ops import Clip, Lookup, Relu
 from qir.ops.op import Coded
@@ -40,7 +40,7 @@ def looked_up(node: Node, table: Array | Value) -> Match:
 
 
 @pattern(Lookup)
-def lookup(op: Lookup, node: Node, target: Target) -> Match | str:
+def lookup(op: Lookup, node: Node, target: InstructionSet) -> Match | str:
     """A table of 256 bytes."""
     x, table = node.inputs
     if x.type.dtype not in BYTES or table.type.dtype not in BYTES:
@@ -49,7 +49,7 @@ def lookup(op: Lookup, node: Node, target: Target) -> Match | str:
 
 
 @pattern(Relu)
-def relu(op: Relu, node: Node, target: Target) -> Match | str:
+def relu(op: Relu, node: Node, target: InstructionSet) -> Match | str:
     """Bytes of at least the zero point."""
     code = node.output.type.quant
     if code is None or not is_bytes(node.output):
@@ -59,7 +59,7 @@ def relu(op: Relu, node: Node, target: Target) -> Match | str:
 
 
 @pattern(Clip)
-def clip(op: Clip, node: Node, target: Target) -> Match | str:
+def clip(op: Clip, node: Node, target: InstructionSet) -> Match | str:
     """Bytes between the codes of the bounds."""
     code = node.output.type.quant
     if code is None or not is_bytes(node.output):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
 
-from qir.backends.cpu.kernels.flat import LANES, FlatKernel
+from qir.backends.native.kernels.flat import LANES, FlatKernel
 from qir.backends.native.pattern import Match, Region
 from qir.backends.native.plan import BufferView
 from qir.ir import Node, Value

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 
-from qir.backends.cpu.patterns import dense, winograd
-from qir.backends.cpu.patterns.depthwise import depthwise
-from qir.backends.cpu.target import Target
+from qir.backends.native.instruction_set import InstructionSet
 from qir.backends.native.pattern import Match, Region, pattern
+from qir.backends.native.patterns import dense, winograd
+from qir.backends.native.patterns.depthwise import depthwise
 from qir.ir import Node
 from qir.ops import Conv
 
@@ -23,7 +23,7 @@ by places that a patch gives in each direction: measured on layers of 64 channel
 
 
 @pattern(Conv)
-def convolution(op: Conv, node: Node, target: Target) -> Match | str:
+def convolution(op: Conv, node: Node, target: InstructionSet) -> Match | str:
     """A convolution over all channels, over groups of them, or of each alone."""
     epilogue = dense.matched_epilogue(node.output)
     if op.groups > 1 and node.inputs[1].type.shape[-2] == 1:

@@ -6,23 +6,23 @@ from math import prod
 
 import numpy as np
 
-from qir.backends.cpu.kernels.movement import OUTER, PadKernel
-from qir.backends.cpu.patterns.flat import lies, variables
-from qir.backends.cpu.patterns.movement import (
+from qir.backends.native.instruction_set import InstructionSet
+from qir.backends.native.kernels.movement import OUTER, PadKernel
+from qir.backends.native.pattern import Match, Region, pattern
+from qir.backends.native.patterns.flat import lies, variables
+from qir.backends.native.patterns.movement import (
     element_bytes,
     row_strides,
     task_count,
     unmovable,
 )
-from qir.backends.cpu.target import Target
-from qir.backends.native.pattern import Match, Region, pattern
 from qir.ir import Node
 from qir.ops import Pad
 from qir.types import Array
 
 
 @pattern(Pad)
-def pad(op: Pad, node: Node, target: Target) -> Match | str:
+def pad(op: Pad, node: Node, target: InstructionSet) -> Match | str:
     """Rows between borders of one number."""
     (x,) = node.inputs
     if reason := unmovable(node):

@@ -9,10 +9,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from qir.backends.cpu.epilogue import Epilogue, Form
-from qir.backends.cpu.kernels.dense import AXES, SLACK_BYTES, DenseKernel
-from qir.backends.cpu.kernels.tiles import UNROLLED
-from qir.backends.cpu.target import Target
+from qir.backends.native.epilogue import Epilogue, Form
+from qir.backends.native.instruction_set import InstructionSet
+from qir.backends.native.kernels.dense import AXES, SLACK_BYTES, UNROLLED, DenseKernel
 from qir.backends.native.pattern import Match, Region, pattern, sole_reader
 from qir.ir import Node, Value
 from qir.numbers.rounding import Float32, MachineForm, Scaled
@@ -183,7 +182,9 @@ def _wrapped(value: int) -> int:
     return (value + 2**31) % 2**32 - 2**31
 
 
-def convolution(op: Conv, node: Node, epilogue: MatchedEpilogue, target: Target) -> Match | str:
+def convolution(
+    op: Conv, node: Node, epilogue: MatchedEpilogue, target: InstructionSet
+) -> Match | str:
     """Matches a convolution over all channels, or over groups of them: a step for each.
 
     Args:
@@ -270,7 +271,7 @@ def trim(parameters: dict[str, int], axis: str) -> slice:
 
 
 @pattern(Dot)
-def product(op: Dot, node: Node, target: Target) -> Match | str:
+def product(op: Dot, node: Node, target: InstructionSet) -> Match | str:
     """A product with a constant matrix."""
     x, weights, *bias = node.inputs
     if weights.type.rank != 2:
@@ -309,7 +310,11 @@ def _wide(weights: Value) -> str:
 
 
 def _match(
-    node: Node, epilogue: MatchedEpilogue, target: Target, geometry: Geometry, parts: int = 1
+    node: Node,
+    epilogue: MatchedEpilogue,
+    target: InstructionSet,
+    geometry: Geometry,
+    parts: int = 1,
 ) -> Match:
     x, weights, *bias = node.inputs
     inputs = (x,) if epilogue.residual is None else (x, epilogue.residual)
@@ -414,7 +419,7 @@ def _split(rows: int, panels: int, weights: int, row_bytes: int, region: Region)
     return -(-rows // blocks), -(-panels // -(-panels // ranges))
 
 
-def packed(matrix: Array, target: Target) -> Array:
+def packed(matrix: Array, target: InstructionSet) -> Array:
     """Returns weights [k, columns] as the kernel reads them: [panel, group, column, neighbour]."""
     step = target.group * UNROLLED
     depth = -(-matrix.shape[0] // step) * step
