@@ -184,6 +184,29 @@ def test_importing_qir_loads_no_jax():
     assert run(sys.executable, "-c", code) == "[]"
 
 
+def test_a_public_word_has_one_meaning():
+    homes: dict[str, set[str]] = {}
+    for module, path in MODULES.items():
+        for name in defined(ast.parse(path.read_text())):
+            homes.setdefault(name, set()).add(module)
+    assert {name: places for name, places in homes.items() if len(places) > 1} == {}
+
+
+def defined(tree: ast.Module) -> set[str]:
+    """The public words of a module: its classes, and other names at its top in CamelCase."""
+    found = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+    for node in tree.body:
+        targets = getattr(node, "targets", []) or [getattr(node, "target", None)]
+        found |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return {name for name in found if re.fullmatch(r"[A-Z]\w*", name) and not name.isupper()}
+
+
+def test_what_generated_code_needs_knows_neither_llvm_nor_jax():
+    names = ", ".join(sorted(name for name in MODULES if room(name) == "qir.backends.native"))
+    loaded = "[name for name in sys.modules if name.partition('.')[0] in ('jax', 'llvmlite')]"
+    assert run(sys.executable, "-c", f"import sys, {names}; print({loaded})") == "[]"
+
+
 def test_no_file_is_long():
     long = {
         str(path.relative_to(ROOT)): lines

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import qir
 from qir import Builder, Context, Graph, Interval, Node, Pass, Skip, TensorType, Value
-from qir.backends.native.steps import Step
+from qir.backends.native.computation import Computation
 from qir.backends.xla.lowering import lowering
 from qir.ops import Reverse
 from qir.ops.op import OPS, SameCode
@@ -75,8 +75,8 @@ def add_an_op() -> None:
             return np.roll(x, self.by, self.axis)
 
     @lowering(Roll)
-    def roll(op: Roll, node: Node) -> Step:
-        return Step(lambda x: jnp.roll(x, op.by, op.axis), node.inputs)
+    def roll(op: Roll, node: Node) -> Computation:
+        return Computation(lambda x: jnp.roll(x, op.by, op.axis), node.inputs)
 
     @cases_of(Roll)
     def rolls(draw: Draw, cls: type[Roll]) -> Case:

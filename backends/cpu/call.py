@@ -13,10 +13,10 @@ import jax
 from llvmlite import ir
 
 from qir.backends.cpu import machine, runtime
-from qir.backends.cpu.kernel import code_of
+from qir.backends.cpu.kernels import code_of
 from qir.backends.cpu.objects import object_codes
 from qir.backends.cpu.target import Target
-from qir.backends.native import kernel as native
+from qir.backends.native.kernel import Kernel
 from qir.errors import QirError
 from qir.interop.jax_internals import guarded
 
@@ -37,7 +37,7 @@ _CLOSE: list[Callable[[int], None]] = []
 _WORDS: list[ctypes.Array[ctypes.c_int64]] = []
 
 
-def addresses(kernels: Iterable[native.Kernel], target: Target) -> Mapping[str, int]:
+def addresses(kernels: Iterable[Kernel], target: Target) -> Mapping[str, int]:
     """Returns the addresses of kernels by symbol; machine code is made where there is none yet."""
     check_process()
     with _LOCK:
@@ -108,7 +108,7 @@ def new_words(count: int) -> ctypes.Array[ctypes.c_int64]:
 
 def call(
     table: jax.Array,
-    parameters: jax.Array,
+    constants: jax.Array,
     operands: Sequence[jax.Array],
     results: Sequence[jax.ShapeDtypeStruct],
 ) -> tuple[jax.Array, ...]:
@@ -116,11 +116,11 @@ def call(
 
     Args:
         table: What `Plan.table` returns.
-        parameters: What `Plan.parameters` returns.
+        constants: What `Plan.constants` returns.
         operands: The tensors that it reads.
         results: The tensors that it returns.
     """
-    given = [guarded(operand, _NO_GRADIENT, _NO_EXPORT) for operand in (parameters, *operands)]
+    given = [guarded(operand, _NO_GRADIENT, _NO_EXPORT) for operand in (constants, *operands)]
     found = jax.ffi.ffi_call(runtime.HANDLER, list(results), vmap_method="sequential")(
         table, *given
     )

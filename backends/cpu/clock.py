@@ -12,10 +12,10 @@ import numpy as np
 from llvmlite import ir
 
 from qir.backends.cpu import machine
-from qir.backends.cpu.emitter import I64, Emitter
+from qir.backends.cpu.emitter import I64, LlvmEmitter
 from qir.backends.cpu.runtime import read_counter
 from qir.backends.cpu.target import host_target
-from qir.backends.native.partition import Section
+from qir.backends.native.partition import Cluster
 from qir.backends.native.plan import Plan
 from qir.errors import QirError
 from qir.types import Array
@@ -28,18 +28,18 @@ RATE_SECONDS = 0.05
 microsecond: the rate is known to 1 in 10^4."""
 
 
-class Clock:
-    """The times of the latest call of a section.
+class StepClock:
+    """The times of the latest call of a cluster.
 
     Args:
-        section: The section.
+        cluster: The cluster.
         plan: Its steps.
         words: Where the runtime writes: the beginning, and the end of each step. They are kept as
             long as the process, because compiled programs hold their address.
     """
 
-    def __init__(self, section: Section, plan: Plan, words: Words) -> None:
-        self.section = section
+    def __init__(self, cluster: Cluster, plan: Plan, words: Words) -> None:
+        self.cluster = cluster
         self.plan = plan
         self._words = words
 
@@ -68,7 +68,7 @@ def now() -> Callable[[], int]:
     if target is None:
         raise QirError("clock: expected a processor that kernels are made for")
     module = machine.new_module("counter", target)
-    e = Emitter(ir.Function(module, ir.FunctionType(I64, []), "qir_counter"))
+    e = LlvmEmitter(ir.Function(module, ir.FunctionType(I64, []), "qir_counter"))
     e.build.ret(read_counter(e))
     code = machine.assemble(str(module), target)
     address = machine.load({"qir_counter": code}, target)["qir_counter"]

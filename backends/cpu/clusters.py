@@ -1,4 +1,4 @@
-"""Sections of a graph as operations of an XLA program."""
+"""Clusters of a graph as operations of an XLA program."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import jax
 import numpy as np
 
 # Imported to register the patterns.
-import qir.backends.cpu.patterns  # noqa: F401  # pyright: ignore[reportUnusedImport]
+import qir.backends.native.patterns  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from qir.backends.cpu import call, peak
-from qir.backends.cpu.clock import Clock
+from qir.backends.cpu.clock import StepClock
 from qir.backends.cpu.table import table
 from qir.backends.cpu.target import Target
-from qir.backends.native.partition import Partition, Section, partition
+from qir.backends.native.assignment import write
+from qir.backends.native.computation import Computation, Group, Lowering, Parameter, always
+from qir.backends.native.partition import Cluster, Partition, partition
 from qir.backends.native.pattern import Region
-from qir.backends.native.placing import write
 from qir.backends.native.plan import Plan, named
-from qir.backends.native.steps import Group, Lowering, Parameter, Step, always
 from qir.bench.profile import Ceilings
 from qir.errors import QirError
 from qir.ir import Node, Value
@@ -40,7 +40,7 @@ def available_cores() -> int:
 
 
 @dataclass(frozen=True)
-class Kernels:
+class GeneratedKernels:
     """Computes what it can of a program by generated kernels.
 
     Args:
@@ -57,7 +57,7 @@ class Kernels:
     threads: int = field(default_factory=available_cores)
     timed: bool = False
     refused: Callable[[Node], str] = field(default=lambda node: "", compare=False)
-    clocks: list[Clock] = field(default_factory=list, init=False, compare=False)
+    clocks: list[StepClock] = field(default_factory=list, init=False, compare=False)
 
     def __str__(self) -> str:
         return f"generated for {self.target.name}"
@@ -113,14 +113,14 @@ class Kernels:
             lines.append(f"  {plan}")
             stepped = {step.nodes for step in plan.steps}
             lines += [
-                f"      {', '.join(map(named, cover.nodes))}: no step, the bytes lie there already"
-                for cover in part.covers
-                if cover.nodes not in stepped
+                f"      {', '.join(map(named, match.nodes))}: no step, the bytes lie there already"
+                for match in part.matches
+                if match.nodes not in stepped
             ]
             calls += 1
         return "\n".join(lines)
 
-    def without(self, refused: Callable[[Node], str]) -> Kernels:
+    def without(self, refused: Callable[[Node], str]) -> GeneratedKernels:
         """Returns the same without kernels for some nodes.
 
         Args:
@@ -147,10 +147,10 @@ class Kernels:
     def _divided(self, nodes: Sequence[Node], outputs: Iterable[Value]) -> Partition:
         return partition(nodes, outputs, self.target, self.refused)
 
-    def _group(self, section: Section, number: int) -> Group:
-        products = _products(section)
-        first = self.plan(section, _sizes(products, [1] * len(products)))
-        parameters = first.parameters()
+    def _group(self, cluster: Cluster, number: int) -> Group:
+        products = _products(cluster)
+        first = self.plan(cluster, _sizes(products, [1] * len(products)))
+        constants = first.constants()
 
         def run(packed: jax.Array, sizes: Sequence[Any], *operands: jax.Array) -> Any:
             if not all(isinstance(size, int) for size in sizes):
@@ -162,48 +162,50 @@ class Kernels:
             struct: Callable[..., jax.ShapeDtypeStruct] = jax.ShapeDtypeStruct
             results = [
                 struct(actual.shape(value.type.shape), value.type.dtype.numpy)
-                for value in section.outputs
+                for value in cluster.outputs
             ]
-            plan = self.plan(section, actual) if products else first
-            if plan is not first and not np.array_equal(own := plan.parameters(), parameters):
+            plan = self.plan(cluster, actual) if products else first
+            if plan is not first and not np.array_equal(own := plan.constants(), constants):
                 packed = jax.numpy.asarray(own)
             addresses = call.addresses([step.kernel for step in plan.steps], self.target)
             clock = 0
             if self.timed:
-                self.clocks.append(Clock(section, plan, call.new_words(1 + len(plan.steps))))
+                self.clocks.append(StepClock(cluster, plan, call.new_words(1 + len(plan.steps))))
                 clock = self.clocks[-1].address
-            words = table(plan, addresses, call.new_slot(section), clock)
+            words = table(plan, addresses, call.new_slot(cluster), clock)
             return call.call(jax.numpy.asarray(words), packed, operands, results)
 
         dimensions = tuple(Dim(1, names) for names in products)
-        step = Step(run, (Parameter(f"kernels{number}", parameters), dimensions, *section.inputs))
+        computation = Computation(
+            run, (Parameter(f"kernels{number}", constants), dimensions, *cluster.inputs)
+        )
         ways = {
-            node: Lowering(f"kernel_{cover.rule.__name__}", always, always, cover.rule)
-            for cover in section.covers
-            if cover.rule is not None
-            for node in cover.nodes
+            node: Lowering(f"kernel_{match.pattern.__name__}", always, always, match.pattern)
+            for match in cluster.matches
+            if match.pattern is not None
+            for node in match.nodes
         }
-        return Group(section.outputs, step, ways)
+        return Group(cluster.outputs, computation, ways)
 
-    def plan(self, section: Section, sizes: Sizes) -> Plan:
-        """Returns the steps of a section.
+    def plan(self, cluster: Cluster, sizes: Sizes) -> Plan:
+        """Returns the steps of a cluster.
 
         Args:
-            section: The section.
+            cluster: The cluster.
             sizes: The sizes of named dimensions.
         """
-        threads = self.threads if _work(section, sizes) >= PARALLEL_WORK else 1
-        plan = Plan(len(section.inputs), len(section.outputs), threads)
-        places = {value: plan.operand(index) for index, value in enumerate(section.inputs)}
-        places |= {value: plan.result(index) for index, value in enumerate(section.outputs)}
-        region = Region(plan, places, sizes, self.target)
-        write(section.covers, region)
+        threads = self.threads if _work(cluster, sizes) >= PARALLEL_WORK else 1
+        plan = Plan(len(cluster.inputs), len(cluster.outputs), threads)
+        views = {value: plan.operand(index) for index, value in enumerate(cluster.inputs)}
+        views |= {value: plan.result(index) for index, value in enumerate(cluster.outputs)}
+        region = Region(plan, views, sizes, self.target)
+        write(cluster.matches, region)
         return plan
 
 
-def _products(section: Section) -> list[tuple[str, ...]]:
-    """Returns the products of names that stand in the sizes of a section, each once."""
-    values = [*section.inputs, *(v for c in section.covers for n in c.nodes for v in n.outputs)]
+def _products(cluster: Cluster) -> list[tuple[str, ...]]:
+    """Returns the products of names that stand in the sizes of a cluster, each once."""
+    values = [*cluster.inputs, *(v for c in cluster.matches for n in c.nodes for v in n.outputs)]
     sizes = [size for value in values for size in value.type.shape if isinstance(size, Dim)]
     return list(dict.fromkeys(size.names for size in sizes))
 
@@ -213,10 +215,10 @@ def _sizes(products: Sequence[tuple[str, ...]], sizes: Sequence[int]) -> Sizes:
     return Sizes({names[0]: size for names, size in found.items() if len(names) == 1}, found)
 
 
-def _work(section: Section, sizes: Sizes) -> int:
+def _work(cluster: Cluster, sizes: Sizes) -> int:
     """Returns about how much there is to do, in products; a number that is made counts as four."""
     total = 0
-    for node in (node for cover in section.covers for node in cover.nodes):
+    for node in (node for match in cluster.matches for node in match.nodes):
         (*_, result) = node.outputs
         shapes = [
             replace(value.type, shape=sizes.shape(value.type.shape))

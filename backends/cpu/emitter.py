@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from llvmlite import ir
 
-Value: TypeAlias = Any
+LlvmValue: TypeAlias = Any
 """A value of LLVM IR; llvmlite has no types."""
 
 I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
@@ -23,7 +23,7 @@ def vector(element: Any, lanes: int) -> Any:
     return ir.VectorType(element, lanes)
 
 
-def constant(type: Any, value: Any) -> Value:
+def constant(type: Any, value: Any) -> LlvmValue:
     """Returns a constant; a number is repeated in every lane of a vector."""
     if isinstance(type, ir.VectorType) and not isinstance(value, list | tuple):
         value = [value] * type.count
@@ -40,16 +40,16 @@ class Loop:
             and behind it as the last round left it.
     """
 
-    index: Value
-    values: list[Value]
-    following: list[Value] | None = None
+    index: LlvmValue
+    values: list[LlvmValue]
+    following: list[LlvmValue] | None = None
 
-    def carry(self, *values: Value) -> None:
+    def carry(self, *values: LlvmValue) -> None:
         """Says what the next round starts with."""
         self.following = list(values)
 
 
-class Emitter:
+class LlvmEmitter:
     """Writes the body of one function.
 
     Args:
@@ -65,13 +65,13 @@ class Emitter:
         self.module: ir.Module = function.module
         self._entry = function.append_basic_block("entry")
         self.build = ir.IRBuilder(self._entry)
-        self.arguments: tuple[Value, ...] = function.args
+        self.arguments: tuple[LlvmValue, ...] = function.args
 
-    def number(self, value: int, type: Any = I64) -> Value:
+    def number(self, value: int, type: Any = I64) -> LlvmValue:
         """Returns an integer constant."""
         return constant(type, value)
 
-    def at(self, pointer: Value, offset: Value | int) -> Value:
+    def at(self, pointer: LlvmValue, offset: LlvmValue | int) -> LlvmValue:
         """Returns a pointer some bytes further."""
         if isinstance(offset, int):
             if offset == 0:
@@ -79,23 +79,27 @@ class Emitter:
             offset = self.number(offset)
         return self.build.gep(pointer, [offset], source_etype=I8)
 
-    def load(self, type: Any, pointer: Value, offset: Value | int = 0, align: int = 1) -> Value:
+    def load(
+        self, type: Any, pointer: LlvmValue, offset: LlvmValue | int = 0, align: int = 1
+    ) -> LlvmValue:
         """Loads a value, `align` bytes aligned."""
         return self.build.load(self.at(pointer, offset), typ=type, align=align)
 
-    def store(self, value: Value, pointer: Value, offset: Value | int = 0, align: int = 1) -> None:
+    def store(
+        self, value: LlvmValue, pointer: LlvmValue, offset: LlvmValue | int = 0, align: int = 1
+    ) -> None:
         """Stores a value, `align` bytes aligned."""
         self.build.store(value, self.at(pointer, offset), align=align)
 
-    def prefetch(self, pointer: Value, offset: Value | int = 0) -> None:
+    def prefetch(self, pointer: LlvmValue, offset: LlvmValue | int = 0) -> None:
         """Asks for a line of memory that will be read; it need not be there."""
         options = (constant(I32, option) for option in (0, 3, 1))  # to read, often, as data
         self.intrinsic("llvm.prefetch.p0", VOID, self.at(pointer, offset), *options)
 
-    def reserve(self, size: int, align: int = 64) -> Value:
+    def reserve(self, size: int, align: int = 64) -> LlvmValue:
         """Returns a pointer to bytes on the stack of the function."""
         with self.at_entry():
-            space: Value = self.build.alloca(ir.ArrayType(I8, size))
+            space: LlvmValue = self.build.alloca(ir.ArrayType(I8, size))
             space.align = align
             return self.untyped(space)
 
@@ -107,13 +111,13 @@ class Emitter:
                 self.build.position_before(self._entry.instructions[0])
             yield
 
-    def untyped(self, pointer: Value) -> Value:
+    def untyped(self, pointer: LlvmValue) -> LlvmValue:
         """Returns a pointer that llvmlite takes to be of a type, as one of none."""
         cast = ir.instructions.CastInstr(self.build.block, "bitcast", pointer, POINTER)
         self.build._insert(cast)
         return cast
 
-    def opaque(self, address: Value) -> Value:
+    def opaque(self, address: LlvmValue) -> LlvmValue:
         """Returns an address of which LLVM doesn't know how to compute it from another.
 
         It would do so in every round of a loop, to save a register.
@@ -121,7 +125,7 @@ class Emitter:
         type = ir.FunctionType(address.type, [address.type])
         return self.build.asm(type, "", "=r,0", [address], side_effect=False)
 
-    def splat(self, value: Value, lanes: int) -> Value:
+    def splat(self, value: LlvmValue, lanes: int) -> LlvmValue:
         """Repeats a scalar in every lane."""
         type = vector(value.type, lanes)
         first = self.build.insert_element(ir.Constant(type, ir.Undefined), value, constant(I32, 0))
@@ -129,22 +133,22 @@ class Emitter:
             first, ir.Constant(type, ir.Undefined), constant(vector(I32, lanes), 0)
         )
 
-    def shuffle(self, first: Value, second: Value, lanes: Sequence[int]) -> Value:
+    def shuffle(self, first: LlvmValue, second: LlvmValue, lanes: Sequence[int]) -> LlvmValue:
         """Picks lanes of two vectors, those of the second counted after those of the first."""
         return self.build.shuffle_vector(
             first, second, ir.Constant(vector(I32, len(lanes)), list(lanes))
         )
 
-    def concat(self, first: Value, second: Value) -> Value:
+    def concat(self, first: LlvmValue, second: LlvmValue) -> LlvmValue:
         """Returns the lanes of two vectors of one type."""
         return self.shuffle(first, second, range(2 * first.type.count))
 
-    def half(self, value: Value, which: int) -> Value:
+    def half(self, value: LlvmValue, which: int) -> LlvmValue:
         """Returns the lower (0) or upper (1) half of the lanes."""
         count = value.type.count // 2
         return self.shuffle(value, value, range(which * count, (which + 1) * count))
 
-    def intrinsic(self, name: str, result: Any, *operands: Value) -> Value:
+    def intrinsic(self, name: str, result: Any, *operands: LlvmValue) -> LlvmValue:
         """Calls an intrinsic of LLVM or a function of the process."""
         return self.build.call(
             self.external(name, result, [each.type for each in operands]), operands
@@ -156,22 +160,22 @@ class Emitter:
             return self.module.globals[name]
         return ir.Function(self.module, ir.FunctionType(result, list(types)), name)
 
-    def smallest(self, x: Value, y: Value) -> Value:
+    def smallest(self, x: LlvmValue, y: LlvmValue) -> LlvmValue:
         """Returns the lesser of two signed integers, lane by lane."""
         return self.build.select(self.build.icmp_signed("<", x, y), x, y)
 
-    def greatest(self, x: Value, y: Value) -> Value:
+    def greatest(self, x: LlvmValue, y: LlvmValue) -> LlvmValue:
         """Returns the greater of two signed integers, lane by lane."""
         return self.build.select(self.build.icmp_signed(">", x, y), x, y)
 
     @contextmanager
     def loop(
         self,
-        stop: Value | int,
+        stop: LlvmValue | int,
         *,
-        start: Value | int = 0,
+        start: LlvmValue | int = 0,
         step: int = 1,
-        carried: Sequence[Value] = (),
+        carried: Sequence[LlvmValue] = (),
     ) -> Generator[Loop]:
         """Repeats the body for start, start + step, … below stop, perhaps not once.
 
@@ -207,13 +211,13 @@ class Emitter:
         build.position_at_end(done)
 
     @contextmanager
-    def when(self, condition: Value) -> Generator[None]:
+    def when(self, condition: LlvmValue) -> Generator[None]:
         """Runs the body where a condition holds."""
         with self.build.if_then(condition):
             yield
 
     @contextmanager
-    def otherwise(self, condition: Value) -> Generator[tuple[Any, Any]]:
+    def otherwise(self, condition: LlvmValue) -> Generator[tuple[Any, Any]]:
         """Runs one of two bodies: `with emitter.otherwise(c) as (then, other)`."""
         with self.build.if_else(condition) as bodies:
             yield bodies

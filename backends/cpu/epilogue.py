@@ -1,164 +1,125 @@
-"""Epilogues: what becomes of accumulators before they leave the registers.
-
-A requantize by integers takes the high word of the 64-bit product with M, adds a number that holds
-the rounding and the zero point, and shifts (`qir.numbers.rounding.HighWord`). One by float32
-multiplies and rounds once. A sum with a stored tensor follows, where the step has one,
-with the one rounding of `add`.
-"""
+"""The code of epilogues (see `native.epilogue`)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
-from qir.backends.cpu.emitter import F32, I8, I16, I32, I64, Emitter, Value, constant, vector
+from qir.backends.cpu.emitter import (
+    F32,
+    I8,
+    I16,
+    I32,
+    I64,
+    LlvmEmitter,
+    LlvmValue,
+    constant,
+    vector,
+)
 from qir.backends.cpu.kernel import Body
-
-Form: TypeAlias = Literal["fixed31", "f32_rne", "f32_rne_wide", "accumulator", "real"]
-Residual: TypeAlias = Literal["", "signed", "unsigned"]
-
-TABLES = ("bias", "multiplier", "addend", "shift")
-"""Tensors of 32-bit numbers, one for each column: each form reads the first few."""
-BOUNDS = ("low", "high", "point")
-SUM = ("own", "other", "sum_addend", "sum_shift", "sum_point", "sum_low", "sum_high")
+from qir.backends.native.epilogue import SUM, Epilogue
 
 
-@dataclass(frozen=True)
-class Epilogue:
-    """What a kernel does with its accumulators.
+def apply_epilogue(
+    epilogue: Epilogue,
+    e: Body,
+    tables: Mapping[str, LlvmValue],
+    accumulators: Sequence[LlvmValue],
+    residual: LlvmValue | None = None,
+) -> list[LlvmValue]:
+    """Computes what is stored for some columns of one row.
 
-    Attributes:
-        form: Requantize by one of two roundings, store as they are, or as float32. With multipliers
-            above 1/2, "f32_rne_wide": sums that they multiply may not fit int32.
-        unsigned: Whether what is stored is unsigned bytes.
-        residual: Signedness of the bytes that are added; empty for none.
-        bounded: Whether the bounds are narrower than what a byte holds.
+    Args:
+        epilogue: The epilogue.
+        e: Where to write; the step has what `parameters` names.
+        tables: Pointers to what `tables` names, at the first of the columns.
+        accumulators: Vectors of int32, without the bias.
+        residual: Pointer to the bytes that are added.
+
+    Returns:
+        One vector of bytes, or as many vectors as came in.
     """
-
-    form: Form
-    unsigned: bool = False
-    residual: Residual = ""
-    bounded: bool = False
-
-    def __str__(self) -> str:
-        residual = self.residual and f"plus_{self.residual}"
-        parts = [self.form, "unsigned" * self.unsigned, residual, "bounded" * self.bounded]
-        return "_".join(filter(None, parts))
-
-    @property
-    def stores_bytes(self) -> bool:
-        """Whether a number that is stored is a byte; otherwise it has 32 bits."""
-        return self.form in ("fixed31", "f32_rne", "f32_rne_wide")
-
-    @property
-    def tables(self) -> tuple[str, ...]:
-        """The tables that it reads."""
-        return TABLES[: {"accumulator": 1, "fixed31": 4}.get(self.form, 2)]
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The words that it reads."""
-        return (*(BOUNDS if self.stores_bytes else ()), *(SUM if self.residual else ()))
-
-    def apply(
-        self,
-        e: Body,
-        tables: Mapping[str, Value],
-        accumulators: Sequence[Value],
-        residual: Value | None = None,
-    ) -> list[Value]:
-        """Computes what is stored for some columns of one row.
-
-        Args:
-            e: Where to write; the step has what `words` names.
-            tables: Pointers to what `tables` names, at the first of the columns.
-            accumulators: Vectors of int32, without the bias.
-            residual: Pointer to the bytes that are added.
-
-        Returns:
-            One vector of bytes, or as many vectors as came in.
-        """
-        lanes = accumulators[0].type.count
-        results = []
-        for index, total in enumerate(accumulators):
-            columns = {
-                name: e.load(
-                    vector(F32 if name == "multiplier" and self.form != "fixed31" else I32, lanes),
-                    pointer,
-                    4 * lanes * index,
-                    align=4,
-                )
-                for name, pointer in tables.items()
-            }
-            total = e.build.add(total, columns["bias"])
-            if self.form == "accumulator":
-                results.append(total)
-                continue
-            if self.form == "real":
-                whole = e.build.sitofp(total, vector(F32, lanes))
-                results.append(e.build.fmul(whole, columns["multiplier"]))
-                continue
-            scaled = {"fixed31": _fixed31, "f32_rne": _f32_rne, "f32_rne_wide": _f32_rne_wide}
-            code = scaled[self.form](e, columns, total)
-            if residual is not None:
-                bytes_ = e.load(vector(I8, lanes), residual, index * lanes)
-                code = self._added(e, code, bytes_)
-            results.append(code)
-        if not self.stores_bytes:
-            return results
-        whole = _narrowed(e, results)
-        if self.residual or self.form != "fixed31":
-            # Saturating, like the narrowing before: beyond the bounds, numbers stay beyond them.
-            point = e.repeated("sum_point" if self.residual else "point", I16, whole.type.count)
-            whole = e.intrinsic(f"llvm.sadd.sat.v{whole.type.count}i16", whole.type, whole, point)
-        stored = _bytes(e, whole, self.unsigned)
-        if self.bounded:
-            names = ("sum_low", "sum_high") if self.residual else ("low", "high")
-            bounds = (e.repeated(name, I8, whole.type.count) for name in names)
-            stored = _bounded(e, stored, self.unsigned, *bounds)
-        return [stored]
-
-    def _added(self, e: Body, code: Value, stored: Value) -> Value:
-        """Returns the sum with stored numbers, without the zero point."""
-        build, lanes = e.build, code.type.count
-        if self.form != "fixed31":
-            code = build.add(code, e.repeated("point", I32, lanes))
-        code = clamped(e, code, *(e.repeated(name, I32, lanes) for name in ("low", "high")))
-        own, other, addend, shift = (e.repeated(name, I32, lanes) for name in SUM[:4])
-        widen = build.zext if self.residual == "unsigned" else build.sext
-        products = build.mul(code, own), build.mul(widen(stored, vector(I32, lanes)), other)
-        return build.ashr(build.add(build.add(*products), addend), shift)
+    lanes = accumulators[0].type.count
+    results = []
+    for index, total in enumerate(accumulators):
+        columns = {
+            name: e.load(
+                vector(F32 if name == "multiplier" and epilogue.form != "fixed31" else I32, lanes),
+                pointer,
+                4 * lanes * index,
+                align=4,
+            )
+            for name, pointer in tables.items()
+        }
+        total = e.build.add(total, columns["bias"])
+        if epilogue.form == "accumulator":
+            results.append(total)
+            continue
+        if epilogue.form == "real":
+            whole = e.build.sitofp(total, vector(F32, lanes))
+            results.append(e.build.fmul(whole, columns["multiplier"]))
+            continue
+        scaled = {"fixed31": _fixed31, "f32_rne": _f32_rne, "f32_rne_wide": _f32_rne_wide}
+        code = scaled[epilogue.form](e, columns, total)
+        if residual is not None:
+            bytes_ = e.load(vector(I8, lanes), residual, index * lanes)
+            code = _added(epilogue, e, code, bytes_)
+        results.append(code)
+    if not epilogue.stores_bytes:
+        return results
+    whole = _narrowed(e, results)
+    if epilogue.residual or epilogue.form != "fixed31":
+        # Saturating, like the narrowing before: beyond the bounds, numbers stay beyond them.
+        point = e.repeated("sum_point" if epilogue.residual else "point", I16, whole.type.count)
+        whole = e.intrinsic(f"llvm.sadd.sat.v{whole.type.count}i16", whole.type, whole, point)
+    stored = _bytes(e, whole, epilogue.unsigned)
+    if epilogue.bounded:
+        names = ("sum_low", "sum_high") if epilogue.residual else ("low", "high")
+        bounds = (e.repeated(name, I8, whole.type.count) for name in names)
+        stored = _bounded(e, stored, epilogue.unsigned, *bounds)
+    return [stored]
 
 
-def repeated(e: Emitter, word: Value, lanes: int) -> Value:
-    """Returns the low 32 bits of a word in every lane."""
-    return e.splat(e.build.trunc(word, I32), lanes)
+def _added(epilogue: Epilogue, e: Body, code: LlvmValue, stored: LlvmValue) -> LlvmValue:
+    """Returns the sum with stored numbers, without the zero point."""
+    build, lanes = e.build, code.type.count
+    if epilogue.form != "fixed31":
+        code = build.add(code, e.repeated("point", I32, lanes))
+    code = clamped(e, code, *(e.repeated(name, I32, lanes) for name in ("low", "high")))
+    own, other, addend, shift = (e.repeated(name, I32, lanes) for name in SUM[:4])
+    widen = build.zext if epilogue.residual == "unsigned" else build.sext
+    products = build.mul(code, own), build.mul(widen(stored, vector(I32, lanes)), other)
+    return build.ashr(build.add(build.add(*products), addend), shift)
 
 
-def clamped(e: Emitter, value: Value, low: Value, high: Value) -> Value:
+def repeated(e: LlvmEmitter, parameter: LlvmValue, lanes: int) -> LlvmValue:
+    """Returns the low 32 bits of a parameter in every lane."""
+    return e.splat(e.build.trunc(parameter, I32), lanes)
+
+
+def clamped(e: LlvmEmitter, value: LlvmValue, low: LlvmValue, high: LlvmValue) -> LlvmValue:
     """Bounds signed integers, lane by lane."""
     return e.greatest(e.smallest(value, high), low)
 
 
 def stored_bytes(
-    e: Emitter, codes: Sequence[Value], unsigned: bool, low: Value, high: Value
-) -> Value:
-    """Narrows int32 to bytes within two words; saturating, so that order and width are free.
+    e: LlvmEmitter, codes: Sequence[LlvmValue], unsigned: bool, low: LlvmValue, high: LlvmValue
+) -> LlvmValue:
+    """Narrows int32 to bytes within two bounds; saturating, so that order and width are free.
 
     Args:
         e: Where to write.
         codes: Vectors of int32, a power of two of them.
         unsigned: Whether the bytes are unsigned.
-        low: Least number, a word.
-        high: Greatest number, a word.
+        low: Least number, of 64 bits.
+        high: Greatest number, of 64 bits.
     """
     whole = _narrowed(e, codes)
-    bounds = (e.splat(e.build.trunc(word, I8), whole.type.count) for word in (low, high))
+    bounds = (e.splat(e.build.trunc(parameter, I8), whole.type.count) for parameter in (low, high))
     return _bounded(e, _bytes(e, whole, unsigned), unsigned, *bounds)
 
 
-def _narrowed(e: Emitter, codes: Sequence[Value]) -> Value:
+def _narrowed(e: LlvmEmitter, codes: Sequence[LlvmValue]) -> LlvmValue:
     """Narrows int32 to int16, saturating."""
     parts = list(codes)
     while len(parts) > 1:
@@ -166,33 +127,35 @@ def _narrowed(e: Emitter, codes: Sequence[Value]) -> Value:
     return _saturated(e, parts[0], -(2**15), 2**15 - 1, I16)
 
 
-def _bytes(e: Emitter, value: Value, unsigned: bool) -> Value:
+def _bytes(e: LlvmEmitter, value: LlvmValue, unsigned: bool) -> LlvmValue:
     """Narrows int16 to bytes, saturating."""
     return _saturated(e, value, *((0, 255) if unsigned else (-128, 127)), I8)
 
 
-def _bounded(e: Emitter, value: Value, unsigned: bool, low: Value, high: Value) -> Value:
+def _bounded(
+    e: LlvmEmitter, value: LlvmValue, unsigned: bool, low: LlvmValue, high: LlvmValue
+) -> LlvmValue:
     compare = e.build.icmp_unsigned if unsigned else e.build.icmp_signed
     value = e.build.select(compare("<", value, high), value, high)
     return e.build.select(compare(">", value, low), value, low)
 
 
-def _saturated(e: Emitter, value: Value, low: int, high: int, narrow: Any) -> Value:
+def _saturated(e: LlvmEmitter, value: LlvmValue, low: int, high: int, narrow: Any) -> LlvmValue:
     lanes = value.type.count
     bounds = (constant(value.type, bound) for bound in (low, high))
     return e.build.trunc(clamped(e, value, *bounds), vector(narrow, lanes))
 
 
-def high_words(e: Emitter, first: Value, second: Value) -> Value:
+def high_words(e: LlvmEmitter, first: LlvmValue, second: LlvmValue) -> LlvmValue:
     """Returns the high 32 bits of the signed 64-bit products, lane by lane."""
     build, lanes = e.build, first.type.count
     wide = vector(I64, lanes // 2)
     places = constant(wide, 32)
 
-    def low_half(value: Value) -> Value:
+    def low_half(value: LlvmValue) -> LlvmValue:
         return build.ashr(build.shl(build.bitcast(value, wide), places), places)
 
-    def high_half(value: Value) -> Value:
+    def high_half(value: LlvmValue) -> LlvmValue:
         return build.ashr(build.bitcast(value, wide), places)
 
     even = build.bitcast(build.mul(low_half(first), low_half(second)), first.type)
@@ -201,16 +164,16 @@ def high_words(e: Emitter, first: Value, second: Value) -> Value:
     return e.shuffle(even, odd, lanes_in_order)
 
 
-def _fixed31(e: Body, columns: Mapping[str, Value], total: Value) -> Value:
+def _fixed31(e: Body, columns: Mapping[str, LlvmValue], total: LlvmValue) -> LlvmValue:
     high = high_words(e, total, columns["multiplier"])
     return e.build.ashr(e.build.add(high, columns["addend"]), columns["shift"])
 
 
-def _f32_rne(e: Body, columns: Mapping[str, Value], total: Value) -> Value:
+def _f32_rne(e: Body, columns: Mapping[str, LlvmValue], total: LlvmValue) -> LlvmValue:
     return _rounded(e, _scaled(e, columns, total))
 
 
-def _f32_rne_wide(e: Body, columns: Mapping[str, Value], total: Value) -> Value:
+def _f32_rne_wide(e: Body, columns: Mapping[str, LlvmValue], total: LlvmValue) -> LlvmValue:
     build, lanes = e.build, total.type.count
     real = _scaled(e, columns, total)
     point, low, high = (e.repeated(name, I32, lanes) for name in ("point", "low", "high"))
@@ -219,11 +182,11 @@ def _f32_rne_wide(e: Body, columns: Mapping[str, Value], total: Value) -> Value:
     return _rounded(e, build.select(build.fcmp_ordered("<", real, most), real, most))
 
 
-def _scaled(e: Body, columns: Mapping[str, Value], total: Value) -> Value:
+def _scaled(e: Body, columns: Mapping[str, LlvmValue], total: LlvmValue) -> LlvmValue:
     real = e.build.sitofp(total, vector(F32, total.type.count))
     return e.build.fmul(real, columns["multiplier"])
 
 
-def _rounded(e: Body, real: Value) -> Value:
+def _rounded(e: Body, real: LlvmValue) -> LlvmValue:
     lanes = real.type.count
     return e.intrinsic(f"llvm.lrint.v{lanes}i32.v{lanes}f32", vector(I32, lanes), real)

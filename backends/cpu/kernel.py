@@ -1,25 +1,24 @@
-"""Kernels: machine code for one kind of step, specialised to what is written in their fields."""
+"""The code of kernels: a function for one kind of step, specialised to the kernel's fields."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 from llvmlite import ir
 
-from qir.backends.cpu.emitter import I64, POINTER, Emitter, Value, vector
+from qir.backends.cpu.emitter import I64, POINTER, LlvmEmitter, LlvmValue, vector
 from qir.backends.cpu.runtime import KERNEL_TYPE
 from qir.backends.cpu.target import Target
-from qir.backends.native import kernel as native
-from qir.errors import QirError
+from qir.backends.native.kernel import Kernel
 
 
-class Body(Emitter):
+class Body(LlvmEmitter):
     """The body of a kernel: an emitter that knows the arguments of the step.
 
-    A step has one word of 64 bits for each name in `words`, then two for each in `tensors`: the
-    number of a buffer and an offset in it.
+    A step has one integer of 64 bits for each name in `parameters`, then two for each in
+    `tensors`: the number of a buffer and an offset in it.
 
     Args:
         function: The kernel's function.
@@ -34,23 +33,23 @@ class Body(Emitter):
 
     def __init__(self, function: ir.Function, kernel: Kernel, target: Target) -> None:
         super().__init__(function)
-        self._words, self._buffers, self.task, self.scratch = self.arguments
+        self._arguments, self._buffers, self.task, self.scratch = self.arguments
         self._kernel = kernel
-        self._repeated: dict[tuple[str, Any, int], Value] = {}
+        self._repeated: dict[tuple[str, Any, int], LlvmValue] = {}
         self.target = target
 
-    def word(self, name: str, type: Any = I64) -> Value:
-        """Loads a word of the step."""
-        return self.load(type, self._words, 8 * self._kernel.words.index(name), align=8)
+    def parameter(self, name: str, type: Any = I64) -> LlvmValue:
+        """Loads a parameter of the step."""
+        return self.load(type, self._arguments, 8 * self._kernel.parameters.index(name), align=8)
 
-    def repeated(self, name: str, type: Any, lanes: int) -> Value:
-        """Returns the low bits of a word of the step in every lane.
+    def repeated(self, name: str, type: Any, lanes: int) -> LlvmValue:
+        """Returns the low bits of a parameter of the step in every lane.
 
         They are repeated once, at the entry, and stay in memory: registers are few, and an
         instruction reads memory as well.
 
         Args:
-            name: The word.
+            name: The parameter.
             type: An integer type.
             lanes: Number of lanes.
         """
@@ -58,16 +57,16 @@ class Body(Emitter):
         if (name, type, lanes) not in self._repeated:
             with self.at_entry():
                 place = self.untyped(self.build.alloca(whole))
-                self.store(self.splat(self.word(name, type), lanes), place, 0, 16)
+                self.store(self.splat(self.parameter(name, type), lanes), place, 0, 16)
             self._repeated[name, type, lanes] = place
         return self.load(whole, self._repeated[name, type, lanes], 0, 16)
 
-    def tensor(self, name: str) -> Value:
+    def tensor(self, name: str) -> LlvmValue:
         """Returns a pointer to a tensor of the step."""
-        place = 8 * (len(self._kernel.words) + 2 * self._kernel.tensors.index(name))
-        buffer = self.load(I64, self._words, place, align=8)
+        place = 8 * (len(self._kernel.parameters) + 2 * self._kernel.tensors.index(name))
+        buffer = self.load(I64, self._arguments, place, align=8)
         base = self.load(POINTER, self._buffers, self.build.mul(buffer, self.number(8)), align=8)
-        return self.at(base, self.load(I64, self._words, place + 8, align=8))
+        return self.at(base, self.load(I64, self._arguments, place + 8, align=8))
 
 
 class SharedFunction(Protocol):
@@ -83,46 +82,18 @@ class SharedFunction(Protocol):
         ...
 
 
-def code_of(kernel: native.Kernel) -> Kernel:
-    """Returns what writes the code of a kernel of a plan.
-
-    Raises:
-        QirError: No code is written for it here.
-    """
-    if not isinstance(kernel, Kernel):
-        raise QirError(f"kernel: expected one with code for the CPU, got {kernel.symbol}")
-    return kernel
-
-
-@dataclass(frozen=True)
-class Kernel(ABC):
-    """A kernel; its fields are what the code is specialised to."""
+class KernelCode(Kernel):
+    """The code of a kernel, with the kernel's own fields; its class is named like the kernel's."""
 
     @property
-    @abstractmethod
-    def words(self) -> tuple[str, ...]:
-        """Names of the integers that a step gives it."""
-
-    @property
-    @abstractmethod
-    def tensors(self) -> tuple[str, ...]:
-        """Names of the tensors that it reads and writes."""
+    def name(self) -> str:
+        """Name of the kernel, for people."""
+        return type(self).__name__.removesuffix("Code")
 
     @property
     def shared(self) -> tuple[SharedFunction, ...]:
         """The functions that it calls and declares as external."""
         return ()
-
-    @property
-    def saving(self) -> float:
-        """How many times fewer multiplications it needs than the op is defined by."""
-        return 1.0
-
-    @property
-    def symbol(self) -> str:
-        """Name of the function, the same for equal kernels only."""
-        values = "_".join(f"{field.name}_{getattr(self, field.name)}" for field in fields(self))
-        return f"qir_{type(self).__name__}_{values}".lower()
 
     @abstractmethod
     def write(self, e: Body) -> None:
@@ -133,3 +104,22 @@ class Kernel(ABC):
         body = Body(ir.Function(module, KERNEL_TYPE, self.symbol), self, target)
         self.write(body)
         body.build.ret_void()
+
+
+CODES: dict[type[Kernel], type[KernelCode]] = {}
+"""The code of each kernel; `kernels` fills it."""
+CodeT = TypeVar("CodeT", bound=type[KernelCode])
+
+
+def code(kernel: type[Kernel]) -> Callable[[CodeT], CodeT]:
+    """Declares the code of a kernel.
+
+    Args:
+        kernel: The class of the kernel; the code derives from it.
+    """
+
+    def declare(cls: CodeT) -> CodeT:
+        CODES[kernel] = cls
+        return cls
+
+    return declare

@@ -71,9 +71,9 @@ def _assembled(writers: Writers, target: Target) -> dict[str, bytes]:
 @cache
 def _generator() -> str:
     """Returns a digest of the source files that write the code."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).parent.parent
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
+    for path in sorted([*folder.glob("cpu/**/*.py"), *folder.glob("native/**/*.py")]):
         digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
     return digest.hexdigest()
 

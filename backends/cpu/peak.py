@@ -16,7 +16,17 @@ import numpy as np
 from llvmlite import ir
 
 from qir.backends.cpu import machine
-from qir.backends.cpu.emitter import I8, I16, I32, I64, POINTER, VOID, Emitter, Value, vector
+from qir.backends.cpu.emitter import (
+    I8,
+    I16,
+    I32,
+    I64,
+    POINTER,
+    VOID,
+    LlvmEmitter,
+    LlvmValue,
+    vector,
+)
 from qir.backends.cpu.target import Target, host_targets
 from qir.bench.profile import Ceilings
 from qir.errors import QirError
@@ -132,13 +142,13 @@ def written(name: str, target: Target) -> ir.Module:
     """Returns a module with one of the loops."""
     module = machine.new_module(name, target)
     type = ir.FunctionType(VOID, [I64, POINTER, I64])
-    e = Emitter(ir.Function(module, type, name))
+    e = LlvmEmitter(ir.Function(module, type, name))
     LOOPS[name](e, target)
     e.build.ret_void()
     return module
 
 
-def _write_multiply(e: Emitter, target: Target) -> None:
+def _write_multiply(e: LlvmEmitter, target: Target) -> None:
     """Writes the sums of a tile, round for round of the same operands."""
     rounds, pointer, _ = e.arguments
     lanes = target.lanes * target.group
@@ -150,7 +160,7 @@ def _write_multiply(e: Emitter, target: Target) -> None:
     ]
     with e.loop(rounds, carried=[e.load(operands, pointer), *totals]) as loop:
         activations, *sums = loop.values
-        following: list[Value] = []
+        following: list[LlvmValue] = []
         for each in sums:
             following.append(target.dot(e, each, activations, weights))
             # The next product is the same number, and LLVM must not know.
@@ -160,13 +170,13 @@ def _write_multiply(e: Emitter, target: Target) -> None:
         e.store(each, pointer, 128 + 64 * index)
 
 
-def _opaque(e: Emitter, value: Value, target: Target) -> Value:
+def _opaque(e: LlvmEmitter, value: LlvmValue, target: Target) -> LlvmValue:
     register = "x" if target.triple.startswith("x86_64") else "w"
     type = ir.FunctionType(value.type, [value.type])
     return e.build.asm(type, "", f"={register},0", [value], side_effect=False)
 
 
-def _write_read(e: Emitter, target: Target) -> None:
+def _write_read(e: LlvmEmitter, target: Target) -> None:
     """Writes the reading of some bytes from the first to the last, round for round."""
     rounds, pointer, size = e.arguments
     type = vector(I32, target.lanes)
@@ -187,7 +197,7 @@ def _write_read(e: Emitter, target: Target) -> None:
         e.store(each, pointer, 4 * target.lanes * index)
 
 
-LOOPS: dict[str, Callable[[Emitter, Target], None]] = {
+LOOPS: dict[str, Callable[[LlvmEmitter, Target], None]] = {
     "qir_multiply": _write_multiply,
     "qir_read": _write_read,
 }

@@ -25,7 +25,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from qir.backends.cpu.emitter import I32, I64, POINTER, VOID, Emitter, Value, constant
+from qir.backends.cpu.emitter import I32, I64, POINTER, VOID, LlvmEmitter, LlvmValue, constant
 
 HANDLER = "qir_cpu_handler"
 CLOSE = "qir_cpu_close"
@@ -69,27 +69,29 @@ def write_runtime(module: ir.Module, triple: str) -> None:
     _write_handler(module, work, release, helper, triple)
 
 
-def _word(e: Emitter, pointer: Value, index: int, type: Any = I64) -> Value:
+def _word(e: LlvmEmitter, pointer: LlvmValue, index: int, type: Any = I64) -> LlvmValue:
     return e.load(type, pointer, 8 * index, align=8)
 
 
-def _atomic(e: Emitter, operation: str, pointer: Value, offset: int, value: int) -> Value:
+def _atomic(
+    e: LlvmEmitter, operation: str, pointer: LlvmValue, offset: int, value: int
+) -> LlvmValue:
     return e.build.atomic_rmw(operation, e.at(pointer, offset), e.number(value), "acq_rel")
 
 
-def _function(module: ir.Module, name: str, types: list[Any]) -> Emitter:
+def _function(module: ir.Module, name: str, types: list[Any]) -> LlvmEmitter:
     function = ir.Function(module, ir.FunctionType(VOID, types), name)
     function.linkage = "internal"
-    return Emitter(function)
+    return LlvmEmitter(function)
 
 
-def read_counter(e: Emitter) -> Value:
+def read_counter(e: LlvmEmitter) -> LlvmValue:
     """Reads a counter that all processors share and that grows at a constant rate."""
     return e.intrinsic("llvm.readcyclecounter", I64)
 
 
 def _wait(
-    e: Emitter, triple: str, pointer: Value, offset: int, predicate: str, value: Value
+    e: LlvmEmitter, triple: str, pointer: LlvmValue, offset: int, predicate: str, value: LlvmValue
 ) -> None:
     """Waits until an atomic word compares as wanted, and lets others run when it takes long."""
     build = e.build
@@ -160,14 +162,14 @@ def _write_work(module: ir.Module, triple: str) -> ir.Function:
 
 def write_close(module: ir.Module) -> None:
     """Writes `close(slot)`: frees the workspace in a slot, and has later ones freed too."""
-    e = Emitter(ir.Function(module, ir.FunctionType(VOID, [POINTER]), CLOSE))
+    e = LlvmEmitter(ir.Function(module, ir.FunctionType(VOID, [POINTER]), CLOSE))
     (slot,) = e.arguments
     e.build.atomic_rmw("xchg", e.at(slot, _CLOSED_SLOT), e.number(1), "acq_rel")
     _replace(e, slot, e.number(0))
     e.build.ret_void()
 
 
-def _replace(e: Emitter, slot: Value, address: Value) -> None:
+def _replace(e: LlvmEmitter, slot: LlvmValue, address: LlvmValue) -> None:
     """Puts a workspace, or none, into a slot, and frees the one that is there."""
     other = e.build.atomic_rmw("xchg", slot, address, "acq_rel")
     with e.when(e.build.icmp_signed("!=", other, e.number(0))):
@@ -210,7 +212,7 @@ def _write_handler(
 ) -> None:
     """Writes the function that XLA calls."""
     function = ir.Function(module, ir.FunctionType(POINTER, [POINTER]), HANDLER)
-    e = Emitter(function)
+    e = LlvmEmitter(function)
     build = e.build
     (frame,) = e.arguments
     none = constant(POINTER, None)
@@ -295,21 +297,21 @@ def _write_handler(
     build.ret(none)
 
 
-def _clear_counters(e: Emitter, workspace: Value, table: Value) -> None:
+def _clear_counters(e: LlvmEmitter, workspace: LlvmValue, table: LlvmValue) -> None:
     counters = _counters(e, workspace, table)
     size = e.build.mul(_word(e, table, STEPS), e.number(COUNTER_BYTES))
     with e.loop(size, step=64) as loop:
         e.store(e.number(0), counters, loop.index, 8)
 
 
-def _counters(e: Emitter, workspace: Value, table: Value) -> Value:
+def _counters(e: LlvmEmitter, workspace: LlvmValue, table: LlvmValue) -> LlvmValue:
     """Returns where the counters stand: after the bases, in a cache line of their own."""
     size = e.build.mul(_word(e, table, BUFFERS), e.number(8))
     aligned = e.build.and_(e.build.add(size, e.number(BASES + 63)), e.number(-64))
     return e.at(workspace, aligned)
 
 
-def _forget(e: Emitter, api: Value, error: Value) -> None:
+def _forget(e: LlvmEmitter, api: LlvmValue, error: LlvmValue) -> None:
     """Destroys an error of XLA, if there is one."""
     with e.when(e.build.icmp_unsigned("!=", error, constant(POINTER, None))):
         arguments = e.reserve(24, 8)
@@ -320,7 +322,7 @@ def _forget(e: Emitter, api: Value, error: Value) -> None:
         e.build.call(destroy, [arguments])
 
 
-def _error(e: Emitter, api: Value, message: str, code: int) -> Value:
+def _error(e: LlvmEmitter, api: LlvmValue, message: str, code: int) -> LlvmValue:
     """Makes an error of XLA."""
     text = constant(
         ir.ArrayType(ir.IntType(8), len(message) + 1), bytearray(message.encode() + b"\0")

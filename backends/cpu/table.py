@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from qir.backends.cpu import runtime
-from qir.backends.native.plan import SLACK, Place, Plan, aligned
+from qir.backends.native.plan import SLACK, BufferView, Plan, aligned
 from qir.types import Array
 
 _PROCESS = time.time_ns()
@@ -49,15 +49,15 @@ def table(plan: Plan, addresses: Mapping[str, int], slot: int, clock: int = 0) -
         steps[number, runtime.CODE] = addresses[step.kernel.symbol]
         steps[number, runtime.ARGUMENTS] = 8 * (first + len(arguments))
         steps[number, runtime.TASKS] = step.tasks
-        arguments += step.words.values()
-        for place in step.tensors.values():
-            arguments += _address(place, buffers - 1)
+        arguments += step.parameters.values()
+        for view in step.tensors.values():
+            arguments += _address(view, buffers - 1)
     words = np.concatenate([header, steps.reshape(-1), np.asarray(arguments, np.int64)])
     return words.view(np.uint8)
 
 
-def _address(place: Place, arena: int) -> Sequence[int]:
-    buffer = place.buffer
+def _address(view: BufferView, arena: int) -> Sequence[int]:
+    buffer = view.buffer
     if buffer.number is not None:
-        return buffer.number, place.offset
-    return arena, buffer.offset + place.offset
+        return buffer.number, view.offset
+    return arena, buffer.offset + view.offset

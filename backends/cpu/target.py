@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from llvmlite import binding as llvm
 
-from qir.backends.cpu.emitter import I8, I16, I32, Emitter, Value, constant, vector
+from qir.backends.cpu.emitter import I8, I16, I32, LlvmEmitter, LlvmValue, constant, vector
 from qir.backends.cpu.processor import host_features
 from qir.backends.native.instruction_set import InstructionSet
 from qir.errors import QirError, did_you_mean
@@ -18,7 +18,7 @@ from qir.errors import QirError, did_you_mean
 VARIABLE = "QIR_INSTRUCTION_SET"
 """The environment variable that names an instruction set to use in place of the best one."""
 
-Dot: TypeAlias = Callable[[Emitter, Value, Value, Value], Value]
+WriteDot: TypeAlias = Callable[[LlvmEmitter, LlvmValue, LlvmValue, LlvmValue], LlvmValue]
 """Adds to each lane of a total the products of neighbours: (e, total, activations, weights)."""
 
 
@@ -39,10 +39,10 @@ class Target(InstructionSet):
     cpu: str
     features: str
     needs: tuple[str, ...]
-    dot: Dot
-    pairs: Dot
+    dot: WriteDot
+    pairs: WriteDot
 
-    def converted(self, e: Emitter, stored: Value, unsigned: bool) -> Value:
+    def converted(self, e: LlvmEmitter, stored: LlvmValue, unsigned: bool) -> LlvmValue:
         """Turns stored bytes into activations.
 
         Args:
@@ -58,22 +58,24 @@ class Target(InstructionSet):
             return stored
         return e.build.xor(stored, constant(stored.type, -128))
 
-    def weights(self, e: Emitter, pointer: Value, offset: int) -> Value:
+    def weights(self, e: LlvmEmitter, pointer: LlvmValue, offset: int) -> LlvmValue:
         """Loads the weights of one group for a vector of columns."""
         loaded = e.load(vector(I8, self.lanes * self.group), pointer, offset, align=16)
         return e.build.sext(loaded, vector(I16, self.lanes * 2)) if self.group == 2 else loaded
 
-    def wide_weights(self, e: Emitter, pointer: Value, offset: int) -> Value:
+    def wide_weights(self, e: LlvmEmitter, pointer: LlvmValue, offset: int) -> LlvmValue:
         """Loads weights of 16 bits, where the dot instruction reads pairs of such numbers."""
         return e.load(vector(I16, self.lanes * 2), pointer, offset, align=16)
 
-    def activations(self, e: Emitter, pointer: Value, offset: int) -> Value:
+    def activations(self, e: LlvmEmitter, pointer: LlvmValue, offset: int) -> LlvmValue:
         """Loads one group of activations into all lanes."""
         repeated = e.splat(e.load(I32, pointer, offset, align=4), self.lanes)
         element = I16 if self.activation == "s16" else I8
         return e.build.bitcast(repeated, vector(element, self.lanes * self.group))
 
-    def sum_pairs(self, e: Emitter, total: Value, first: Value, second: Value) -> Value:
+    def sum_pairs(
+        self, e: LlvmEmitter, total: LlvmValue, first: LlvmValue, second: LlvmValue
+    ) -> LlvmValue:
         """Adds to each lane of a total the products of two signed 16-bit numbers with two others.
 
         Args:
@@ -87,7 +89,7 @@ class Target(InstructionSet):
         write = self.pairs if total.type.count <= self.lanes else sum_neighbours
         return write(e, total, first, second)
 
-    def pick(self, e: Emitter, entries: Value, indices: Value) -> Value:
+    def pick(self, e: LlvmEmitter, entries: LlvmValue, indices: LlvmValue) -> LlvmValue:
         """Picks bytes by indices below 16, within each 16 bytes of a vector.
 
         Args:
@@ -105,7 +107,9 @@ class Target(InstructionSet):
         return e.concat(*picked)
 
 
-def sum_neighbours(e: Emitter, total: Value, first: Value, second: Value) -> Value:
+def sum_neighbours(
+    e: LlvmEmitter, total: LlvmValue, first: LlvmValue, second: LlvmValue
+) -> LlvmValue:
     """Adds products of neighbouring signed numbers, in words that every processor has."""
     wide, group = total.type, first.type.count // total.type.count
     for start in range(group):
@@ -115,7 +119,9 @@ def sum_neighbours(e: Emitter, total: Value, first: Value, second: Value) -> Val
     return total
 
 
-def _multiply_add(e: Emitter, total: Value, first: Value, second: Value) -> Value:
+def _multiply_add(
+    e: LlvmEmitter, total: LlvmValue, first: LlvmValue, second: LlvmValue
+) -> LlvmValue:
     name = {
         4: "llvm.x86.sse2.pmadd.wd",
         8: "llvm.x86.avx2.pmadd.wd",
@@ -124,7 +130,9 @@ def _multiply_add(e: Emitter, total: Value, first: Value, second: Value) -> Valu
     return e.build.add(total, e.intrinsic(name, total.type, first, second))
 
 
-def _multiply_add_pairwise(e: Emitter, total: Value, first: Value, second: Value) -> Value:
+def _multiply_add_pairwise(
+    e: LlvmEmitter, total: LlvmValue, first: LlvmValue, second: LlvmValue
+) -> LlvmValue:
     if total.type.count != 4:
         return sum_neighbours(e, total, first, second)
     products = []
@@ -135,10 +143,12 @@ def _multiply_add_pairwise(e: Emitter, total: Value, first: Value, second: Value
     return e.build.add(total, sums)
 
 
-def _dot(name: str) -> Dot:
+def _dot(name: str) -> WriteDot:
     """Returns what writes an intrinsic; its name is filled in with lanes and bits."""
 
-    def write(e: Emitter, total: Value, activations: Value, weights: Value) -> Value:
+    def write(
+        e: LlvmEmitter, total: LlvmValue, activations: LlvmValue, weights: LlvmValue
+    ) -> LlvmValue:
         lanes = total.type.count
         full = name.format(lanes=lanes, bytes=4 * lanes, bits=32 * lanes)
         return e.intrinsic(full, total.type, total, activations, weights)

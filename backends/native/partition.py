@@ -1,9 +1,9 @@
 """Partition: which nodes run in kernels, and which of these in one call.
 
 A call should hold as much as it can, because nothing is copied between its steps and no thread
-sleeps. Covers and what is left to XLA alternate in stages: a cover goes into the earliest even
-stage in which all that it reads exists, anything else into the earliest odd one. All covers of a
-stage are one section; no path leaves a section and comes back.
+sleeps. Matches and what is left to XLA alternate in stages: a match goes into the earliest even
+stage in which all that it reads exists, anything else into the earliest odd one. All matches of a
+stage are one cluster; no path leaves a cluster and comes back.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from qir.backends.native.instruction_set import InstructionSet
-from qir.backends.native.pattern import Cover, cover
+from qir.backends.native.pattern import Match, match
 from qir.ir import Node, Value
 
 
 @dataclass(frozen=True, eq=False)
-class Section:
+class Cluster:
     """Nodes that one call computes.
 
     Attributes:
-        covers: The covers, in an order in which each finds what it reads.
+        matches: The matches, in an order in which each finds what it reads.
         inputs: The values that it reads from outside, constants left out.
         outputs: The values that are read outside.
     """
 
-    covers: tuple[Cover, ...]
+    matches: tuple[Match, ...]
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
 
@@ -36,11 +36,11 @@ class Partition:
     """The parts of a program in an order in which each finds what it reads.
 
     Attributes:
-        parts: Sections, and nodes that are left to XLA.
+        parts: Clusters, and nodes that are left to XLA.
         reasons: Why a node is left to XLA.
     """
 
-    parts: tuple[Section | Node, ...]
+    parts: tuple[Cluster | Node, ...]
     reasons: Mapping[Node, str]
 
 
@@ -58,17 +58,17 @@ def partition(
         target: The instruction set.
         refused: Why no kernel may compute a node; nothing where one may.
     """
-    units: list[Cover | Node] = []
+    units: list[Match | Node] = []
     reasons: dict[Node, str] = {}
     covered: set[Node] = set()
     needed = set(nodes)
     for node in nodes:
         if node in covered:
             continue
-        found = cover(node, target)
-        if isinstance(found, Cover):
+        found = match(node, target)
+        if isinstance(found, Match):
             found = next(filter(None, map(refused, found.nodes)), found)
-        if isinstance(found, Cover) and needed.issuperset(found.nodes):
+        if isinstance(found, Match) and needed.issuperset(found.nodes):
             covered.update(found.nodes)
             units.append(found)
         else:
@@ -78,38 +78,40 @@ def partition(
     units.sort(key=lambda unit: order[_nodes(unit)[-1]])
 
     stages: dict[Value, int] = {}
-    by_stage: dict[int, list[Cover | Node]] = {}
+    by_stage: dict[int, list[Match | Node]] = {}
     for unit in units:
         stage = max((stages.get(value, 0) for value in _reads(unit)), default=0)
         stage += (stage % 2) != isinstance(unit, Node)
         by_stage.setdefault(stage, []).append(unit)
         stages |= dict.fromkeys(_nodes(unit)[-1].outputs, stage)
 
-    parts: list[Section | Node] = []
+    parts: list[Cluster | Node] = []
     wanted = set(outputs)
     for _, members in sorted(by_stage.items()):
-        chosen = [unit for unit in members if isinstance(unit, Cover)]
+        chosen = [unit for unit in members if isinstance(unit, Match)]
         if chosen:
-            parts.append(_section(chosen, wanted))
+            parts.append(_cluster(chosen, wanted))
         parts += [unit for unit in members if isinstance(unit, Node)]
     return Partition(tuple(parts), reasons)
 
 
-def _nodes(unit: Cover | Node) -> tuple[Node, ...]:
+def _nodes(unit: Match | Node) -> tuple[Node, ...]:
     return (unit,) if isinstance(unit, Node) else unit.nodes
 
 
-def _reads(unit: Cover | Node) -> tuple[Value, ...]:
+def _reads(unit: Match | Node) -> tuple[Value, ...]:
     return unit.inputs
 
 
-def _section(covers: Sequence[Cover], wanted: set[Value]) -> Section:
-    inside = {node for cover in covers for node in cover.nodes}
-    made = dict.fromkeys(value for cover in covers for value in cover.nodes[-1].outputs)
-    inputs = dict.fromkeys(value for cover in covers for value in cover.inputs if value not in made)
+def _cluster(matches: Sequence[Match], wanted: set[Value]) -> Cluster:
+    inside = {node for match in matches for node in match.nodes}
+    made = dict.fromkeys(value for match in matches for value in match.nodes[-1].outputs)
+    inputs = dict.fromkeys(
+        value for match in matches for value in match.inputs if value not in made
+    )
     outputs = [
         value
         for value in made
         if value in wanted or any(reader not in inside for reader, _ in value.uses)
     ]
-    return Section(tuple(covers), tuple(inputs), tuple(outputs))
+    return Cluster(tuple(matches), tuple(inputs), tuple(outputs))

@@ -1,8 +1,8 @@
-"""Covers: which nodes kernels compute, in a table keyed by the op's class.
+"""Patterns: which nodes kernels compute, in a table keyed by the op's class.
 
-A rule looks at a node and at what alone reads its result, and covers as many nodes as one step (or
-a few) can compute: a convolution with its requantize and the sum behind it. What no rule covers is
-left to XLA.
+A pattern looks at a node and at what alone reads its result, and matches as many nodes as one step
+(or a few) can compute: a convolution with its requantize and the sum behind it. What no pattern
+matches is left to XLA.
 """
 
 from __future__ import annotations
@@ -10,34 +10,32 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from qir.backends.native.instruction_set import InstructionSet
-from qir.backends.native.plan import Place, Plan
+from qir.backends.native.plan import BufferView, Plan
 from qir.ir import Node, Value
 from qir.ir.signature import Sizes
-from qir.ops.op import Op
+from qir.ops.op import Op, OpT
 from qir.types import Array
-
-OpT = TypeVar("OpT", bound=Op)
 
 
 class Region:
-    """Where covers write their steps: a plan, and where the values of the graph lie in it.
+    """Where matches write their steps: a plan, and where the values of the graph lie in it.
 
     Args:
         plan: The plan.
-        places: Where values lie that exist before, or that the call returns.
+        views: Where values lie that exist before, or that the call returns.
         sizes: The sizes of named dimensions.
         target: The instruction set.
     """
 
     def __init__(
-        self, plan: Plan, places: Mapping[Value, Place], sizes: Sizes, target: InstructionSet
+        self, plan: Plan, views: Mapping[Value, BufferView], sizes: Sizes, target: InstructionSet
     ) -> None:
         self.plan = plan
         self.target = target
-        self._places = dict(places)
+        self._views = dict(views)
         self._pitches: dict[Value, int] = {}
         self._sizes = sizes
 
@@ -68,58 +66,58 @@ class Region:
         outer = [pitch * prod(shape[axis + 1 : -1]) for axis in range(len(shape) - 1)]
         return [*outer, value.type.dtype.numpy.itemsize][: len(shape)]
 
-    def is_placed(self, value: Value) -> bool:
+    def is_assigned(self, value: Value) -> bool:
         """Returns whether it is settled where a value lies."""
-        return value in self._places
+        return value in self._views
 
-    def place(self, value: Value, place: Place, pitch: int | None = None) -> None:
+    def assign(self, value: Value, view: BufferView, pitch: int | None = None) -> None:
         """Settles where a value will be written.
 
         Args:
             value: The value.
-            place: Where it begins.
+            view: Where it begins.
             pitch: Bytes from one row to the next, where something else lies between; such a value
                 is read as a part of that alone.
         """
-        self._places[value] = place
+        self._views[value] = view
         if pitch is not None:
             self._pitches[value] = pitch
 
-    def read(self, value: Value) -> Place:
+    def read(self, value: Value) -> BufferView:
         """Returns where a value lies that earlier steps or the caller made."""
-        return self._places[value]
+        return self._views[value]
 
-    def write(self, value: Value) -> Place:
+    def write(self, value: Value) -> BufferView:
         """Returns where to put a value."""
-        if value not in self._places:
-            self._places[value] = self.plan.temporary(self.bytes(value))
-        return self._places[value]
+        if value not in self._views:
+            self._views[value] = self.plan.temporary(self.bytes(value))
+        return self._views[value]
 
-    def same(self, value: Value, other: Value) -> bool:
-        """Says that a value has the bytes of another, where it need not lie in a place of its own.
+    def alias(self, value: Value, other: Value) -> bool:
+        """Says that a value has the bytes of another, where it need not have a view of its own.
 
         Returns:
             Whether that could be done; otherwise the bytes must be copied.
         """
-        if value in self._places:
+        if value in self._views:
             return False
-        self._places[value] = self._places[other]
+        self._views[value] = self._views[other]
         return True
 
-    def parameter(self, array: Array) -> Place:
+    def constant(self, array: Array) -> BufferView:
         """Returns where a constant array lies."""
-        return self.plan.parameter(array)
+        return self.plan.constant(array)
 
 
 @dataclass(frozen=True, eq=False)
-class Cover:
+class Match:
     """Nodes that a step, or a few, compute.
 
     Args:
         nodes: The nodes; only the last one's results are read elsewhere.
         inputs: The values that the steps read, constants left out.
         write: Adds the steps.
-        rule: The rule that made it.
+        pattern: The pattern that made it.
         rows_apart: Whether the steps can write the last result with its rows apart, as
             `Region.pitch` says.
     """
@@ -127,41 +125,41 @@ class Cover:
     nodes: tuple[Node, ...]
     inputs: tuple[Value, ...]
     write: Callable[[Region], None]
-    rule: Callable[..., Any] | None = None
+    pattern: Callable[..., Any] | None = None
     rows_apart: bool = False
 
 
-Rule: TypeAlias = Callable[[Any, Node, Any], Cover | str]
-COVERS: dict[type[Op], Rule] = {}
-"""The rule of each op; it returns a cover, or why there is none."""
+Pattern: TypeAlias = Callable[[Any, Node, Any], Match | str]
+PATTERNS: dict[type[Op], Pattern] = {}
+"""The pattern of each op; it returns a match, or why there is none."""
 
 
-def covers(
+def pattern(
     *classes: type[OpT],
-) -> Callable[[Callable[[OpT, Node, Any], Cover | str]], Rule]:
-    """Declares the rule of some ops.
+) -> Callable[[Callable[[OpT, Node, Any], Match | str]], Pattern]:
+    """Declares the pattern of some ops.
 
     Args:
         classes: The classes of the ops.
     """
 
-    def declare(rule: Callable[[OpT, Node, Any], Cover | str]) -> Rule:
+    def declare(function: Callable[[OpT, Node, Any], Match | str]) -> Pattern:
         for cls in classes:
-            COVERS[cls] = rule
-        return rule
+            PATTERNS[cls] = function
+        return function
 
     return declare
 
 
-def cover(node: Node, target: InstructionSet) -> Cover | str:
-    """Returns the cover that begins at a node, or why there is none."""
-    rule = COVERS.get(type(node.op))
-    if rule is None:
+def match(node: Node, target: InstructionSet) -> Match | str:
+    """Returns the match that begins at a node, or why there is none."""
+    function = PATTERNS.get(type(node.op))
+    if function is None:
         return f"no kernel for {node.op.name}"
     if any(0 in value.type.shape for value in (*node.inputs, *node.outputs)):
         return "a tensor without numbers"
-    found = rule(node.op, node, target)
-    return replace(found, rule=rule) if isinstance(found, Cover) else found
+    found = function(node.op, node, target)
+    return replace(found, pattern=function) if isinstance(found, Match) else found
 
 
 def sole_reader(value: Value) -> Node | None:

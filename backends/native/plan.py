@@ -13,7 +13,7 @@ from qir.ir import Node
 from qir.types import Array
 
 RESERVED = 2**28
-"""Bytes of parameters that a plan takes without moving them; untouched ones need no memory."""
+"""Bytes of constants that a plan takes without moving them; untouched ones need no memory."""
 ALIGNMENT = 64
 SLACK = 64
 """Bytes behind every temporary tensor that a vector may read, but not use."""
@@ -39,15 +39,15 @@ class Buffer:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a tensor begins: a buffer and an offset in bytes."""
+class BufferView:
+    """A tensor in a buffer, which begins at an offset in bytes."""
 
     buffer: Buffer
     offset: int = 0
 
-    def further(self, size: int) -> Place:
-        """Returns the place some bytes further."""
-        return Place(self.buffer, self.offset + size)
+    def further(self, size: int) -> BufferView:
+        """Returns the view that begins some bytes further."""
+        return BufferView(self.buffer, self.offset + size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ class Step:
     Attributes:
         label: What it computes, for people.
         kernel: The kernel.
-        words: The integers that the kernel reads, by name.
+        parameters: The integers that the kernel reads, by name.
         tensors: Its tensors, by name.
         tasks: Number of tasks, which may run at the same time.
         scratch: Bytes of memory that each thread needs.
@@ -66,8 +66,8 @@ class Step:
 
     label: str
     kernel: Kernel
-    words: Mapping[str, int]
-    tensors: Mapping[str, Place]
+    parameters: Mapping[str, int]
+    tensors: Mapping[str, BufferView]
     tasks: int
     scratch: int = 0
     nodes: tuple[Node, ...] = ()
@@ -78,7 +78,7 @@ class Plan:
     """The steps of one call, in order.
 
     Args:
-        operands: Number of the tensors that the call reads, parameters not counted.
+        operands: Number of the tensors that the call reads, constants not counted.
         results: Number of those that it returns.
         threads: Most threads that take part.
 
@@ -86,7 +86,7 @@ class Plan:
         steps: The steps.
         scratch: Bytes of memory that each thread has, for the step that needs most.
         nodes: The nodes that the next steps compute.
-        parameter_bytes: Size of the parameters.
+        constant_bytes: Size of the constants.
     """
 
     operands: int
@@ -95,45 +95,45 @@ class Plan:
     steps: list[Step] = field(default_factory=list)
     scratch: int = 0
     nodes: tuple[Node, ...] = ()
-    parameter_bytes: int = 0
+    constant_bytes: int = 0
 
     def __post_init__(self) -> None:
-        # Buffer 0 holds the parameters, one after the other.
+        # Buffer 0 holds the constants, one after the other.
         self.fixed = [Buffer(number=number) for number in range(1 + self.operands + self.results)]
         self._temporary: list[Buffer] = []
-        self._parameters = _aligned_zeros(RESERVED)
+        self._constants = _aligned_zeros(RESERVED)
 
-    def operand(self, index: int) -> Place:
+    def operand(self, index: int) -> BufferView:
         """Returns where an operand lies."""
-        return Place(self.fixed[1 + index])
+        return BufferView(self.fixed[1 + index])
 
-    def result(self, index: int) -> Place:
+    def result(self, index: int) -> BufferView:
         """Returns where a result lies."""
-        return Place(self.fixed[1 + self.operands + index])
+        return BufferView(self.fixed[1 + self.operands + index])
 
-    def parameter(self, array: Array) -> Place:
-        """Adds a copy of an array to the parameters."""
-        at = self.parameter_bytes
-        self.parameter_bytes += aligned(array.nbytes)
-        if self.parameter_bytes > self._parameters.size:
-            larger = _aligned_zeros(2 * self.parameter_bytes)
-            larger[:at] = self._parameters[:at]
-            self._parameters = larger
-        self._parameters[at : at + array.nbytes].view(array.dtype)[:] = array.reshape(-1)
-        return Place(self.fixed[0], at)
+    def constant(self, array: Array) -> BufferView:
+        """Adds a copy of an array to the constants."""
+        at = self.constant_bytes
+        self.constant_bytes += aligned(array.nbytes)
+        if self.constant_bytes > self._constants.size:
+            larger = _aligned_zeros(2 * self.constant_bytes)
+            larger[:at] = self._constants[:at]
+            self._constants = larger
+        self._constants[at : at + array.nbytes].view(array.dtype)[:] = array.reshape(-1)
+        return BufferView(self.fixed[0], at)
 
-    def temporary(self, size: int) -> Place:
+    def temporary(self, size: int) -> BufferView:
         """Returns memory that holds a tensor from the first step that names it to the last."""
         buffer = Buffer(size=aligned(size + SLACK))
         self._temporary.append(buffer)
-        return Place(buffer)
+        return BufferView(buffer)
 
     def step(
         self,
         label: str,
         kernel: Kernel,
-        words: Mapping[str, int],
-        tensors: Mapping[str, Place],
+        parameters: Mapping[str, int],
+        tensors: Mapping[str, BufferView],
         tasks: int = 1,
         scratch: int = 0,
     ) -> None:
@@ -142,29 +142,29 @@ class Plan:
         Args:
             label: What it computes, for people.
             kernel: The kernel.
-            words: An integer for each name of `kernel.words`.
-            tensors: A place for each name of `kernel.tensors`.
+            parameters: An integer for each name of `kernel.parameters`.
+            tensors: A view for each name of `kernel.tensors`.
             tasks: Number of tasks, which may run at the same time.
             scratch: Bytes of memory that each thread needs.
 
         Raises:
-            QirError: A word or tensor is missing, or is none that the kernel knows.
+            QirError: A parameter or tensor is missing, or is none that the kernel knows.
         """
-        _check_names(label, kernel, "words", words, kernel.words)
+        _check_names(label, kernel, "parameters", parameters, kernel.parameters)
         _check_names(label, kernel, "tensors", tensors, kernel.tensors)
         number = len(self.steps)
-        for place in tensors.values():
-            buffer = place.buffer
+        for view in tensors.values():
+            buffer = view.buffer
             buffer.first = number if buffer.first < 0 else buffer.first
             buffer.last = number
-        ordered = {name: int(words[name]) for name in kernel.words}
-        places = {name: tensors[name] for name in kernel.tensors}
-        self.steps.append(Step(label, kernel, ordered, places, tasks, scratch, self.nodes))
+        ordered = {name: int(parameters[name]) for name in kernel.parameters}
+        views = {name: tensors[name] for name in kernel.tensors}
+        self.steps.append(Step(label, kernel, ordered, views, tasks, scratch, self.nodes))
         self.scratch = max(self.scratch, aligned(scratch + SLACK))
 
-    def parameters(self) -> Array:
-        """Returns the parameters as the bytes of buffer 0, aligned so that JAX takes no copy."""
-        return self._parameters[: max(self.parameter_bytes, ALIGNMENT)]
+    def constants(self) -> Array:
+        """Returns the constants as the bytes of buffer 0, aligned so that JAX takes no copy."""
+        return self._constants[: max(self.constant_bytes, ALIGNMENT)]
 
     def arena(self) -> int:
         """Places the temporary tensors and returns how many bytes they need.
@@ -197,7 +197,7 @@ class Plan:
         arena = self.arena()
         lines = [
             f"{len(self.steps)} steps, {self.threads} threads; bytes: "
-            f"{self.parameter_bytes:,} of parameters, {arena:,} of temporary tensors, "
+            f"{self.constant_bytes:,} of constants, {arena:,} of temporary tensors, "
             f"{self.scratch:,} of scratch a thread"
         ]
         for number, step in enumerate(self.steps):
@@ -209,14 +209,14 @@ class Plan:
             ]
         return "\n".join(lines)
 
-    def _shown(self, place: Place) -> str:
+    def _shown(self, view: BufferView) -> str:
         """Returns where a tensor lies, for people; of a temporary one also where it ends."""
-        buffer = place.buffer
-        further = f"+{place.offset}" if place.offset else ""
+        buffer = view.buffer
+        further = f"+{view.offset}" if view.offset else ""
         if buffer.number is None:
             return f"temporary[{buffer.offset}:{buffer.offset + buffer.size}]{further}"
         if buffer.number == 0:
-            return f"parameters+{place.offset}"
+            return f"constants+{view.offset}"
         index = buffer.number - 1
         if index < self.operands:
             return f"operand{index}{further}"
@@ -237,7 +237,7 @@ def _check_names(
         problems = [f"no {', '.join(missing)}"] * bool(missing)
         problems += [f"also {', '.join(unknown)}"] * bool(unknown)
         raise QirError(
-            f"plan: step {label}: expected the {kind} of {type(kernel).__name__}, got "
+            f"plan: step {label}: expected the {kind} of {kernel.name}, got "
             f"{' and '.join(problems)}"
         )
 

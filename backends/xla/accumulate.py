@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from qir.backends.native.steps import Argument, Parameter, Step
+from qir.backends.native.computation import Argument, Computation, Parameter
 from qir.backends.xla.codes import signed, signed_zero_points
 from qir.backends.xla.lowering import coded
 from qir.ir import Node
@@ -47,8 +47,8 @@ def accumulation(
     summed: tuple[int, ...],
     product: Product,
     pack: Callable[[Any], Any] = lambda weights: weights,
-) -> Step:
-    """Builds the step of a sum of products of bytes: operands x, weights and perhaps a bias.
+) -> Computation:
+    """Builds the computation of a sum of products of bytes: operands x, weights and perhaps a bias.
 
     Args:
         node: The node.
@@ -91,7 +91,7 @@ def accumulation(
         def run(x: jax.Array, kernel: jax.Array, *addends: jax.Array) -> jax.Array:
             return finish(product(signed(x, x_storage), kernel, zero_points), addends)
 
-        return Step(run, (*arguments, *bias))
+        return Computation(run, (*arguments, *bias))
 
     def run_with_varying_weights(
         x: jax.Array, weights: jax.Array, *addends: jax.Array
@@ -102,7 +102,7 @@ def accumulation(
             addends = (correction(kernel, points), *addends)
         return finish(acc, addends)
 
-    return Step(run_with_varying_weights, node.inputs)
+    return Computation(run_with_varying_weights, node.inputs)
 
 
 def _centred(kernel: Array, points: Array) -> tuple[Array, Array]:

@@ -27,19 +27,19 @@ from qir.numbers.int32 import INT32_MAX, INT32_MIN
 from qir.numbers.rounding import MAX_SHIFT, Ties, check_float32_bounds
 
 ZeroPoint: TypeAlias = int | NDArray[np.integer]
-Parameter: TypeAlias = float | NDArray[np.number] | jax.Array
+NumberOrArray: TypeAlias = float | NDArray[np.number] | jax.Array
 
 
 def requantize_scaled(
     acc: jax.Array,
-    multiplier: Parameter,
-    shift: Parameter,
+    multiplier: NumberOrArray,
+    shift: NumberOrArray,
     zero_point: ZeroPoint,
     low: int,
     high: int,
     dtype: DTypeLike,
     *,
-    second: Parameter | None = None,
+    second: NumberOrArray | None = None,
     ties: Ties = "up",
     shift_range: tuple[int, int] | None = None,
 ) -> jax.Array:
@@ -95,7 +95,7 @@ def requantize_scaled(
 
 
 def requantize_by_high_word(
-    acc: jax.Array, limbs: Sequence[Parameter], low: int, high: int, dtype: DTypeLike
+    acc: jax.Array, limbs: Sequence[NumberOrArray], low: int, high: int, dtype: DTypeLike
 ) -> jax.Array:
     """Requantizes by the machine form `HighWord` without a lift, on 16-bit limbs.
 
@@ -113,7 +113,7 @@ def requantize_by_high_word(
 
 
 def requantize_by_thresholds(
-    acc: jax.Array, row: Parameter, base: Parameter, edges: jax.Array, dtype: DTypeLike
+    acc: jax.Array, row: NumberOrArray, base: NumberOrArray, edges: jax.Array, dtype: DTypeLike
 ) -> jax.Array:
     """Requantizes by the machine form `Thresholds`: a binary search of eight steps.
 
@@ -136,7 +136,7 @@ def requantize_by_thresholds(
 
 def requantize_float32(
     acc: jax.Array,
-    multiplier: Parameter,
+    multiplier: NumberOrArray,
     zero_point: ZeroPoint,
     low: int,
     high: int,
@@ -162,7 +162,7 @@ def requantize_float32(
     return _store(_clamp_float(scaled, zero_point, low, high), zero_point, dtype)
 
 
-def rounding_shift(acc: jax.Array, shift: Parameter) -> jax.Array:
+def rounding_shift(acc: jax.Array, shift: NumberOrArray) -> jax.Array:
     """Divides int32 by `2**shift`, 1 <= shift <= 31, rounding half toward +infinity.
 
     Equals `qir.numbers.int32.rounding_shift` on all of int32: adding the highest bit that is
@@ -174,7 +174,7 @@ def rounding_shift(acc: jax.Array, shift: Parameter) -> jax.Array:
 
 def quantize(
     x: jax.Array,
-    inverse_scale: Parameter,
+    inverse_scale: NumberOrArray,
     zero_point: ZeroPoint,
     low: int,
     high: int,
@@ -204,7 +204,7 @@ def quantize(
     return _store(_clamp_float(scaled, zero_point, low, high), zero_point, dtype)
 
 
-def dequantize(q: jax.Array, zero_point: ZeroPoint, scale: Parameter) -> jax.Array:
+def dequantize(q: jax.Array, zero_point: ZeroPoint, scale: NumberOrArray) -> jax.Array:
     """Dequantizes: `float32(q - zero_point) * scale`, where int32 holds the difference.
 
     With a normal scale no product is denormal, since the difference is an integer.
@@ -276,6 +276,6 @@ def _store(clamped: jax.Array, zero_point: ZeroPoint, dtype: DTypeLike) -> jax.A
     return (clamped + _int32(zero_point)).astype(dtype)
 
 
-def _int32(values: Parameter) -> NDArray[np.int32] | jax.Array:
+def _int32(values: NumberOrArray) -> NDArray[np.int32] | jax.Array:
     """Returns int32 of its own kind: constants stay in numpy, where they are folded before XLA."""
     return values if isinstance(values, jax.Array) else np.asarray(values, np.int32)

@@ -12,7 +12,7 @@ from qir.backends.xla.choice import Chooser
 from qir.backends.xla.expected import Difference, Uncertain, difference
 from qir.backends.xla.faults import Faults
 from qir.backends.xla.kernels import Kernels
-from qir.backends.xla.program import Program, nodes_of
+from qir.backends.xla.program import XlaProgram, nodes_of
 from qir.errors import QirError
 from qir.ir import Graph, Value
 from qir.ir.signature import bind
@@ -77,7 +77,7 @@ class Checker:
                 return inputs, found
         return None
 
-    def _program(self, last: int) -> tuple[Compute, Program]:
+    def _program(self, last: int) -> tuple[Compute, XlaProgram]:
         """Compiles the first nodes: to what is read behind them, and where floats become integers.
 
         Args:
@@ -92,7 +92,7 @@ class Checker:
         # What is returned though no node computes it is compared too: an input, a constant.
         if inside.issuperset(self._nodes):
             watched += [value for value in dict.fromkeys(self._graph.outputs) if value not in made]
-        program = Program(self._graph, watched, self._choose, self._kernels)
+        program = XlaProgram(self._graph, watched, self._choose, self._kernels)
         parameters: Any = jax.device_put(program.arrays)
 
         @jax.jit

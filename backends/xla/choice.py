@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from qir.backends.native.steps import Lowering
+from qir.backends.native.computation import Lowering
 from qir.backends.xla.rules import legal_ways
 from qir.ir import Node
 from qir.report.tables import table

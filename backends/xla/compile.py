@@ -19,7 +19,7 @@ from qir.backends.xla.kernel_choice import chosen_kernels
 from qir.backends.xla.kernels import Kernels
 from qir.backends.xla.measure import Measurements
 from qir.backends.xla.narrow import fit, narrow
-from qir.backends.xla.program import Program, nodes_of
+from qir.backends.xla.program import XlaProgram, nodes_of
 from qir.errors import QirError
 from qir.ir import Graph
 from qir.ir.signature import Sizes, bind, check_sizes, named_dimensions, ports, to_array
@@ -65,7 +65,7 @@ class Compiled:
         # A way by certificate is taken on its word; an edited text may be wrong in it.
         warnings = [*warnings, *drop_false_certificates(graph)]
         self._choose = choose
-        self._program = Program(graph, graph.outputs, choose, kernels)
+        self._program = XlaProgram(graph, graph.outputs, choose, kernels)
         self._kernels = kernels
         self.inputs = ports(graph.inputs)
         self.outputs = ports(graph.outputs)

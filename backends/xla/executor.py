@@ -11,7 +11,7 @@ import numpy as np
 
 from qir.backends.xla.compile import Compiled
 from qir.backends.xla.narrow import fit, narrow
-from qir.backends.xla.program import Program
+from qir.backends.xla.program import XlaProgram
 from qir.ir import Graph, Value
 from qir.ir.signature import bind
 from qir.types import Array
@@ -48,7 +48,7 @@ class XlaExecutor:
         # The names of values are the same in a copy.
         lowered = graph.copy()
         narrowed = narrow(lowered)
-        program = Program(lowered, [lowered.value(value.name) for value in values])
+        program = XlaProgram(lowered, [lowered.value(value.name) for value in values])
         parameters: dict[str, jax.Array] = jax.device_put(program.arrays)
 
         def compute(parameters: Mapping[str, jax.Array], *inputs: jax.Array) -> list[Any]:

@@ -11,12 +11,12 @@ from typing import Any
 import jax
 from jax import lax
 
-from qir.backends.native.steps import Lowering, Step
+from qir.backends.native.computation import Computation, Lowering
 from qir.backends.xla.choice import Choice, Chooser
-from qir.backends.xla.cluster import Cluster
+from qir.backends.xla.fusion import Fusion
 from qir.backends.xla.lowering import legal_ways
 from qir.backends.xla.materialize import stored
-from qir.bench.cache import Table
+from qir.bench.cache import CacheTable
 from qir.ir import Node
 from qir.ops.op import Op
 
@@ -34,7 +34,7 @@ class Faults:
         table: Where they are kept, beside the times of ways.
     """
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: CacheTable) -> None:
         self._table = table
         self._wrong: dict[str, list[str]] = {
             key.removeprefix(_ENTRY): [name for name in entry if isinstance(name, str)]
@@ -47,11 +47,11 @@ class Faults:
 
     def of(self, node: Node) -> list[str]:
         """Returns the names of the ways that are wrong for a node."""
-        return self._wrong.get(Cluster.around(node).key, []) if self._wrong else []
+        return self._wrong.get(Fusion.around(node).key, []) if self._wrong else []
 
     def add(self, node: Node, way: str) -> None:
         """Adds a way that is wrong for a node, and for nodes like it."""
-        self._wrong.setdefault(Cluster.around(node).key, []).append(way)
+        self._wrong.setdefault(Fusion.around(node).key, []).append(way)
 
     def left(self, node: Node) -> list[Lowering]:
         """Returns the ways that are not known to be wrong, those to take first before others."""
@@ -88,14 +88,14 @@ class Faults:
 def apart(way: Lowering) -> Lowering:
     """Returns a way whose operands and results are stored, so that it is fused with nothing."""
 
-    def build(op: Op, node: Node) -> Step:
-        step = way.build(op, node)
+    def build(op: Op, node: Node) -> Computation:
+        computation = way.build(op, node)
 
         def run(*arguments: Any) -> Any:
             held = [_held(each) if isinstance(each, jax.Array) else each for each in arguments]
-            return jax.tree.map(_held, step.function(*held))
+            return jax.tree.map(_held, computation.function(*held))
 
-        return Step(run, step.arguments)
+        return Computation(run, computation.arguments)
 
     build.__doc__ = f"{way.summary} Its operands and results are stored: XLA fuses it with nothing."
     return Lowering(f"{way.name}_apart", way.legal, way.preferred, build)

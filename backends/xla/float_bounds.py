@@ -25,7 +25,7 @@ from qir.ops.op import Op
 from qir.types import Array, DType, TensorType, known
 
 EPSILON = 2.0**-23
-Bound = Callable[[Op, Sequence[Array], Array], Array]
+ErrorBound = Callable[[Op, Sequence[Array], Array], Array]
 
 
 def sum_of_products(op: Op, operands: Sequence[Array], result: Array) -> Array:
@@ -76,7 +76,7 @@ def few_roundings(op: Op, operands: Sequence[Array], result: Array) -> Array:
     return np.asarray(16 * EPSILON * largest)
 
 
-BOUNDS: dict[type[Op], Bound] = {
+BOUNDS: dict[type[Op], ErrorBound] = {
     **dict.fromkeys(
         [Add, AvgPool, Conv, ConvTranspose, Dot, Mean, Mul, ReduceSum], sum_of_products
     ),

@@ -20,11 +20,13 @@ def kernels_here(*, timed: bool = False) -> TimedKernels | str:
         return f"kernels are for the CPU, the default device is {jax.default_backend()}"
     if find_spec("llvmlite") is None:
         return "llvmlite is not installed; QIR's extra cpu has it: pip install 'qir-compiler[cpu]'"
-    from qir.backends.cpu.clusters import Kernels as Generated
+    from qir.backends.cpu.clusters import GeneratedKernels
     from qir.backends.cpu.target import host_target
 
     target = host_target()
-    return "no kernels for this processor" if target is None else Generated(target, timed=timed)
+    return (
+        "no kernels for this processor" if target is None else GeneratedKernels(target, timed=timed)
+    )
 
 
 def chosen_kernels(wanted: bool | None) -> tuple[Kernels | None, str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Protocol
 
-from qir.backends.native.partition import Section
+from qir.backends.native.computation import Group
+from qir.backends.native.partition import Cluster
 from qir.backends.native.plan import Plan
-from qir.backends.native.steps import Group
 from qir.bench.profile import Ceilings
 from qir.ir import Node, Value
 from qir.ir.signature import Sizes
@@ -67,7 +67,7 @@ class Clock(Protocol):
     """The times of the latest call of a cluster's kernels."""
 
     @property
-    def section(self) -> Section:
+    def cluster(self) -> Cluster:
         """The nodes that the call computes."""
         ...
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qir.backends.native.steps import Lowering, Parameter, Step, always
+from qir.backends.native.computation import Computation, Lowering, Parameter, always
 from qir.errors import UnsupportedError
 from qir.ir import Node
-from qir.ops.op import Op
+from qir.ops.op import Op, OpT
 from qir.types import Array
-
-OpT = TypeVar("OpT", bound=Op)
-
 
 LOWERINGS: dict[type[Op], list[Lowering]] = {}
 """The ways to compute each op, the preferred ones first."""
@@ -42,12 +39,12 @@ def lowering(
     legal: Callable[[OpT, Node], bool] = always,
     preferred: Callable[[OpT, Node], bool] = always,
     why_not: Callable[[OpT, Node], str] | None = None,
-) -> Callable[[Callable[[OpT, Node], Step]], Callable[[OpT, Node], Step]]:
+) -> Callable[[Callable[[OpT, Node], Computation]], Callable[[OpT, Node], Computation]]:
     """Declares a way to compute an op; the function's name is its name.
 
     The function gets the op and the node, which has the types of operands and results and the
-    arrays of constant operands, and returns a step. It runs once when a graph is compiled; only
-    the step's function is traced. Ways of one op take the same platforms and give the same
+    arrays of constant operands, and returns a computation. It runs once when a graph is compiled;
+    only the function in that is traced. Ways of one op take the same platforms and give the same
     integers; they differ in speed.
 
     Args:
@@ -57,7 +54,7 @@ def lowering(
         why_not: Says of an application that is not legal what is wrong with it and what to do.
     """
 
-    def declare(build: Callable[[OpT, Node], Step]) -> Callable[[OpT, Node], Step]:
+    def declare(build: Callable[[OpT, Node], Computation]) -> Callable[[OpT, Node], Computation]:
         for cls in classes:
             way = Lowering(build.__name__, legal, preferred, build, why_not)
             LOWERINGS.setdefault(cls, []).append(way)
@@ -85,14 +82,14 @@ def legal_ways(node: Node) -> list[Lowering]:
     return sorted(legal, key=lambda way: not way.preferred(node.op, node))
 
 
-def floating(node: Node, function: Callable[..., jax.Array]) -> Step:
-    """Builds a step that computes in float32 and rounds once, as the reference does.
+def floating(node: Node, function: Callable[..., jax.Array]) -> Computation:
+    """Builds a computation in float32 and rounds once, as the reference does.
 
     Args:
         node: The node; all its operands are arguments.
         function: The function of float32 arrays; operands of other plain types come as they are.
     """
-    return Step(rounded_to(node.output.type.dtype.numpy, function), node.inputs)
+    return Computation(rounded_to(node.output.type.dtype.numpy, function), node.inputs)
 
 
 def rounded_to(

@@ -8,13 +8,13 @@ from typing import Any, TypeAlias
 
 import jax
 
-from qir.backends.native.steps import Lowering
+from qir.backends.native.computation import Lowering
 from qir.backends.xla.choice import Choice, Chooser, fastest, preferred
-from qir.backends.xla.cluster import Cluster
 from qir.backends.xla.fingerprint import fingerprint
-from qir.backends.xla.program import Program
+from qir.backends.xla.fusion import Fusion
+from qir.backends.xla.program import XlaProgram
 from qir.backends.xla.rules import legal_ways
-from qir.bench.cache import Table
+from qir.bench.cache import CacheTable
 from qir.bench.timing import Contender, interleave
 from qir.ir import Graph, Node
 from qir.ir.signature import bind
@@ -23,7 +23,7 @@ from qir.ops import Const, Return
 from qir.report.progress import watched
 from qir.types import Array
 
-Times: TypeAlias = Mapping[str, Mapping[str, float]]
+MeasuredTimes: TypeAlias = Mapping[str, Mapping[str, float]]
 """Milliseconds by the name of the way, by the key of the cluster."""
 
 ROUNDS = 15
@@ -42,7 +42,7 @@ class Measurements:
     """
 
     def __init__(self) -> None:
-        self.table = Table("lowerings", fingerprint())
+        self.table = CacheTable("lowerings", fingerprint())
         self._times: dict[str, Mapping[str, float]] = {
             key: times
             for key, entry in self.table.read().items()
@@ -56,7 +56,7 @@ class Measurements:
         """Chooses the way of a node; see `qir.backends.xla.choice`."""
         if not self._times or len(legal_ways(node)) == 1:
             return preferred(node)
-        return fastest(node, self._times.get(Cluster.around(node).key, {}))
+        return fastest(node, self._times.get(Fusion.around(node).key, {}))
 
     def add(self, graph: Graph, computed: Container[Node] = ()) -> None:
         """Measures every op of a graph that can be computed in several ways, each kind once.
@@ -67,18 +67,18 @@ class Measurements:
             graph: The graph.
             computed: Nodes that take none of these ways, since kernels compute them.
         """
-        missing: dict[str, Cluster] = {}
+        missing: dict[str, Fusion] = {}
         for node in graph.nodes:
             if isinstance(node.op, Const | Return) or node in computed:
                 continue
             if len(legal_ways(node)) > 1:
-                cluster = Cluster.around(node)
-                if cluster.key not in self._times:
-                    missing.setdefault(cluster.key, cluster)
+                fusion = Fusion.around(node)
+                if fusion.key not in self._times:
+                    missing.setdefault(fusion.key, fusion)
         added: dict[str, Mapping[str, float]] = {}
         try:
-            for key, cluster in watched(missing.items(), "measuring lowerings"):
-                added[key] = measured(cluster)
+            for key, fusion in watched(missing.items(), "measuring lowerings"):
+                added[key] = measured(fusion)
         finally:
             self._times.update(added)
             self.table.merge(added)
@@ -98,7 +98,7 @@ def _checked(entry: object) -> Mapping[str, float] | None:
     return times
 
 
-def measured(cluster: Cluster) -> dict[str, float]:
+def measured(fusion: Fusion) -> dict[str, float]:
     """Measures the legal ways of a cluster's target.
 
     The other ops take their preferred ways, and named dimensions are 1.
@@ -106,12 +106,12 @@ def measured(cluster: Cluster) -> dict[str, float]:
     Returns:
         The median time of each way in milliseconds, by its name.
     """
-    graph = cluster.graph()
+    graph = fusion.graph()
     inputs = random_inputs(graph, named_size=1)
     with jax.ensure_compile_time_eval():
         contenders = [
-            _contender(way.name, graph, inputs, _forced(cluster.target, way))
-            for way in legal_ways(cluster.target)
+            _contender(way.name, graph, inputs, _forced(fusion.target, way))
+            for way in legal_ways(fusion.target)
         ]
         seconds = race(contenders)
     return {name: float(f"{1000 * time:.4g}") for name, time in seconds.items()}
@@ -128,7 +128,7 @@ def _forced(target: Node, way: Lowering) -> Chooser:
 
 
 def _contender(name: str, graph: Graph, inputs: Sequence[Array], choose: Chooser) -> Contender:
-    program = Program(graph, graph.outputs, choose)
+    program = XlaProgram(graph, graph.outputs, choose)
     sizes = bind(program.inputs, inputs)
     given: Any = jax.device_put((program.arrays, tuple(inputs)))
     jitted = jax.jit(lambda parameters, inputs: program(parameters, inputs, sizes))

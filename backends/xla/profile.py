@@ -9,7 +9,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 
-from qir.backends.native.pattern import Cover
+from qir.backends.native.pattern import Match
 from qir.backends.xla.compile import Compiled
 from qir.backends.xla.kernel_choice import kernels_here
 from qir.backends.xla.kernels import Clock
@@ -64,7 +64,7 @@ def profile(
     for index, clock in enumerate(kernels.clocks):
         seconds = np.mean([steps[number][index] for number in chosen], axis=0)
         parts += _parts(clock, seconds)
-    memory = sum(clock.plan.parameter_bytes + clock.plan.arena() for clock in kernels.clocks)
+    memory = sum(clock.plan.constant_bytes + clock.plan.arena() for clock in kernels.clocks)
     ceilings: dict[int, Ceilings] = {}
     for threads in sorted({part.threads for part in parts}):
         measured = kernels.ceilings(threads)
@@ -76,21 +76,21 @@ def profile(
 def _parts(clock: Clock, seconds: Array) -> list[Part]:
     steps = clock.plan.steps
     of_nodes: Mapping[tuple[Node, ...], list[int]] = {
-        cover.nodes: [] for cover in clock.section.covers
+        match.nodes: [] for match in clock.cluster.matches
     }
     for number, step in enumerate(steps):
         of_nodes[step.nodes].append(number)
 
-    def part(cover: Cover) -> Part:
-        numbers = of_nodes[cover.nodes]
+    def part(match: Match) -> Part:
+        numbers = of_nodes[match.nodes]
         kernels = [steps[number].kernel for number in numbers]
         return Part(
-            cover.nodes,
-            cover.inputs,
-            tuple(dict.fromkeys(type(kernel).__name__ for kernel in kernels)),
+            match.nodes,
+            match.inputs,
+            tuple(dict.fromkeys(kernel.name for kernel in kernels)),
             clock.plan.threads,
             max((kernel.saving for kernel in kernels), default=1.0),
             float(seconds[numbers].sum()),
         )
 
-    return [part(cover) for cover in clock.section.covers]
+    return [part(match) for match in clock.cluster.matches]

@@ -1,4 +1,4 @@
-"""Programs: the steps that compute values of a graph, and the parameters that they take."""
+"""Programs: the computations of values of a graph, and the parameters that they take."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from qir.backends.native.steps import Argument, Group, Parameter, Step
+from qir.backends.native.computation import Argument, Computation, Group, Parameter
 from qir.backends.xla.choice import Choice, Chooser, preferred
 from qir.backends.xla.kernels import Kernels
 from qir.backends.xla.materialize import stored
@@ -22,16 +22,16 @@ from qir.types import Array, DType
 
 
 class _Placed(NamedTuple):
-    """A step, with the values that it returns, a label, and a place for errors."""
+    """A computation, with the values that it returns, a label, and a place for errors."""
 
     outputs: tuple[Value, ...]
     label: str
     place: str
-    step: Step
+    computation: Computation
 
 
-class Program:
-    """The steps that compute some values of a graph from its inputs.
+class XlaProgram:
+    """The computations of some values of a graph from its inputs.
 
     Args:
         graph: The graph, to be left as it is while new input shapes may still come.
@@ -62,7 +62,7 @@ class Program:
         self._names: dict[Value | Parameter, str] = {}
         self._arrays: Namespace[Array] = Namespace()
         self._array_names: dict[int, str] = {}
-        self._steps: list[_Placed] = []
+        self._computations: list[_Placed] = []
         for value in self.inputs:
             _check_width(value)
         needed = _needed(graph, outputs)
@@ -105,11 +105,11 @@ class Program:
                 return values[argument]
             return sizes.shape(argument) if isinstance(argument, tuple) else argument
 
-        for outputs, label, place, step in self._steps:
+        for outputs, label, place, computation in self._computations:
             try:
                 # The caller's x64 flag must not widen Python numbers: programs have 32 bits.
                 with jax.named_scope(label), jax.enable_x64(False):
-                    found = step.function(*map(fetch, step.arguments))
+                    found = computation.function(*map(fetch, computation.arguments))
             except QirError as error:
                 raise error.at(place) from error
             results = found if isinstance(found, tuple) else (found,)
@@ -133,11 +133,11 @@ class Program:
             for value in node.outputs:
                 self.choices[value.name, node.op.name] = Choice(way, str(kernels))
         first = group.outputs[0]
-        self._add(_Placed(group.outputs, f"kernels.{first.name}", first.place(), group.step))
+        self._add(_Placed(group.outputs, f"kernels.{first.name}", first.place(), group.computation))
 
     def _lower(self, node: Node, choice: Choice, reason: str) -> None:
         try:
-            step = choice.way.build(node.op, node)
+            computation = choice.way.build(node.op, node)
         except QirError as error:
             raise error.at(node.place()) from error
         if reason:
@@ -145,11 +145,11 @@ class Program:
         for value in node.outputs:
             self.choices[value.name, node.op.name] = choice
         label = f"{node.op.name}.{node.outputs[0].name}" if node.outputs else node.op.name
-        self._add(_Placed(node.outputs, label, node.place(), step))
+        self._add(_Placed(node.outputs, label, node.place(), computation))
 
     def _add(self, placed: _Placed) -> None:
-        self._steps.append(placed)
-        for argument in placed.step.arguments:
+        self._computations.append(placed)
+        for argument in placed.computation.arguments:
             if isinstance(argument, Value | Parameter):
                 self._register(argument)
 

@@ -1,4 +1,4 @@
-"""Rescaling as part of a step: the machine form of a rounding, as literals or parameters."""
+"""Rescaling as part of a computation: the machine form of a rounding, as literals or parameters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qir.backends.native.steps import Argument, Parameter
+from qir.backends.native.computation import Argument, Parameter
 from qir.backends.xla.arithmetic import (
     requantize_by_high_word,
     requantize_by_thresholds,
@@ -54,7 +54,7 @@ def rescaling(
         rounding: The rounding mode.
 
     Returns:
-        The function, and its arguments after the first as arguments of a step.
+        The function, and its arguments after the first as arguments of a computation.
 
     Raises:
         UnsupportedError: The mode has no machine form for these bounds.

@@ -15,7 +15,7 @@ from qir.ops import Clip, Dequantize, Gather, Quantize, Requantize, Reshape, Tra
 from qir.ops.op import SameCode, infer
 from qir.passes.shared.folding import fold_affine
 from qir.passes.shared.weights import (
-    Plan,
+    WeightPlan,
     emit_as,
     emit_for,
 )
@@ -63,7 +63,7 @@ class FoldScales(Pass):
         names.settle()
 
 
-class Stored(NamedTuple):
+class StoredForm(NamedTuple):
     """A float value that is the real number of a code everywhere.
 
     Attributes:
@@ -72,22 +72,22 @@ class Stored(NamedTuple):
     """
 
     type: TensorType
-    plan: Plan
+    plan: WeightPlan
 
 
-def _stored(value: Value, distance: int = 0) -> Stored | Skip:
+def _stored(value: Value, distance: int = 0) -> StoredForm | Skip:
     """Finds stored numbers whose decoded and encoded form a value is, as far as its code goes."""
     op = value.op
     if isinstance(op, Dequantize):
         source = value.inputs[0]
-        return Stored(source.type, lambda _: source)
+        return StoredForm(source.type, lambda _: source)
     if op is None or not isinstance(op.quant, SameCode) or len(value.inputs) > 16 or distance > 64:
         return Skip("is not a mere move of dequantized numbers", value)
     if value.node is not None and len(value.node.outputs) != 1:
         return Skip("is one of several results", value)
     if distance and len(value.uses) != 1:
         return Skip("is read elsewhere too", value)
-    plans: list[Plan] = []
+    plans: list[WeightPlan] = []
     types: list[TensorType] = []
     for x in value.inputs:
         if not x.type.is_float:
@@ -105,10 +105,10 @@ def _stored(value: Value, distance: int = 0) -> Stored | Skip:
         (result,) = infer(op, types)
     except QirError as error:
         return Skip(error.message, value)
-    return Stored(result, lambda b: emit_as(b, value, op, *[plan(b) for plan in plans]))
+    return StoredForm(result, lambda b: emit_as(b, value, op, *[plan(b) for plan in plans]))
 
 
-def _same(x: Value) -> Plan:
+def _same(x: Value) -> WeightPlan:
     return lambda _: x
 
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from qir.analysis.certificates import Comparison, compare
+from qir.analysis.certificates import RoundingComparison, compare
 from qir.analysis.properties import QUANTIZED
-from qir.analysis.reach import Stored
+from qir.analysis.reach import StoredReach
 from qir.errors import QirError
 from qir.ir import Graph, Node
 from qir.numbers.rounding import rounding_mode
@@ -58,7 +58,7 @@ class AgreeRoundings(Pass):
         return "within_1lsb" if self.ulps else "exact"
 
     def run(self, graph: Graph, context: Context) -> None:
-        stored = Stored.of(graph)
+        stored = StoredReach.of(graph)
         obstacles: dict[Node, str] = {}
         moved: list[int] = []
         for node in list(graph.walk()):
@@ -79,7 +79,9 @@ class AgreeRoundings(Pass):
                 f"agree-roundings: scales moved: {len(moved)}, by {max(moved)} ulp or less"
             )
 
-    def certify(self, graph: Graph, stored: Stored, obstacles: dict[Node, str]) -> Iterator[str]:
+    def certify(
+        self, graph: Graph, stored: StoredReach, obstacles: dict[Node, str]
+    ) -> Iterator[str]:
         """Puts certificates on the requantizes; yields what to tell about them."""
         agreeing = channels = 0
         for node in graph.walk():
@@ -89,7 +91,7 @@ class AgreeRoundings(Pass):
             for rounding in other_roundings(node.op, self.roundings):
                 compared = _compared(node, node.op, stored, rounding)
                 channels += 1 if isinstance(compared, str) else compared.found.size
-                if isinstance(compared, Comparison):
+                if isinstance(compared, RoundingComparison):
                     agreeing += int(np.count_nonzero(~compared.found))
                     if not np.any(compared.found):
                         certified.append(rounding)
@@ -100,7 +102,9 @@ class AgreeRoundings(Pass):
         yield f"agree-roundings: {agreeing} of {channels} channels agree"
 
 
-def _compared(node: Node, op: Requantize, stored: Stored, rounding: str) -> Comparison | str:
+def _compared(
+    node: Node, op: Requantize, stored: StoredReach, rounding: str
+) -> RoundingComparison | str:
     if op.to.storage.bits > 8:
         return f"is not held against {rounding}, having more than 8 bits"
     x = node.inputs[0]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from qir.analysis.reach import Reach, Stored, Sums, corners, exact_sums, products, with_zero
+from qir.analysis.reach import Reach, StoredReach, Sums, corners, exact_sums, products, with_zero
 from qir.errors import PassError
 from qir.ir import Graph, Node
 from qir.ops import (
@@ -33,7 +33,7 @@ class CheckOverflow(Pass):
     name = "check-overflow"
 
     def run(self, graph: Graph, context: Context) -> None:
-        stored = Stored()
+        stored = StoredReach()
         errors = []
         for node in graph.walk():
             added = products(node, stored)
@@ -60,7 +60,7 @@ def _describe(node: Node, sums: Sums) -> str:
     )
 
 
-def formed(node: Node, stored: Stored) -> Sums | None:
+def formed(node: Node, stored: StoredReach) -> Sums | None:
     """Returns the integers that a node which stores no exact sums forms on the way.
 
     Args:
@@ -88,7 +88,7 @@ def formed(node: Node, stored: Stored) -> Sums | None:
     return None
 
 
-def _added(node: Node, stored: Stored) -> Reach:
+def _added(node: Node, stored: StoredReach) -> Reach:
     assert isinstance(node.op, Add | Sub)
     x, y = node.inputs
     (mx, my), shift = node.op.factors(x.type, y.type)
@@ -96,7 +96,7 @@ def _added(node: Node, stored: Stored) -> Reach:
     return a[0] + b[0], a[1] + b[1] + 2 ** (shift - 1)
 
 
-def _exponentials(node: Node, stored: Stored) -> Reach:
+def _exponentials(node: Node, stored: StoredReach) -> Reach:
     assert isinstance(node.op, Softmax)
     x, table = node.inputs
     low, high = with_zero(stored[table])
@@ -104,11 +104,11 @@ def _exponentials(node: Node, stored: Stored) -> Reach:
     return count * low, max(count * high, 256 * high + count * high // 2)
 
 
-def _requantized(node: Node, stored: Stored) -> Reach:
+def _requantized(node: Node, stored: StoredReach) -> Reach:
     return stored.steps(node.inputs[0])
 
 
-INTERMEDIATES: dict[type[Op], Callable[[Node, Stored], Reach]] = {
+INTERMEDIATES: dict[type[Op], Callable[[Node, StoredReach], Reach]] = {
     Add: _added,
     Sub: _added,
     Softmax: _exponentials,

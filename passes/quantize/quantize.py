@@ -13,8 +13,7 @@ from qir.errors import PassError, QirError
 from qir.ir import Builder, Graph, Node, Value
 from qir.ir.names import Inheritance
 from qir.numbers.interval import Interval
-from qir.ops import Clip, Const, Dequantize, Relu, Requantize, Return
-from qir.ops import Quantize as QuantizeOp
+from qir.ops import Clip, Const, Dequantize, Quantize, Relu, Requantize, Return
 from qir.ops.op import (
     Accumulate,
     ExactSum,
@@ -38,7 +37,7 @@ Interface = Literal["float", "i8", "u8"]
 
 
 @register
-class Quantize(Pass):
+class QuantizePass(Pass):
     """Gives values codes and makes ops compute on them, each by its own quantization rule.
 
     Weights are coded symmetrically, activations per tensor from their ranges, biases in accumulator
@@ -98,7 +97,7 @@ class _Quantizer:
     A value of the float program has up to three forms in the new one.
     """
 
-    def __init__(self, options: Quantize, graph: Graph, excluded: set[Node]) -> None:
+    def __init__(self, options: QuantizePass, graph: Graph, excluded: set[Node]) -> None:
         self.options = options
         self.graph = graph
         self.excluded = excluded
@@ -329,7 +328,7 @@ class _Quantizer:
                 copies[value] = builder.emit(value.op, *operands)
             return copies[value]
 
-        self.give(output, builder.emit(QuantizeOp(self.code_for(output)), copy(output)))
+        self.give(output, builder.emit(Quantize(self.code_for(output)), copy(output)))
 
     def give(self, old: Value, new: Value) -> None:
         """Records the coded form of a value."""
@@ -355,7 +354,7 @@ class _Quantizer:
             elif own is not None:
                 new = builder.emit(Requantize(wanted), self.coded[value, own])
             else:
-                new = builder.emit(QuantizeOp(wanted), value)
+                new = builder.emit(Quantize(wanted), value)
             self.coded[value, wanted] = _form(value, "q", new)
         if code is None:
             self.main[value] = wanted
@@ -367,7 +366,7 @@ class _Quantizer:
             self.coded[value, self.main[value]] if value in self.main else None
         )
         computed_in_float = (
-            value in self.main and isinstance(coded, Value) and isinstance(coded.op, QuantizeOp)
+            value in self.main and isinstance(coded, Value) and isinstance(coded.op, Quantize)
         )
         if coded is None or value.is_constant or (computed_in_float and value not in self.cones):
             return value

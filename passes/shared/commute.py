@@ -32,7 +32,7 @@ from qir.ops import (
 from qir.ops.op import Op
 from qir.passes.shared.affine import Affine, affine_chain
 from qir.passes.shared.constants import rounded
-from qir.passes.shared.weights import WEIGHTED_OPS, Plan, emit_as, into_outputs
+from qir.passes.shared.weights import WEIGHTED_OPS, WeightPlan, emit_as, into_outputs
 from qir.pipeline.rewrite import Skip
 from qir.types import Dim, known, product
 
@@ -40,7 +40,7 @@ FARTHEST = 64
 """Ops that a map may travel through: more than lie between two layers, and safe to recurse."""
 
 
-def backward(value: Value, affine: Affine, distance: int = 0) -> Plan | Skip:
+def backward(value: Value, affine: Affine, distance: int = 0) -> WeightPlan | Skip:
     """Plans affine(value) by other weights and constants in what computes the value.
 
     Args:
@@ -76,9 +76,9 @@ def backward(value: Value, affine: Affine, distance: int = 0) -> Plan | Skip:
             return inner if isinstance(inner, Skip) else _through(value, *inner, distance)
 
 
-def _through(value: Value, op: Op, parts: Sequence[Affine], distance: int) -> Plan | Skip:
+def _through(value: Value, op: Op, parts: Sequence[Affine], distance: int) -> WeightPlan | Skip:
     """Plans op(affine(operand), …), with a map for each operand."""
-    plans: list[Plan] = []
+    plans: list[WeightPlan] = []
     for index, part in enumerate(parts):
         plan = _operand(value, index, part, distance)
         if isinstance(plan, Skip):
@@ -91,10 +91,10 @@ def _through(value: Value, op: Op, parts: Sequence[Affine], distance: int) -> Pl
     return build
 
 
-def _into_one_factor(value: Value, affine: Affine, distance: int) -> Plan | Skip:
+def _into_one_factor(value: Value, affine: Affine, distance: int) -> WeightPlan | Skip:
     """Plans a scaled product by scaling one of its factors, a constant one where there is one."""
     first = 1 if value.inputs[1].is_constant else 0
-    plan: Plan | Skip | None = None
+    plan: WeightPlan | Skip | None = None
     for index in (first, 1 - first):
         plan = _operand(value, index, affine, distance)
         if not isinstance(plan, Skip):
@@ -103,7 +103,7 @@ def _into_one_factor(value: Value, affine: Affine, distance: int) -> Plan | Skip
     return plan
 
 
-def _with_factor(value: Value, index: int, scaled: Plan, affine: Affine) -> Plan | Skip:
+def _with_factor(value: Value, index: int, scaled: WeightPlan, affine: Affine) -> WeightPlan | Skip:
     bias = value.inputs[2] if len(value.inputs) > 2 else None
     total = None if bias is None else _constant(bias, value, affine)
     if isinstance(total, Skip):
@@ -120,7 +120,7 @@ def _with_factor(value: Value, index: int, scaled: Plan, affine: Affine) -> Plan
     return build
 
 
-def _operand(value: Value, index: int, affine: Affine, distance: int) -> Plan | Skip:
+def _operand(value: Value, index: int, affine: Affine, distance: int) -> WeightPlan | Skip:
     x = value.inputs[index]
     if x.is_constant:
         return _constant(x, value, affine)
@@ -133,7 +133,7 @@ def _operand(value: Value, index: int, affine: Affine, distance: int) -> Plan | 
     return backward(x, affine, distance + 1)
 
 
-def _constant(x: Value, value: Value, affine: Affine) -> Plan | Skip:
+def _constant(x: Value, value: Value, affine: Affine) -> WeightPlan | Skip:
     """Plans affine(x) for a constant operand that broadcasts against the value."""
     if not x.is_constant or not x.type.is_float:
         return Skip("it is computed", x)
@@ -151,7 +151,7 @@ class Extracted(NamedTuple):
         affine: The map.
     """
 
-    plan: Plan
+    plan: WeightPlan
     affine: Affine
 
 
@@ -231,7 +231,7 @@ def _added(value: Value, op: Add, distance: int) -> Extracted | Skip | None:
     return Extracted(lambda b: emit_as(b, value, op, left.plan(b), right.plan(b)), total)
 
 
-def _itself(x: Value) -> Plan:
+def _itself(x: Value) -> WeightPlan:
     return lambda _: x
 
 

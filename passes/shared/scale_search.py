@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qir.analysis.agreement import differing
 from qir.analysis.certificates import compare
-from qir.analysis.reach import Places, Stored, followed
+from qir.analysis.reach import Places, StoredReach, followed
 from qir.errors import QirError
 from qir.ir import Node, Value
 from qir.numbers.int32 import INT32_MAX
@@ -208,7 +208,9 @@ class ScaleSearch:
         ulps: By how much the scale of each channel moves.
     """
 
-    def __init__(self, layer: Layer, stored: Stored, roundings: Sequence[str], ulps: int) -> None:
+    def __init__(
+        self, layer: Layer, stored: StoredReach, roundings: Sequence[str], ulps: int
+    ) -> None:
         self.layer = layer
         self.most = ulps
         code = layer.weights.type.quant

@@ -18,7 +18,7 @@ from qir.types import Array, known
 WEIGHTED_OPS: tuple[type[Op], ...] = (Conv, ConvTranspose, Dot)
 """The ops with weights as operand 1 and an optional bias as operand 2."""
 
-Plan: TypeAlias = Callable[[Builder], Value]
+WeightPlan: TypeAlias = Callable[[Builder], Value]
 """Emits what was found to be possible."""
 
 
@@ -28,7 +28,7 @@ def emit_as(builder: Builder, value: Value, op: Op, *operands: Value) -> Value:
     return builder.emit(op, *operands, name=value.name if value.named else None)
 
 
-def emit_for(root: Value, plan: Plan, builder: Builder) -> Value:
+def emit_for(root: Value, plan: WeightPlan, builder: Builder) -> Value:
     """Emits what replaces a root and leaves the name to the root's, if that has one."""
     new = plan(builder)
     if root.named and builder.emitted and new.node is builder.emitted[-1]:
@@ -36,7 +36,7 @@ def emit_for(root: Value, plan: Plan, builder: Builder) -> Value:
     return new
 
 
-def into_outputs(value: Value, affine: Affine) -> Plan | Skip:
+def into_outputs(value: Value, affine: Affine) -> WeightPlan | Skip:
     """Plans affine(value) for a sum of products: its weights and its bias change.
 
     Args:
@@ -61,7 +61,7 @@ def into_outputs(value: Value, affine: Affine) -> Plan | Skip:
     return _rebuilt(value, lambda _: value.inputs[0], factors, sums)
 
 
-def into_inputs(value: Value, affine: Affine, source: Plan) -> Plan | Skip:
+def into_inputs(value: Value, affine: Affine, source: WeightPlan) -> WeightPlan | Skip:
     """Plans value, whose operand is an affine map of something else, straight from that.
 
     Args:
@@ -122,7 +122,9 @@ def _real(constant: Value) -> Array:
     return constant.array.astype(np.float64)
 
 
-def _rebuilt(value: Value, source: Plan, factors: Array | None, sums: Array | None) -> Plan | Skip:
+def _rebuilt(
+    value: Value, source: WeightPlan, factors: Array | None, sums: Array | None
+) -> WeightPlan | Skip:
     """Plans a sum of products with weights times factors, and other sums in place of the bias."""
     kernel, bias = _weights(value)
     dtype = kernel.type.dtype

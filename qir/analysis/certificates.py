@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from qir.analysis.agreement import BoolArray, Differences, Domain, Staircase, differences
-from qir.analysis.reach import Places, Stored
+from qir.analysis.reach import Places, StoredReach
 from qir.errors import QirError
 from qir.ir import Graph, Node
 from qir.numbers.int32 import INT32_MAX, INT32_MIN
@@ -18,7 +18,7 @@ from qir.types import FrozenArray, TensorType
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class RoundingComparison:
     """A requantize held against another rounding, channel by channel.
 
     Attributes:
@@ -62,7 +62,7 @@ class Comparison:
         )
 
 
-def compare(op: Requantize, x: TensorType, reach: Places, rounding: str) -> Comparison:
+def compare(op: Requantize, x: TensorType, reach: Places, rounding: str) -> RoundingComparison:
     """Decides whether another rounding gives the same integers as a requantize; exact.
 
     Args:
@@ -94,10 +94,10 @@ def compare(op: Requantize, x: TensorType, reach: Places, rounding: str) -> Comp
     our_stairs, their_stairs = Staircase(op.rounding, *flat[:2]), Staircase(rounding, *flat[2:4])
     domain = Domain(*flat[4:])
     found = differences(our_stairs, their_stairs, domain)
-    return Comparison(op, our_stairs, their_stairs, domain, found, arrays[0].shape)
+    return RoundingComparison(op, our_stairs, their_stairs, domain, found, arrays[0].shape)
 
 
-def disagreement(node: Node, op: Requantize, stored: Stored, rounding: str) -> str | None:
+def disagreement(node: Node, op: Requantize, stored: StoredReach, rounding: str) -> str | None:
     """Says where a requantize and another rounding differ, or why that can't be told.
 
     Args:
@@ -125,7 +125,7 @@ def false_certificates(graph: Graph) -> Iterator[tuple[Node, str, str]]:
     """
     if not any(isinstance(node.op, Requantize) and node.op.agrees for node in graph.walk()):
         return
-    stored = Stored.of(graph)
+    stored = StoredReach.of(graph)
     for node in list(graph.walk()):
         if isinstance(node.op, Requantize):
             for rounding in node.op.agrees:

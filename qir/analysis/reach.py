@@ -107,7 +107,7 @@ class Places(NamedTuple):
         return int(self.low.min()), int(self.high.max())
 
 
-class Stored:
+class StoredReach:
     """What each value of a graph can store; filled from the inputs on."""
 
     def __init__(self) -> None:
@@ -115,9 +115,9 @@ class Stored:
         self._places: dict[Value, Places] = {}
 
     @staticmethod
-    def of(graph: Graph) -> Stored:
+    def of(graph: Graph) -> StoredReach:
         """Goes through a whole graph, regions included."""
-        stored = Stored()
+        stored = StoredReach()
         for node in graph.walk():
             stored.add(node, products(node, stored))
         return stored
@@ -244,7 +244,7 @@ def followed(value: Value, shape: tuple[int, ...]) -> Int64Array | None:
     return None if code is None else code.scale.array.astype(np.int64) - 1
 
 
-def products(node: Node, stored: Stored) -> Sums | None:
+def products(node: Node, stored: StoredReach) -> Sums | None:
     """Bounds the exact sums that a node stores; those of products by output channel.
 
     That is the last axis of the weights.
@@ -282,7 +282,7 @@ def products(node: Node, stored: Stored) -> Sums | None:
     return Sums(least, greatest, (max(limit[0], CARRIED[0]), min(limit[1], CARRIED[1])))
 
 
-def exact_sums(node: Node, stored: Stored) -> Sums | None:
+def exact_sums(node: Node, stored: StoredReach) -> Sums | None:
     """Bounds what an op of rule ExactSum adds up of codes; None for any other node."""
     if not isinstance(node.op.quant, ExactSum) or node.outputs[0].type.quant is None:
         return None

@@ -55,7 +55,7 @@ def locked(path: Path) -> Generator[None]:
         yield
 
 
-class Table:
+class CacheTable:
     """A table in the cache, for a machine or whatever else its entries depend on.
 
     Args:

@@ -13,7 +13,7 @@ from qir.report.tables import table
 
 
 @dataclass(frozen=True)
-class Line:
+class OpVerdict:
     """What became of one op.
 
     Args:
@@ -39,10 +39,10 @@ class Explanation:
         lines: One for each op but constants and the casts between codes and floating point.
     """
 
-    lines: tuple[Line, ...]
+    lines: tuple[OpVerdict, ...]
 
     @property
-    def floats(self) -> tuple[Line, ...]:
+    def floats(self) -> tuple[OpVerdict, ...]:
         """The lines of the ops that compute in floating point."""
         return tuple(line for line in self.lines if not line.integer)
 
@@ -75,13 +75,13 @@ def explain(graph: Graph) -> Explanation:
     return Explanation(tuple(_lines(graph, quantized)))
 
 
-def _lines(graph: Graph, quantized: bool) -> Iterator[Line]:
+def _lines(graph: Graph, quantized: bool) -> Iterator[OpVerdict]:
     for node in graph.walk():
         if isinstance(node.op, Const | Return | Quantize | Dequantize) or not node.outputs:
             continue
         integer = not is_float_op(node)
         reason = "" if integer else _reason(node, quantized)
-        yield Line(node.op.name, node.outputs[0].name, node.loc, integer, reason)
+        yield OpVerdict(node.op.name, node.outputs[0].name, node.loc, integer, reason)
 
 
 def _reason(node: Node, quantized: bool) -> str:

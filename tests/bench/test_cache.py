@@ -9,7 +9,7 @@ from threading import Thread
 
 import pytest
 
-from qir.bench.cache import Facts, Table, cache_folder, locked
+from qir.bench.cache import CacheTable, Facts, cache_folder, locked
 from tests.layout import ROOT
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="no POSIX locks")
@@ -23,9 +23,9 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_what_was_merged_comes_back(folder):
-    Table("times", FACTS).merge({"a": {"x": 1.5}})
-    Table("times", FACTS).merge({"b": 2})
-    table = Table("times", FACTS)
+    CacheTable("times", FACTS).merge({"a": {"x": 1.5}})
+    CacheTable("times", FACTS).merge({"b": 2})
+    table = CacheTable("times", FACTS)
     assert table.read() == {"a": {"x": 1.5}, "b": 2}
     assert table.path.parent == folder
     assert json.loads(table.path.read_text())["facts"] == FACTS
@@ -33,19 +33,19 @@ def test_what_was_merged_comes_back(folder):
 
 
 def test_nothing_is_written_where_nothing_is_new(folder):
-    Table("times", FACTS).merge({})
-    assert Table("times", FACTS).read() == {}
+    CacheTable("times", FACTS).merge({})
+    assert CacheTable("times", FACTS).read() == {}
     assert not folder.exists()
 
 
 def test_other_facts_and_other_kinds_are_other_tables():
-    Table("times", FACTS).merge({"a": 1})
-    assert Table("times", {**FACTS, "cores": 8}).read() == {}
-    assert Table("kernels", FACTS).read() == {}
+    CacheTable("times", FACTS).merge({"a": 1})
+    assert CacheTable("times", {**FACTS, "cores": 8}).read() == {}
+    assert CacheTable("kernels", FACTS).read() == {}
 
 
 def test_a_copied_file_of_another_machine_is_not_believed():
-    first, second = Table("times", FACTS), Table("times", {**FACTS, "cores": 8})
+    first, second = CacheTable("times", FACTS), CacheTable("times", {**FACTS, "cores": 8})
     first.merge({"a": 1})
     second.path.write_bytes(first.path.read_bytes())
     assert second.read() == {}
@@ -54,27 +54,27 @@ def test_a_copied_file_of_another_machine_is_not_believed():
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b"{}", b'{"entries": 3}'])
 def test_a_damaged_file_is_written_anew(content):
-    table = Table("times", FACTS)
+    table = CacheTable("times", FACTS)
     table.merge({"a": 1})
     table.path.write_bytes(content)
     assert table.read() == {}
     (warning,) = table.warnings
     assert str(table.path) in warning
     table.merge({"b": 2})
-    again = Table("times", FACTS)
+    again = CacheTable("times", FACTS)
     assert again.read() == {"b": 2}
     assert again.warnings == []
 
 
 def test_a_folder_that_cannot_be_written_is_a_warning(folder):
     folder.write_text("a file in its place")
-    table = Table("times", FACTS)
+    table = CacheTable("times", FACTS)
     table.merge({"a": 1})
     assert table.warnings == [f"can't write {table.path}: File exists"]
 
 
 def test_entries_that_cannot_be_written_leave_the_file_as_it_was(monkeypatch):
-    table = Table("times", FACTS)
+    table = CacheTable("times", FACTS)
     table.merge({"a": 1})
 
     def full(*arguments):
@@ -92,8 +92,8 @@ def test_entries_that_cannot_be_written_leave_the_file_as_it_was(monkeypatch):
 def test_processes_that_write_at_once_lose_nothing():
     script = """
 import sys
-from qir.bench.cache import Table
-table = Table("times", {"cores": 1})
+from qir.bench.cache import CacheTable
+table = CacheTable("times", {"cores": 1})
 print("ready", flush=True)
 sys.stdin.read()
 for count in range(40):
@@ -114,16 +114,16 @@ assert table.warnings == []
             assert writer.stdin is not None
             writer.stdin.close()
     assert [writer.returncode for writer in writers] == [0, 0]
-    found = Table("times", {"cores": 1}).read()
+    found = CacheTable("times", {"cores": 1}).read()
     assert found == {f"{name} {count}": count for name in "ab" for count in range(40)}
 
 
 @POSIX
 def test_a_writer_waits_for_another():
-    table = Table("times", FACTS)
+    table = CacheTable("times", FACTS)
     table.merge({"a": 1})
     with locked(table.path):
-        late = Thread(target=Table("times", FACTS).merge, args=[{"b": 2}])
+        late = Thread(target=CacheTable("times", FACTS).merge, args=[{"b": 2}])
         late.start()
         late.join(timeout=0.3)
         assert late.is_alive()

@@ -11,7 +11,7 @@ import pytest
 from jax import export, lax
 
 import qir
-from qir.backends.native.steps import Lowering
+from qir.backends.native.computation import Lowering
 from qir.backends.reference.interpreter import run
 from qir.backends.xla.choice import Choice, Chooser, preferred
 from qir.backends.xla.compile import Compiled

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import qir
-from qir.analysis.reach import Stored
+from qir.analysis.reach import StoredReach
 from qir.backends.reference.interpreter import run
 from qir.errors import QirError
 from qir.ir import Graph
@@ -126,7 +126,7 @@ def test_bounds_follow_from_the_table_and_the_operands() -> None:
     ).bounds == (-2, 3)
     narrow = Quant.of(DType.I8, 1.0, bounds=(-2, 3))
     graph = of_pairs(np.add, [narrow, narrow, Quant.of(DType.I8, 1.0)])
-    assert Stored.of(graph)[graph.outputs[0]] == (-4, 6)
+    assert StoredReach.of(graph)[graph.outputs[0]] == (-4, 6)
 
 
 def test_kernels_leave_it_to_xla() -> None:

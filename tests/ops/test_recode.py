@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import qir
-from qir.analysis.reach import Stored
+from qir.analysis.reach import StoredReach
 from qir.backends.reference.interpreter import run
 from qir.errors import QirError
 from qir.numbers.interval import Interval
@@ -85,7 +85,7 @@ graph @moved(%a: i32[4,9]{scale=0.001}, %k: u8[9,2]{scale=0.5}) {
   return %y
 }"""
     graph = qir.parse(text)
-    stored = Stored.of(graph)
+    stored = StoredReach.of(graph)
     by_name = {value.name: value for value in graph.values()}
     assert stored[by_name["u"]] == (128, 129)
     qir.optimize(graph, "check-overflow")

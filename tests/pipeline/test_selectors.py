@@ -4,7 +4,7 @@ import pytest
 
 import qir
 from qir.errors import QirError
-from qir.passes.quantize.quantize import Quantize
+from qir.passes.quantize.quantize import QuantizePass
 from qir.pipeline.selectors import select
 
 PROGRAM = """\
@@ -61,6 +61,6 @@ def test_a_selector_that_names_nothing(selector, hint):
 
 def test_names_of_any_script_need_no_quotes_in_a_pipeline():
     (step,) = qir.Pipeline.parse("quantize(keep_float=[θ*, 层.conv, op:softmax])").steps
-    assert isinstance(step, Quantize)
+    assert isinstance(step, QuantizePass)
     assert step.keep_float == ("θ*", "层.conv", "op:softmax")
     assert qir.Pipeline.parse(str(step)).steps == (step,)

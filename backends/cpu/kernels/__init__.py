@@ -1,1 +1,42 @@
-"""The kernels, one file a family: each writes its LLVM IR and says what its steps need."""
+"""The code of the kernels of every family of ops; importing one declares it."""
+
+from dataclasses import fields
+
+from qir.backends.cpu.kernel import CODES, KernelCode
+from qir.backends.cpu.kernels import (
+    cast,
+    dense,
+    depthwise,
+    elementwise,
+    lookup,
+    movement,
+    pool,
+    reduce,
+    winograd,
+)
+from qir.backends.native.kernel import Kernel
+from qir.errors import QirError
+
+__all__ = [
+    "cast",
+    "code_of",
+    "dense",
+    "depthwise",
+    "elementwise",
+    "lookup",
+    "movement",
+    "pool",
+    "reduce",
+    "winograd",
+]
+
+
+def code_of(kernel: Kernel) -> KernelCode:
+    """Returns what writes the code of a kernel of a plan.
+
+    Raises:
+        QirError: No code is written for it here.
+    """
+    if type(kernel) not in CODES:
+        raise QirError(f"kernel: expected one with code for the CPU, got {kernel.symbol}")
+    return CODES[type(kernel)](**{each.name: getattr(kernel, each.name) for each in fields(kernel)})

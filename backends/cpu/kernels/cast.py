@@ -1,47 +1,40 @@
-"""Casts: real numbers to codes and back, and accumulators to codes."""
+"""The code of casts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from qir.backends.cpu.emitter import F32, I8, I32, Value, constant, vector
+from qir.backends.cpu.emitter import F32, I8, I32, LlvmValue, constant, vector
 from qir.backends.cpu.epilogue import clamped, high_words, repeated, stored_bytes
-from qir.backends.cpu.kernel import Body
-from qir.backends.cpu.kernels.flat import LANES, Compute, Flat, Phase
+from qir.backends.cpu.kernel import Body, code
+from qir.backends.cpu.kernels.flat import FlatCode, Phase, VectorFunction
+from qir.backends.native.kernels.cast import (
+    ColumnedKernel,
+    DequantizeKernel,
+    QuantizeKernel,
+    RequantizeKernel,
+    Stored,
+)
+from qir.backends.native.kernels.flat import LANES
 
 
-@dataclass(frozen=True)
-class ToCodes(Flat):
-    """Quantize: one multiplication, ties to even, the zero point added after.
+@code(QuantizeKernel)
+class QuantizeCode(FlatCode, QuantizeKernel):
+    """The code of `QuantizeKernel`."""
 
-    Attributes:
-        unsigned: Whether codes are unsigned bytes.
-    """
-
-    unsigned: bool
-
-    @property
-    def numbers(self) -> tuple[str, ...]:
-        """The inverse scale as the bits of a float32, and the code."""
-        return ("inverse", "low", "high", "point")
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """Bytes of an element of x and of the result."""
-        return 4, 1
-
-    def prepare(self, e: Body) -> Compute:
+    def prepare(self, e: Body) -> VectorFunction:
         """Clamps in float, so that the conversion to int32 is defined."""
         build, lanes = e.build, e.target.lanes
-        inverse = e.splat(e.word("inverse", F32), lanes)
-        bounds = e.word("low"), e.word("high")
-        point, low, high = (repeated(e, e.word(name), lanes) for name in ("point", "low", "high"))
+        inverse = e.splat(e.parameter("inverse", F32), lanes)
+        bounds = e.parameter("low"), e.parameter("high")
+        point, low, high = (
+            repeated(e, e.parameter(name), lanes) for name in ("point", "low", "high")
+        )
         floats = vector(F32, lanes)
         least, most = (build.sitofp(build.sub(bound, point), floats) for bound in (low, high))
 
-        def compute(sources: Sequence[Value], phase: Value) -> Value:
+        def compute(sources: Sequence[LlvmValue], phase: LlvmValue) -> LlvmValue:
             (x,) = sources
             codes = []
             for at in range(0, LANES, lanes):
@@ -55,7 +48,7 @@ class ToCodes(Flat):
         return compute
 
 
-def rounded(e: Body, real: Value, least: Value, most: Value) -> Value:
+def rounded(e: Body, real: LlvmValue, least: LlvmValue, most: LlvmValue) -> LlvmValue:
     """Clamps float32 and rounds it to int32, ties to even."""
     build, lanes = e.build, real.type.count
     real = build.select(build.fcmp_ordered(">", real, least), real, least)
@@ -63,11 +56,7 @@ def rounded(e: Body, real: Value, least: Value, most: Value) -> Value:
     return e.intrinsic(f"llvm.lrint.v{lanes}i32.v{lanes}f32", vector(I32, lanes), real)
 
 
-Stored = Literal["signed", "unsigned", "wide"]
-"""Of what is read: bytes, or numbers of 32 bits."""
-
-
-def widened(e: Body, pointer: Value, at: int, lanes: int, stored: Stored) -> Value:
+def widened(e: Body, pointer: LlvmValue, at: int, lanes: int, stored: Stored) -> LlvmValue:
     """Loads stored numbers as int32."""
     if stored == "wide":
         return e.load(vector(I32, lanes), pointer, 4 * at)
@@ -76,35 +65,14 @@ def widened(e: Body, pointer: Value, at: int, lanes: int, stored: Stored) -> Val
     return widen(loaded, vector(I32, lanes))
 
 
-@dataclass(frozen=True)
-class Columned(Flat):
-    """A pass with tables of 32-bit numbers for the last axis, or with one entry for all.
+class ColumnedCode(FlatCode, ColumnedKernel):
+    """The code of `ColumnedKernel`."""
 
-    A table for columns is repeated, so that a vector can be loaded anywhere in its first period.
-
-    Attributes:
-        stored: What x is.
-        columns: Whether tables have an entry for each column.
-    """
-
-    stored: Stored
-    columns: bool
-
-    @property
-    def numbers(self) -> tuple[str, ...]:
-        """The period."""
-        return ("period",) if self.columns else ()
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """Bytes of an element of x and of the result."""
-        return (4 if self.stored == "wide" else 1), 1
-
-    def phase(self, e: Body, start: Value) -> Phase | None:
+    def phase(self, e: Body, start: LlvmValue) -> Phase | None:
         """Returns where the columns begin."""
         if not self.columns:
             return None
-        period = e.word("period")
+        period = e.parameter("period")
         return Phase(period, e.build.srem(start, period))
 
     def entries(self, e: Body, name: str, element: object, lanes: int) -> Entries:
@@ -122,10 +90,10 @@ class Entries:
 
     e: Body
     type: object
-    pointer: Value
-    whole: Value | None
+    pointer: LlvmValue
+    whole: LlvmValue | None
 
-    def at(self, phase: Value, offset: int) -> Value:
+    def at(self, phase: LlvmValue, offset: int) -> LlvmValue:
         """Returns the entries of a vector, some elements behind a place in the period."""
         if self.whole is not None:
             return self.whole
@@ -133,32 +101,17 @@ class Entries:
         return self.e.load(self.type, self.e.at(self.pointer, place), 4 * offset, align=4)
 
 
-@dataclass(frozen=True)
-class ToReal(Columned):
-    """Dequantize: the difference from the zero point, in float32, times the scale."""
+@code(DequantizeKernel)
+class DequantizeCode(ColumnedCode, DequantizeKernel):
+    """The code of `DequantizeKernel`."""
 
-    @property
-    def numbers(self) -> tuple[str, ...]:
-        """The zero point; codes of 32 bits have none."""
-        return (*super().numbers, "point")
-
-    @property
-    def tables(self) -> tuple[str, ...]:
-        """The scales."""
-        return ("scale",)
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """Bytes of an element of x and of the result."""
-        return (4 if self.stored == "wide" else 1), 4
-
-    def prepare(self, e: Body) -> Compute:
+    def prepare(self, e: Body) -> VectorFunction:
         """Computes in int32, then in float32."""
         build, lanes = e.build, e.target.lanes
-        point = repeated(e, e.word("point"), lanes)
+        point = repeated(e, e.parameter("point"), lanes)
         scale = self.entries(e, "scale", F32, lanes)
 
-        def compute(sources: Sequence[Value], phase: Value) -> Value:
+        def compute(sources: Sequence[LlvmValue], phase: LlvmValue) -> LlvmValue:
             (x,) = sources
             parts = []
             for at in range(0, LANES, lanes):
@@ -172,56 +125,30 @@ class ToReal(Columned):
         return compute
 
 
-def joined(e: Body, parts: list[Value]) -> Value:
+def joined(e: Body, parts: list[LlvmValue]) -> LlvmValue:
     """Returns the lanes of a power of two of vectors as one."""
     while len(parts) > 1:
         parts = [e.concat(*parts[at : at + 2]) for at in range(0, len(parts), 2)]
     return parts[0]
 
 
-RescaleForm = Literal["fixed31", "lifted", "f32_rne"]
-"""How a requantize rounds; `lifted` is fixed31 with limit and lift."""
+@code(RequantizeKernel)
+class RequantizeCode(ColumnedCode, RequantizeKernel):
+    """The code of `RequantizeKernel`."""
 
-
-@dataclass(frozen=True)
-class Rescale(Columned):
-    """Requantize: one rounding by the high word of the product, or one float32 multiplication.
-
-    With H the high word of (x << lift) * M, the rounded quotient is (H + half) >> places. The lift
-    makes the quotient one of the high word alone; x is held to `limit` before, beyond which every
-    code is a bound (`qir.numbers.rounding.HighWord`).
-
-    Attributes:
-        unsigned: Whether the result is unsigned bytes.
-        form: The rounding.
-    """
-
-    unsigned: bool
-    form: RescaleForm
-
-    @property
-    def numbers(self) -> tuple[str, ...]:
-        """The code."""
-        return (*super().numbers, "low", "high", "point")
-
-    @property
-    def tables(self) -> tuple[str, ...]:
-        """What a requantization by each form reads."""
-        if self.form == "f32_rne":
-            return ("multiplier",)
-        return ("multiplier", "half", "places", *(("lift", "limit") * (self.form == "lifted")))
-
-    def prepare(self, e: Body) -> Compute:
+    def prepare(self, e: Body) -> VectorFunction:
         """Loads the code and the tables."""
         build, lanes = e.build, e.target.lanes
-        bounds = e.word("low"), e.word("high")
-        point, low, high = (repeated(e, e.word(name), lanes) for name in ("point", "low", "high"))
+        bounds = e.parameter("low"), e.parameter("high")
+        point, low, high = (
+            repeated(e, e.parameter(name), lanes) for name in ("point", "low", "high")
+        )
         element = F32 if self.form == "f32_rne" else I32
         tables = {name: self.entries(e, name, element, lanes) for name in self.tables}
         floats = vector(F32, lanes)
         least, most = (build.sitofp(build.sub(bound, point), floats) for bound in (low, high))
 
-        def compute(sources: Sequence[Value], phase: Value) -> Value:
+        def compute(sources: Sequence[LlvmValue], phase: LlvmValue) -> LlvmValue:
             (x,) = sources
             codes = []
             for at in range(0, LANES, lanes):
@@ -242,7 +169,9 @@ class Rescale(Columned):
         return compute
 
 
-def quotient(e: Body, total: Value, multiplier: Value, half: Value, places: Value) -> Value:
+def quotient(
+    e: Body, total: LlvmValue, multiplier: LlvmValue, half: LlvmValue, places: LlvmValue
+) -> LlvmValue:
     """Multiplies by M / 2^(32 + places) with one rounding."""
     high = high_words(e, total, multiplier)
     return e.build.ashr(e.build.add(high, half), places)

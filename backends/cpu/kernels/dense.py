@@ -1,88 +1,32 @@
-"""Sums over all channels: matrix products and convolutions of 1, 2 and 3 spatial dimensions.
+"""The code of sums over all channels.
 
-A task takes a block of rows (places of the result) and a range of panels (columns). It copies what
-its rows multiply into scratch, as the dot instruction reads it; padding and strides end there. Then
-tiles of a few rows and one panel are summed in registers, and the epilogue finishes several of them
-at a time. Nothing but the block is ever copied: there is no im2col of the whole tensor.
+A task copies what its rows multiply into scratch, as the dot instruction reads it; padding and
+strides end there. Then tiles of a few rows and one panel are summed in registers, and the epilogue
+finishes several of them at a time. Nothing but the block is ever copied: there is no im2col of the
+whole tensor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from qir.backends.cpu.emitter import I1, I8, I32, I64, Value, vector
-from qir.backends.cpu.epilogue import Epilogue
-from qir.backends.cpu.kernel import Body, Kernel, SharedFunction
+from qir.backends.cpu.emitter import I1, I8, I32, I64, LlvmValue, vector
+from qir.backends.cpu.epilogue import apply_epilogue
+from qir.backends.cpu.kernel import Body, KernelCode, SharedFunction, code
 from qir.backends.cpu.kernels.tiles import TileSums
-
-AXES = ("depth", "height", "width")
-"""Spatial dimensions; a missing one has size 1."""
-
-_SIZES = (
-    "rows",
-    "block_rows",
-    "ranges",
-    "panels",
-    "range_panels",
-    "columns",
-    "groups",
-    "row_bytes",
-    "x_bytes",
-    "pixel",
-    "length",
-    "out_pixel",
-    "residual_pixel",
-)
-_WINDOW = tuple(
-    f"{what}_{axis}"
-    for what in ("size", "places", "window", "stride", "dilation", "before", "bytes")
-    for axis in AXES
-)
+from qir.backends.native.kernels.dense import AT_ONCE, AXES, WINDOW, DenseKernel
 
 SUMS = TileSums()
-AT_ONCE = 16
-"""Bytes that are copied at once."""
-SLACK_BYTES = 2 * AT_ONCE
+
 FINISHED_TILES = 4
 """Tiles that are summed before their rows are finished: the end of a loop over the rows of a single
 tile is costly to predict."""
 
 
-@dataclass(frozen=True)
-class Dense(Kernel):
-    """A matrix product of places with weights.
-
-    Attributes:
-        windowed: Whether a place is a window over spatial dimensions, rather than one pixel.
-        unsigned: Whether x is unsigned bytes.
-        epilogue: What becomes of the sums.
-    """
-
-    windowed: bool
-    unsigned: bool
-    epilogue: Epilogue
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """Names of the integers that a step gives it.
-
-        rows, block_rows: places, in all and of a task. ranges, range_panels: ranges of panels, and
-        panels of each. groups: of activations in a row. row_bytes: of a row in scratch, with
-        `SLACK_BYTES` behind what is summed; unless there are windows, the next row may lie there.
-        x_bytes: of the tensor, from its pointer on. pixel, out_pixel, residual_pixel: bytes from
-        one pixel to the next. length: channels of a pixel. Of a window: bytes_width is from one row
-        to the next, and so on, bytes_depth of an image.
-        """
-        window = (*_WINDOW, "images_bytes", "fill") if self.windowed else ()
-        return (*_SIZES, *window, *self.epilogue.words)
-
-    @property
-    def tensors(self) -> tuple[str, ...]:
-        """Names of the tensors."""
-        residual = ("residual",) if self.epilogue.residual else ()
-        return ("x", "weights", *self.epilogue.tables, "out", *residual)
+@code(DenseKernel)
+class DenseCode(KernelCode, DenseKernel):
+    """The code of `DenseKernel`."""
 
     @property
     def shared(self) -> tuple[SharedFunction, ...]:
@@ -92,63 +36,72 @@ class Dense(Kernel):
     def write(self, e: Body) -> None:
         """Copies the rows of a task, and sums tile after tile."""
         build = e.build
-        block_rows, ranges = e.word("block_rows"), e.word("ranges")
+        block_rows, ranges = e.parameter("block_rows"), e.parameter("ranges")
         first = build.mul(build.sdiv(e.task, ranges), block_rows)
-        count = e.smallest(build.sub(e.word("rows"), first), block_rows)
+        count = e.smallest(build.sub(e.parameter("rows"), first), block_rows)
         (self._copy_windows if self.windowed else self._copy_pixels)(e, first, count)
 
-        panels = e.word("range_panels")
+        panels = e.parameter("range_panels")
         start = build.mul(build.srem(e.task, ranges), panels)
-        stop = e.smallest(build.add(start, panels), e.word("panels"))
+        stop = e.smallest(build.add(start, panels), e.parameter("panels"))
         tiles = _Tiles(self, e)
         with e.loop(stop, start=start) as panel:
             tiles.write_panel(e, panel.index, first, count)
 
-    def _copy_pixels(self, e: Body, first: Value, count: Value) -> None:
-        pixel, length, row_bytes = e.word("pixel"), e.word("length"), e.word("row_bytes")
+    def _copy_pixels(self, e: Body, first: LlvmValue, count: LlvmValue) -> None:
+        pixel, length, row_bytes = (
+            e.parameter("pixel"),
+            e.parameter("length"),
+            e.parameter("row_bytes"),
+        )
         source = e.at(e.tensor("x"), e.build.mul(first, pixel))
         with e.loop(count, carried=[source, e.scratch]) as row:
             x, place = row.values
             self._copy(e, x, place, length)
             row.carry(e.at(x, pixel), e.at(place, row_bytes))
 
-    def _copy_windows(self, e: Body, first: Value, count: Value) -> None:
+    def _copy_windows(self, e: Body, first: LlvmValue, count: LlvmValue) -> None:
         """Copies what rows multiply: run after run of places in one line of the result."""
         build, number = e.build, e.number
-        word = {
-            name: e.word(name)
-            for name in (*_WINDOW, "images_bytes", "fill", "length", "pixel", "row_bytes")
+        given = {
+            name: e.parameter(name)
+            for name in (*WINDOW, "images_bytes", "fill", "length", "pixel", "row_bytes")
         }
         left, at = first, []
         for axis in reversed(AXES):
-            at.append(build.srem(left, word[f"places_{axis}"]))
-            left = build.sdiv(left, word[f"places_{axis}"])
+            at.append(build.srem(left, given[f"places_{axis}"]))
+            left = build.sdiv(left, given[f"places_{axis}"])
         begin, *outer = at
-        width = word["places_width"]
+        width = given["places_width"]
         runs = build.sdiv(build.sub(build.add(build.add(begin, count), width), number(1)), width)
         with e.loop(runs, carried=[left, *reversed(outer), begin, number(0), e.scratch]) as run:
             image, z, y, x, done, place = run.values
             rows = e.smallest(build.sub(width, x), build.sub(count, done))
-            self._copy_run(e, word, (image, z, y, x), rows, place)
+            self._copy_run(e, given, (image, z, y, x), rows, place)
             following, carry = [], number(1)
             for at_axis, axis in ((y, "height"), (z, "depth")):
                 grown = build.add(at_axis, carry)
-                over = build.icmp_signed("==", grown, word[f"places_{axis}"])
+                over = build.icmp_signed("==", grown, given[f"places_{axis}"])
                 following.append(build.select(over, number(0), grown))
                 carry = build.zext(over, I64)
-            end = e.at(place, build.mul(rows, word["row_bytes"]))
+            end = e.at(place, build.mul(rows, given["row_bytes"]))
             run.carry(
                 build.add(image, carry), *reversed(following), number(0), build.add(done, rows), end
             )
 
     def _copy_run(
-        self, e: Body, word: Mapping[str, Value], at: Sequence[Value], rows: Value, place: Value
+        self,
+        e: Body,
+        given: Mapping[str, LlvmValue],
+        at: Sequence[LlvmValue],
+        rows: LlvmValue,
+        place: LlvmValue,
     ) -> None:
         """Copies what rows in one line of the result multiply, one line of the windows at a time.
 
         Args:
             e: Where to write.
-            word: The words of the windows.
+            given: The parameters of the windows.
             at: Image, depth, height and width of the first place.
             rows: Number of places.
             place: Where the first row goes.
@@ -156,17 +109,17 @@ class Dense(Kernel):
         build, number = e.build, e.number
         image, *corner = at
         for index, axis in enumerate(AXES):
-            start = build.mul(corner[index], word[f"stride_{axis}"])
-            corner[index] = build.sub(start, word[f"before_{axis}"])
-        fill = e.splat(build.trunc(word["fill"], I8), AT_ONCE)
-        span = build.mul(word["window_width"], word["length"])
-        step = build.mul(word["pixel"], word["dilation_width"])
-        adjacent = build.icmp_signed("==", step, word["length"])
-        reach = build.mul(build.sub(word["window_width"], number(1)), word["dilation_width"])
-        last = build.sub(word["size_width"], reach)
-        stride = word["stride_width"]
+            start = build.mul(corner[index], given[f"stride_{axis}"])
+            corner[index] = build.sub(start, given[f"before_{axis}"])
+        fill = e.splat(build.trunc(given["fill"], I8), AT_ONCE)
+        span = build.mul(given["window_width"], given["length"])
+        step = build.mul(given["pixel"], given["dilation_width"])
+        adjacent = build.icmp_signed("==", step, given["length"])
+        reach = build.mul(build.sub(given["window_width"], number(1)), given["dilation_width"])
+        last = build.sub(given["size_width"], reach)
+        stride = given["stride_width"]
 
-        def places_before(x: Value) -> Value:
+        def places_before(x: LlvmValue) -> LlvmValue:
             """Returns how many of the places have windows that begin before x."""
             behind = build.sub(build.add(build.sub(x, corner[2]), stride), number(1))
             return e.greatest(e.smallest(build.sdiv(behind, stride), rows), number(0))
@@ -174,25 +127,25 @@ class Dense(Kernel):
         first = places_before(number(0))
         stop = e.greatest(places_before(last), first)
         furthest = build.add(corner[2], build.mul(build.sub(stop, number(1)), stride))
-        furthest = build.mul(furthest, word["pixel"])
+        furthest = build.mul(furthest, given["pixel"])
         short = build.and_(adjacent, build.icmp_signed("<=", span, number(AT_ONCE)))
-        source = e.at(e.tensor("x"), build.mul(image, word["images_bytes"]))
+        source = e.at(e.tensor("x"), build.mul(image, given["images_bytes"]))
         line_bytes = build.mul(span, number(e.target.activation_bytes))
-        with e.loop(word["window_depth"], carried=[place, corner[0]]) as depth:
+        with e.loop(given["window_depth"], carried=[place, corner[0]]) as depth:
             place_d, z = depth.values
-            inside_z = build.icmp_unsigned("<", z, word["size_depth"])
-            plane = e.at(source, build.mul(z, word["bytes_depth"]))
-            with e.loop(word["window_height"], carried=[place_d, corner[1]]) as height:
+            inside_z = build.icmp_unsigned("<", z, given["size_depth"])
+            plane = e.at(source, build.mul(z, given["bytes_depth"]))
+            with e.loop(given["window_height"], carried=[place_d, corner[1]]) as height:
                 place_h, y = height.values
-                inside = build.and_(inside_z, build.icmp_unsigned("<", y, word["size_height"]))
-                line = e.at(plane, build.mul(y, word["bytes_height"]))
+                inside = build.and_(inside_z, build.icmp_unsigned("<", y, given["size_height"]))
+                line = e.at(plane, build.mul(y, given["bytes_height"]))
                 vectors = build.and_(short, inside)
                 vectors = build.and_(vectors, self._readable(e, e.at(line, furthest)))
                 skipped, resumed = (build.select(vectors, end, number(0)) for end in (first, stop))
                 with e.loop(resumed, start=skipped) as row:
                     x = build.add(corner[2], build.mul(row.index, stride))
-                    loaded = e.load(vector(I8, AT_ONCE), line, build.mul(x, word["pixel"]))
-                    target = e.at(place_h, build.mul(row.index, word["row_bytes"]))
+                    loaded = e.load(vector(I8, AT_ONCE), line, build.mul(x, given["pixel"]))
+                    target = e.at(place_h, build.mul(row.index, given["row_bytes"]))
                     e.store(e.target.converted(e, loaded, self.unsigned), target)
                 begin = build.select(
                     build.icmp_signed("==", skipped, number(0)), resumed, number(0)
@@ -200,64 +153,66 @@ class Dense(Kernel):
                 others = build.sub(rows, build.sub(resumed, skipped))
                 with e.loop(others, carried=[begin]) as row:
                     (index,) = row.values
-                    target = e.at(place_h, build.mul(index, word["row_bytes"]))
+                    target = e.at(place_h, build.mul(index, given["row_bytes"]))
                     x = build.add(corner[2], build.mul(index, stride))
                     whole = build.and_(adjacent, build.icmp_signed(">=", x, number(0)))
                     whole = build.and_(whole, build.icmp_signed("<", x, last))
                     with e.otherwise(inside) as (then, other):
                         with then, e.otherwise(whole) as (at_once, by_tap):
                             with at_once:
-                                pixel = e.at(line, build.mul(x, word["pixel"]))
+                                pixel = e.at(line, build.mul(x, given["pixel"]))
                                 self._copy(e, pixel, target, span)
                             with by_tap:
-                                self._copy_taps(e, word, line, x, target, fill)
+                                self._copy_taps(e, given, line, x, target, fill)
                         with other:
                             self._fill(e, target, span, fill)
                     following = build.add(index, number(1))
                     jump = build.icmp_signed("==", following, skipped)
                     row.carry(build.select(jump, resumed, following))
-                height.carry(e.at(place_h, line_bytes), build.add(y, word["dilation_height"]))
-            depth.carry(height.values[0], build.add(z, word["dilation_depth"]))
+                height.carry(e.at(place_h, line_bytes), build.add(y, given["dilation_height"]))
+            depth.carry(height.values[0], build.add(z, given["dilation_depth"]))
 
     def _copy_taps(
         self,
         e: Body,
-        word: Mapping[str, Value],
-        line: Value,
-        left: Value,
-        place: Value,
-        fill: Value,
+        given: Mapping[str, LlvmValue],
+        line: LlvmValue,
+        left: LlvmValue,
+        place: LlvmValue,
+        fill: LlvmValue,
     ) -> None:
         build = e.build
-        size = build.mul(word["length"], e.number(e.target.activation_bytes))
-        with e.loop(word["window_width"], carried=[place, left]) as tap:
+        size = build.mul(given["length"], e.number(e.target.activation_bytes))
+        with e.loop(given["window_width"], carried=[place, left]) as tap:
             at, x = tap.values
-            inside = build.icmp_unsigned("<", x, word["size_width"])
+            inside = build.icmp_unsigned("<", x, given["size_width"])
             with e.otherwise(inside) as (then, other):
                 with then:
-                    self._copy(e, e.at(line, build.mul(x, word["pixel"])), at, word["length"])
+                    self._copy(e, e.at(line, build.mul(x, given["pixel"])), at, given["length"])
                 with other:
-                    self._fill(e, at, word["length"], fill)
-            tap.carry(e.at(at, size), build.add(x, word["dilation_width"]))
+                    self._fill(e, at, given["length"], fill)
+            tap.carry(e.at(at, size), build.add(x, given["dilation_width"]))
 
-    def _copy(self, e: Body, source: Value, place: Value, length: Value) -> None:
+    def _copy(self, e: Body, source: LlvmValue, place: LlvmValue, length: LlvmValue) -> None:
         """Copies bytes into scratch."""
         readable = self._readable(e, source)
 
-        def read(at: Value | int, lanes: int) -> Value:
+        def read(at: LlvmValue | int, lanes: int) -> LlvmValue:
             return e.load(vector(I8, lanes) if lanes else I8, source, at)
 
         self._put(e, place, length, readable, read)
 
-    def _readable(self, e: Body, source: Value) -> Value:
+    def _readable(self, e: Body, source: LlvmValue) -> LlvmValue:
         """Returns whether a whole vector may be read; the tensor may end sooner."""
-        end = e.at(e.tensor("x"), e.build.sub(e.word("x_bytes"), e.number(AT_ONCE)))
+        end = e.at(e.tensor("x"), e.build.sub(e.parameter("x_bytes"), e.number(AT_ONCE)))
         return e.build.icmp_unsigned("<=", source, end)
 
-    def _fill(self, e: Body, place: Value, length: Value, fill: Value) -> None:
+    def _fill(self, e: Body, place: LlvmValue, length: LlvmValue, fill: LlvmValue) -> None:
         self._put(e, place, length, e.number(1, I1), lambda at, lanes: fill)
 
-    def _put(self, e: Body, place: Value, length: Value, readable: Value, read: Any) -> None:
+    def _put(
+        self, e: Body, place: LlvmValue, length: LlvmValue, readable: LlvmValue, read: Any
+    ) -> None:
         """Converts bytes into scratch, from where the order of rows lets whole vectors be written.
 
         Args:
@@ -270,7 +225,7 @@ class Dense(Kernel):
         build, number = e.build, e.number
         size = number(e.target.activation_bytes)
 
-        def put(at: Value, lanes: int) -> None:
+        def put(at: LlvmValue, lanes: int) -> None:
             value = e.target.converted(e, read(at, lanes), self.unsigned)
             e.store(value, place, build.mul(at, size))
 
@@ -296,11 +251,11 @@ class _Tiles:
         e: Its body.
     """
 
-    def __init__(self, kernel: Dense, e: Body) -> None:
+    def __init__(self, kernel: DenseKernel, e: Body) -> None:
         self.kernel = kernel
         self.target = e.target
         names = ("row_bytes", "groups", "columns", "out_pixel", "residual_pixel")
-        self.sizes = [e.word(name) for name in names]
+        self.sizes = [e.parameter(name) for name in names]
         self.weights = e.tensor("weights")
         self.tables = {name: e.tensor(name) for name in kernel.epilogue.tables}
         self.out = e.tensor("out")
@@ -311,7 +266,7 @@ class _Tiles:
         self.staged = e.reserve(self.size * width)
         self.staged_residual = e.reserve(width)
 
-    def write_panel(self, e: Body, panel: Value, first: Value, count: Value) -> None:
+    def write_panel(self, e: Body, panel: LlvmValue, first: LlvmValue, count: LlvmValue) -> None:
         """Writes the tiles of all rows of a task in one panel."""
         build, number, target = e.build, e.number, self.target
         row_bytes, groups, columns, out_pixel, residual_pixel = self.sizes
@@ -344,13 +299,18 @@ class _Tiles:
             )
 
     def _finish(
-        self, e: Body, tables: Mapping[str, Value], pointers: Sequence[Value], valid: Value
+        self,
+        e: Body,
+        tables: Mapping[str, LlvmValue],
+        pointers: Sequence[LlvmValue],
+        valid: LlvmValue,
     ) -> None:
         """Writes what becomes of the sums of one row: at pointers to sums, out and residual."""
         build, target, epilogue = e.build, self.target, self.kernel.epilogue
         sums, out, *residual = pointers
         whole = build.icmp_signed("==", valid, e.number(target.columns))
-        stored = epilogue.apply(
+        stored = apply_epilogue(
+            epilogue,
             e,
             tables,
             [
@@ -366,19 +326,21 @@ class _Tiles:
                 self._put(e, stored, self.staged)
                 self._move(e, self.staged, out, build.mul(valid, e.number(self.size)))
 
-    def _readable(self, e: Body, residual: Value, whole: Value, valid: Value) -> Value:
+    def _readable(
+        self, e: Body, residual: LlvmValue, whole: LlvmValue, valid: LlvmValue
+    ) -> LlvmValue:
         """Returns where a whole panel of the residual may be read; the tensor may end sooner."""
         with e.when(e.build.not_(whole)):
             self._move(e, residual, self.staged_residual, valid)
         return e.build.select(whole, residual, self.staged_residual)
 
-    def _move(self, e: Body, source: Value, place: Value, size: Value) -> None:
+    def _move(self, e: Body, source: LlvmValue, place: LlvmValue, size: LlvmValue) -> None:
         """Moves some bytes, of which a part of a panel has mostly a multiple of eight."""
-        words = e.build.and_(size, e.number(-8))
-        for type, start, stop, step in ((I64, e.number(0), words, 8), (I8, words, size, 1)):
+        whole = e.build.and_(size, e.number(-8))
+        for type, start, stop, step in ((I64, e.number(0), whole, 8), (I8, whole, size, 1)):
             with e.loop(stop, start=start, step=step) as loop:
                 e.store(e.load(type, source, loop.index), place, loop.index)
 
-    def _put(self, e: Body, parts: Sequence[Value], place: Value) -> None:
+    def _put(self, e: Body, parts: Sequence[LlvmValue], place: LlvmValue) -> None:
         for index, part in enumerate(parts):
             e.store(part, place, index * (self.target.columns * self.size // len(parts)))

@@ -1,10 +1,8 @@
-"""Sums of each channel alone: depthwise convolutions of 1, 2 and 3 spatial dimensions.
+"""The code of sums of each channel alone.
 
-A task takes some rows of the result and a range of blocks of 16 channels. Of one block it copies
-the lines that the rows read into scratch, widened to 16 bits and two lines interleaved, so that
-one instruction multiplies and sums the taps of both; padding, and strides and dilations other than
-those of the width, end there. Rows that begin at an odd line find the same pairs, with weights of
-another phase. Of a window that has one line, the pairs are neighbours in that line.
+Of one block of channels, a task copies the lines that its rows read into scratch, widened to 16
+bits and two lines interleaved, so that one instruction multiplies and sums the taps of both;
+padding, and strides and dilations other than those of the width, end there.
 """
 
 from __future__ import annotations
@@ -14,116 +12,23 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from qir.backends.cpu.emitter import I8, I16, I32, I64, Value, vector
-from qir.backends.cpu.epilogue import Epilogue
-from qir.backends.cpu.kernel import Body, Kernel, SharedFunction
-from qir.backends.cpu.kernels.dense import AXES
-from qir.backends.cpu.kernels.lines import CHANNELS, LINE_BYTES, PAIR_BYTES, Line, PairCopies
-
-LINE_WORDS = 3
-"""Numbers that say where a line is: its distances in depth, height and width."""
-
-GEOMETRY = tuple(
-    f"{what}_{axis}" for what in ("size", "places", "stride", "before") for axis in AXES
-)
-"""What it reads of the geometry of the convolution."""
-_SIZES = (
-    *GEOMETRY,
-    "fill",
-    "pixel",
-    "group_rows",
-    "groups",
-    "ranges",
-    "range_blocks",
-    "blocks",
-    "columns",
-    "pieces",
-    "out_pixel",
-    "block_width",
-    "span",
-    "lines",
-    "block_bytes",
-    "pairs",
-    "taps",
-    "step",
+from qir.backends.cpu.emitter import I8, I16, I32, I64, LlvmValue, vector
+from qir.backends.cpu.epilogue import apply_epilogue
+from qir.backends.cpu.kernel import Body, KernelCode, SharedFunction, code
+from qir.backends.cpu.kernels.lines import Line, PairCopies
+from qir.backends.native.kernels.depthwise import (
+    CHANNELS,
+    LINE_BYTES,
+    LINE_WORDS,
+    PAIR_BYTES,
+    DepthwiseKernel,
+    FixedWindow,
 )
 
 
-@dataclass(frozen=True)
-class Window:
-    """A window whose size is written into the code.
-
-    Attributes:
-        pairs: Pairs of lines that a row reads.
-        taps: Places of the window along the width.
-        stride: Pixels between two places of the result.
-        step: Pixels between two taps.
-    """
-
-    pairs: int
-    taps: int
-    stride: int
-    step: int
-
-    def __str__(self) -> str:
-        return f"{self.pairs}x{self.taps}_{self.stride}_{self.step}"
-
-
-@dataclass(frozen=True)
-class Depthwise(Kernel):
-    """A convolution of each channel by itself.
-
-    Attributes:
-        window: The window; None for one that the step gives.
-        places: Places of a row that are summed together.
-        unsigned: Whether x is unsigned bytes.
-        gathered: Whether a table says which channel of x each column reads.
-        narrow: Whether there are fewer columns than a block has.
-        epilogue: What becomes of the sums.
-    """
-
-    window: Window | None
-    places: int
-    unsigned: bool
-    gathered: bool
-    narrow: bool
-    epilogue: Epilogue
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """Names of the integers that a step gives it.
-
-        size_…, places_…, stride_…, before_…: of x, of the result, and what leads from one to the
-        other. fill: the zero point of x. pixel: channels of x. group_rows, groups: rows of a task,
-        and tasks of an image along the height. blocks: of channels; ranges, range_blocks: of
-        blocks. columns: channels of the result; out_pixel: bytes from one of its places to the
-        next. pieces: of a row; block_width, span: the places of each, no fewer than are summed
-        together, and the pixels of a line that they read. lines: pairs of lines in scratch.
-        block_bytes: of the weights of a block. pairs, taps, step: as in `Window`.
-        """
-        return (*_SIZES, *self.epilogue.words)
-
-    @property
-    def tensors(self) -> tuple[str, ...]:
-        """Names of the tensors.
-
-        lines: for each pair, where its two lines are (`LINE_WORDS`). rows: for each row of a
-        task, the offset of its weights in those of a block, then the offset of each of its pairs
-        in scratch. weights: int16 [block, phase, pair, tap, channel, line]. sources: for each
-        column of a block, its channel of x.
-        """
-        sources = ("sources",) if self.gathered else ()
-        residual = ("residual",) if self.epilogue.residual else ()
-        return (
-            "x",
-            "weights",
-            "lines",
-            "rows",
-            *sources,
-            *self.epilogue.tables,
-            "out",
-            *residual,
-        )
+@code(DepthwiseKernel)
+class DepthwiseCode(KernelCode, DepthwiseKernel):
+    """The code of `DepthwiseKernel`."""
 
     @property
     def shared(self) -> tuple[SharedFunction, ...]:
@@ -148,11 +53,11 @@ class _Writer:
         e: Its body.
     """
 
-    def __init__(self, kernel: Depthwise, e: Body) -> None:
+    def __init__(self, kernel: DepthwiseCode, e: Body) -> None:
         self.kernel = kernel
         self.e = e
         self.build = e.build
-        self.word = {name: e.word(name) for name in kernel.words}
+        self.given = {name: e.parameter(name) for name in kernel.parameters}
         self.tensor = {name: e.tensor(name) for name in kernel.tensors}
         self.vectors = CHANNELS // e.target.lanes
         self.fill = e.reserve(CHANNELS)
@@ -160,55 +65,55 @@ class _Writer:
         self.staged_residual = e.reserve(CHANNELS)
 
     def write(self) -> None:
-        e, build, word = self.e, self.build, self.word
-        e.store(e.splat(build.trunc(word["fill"], I8), CHANNELS), self.fill)
-        left, part = self._divided(e.task, word["ranges"])
-        outer, group = self._divided(left, word["groups"])
-        image, depth = self._divided(outer, word["places_depth"])
-        row = build.mul(group, word["group_rows"])
-        rows = e.smallest(build.sub(word["places_height"], row), word["group_rows"])
+        e, build, given = self.e, self.build, self.given
+        e.store(e.splat(build.trunc(given["fill"], I8), CHANNELS), self.fill)
+        left, part = self._divided(e.task, given["ranges"])
+        outer, group = self._divided(left, given["groups"])
+        image, depth = self._divided(outer, given["places_depth"])
+        row = build.mul(group, given["group_rows"])
+        rows = e.smallest(build.sub(given["places_height"], row), given["group_rows"])
         corner = [
-            build.sub(build.mul(at, word[f"stride_{axis}"]), word[f"before_{axis}"])
+            build.sub(build.mul(at, given[f"stride_{axis}"]), given[f"before_{axis}"])
             for at, axis in ((depth, "depth"), (row, "height"))
         ]
-        image_lines = build.mul(image, word["size_depth"])
-        first = build.add(build.mul(outer, word["places_height"]), row)
-        start = build.mul(part, word["range_blocks"])
-        stop = e.smallest(build.add(start, word["range_blocks"]), word["blocks"])
-        width, block_width = word["places_width"], word["block_width"]
-        pixels = build.mul(word["lines"], word["span"])
+        image_lines = build.mul(image, given["size_depth"])
+        first = build.add(build.mul(outer, given["places_height"]), row)
+        start = build.mul(part, given["range_blocks"])
+        stop = e.smallest(build.add(start, given["range_blocks"]), given["blocks"])
+        width, block_width = given["places_width"], given["block_width"]
+        pixels = build.mul(given["lines"], given["span"])
         found = e.at(e.scratch, build.mul(pixels, e.number(PAIR_BYTES)))
         # All blocks of channels of some pixels follow one another: these stay in the cache.
-        with e.loop(word["pieces"]) as piece:
+        with e.loop(given["pieces"]) as piece:
             x = e.smallest(build.mul(piece.index, block_width), build.sub(width, block_width))
             self._find_lines(found, image_lines, corner, x)
             with e.loop(stop, start=start) as block:
                 column = build.mul(block.index, e.number(CHANNELS))
                 if not self.kernel.narrow:
-                    column = e.smallest(column, build.sub(word["columns"], e.number(CHANNELS)))
+                    column = e.smallest(column, build.sub(given["columns"], e.number(CHANNELS)))
                 channel = column
                 if self.kernel.gathered:
                     sources = build.mul(block.index, e.number(8 * CHANNELS))
                     channel = e.at(self.tensor["sources"], sources)
                 self.kernel.copies.call(
-                    e, found, e.scratch, word["lines"], word["span"], self.fill, channel
+                    e, found, e.scratch, given["lines"], given["span"], self.fill, channel
                 )
                 self._rows(block.index, column, first, rows, x)
 
-    def _divided(self, value: Value, divisor: Value) -> tuple[Value, Value]:
+    def _divided(self, value: LlvmValue, divisor: LlvmValue) -> tuple[LlvmValue, LlvmValue]:
         return self.build.sdiv(value, divisor), self.build.srem(value, divisor)
 
     def _find_lines(
-        self, found: Value, image_lines: Value, corner: Sequence[Value], x: Value
+        self, found: LlvmValue, image_lines: LlvmValue, corner: Sequence[LlvmValue], x: LlvmValue
     ) -> None:
         """Stores where each line is that the task reads at some places.
 
         One in the padding is a pixel that has no next one, or, where channels are gathered, a line
         that ends before it begins.
         """
-        e, build, word = self.e, self.build, self.word
-        left = build.sub(build.mul(x, word["stride_width"]), word["before_width"])
-        lines = build.mul(word["lines"], e.number(2))
+        e, build, given = self.e, self.build, self.given
+        left = build.sub(build.mul(x, given["stride_width"]), given["before_width"])
+        lines = build.mul(given["lines"], e.number(2))
         with e.loop(lines, carried=[self.tensor["lines"], found]) as line:
             table, found = line.values
             z, y, x = (
@@ -216,56 +121,58 @@ class _Writer:
                 for axis, base in enumerate((*corner, left))
             )
             inside = build.and_(
-                build.icmp_unsigned("<", z, word["size_depth"]),
-                build.icmp_unsigned("<", y, word["size_height"]),
+                build.icmp_unsigned("<", z, given["size_depth"]),
+                build.icmp_unsigned("<", y, given["size_height"]),
             )
-            row = build.add(build.mul(build.add(image_lines, z), word["size_height"]), y)
-            at = build.add(build.mul(row, word["size_width"]), x)
-            there = e.at(self.tensor["x"], build.mul(at, word["pixel"]))
-            high = e.smallest(build.sub(word["size_width"], x), word["span"])
+            row = build.add(build.mul(build.add(image_lines, z), given["size_height"]), y)
+            at = build.add(build.mul(row, given["size_width"]), x)
+            there = e.at(self.tensor["x"], build.mul(at, given["pixel"]))
+            high = e.smallest(build.sub(given["size_width"], x), given["span"])
             if self.kernel.gathered:
                 high = build.select(inside, high, e.number(0))
             Line(
                 build.select(inside, there, self.fill),
-                build.select(inside, word["pixel"], e.number(0)),
-                e.smallest(e.greatest(build.neg(x), e.number(0)), word["span"]),
+                build.select(inside, given["pixel"], e.number(0)),
+                e.smallest(e.greatest(build.neg(x), e.number(0)), given["span"]),
                 high,
             ).store(e, found)
             line.carry(e.at(table, 8 * LINE_WORDS), e.at(found, LINE_BYTES))
 
-    def _rows(self, block: Value, column: Value, first: Value, rows: Value, x: Value) -> None:
+    def _rows(
+        self, block: LlvmValue, column: LlvmValue, first: LlvmValue, rows: LlvmValue, x: LlvmValue
+    ) -> None:
         """Sums, finishes and stores some places of all rows, of one block of channels."""
-        e, build, word = self.e, self.build, self.word
+        e, build, given = self.e, self.build, self.given
         number = e.number
         size = 1 if self.kernel.epilogue.stores_bytes else 4
-        weights = e.at(self.tensor["weights"], build.mul(block, word["block_bytes"]))
+        weights = e.at(self.tensor["weights"], build.mul(block, given["block_bytes"]))
         tables = {
             name: e.at(self.tensor[name], build.mul(block, number(4 * CHANNELS)))
             for name in self.kernel.epilogue.tables
         }
         with e.loop(rows, carried=[self.tensor["rows"]]) as row:
             (table,) = row.values
-            place = build.add(build.mul(build.add(first, row.index), word["places_width"]), x)
-            out = e.at(self.tensor["out"], build.mul(place, word["out_pixel"]))
+            place = build.add(build.mul(build.add(first, row.index), given["places_width"]), x)
+            out = e.at(self.tensor["out"], build.mul(place, given["out_pixel"]))
             out = e.at(out, build.mul(column, number(size)))
             residual = None
             if "residual" in self.tensor:
-                at = build.add(build.mul(place, word["columns"]), column)
+                at = build.add(build.mul(place, given["columns"]), column)
                 residual = e.at(self.tensor["residual"], at)
             places = _Places(
                 e.at(weights, e.load(I64, table, align=8)), e.at(table, 8), tables, out, residual
             )
             count = self.kernel.places
-            last = build.sub(word["block_width"], number(count))
-            with e.loop(word["block_width"], step=count) as loop:
+            last = build.sub(given["block_width"], number(count))
+            with e.loop(given["block_width"], step=count) as loop:
                 self._sum(places, e.smallest(loop.index, last), count)
-            row.carry(e.at(table, build.mul(build.add(word["pairs"], number(1)), number(8))))
+            row.carry(e.at(table, build.mul(build.add(given["pairs"], number(1)), number(8))))
 
-    def _sum(self, places: _Places, at: Value, count: int) -> None:
+    def _sum(self, places: _Places, at: LlvmValue, count: int) -> None:
         """Sums, finishes and stores adjacent places of a row."""
-        e, build, word = self.e, self.build, self.word
+        e, build, given = self.e, self.build, self.given
         window = self.kernel.window
-        stride = word["stride_width"] if window is None else e.number(window.stride)
+        stride = given["stride_width"] if window is None else e.number(window.stride)
         start = build.mul(build.mul(at, stride), e.number(PAIR_BYTES))
         totals = (
             self._looped(places, start, count)
@@ -281,15 +188,15 @@ class _Writer:
             self._store(places, build.add(at, e.number(place)), stored)
 
     def _unrolled(
-        self, places: _Places, start: Value, count: int, window: Window
-    ) -> list[list[Value]]:
+        self, places: _Places, start: LlvmValue, count: int, window: FixedWindow
+    ) -> list[list[LlvmValue]]:
         e = self.e
         halves = []
         for half in range(self.vectors):
-            totals: list[Value | None] = [None] * count
+            totals: list[LlvmValue | None] = [None] * count
             for pair in range(window.pairs):
                 line = e.at(self._pair(places, e.number(8 * pair)), start)
-                products: dict[int, list[tuple[int, Value]]] = {}
+                products: dict[int, list[tuple[int, LlvmValue]]] = {}
                 for tap in range(window.taps):
                     weights = self._half(
                         places.weights, PAIR_BYTES * (pair * window.taps + tap), half
@@ -304,18 +211,18 @@ class _Writer:
             halves.append(totals)
         return [[totals[place] for totals in halves] for place in range(count)]
 
-    def _looped(self, places: _Places, start: Value, count: int) -> list[list[Value]]:
-        e, build, word = self.e, self.build, self.word
+    def _looped(self, places: _Places, start: LlvmValue, count: int) -> list[list[LlvmValue]]:
+        e, build, given = self.e, self.build, self.given
         zero = ir.Constant(vector(I32, e.target.lanes), [0] * e.target.lanes)
         stride, step = (
-            build.mul(word[name], e.number(PAIR_BYTES)) for name in ("stride_width", "step")
+            build.mul(given[name], e.number(PAIR_BYTES)) for name in ("stride_width", "step")
         )
         with e.loop(
-            word["pairs"], carried=[places.weights, *([zero] * count * self.vectors)]
+            given["pairs"], carried=[places.weights, *([zero] * count * self.vectors)]
         ) as pair:
             offset = build.mul(pair.index, e.number(8))
             line = e.at(self._pair(places, offset), start)
-            with e.loop(word["taps"], carried=[line, *pair.values]) as tap:
+            with e.loop(given["taps"], carried=[line, *pair.values]) as tap:
                 pixel, weights, *totals = tap.values
                 for half in range(self.vectors):
                     factors = self._half(weights, 0, half)
@@ -330,38 +237,40 @@ class _Writer:
         totals = pair.values[1:]
         return [totals[place * self.vectors : (place + 1) * self.vectors] for place in range(count)]
 
-    def _pair(self, places: _Places, offset: Value) -> Value:
+    def _pair(self, places: _Places, offset: LlvmValue) -> LlvmValue:
         """Returns where a pair of lines that a row reads lies in scratch."""
         e = self.e
         return e.at(e.scratch, e.load(I64, e.at(places.pairs, offset), align=8))
 
-    def _half(self, pointer: Value, offset: int, half: int) -> Value:
+    def _half(self, pointer: LlvmValue, offset: int, half: int) -> LlvmValue:
         """Loads the part of a pixel, or of a tap's weights, that fills a vector."""
         lanes = self.e.target.lanes
         return self.e.load(vector(I16, 2 * lanes), pointer, offset + 4 * lanes * half, align=16)
 
-    def _finished(self, places: _Places, at: Value, totals: Sequence[Value]) -> list[Value]:
+    def _finished(
+        self, places: _Places, at: LlvmValue, totals: Sequence[LlvmValue]
+    ) -> list[LlvmValue]:
         """Returns what becomes of the sums of one place."""
-        e, word = self.e, self.word
+        e, given = self.e, self.given
         residual = None
         if places.residual is not None:
-            residual = e.at(places.residual, e.build.mul(at, word["columns"]))
+            residual = e.at(places.residual, e.build.mul(at, given["columns"]))
             if self.kernel.narrow:
-                self._move(residual, self.staged_residual, word["columns"])
+                self._move(residual, self.staged_residual, given["columns"])
                 residual = self.staged_residual
-        return self.kernel.epilogue.apply(e, places.tables, totals, residual)
+        return apply_epilogue(self.kernel.epilogue, e, places.tables, totals, residual)
 
-    def _store(self, places: _Places, at: Value, stored: Sequence[Value]) -> None:
+    def _store(self, places: _Places, at: LlvmValue, stored: Sequence[LlvmValue]) -> None:
         """Stores what became of the sums of one place."""
         e, build, narrow = self.e, self.build, self.kernel.narrow
         size = 1 if self.kernel.epilogue.stores_bytes else 4
-        out = e.at(places.out, build.mul(at, self.word["out_pixel"]))
+        out = e.at(places.out, build.mul(at, self.given["out_pixel"]))
         for index, part in enumerate(stored):
             e.store(part, self.staged if narrow else out, index * (CHANNELS * size // len(stored)))
         if narrow:
-            self._move(self.staged, out, build.mul(self.word["columns"], e.number(size)))
+            self._move(self.staged, out, build.mul(self.given["columns"], e.number(size)))
 
-    def _move(self, source: Value, place: Value, size: Value) -> None:
+    def _move(self, source: LlvmValue, place: LlvmValue, size: LlvmValue) -> None:
         e = self.e
         with e.loop(size) as loop:
             e.store(e.load(I8, source, loop.index), place, loop.index)
@@ -379,8 +288,8 @@ class _Places:
         residual: Pointer to what is added to it.
     """
 
-    weights: Value
-    pairs: Value
-    tables: Mapping[str, Value]
-    out: Value
-    residual: Value | None
+    weights: LlvmValue
+    pairs: LlvmValue
+    tables: Mapping[str, LlvmValue]
+    out: LlvmValue
+    residual: LlvmValue | None

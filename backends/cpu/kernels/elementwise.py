@@ -1,87 +1,40 @@
-"""Sums, products and extrema of two tensors of bytes.
-
-x has as many elements as the result, seen as rows. y has a row for every few of them, either of the
-same length or a shorter one that repeats within the row: a scalar, a vector of channels, the gate
-of a squeeze-and-excite block.
-"""
+"""The code of sums, products and extrema of two tensors of bytes."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from qir.backends.cpu.emitter import I8, I32, Value, vector
+from qir.backends.cpu.emitter import I8, I32, LlvmValue, vector
 from qir.backends.cpu.epilogue import repeated, stored_bytes
-from qir.backends.cpu.kernel import Body, Kernel
+from qir.backends.cpu.kernel import Body, KernelCode, code
 from qir.backends.cpu.kernels.cast import joined, quotient
-from qir.backends.cpu.kernels.flat import LANES, Compute, Phase, Stream, part, sweep
+from qir.backends.cpu.kernels.flat import Phase, Stream, VectorFunction, part, sweep
+from qir.backends.native.kernels.elementwise import (
+    LONGEST_PERIOD,
+    ExtremumKernel,
+    PairsKernel,
+    ProductKernel,
+    SumKernel,
+)
+from qir.backends.native.kernels.flat import LANES
 
-LONGEST_PERIOD = 512
-"""Longest row of y that may repeat within a row of x."""
 
-
-@dataclass(frozen=True)
-class Pairs(Kernel):
-    """A pass over two tensors of bytes.
-
-    Attributes:
-        x_unsigned: Whether x is unsigned bytes.
-        y_unsigned: Whether y is.
-        unsigned: Whether the result is.
-        repeats: Whether rows of y repeat within those of x.
-    """
-
-    x_unsigned: bool
-    y_unsigned: bool
-    unsigned: bool
-    repeats: bool
-
-    @property
-    def size(self) -> int:
-        """Bytes of an element of the result."""
-        return 1
-
-    @property
-    @abstractmethod
-    def numbers(self) -> tuple[str, ...]:
-        """Names of the words that the computation needs."""
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """Names of the integers.
-
-        rows, block_rows: in all and of a task. length, block: elements of a row and of a task in
-        it. ranges: blocks of a row. y_rows: rows of x that one of y serves. period: its length.
-        """
-        return (
-            "rows",
-            "block_rows",
-            "length",
-            "block",
-            "ranges",
-            "y_rows",
-            "period",
-            *self.numbers,
-        )
-
-    @property
-    def tensors(self) -> tuple[str, ...]:
-        """Names of the tensors."""
-        return ("x", "y", "out")
+class PairsCode(KernelCode, PairsKernel):
+    """The code of `PairsKernel`."""
 
     @abstractmethod
-    def prepare(self, e: Body) -> Compute:
+    def prepare(self, e: Body) -> VectorFunction:
         """Writes what every vector needs, and returns what computes one."""
 
     def write(self, e: Body) -> None:
         """Writes the passes over the rows of a task."""
         build = e.build
-        block_rows, ranges = e.word("block_rows"), e.word("ranges")
-        length, period, y_rows = e.word("length"), e.word("period"), e.word("y_rows")
+        block_rows, ranges = e.parameter("block_rows"), e.parameter("ranges")
+        length, period, y_rows = e.parameter("length"), e.parameter("period"), e.parameter("y_rows")
         first = build.mul(build.sdiv(e.task, ranges), block_rows)
-        stop = e.smallest(build.add(first, block_rows), e.word("rows"))
-        start, count = part(e, build.srem(e.task, ranges), length, e.word("block"))
+        stop = e.smallest(build.add(first, block_rows), e.parameter("rows"))
+        start, count = part(e, build.srem(e.task, ranges), length, e.parameter("block"))
         x, y, out = (e.tensor(name) for name in self.tensors)
         compute = self.prepare(e)
         with e.loop(stop, start=first) as row:
@@ -95,15 +48,15 @@ class Pairs(Kernel):
                 whole = Phase(period, build.srem(start, period))
 
                 def compute_beside(
-                    sources: Sequence[Value], phase: Value, row: Value = repeating
-                ) -> Value:
+                    sources: Sequence[LlvmValue], phase: LlvmValue, row: LlvmValue = repeating
+                ) -> LlvmValue:
                     return compute([*sources, e.at(row, phase)], phase)
 
                 sweep(e, count, [source], result, compute_beside, whole)
             else:
                 sweep(e, count, [source, Stream(e.at(y_row, start), 1)], result, compute)
 
-    def bytes(self, e: Body, sources: Sequence[Value], at: int, lanes: int) -> list[Value]:
+    def bytes(self, e: Body, sources: Sequence[LlvmValue], at: int, lanes: int) -> list[LlvmValue]:
         """Loads some elements of both operands as int32."""
         x, y = sources
         wide = vector(I32, lanes)
@@ -113,7 +66,7 @@ class Pairs(Kernel):
         ]
 
 
-def _repeated(e: Body, row: Value, period: Value) -> Value:
+def _repeated(e: Body, row: LlvmValue, period: LlvmValue) -> LlvmValue:
     """Copies a row of y, and what follows when it repeats, to where vectors can be loaded."""
     place = e.reserve(LONGEST_PERIOD + LANES)
     with e.loop(period) as byte:
@@ -123,24 +76,19 @@ def _repeated(e: Body, row: Value, period: Value) -> Value:
     return place
 
 
-@dataclass(frozen=True)
-class Sum(Pairs):
-    """A signed sum of two operands with one rounding (`common_shift.common_shift_multipliers`)."""
+@code(SumKernel)
+class SumCode(PairsCode, SumKernel):
+    """The code of `SumKernel`."""
 
-    @property
-    def numbers(self) -> tuple[str, ...]:
-        """Multipliers, the addend that holds zero points and rounding, and the result's code."""
-        return ("own", "other", "addend", "shift", "point", "low", "high")
-
-    def prepare(self, e: Body) -> Compute:
+    def prepare(self, e: Body) -> VectorFunction:
         """Loads the numbers, and computes in int32."""
         build, lanes = e.build, e.target.lanes
         own, other, addend, shift, point = (
-            repeated(e, e.word(name), lanes) for name in self.numbers[:5]
+            repeated(e, e.parameter(name), lanes) for name in self.numbers[:5]
         )
-        bounds = e.word("low"), e.word("high")
+        bounds = e.parameter("low"), e.parameter("high")
 
-        def compute(sources: Sequence[Value], phase: Value) -> Value:
+        def compute(sources: Sequence[LlvmValue], phase: LlvmValue) -> LlvmValue:
             codes = []
             for at in range(0, LANES, lanes):
                 x, y = self.bytes(e, sources, at, lanes)
@@ -152,36 +100,17 @@ class Sum(Pairs):
         return compute
 
 
-@dataclass(frozen=True)
-class Product(Pairs):
-    """The product of two differences from zero points, rounded by mode fixed31.
+@code(ProductKernel)
+class ProductCode(PairsCode, ProductKernel):
+    """The code of `ProductKernel`."""
 
-    Attributes:
-        wide: Whether products are stored as they are, in 32 bits.
-    """
-
-    wide: bool
-
-    @property
-    def size(self) -> int:
-        """Bytes of an element of the result."""
-        return 4 if self.wide else 1
-
-    @property
-    def numbers(self) -> tuple[str, ...]:
-        """Zero points; what `Rescale` reads, and the result's code."""
-        points = ("x_point", "y_point")
-        if self.wide:
-            return points
-        return (*points, "lift", "multiplier", "half", "places", "point", "low", "high")
-
-    def prepare(self, e: Body) -> Compute:
+    def prepare(self, e: Body) -> VectorFunction:
         """Loads the numbers, and computes in int32."""
         build, lanes = e.build, e.target.lanes
-        words = {name: e.word(name) for name in self.numbers}
-        number = {name: repeated(e, word, lanes) for name, word in words.items()}
+        parameters = {name: e.parameter(name) for name in self.numbers}
+        number = {name: repeated(e, each, lanes) for name, each in parameters.items()}
 
-        def products(sources: Sequence[Value]) -> list[Value]:
+        def products(sources: Sequence[LlvmValue]) -> list[LlvmValue]:
             found = []
             for at in range(0, LANES, lanes):
                 x, y = self.bytes(e, sources, at, lanes)
@@ -189,7 +118,7 @@ class Product(Pairs):
                 found.append(build.mul(*steps))
             return found
 
-        def compute(sources: Sequence[Value], phase: Value) -> Value:
+        def compute(sources: Sequence[LlvmValue], phase: LlvmValue) -> LlvmValue:
             if self.wide:
                 return joined(e, products(sources))
             terms = [number[name] for name in ("multiplier", "half", "places")]
@@ -197,31 +126,20 @@ class Product(Pairs):
                 build.add(quotient(e, build.shl(product, number["lift"]), *terms), number["point"])
                 for product in products(sources)
             ]
-            return stored_bytes(e, codes, self.unsigned, words["low"], words["high"])
+            return stored_bytes(e, codes, self.unsigned, parameters["low"], parameters["high"])
 
         return compute
 
 
-@dataclass(frozen=True)
-class Extremum(Pairs):
-    """The greater or the lesser of two stored numbers.
+@code(ExtremumKernel)
+class ExtremumCode(PairsCode, ExtremumKernel):
+    """The code of `ExtremumKernel`."""
 
-    Attributes:
-        greatest: Which.
-    """
-
-    greatest: bool
-
-    @property
-    def numbers(self) -> tuple[str, ...]:
-        """None."""
-        return ()
-
-    def prepare(self, e: Body) -> Compute:
+    def prepare(self, e: Body) -> VectorFunction:
         """Compares bytes."""
         compare = e.build.icmp_unsigned if self.unsigned else e.build.icmp_signed
 
-        def compute(sources: Sequence[Value], phase: Value) -> Value:
+        def compute(sources: Sequence[LlvmValue], phase: LlvmValue) -> LlvmValue:
             x, y = (e.load(vector(I8, LANES), place) for place in sources)
             return e.build.select(compare(">" if self.greatest else "<", x, y), x, y)
 

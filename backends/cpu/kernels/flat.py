@@ -1,4 +1,4 @@
-"""Passes over tensors in the order of memory, one vector after the other.
+"""The code of passes over tensors, one vector after the other.
 
 The last vector of a task overlaps the one before, and a tensor shorter than a vector is computed on
 the stack, so that nothing outside a tensor is touched. Where tasks or vectors overlap, the same
@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from qir.backends.cpu.emitter import I8, Emitter, Value
-from qir.backends.cpu.kernel import Body, Kernel
+from qir.backends.cpu.emitter import I8, LlvmEmitter, LlvmValue
+from qir.backends.cpu.kernel import Body, KernelCode
 from qir.backends.cpu.kernels.movement import copy
-
-LANES = 32
-"""Elements of a vector, whatever their size."""
+from qir.backends.native.kernels.flat import LANES, FlatKernel
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class Stream:
         size: Bytes of an element.
     """
 
-    pointer: Value
+    pointer: LlvmValue
     size: int
 
 
@@ -41,20 +39,20 @@ class Phase:
         start: Where in the period the pass begins.
     """
 
-    period: Value
-    start: Value
+    period: LlvmValue
+    start: LlvmValue
 
 
-Compute = Callable[[Sequence[Value], Value], Value]
+VectorFunction = Callable[[Sequence[LlvmValue], LlvmValue], LlvmValue]
 """From pointers into the sources and the place in the period to a vector of the result."""
 
 
 def sweep(
-    e: Emitter,
-    count: Value,
+    e: LlvmEmitter,
+    count: LlvmValue,
     sources: Sequence[Stream],
     out: Stream,
-    compute: Compute,
+    compute: VectorFunction,
     phase: Phase | None = None,
 ) -> None:
     """Computes elements in order.
@@ -80,8 +78,8 @@ def sweep(
     last = build.select(short, number(0), build.sub(count, number(LANES)))
     rounds = build.sdiv(build.add(count, number(LANES - 1)), number(LANES))
     carried = [number(0)]
-    growth: Value = None
-    last_phase: Value = None
+    growth: LlvmValue = None
+    last_phase: LlvmValue = None
     if phase is not None:
         growth = build.srem(number(LANES), phase.period)
         last_phase = build.srem(build.add(phase.start, last), phase.period)
@@ -108,12 +106,14 @@ def sweep(
         _copy(e, out.pointer, staged[-1], build.mul(count, number(out.size)))
 
 
-def _copy(e: Emitter, place: Value, source: Value, size: Value) -> None:
+def _copy(e: LlvmEmitter, place: LlvmValue, source: LlvmValue, size: LlvmValue) -> None:
     with e.loop(size) as loop:
         e.store(e.load(I8, source, loop.index), place, loop.index)
 
 
-def part(e: Emitter, task: Value, size: Value, block: Value) -> tuple[Value, Value]:
+def part(
+    e: LlvmEmitter, task: LlvmValue, size: LlvmValue, block: LlvmValue
+) -> tuple[LlvmValue, LlvmValue]:
     """Returns where a task begins and how many elements it takes.
 
     The last task takes a whole vector too, where there are as many elements.
@@ -124,58 +124,21 @@ def part(e: Emitter, task: Value, size: Value, block: Value) -> tuple[Value, Val
     return start, e.smallest(block, build.sub(size, start))
 
 
-@dataclass(frozen=True)
-class Flat(Kernel):
-    """A pass that computes each element of the result from one of x.
+class FlatCode(KernelCode, FlatKernel):
+    """The code of `FlatKernel`."""
 
-    Attributes:
-        apart: Whether the rows of the result lie apart: a task keeps its part of the result in
-            scratch and moves it from there row by row.
-    """
-
-    apart: bool = field(default=False, kw_only=True)
-
-    @property
-    @abstractmethod
-    def numbers(self) -> tuple[str, ...]:
-        """Names of the words that the computation needs."""
-
-    @property
-    def tables(self) -> tuple[str, ...]:
-        """Names of tensors that it needs beside x."""
-        return ()
-
-    @property
-    @abstractmethod
-    def sizes(self) -> tuple[int, int]:
-        """Bytes of an element of x and of the result."""
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """Names of the integers.
-
-        size, block, row: elements in all, of a task and of a row. out_row: bytes from one row of
-        the result to the next.
-        """
-        return ("size", "block", *(("row", "out_row") if self.apart else ()), *self.numbers)
-
-    @property
-    def tensors(self) -> tuple[str, ...]:
-        """Names of the tensors."""
-        return ("x", *self.tables, "out")
-
-    def phase(self, e: Body, start: Value) -> Phase | None:
+    def phase(self, e: Body, start: LlvmValue) -> Phase | None:
         """Returns what repeats."""
         return None
 
     @abstractmethod
-    def prepare(self, e: Body) -> Compute:
+    def prepare(self, e: Body) -> VectorFunction:
         """Writes what every vector needs, and returns what computes one."""
 
     def write(self, e: Body) -> None:
         """Writes the pass over what a task takes."""
         build, (x_size, out_size) = e.build, self.sizes
-        size, block = e.word("size"), e.word("block")
+        size, block = e.parameter("size"), e.parameter("block")
         if self.apart:
             start = build.mul(e.task, block)
             count = e.smallest(block, build.sub(size, start))
@@ -187,7 +150,7 @@ class Flat(Kernel):
         compute = self.prepare(e)
         sweep(e, count, [x], Stream(place, out_size), compute, self.phase(e, start))
         if self.apart:
-            row, out_row = e.word("row"), e.word("out_row")
+            row, out_row = e.parameter("row"), e.parameter("out_row")
             row_bytes = build.mul(row, e.number(out_size))
             out = e.at(e.tensor("out"), build.mul(build.sdiv(start, row), out_row))
             with e.loop(build.sdiv(count, row), carried=[place, out]) as loop:

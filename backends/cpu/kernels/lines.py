@@ -14,18 +14,13 @@ from qir.backends.cpu.emitter import (
     I64,
     POINTER,
     VOID,
-    Emitter,
-    Value,
+    LlvmEmitter,
+    LlvmValue,
     vector,
 )
 from qir.backends.cpu.target import Target
+from qir.backends.native.kernels.depthwise import CHANNELS, LINE_BYTES, PAIR_BYTES
 
-CHANNELS = 16
-"""Channels of a block."""
-PAIR_BYTES = 4 * CHANNELS
-"""Bytes of a pixel of a pair of lines in scratch."""
-LINE_BYTES = 32
-"""Bytes that say where a line is."""
 _COPIED = 8
 """Pixels of a line that are copied together."""
 
@@ -41,27 +36,27 @@ class Line:
         high: First place that no longer is.
     """
 
-    begin: Value
-    step: Value
-    low: Value
-    high: Value
+    begin: LlvmValue
+    step: LlvmValue
+    low: LlvmValue
+    high: LlvmValue
 
     @classmethod
-    def load(cls, e: Emitter, place: Value) -> Line:
+    def load(cls, e: LlvmEmitter, place: LlvmValue) -> Line:
         """Loads what `store` stored."""
         step, low, high = (e.load(I64, place, 8 * index, align=8) for index in (1, 2, 3))
         return cls(e.load(POINTER, place, align=8), step, low, high)
 
-    def store(self, e: Emitter, place: Value) -> None:
+    def store(self, e: LlvmEmitter, place: LlvmValue) -> None:
         """Stores where the line is, in `LINE_BYTES`."""
         for index, value in enumerate((self.begin, self.step, self.low, self.high)):
             e.store(value, place, 8 * index, align=8)
 
-    def pixel(self, e: Emitter, at: Value) -> Value:
+    def pixel(self, e: LlvmEmitter, at: LlvmValue) -> LlvmValue:
         """Returns a pointer to a pixel."""
         return e.at(self.begin, e.build.mul(at, self.step))
 
-    def inside(self, e: Emitter, at: Value) -> Value:
+    def inside(self, e: LlvmEmitter, at: LlvmValue) -> LlvmValue:
         """Returns whether a place is inside of x."""
         build = e.build
         return build.and_(
@@ -95,13 +90,13 @@ class PairCopies:
 
     def call(
         self,
-        e: Emitter,
-        lines: Value,
-        place: Value,
-        pairs: Value,
-        span: Value,
-        fill: Value,
-        channel: Value,
+        e: LlvmEmitter,
+        lines: LlvmValue,
+        place: LlvmValue,
+        pairs: LlvmValue,
+        span: LlvmValue,
+        fill: LlvmValue,
+        channel: LlvmValue,
     ) -> None:
         """Copies pairs of lines.
 
@@ -119,7 +114,7 @@ class PairCopies:
 
     def define(self, module: ir.Module, target: Target) -> None:
         """Writes the function into a module."""
-        e = Emitter(ir.Function(module, self._type, self.symbol))
+        e = LlvmEmitter(ir.Function(module, self._type, self.symbol))
         build, number = e.build, e.number
         lines, place, pairs, span, fill, channel = e.arguments
         with e.loop(pairs, carried=[lines, place]) as pair:
@@ -142,7 +137,7 @@ class PairCopies:
             pair.carry(e.at(table, 2 * LINE_BYTES), e.at(there, line_bytes))
         build.ret_void()
 
-    def _moved(self, e: Emitter, line: Line, channel: Value) -> Line:
+    def _moved(self, e: LlvmEmitter, line: Line, channel: LlvmValue) -> Line:
         """Returns a line from a channel on; a line in the padding has but one block of them."""
         if self.gathered:
             return line
@@ -151,12 +146,17 @@ class PairCopies:
         return Line(begin, line.step, line.low, line.high)
 
     def _copy_inner(
-        self, e: Emitter, lines: Sequence[Line], begin: Value, count: Value, place: Value
+        self,
+        e: LlvmEmitter,
+        lines: Sequence[Line],
+        begin: LlvmValue,
+        count: LlvmValue,
+        place: LlvmValue,
     ) -> None:
         """Copies the pixels that are inside of x in both lines."""
         build, number = e.build, e.number
 
-        def copy(at: Value, pixels: int) -> None:
+        def copy(at: LlvmValue, pixels: int) -> None:
             at = build.add(begin, at)
             starts = [line.pixel(e, at) for line in lines]
             there = e.at(place, build.mul(at, number(PAIR_BYTES)))
@@ -173,7 +173,9 @@ class PairCopies:
             with few, e.loop(count) as loop:
                 copy(loop.index, 1)
 
-    def _edge(self, e: Emitter, line: Line, at: Value, fill: Value, channel: Value) -> Value:
+    def _edge(
+        self, e: LlvmEmitter, line: Line, at: LlvmValue, fill: LlvmValue, channel: LlvmValue
+    ) -> LlvmValue:
         """Loads one pixel, or what padding holds where it lies outside of x."""
         build, block = e.build, vector(I8, CHANNELS)
         inside = line.inside(e, at)
@@ -192,7 +194,7 @@ class PairCopies:
         value.add_incoming(outside, before)
         return value
 
-    def _put(self, e: Emitter, pixels: Sequence[Value], place: Value) -> None:
+    def _put(self, e: LlvmEmitter, pixels: Sequence[LlvmValue], place: LlvmValue) -> None:
         """Stores one pixel of both lines, interleaved."""
         half = CHANNELS // 2
         widen = e.build.zext if self.unsigned else e.build.sext

@@ -1,39 +1,25 @@
-"""Functions of one byte: tables of 256 bytes, bounds, and the turned highest bit."""
+"""The code of functions of one byte."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from qir.backends.cpu.emitter import I8, Value, constant, vector
-from qir.backends.cpu.kernel import Body
-from qir.backends.cpu.kernels.flat import LANES, Compute, Flat
+from qir.backends.cpu.emitter import I8, LlvmValue, constant, vector
+from qir.backends.cpu.kernel import Body, code
+from qir.backends.cpu.kernels.flat import FlatCode, VectorFunction
+from qir.backends.native.kernels.flat import LANES
+from qir.backends.native.kernels.lookup import ClampKernel, FlipKernel, LookupKernel
 
 
-@dataclass(frozen=True)
-class Table(Flat):
-    """table[x], where x is the bits of a byte as an unsigned number.
+@code(LookupKernel)
+class LookupCode(FlatCode, LookupKernel):
+    """The code of `LookupKernel`.
 
     The low half of a byte picks from sixteen entries in each of sixteen registers; the bits of the
     high half then choose between registers, as in a tournament.
     """
 
-    @property
-    def numbers(self) -> tuple[str, ...]:
-        """None."""
-        return ()
-
-    @property
-    def tables(self) -> tuple[str, ...]:
-        """The table of 256 bytes."""
-        return ("table",)
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """Bytes of an element of x and of the result."""
-        return 1, 1
-
-    def prepare(self, e: Body) -> Compute:
+    def prepare(self, e: Body) -> VectorFunction:
         """Loads the table into registers."""
         build = e.build
         bytes_ = vector(I8, LANES)
@@ -44,7 +30,7 @@ class Table(Flat):
             rows.append(e.concat(entries, entries))
         low_half, zero = constant(bytes_, 15), constant(bytes_, 0)
 
-        def compute(sources: Sequence[Value], phase: Value) -> Value:
+        def compute(sources: Sequence[LlvmValue], phase: LlvmValue) -> LlvmValue:
             (place,) = sources
             x = e.load(bytes_, place)
             index = build.and_(x, low_half)
@@ -60,33 +46,17 @@ class Table(Flat):
         return compute
 
 
-@dataclass(frozen=True)
-class Bound(Flat):
-    """min(max(x, low), high) on bytes.
+@code(ClampKernel)
+class ClampCode(FlatCode, ClampKernel):
+    """The code of `ClampKernel`."""
 
-    Attributes:
-        unsigned: Whether they are unsigned.
-    """
-
-    unsigned: bool
-
-    @property
-    def numbers(self) -> tuple[str, ...]:
-        """The bounds."""
-        return ("low", "high")
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """Bytes of an element of x and of the result."""
-        return 1, 1
-
-    def prepare(self, e: Body) -> Compute:
+    def prepare(self, e: Body) -> VectorFunction:
         """Loads the bounds."""
         build = e.build
-        low, high = (e.splat(build.trunc(e.word(name), I8), LANES) for name in ("low", "high"))
+        low, high = (e.splat(build.trunc(e.parameter(name), I8), LANES) for name in ("low", "high"))
         compare = build.icmp_unsigned if self.unsigned else build.icmp_signed
 
-        def compute(sources: Sequence[Value], phase: Value) -> Value:
+        def compute(sources: Sequence[LlvmValue], phase: LlvmValue) -> LlvmValue:
             (place,) = sources
             x = e.load(vector(I8, LANES), place)
             x = build.select(compare(">", x, low), x, low)
@@ -95,26 +65,16 @@ class Bound(Flat):
         return compute
 
 
-@dataclass(frozen=True)
-class Flip(Flat):
-    """x ^ 0x80 on bytes: between signed ones and unsigned ones that are 128 more."""
+@code(FlipKernel)
+class FlipCode(FlatCode, FlipKernel):
+    """The code of `FlipKernel`."""
 
-    @property
-    def numbers(self) -> tuple[str, ...]:
-        """None."""
-        return ()
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """Bytes of an element of x and of the result."""
-        return 1, 1
-
-    def prepare(self, e: Body) -> Compute:
+    def prepare(self, e: Body) -> VectorFunction:
         """Needs nothing."""
         bytes_ = vector(I8, LANES)
         highest = constant(bytes_, -128)
 
-        def compute(sources: Sequence[Value], phase: Value) -> Value:
+        def compute(sources: Sequence[LlvmValue], phase: LlvmValue) -> LlvmValue:
             (place,) = sources
             return e.build.xor(e.load(bytes_, place), highest)
 

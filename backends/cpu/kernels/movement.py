@@ -1,22 +1,15 @@
-"""Movements of bytes: from strides to strides, between borders, and with two axes exchanged."""
+"""The code of movements of bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from qir.backends.cpu.emitter import I8, I32, I64, Emitter, Value, vector
-from qir.backends.cpu.kernel import Body, Kernel
-
-OUTER = 6
-"""Axes that are counted through outside the innermost loops."""
+from qir.backends.cpu.emitter import I8, I32, I64, LlvmEmitter, LlvmValue, vector
+from qir.backends.cpu.kernel import Body, KernelCode, code
+from qir.backends.native.kernels.movement import CopyKernel, PadKernel, TransposeKernel, each_axis
 
 
-def _each(name: str, count: int = OUTER) -> tuple[str, ...]:
-    return tuple(f"{name}{axis}" for axis in range(count))
-
-
-def _places(e: Body, index: Value, sizes: Sequence[Value]) -> list[Value]:
+def _places(e: Body, index: LlvmValue, sizes: Sequence[LlvmValue]) -> list[LlvmValue]:
     """Returns where the axes stand at an index of all of them in row-major order."""
     places = []
     for size in reversed(sizes):
@@ -25,10 +18,10 @@ def _places(e: Body, index: Value, sizes: Sequence[Value]) -> list[Value]:
     return places[::-1]
 
 
-def _advanced(e: Body, places: Sequence[Value], sizes: Sequence[Value]) -> list[Value]:
+def _advanced(e: Body, places: Sequence[LlvmValue], sizes: Sequence[LlvmValue]) -> list[LlvmValue]:
     """Returns where the axes stand next."""
     build, following = e.build, []
-    carry: Value = e.number(1)
+    carry: LlvmValue = e.number(1)
     for place, size in zip(reversed(places), reversed(sizes), strict=True):
         grown = build.add(place, carry)
         over = build.icmp_signed("==", grown, size)
@@ -37,26 +30,28 @@ def _advanced(e: Body, places: Sequence[Value], sizes: Sequence[Value]) -> list[
     return following[::-1]
 
 
-def _moved(e: Body, pointer: Value, places: Sequence[Value], strides: Sequence[Value]) -> Value:
+def _moved(
+    e: Body, pointer: LlvmValue, places: Sequence[LlvmValue], strides: Sequence[LlvmValue]
+) -> LlvmValue:
     for place, stride in zip(places, strides, strict=True):
         pointer = e.at(pointer, e.build.mul(place, stride))
     return pointer
 
 
-def copy(e: Emitter, place: Value, source: Value, size: Value) -> None:
+def copy(e: LlvmEmitter, place: LlvmValue, source: LlvmValue, size: LlvmValue) -> None:
     """Copies bytes."""
 
-    def put(at: Value, width: int) -> None:
+    def put(at: LlvmValue, width: int) -> None:
         e.store(e.load(_whole(width), source, at), place, at)
 
     _run(e, size, put)
 
 
-def fill(e: Emitter, place: Value, number: Value, size: Value) -> None:
+def fill(e: LlvmEmitter, place: LlvmValue, number: LlvmValue, size: LlvmValue) -> None:
     """Fills bytes with copies of a number of 32 bits; not whole ones where its bytes are equal."""
     wide = e.splat(number, 8)
 
-    def put(at: Value, width: int) -> None:
+    def put(at: LlvmValue, width: int) -> None:
         value = e.build.bitcast(wide, vector(I8, 32))
         narrow = e.shuffle(value, value, range(width))
         e.store(narrow, place, at)
@@ -68,7 +63,9 @@ def _whole(width: int) -> object:
     return vector(I8, width) if width > 1 else I8
 
 
-def _run(e: Emitter, size: Value, put: Callable[[Value, int], None], width: int = 32) -> None:
+def _run(
+    e: LlvmEmitter, size: LlvmValue, put: Callable[[LlvmValue, int], None], width: int = 32
+) -> None:
     """Puts bytes in vectors of one width, the last of which overlaps; or tries half the width."""
     build, number = e.build, e.number
     if width < 4:
@@ -85,49 +82,29 @@ def _run(e: Emitter, size: Value, put: Callable[[Value, int], None], width: int 
             _run(e, size, put, width // 2)
 
 
-@dataclass(frozen=True)
-class Copy(Kernel):
-    """Copies runs of bytes from strides to strides."""
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """Names of the integers, all in bytes but the sizes of axes.
-
-        The axis that is named inner lies inside the outer ones. block_outer, block_inner and
-        block_run are of a task; ranges of inner and runs of a run are as many blocks.
-        """
-        return (
-            *("outer", "inner", "run", "block_outer", "block_inner", "block_run", "ranges", "runs"),
-            *_each("size"),
-            *_each("source"),
-            *_each("out"),
-            *("source_inner", "out_inner"),
-        )
-
-    @property
-    def tensors(self) -> tuple[str, ...]:
-        """Names of the tensors."""
-        return ("x", "out")
+@code(CopyKernel)
+class CopyCode(KernelCode, CopyKernel):
+    """The code of `CopyKernel`."""
 
     def write(self, e: Body) -> None:
         """Writes the loops over runs."""
         build = e.build
 
-        def block(index: Value, name: str) -> tuple[Value, Value]:
-            size = e.word(f"block_{name}")
+        def block(index: LlvmValue, name: str) -> tuple[LlvmValue, LlvmValue]:
+            size = e.parameter(f"block_{name}")
             start = build.mul(index, size)
-            return start, e.smallest(build.add(start, size), e.word(name))
+            return start, e.smallest(build.add(start, size), e.parameter(name))
 
-        ranges, runs = e.word("ranges"), e.word("runs")
+        ranges, runs = e.parameter("ranges"), e.parameter("runs")
         left = build.sdiv(e.task, runs)
         run, run_stop = block(build.srem(e.task, runs), "run")
         inner, inner_stop = block(build.srem(left, ranges), "inner")
         outer, outer_stop = block(build.sdiv(left, ranges), "outer")
         length = build.sub(run_stop, run)
         sizes, source_strides, out_strides = (
-            [e.word(name) for name in _each(kind)] for kind in ("size", "source", "out")
+            [e.parameter(name) for name in each_axis(kind)] for kind in ("size", "source", "out")
         )
-        source_inner, out_inner = e.word("source_inner"), e.word("out_inner")
+        source_inner, out_inner = e.parameter("source_inner"), e.parameter("out_inner")
         x, out = (e.at(e.tensor(name), run) for name in self.tensors)
         with e.loop(outer_stop, start=outer, carried=_places(e, outer, sizes)) as row:
             source = _moved(e, x, [*row.values, inner], [*source_strides, source_inner])
@@ -139,49 +116,29 @@ class Copy(Kernel):
             row.carry(*_advanced(e, row.values, sizes))
 
 
-@dataclass(frozen=True)
-class Surround(Kernel):
-    """Surrounds a tensor by a number."""
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """Names of the integers.
-
-        outer, block: rows of the result, in all and of a task. low_run, run, high_run: bytes of the
-        border, of a row of x, and of the border again. size, low, kept: places of an axis in the
-        result, before x and of x. source: bytes from place to place in x. fill: the number.
-        """
-        return (
-            *("outer", "block", "low_run", "run", "high_run", "fill"),
-            *_each("size"),
-            *_each("low"),
-            *_each("kept"),
-            *_each("source"),
-        )
-
-    @property
-    def tensors(self) -> tuple[str, ...]:
-        """Names of the tensors."""
-        return ("x", "out")
+@code(PadKernel)
+class PadCode(KernelCode, PadKernel):
+    """The code of `PadKernel`."""
 
     def write(self, e: Body) -> None:
         """Writes the rows of a task."""
         build = e.build
-        size = e.word("block")
+        size = e.parameter("block")
         outer = build.mul(e.task, size)
-        stop = e.smallest(build.add(outer, size), e.word("outer"))
-        low_run, run, high_run = (e.word(name) for name in ("low_run", "run", "high_run"))
+        stop = e.smallest(build.add(outer, size), e.parameter("outer"))
+        low_run, run, high_run = (e.parameter(name) for name in ("low_run", "run", "high_run"))
         sizes, lows, kept, strides = (
-            [e.word(name) for name in _each(kind)] for kind in ("size", "low", "kept", "source")
+            [e.parameter(name) for name in each_axis(kind)]
+            for kind in ("size", "low", "kept", "source")
         )
-        number = e.word("fill", I32)
+        number = e.parameter("fill", I32)
         x = e.tensor("x")
         whole = build.add(build.add(low_run, run), high_run)
         first = e.at(e.tensor("out"), build.mul(outer, whole))
         with e.loop(stop, start=outer, carried=[first, *_places(e, outer, sizes)]) as row:
             place, *places = row.values
             moved = [build.sub(at, low) for at, low in zip(places, lows, strict=True)]
-            inside: Value = build.icmp_unsigned("<", moved[0], kept[0])
+            inside: LlvmValue = build.icmp_unsigned("<", moved[0], kept[0])
             for at, count in zip(moved[1:], kept[1:], strict=True):
                 inside = build.and_(inside, build.icmp_unsigned("<", at, count))
             with e.otherwise(inside) as (between, beside):
@@ -195,47 +152,17 @@ class Surround(Kernel):
             row.carry(e.at(place, whole), *_advanced(e, places, sizes))
 
 
-@dataclass(frozen=True)
-class Exchange(Kernel):
-    """Transposes two axes: the last one of the operand and the last one of the result.
-
-    Attributes:
-        element: Bytes of an element, 1 or 4.
-    """
-
-    element: int
-
-    @property
-    def tile(self) -> int:
-        """Elements of a row of a tile."""
-        return 16 // self.element
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """Names of the integers; strides are in bytes.
-
-        across: places of the result's last axis, source_across bytes apart in x. along: those of
-        x's last axis, out_along bytes apart in the result. block, ranges: of along, as tasks are.
-        """
-        return (
-            *("across", "along", "block", "ranges", "source_across", "out_along"),
-            *_each("size"),
-            *_each("source"),
-            *_each("out"),
-        )
-
-    @property
-    def tensors(self) -> tuple[str, ...]:
-        """Names of the tensors."""
-        return ("x", "out")
+@code(TransposeKernel)
+class TransposeCode(KernelCode, TransposeKernel):
+    """The code of `TransposeKernel`."""
 
     def write(self, e: Body) -> None:
         """Writes tiles, or single elements where an axis is shorter than a tile."""
         build, number, element = e.build, e.number, e.number(self.element)
-        across, along, block, ranges = (e.word(name) for name in self.words[:4])
-        source_across, out_along = e.word("source_across"), e.word("out_along")
+        across, along, block, ranges = (e.parameter(name) for name in self.parameters[:4])
+        source_across, out_along = e.parameter("source_across"), e.parameter("out_along")
         sizes, source_strides, out_strides = (
-            [e.word(name) for name in _each(kind)] for kind in ("size", "source", "out")
+            [e.parameter(name) for name in each_axis(kind)] for kind in ("size", "source", "out")
         )
         places = _places(e, build.sdiv(e.task, ranges), sizes)
         x = _moved(e, e.tensor("x"), places, source_strides)
@@ -243,7 +170,7 @@ class Exchange(Kernel):
         start = build.mul(build.srem(e.task, ranges), block)
         stop = e.smallest(build.add(start, block), along)
 
-        def corner(across: Value, along: Value) -> tuple[Value, Value]:
+        def corner(across: LlvmValue, along: LlvmValue) -> tuple[LlvmValue, LlvmValue]:
             source = e.at(x, build.mul(across, source_across))
             place = e.at(out, build.mul(along, out_along))
             return (
@@ -271,7 +198,9 @@ class Exchange(Kernel):
                     e.store(e.load(type_, source), place)
                     row.carry(e.at(source, source_across), e.at(place, self.element))
 
-    def _tile(self, e: Body, source: Value, place: Value, from_: Value, to: Value) -> None:
+    def _tile(
+        self, e: Body, source: LlvmValue, place: LlvmValue, from_: LlvmValue, to: LlvmValue
+    ) -> None:
         """Transposes a tile by perfect shuffles of its rows."""
         size = self.tile
         type_ = vector(I8 if self.element == 1 else I32, size)

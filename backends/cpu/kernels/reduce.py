@@ -1,44 +1,38 @@
-"""Many bytes to one: what pools and reductions share, and reductions of whole rows.
-
-The greatest and the least of stored bytes are stored bytes. A sum is exact, in 16 bits where its
-count allows, and is stored in 32 bits, or as a byte with one rounding as `fixed31` says.
-"""
+"""Many bytes to one: what the code of pools and reductions shares, and the code of reductions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
-from qir.backends.cpu.emitter import I8, I16, I32, Emitter, Value, constant, vector
+from qir.backends.cpu.emitter import I8, I16, I32, LlvmEmitter, LlvmValue, constant, vector
 from qir.backends.cpu.epilogue import high_words, stored_bytes
-from qir.backends.cpu.kernel import Body, Kernel
-from qir.backends.cpu.kernels.cast import Stored
-
-How: TypeAlias = Literal["greatest", "least", "sum"]
+from qir.backends.cpu.kernel import Body, KernelCode, code
+from qir.backends.native.kernels.cast import Stored
+from qir.backends.native.kernels.reduce import (
+    TERMS,
+    ArgMaxKernel,
+    Combination,
+    RowsKernel,
+    bound_parameters,
+    stored_size,
+)
 
 LANES = 16
 """Numbers in the vector that ends a run of them; shorter runs go one by one."""
-TERMS = ("offset", "lift", "multiplier", "addend", "shift")
-"""Numbers of 32 bits that make a byte of a sum; one that is stored as it is has the first alone."""
 
 
-@dataclass(frozen=True)
-class Combination:
-    """How bytes become one number.
+class Combiner:
+    """Writes how bytes become one number.
 
-    Attributes:
-        how: The greatest, the least, or the sum.
-        unsigned: Whether the bytes are unsigned.
-        bits: Of what they are combined in: 8, for sums 16 or 32.
+    Args:
+        combination: How.
     """
 
-    how: How
-    unsigned: bool
-    bits: Literal[8, 16, 32]
-
-    def __str__(self) -> str:
-        return f"{self.how}_{'unsigned' if self.unsigned else 'signed'}_{self.bits}"
+    def __init__(self, combination: Combination) -> None:
+        self.how = combination.how
+        self.unsigned = combination.unsigned
+        self.bits = combination.bits
 
     @property
     def element(self) -> Any:
@@ -50,13 +44,13 @@ class Combination:
         """Numbers that are combined side by side: 128 bytes of them, and towards an end."""
         return 1024 // self.bits, LANES
 
-    def neutral(self, lanes: int) -> Value:
+    def neutral(self, lanes: int) -> LlvmValue:
         """Returns what changes nothing."""
         least, greatest = (0, 255) if self.unsigned else (-128, 127)
         value = {"greatest": least, "least": greatest, "sum": 0}[self.how]
         return constant(vector(self.element, lanes), value)
 
-    def load(self, e: Emitter, pointer: Value, lanes: int) -> Value:
+    def load(self, e: LlvmEmitter, pointer: LlvmValue, lanes: int) -> LlvmValue:
         """Loads bytes, as wide as they are combined."""
         value = e.load(vector(I8, lanes), pointer)
         if self.bits == 8:
@@ -64,7 +58,7 @@ class Combination:
         widen = e.build.zext if self.unsigned else e.build.sext
         return widen(value, vector(self.element, lanes))
 
-    def join(self, e: Emitter, x: Value, y: Value) -> Value:
+    def join(self, e: LlvmEmitter, x: LlvmValue, y: LlvmValue) -> LlvmValue:
         """Combines two numbers, lane by lane."""
         build = e.build
         if self.how == "sum":
@@ -72,7 +66,7 @@ class Combination:
         compare = build.icmp_unsigned if self.unsigned else build.icmp_signed
         return build.select(compare(">" if self.how == "greatest" else "<", x, y), x, y)
 
-    def across(self, e: Emitter, value: Value) -> Value:
+    def across(self, e: LlvmEmitter, value: LlvmValue) -> LlvmValue:
         """Combines the lanes of a vector."""
         sign = "u" if self.unsigned else "s"
         name = {"greatest": f"{sign}max", "least": f"{sign}min", "sum": "add"}[self.how]
@@ -81,10 +75,10 @@ class Combination:
 
 
 def along(
-    e: Emitter,
-    length: Value,
+    e: LlvmEmitter,
+    length: LlvmValue,
     widths: Sequence[int],
-    put: Callable[[Value, int], None],
+    put: Callable[[LlvmValue, int], None],
     short: Callable[[], None],
 ) -> None:
     """Takes a run of numbers by vectors; the last one may overlap the one before.
@@ -99,7 +93,7 @@ def along(
     build, least = e.build, widths[-1]
     with e.otherwise(build.icmp_signed(">=", length, e.number(least))) as (vectors, few):
         with vectors:
-            start: Value = e.number(0)
+            start: LlvmValue = e.number(0)
             for width in widths:
                 whole = build.and_(build.sub(length, start), e.number(-width))
                 stop = build.add(start, whole)
@@ -119,10 +113,12 @@ class Finish:
         e: Where to write.
         row: Pointer to the row.
         to: What is stored.
-        bounds: What `bound_words` names.
+        bounds: What `bound_parameters` names.
     """
 
-    def __init__(self, e: Emitter, row: Value, to: Stored, bounds: Sequence[Value]) -> None:
+    def __init__(
+        self, e: LlvmEmitter, row: LlvmValue, to: Stored, bounds: Sequence[LlvmValue]
+    ) -> None:
         self._terms = {
             name: e.splat(e.load(I32, row, 4 * place, align=4), LANES)
             for place, name in enumerate(TERMS if to != "wide" else TERMS[:1])
@@ -130,7 +126,7 @@ class Finish:
         self._to = to
         self._bounds = bounds
 
-    def apply(self, e: Emitter, sums: Value) -> Value:
+    def apply(self, e: LlvmEmitter, sums: LlvmValue) -> LlvmValue:
         """Returns what is stored for `LANES` sums."""
         build, terms = e.build, self._terms
         if sums.type.element is not I32:
@@ -145,47 +141,19 @@ class Finish:
         return stored_bytes(e, codes, self._to == "unsigned", low, high)
 
 
-def bound_words(combination: Combination, to: Stored) -> tuple[str, ...]:
-    """Returns the names of the words that bound the bytes of sums."""
-    return ("low", "high") if combination.how == "sum" and to != "wide" else ()
-
-
-def stored_size(combination: Combination, to: Stored) -> int:
-    """Returns the bytes of what is stored."""
-    return 4 if combination.how == "sum" and to == "wide" else 1
-
-
-@dataclass(frozen=True)
-class Rows(Kernel):
-    """Rows of neighbouring bytes, each combined to one number.
-
-    Attributes:
-        combination: How; sums are of 32 bits.
-        to: What is stored of sums.
-    """
-
-    combination: Combination
-    to: Stored = "signed"
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """Names of the integers: rows in all and of a task, and the bytes of a row."""
-        return ("rows", "block_rows", "count", *bound_words(self.combination, self.to))
-
-    @property
-    def tensors(self) -> tuple[str, ...]:
-        """Names of the tensors."""
-        return ("x", "out", *(("terms",) if self.combination.how == "sum" else ()))
+@code(RowsKernel)
+class RowsCode(KernelCode, RowsKernel):
+    """The code of `RowsKernel`."""
 
     def write(self, e: Body) -> None:
         """Writes the body: each row of the task, and what is stored of it."""
         sums = self.combination.how == "sum"
-        bounds = [e.word(name) for name in bound_words(self.combination, self.to)]
+        bounds = [e.parameter(name) for name in bound_parameters(self.combination, self.to)]
         finish = Finish(e, e.tensor("terms"), self.to, bounds) if sums else None
         out, size = e.tensor("out"), e.number(stored_size(self.combination, self.to))
 
-        def put(row: Value, place: Value) -> None:
-            total = combined(e, self.combination, row, e.word("count"))
+        def put(row: LlvmValue, place: LlvmValue) -> None:
+            total = combined(e, Combiner(self.combination), row, e.parameter("count"))
             if finish is not None:
                 stored = finish.apply(e, e.splat(total, LANES))
                 total = e.build.extract_element(stored, e.number(0, I32))
@@ -194,35 +162,21 @@ class Rows(Kernel):
         _each_row(e, put)
 
 
-@dataclass(frozen=True)
-class ArgMax(Kernel):
-    """The first place of the greatest byte of each row, in 32 bits.
-
-    Attributes:
-        unsigned: Whether the bytes are unsigned.
-    """
-
-    unsigned: bool
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """Names of the integers: rows in all and of a task, and the bytes of a row."""
-        return ("rows", "block_rows", "count")
-
-    @property
-    def tensors(self) -> tuple[str, ...]:
-        """Names of the tensors."""
-        return ("x", "out")
+@code(ArgMaxKernel)
+class ArgMaxCode(KernelCode, ArgMaxKernel):
+    """The code of `ArgMaxKernel`."""
 
     def write(self, e: Body) -> None:
         """Writes the body: each row of the task, and its place."""
         build = e.build
-        combination = Combination("greatest", self.unsigned, 8)
-        out, count = e.tensor("out"), e.word("count")
+        combiner = Combiner(Combination("greatest", self.unsigned, 8))
+        out, count = e.tensor("out"), e.parameter("count")
         lanes = vector(I32, LANES)
         far = 2**31 - 1
 
-        def first(row: Value, index: Value, greatest: Value, least: Value) -> Value:
+        def first(
+            row: LlvmValue, index: LlvmValue, greatest: LlvmValue, least: LlvmValue
+        ) -> LlvmValue:
             """Returns the lesser of what was found before and the index here, where it is one."""
             value = e.load(greatest.type, row)
             found = build.select(
@@ -230,8 +184,8 @@ class ArgMax(Kernel):
             )
             return e.smallest(least, found)
 
-        def put(row: Value, place: Value) -> None:
-            greatest = combined(e, combination, row, count)
+        def put(row: LlvmValue, place: LlvmValue) -> None:
+            greatest = combined(e, combiner, row, count)
             whole = build.and_(count, e.number(-LANES))
             indices = constant(lanes, list(range(LANES)))
             with e.loop(whole, step=LANES, carried=[indices, constant(lanes, far)]) as loop:
@@ -249,25 +203,25 @@ class ArgMax(Kernel):
         _each_row(e, put)
 
 
-def _each_row(e: Body, put: Callable[[Value, Value], None]) -> None:
+def _each_row(e: Body, put: Callable[[LlvmValue, LlvmValue], None]) -> None:
     """Calls a function with the pointer to each row of the task, and the row's number."""
-    build, count, block = e.build, e.word("count"), e.word("block_rows")
+    build, count, block = e.build, e.parameter("count"), e.parameter("block_rows")
     first = build.mul(e.task, block)
-    stop = e.smallest(build.add(first, block), e.word("rows"))
+    stop = e.smallest(build.add(first, block), e.parameter("rows"))
     x = e.tensor("x")
     with e.loop(stop, start=first) as row:
         put(e.at(x, build.mul(row.index, count)), row.index)
 
 
-def combined(e: Emitter, combination: Combination, row: Value, count: Value) -> Value:
+def combined(e: LlvmEmitter, combiner: Combiner, row: LlvmValue, count: LlvmValue) -> LlvmValue:
     """Combines neighbouring bytes to one scalar."""
-    build, lanes = e.build, combination.widths[0]
+    build, lanes = e.build, combiner.widths[0]
     whole = build.and_(count, e.number(-lanes))
-    with e.loop(whole, step=lanes, carried=[combination.neutral(lanes)]) as loop:
-        value = combination.load(e, e.at(row, loop.index), lanes)
-        loop.carry(combination.join(e, loop.values[0], value))
-    total = combination.across(e, loop.values[0])
+    with e.loop(whole, step=lanes, carried=[combiner.neutral(lanes)]) as loop:
+        value = combiner.load(e, e.at(row, loop.index), lanes)
+        loop.carry(combiner.join(e, loop.values[0], value))
+    total = combiner.across(e, loop.values[0])
     with e.loop(count, start=whole, carried=[e.splat(total, 1)]) as rest:
-        value = combination.load(e, e.at(row, rest.index), 1)
-        rest.carry(combination.join(e, rest.values[0], value))
+        value = combiner.load(e, e.at(row, rest.index), 1)
+        rest.carry(combiner.join(e, rest.values[0], value))
     return build.extract_element(rest.values[0], e.number(0, I32))

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from qir.backends.cpu.emitter import I32, I64, POINTER, VOID, Emitter, Value, vector
+from qir.backends.cpu.emitter import I32, I64, POINTER, VOID, LlvmEmitter, LlvmValue, vector
 from qir.backends.cpu.target import Target
+from qir.backends.native.kernels.dense import UNROLLED
 
-UNROLLED = 2
-"""Groups that a round of the innermost loop sums; rows are filled up to a multiple."""
 AHEAD = 2048
 """Bytes of weights that are asked for before they are read. They are summed with six rows in about
 the time that memory takes, some 100 ns; the processor itself asks no further than to the end of a
@@ -37,14 +36,14 @@ class TileSums:
 
     def call(
         self,
-        e: Emitter,
-        rows: Value,
-        activations: Value,
-        row_bytes: Value,
-        weights: Value,
-        groups: Value,
-        sums: Value,
-        sums_bytes: Value,
+        e: LlvmEmitter,
+        rows: LlvmValue,
+        activations: LlvmValue,
+        row_bytes: LlvmValue,
+        weights: LlvmValue,
+        groups: LlvmValue,
+        sums: LlvmValue,
+        sums_bytes: LlvmValue,
     ) -> None:
         """Sums rows, tile after tile.
 
@@ -66,7 +65,7 @@ class TileSums:
 
         Rows are divided into tiles of nearly equal height: one row costs as much as a full tile.
         """
-        e = Emitter(ir.Function(module, ir.FunctionType(VOID, [*_TYPES, I64]), self.symbol))
+        e = LlvmEmitter(ir.Function(module, ir.FunctionType(VOID, [*_TYPES, I64]), self.symbol))
         build = e.build
         *arguments, rows = e.arguments
         activations, row_bytes, weights, groups, sums, sums_bytes = arguments
@@ -89,7 +88,7 @@ class TileSums:
         type = ir.FunctionType(VOID, [*_TYPES, I64, I64])
         function = ir.Function(module, type, f"{self.symbol}_by_height")
         function.linkage = "internal"
-        e = Emitter(function)
+        e = LlvmEmitter(function)
         *arguments, height = e.arguments
         none = function.append_basic_block("none")
         switch = e.build.switch(height, none)
@@ -108,7 +107,7 @@ class TileSums:
         type = ir.FunctionType(VOID, [*_TYPES, I64])
         function = ir.Function(module, type, f"{self.symbol}_rows_{height}")
         function.linkage = "internal"
-        e = Emitter(function)
+        e = LlvmEmitter(function)
         activations, row_bytes, weights, groups, sums, sums_bytes, tiles = e.arguments
         load = target.weights if self.weight_bytes == 1 else target.wide_weights
         width = target.lanes * target.group * self.weight_bytes

@@ -1,108 +1,35 @@
-"""Convolutions with windows of 3 x 3 in fewer products, exactly (see `transforms`).
+"""The code of convolutions by Winograd's transforms.
 
 Patches and weights are transformed, the numbers of each are multiplied and summed over the
 channels, and the sums are transformed back. Only instruction sets whose dot instruction reads
-16-bit numbers can hold what is transformed. The window may have a third dimension, depth. It is
-either summed like channels, or transformed as well: F(2, 3) makes two planes of places from four
-planes of pixels, with 4 products in place of 6.
+16-bit numbers can hold what is transformed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from operator import mul
 
-from qir.backends.cpu.emitter import I8, I16, I32, I64, POINTER, Value, constant, vector
-from qir.backends.cpu.epilogue import Epilogue
-from qir.backends.cpu.kernel import Body, Kernel, SharedFunction
-from qir.backends.cpu.kernels.dense import AXES
+from qir.backends.cpu.emitter import I8, I16, I32, I64, POINTER, LlvmValue, constant, vector
+from qir.backends.cpu.epilogue import apply_epilogue
+from qir.backends.cpu.kernel import Body, KernelCode, SharedFunction, code
 from qir.backends.cpu.kernels.tiles import TileSums
-from qir.backends.cpu.kernels.transforms import TRANSFORMS, multiplied
-
-CHANNELS = 16
-"""Channels that are transformed at once."""
-CORNER_BYTES = 8 * 4
-"""Of what is noted of a patch: its first place, and its places in height, width and depth."""
-DEPTH = TRANSFORMS[2]
-"""The transform in depth."""
-
-GEOMETRY = (
-    *(f"places_{axis}" for axis in AXES),
-    *(f"size_{axis}" for axis in AXES),
-    "window_depth",
-    "stride_depth",
-    "dilation_depth",
-    *(f"before_{axis}" for axis in AXES),
-)
-"""What it reads of the geometry of the convolution."""
-_SIZES = (
-    *GEOMETRY,
-    "slab_patches",
-    "blocks",
-    "block_patches",
-    "ranges",
-    "range_panels",
-    "panels",
-    "columns",
-    "patches_depth",
-    "patches_height",
-    "patches_width",
-    "bytes_depth",
-    "bytes_height",
-    "images_bytes",
-    "pixel",
-    "tap_groups",
-    "row_bytes",
-    "position_bytes",
-    "out_pixel",
-    "centre",
+from qir.backends.cpu.kernels.transforms import multiplied
+from qir.backends.native.kernels.transforms import TRANSFORMS
+from qir.backends.native.kernels.winograd import (
+    CHANNELS,
+    CORNER_BYTES,
+    DEPTH,
+    SIZES,
+    WinogradKernel,
+    row_stride,
 )
 
 SUMS = TileSums(weight_bytes=2)
 
 
-@dataclass(frozen=True)
-class Winograd(Kernel):
-    """A convolution with windows of 3 x 3 and steps of 1.
-
-    Attributes:
-        tile: Places that a patch gives in height and in width.
-        deep: Whether a patch gives two places in depth; otherwise one, and taps are summed.
-        unsigned: Whether x is unsigned bytes.
-        epilogue: What becomes of the sums.
-    """
-
-    tile: int
-    deep: bool
-    unsigned: bool
-    epilogue: Epilogue
-
-    @property
-    def saving(self) -> float:
-        """How many times fewer multiplications it needs than the op is defined by."""
-        return (3 * self.tile) ** 2 / (self.tile + 2) ** 2 * (1.5 if self.deep else 1)
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """Names of the integers that a step gives it.
-
-        slab_patches: patches of a slab: of a plane where the window has depth, otherwise all.
-        blocks, block_patches: blocks of a slab, each the patches of a task. ranges, range_panels:
-        ranges of panels, and panels of each. columns: at least as many as a panel has; the last
-        panel may overlap the one before. patches: in each direction; in depth as many as places,
-        where taps are summed. window_depth, stride_depth: of a patch, where it is deep: 4 and 2.
-        bytes: from one to the next. centre: what is subtracted from x: the zero point, unless deep.
-        tap_groups: groups of activations for one tap in depth. row_bytes: of one number of a patch
-        in scratch. position_bytes: of one number of all patches. pixel, out_pixel: channels of x,
-        at least 16, and bytes from one place of the result to the next.
-        """
-        return (*_SIZES, *self.epilogue.words)
-
-    @property
-    def tensors(self) -> tuple[str, ...]:
-        """Names of the tensors; `fill` holds a pixel of the zero point."""
-        residual = ("residual",) if self.epilogue.residual else ()
-        return ("x", "fill", "weights", *self.epilogue.tables, "out", *residual)
+@code(WinogradKernel)
+class WinogradCode(KernelCode, WinogradKernel):
+    """The code of `WinogradKernel`."""
 
     @property
     def shared(self) -> tuple[SharedFunction, ...]:
@@ -114,17 +41,6 @@ class Winograd(Kernel):
         _Writer(self, e).write()
 
 
-def row_stride(tile: int, deep: bool, columns: int) -> int:
-    """Returns the bytes of a patch's sums in scratch, which should not displace each other.
-
-    Args:
-        tile: Places that a patch gives in height and in width.
-        deep: Whether depth is transformed.
-        columns: Of a panel.
-    """
-    return (DEPTH.size if deep else 1) * TRANSFORMS[tile].positions * 4 * columns + 64
-
-
 class _Writer:
     """Writes the body of the kernel.
 
@@ -133,80 +49,83 @@ class _Writer:
         e: Its body.
     """
 
-    def __init__(self, kernel: Winograd, e: Body) -> None:
+    def __init__(self, kernel: WinogradKernel, e: Body) -> None:
         self.kernel = kernel
         self.transform = TRANSFORMS[kernel.tile]
         self.e = e
-        self.word = {name: e.word(name) for name in _SIZES}
+        self.given = {name: e.parameter(name) for name in SIZES}
         self.panel_width = e.target.columns
         self.slice_bytes = self.transform.positions * 4 * self.panel_width
         self.sums_bytes = row_stride(kernel.tile, kernel.deep, self.panel_width)
         build, size = e.build, self.transform.size
         self.sums = e.at(
-            e.scratch, build.mul(self.word["position_bytes"], e.number(self.transform.positions))
+            e.scratch, build.mul(self.given["position_bytes"], e.number(self.transform.positions))
         )
         self.corners = e.at(
-            self.sums, build.mul(self.word["block_patches"], e.number(self.sums_bytes))
+            self.sums, build.mul(self.given["block_patches"], e.number(self.sums_bytes))
         )
         self.pixels = e.reserve(8 * size * size)
         self.staged = e.reserve(2 * CHANNELS * size * size)
 
     def write(self) -> None:
         """Writes it."""
-        e, build, word = self.e, self.e.build, self.word
-        ranges, block_patches = word["ranges"], word["block_patches"]
+        e, build, given = self.e, self.e.build, self.given
+        ranges, block_patches = given["ranges"], given["block_patches"]
         part, block = build.srem(e.task, ranges), build.sdiv(e.task, ranges)
-        slab, block = build.sdiv(block, word["blocks"]), build.srem(block, word["blocks"])
+        slab, block = build.sdiv(block, given["blocks"]), build.srem(block, given["blocks"])
         offset = build.mul(block, block_patches)
-        count = e.smallest(build.sub(word["slab_patches"], offset), block_patches)
-        first = build.add(build.mul(slab, word["slab_patches"]), offset)
+        count = e.smallest(build.sub(given["slab_patches"], offset), block_patches)
+        first = build.add(build.mul(slab, given["slab_patches"]), offset)
 
         taps, start = self._transform(first, count)
-        begin = build.mul(part, word["range_panels"])
-        end = e.smallest(build.add(begin, word["range_panels"]), word["panels"])
+        begin = build.mul(part, given["range_panels"])
+        end = e.smallest(build.add(begin, given["range_panels"]), given["panels"])
         with e.loop(end, start=begin) as panel:
             self._sum(panel.index, count, taps, start)
             self._finish(panel.index, count)
 
-    def _transform(self, first: Value, count: Value) -> tuple[Value, Value]:
+    def _transform(self, first: LlvmValue, count: LlvmValue) -> tuple[LlvmValue, LlvmValue]:
         """Transforms patches into scratch: [position, patch, tap or position in depth, channel].
 
         Returns:
             How many taps in depth lie in x, and the first of them.
         """
-        e, build, word, number = self.e, self.e.build, self.word, self.e.number
+        e, build, given, number = self.e, self.e.build, self.given, self.e.number
         left, at = first, []
         for name in ("patches_width", "patches_height", "patches_depth"):
-            at.append(build.srem(left, word[name]))
-            left = build.sdiv(left, word[name])
+            at.append(build.srem(left, given[name]))
+            left = build.sdiv(left, given[name])
         column, row, z = at
-        corner = build.sub(build.mul(z, word["stride_depth"]), word["before_depth"])
-        dilation = word["dilation_depth"]
+        corner = build.sub(build.mul(z, given["stride_depth"]), given["before_depth"])
+        dilation = given["dilation_depth"]
 
-        def taps_below(depth: Value) -> Value:
+        def taps_below(depth: LlvmValue) -> LlvmValue:
             rounded = build.sdiv(
                 build.sub(build.add(depth, dilation), build.add(corner, number(1))), dilation
             )
-            return e.greatest(e.smallest(rounded, word["window_depth"]), number(0))
+            return e.greatest(e.smallest(rounded, given["window_depth"]), number(0))
 
-        start, stop = taps_below(number(0)), taps_below(word["size_depth"])
+        start, stop = taps_below(number(0)), taps_below(given["size_depth"])
         if self.kernel.deep:
             # Planes of padding are transformed as well.
             start, stop = number(0), number(DEPTH.size)
-        tap_bytes = build.mul(word["tap_groups"], number(4))
+        tap_bytes = build.mul(given["tap_groups"], number(4))
         with e.loop(count, carried=[left, row, column, e.scratch, self.corners]) as patch:
             image, row, column, place, corners = patch.values
             top, left_edge = (build.mul(at, number(self.kernel.tile)) for at in (row, column))
             self._note_corner(image, z, top, left_edge, corners)
-            y, x = build.sub(top, word["before_height"]), build.sub(left_edge, word["before_width"])
-            source = e.at(e.tensor("x"), build.mul(image, word["images_bytes"]))
+            y, x = (
+                build.sub(top, given["before_height"]),
+                build.sub(left_edge, given["before_width"]),
+            )
+            source = e.at(e.tensor("x"), build.mul(image, given["images_bytes"]))
             depth = build.add(corner, build.mul(start, dilation))
-            source = e.at(source, build.mul(depth, word["bytes_depth"]))
-            further = build.mul(dilation, word["bytes_depth"])
+            source = e.at(source, build.mul(depth, given["bytes_depth"]))
+            further = build.mul(dilation, given["bytes_depth"])
             with e.loop(stop, start=start, carried=[source, place]) as tap:
                 plane, place_d = tap.values
                 inside = build.icmp_unsigned(
-                    "<", build.add(corner, build.mul(tap.index, dilation)), word["size_depth"]
+                    "<", build.add(corner, build.mul(tap.index, dilation)), given["size_depth"]
                 )
                 self._find_pixels(plane, inside, y, x)
                 self._transform_channels(place_d)
@@ -214,54 +133,56 @@ class _Writer:
             if self.kernel.deep:
                 self._transform_depth(place, tap_bytes)
             column = build.add(column, number(1))
-            over = build.icmp_signed("==", column, word["patches_width"])
+            over = build.icmp_signed("==", column, given["patches_width"])
             column = build.select(over, number(0), column)
             row = build.add(row, build.zext(over, I64))
-            over = build.icmp_signed("==", row, word["patches_height"])
+            over = build.icmp_signed("==", row, given["patches_height"])
             row = build.select(over, number(0), row)
             patch.carry(
                 build.add(image, build.zext(over, I64)),
                 row,
                 column,
-                e.at(place, word["row_bytes"]),
+                e.at(place, given["row_bytes"]),
                 e.at(corners, CORNER_BYTES),
             )
         return e.greatest(build.sub(stop, start), number(0)), start
 
-    def _note_corner(self, image: Value, z: Value, top: Value, left: Value, corner: Value) -> None:
+    def _note_corner(
+        self, image: LlvmValue, z: LlvmValue, top: LlvmValue, left: LlvmValue, corner: LlvmValue
+    ) -> None:
         """Notes the first place of a patch, and its places in height, width and depth."""
-        e, build, word = self.e, self.e.build, self.word
+        e, build, given = self.e, self.e.build, self.given
         most = (self.kernel.tile, self.kernel.tile, 2 if self.kernel.deep else 1)
         if self.kernel.deep:
             z = build.shl(z, e.number(1))
-        line = build.add(build.mul(image, word["places_depth"]), z)
-        line = build.add(build.mul(line, word["places_height"]), top)
-        e.store(build.add(build.mul(line, word["places_width"]), left), corner, align=8)
+        line = build.add(build.mul(image, given["places_depth"]), z)
+        line = build.add(build.mul(line, given["places_height"]), top)
+        e.store(build.add(build.mul(line, given["places_width"]), left), corner, align=8)
         for index, (edge, axis) in enumerate(((top, "height"), (left, "width"), (z, "depth"))):
-            inside = e.smallest(build.sub(word[f"places_{axis}"], edge), e.number(most[index]))
+            inside = e.smallest(build.sub(given[f"places_{axis}"], edge), e.number(most[index]))
             e.store(inside, corner, 8 * (1 + index), align=8)
 
-    def _find_pixels(self, plane: Value, known: Value, y: Value, x: Value) -> None:
+    def _find_pixels(self, plane: LlvmValue, known: LlvmValue, y: LlvmValue, x: LlvmValue) -> None:
         """Notes where each pixel of a plane lies: [column, row]; outside it is the fill."""
-        e, build, word, size = self.e, self.e.build, self.word, self.transform.size
+        e, build, given, size = self.e, self.e.build, self.given, self.transform.size
         columns = [build.add(x, e.number(index)) for index in range(size)]
-        inside = [build.icmp_unsigned("<", each, word["size_width"]) for each in columns]
-        offsets = [build.mul(each, word["pixel"]) for each in columns]
+        inside = [build.icmp_unsigned("<", each, given["size_width"]) for each in columns]
+        offsets = [build.mul(each, given["pixel"]) for each in columns]
         fill = e.tensor("fill")
         for row in range(size):
             line = build.add(y, e.number(row))
-            within = build.and_(build.icmp_unsigned("<", line, word["size_height"]), known)
-            begin = e.at(plane, build.mul(line, word["bytes_height"]))
+            within = build.and_(build.icmp_unsigned("<", line, given["size_height"]), known)
+            begin = e.at(plane, build.mul(line, given["bytes_height"]))
             for column in range(size):
                 there = build.and_(within, inside[column])
                 pixel = build.select(there, e.at(begin, offsets[column]), fill)
                 e.store(pixel, self.pixels, 8 * (column * size + row), align=8)
 
-    def _transform_channels(self, place: Value) -> None:
+    def _transform_channels(self, place: LlvmValue) -> None:
         """Transforms the channels of a patch: its columns, then the rows of what comes out."""
-        e, build, word, number = self.e, self.e.build, self.word, self.e.number
+        e, build, given, number = self.e, self.e.build, self.given, self.e.number
         size, factors = self.transform.size, self.transform.data
-        pixel, wide = word["pixel"], vector(I16, CHANNELS)
+        pixel, wide = given["pixel"], vector(I16, CHANNELS)
         width = 2 * CHANNELS
         with e.loop(pixel, step=CHANNELS) as loop:
             channel = e.smallest(loop.index, build.sub(pixel, number(CHANNELS)))
@@ -288,26 +209,26 @@ class _Writer:
                 lines = [e.load(wide, staged, width * each, align=width) for each in range(size)]
                 for value in multiplied(e, factors, lines):
                     e.store(value, at)
-                    at = e.at(at, word["position_bytes"])
+                    at = e.at(at, given["position_bytes"])
                 row.carry(e.at(staged, size * width), at)
             self._centre(e.at(place, build.mul(channel, number(2))))
 
-    def _centre(self, place: Value) -> None:
+    def _centre(self, place: LlvmValue) -> None:
         """Subtracts the transform of a plane of the centre from 16 channels of a patch."""
-        e, build, word = self.e, self.e.build, self.word
+        e, build, given = self.e, self.e.build, self.given
         ones = [1] * self.transform.size
         for matrix in self.transform.data:
             ones = [sum(map(mul, row, ones)) for row in matrix]
         for position, factor in enumerate(a * b for a in ones for b in ones):
             if factor:
-                at = e.at(place, build.mul(word["position_bytes"], e.number(position)))
-                zero = build.trunc(build.mul(word["centre"], e.number(factor)), I16)
+                at = e.at(place, build.mul(given["position_bytes"], e.number(position)))
+                zero = build.trunc(build.mul(given["centre"], e.number(factor)), I16)
                 value = build.sub(e.load(vector(I16, CHANNELS), at), e.splat(zero, CHANNELS))
                 e.store(value, at)
 
-    def _transform_depth(self, place: Value, tap_bytes: Value) -> None:
+    def _transform_depth(self, place: LlvmValue, tap_bytes: LlvmValue) -> None:
         """Transforms the planes of a patch, whose numbers of channels are whole vectors."""
-        e, word = self.e, self.word
+        e, given = self.e, self.given
         wide = vector(I16, CHANNELS)
         with e.loop(self.transform.positions, carried=[place]) as position:
             (at,) = position.values
@@ -318,26 +239,26 @@ class _Writer:
                 planes = multiplied(e, DEPTH.data, [e.load(wide, each) for each in places])
                 for each, plane in zip(places, planes, strict=True):
                     e.store(plane, each)
-            position.carry(e.at(at, word["position_bytes"]))
+            position.carry(e.at(at, given["position_bytes"]))
 
-    def _sum(self, panel: Value, count: Value, taps: Value, start: Value) -> None:
+    def _sum(self, panel: LlvmValue, count: LlvmValue, taps: LlvmValue, start: LlvmValue) -> None:
         """Sums the products of all positions of a panel into scratch."""
-        e, build, word, number = self.e, self.e.build, self.word, self.e.number
+        e, build, given, number = self.e, self.e.build, self.given, self.e.number
         group_bytes = number(4 * self.panel_width)
-        tap_bytes = build.mul(word["tap_groups"], group_bytes)
-        position = build.mul(tap_bytes, word["window_depth"])
+        tap_bytes = build.mul(given["tap_groups"], group_bytes)
+        position = build.mul(tap_bytes, given["window_depth"])
         panel_bytes = build.mul(position, number(self.transform.positions))
         weights = e.at(e.tensor("weights"), build.mul(panel, panel_bytes))
         weights = e.at(weights, build.mul(start, tap_bytes))
-        activation_bytes = build.mul(word["tap_groups"], number(4))
-        groups, slices = build.mul(taps, word["tap_groups"]), 1
+        activation_bytes = build.mul(given["tap_groups"], number(4))
+        groups, slices = build.mul(taps, given["tap_groups"]), 1
         if self.kernel.deep:
-            groups, slices = word["tap_groups"], DEPTH.size
+            groups, slices = given["tap_groups"], DEPTH.size
         with e.loop(self.transform.positions, carried=[e.scratch, self.sums, weights]) as loop:
             rows, sums, pointer = loop.values
             with e.loop(slices, carried=[rows, sums, pointer]) as slice_:
                 *moving, columns = slice_.values
-                steps = [word["row_bytes"], number(self.sums_bytes)]
+                steps = [given["row_bytes"], number(self.sums_bytes)]
                 SUMS.call(e, count, moving[0], steps[0], columns, groups, moving[1], steps[1])
                 slice_.carry(
                     e.at(moving[0], activation_bytes),
@@ -345,19 +266,19 @@ class _Writer:
                     e.at(columns, tap_bytes),
                 )
             loop.carry(
-                e.at(rows, word["position_bytes"]),
+                e.at(rows, given["position_bytes"]),
                 e.at(sums, 4 * self.panel_width),
                 e.at(pointer, position),
             )
 
-    def _finish(self, panel: Value, count: Value) -> None:
+    def _finish(self, panel: LlvmValue, count: LlvmValue) -> None:
         """Transforms the sums of a panel back, and stores what the epilogue makes of them."""
-        e, build, word, number = self.e, self.e.build, self.word, self.e.number
+        e, build, given, number = self.e, self.e.build, self.given, self.e.number
         epilogue = self.kernel.epilogue
         size = 1 if epilogue.stores_bytes else 4
         left = e.smallest(
             build.mul(panel, number(self.panel_width)),
-            build.sub(word["columns"], number(self.panel_width)),
+            build.sub(given["columns"], number(self.panel_width)),
         )
         tables = {
             name: e.at(e.tensor(name), build.mul(left, number(4))) for name in epilogue.tables
@@ -377,34 +298,37 @@ class _Writer:
                     line, start = row.values
                     with e.loop(columns, carried=[line, start]) as column:
                         at, place = column.values
-                        stored = epilogue.apply(
+                        stored = apply_epilogue(
+                            epilogue,
                             e,
                             tables,
                             [self._vector(at, part) for part in range(e.target.vectors)],
                             None
                             if residual is None
-                            else e.at(residual, build.mul(place, word["columns"])),
+                            else e.at(residual, build.mul(place, given["columns"])),
                         )
-                        pointer = e.at(out, build.mul(place, word["out_pixel"]))
+                        pointer = e.at(out, build.mul(place, given["out_pixel"]))
                         for index, part in enumerate(stored):
                             e.store(part, pointer, index * (self.panel_width * size // len(stored)))
                         column.carry(e.at(at, 4 * self.panel_width), build.add(place, number(1)))
                     row.carry(
                         e.at(line, 4 * self.panel_width * self.transform.size),
-                        build.add(start, word["places_width"]),
+                        build.add(start, given["places_width"]),
                     )
                 depth.carry(
                     e.at(plane, self.slice_bytes),
-                    build.add(corner_place, build.mul(word["places_height"], word["places_width"])),
+                    build.add(
+                        corner_place, build.mul(given["places_height"], given["places_width"])
+                    ),
                 )
             patch.carry(e.at(sums, self.sums_bytes), e.at(corner, CORNER_BYTES))
 
-    def _vector(self, pointer: Value, part: int) -> Value:
+    def _vector(self, pointer: LlvmValue, part: int) -> LlvmValue:
         """Loads one vector of a panel's sums."""
         lanes = self.e.target.lanes
         return self.e.load(vector(I32, lanes), pointer, 4 * lanes * part, align=32)
 
-    def _transform_slices(self, sums: Value) -> None:
+    def _transform_slices(self, sums: LlvmValue) -> None:
         """Transforms the sums of a patch in place in depth; they stay too large."""
         e = self.e
         width = 4 * e.target.lanes
@@ -415,7 +339,7 @@ class _Writer:
                 e.store(value, at, index * self.slice_bytes, align=32)
             position.carry(e.at(at, width))
 
-    def _transform_sums(self, sums: Value) -> None:
+    def _transform_sums(self, sums: LlvmValue) -> None:
         """Transforms the sums of a patch in place: first its columns, then its first few rows."""
         e, build = self.e, self.e.build
         transform, vectors = self.transform, e.target.vectors

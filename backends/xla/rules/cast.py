@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from qir.backends.native.steps import Parameter, Step
+from qir.backends.native.computation import Computation, Parameter
 from qir.backends.xla import arithmetic
 from qir.backends.xla.codes import code_of, steps, table_entry, zero_points
 from qir.backends.xla.lowering import argument, lowering, never, spread
@@ -34,7 +34,7 @@ def _multiplies(op: Quantize, node: Node) -> bool:
 
 
 @lowering(Quantize, legal=_multiplies)
-def quantize(op: Quantize, node: Node) -> Step:
+def quantize(op: Quantize, node: Node) -> Computation:
     """One float32 multiplication, ties to even."""
     code, (low, high) = op.to, op.to.range
     inverse = argument(f"{node.output.name}.inverse_scale", code.inverse_scale)
@@ -45,7 +45,7 @@ def quantize(op: Quantize, node: Node) -> Step:
         real = guarded(x.astype(jnp.float32), _NO_GRADIENT.format(node.output.name))
         return arithmetic.quantize(real, factors, points, low, high, code.storage.numpy)
 
-    return Step(run, (*node.inputs, inverse))
+    return Computation(run, (*node.inputs, inverse))
 
 
 def _compares(op: Quantize, node: Node) -> bool:
@@ -53,7 +53,7 @@ def _compares(op: Quantize, node: Node) -> bool:
 
 
 @lowering(Quantize, legal=_compares)
-def quantize_by_thresholds(op: Quantize, node: Node) -> Step:
+def quantize_by_thresholds(op: Quantize, node: Node) -> Computation:
     """One float32 multiplication, and a step up or down where the mode's thresholds say so."""
     code, (low, high) = op.to, op.to.range
     count = high - low + 1
@@ -78,7 +78,7 @@ def quantize_by_thresholds(op: Quantize, node: Node) -> Step:
         return jnp.where(jnp.isnan(fenced), points, stored).astype(code.storage.numpy)
 
     arguments = (Parameter(f"{name}.thresholds", table), argument(f"{name}.rows", rows))
-    return Step(run, (*node.inputs, inverse, *arguments))
+    return Computation(run, (*node.inputs, inverse, *arguments))
 
 
 def _check_nearby(op: Quantize, found: Array) -> None:
@@ -102,7 +102,7 @@ def _fits_int32(op: Dequantize, node: Node) -> bool:
 
 
 @lowering(Dequantize, legal=_fits_int32)
-def dequantize(op: Dequantize, node: Node) -> Step:
+def dequantize(op: Dequantize, node: Node) -> Computation:
     """One float32 multiplication."""
     code = code_of(node.inputs[0].type)
     scale = argument(f"{node.inputs[0].name}.scale", code.scale.array.astype(np.float32))
@@ -111,7 +111,7 @@ def dequantize(op: Dequantize, node: Node) -> Step:
         real = arithmetic.dequantize(steps(x, code), 0, spread(scale, x.shape))
         return real.astype(code.expressed.numpy)
 
-    return Step(run, (*node.inputs, scale))
+    return Computation(run, (*node.inputs, scale))
 
 
 def _own_form(op: Requantize, node: Node) -> MachineForm | None:
@@ -134,7 +134,7 @@ def _no_form(op: Requantize, node: Node) -> str:
 
 
 @lowering(Requantize, legal=_has_form, why_not=_no_form)
-def requantize(op: Requantize, node: Node) -> Step:
+def requantize(op: Requantize, node: Node) -> Computation:
     """One rounding, by the op's mode."""
     return _requantization(op, node, _own_form(op, node))
 
@@ -145,18 +145,18 @@ def _certified(*kinds: type[MachineForm]) -> Callable[[Requantize, Node], bool]:
 
 
 @lowering(Requantize, legal=_certified(Float32), preferred=never)
-def requantize_by_float32(op: Requantize, node: Node) -> Step:
+def requantize_by_float32(op: Requantize, node: Node) -> Computation:
     """One float32 multiplication, ties to even, certified to give the integers of the op's mode."""
     return _requantization(op, node, _certified_form(op, node, Float32))
 
 
 @lowering(Requantize, legal=_certified(Scaled, Thresholds), preferred=never)
-def requantize_by_integers(op: Requantize, node: Node) -> Step:
+def requantize_by_integers(op: Requantize, node: Node) -> Computation:
     """Integers alone, of a mode that is certified to give the integers of the op's mode."""
     return _requantization(op, node, _certified_form(op, node, Scaled, Thresholds))
 
 
-def _requantization(op: Requantize, node: Node, form: MachineForm | None) -> Step:
+def _requantization(op: Requantize, node: Node, form: MachineForm | None) -> Computation:
     (x,) = node.inputs
     code = code_of(x.type)
     assert form is not None
@@ -165,25 +165,25 @@ def _requantization(op: Requantize, node: Node, form: MachineForm | None) -> Ste
     def run(stored: jax.Array, *factors: Factor) -> jax.Array:
         return rescale(steps(stored, code), *factors)
 
-    return Step(run, (x, *factors))
+    return Computation(run, (x, *factors))
 
 
 @lowering(Recode)
-def recode(op: Recode, node: Node) -> Step:
+def recode(op: Recode, node: Node) -> Computation:
     """The numbers as they are, or with the highest bit of each byte turned."""
     if not op.offset(node.inputs[0].type):
-        return Step(lambda x: x, node.inputs)
+        return Computation(lambda x: x, node.inputs)
     storage = node.output.type.dtype.numpy
 
     def run(x: jax.Array) -> jax.Array:
         bits = lax.bitcast_convert_type(x, jnp.uint8) ^ np.uint8(0x80)
         return lax.bitcast_convert_type(bits, storage)
 
-    return Step(run, node.inputs)
+    return Computation(run, node.inputs)
 
 
 @lowering(Cast)
-def cast(op: Cast, node: Node) -> Step:
+def cast(op: Cast, node: Node) -> Computation:
     """XLA's conversion, with the clamp and wrapping that it leaves to the platform."""
     to, of = op.to, node.inputs[0].type.dtype
 
@@ -197,7 +197,7 @@ def cast(op: Cast, node: Node) -> Step:
             x = ((x.astype(jnp.int32) - low) & (2**to.bits - 1)) + low
         return x.astype(to.numpy)
 
-    return Step(run, node.inputs)
+    return Computation(run, node.inputs)
 
 
 def _saturated(x: jax.Array, to: DType) -> jax.Array:

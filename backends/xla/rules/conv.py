@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from qir.backends.native.steps import Step
+from qir.backends.native.computation import Computation
 from qir.backends.xla.accumulate import (
     MAX_TERMS,
     Product,
@@ -41,7 +41,7 @@ from qir.types import Array
 LAYOUTS = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC"), 3: ("NDHWC", "DHWIO", "NDHWC")}
 
 
-def convolution(op: Convolution, node: Node) -> Step:
+def convolution(op: Convolution, node: Node) -> Computation:
     """XLA's convolution, with float32 sums; integers wrap."""
     x, kernel, *_ = node.inputs
     element = node.output.type.dtype
@@ -63,7 +63,7 @@ def convolution(op: Convolution, node: Node) -> Step:
         result = multiply(x, kernel)
         return (result if bias is None else result + bias).astype(element.numpy)
 
-    return Step(run, node.inputs)
+    return Computation(run, node.inputs)
 
 
 def is_depthwise(op: Convolution, node: Node) -> bool:
@@ -71,7 +71,7 @@ def is_depthwise(op: Convolution, node: Node) -> bool:
     return sums_bytes(op, node) and op.groups > 1 and node.inputs[1].type.shape[-2] == 1
 
 
-def shifted_multiply_adds(op: Convolution, node: Node) -> Step:
+def shifted_multiply_adds(op: Convolution, node: Node) -> Computation:
     """Depthwise: one multiply-add in int32 for each tap, on the channels side by side."""
 
     def product(x: jax.Array, weights: jax.Array, points: Array | None) -> jax.Array:
@@ -92,7 +92,7 @@ def is_grouped(op: Convolution, node: Node) -> bool:
     return sums_bytes(op, node) and op.groups > 1 and not is_depthwise(op, node)
 
 
-def grouped_patches(op: Convolution, node: Node) -> Step:
+def grouped_patches(op: Convolution, node: Node) -> Computation:
     """The patch under each window as a row for each group, and one dot batched over the groups."""
 
     def pack(weights: Any) -> Any:
@@ -127,7 +127,7 @@ def is_pointwise(op: Convolution, node: Node) -> bool:
     return is_dense(op, node) and prod(window) == 1 and not any(map(any, padding))
 
 
-def pointwise(op: Convolution, node: Node) -> Step:
+def pointwise(op: Convolution, node: Node) -> Computation:
     """One dot; with strides, of the places that remain."""
 
     def product(x: jax.Array, weights: jax.Array, points: Array | None) -> jax.Array:
@@ -156,17 +156,17 @@ def has_pixels(op: Convolution, node: Node) -> bool:
     return channels >= 16 or prod(window) <= 9
 
 
-def gathered_patches(op: Convolution, node: Node) -> Step:
+def gathered_patches(op: Convolution, node: Node) -> Computation:
     """The patch under each window as a row, by a gather of pixels on CPU, and one dot."""
     return _patch_product(op, node, gathered)
 
 
-def patches_by_axis(op: Convolution, node: Node) -> Step:
+def patches_by_axis(op: Convolution, node: Node) -> Computation:
     """The patch under each window as a row, one axis after the other on CPU, and one dot."""
     return _patch_product(op, node, by_axis)
 
 
-def patches(op: Convolution, node: Node) -> Step:
+def patches(op: Convolution, node: Node) -> Computation:
     """The patch under each window as a row (im2col), tap by tap, and one dot."""
     return _patch_product(op, node, by_taps)
 
@@ -179,12 +179,12 @@ def has_a_fast_convolution(op: Convolution, node: Node) -> bool:
     return not np.any(signed_zero_points(kernel))
 
 
-def direct_convolution(op: Convolution, node: Node) -> Step:
+def direct_convolution(op: Convolution, node: Node) -> Computation:
     """XLA's convolution of signed bytes on CPU; as `patches` elsewhere."""
     return _patch_product(op, node, None)
 
 
-def _patch_product(op: Convolution, node: Node, on_cpu: Patches | None) -> Step:
+def _patch_product(op: Convolution, node: Node, on_cpu: Patches | None) -> Computation:
     """Builds a dot of patches.
 
     Args:
@@ -253,7 +253,7 @@ def direct_product(op: Convolution, node: Node, x: jax.Array, weights: jax.Array
     )
 
 
-def _accumulation(op: Convolution, node: Node, product: Product, pack: Any) -> Step:
+def _accumulation(op: Convolution, node: Node, product: Product, pack: Any) -> Computation:
     return accumulation(node, tuple(range(node.inputs[1].type.rank - 1)), product, pack)
 
 

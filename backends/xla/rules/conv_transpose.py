@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from qir.backends.native.steps import Step
+from qir.backends.native.computation import Computation
 from qir.backends.xla.accumulate import accumulation, dot_rows, sums_bytes, sums_numbers
 from qir.backends.xla.codes import signed_zero_points
 from qir.backends.xla.lowering import lowering
@@ -38,7 +38,7 @@ from qir.types import Array
 
 
 @dataclass(frozen=True)
-class Axis:
+class TransposedAxis:
     """A spatial dimension of a transposed convolution.
 
     Args:
@@ -53,7 +53,7 @@ class Axis:
     taps: tuple[tuple[tuple[int, int], ...], ...]
 
     @staticmethod
-    def of(window: int, stride: int, dilation: int, padding: tuple[int, int]) -> Axis:
+    def of(window: int, stride: int, dilation: int, padding: tuple[int, int]) -> TransposedAxis:
         """Sorts the taps of a window into phases."""
         shifts = [(tap, tap * dilation - padding[0]) for tap in range(window)]
         taps = tuple(
@@ -62,7 +62,7 @@ class Axis:
             )
             for r in range(stride)
         )
-        return Axis(stride, sum(padding) - (window - 1) * dilation + 1 - stride, taps)
+        return TransposedAxis(stride, sum(padding) - (window - 1) * dilation + 1 - stride, taps)
 
     @property
     def rest(self) -> int:
@@ -84,12 +84,12 @@ lowering(ConvTranspose, legal=sums_numbers)(convolution)
 
 
 @lowering(ConvTranspose, legal=_strided)
-def phases(op: ConvTranspose, node: Node) -> Step:
+def phases(op: ConvTranspose, node: Node) -> Computation:
     """For each phase the patch under its taps as a row, and one dot."""
     operand, kernel, *_ = node.inputs
     window = kernel.type.known_shape[:-2]
     geometry = op.geometry(operand.type.shape[1:-1], window)
-    axes = [Axis.of(*parts) for parts in zip(window, *geometry, strict=True)]
+    axes = [TransposedAxis.of(*parts) for parts in zip(window, *geometry, strict=True)]
     point = int(signed_zero_points(operand.type)[0])
     # For each phase the taps that it has in every dimension.
     taps = [
@@ -139,7 +139,7 @@ lowering(ConvTranspose, legal=is_dense)(patches)
 
 
 def _shifted(
-    z: jax.Array, axes: Sequence[Axis], offsets: Sequence[int], sizes: Sequence[int]
+    z: jax.Array, axes: Sequence[TransposedAxis], offsets: Sequence[int], sizes: Sequence[int]
 ) -> jax.Array:
     """Returns what a tap meets of the padded operand."""
     for place, (axis, offset, size) in enumerate(zip(axes, offsets, sizes, strict=True), start=1):
@@ -149,7 +149,7 @@ def _shifted(
 
 
 def _interleaved(
-    results: Sequence[jax.Array], axes: Sequence[Axis], sizes: Sequence[int]
+    results: Sequence[jax.Array], axes: Sequence[TransposedAxis], sizes: Sequence[int]
 ) -> jax.Array:
     """Puts phases, in row-major order of their remainders, side by side and crops the result."""
     count = len(axes)

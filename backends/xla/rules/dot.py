@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from qir.backends.native.steps import Step
+from qir.backends.native.computation import Computation
 from qir.backends.xla.accumulate import accumulation, dot_rows, sums_bytes, sums_numbers
 from qir.backends.xla.lowering import lowering
 from qir.ir import Node
@@ -16,7 +16,7 @@ from qir.ops import Dot
 
 
 @lowering(Dot, legal=sums_numbers)
-def dot(op: Dot, node: Node) -> Step:
+def dot(op: Dot, node: Node) -> Computation:
     """One dot with float32 sums; integers wrap."""
     element = node.output.type.dtype
 
@@ -27,11 +27,11 @@ def dot(op: Dot, node: Node) -> Step:
         result = lax.dot_general(x, kernel, dimensions, preferred_element_type=sums)
         return (result if bias is None else result + bias).astype(element.numpy)
 
-    return Step(run, node.inputs)
+    return Computation(run, node.inputs)
 
 
 @lowering(Dot, legal=sums_bytes)
-def signed_dot(op: Dot, node: Node) -> Step:
+def signed_dot(op: Dot, node: Node) -> Computation:
     """One dot of signed bytes."""
     summed = (node.inputs[1].type.rank - 2,)
     return accumulation(node, summed, partial(dot_rows, batch=op.batch))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qir.backends.native.steps import Parameter, Step
+from qir.backends.native.computation import Computation, Parameter
 from qir.backends.xla.codes import code_of, levels, steps, zero_points
 from qir.backends.xla.lowering import coded, floating, lowering, plain
 from qir.backends.xla.requantize import Factor, no_form, rescaling
@@ -17,13 +17,13 @@ from qir.ops.elementwise import Sum
 
 
 @lowering(Add, legal=plain)
-def add(op: Add, node: Node) -> Step:
+def add(op: Add, node: Node) -> Computation:
     """The sum x + y."""
     return floating(node, jnp.add)
 
 
 @lowering(Sub, legal=plain)
-def subtract(op: Sub, node: Node) -> Step:
+def subtract(op: Sub, node: Node) -> Computation:
     """The difference x - y."""
     return floating(node, jnp.subtract)
 
@@ -33,7 +33,7 @@ def _rounds_half_up(op: Sum, node: Node) -> bool:
 
 
 @lowering(Add, Sub, legal=_rounds_half_up)
-def common_shift(op: Sum, node: Node) -> Step:
+def common_shift(op: Sum, node: Node) -> Computation:
     """One multiply-add in int32 and one rounding; the multipliers keep the sum inside int32."""
     x_type, y_type = (value.type for value in node.inputs)
     x_code, y_code, code = code_of(x_type), code_of(y_type), code_of(node.output.type)
@@ -51,7 +51,7 @@ def common_shift(op: Sum, node: Node) -> Step:
         result: jax.Array = jnp.clip(total >> places, least, most) + point
         return result.astype(code.storage.numpy)
 
-    return Step(run, (*node.inputs, parameter))
+    return Computation(run, (*node.inputs, parameter))
 
 
 def _rounds_otherwise(op: Sum, node: Node) -> bool:
@@ -63,7 +63,7 @@ def _no_form(op: Sum, node: Node) -> str:
 
 
 @lowering(Add, Sub, legal=_rounds_otherwise, why_not=_no_form)
-def rounded_sum(op: Sum, node: Node) -> Step:
+def rounded_sum(op: Sum, node: Node) -> Computation:
     """One multiply-add in int32, and the machine form of the op's rounding."""
     x_code, y_code = (code_of(value.type) for value in node.inputs)
     (mx, my), shift = op.factors(*(value.type for value in node.inputs))
@@ -78,48 +78,48 @@ def rounded_sum(op: Sum, node: Node) -> Step:
         total = steps(x, x_code) * factors[0] + steps(y, y_code) * factors[1]
         return rescale(total, *terms)
 
-    return Step(run, (*node.inputs, factors, *terms))
+    return Computation(run, (*node.inputs, factors, *terms))
 
 
 @lowering(Mul, legal=plain)
-def multiply(op: Mul, node: Node) -> Step:
+def multiply(op: Mul, node: Node) -> Computation:
     """The product x * y."""
     return floating(node, jnp.multiply)
 
 
 @lowering(Mul, legal=coded)
-def exact_product(op: Mul, node: Node) -> Step:
+def exact_product(op: Mul, node: Node) -> Computation:
     """The exact product of two differences of at most 9 bits."""
     x_code, y_code = (code_of(value.type) for value in node.inputs)
-    return Step(lambda x, y: steps(x, x_code) * steps(y, y_code), node.inputs)
+    return Computation(lambda x, y: steps(x, x_code) * steps(y, y_code), node.inputs)
 
 
 @lowering(Div)
-def divide(op: Div, node: Node) -> Step:
+def divide(op: Div, node: Node) -> Computation:
     """The quotient x / y."""
     return floating(node, jnp.divide)
 
 
 @lowering(Pow)
-def power(op: Pow, node: Node) -> Step:
+def power(op: Pow, node: Node) -> Computation:
     """The power of float32 numbers."""
     return floating(node, jnp.power)
 
 
 @lowering(Maximum)
-def maximum(op: Maximum, node: Node) -> Step:
+def maximum(op: Maximum, node: Node) -> Computation:
     """The greater of two numbers, on codes of the stored ones."""
-    return Step(jnp.maximum, node.inputs)
+    return Computation(jnp.maximum, node.inputs)
 
 
 @lowering(Minimum)
-def minimum(op: Minimum, node: Node) -> Step:
+def minimum(op: Minimum, node: Node) -> Computation:
     """The lesser of two numbers, on codes of the stored ones."""
-    return Step(jnp.minimum, node.inputs)
+    return Computation(jnp.minimum, node.inputs)
 
 
 @lowering(Relu)
-def relu(op: Relu, node: Node) -> Step:
+def relu(op: Relu, node: Node) -> Computation:
     """The greater of x and 0, on codes of the stored number and the zero point."""
     code = node.output.type.quant
 
@@ -127,18 +127,18 @@ def relu(op: Relu, node: Node) -> Step:
         zero = 0 if code is None else zero_points(code, x.shape).astype(x.dtype)
         return jnp.maximum(x, zero)
 
-    return Step(run, node.inputs)
+    return Computation(run, node.inputs)
 
 
 @lowering(Clip, legal=plain)
-def clip(op: Clip, node: Node) -> Step:
+def clip(op: Clip, node: Node) -> Computation:
     """The bounds in the precision of x."""
     low, high = (np.asarray(bound, node.output.type.dtype.numpy) for bound in (op.low, op.high))
-    return Step(lambda x: jnp.clip(x, low, high), node.inputs)
+    return Computation(lambda x: jnp.clip(x, low, high), node.inputs)
 
 
 @lowering(Clip, legal=coded)
-def clip_stored(op: Clip, node: Node) -> Step:
+def clip_stored(op: Clip, node: Node) -> Computation:
     """The stored numbers between those of the two bounds."""
     low, high = op.coded_bounds(code_of(node.output.type))
-    return Step(lambda x: jnp.clip(x, low, high), node.inputs)
+    return Computation(lambda x: jnp.clip(x, low, high), node.inputs)

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from qir.backends.native.steps import Step
+from qir.backends.native.computation import Computation
 from qir.backends.xla.lowering import lowering
 from qir.ir import Node
 from qir.ops import Gather, Iota, Pad, Reverse, Slice, Split, Tile
 
 
 @lowering(Slice)
-def slices(op: Slice, node: Node) -> Step:
+def slices(op: Slice, node: Node) -> Computation:
     """One slice for each axis that is cut."""
 
     def run(x: jax.Array) -> jax.Array:
@@ -22,21 +22,21 @@ def slices(op: Slice, node: Node) -> Step:
             x = lax.slice_in_dim(x, start, limit, stride, axis)
         return x
 
-    return Step(run, node.inputs)
+    return Computation(run, node.inputs)
 
 
 @lowering(Split)
-def split(op: Split, node: Node) -> Step:
+def split(op: Split, node: Node) -> Computation:
     """One slice for each part."""
 
     def run(x: jax.Array) -> tuple[jax.Array, ...]:
         return tuple(lax.slice_in_dim(x, *cut, axis=op.axis) for cut in op.cuts)
 
-    return Step(run, node.inputs)
+    return Computation(run, node.inputs)
 
 
 @lowering(Gather)
-def gather(op: Gather, node: Node) -> Step:
+def gather(op: Gather, node: Node) -> Computation:
     """A gather of whole slices with clamped indices."""
 
     def run(x: jax.Array, indices: jax.Array) -> jax.Array:
@@ -44,11 +44,11 @@ def gather(op: Gather, node: Node) -> Step:
             indices = jnp.minimum(indices, np.uint32(2**31 - 1))
         return jnp.take(x, indices.astype(jnp.int32), axis=op.axis, mode="clip")
 
-    return Step(run, node.inputs)
+    return Computation(run, node.inputs)
 
 
 @lowering(Pad)
-def pad(op: Pad, node: Node) -> Step:
+def pad(op: Pad, node: Node) -> Computation:
     """One pad; where a code per channel holds the value differently, an update of those values."""
     code = node.output.type.quant
     with np.errstate(over="ignore"):
@@ -62,26 +62,26 @@ def pad(op: Pad, node: Node) -> Step:
         sizes = [sum(sizes) for sizes in zip(op.low, x.shape, op.high, strict=True)]
         return lax.dynamic_update_slice(jnp.broadcast_to(value, sizes), x, op.low)
 
-    return Step(run, node.inputs)
+    return Computation(run, node.inputs)
 
 
 @lowering(Reverse)
-def reverse(op: Reverse, node: Node) -> Step:
+def reverse(op: Reverse, node: Node) -> Computation:
     """The axes turned round."""
-    return Step(lambda x: lax.rev(x, op.axes), node.inputs)
+    return Computation(lambda x: lax.rev(x, op.axes), node.inputs)
 
 
 @lowering(Tile)
-def tile(op: Tile, node: Node) -> Step:
+def tile(op: Tile, node: Node) -> Computation:
     """A broadcast along new axes, merged by a reshape."""
-    return Step(lambda x: jnp.tile(x, op.repeats), node.inputs)
+    return Computation(lambda x: jnp.tile(x, op.repeats), node.inputs)
 
 
 @lowering(Iota)
-def iota(op: Iota, node: Node) -> Step:
+def iota(op: Iota, node: Node) -> Computation:
     """Counted in int32 and converted, so that 16-bit floats are rounded from exact numbers."""
 
     def run(shape: tuple[int, ...]) -> jax.Array:
         return lax.broadcasted_iota(jnp.int32, shape, op.axis).astype(op.element.numpy)
 
-    return Step(run, (op.shape,))
+    return Computation(run, (op.shape,))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from qir.backends.native.steps import Step
+from qir.backends.native.computation import Computation
 from qir.backends.xla.lowering import lowering
 from qir.ir import Node
 from qir.ops import (
@@ -42,6 +42,6 @@ FUNCTIONS: dict[type[Op], Callable[..., jax.Array]] = {
 
 
 @lowering(*FUNCTIONS)
-def function(op: Op, node: Node) -> Step:
+def function(op: Op, node: Node) -> Computation:
     """One function of `FUNCTIONS`."""
-    return Step(FUNCTIONS[type(op)], node.inputs)
+    return Computation(FUNCTIONS[type(op)], node.inputs)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from qir.backends.native.steps import Step
+from qir.backends.native.computation import Computation
 from qir.backends.xla.codes import table_entry
 from qir.backends.xla.lowering import coded, floating, lowering, plain
 from qir.ir import Node
@@ -14,7 +14,7 @@ from qir.ops import BatchNorm, Softmax
 
 
 @lowering(BatchNorm)
-def batch_norm(op: BatchNorm, node: Node) -> Step:
+def batch_norm(op: BatchNorm, node: Node) -> Computation:
     """The affine map that the statistics make."""
 
     def run(
@@ -27,13 +27,13 @@ def batch_norm(op: BatchNorm, node: Node) -> Step:
 
 
 @lowering(Softmax, legal=plain)
-def softmax(op: Softmax, node: Node) -> Step:
+def softmax(op: Softmax, node: Node) -> Computation:
     """With the greatest number subtracted first."""
     return floating(node, lambda x: jax.nn.softmax(x, axis=op.axis))
 
 
 @lowering(Softmax, legal=coded)
-def softmax_by_table(op: Softmax, node: Node) -> Step:
+def softmax_by_table(op: Softmax, node: Node) -> Computation:
     """Exponentials from the table and one int32 division; the table keeps all of it below 2^31."""
 
     def run(x: jax.Array, table: jax.Array) -> jax.Array:
@@ -44,4 +44,4 @@ def softmax_by_table(op: Softmax, node: Node) -> Step:
         shares = lax.div(powers * 256 + (total >> 1), jnp.broadcast_to(total, powers.shape))
         return jnp.minimum(shares - 128, 127).astype(jnp.int8)
 
-    return Step(run, node.inputs)
+    return Computation(run, node.inputs)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qir.backends.native.steps import Parameter, Step
+from qir.backends.native.computation import Computation, Parameter
 from qir.backends.xla.codes import code_of, steps
 from qir.backends.xla.lowering import coded, floating, lowering, plain
 from qir.backends.xla.materialize import applied_apart
@@ -21,7 +21,7 @@ from qir.types import Array
 
 
 @lowering(MaxPool)
-def max_pool(op: MaxPool, node: Node) -> Step:
+def max_pool(op: MaxPool, node: Node) -> Computation:
     """Slices and maximum in the stored type; XLA's windowed reduction of bytes is slow."""
     strides, padding = op.geometry(node.inputs[0].type.shape[1:-1])
     dtype = node.output.type.dtype
@@ -31,11 +31,11 @@ def max_pool(op: MaxPool, node: Node) -> Step:
         framed = applied_apart(lambda x: padded(x, padding, least), x)
         return reduce_windows(framed, op.window, strides, jnp.maximum, _maximum_along)
 
-    return Step(run, node.inputs)
+    return Computation(run, node.inputs)
 
 
 @lowering(AvgPool, legal=plain)
-def avg_pool(op: AvgPool, node: Node) -> Step:
+def avg_pool(op: AvgPool, node: Node) -> Computation:
     """The sum of each window over the count of its taps."""
 
     def run(x: jax.Array) -> jax.Array:
@@ -49,10 +49,10 @@ def _sums(op: AvgPool, node: Node) -> bool:
 
 
 @lowering(AvgPool, legal=_sums)
-def exact_window_sum(op: AvgPool, node: Node) -> Step:
+def exact_window_sum(op: AvgPool, node: Node) -> Computation:
     """Exact sums in int32."""
     code = code_of(node.inputs[0].type)
-    return Step(lambda x: _window_sums(op, node, steps(x, code)), node.inputs)
+    return Computation(lambda x: _window_sums(op, node, steps(x, code)), node.inputs)
 
 
 def _means(op: AvgPool, node: Node) -> bool:
@@ -64,7 +64,7 @@ def _no_form(op: AvgPool, node: Node) -> str:
 
 
 @lowering(AvgPool, legal=_means, why_not=_no_form)
-def rounded_window_mean(op: AvgPool, node: Node) -> Step:
+def rounded_window_mean(op: AvgPool, node: Node) -> Computation:
     """Exact sums in int32, each rounded with a multiplier that holds the count of its taps."""
     x_type, code = node.inputs[0].type, code_of(node.output.type)
 
@@ -76,7 +76,7 @@ def rounded_window_mean(op: AvgPool, node: Node) -> Step:
         arrays = (factor.array if isinstance(factor, Parameter) else factor for factor in factors)
         return rescale(sums, *map(jnp.asarray, arrays))
 
-    return Step(run, node.inputs)
+    return Computation(run, node.inputs)
 
 
 def _window_sums(op: AvgPool, node: Node, x: jax.Array) -> jax.Array:

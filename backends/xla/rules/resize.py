@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from qir.backends.native.steps import Step
+from qir.backends.native.computation import Computation
 from qir.backends.xla.codes import code_of, steps
 from qir.backends.xla.lowering import coded, floating, lowering, plain
 from qir.backends.xla.materialize import stored
@@ -24,7 +24,7 @@ Blend: TypeAlias = Callable[[jax.Array, jax.Array, Array, int], jax.Array]
 
 
 @lowering(ResizeNearest)
-def resize_nearest(op: ResizeNearest, node: Node) -> Step:
+def resize_nearest(op: ResizeNearest, node: Node) -> Computation:
     """The nearest places along one axis after the other."""
 
     def run(x: jax.Array) -> jax.Array:
@@ -32,20 +32,20 @@ def resize_nearest(op: ResizeNearest, node: Node) -> Step:
             x = taken(x, op.places(x.shape[axis], after), axis)
         return x
 
-    return Step(run, node.inputs)
+    return Computation(run, node.inputs)
 
 
 @lowering(ResizeLinear, legal=plain)
-def resize_linear(op: ResizeLinear, node: Node) -> Step:
+def resize_linear(op: ResizeLinear, node: Node) -> Computation:
     """A blend in float32 along one axis after the other."""
     return floating(node, partial(blended, op, blend=_real_blend))
 
 
 @lowering(ResizeLinear, legal=coded)
-def exact_blend(op: ResizeLinear, node: Node) -> Step:
+def exact_blend(op: ResizeLinear, node: Node) -> Computation:
     """Exact sums with integer weights in int32."""
     code = code_of(node.inputs[0].type)
-    return Step(lambda x: blended(op, steps(stored(x), code), _integer_blend), node.inputs)
+    return Computation(lambda x: blended(op, steps(stored(x), code), _integer_blend), node.inputs)
 
 
 def blended(op: ResizeLinear, x: jax.Array, blend: Blend) -> jax.Array:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from qir.backends.native.steps import Step
+from qir.backends.native.computation import Computation
 from qir.backends.xla.lowering import floating, lowering
 from qir.ir import Node
 from qir.ops import (
@@ -70,7 +70,7 @@ FUNCTIONS: dict[type[Unary], Callable[[jax.Array], jax.Array]] = {
 """The functions without attributes."""
 
 
-def function(op: Unary, node: Node) -> Step:
+def function(op: Unary, node: Node) -> Computation:
     """One function of `FUNCTIONS`."""
     return floating(node, FUNCTIONS[type(op)])
 
@@ -79,13 +79,13 @@ lowering(*FUNCTIONS)(function)
 
 
 @lowering(Gelu)
-def gelu(op: Gelu, node: Node) -> Step:
+def gelu(op: Gelu, node: Node) -> Computation:
     """Exact, or the tanh approximation."""
     return floating(node, lambda x: jax.nn.gelu(x, approximate=op.approximate))
 
 
 @lowering(Elu)
-def elu(op: Elu, node: Node) -> Step:
+def elu(op: Elu, node: Node) -> Computation:
     """The exponential sees no positive number, whose gradient could be infinite."""
     return floating(
         node, lambda x: jnp.where(x > 0, x, op.alpha * jnp.expm1(jnp.where(x > 0, 0, x)))
@@ -93,13 +93,13 @@ def elu(op: Elu, node: Node) -> Step:
 
 
 @lowering(LeakyRelu)
-def leaky_relu(op: LeakyRelu, node: Node) -> Step:
+def leaky_relu(op: LeakyRelu, node: Node) -> Computation:
     """A choice between x and slope * x."""
     return floating(node, lambda x: jnp.where(x > 0, x, op.slope * x))
 
 
 @lowering(Round)
-def rounded(op: Round, node: Node) -> Step:
+def rounded(op: Round, node: Node) -> Computation:
     """Halves to the even integer, or away from 0."""
     even, away = lax.RoundingMethod.TO_NEAREST_EVEN, lax.RoundingMethod.AWAY_FROM_ZERO
     return floating(node, lambda x: lax.round(x, even if op.ties == "even" else away))

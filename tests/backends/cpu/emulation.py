@@ -18,8 +18,9 @@ from llvmlite import ir
 from numpy.typing import ArrayLike
 
 from qir.backends.cpu import machine, runtime
-from qir.backends.cpu.emitter import I8, I32, I64, POINTER, VOID, Emitter, Value
-from qir.backends.cpu.kernel import Kernel, SharedFunction, code_of
+from qir.backends.cpu.emitter import I8, I32, I64, POINTER, VOID, LlvmEmitter, LlvmValue
+from qir.backends.cpu.kernel import KernelCode, SharedFunction
+from qir.backends.cpu.kernels import code_of
 from qir.backends.cpu.objects import object_codes
 from qir.backends.cpu.table import table as call_table
 from qir.backends.cpu.target import Target
@@ -136,7 +137,7 @@ def compute(
     """Computes programs by kernels alone.
 
     Args:
-        programs: Programs with what they are run on; a kernel must cover every node.
+        programs: Programs with what they are run on; a pattern must match every node.
         target: The instruction set.
         cpu: What QEMU calls the processor.
         folder: Where to put files.
@@ -145,7 +146,7 @@ def compute(
         The results of each.
     """
     image, numbers = Image(), dict[str, int]()
-    functions: dict[str, Kernel | SharedFunction] = {}
+    functions: dict[str, KernelCode | SharedFunction] = {}
     found = []
     for graph, inputs in programs:
         bound, sizes = bind_inputs(graph, inputs)
@@ -197,7 +198,7 @@ def _add(
     ]
     sizes = [region.bytes(value) for value in graph.outputs]
     results = [image.put(np.full(size, _NOISE, np.uint8)) for size in sizes]
-    image.call([table, image.put(plan.parameters()), *map(image.put, operands)], results)
+    image.call([table, image.put(plan.constants()), *map(image.put, operands)], results)
     image.written += [(slot, 8), *zip(results, sizes, strict=True)]
     return results
 
@@ -242,7 +243,7 @@ def _write_start(module: ir.Module, symbols: Sequence[str]) -> None:
     size, *lists = (e.load(I64, memory, 8 * index, 8) for index in range(1 + 2 * _LISTS))
 
     @contextmanager
-    def each_offset(index: int) -> Generator[Value]:
+    def each_offset(index: int) -> Generator[LlvmValue]:
         offsets = e.at(memory, lists[2 * index + 1])
         with e.loop(lists[2 * index]) as loop:
             offset = e.load(I64, offsets, build.mul(loop.index, number(8)), 8)
@@ -252,7 +253,7 @@ def _write_start(module: ir.Module, symbols: Sequence[str]) -> None:
         e.store(e.at(memory, e.load(I64, word, 0, 8)), word, 0, 8)
     type = ir.ArrayType(POINTER, len(symbols))
     kernels = [ir.Function(module, runtime.KERNEL_TYPE, symbol) for symbol in symbols]
-    table: Value = ir.GlobalVariable(module, type, "kernels")
+    table: LlvmValue = ir.GlobalVariable(module, type, "kernels")
     table.linkage, table.initializer = "internal", ir.Constant(type, kernels)
     with each_offset(1) as word:
         place = build.mul(e.load(I64, word, 0, 8), number(8))
@@ -275,18 +276,20 @@ def _write_library(module: ir.Module) -> None:
     e.build.ret(e.number(0, I32))
 
 
-def _function(module: ir.Module, name: str, result: Value, types: Sequence[Value]) -> Emitter:
-    return Emitter(ir.Function(module, ir.FunctionType(result, types), name))
+def _function(
+    module: ir.Module, name: str, result: LlvmValue, types: Sequence[LlvmValue]
+) -> LlvmEmitter:
+    return LlvmEmitter(ir.Function(module, ir.FunctionType(result, types), name))
 
 
-def _space(e: Emitter, name: str, size: int) -> Value:
-    space: Value = ir.GlobalVariable(e.module, ir.ArrayType(I8, size), name)
+def _space(e: LlvmEmitter, name: str, size: int) -> LlvmValue:
+    space: LlvmValue = ir.GlobalVariable(e.module, ir.ArrayType(I8, size), name)
     space.linkage, space.align = "internal", 4096
     space.initializer = ir.Constant(space.value_type, None)
     return e.untyped(space)
 
 
-def _transfer(e: Emitter, call: int, file: int, memory: Value, size: Value) -> None:
+def _transfer(e: LlvmEmitter, call: int, file: int, memory: LlvmValue, size: LlvmValue) -> None:
     """Reads or writes until there is no more."""
     build, number = e.build, e.number
     done = e.reserve(8, 8)
@@ -302,7 +305,7 @@ def _transfer(e: Emitter, call: int, file: int, memory: Value, size: Value) -> N
     build.position_at_end(after)
 
 
-def _system(e: Emitter, call: int, *arguments: Value) -> Value:
+def _system(e: LlvmEmitter, call: int, *arguments: LlvmValue) -> LlvmValue:
     """Calls Linux."""
     padded = [e.number(call), *arguments, *[e.number(0)] * (3 - len(arguments))]
     return e.intrinsic("system", I64, *padded)

@@ -19,17 +19,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from qir.backends.cpu import machine
-from qir.backends.cpu.kernel import Kernel, code_of
+from qir.backends.cpu.kernel import KernelCode
+from qir.backends.cpu.kernels import code_of
 from qir.backends.cpu.objects import object_codes
 from qir.backends.cpu.target import Target, host_target
-from qir.backends.native import kernel as native
+from qir.backends.native.assignment import write
+from qir.backends.native.kernel import Kernel
 from qir.backends.native.pattern import Region
-from qir.backends.native.placing import write
-from qir.backends.native.plan import SLACK, Buffer, Place, Plan
+from qir.backends.native.plan import SLACK, Buffer, BufferView, Plan
 from qir.backends.reference.interpreter import bind_inputs, run
 from qir.ir import Graph, Value
 from qir.types import Array
-from tests.backends.cpu.harness import covers_of
+from tests.backends.cpu.harness import matches_of
 
 Side: TypeAlias = Literal["before", "behind"]
 SIDES: tuple[Side, ...] = ("before", "behind")
@@ -97,31 +98,31 @@ class GuardedPlan(Plan):
         self.arrays: list[tuple[int, Array]] = []
         self.scratches: list[int] = []
 
-    def parameter(self, array: Array) -> Place:
-        place = super().parameter(array)
-        self.arrays.append((place.offset, array))
-        return place
+    def constant(self, array: Array) -> BufferView:
+        view = super().constant(array)
+        self.arrays.append((view.offset, array))
+        return view
 
-    def temporary(self, size: int) -> Place:
-        place = super().temporary(size)
-        self.exact[place.buffer] = size
-        return place
+    def temporary(self, size: int) -> BufferView:
+        view = super().temporary(size)
+        self.exact[view.buffer] = size
+        return view
 
     def step(
         self,
         label: str,
-        kernel: native.Kernel,
-        words: Mapping[str, int],
-        tensors: Mapping[str, Place],
+        kernel: Kernel,
+        parameters: Mapping[str, int],
+        tensors: Mapping[str, BufferView],
         tasks: int = 1,
         scratch: int = 0,
     ) -> None:
-        super().step(label, kernel, words, tensors, tasks, scratch)
+        super().step(label, kernel, parameters, tensors, tasks, scratch)
         self.scratches.append(scratch)
 
 
 @cache
-def _address(kernel: Kernel, target: Target) -> int:
+def _address(kernel: KernelCode, target: Target) -> int:
     functions = (kernel, *kernel.shared)
     writers = {each.symbol: partial(each.define, target=target) for each in functions}
     return machine.load(object_codes(writers, target), target)[kernel.symbol]
@@ -153,7 +154,7 @@ class Work:
         scratch: Bytes of scratch.
     """
 
-    kernel: Kernel
+    kernel: KernelCode
     arguments: Array
     tasks: int
     scratch: int
@@ -165,31 +166,31 @@ def laid_out(
     """Plans a program so that each tensor has memory of its own.
 
     Args:
-        graph: The program; a kernel must cover every node.
+        graph: The program; a pattern must match every node.
         inputs: What it is run on.
         target: The instruction set.
     """
     bound, sizes = bind_inputs(graph, inputs)
     plan = GuardedPlan(len(graph.inputs), len(graph.outputs), 3)
-    places = {value: plan.operand(index) for index, value in enumerate(graph.inputs)}
+    views = {value: plan.operand(index) for index, value in enumerate(graph.inputs)}
     results = {value: plan.result(index) for index, value in enumerate(graph.outputs)}
-    region = Region(plan, places | results, sizes, target)
-    write(covers_of(graph, target), region)
+    region = Region(plan, views | results, sizes, target)
+    write(matches_of(graph, target), region)
 
     blocks: dict[object, Block] = {}
-    for place, array in zip(places.values(), bound.values(), strict=True):
-        blocks[place.buffer] = Block(array.nbytes, array)
-    for value, place in results.items():
-        blocks[place.buffer] = Block(region.bytes(value), result=value)
+    for view, array in zip(views.values(), bound.values(), strict=True):
+        blocks[view.buffer] = Block(array.nbytes, array)
+    for value, view in results.items():
+        blocks[view.buffer] = Block(region.bytes(value), result=value)
     blocks |= {buffer: Block(size) for buffer, size in plan.exact.items()}
     blocks |= {offset: Block(array.nbytes, array) for offset, array in plan.arrays}
 
     keys = list(blocks)
     steps = []
     for step, scratch in zip(plan.steps, plan.scratches, strict=True):
-        numbers = list(step.words.values())
-        for place in step.tensors.values():
-            key, offset = _found(place, plan)
+        numbers = list(step.parameters.values())
+        for view in step.tensors.values():
+            key, offset = _found(view, plan)
             numbers += [keys.index(key), offset]
         space = -(-(scratch + SLACK) // 64) * 64
         steps.append(Work(code_of(step.kernel), np.array(numbers, np.int64), step.tasks, space))
@@ -202,7 +203,7 @@ def compute(
     """Computes a program by kernels in guarded memory.
 
     Args:
-        graph: The program; a kernel must cover every node.
+        graph: The program; a pattern must match every node.
         inputs: What it is run on.
         side: Where the inaccessible pages are.
         target: The instruction set.
@@ -236,12 +237,12 @@ def compute(
         yield found[value].bytes.view(value.type.dtype.numpy).reshape(region.shape(value))
 
 
-def _found(place: Place, plan: GuardedPlan) -> tuple[object, int]:
+def _found(view: BufferView, plan: GuardedPlan) -> tuple[object, int]:
     """Returns the memory of a place, and the offset in it."""
-    if place.buffer.number != 0:
-        return place.buffer, place.offset
-    start = max(offset for offset, _ in plan.arrays if offset <= place.offset)
-    return start, place.offset - start
+    if view.buffer.number != 0:
+        return view.buffer, view.offset
+    start = max(offset for offset, _ in plan.arrays if offset <= view.offset)
+    return start, view.offset - start
 
 
 def check(graph: Graph, *inputs: ArrayLike, target: Target | None = None) -> list[Array]:

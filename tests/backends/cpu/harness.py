@@ -1,4 +1,4 @@
-"""Runs the covers of a program as one plan, and holds the results to the reference interpreter."""
+"""Runs the matches of a program as one plan, and holds the results to the reference interpreter."""
 
 import os
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 # Imported to register the rules.
-import qir.backends.cpu.patterns  # noqa: F401  # pyright: ignore[reportUnusedImport]
+import qir.backends.native.patterns  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from qir.backends.cpu import call
 from qir.backends.cpu.table import table as call_table
 from qir.backends.cpu.target import Target, host_target
-from qir.backends.native.pattern import Cover, Region, cover
-from qir.backends.native.placing import write
+from qir.backends.native.assignment import write
+from qir.backends.native.pattern import Match, Region, match
 from qir.backends.native.plan import Plan
 from qir.backends.reference.interpreter import bind_inputs, run
 from qir.ir import Graph, Node
@@ -25,15 +25,15 @@ from qir.types import Array
 GUARDED = "QIR_TEST_GUARDED"
 
 
-def covers_of(graph: Graph, target: Target) -> list[Cover]:
-    """Returns the covers of all nodes; every one must have a kernel."""
+def matches_of(graph: Graph, target: Target) -> list[Match]:
+    """Returns the matches of all nodes; every one must have a kernel."""
     covered: set[Node] = set()
-    found: list[Cover] = []
+    found: list[Match] = []
     for node in graph.nodes:
         if node in covered or isinstance(node.op, Const | Return):
             continue
-        one = cover(node, target)
-        assert isinstance(one, Cover), f"{node.op.name}: {one}"
+        one = match(node, target)
+        assert isinstance(one, Match), f"{node.op.name}: {one}"
         covered.update(one.nodes)
         found.append(one)
     return found
@@ -44,10 +44,10 @@ def planned(graph: Graph, sizes: Sizes, threads: int = 4, target: Target | None 
     target = target or host_target()
     assert target is not None
     plan = Plan(len(graph.inputs), len(graph.outputs), threads)
-    places = {value: plan.operand(index) for index, value in enumerate(graph.inputs)}
-    places |= {value: plan.result(index) for index, value in enumerate(graph.outputs)}
-    region = Region(plan, places, sizes, target)
-    write(covers_of(graph, target), region)
+    views = {value: plan.operand(index) for index, value in enumerate(graph.inputs)}
+    views |= {value: plan.result(index) for index, value in enumerate(graph.outputs)}
+    region = Region(plan, views, sizes, target)
+    write(matches_of(graph, target), region)
     return region
 
 
@@ -66,7 +66,7 @@ def compute(
         jax.ShapeDtypeStruct(region.shape(value), value.type.dtype.numpy) for value in graph.outputs
     ]
     operands = [jnp.asarray(array) for array in bound.values()]
-    found = call.call(jnp.asarray(table), jnp.asarray(plan.parameters()), operands, results)
+    found = call.call(jnp.asarray(table), jnp.asarray(plan.constants()), operands, results)
     return [np.asarray(array) for array in found]
 
 

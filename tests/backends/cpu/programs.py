@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 # Imported to register the rules.
-import qir.backends.cpu.patterns  # noqa: F401  # pyright: ignore[reportUnusedImport]
+import qir.backends.native.patterns  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from qir.backends.cpu.target import Target
-from qir.backends.native.pattern import COVERS, Cover, cover
+from qir.backends.native.pattern import PATTERNS, Match, match
 from qir.ir import Graph
 from qir.ops import Add, Conv, Dequantize, Dot, Requantize
 from qir.types import Array, DType, Quant, TensorType
@@ -18,7 +18,7 @@ from tests import drawing
 from tests.strategies import STRATEGIES
 from tests.strategies.base import Case
 
-ENDINGS = ("fixed31", "f32_rne", "f32_rne_wide", "sum", "real", "accumulator")
+EPILOGUES = ("fixed31", "f32_rne", "f32_rne_wide", "sum", "real", "accumulator")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Linear:
         op: The op.
         shape: Of x.
         window: Of the weights.
-        ending: What follows it.
+        epilogue: What follows it.
         storage: Of x; what is stored is the other type of 8 bits.
         ends: Whether all numbers are at the ends of their range, rather than anywhere.
     """
@@ -37,12 +37,12 @@ class Linear:
     op: Conv | Dot
     shape: tuple[int, ...]
     window: tuple[int, ...]
-    ending: str = "fixed31"
+    epilogue: str = "fixed31"
     storage: DType = DType.I8
     ends: bool = False
 
     def __str__(self) -> str:
-        return f"{self.op} {self.shape} {self.window} {self.ending} {self.storage.value}"
+        return f"{self.op} {self.shape} {self.window} {self.epilogue} {self.storage.value}"
 
     def build(self) -> tuple[Graph, list[Array]]:
         """Returns the program, and arrays to run it on."""
@@ -58,20 +58,20 @@ class Linear:
         bias_code = Quant.of(DType.I32, np.float64(code.scale.array) * scale.astype(np.float64))
         numbers = rng.integers(-9999, 9999, self.window[-1]).astype(np.int32)
         result = at.emit(self.op, graph.inputs[0], kernel, at.const(numbers, "bias", bias_code))
-        if self.ending == "real":
+        if self.epilogue == "real":
             result = at.emit(Dequantize(), result)
-        elif self.ending != "accumulator":
+        elif self.epilogue != "accumulator":
             # With the smallest scale, most sums come out beyond int32.
-            spread = 1e-9 if self.ending == "f32_rne_wide" else 0.031
+            spread = 1e-9 if self.epilogue == "f32_rne_wide" else 0.031
             to = Quant.of(
                 other,
                 spread * np.sqrt(np.prod(self.window[:-1])),
                 131 if other is DType.U8 else 5,
             )
-            rounding = "f32_rne" if "f32_rne" in self.ending else "fixed31"
+            rounding = "f32_rne" if "f32_rne" in self.epilogue else "fixed31"
             clamp = (to.range[0] + 9, to.range[1] - 4)
             result = at.emit(Requantize(to, rounding, clamp=clamp), result)
-        if self.ending == "sum":
+        if self.epilogue == "sum":
             added = graph.add_input("y", TensorType(result.type.shape, code))
             inputs.append(self._stored(self.storage, added.type.known_shape, rng))
             result = at.emit(Add(Quant.of(other, 0.07, 3)), result, added)
@@ -105,12 +105,12 @@ GEOMETRIES = (
 """What is summed: small and large, with tails, strides, dilation, groups, 1 to 3 dimensions."""
 
 
-def linear_programs(ending: str) -> Iterator[Linear]:
-    """Returns each geometry with an ending, of both storage types; accumulators at the extremes."""
+def linear_programs(epilogue: str) -> Iterator[Linear]:
+    """Returns each geometry with an epilogue, of both types; accumulators at the extremes."""
     for geometry in GEOMETRIES:
         for storage in (DType.I8, DType.U8):
-            ends = ending == "accumulator"
-            yield replace(geometry, ending=ending, storage=storage, ends=ends)
+            ends = epilogue == "accumulator"
+            yield replace(geometry, epilogue=epilogue, storage=storage, ends=ends)
 
 
 def drawn(target: Target, size: int) -> Iterator[Case]:
@@ -120,7 +120,7 @@ def drawn(target: Target, size: int) -> Iterator[Case]:
         target: The instruction set.
         size: How many of each op in the slow tier.
     """
-    for op in sorted(COVERS, key=lambda op: op.__name__):
+    for op in sorted(PATTERNS, key=lambda op: op.__name__):
         for case in drawing.drawn(STRATEGIES[op], size, pack=4):
-            if isinstance(cover(case.node, target), Cover):
+            if isinstance(match(case.node, target), Match):
                 yield case

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from qir.backends.cpu import call, clock, machine, peak
 from qir.backends.cpu.table import table as call_table
 from qir.backends.cpu.target import TARGETS, host_target
-from qir.backends.native.partition import Section
+from qir.backends.native.partition import Cluster
 from qir.backends.xla.profile import profile
 from qir.bench.profile import Ceilings
 from qir.ir.signature import Sizes
@@ -31,16 +31,16 @@ def timed(graph, inputs, threads):
     """Returns a call of a program in kernels, and its clock."""
     assert TARGET is not None
     plan = harness.planned(graph, Sizes({}), threads).plan
-    found = clock.Clock(Section((), (), ()), plan, call.new_words(1 + len(plan.steps)))
+    found = clock.StepClock(Cluster((), (), ()), plan, call.new_words(1 + len(plan.steps)))
     addresses = call.addresses([step.kernel for step in plan.steps], TARGET)
     table = jnp.asarray(call_table(plan, addresses, call.new_slot(), found.address))
-    parameters = jnp.asarray(plan.parameters())
+    constants = jnp.asarray(plan.constants())
     results = [
         jax.ShapeDtypeStruct(value.type.shape, value.type.dtype.numpy) for value in graph.outputs
     ]
     program = jax.jit(lambda table, *rest: call.call(table, rest[0], rest[1:], results))
     operands = [jnp.asarray(array) for array in inputs]
-    return lambda: jax.block_until_ready(program(table, parameters, *operands)), found
+    return lambda: jax.block_until_ready(program(table, constants, *operands)), found
 
 
 @pytest.mark.parametrize("threads", [1, 4])

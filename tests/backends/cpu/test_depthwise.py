@@ -11,10 +11,11 @@ from hypothesis import given
 
 pytest.importorskip("llvmlite")
 
-from qir.backends.cpu.kernel import Kernel, code_of
-from qir.backends.cpu.kernels.depthwise import Depthwise
-from qir.backends.cpu.patterns.depthwise import paired
+from qir.backends.cpu.kernel import KernelCode
+from qir.backends.cpu.kernels import code_of
 from qir.backends.cpu.target import host_target
+from qir.backends.native.kernels.depthwise import DepthwiseKernel
+from qir.backends.native.patterns.depthwise import paired
 from qir.ir import Graph
 from qir.ir.signature import Sizes
 from qir.ops import Add, Conv, Dequantize, Requantize
@@ -25,7 +26,7 @@ from tests.backends.cpu import harness
 TARGET = host_target()
 pytestmark = pytest.mark.skipif(TARGET is None, reason="no kernels for this machine")
 
-ENDINGS = ("fixed31", "f32_rne", "sum", "real", "accumulator")
+EPILOGUES = ("fixed31", "f32_rne", "sum", "real", "accumulator")
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Case:
         shape: Of x.
         kernel: Of the weights.
         op: The convolution.
-        ending: What follows it.
+        epilogue: What follows it.
         unsigned: Whether x is unsigned; what is stored is the opposite.
         per_channel: Whether each column of the weights has a scale of its own.
         fill: Numbers everywhere in x and in the weights; None for random ones.
@@ -46,7 +47,7 @@ class Case:
     shape: tuple[int, ...]
     kernel: tuple[int, ...]
     op: Conv
-    ending: str = "fixed31"
+    epilogue: str = "fixed31"
     unsigned: bool = False
     per_channel: bool = True
     fill: tuple[int, int] | None = None
@@ -89,14 +90,14 @@ def program(case: Case) -> tuple[Graph, list[Array]]:
     to = Quant.of(
         other, 0.031 * np.sqrt(np.prod(case.kernel[:-1])), 131 if other is DType.U8 else 5
     )
-    if case.ending == "real":
+    if case.epilogue == "real":
         result = at.emit(Dequantize(), sums)
-    elif case.ending == "accumulator":
+    elif case.epilogue == "accumulator":
         result = sums
     else:
-        rounding = "f32_rne" if case.ending == "f32_rne" else "fixed31"
+        rounding = "f32_rne" if case.epilogue == "f32_rne" else "fixed31"
         result = at.emit(Requantize(to, rounding, clamp=(to.range[0] + 9, to.range[1] - 4)), sums)
-    if case.ending == "sum":
+    if case.epilogue == "sum":
         added = graph.add_input("y", TensorType(sums.type.shape, code))
         inputs.append(stored(dtype, added.type.known_shape, rng))
         result = at.emit(Add(Quant.of(other, 0.07, 3)), result, added)
@@ -104,7 +105,7 @@ def program(case: Case) -> tuple[Graph, list[Array]]:
     return graph, inputs
 
 
-def check(case: Case) -> list[Kernel]:
+def check(case: Case) -> list[KernelCode]:
     """Computes a case by kernels and by the reference; returns the kernels of its steps."""
     graph, inputs = program(case)
     steps = harness.planned(graph, Sizes({}), case.threads).plan.steps
@@ -134,7 +135,7 @@ def cases(draw: st.DrawFn) -> Case:
         (draw(st.integers(1, 2)), *sizes, channels),
         (*window, 1, channels * multiplier),
         Conv(strides, padding, dilation, channels),
-        draw(st.sampled_from(ENDINGS)),
+        draw(st.sampled_from(EPILOGUES)),
         draw(st.booleans()),
         draw(st.booleans()),
         draw(st.none() | st.tuples(st.integers(0, 1), st.integers(0, 1))),
@@ -147,12 +148,12 @@ def test_any_shape(case: Case) -> None:
     check(case)
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("epilogue", EPILOGUES)
 @pytest.mark.parametrize("unsigned", [False, True])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_endings(ending: str, unsigned: bool, stride: int) -> None:
+def test_epilogues(epilogue: str, unsigned: bool, stride: int) -> None:
     op = Conv((stride, stride), "same", (), 40)
-    check(Case((2, 15, 13, 40), (3, 3, 1, 40), op, ending, unsigned))
+    check(Case((2, 15, 13, 40), (3, 3, 1, 40), op, epilogue, unsigned))
 
 
 @pytest.mark.parametrize("x", [0, 1])
@@ -171,7 +172,7 @@ def test_lines_too_long_for_the_cache() -> None:
 def test_large_windows(window: tuple[int, ...]) -> None:
     sizes = tuple(extent + 7 for extent in window)
     (kernel,) = check(Case((1, *sizes, 18), (*window, 1, 18), Conv((), "same", (), 18)))
-    assert isinstance(kernel, Depthwise)
+    assert isinstance(kernel, DepthwiseKernel)
     assert (kernel.window is None) == (len(window) == 2)
 
 
@@ -180,7 +181,7 @@ def test_large_windows(window: tuple[int, ...]) -> None:
 )
 def test_places_that_are_summed_together_fit_the_width(width: int, places: int) -> None:
     (kernel,) = check(Case((1, 2, width, 16), (3, 3, 1, 16), Conv((), "same", (), 16)))
-    assert isinstance(kernel, Depthwise)
+    assert isinstance(kernel, DepthwiseKernel)
     assert kernel.places == places
 
 
@@ -197,14 +198,14 @@ def test_sources_are_stored_where_they_are_read_alone() -> None:
     sources = 512 * np.dtype(np.int64).itemsize
     assert "sources" not in alike.steps[0].tensors
     assert "sources" in gathered.steps[0].tensors
-    assert gathered.parameter_bytes == alike.parameter_bytes + sources
+    assert gathered.constant_bytes == alike.constant_bytes + sources
 
 
 @pytest.mark.parametrize("groups", [2, 3])
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_grouped(groups: int, ending: str) -> None:
+@pytest.mark.parametrize("epilogue", EPILOGUES)
+def test_grouped(groups: int, epilogue: str) -> None:
     op = Conv((1, 2), "same", (), groups)
-    check(Case((2, 6, 7, 5 * groups), (3, 2, 5, 17 * groups), op, ending))
+    check(Case((2, 6, 7, 5 * groups), (3, 2, 5, 17 * groups), op, epilogue))
 
 
 def test_grouped_without_window() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("llvmlite")
 
-from qir.backends.cpu.patterns.elementwise import broadcast
+from qir.backends.native.patterns.elementwise import broadcast
 from qir.numbers.rounding import Fixed31, Multiplier
 from qir.text import parse
 from qir.types import Array

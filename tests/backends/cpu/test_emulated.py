@@ -18,8 +18,8 @@ from qir.backends.cpu.target import TARGETS
 from qir.backends.reference.interpreter import run
 from qir.ir import Graph
 from tests.backends.cpu import emulation
-from tests.backends.cpu.programs import ENDINGS, drawn, linear_programs
-from tests.backends.native import test_placing
+from tests.backends.cpu.programs import EPILOGUES, drawn, linear_programs
+from tests.backends.native import test_assignment
 
 Program: TypeAlias = tuple[Graph, Sequence[ArrayLike]]
 
@@ -43,9 +43,9 @@ def check(programs: Sequence[Program], name: str, cpu: str, folder: Path) -> Non
 
 
 @PROCESSORS
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_sums_of_products(name: str, cpu: str, ending: str, tmp_path: Path) -> None:
-    check([case.build() for case in linear_programs(ending)], name, cpu, tmp_path)
+@pytest.mark.parametrize("epilogue", EPILOGUES)
+def test_sums_of_products(name: str, cpu: str, epilogue: str, tmp_path: Path) -> None:
+    check([case.build() for case in linear_programs(epilogue)], name, cpu, tmp_path)
 
 
 @pytest.mark.hypothesis
@@ -54,8 +54,8 @@ def test_every_op(name: str, cpu: str, tmp_path: Path) -> None:
     programs: list[Program] = [(case.graph, case.inputs) for case in drawn(TARGETS[name], 80)]
     assert len(programs) > 150
     for channels in (3, 37):
-        graph = test_placing.program(test_placing.IN_PLACE, channels, 3)
-        programs.append((graph, test_placing.inputs(channels, 2)))
+        graph = test_assignment.program(test_assignment.IN_PLACE, channels, 3)
+        programs.append((graph, test_assignment.inputs(channels, 2)))
     check(programs, name, cpu, tmp_path)
 
 

@@ -39,7 +39,7 @@ def work(calls):
         compiled(x)[0].block_until_ready()
         started.set()
 """
-ENDINGS = {
+EPILOGUES = {
     "a call is on its way": "compiled(x)",
     "many calls are": "results = [compiled(x) for _ in range(20)]",
     "a thread runs on": """
@@ -59,9 +59,9 @@ sys.exit(0)
 
 
 @pytest.mark.parametrize("times", [1, pytest.param(3, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_exit(ending, times):
-    command = [sys.executable, "-c", BEGIN + ENDINGS[ending]]
+@pytest.mark.parametrize("epilogue", EPILOGUES)
+def test_exit(epilogue, times):
+    command = [sys.executable, "-c", BEGIN + EPILOGUES[epilogue]]
     for _ in range(times):
         done = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120

@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 
 pytest.importorskip("llvmlite")
 
-from qir.backends.cpu.kernel import Kernel
-from qir.backends.cpu.kernels.dense import Dense
-from qir.backends.cpu.kernels.depthwise import Depthwise
-from qir.backends.cpu.kernels.elementwise import Product, Sum
-from qir.backends.cpu.kernels.pool import Pool
-from qir.backends.cpu.kernels.winograd import Winograd
-from qir.backends.cpu.patterns import conv
 from qir.backends.cpu.target import host_target
-from qir.backends.native.pattern import Cover, cover
+from qir.backends.native.kernel import Kernel
+from qir.backends.native.kernels.dense import DenseKernel
+from qir.backends.native.kernels.depthwise import DepthwiseKernel
+from qir.backends.native.kernels.elementwise import ProductKernel, SumKernel
+from qir.backends.native.kernels.pool import PoolKernel
+from qir.backends.native.kernels.winograd import WinogradKernel
+from qir.backends.native.pattern import Match, match
+from qir.backends.native.patterns import conv
 from qir.ir import Graph
 from qir.ir.signature import Sizes
 from qir.ops import (
@@ -46,7 +46,7 @@ from qir.ops.windows import Padding, dilated
 from qir.types import Array, DType, Quant, TensorType
 from tests import drawing
 from tests.backends.cpu import harness
-from tests.backends.cpu.programs import ENDINGS
+from tests.backends.cpu.programs import EPILOGUES
 from tests.strategies.base import BYTES, Case, Draw, Operand, codes, generator, program, stored
 from tests.strategies.sums import then
 
@@ -74,7 +74,7 @@ def check(case: Case, threads: int, *kernels: type[object]) -> None:
     """
     assert TARGET is not None
     nodes = [node for node in case.graph.nodes if not isinstance(node.op, Const | Return)]
-    assume(all(isinstance(cover(node, TARGET), Cover) for node in nodes))
+    assume(all(isinstance(match(node, TARGET), Match) for node in nodes))
     steps = harness.planned(case.graph, Sizes({}), threads).plan.steps
     assert isinstance(steps[0].kernel, kernels)
     harness.check(case.graph, *case.inputs, threads=threads)
@@ -120,11 +120,11 @@ def linear(draw: Draw, op: Conv | Dot, x_shape: tuple[int, ...], shape: tuple[in
 
 def ended(draw: Draw, case: Case, sums: Quant, terms: int) -> Case:
     """Draws what follows sums."""
-    ending = draw(st.sampled_from(ENDINGS))
+    epilogue = draw(st.sampled_from(EPILOGUES))
     at, result, inputs = case.graph.at_end(), case.node.output, case.inputs
-    if ending == "real":
+    if epilogue == "real":
         result = at.emit(Dequantize(), result)
-    elif ending != "accumulator":
+    elif epilogue != "accumulator":
         spread = 2.0 ** np.rint(np.log2(60 * np.sqrt(terms)))
         to = near(draw, float(sums.scale.array.max()) * spread)
         low, high = to.range
@@ -132,7 +132,7 @@ def ended(draw: Draw, case: Case, sums: Quant, terms: int) -> Case:
         result = at.emit(
             Requantize(to, draw(st.sampled_from(["f32_rne", "fixed31"])), clamp=clamp), result
         )
-        if ending == "sum":
+        if epilogue == "sum":
             scale = float(to.scale.array)
             code = near(draw, scale)
             other = case.graph.add_input("other", result.type.with_element(code))
@@ -273,19 +273,19 @@ THREADS = st.sampled_from([1, 4])
 @examples(400)
 @given(dots(), THREADS)
 def test_products(case: Case, threads: int) -> None:
-    check(case, threads, Dense)
+    check(case, threads, DenseKernel)
 
 
 @examples(600)
 @given(convs(depthwise=False), THREADS)
 def test_convolutions(case: Case, threads: int) -> None:
-    check(case, threads, Dense, Winograd, Depthwise)
+    check(case, threads, DenseKernel, WinogradKernel, DepthwiseKernel)
 
 
 @examples(600)
 @given(convs(depthwise=True), THREADS)
 def test_depthwise_convolutions(case: Case, threads: int) -> None:
-    check(case, threads, Depthwise)
+    check(case, threads, DepthwiseKernel)
 
 
 @pytest.mark.skipif(
@@ -296,19 +296,19 @@ def test_depthwise_convolutions(case: Case, threads: int) -> None:
 def test_transformed_convolutions(case: Case, tile: int, threads: int) -> None:
     # Sums that may be too large for the larger patch are computed by the smaller one.
     with patch.object(conv, "cost", lambda each, *_: [tile, 2, 1, 4].index(each)):
-        check(case, threads, Winograd)
+        check(case, threads, WinogradKernel)
 
 
 @examples(400)
 @given(pools(), THREADS)
 def test_pools(case: Case, threads: int) -> None:
-    check(case, threads, Pool)
+    check(case, threads, PoolKernel)
 
 
 @examples(400)
 @given(pairs(), THREADS)
 def test_arithmetic_on_two_tensors(case: Case, threads: int) -> None:
-    check(case, threads, Sum, Product)
+    check(case, threads, SumKernel, ProductKernel)
 
 
 @examples(300)

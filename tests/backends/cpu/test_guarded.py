@@ -16,9 +16,9 @@ from hypothesis import settings
 pytest.importorskip("llvmlite")
 
 from qir.backends.cpu.emitter import I8
-from qir.backends.cpu.kernel import Body, Kernel
+from qir.backends.cpu.kernel import CODES, Body, KernelCode
 from qir.backends.cpu.target import Target, host_target
-from qir.backends.native.pattern import COVERS, Cover, Region
+from qir.backends.native.pattern import PATTERNS, Match, Region
 from qir.ir import Graph, Node
 from qir.ops import Relu
 from qir.types import DType, Quant, TensorType
@@ -36,8 +36,8 @@ def try_ops(count: str) -> None:
         guarded.check(case.graph, *case.inputs)
 
 
-def try_linear(ending: str) -> None:
-    for case in programs.linear_programs(ending):
+def try_linear(epilogue: str) -> None:
+    for case in programs.linear_programs(epilogue):
         print(case, flush=True)
         graph, inputs = case.build()
         guarded.check(graph, *inputs)
@@ -68,14 +68,14 @@ def test_every_op() -> None:
 
 
 @pytest.mark.parametrize(
-    "ending",
+    "epilogue",
     [
-        pytest.param(ending, marks=() if ending in ("sum", "accumulator") else pytest.mark.slow)
-        for ending in programs.ENDINGS
+        pytest.param(epilogue, marks=() if epilogue in ("sum", "accumulator") else pytest.mark.slow)
+        for epilogue in programs.EPILOGUES
     ],
 )
-def test_sums_of_products(ending: str) -> None:
-    assert_passes(run("try_linear", ending))
+def test_sums_of_products(epilogue: str) -> None:
+    assert_passes(run("try_linear", epilogue))
 
 
 @pytest.mark.slow
@@ -112,7 +112,7 @@ def test_the_other_tests_of_kernels() -> None:
 
 
 @dataclass(frozen=True)
-class Astray(Kernel):
+class Astray(KernelCode):
     """Copies bytes, and one that it should not.
 
     Attributes:
@@ -126,7 +126,7 @@ class Astray(Kernel):
     before: bool
 
     @property
-    def words(self) -> tuple[str, ...]:
+    def parameters(self) -> tuple[str, ...]:
         return ("size", "scratch")
 
     @property
@@ -134,13 +134,13 @@ class Astray(Kernel):
         return ("x", "out")
 
     def write(self, e: Body) -> None:
-        size = e.word("size")
+        size = e.parameter("size")
         tensors = {name: e.tensor(name) for name in self.tensors} | {"scratch": e.scratch}
         with e.loop(size) as loop:
             e.store(e.load(I8, tensors["x"], loop.index), tensors["out"], loop.index)
 
         def outside(name: str) -> object:
-            behind = e.word("scratch") if name == "scratch" else size
+            behind = e.parameter("scratch") if name == "scratch" else size
             return e.number(-1) if self.before else behind
 
         byte = e.number(0, I8)
@@ -157,7 +157,7 @@ def try_astray(arguments: str) -> None:
     assert TARGET is not None
     assert side in guarded.SIDES
 
-    def rule(op: Relu, node: Node, target: Target) -> Cover:
+    def astray(op: Relu, node: Node, target: Target) -> Match:
         def write(region: Region) -> None:
             x, out = node.inputs[0], node.output
             size = region.bytes(x)
@@ -169,9 +169,10 @@ def try_astray(arguments: str) -> None:
                 scratch=64,
             )
 
-        return Cover((node,), node.inputs, write)
+        return Match((node,), node.inputs, write)
 
-    COVERS[Relu] = rule
+    PATTERNS[Relu] = astray
+    CODES[Astray] = Astray
     graph = Graph("g", [("x", TensorType((33,), Quant.of(DType.I8, 1.0)))])
     at = graph.at_end()
     graph.set_outputs([at.emit(Relu(), graph.inputs[0])])

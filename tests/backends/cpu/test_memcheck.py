@@ -18,13 +18,14 @@ from numpy.typing import ArrayLike
 
 pytest.importorskip("llvmlite")
 
-from qir.backends.cpu.kernel import Kernel, SharedFunction
+from qir.backends.cpu.kernel import KernelCode, SharedFunction
+from qir.backends.cpu.kernels import code_of
 from qir.backends.cpu.objects import object_codes
 from qir.backends.cpu.target import TARGETS, host_targets
 from qir.backends.reference.interpreter import run
 from qir.ir import Graph
 from tests.backends.cpu.guarded import laid_out
-from tests.backends.cpu.programs import ENDINGS, drawn, linear_programs
+from tests.backends.cpu.programs import EPILOGUES, drawn, linear_programs
 
 HERE = {target.name: target for target in host_targets()}
 # Of x86, valgrind knows little beyond Haswell: neither AVX512 nor VNNI nor GFNI.
@@ -86,7 +87,7 @@ int main(void) {
 def check(programs: Sequence[tuple[Graph, Sequence[ArrayLike]]], folder: Path) -> None:
     assert TARGET is not None
     numbers: dict[str, int] = {}
-    functions: dict[str, Kernel | SharedFunction] = {}
+    functions: dict[str, KernelCode | SharedFunction] = {}
     sent, wanted = [np.int64(len(programs)).tobytes()], []
 
     def send(*words: int) -> None:
@@ -103,7 +104,8 @@ def check(programs: Sequence[tuple[Graph, Sequence[ArrayLike]]], folder: Path) -
         send(len(steps))
         for step in steps:
             symbol = step.kernel.symbol
-            functions |= {each.symbol: each for each in (step.kernel, *step.kernel.shared)}
+            kernel = code_of(step.kernel)
+            functions |= {each.symbol: each for each in (kernel, *kernel.shared)}
             send(numbers.setdefault(symbol, len(numbers)), len(step.arguments), *step.arguments)
             send(step.tasks, step.scratch)
         wanted += [np.ascontiguousarray(array).tobytes() for array in run(graph, *inputs)]
@@ -132,9 +134,9 @@ def check(programs: Sequence[tuple[Graph, Sequence[ArrayLike]]], folder: Path) -
     assert done.stdout == b"".join(wanted)
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_sums_of_products(ending: str, tmp_path: Path) -> None:
-    check([case.build() for case in linear_programs(ending)], tmp_path)
+@pytest.mark.parametrize("epilogue", EPILOGUES)
+def test_sums_of_products(epilogue: str, tmp_path: Path) -> None:
+    check([case.build() for case in linear_programs(epilogue)], tmp_path)
 
 
 def test_every_op(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 pytest.importorskip("llvmlite")
 
-from qir.backends.cpu.patterns.movement import _regular
 from qir.backends.cpu.target import host_target
-from qir.backends.native.pattern import cover
+from qir.backends.native.pattern import match
+from qir.backends.native.patterns.movement import _regular
 from qir.ir.signature import Sizes
 from qir.text import parse
 from qir.types import Array
@@ -172,4 +172,4 @@ def test_plain_floats_move_beside_casts_alone() -> None:
     graph = program("%x: f32[2,3]", "transpose(%x) {permutation=[1,0]} : f32[3,2]")
     node = graph.outputs[0].node
     assert node is not None
-    assert isinstance(cover(node, target), str)
+    assert isinstance(match(node, target), str)

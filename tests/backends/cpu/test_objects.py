@@ -13,10 +13,11 @@ from llvmlite import ir
 
 import qir
 from qir.backends.cpu import objects
-from qir.backends.cpu.emitter import I64, Emitter
-from qir.backends.cpu.epilogue import Epilogue, Form, Residual
-from qir.backends.cpu.kernels.dense import Dense
+from qir.backends.cpu.emitter import I64, LlvmEmitter
+from qir.backends.cpu.kernel import CODES
 from qir.backends.cpu.target import host_target
+from qir.backends.native.epilogue import Epilogue, Form, Residual
+from qir.backends.native.kernels.dense import DenseKernel
 from qir.backends.reference.interpreter import run
 from tests.backends.native.test_plan import images, network
 
@@ -34,7 +35,7 @@ def written(count):
 
     def write(module):
         count.append(1)
-        e = Emitter(ir.Function(module, ir.FunctionType(I64, []), "seven"))
+        e = LlvmEmitter(ir.Function(module, ir.FunctionType(I64, []), "seven"))
         e.build.ret(e.number(7))
 
     return {"seven": write}
@@ -42,8 +43,15 @@ def written(count):
 
 def test_code_of_another_epilogue_has_another_name():
     choices = product(get_args(Form), (False, True), get_args(Residual), (False, True))
-    kernels = [Dense(True, True, Epilogue(*fields)) for fields in choices]
+    kernels = [DenseKernel(True, True, Epilogue(*fields)) for fields in choices]
     assert len({kernel.symbol for kernel in kernels}) == len(kernels)
+
+
+def test_code_is_named_like_its_kernel():
+    names = {kernel.__name__.removesuffix("Kernel"): cls for kernel, cls in CODES.items()}
+    assert {name: cls.__name__ for name, cls in names.items()} == {
+        name: f"{name}Code" for name in names
+    }
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 pytest.importorskip("llvmlite")
 
 from qir.backends.cpu.target import host_target
-from qir.backends.native.pattern import cover
+from qir.backends.native.pattern import match
 from qir.ops import AvgPool, MaxPool, Requantize
 from qir.ops.windows import Padding
 from qir.types import DType, Quant
@@ -109,12 +109,12 @@ def test_reasons() -> None:
     x = np.zeros((1, 4, 4, 3), np.int8)
     means = AvgPool((2, 2), padding="same")
     faint = program(means.with_code(large), Operand(x, small)).node
-    assert cover(faint, target) == "a multiplier too small for 32 bits"
+    assert match(faint, target) == "a multiplier too small for 32 bits"
     loud = program(means.with_code(Quant.of(DType.I8, 1e-8, 0)), Operand(x, large)).node
-    assert cover(loud, target) == "a sum or its multiplier too large for 32 bits"
+    assert match(loud, target) == "a sum or its multiplier too large for 32 bits"
     louder = program(means.with_code(Quant.of(DType.I8, 1e-30, 0)), Operand(x, large)).node
-    assert cover(louder, target) == "a multiplier out of reach"
+    assert match(louder, target) == "a multiplier out of reach"
     other = program(replace(means, to=large, rounding="f32_rne"), Operand(x, large)).node
-    assert cover(other, target) == "no kernel for the machine form of the rounding f32_rne"
+    assert match(other, target) == "no kernel for the machine form of the rounding f32_rne"
     plain = program(MaxPool((2, 2)), Operand(x.astype(np.float32), DType.F32)).node
-    assert cover(plain, target) == "not stored in 8 bits"
+    assert match(plain, target) == "not stored in 8 bits"

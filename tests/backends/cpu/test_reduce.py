@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 pytest.importorskip("llvmlite")
 
 from qir.backends.cpu.target import host_target
-from qir.backends.native.pattern import cover
+from qir.backends.native.pattern import match
 from qir.ops import (
     ArgMax,
     Dequantize,
@@ -21,7 +21,7 @@ from qir.ops import (
 )
 from qir.text import parse
 from qir.types import DType, Quant
-from tests.backends.cpu.harness import check, covers_of
+from tests.backends.cpu.harness import check, matches_of
 from tests.strategies.base import BYTES, Case, Draw, Operand, coded_operand, codes, program
 from tests.strategies.sums import finished, then
 
@@ -107,11 +107,11 @@ def test_reasons() -> None:
     target = host_target()
     assert target is not None
     x = Operand(np.zeros((4, 3, 5), np.int8), Quant.of(DType.I8, 0.1, 7))
-    assert cover(program(ReduceMax((0, 2)), x).node, target) == "axes that are not neighbours"
-    assert cover(program(ArgMax(1), x).node, target) == "an axis that is not the last"
+    assert match(program(ReduceMax((0, 2)), x).node, target) == "axes that are not neighbours"
+    assert match(program(ArgMax(1), x).node, target) == "an axis that is not the last"
     real = Operand(np.zeros((4, 3), np.float32), DType.F32)
-    assert cover(program(Mean((1,)), real).node, target) == "a sum without codes of 8 bits"
-    assert cover(program(ReduceMax((1,)), real).node, target) == "not stored in 8 bits"
+    assert match(program(Mean((1,)), real).node, target) == "a sum without codes of 8 bits"
+    assert match(program(ReduceMax((1,)), real).node, target) == "not stored in 8 bits"
 
 
 @pytest.mark.parametrize("name", ["mean", "avg_pool", "mul"])
@@ -130,8 +130,8 @@ def test_the_requantize_behind_sums_is_a_part_of_their_step(name: str) -> None:
     assert target is not None
     alone = parse(f"{text}{one}  return %y\n}}")
     shared = parse(f"{text}{one}{other}  return %y, %z\n}}")
-    assert [len(each.nodes) for each in covers_of(alone, target)] == [2]
-    assert [len(each.nodes) for each in covers_of(shared, target)] == [1, 1, 1]
+    assert [len(each.nodes) for each in matches_of(alone, target)] == [2]
+    assert [len(each.nodes) for each in matches_of(shared, target)] == [1, 1, 1]
     for graph in (alone, shared):
         check(graph, x)
 
@@ -143,4 +143,4 @@ def test_sums_that_xla_forms_are_rounded_there() -> None:
     x = Operand(np.zeros((1, 5, 2), np.int8), code)
     for behind in (Requantize(to), Dequantize()):
         node = then(program(ResizeLinear((7,)), x), behind).node
-        assert cover(node, target) == "behind sums that XLA forms"
+        assert match(node, target) == "behind sums that XLA forms"

@@ -11,9 +11,10 @@ import pytest
 pytest.importorskip("llvmlite")
 
 from qir.backends.cpu import machine
-from qir.backends.cpu.emitter import Emitter, Value
-from qir.backends.cpu.kernel import Kernel, SharedFunction, code_of
-from qir.backends.cpu.kernels.tiles import UNROLLED, TileSums
+from qir.backends.cpu.emitter import LlvmEmitter, LlvmValue
+from qir.backends.cpu.kernel import KernelCode, SharedFunction
+from qir.backends.cpu.kernels import code_of
+from qir.backends.cpu.kernels.tiles import TileSums
 from qir.backends.cpu.runtime import write_close, write_runtime
 from qir.backends.cpu.target import (
     TARGETS,
@@ -23,22 +24,23 @@ from qir.backends.cpu.target import (
     host_targets,
     sum_neighbours,
 )
+from qir.backends.native.kernels.dense import UNROLLED
 from qir.errors import QirError
 from qir.ir.signature import Sizes
 from qir.types import DType
 from tests.backends.cpu import guarded, harness
-from tests.backends.cpu.programs import ENDINGS, GEOMETRIES, drawn, linear_programs
-from tests.backends.native import test_placing
+from tests.backends.cpu.programs import EPILOGUES, GEOMETRIES, drawn, linear_programs
+from tests.backends.native import test_assignment
 
 HOST = host_target()
 here = pytest.mark.skipif(HOST is None, reason="no kernels for this machine")
 
-WITH_ENDINGS = [
-    pytest.param(name, ending, marks=() if row % len(ENDINGS) == column else pytest.mark.slow)
+WITH_EPILOGUES = [
+    pytest.param(name, epilogue, marks=() if row % len(EPILOGUES) == column else pytest.mark.slow)
     for row, name in enumerate(TARGETS)
-    for column, ending in enumerate(ENDINGS)
+    for column, epilogue in enumerate(EPILOGUES)
 ]
-"""Each instruction set with each ending of sums; in the fast tier, every one of both once."""
+"""Each instruction set with each epilogue of sums; in the fast tier, every one of both once."""
 
 INSTRUCTIONS = {
     "avx512_vnni": "vpdpbusd",
@@ -55,7 +57,7 @@ _STACK = re.compile(r"\(%rsp|\[sp\b")
 _CALL = re.compile(r"\t(?:callq|bl|jmp|b)\t([a-z_]\w*)")
 
 
-def disassembled(function: Kernel | SharedFunction, target: Target) -> str:
+def disassembled(function: KernelCode | SharedFunction, target: Target) -> str:
     module = machine.new_module("module", target)
     function.define(module, target)
     return machine.disassemble(module, target)
@@ -91,19 +93,19 @@ def test_accumulators_of_the_largest_tile_stay_in_registers(name: str, weight_by
     assert spilled == []
 
 
-def assert_compiles(kernel: Kernel, target: Target) -> None:
+def assert_compiles(kernel: KernelCode, target: Target) -> None:
     """Asserts that code calls what kernels share and nothing else: LLVM has words for all of it."""
     text = disassembled(kernel, target)
     own = {each.symbol for each in (kernel, *kernel.shared)}
     assert set(_CALL.findall(text)) <= own, (target.name, kernel.symbol)
 
 
-@pytest.mark.parametrize(("name", "ending"), WITH_ENDINGS)
-def test_sums_of_products_compile(name: str, ending: str) -> None:
+@pytest.mark.parametrize(("name", "epilogue"), WITH_EPILOGUES)
+def test_sums_of_products_compile(name: str, epilogue: str) -> None:
     target = TARGETS[name]
-    kernels: dict[str, Kernel] = {}
+    kernels: dict[str, KernelCode] = {}
     for geometry, storage in zip(GEOMETRIES, cycle([DType.I8, DType.U8, DType.U8]), strict=False):
-        graph, _ = replace(geometry, ending=ending, storage=storage).build()
+        graph, _ = replace(geometry, epilogue=epilogue, storage=storage).build()
         for step in harness.planned(graph, Sizes({}), target=target).plan.steps:
             kernels[step.kernel.symbol] = code_of(step.kernel)
     for kernel in kernels.values():
@@ -127,7 +129,7 @@ def test_kernels_of_every_op_compile(name: str) -> None:
 @pytest.mark.parametrize("name", TARGETS)
 def test_kernels_that_write_rows_apart_compile(name: str) -> None:
     target = TARGETS[name]
-    graph = test_placing.program(test_placing.IN_PLACE, 16, 3)
+    graph = test_assignment.program(test_assignment.IN_PLACE, 16, 3)
     steps = harness.planned(graph, Sizes({"B": 2}), target=target).plan.steps
     for kernel in {step.kernel.symbol: code_of(step.kernel) for step in steps}.values():
         assert_compiles(kernel, target)
@@ -154,7 +156,9 @@ def emulated(target: Target) -> Target:
     """Returns a target of this machine with another's tiles, and a dot in words of any machine."""
     assert HOST is not None
 
-    def dot(e: Emitter, total: Value, activations: Value, weights: Value) -> Value:
+    def dot(
+        e: LlvmEmitter, total: LlvmValue, activations: LlvmValue, weights: LlvmValue
+    ) -> LlvmValue:
         widen = e.build.zext if target.activation == "u8" else e.build.sext
         for start in range(target.group):
             first, second = (
@@ -180,9 +184,9 @@ EMULATED = {name: emulated(target) for name, target in TARGETS.items() if HOST i
 
 
 @here
-@pytest.mark.parametrize(("name", "ending"), WITH_ENDINGS)
-def test_tiles_of_other_instruction_sets(name: str, ending: str) -> None:
-    for case in linear_programs(ending):
+@pytest.mark.parametrize(("name", "epilogue"), WITH_EPILOGUES)
+def test_tiles_of_other_instruction_sets(name: str, epilogue: str) -> None:
+    for case in linear_programs(epilogue):
         graph, inputs = case.build()
         guarded.check(graph, *inputs, target=EMULATED[name])
 
@@ -196,12 +200,12 @@ def test_ops_of_other_instruction_sets(name: str) -> None:
 
 
 @here
-@pytest.mark.parametrize(("name", "ending"), WITH_ENDINGS)
-def test_every_instruction_set_of_this_machine(name: str, ending: str) -> None:
+@pytest.mark.parametrize(("name", "epilogue"), WITH_EPILOGUES)
+def test_every_instruction_set_of_this_machine(name: str, epilogue: str) -> None:
     target = {each.name: each for each in host_targets()}.get(name)
     if target is None:
         pytest.skip(f"no {name} here")
-    for case in linear_programs(ending):
+    for case in linear_programs(epilogue):
         graph, inputs = case.build()
         harness.check(graph, *inputs, target=target)
 

@@ -12,13 +12,13 @@ from hypothesis import given
 
 pytest.importorskip("llvmlite")
 
-from qir.backends.cpu.kernels.dense import Dense
-from qir.backends.cpu.kernels.transforms import TRANSFORMS, Transform, product
-from qir.backends.cpu.kernels.winograd import Winograd
-from qir.backends.cpu.patterns import conv, dense
-from qir.backends.cpu.patterns.winograd import winograd
 from qir.backends.cpu.target import host_target
-from qir.backends.native.pattern import Cover
+from qir.backends.native.kernels.dense import DenseKernel
+from qir.backends.native.kernels.transforms import TRANSFORMS, Transform, product
+from qir.backends.native.kernels.winograd import WinogradKernel
+from qir.backends.native.pattern import Match
+from qir.backends.native.patterns import conv, dense
+from qir.backends.native.patterns.winograd import winograd
 from qir.ir import Graph
 from qir.ir.signature import Sizes
 from qir.ops import Add, Conv, Dequantize, Requantize
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(
     TARGET is None or TARGET.activation != "s16", reason="an instruction set of bytes"
 )
 
-ENDINGS = ("fixed31", "f32_rne", "sum", "real", "accumulator")
+EPILOGUES = ("fixed31", "f32_rne", "sum", "real", "accumulator")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Case:
         depth: Taps in depth; none for two spatial dimensions.
         strides: As the op takes them.
         padding: Of the op.
-        ending: What follows it.
+        epilogue: What follows it.
         point: Zero point of x, which is unsigned where that is above 127.
         extremes: Numbers everywhere in x and in the weights, or random ones, or in the weights such
             that sums come near the limit of the larger patch.
@@ -57,7 +57,7 @@ class Case:
     depth: int | None = None
     strides: tuple[int, ...] = ()
     padding: Padding = "same"
-    ending: str = "fixed31"
+    epilogue: str = "fixed31"
     point: int = -3
     extremes: tuple[str, str] = ("random", "random")
     threads: int = 2
@@ -95,16 +95,16 @@ def program(case: Case) -> tuple[Graph, list[Array]]:
     sums = at.emit(Conv(case.strides, case.padding), graph.inputs[0], kernel, bias)
     drawn = tuple(size if isinstance(size, int) else 1 for size in case.shape)
     inputs = [stored(code, drawn, case.extremes[0], rng)]
-    if case.ending == "accumulator":
+    if case.epilogue == "accumulator":
         result = sums
-    elif case.ending == "real":
+    elif case.epilogue == "real":
         result = at.emit(Dequantize(), sums)
     else:
         point = 131 if other is DType.U8 else 5
         to = Quant.of(other, 0.031 * np.sqrt(np.prod(window[:-1])), point)
-        rounding = "f32_rne" if case.ending == "f32_rne" else "fixed31"
+        rounding = "f32_rne" if case.epilogue == "f32_rne" else "fixed31"
         result = at.emit(Requantize(to, rounding, clamp=(to.range[0] + 9, to.range[1] - 4)), sums)
-    if case.ending == "sum":
+    if case.epilogue == "sum":
         added = graph.add_input("y", TensorType(sums.type.shape, code))
         inputs.append(stored(code, added.type.known_shape, "random", rng))
         result = at.emit(Add(Quant.of(other, 0.07, 3)), result, added)
@@ -117,7 +117,9 @@ def check(case: Case) -> None:
     with patch.object(conv, "cost", lambda tile, *_: tile != case.tile):
         region = harness.planned(graph, Sizes({}), case.threads)
         kernels = [step.kernel for step in region.plan.steps]
-        assert [kernel.tile for kernel in kernels if isinstance(kernel, Winograd)] == [case.tile]
+        assert [kernel.tile for kernel in kernels if isinstance(kernel, WinogradKernel)] == [
+            case.tile
+        ]
         harness.check(graph, *inputs, threads=case.threads)
 
 
@@ -156,7 +158,7 @@ def cases(draw: st.DrawFn) -> Case:
         depth,
         (draw(st.integers(1, 2)), 1, 1) if deep else (),
         draw(st.sampled_from(["valid", "same", pads])),
-        draw(st.sampled_from(ENDINGS)),
+        draw(st.sampled_from(EPILOGUES)),
         draw(st.sampled_from([-128, -3, 127, 128, 255])),
         (draw(how), draw(how)),
         draw(st.sampled_from([1, 4])),
@@ -170,17 +172,17 @@ def test_any_shape(case: Case) -> None:
 
 
 @pytest.mark.parametrize("tile", TRANSFORMS)
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("epilogue", EPILOGUES)
 @pytest.mark.parametrize("point", [-3, 131])
-def test_endings(ending: str, point: int, tile: int) -> None:
-    check(Case((2, 15, 13, 48), 40, ending=ending, point=point, tile=tile))
+def test_epilogues(epilogue: str, point: int, tile: int) -> None:
+    check(Case((2, 15, 13, 48), 40, epilogue=epilogue, point=point, tile=tile))
 
 
 @pytest.mark.parametrize("tile", TRANSFORMS)
 def test_many_tasks(tile: int) -> None:
-    check(Case((1, 60, 57, 64), 144, ending="sum", threads=4, tile=tile))
-    check(Case((1, 3, 32, 31, 64), 144, 3, (2, 1, 1), ending="sum", threads=4, tile=tile))
-    check(Case((2, 5, 32, 31, 32), 144, 3, ending="sum", threads=4, tile=tile))
+    check(Case((1, 60, 57, 64), 144, epilogue="sum", threads=4, tile=tile))
+    check(Case((1, 3, 32, 31, 64), 144, 3, (2, 1, 1), epilogue="sum", threads=4, tile=tile))
+    check(Case((2, 5, 32, 31, 32), 144, 3, epilogue="sum", threads=4, tile=tile))
 
 
 MOST_CHANNELS = {2: 1827, 4: 114}
@@ -193,7 +195,7 @@ MOST_CHANNELS = {2: 1827, 4: 114}
 @pytest.mark.parametrize("tile", TRANSFORMS)
 def test_extremes(x: str, weights: str, point: int, tile: int) -> None:
     shape = (1, 5, 5, min(MOST_CHANNELS[tile], 512))
-    check(Case(shape, ending="accumulator", point=point, extremes=(x, weights), tile=tile))
+    check(Case(shape, epilogue="accumulator", point=point, extremes=(x, weights), tile=tile))
 
 
 @pytest.mark.parametrize("x", ["least", "most", "ends"])
@@ -202,7 +204,7 @@ def test_extremes(x: str, weights: str, point: int, tile: int) -> None:
 @pytest.mark.parametrize("tile", TRANSFORMS)
 def test_extremes_with_depth(x: str, weights: str, point: int, tile: int) -> None:
     # 27 * 128 * 128 times 37 channels are below 2^24; 32 are whole vectors.
-    case = Case((1, 5, 6, 6, 32), 16, 3, ending="accumulator", point=point, tile=tile)
+    case = Case((1, 5, 6, 6, 32), 16, 3, epilogue="accumulator", point=point, tile=tile)
     check(replace(case, extremes=(x, weights)))
 
 
@@ -224,14 +226,14 @@ def test_depth_is_transformed_where_it_is_exact(
     graph, inputs = program(Case(shape, 16, depth, strides, extremes=("random", weights)))
     with patch.object(conv, "cost", lambda tile, *_: tile != 4):
         (step,) = harness.planned(graph, Sizes({})).plan.steps
-        assert isinstance(step.kernel, Winograd)
+        assert isinstance(step.kernel, WinogradKernel)
         assert step.kernel.deep == deep
         harness.check(graph, *inputs)
 
 
 @given(st.integers(0, 3), st.integers(0, 3), st.integers(0, 15), st.booleans())
 def test_sums_near_the_limit(row: int, column: int, channel: int, least: bool) -> None:
-    case = Case((1, 6, 6, 270), padding="valid", ending="accumulator")
+    case = Case((1, 6, 6, 270), padding="valid", epilogue="accumulator")
     graph, (x,) = program(replace(case, extremes=("random", "near the limit")))
     (weights,) = (
         value.array for value in graph.values() if value.is_constant and value.type.rank == 4
@@ -248,20 +250,20 @@ def test_sums_near_the_limit(row: int, column: int, channel: int, least: bool) -
 
 @pytest.mark.parametrize("pad", [(0, 5), (5, 0)])
 def test_depths_that_are_padding_alone(pad: tuple[int, int]) -> None:
-    check(Case((1, 2, 6, 6, 16), 16, 2, padding=(pad, (1, 1), (1, 1)), ending="accumulator"))
+    check(Case((1, 2, 6, 6, 16), 16, 2, padding=(pad, (1, 1), (1, 1)), epilogue="accumulator"))
 
 
-def found(channels: int, tile: int) -> Cover | str:
+def found(channels: int, tile: int) -> Match | str:
     graph, _ = program(Case((1, 4, 4, channels), point=-128, extremes=("random", "least")))
     node = next(node for node in graph.nodes if isinstance(node.op, Conv))
     assert isinstance(node.op, Conv)
     assert TARGET is not None
-    return winograd(node.op, node, dense.ending(node.output), TARGET, tile)
+    return winograd(node.op, node, dense.matched_epilogue(node.output), TARGET, tile)
 
 
 @pytest.mark.parametrize(("tile", "most"), MOST_CHANNELS.items())
 def test_sums_that_may_overflow_are_refused(tile: int, most: int) -> None:
-    assert isinstance(found(most, tile), Cover)
+    assert isinstance(found(most, tile), Match)
     refused = found(most + 1, tile)
     assert isinstance(refused, str)
     assert f"exceed {TRANSFORMS[tile].bits} bits" in refused
@@ -270,7 +272,7 @@ def test_sums_that_may_overflow_are_refused(tile: int, most: int) -> None:
 def test_a_smaller_patch_where_the_larger_may_overflow() -> None:
     graph, _ = program(Case((1, 40, 40, 115), point=-128, extremes=("random", "least")))
     (step,) = harness.planned(graph, Sizes({})).plan.steps
-    assert isinstance(step.kernel, Winograd)
+    assert isinstance(step.kernel, WinogradKernel)
     assert step.kernel.tile == 2
 
 
@@ -297,14 +299,14 @@ def test_patches_share_weights_that_are_larger(
 def test_direct_sums_leave_out_taps_in_padding() -> None:
     graph, inputs = program(Case((1, 1, 3, 3, 17), depth=3))
     (step,) = harness.planned(graph, Sizes({})).plan.steps
-    assert [step.words[f"window_{axis}"] for axis in ("depth", "height", "width")] == [1, 3, 3]
+    assert [step.parameters[f"window_{axis}"] for axis in ("depth", "height", "width")] == [1, 3, 3]
     harness.check(graph, *inputs)
 
 
-@pytest.mark.parametrize(("size", "kernel"), [(3, Dense), (13, Winograd)])
+@pytest.mark.parametrize(("size", "kernel"), [(3, DenseKernel), (13, WinogradKernel)])
 def test_the_choice_does_not_depend_on_named_sizes(size: int, kernel: type) -> None:
     shape = (4, size, size, 16)
-    graph, _ = program(Case((Dim.named("b"), *shape[1:]), ending="accumulator"))
+    graph, _ = program(Case((Dim.named("b"), *shape[1:]), epilogue="accumulator"))
     sizes = Sizes({"b": 4})
     (step,) = harness.planned(graph, sizes).plan.steps
     assert type(step.kernel) is kernel

@@ -12,9 +12,9 @@ pytest.importorskip("llvmlite")
 
 import qir
 from qir.__main__ import main
-from qir.backends.cpu.kernels.reduce import ArgMax
 from qir.backends.cpu.target import host_target
-from qir.backends.native.partition import Section, partition
+from qir.backends.native.kernels.reduce import ArgMaxKernel
+from qir.backends.native.partition import Cluster, partition
 from qir.backends.native.plan import SLACK, Buffer, Plan
 from qir.backends.reference.interpreter import run
 from qir.backends.xla import kernel_choice, measure
@@ -70,11 +70,19 @@ def test_tensors_that_live_at_the_same_time_share_no_byte(lives):
 
 
 @pytest.mark.parametrize(
-    ("words", "tensors", "message"),
+    ("parameters", "tensors", "message"),
     [
-        ({}, {}, "words of ArgMax, got no block_rows, count"),
-        ({"block_rows": 1, "count": 8, "columns": 8}, {}, "words of ArgMax, got also columns"),
-        ({"block_rows": 1, "cuont": 8}, {}, "words of ArgMax, got no count and also cuont"),
+        ({}, {}, "parameters of ArgMax, got no block_rows, count"),
+        (
+            {"block_rows": 1, "count": 8, "columns": 8},
+            {},
+            "parameters of ArgMax, got also columns",
+        ),
+        (
+            {"block_rows": 1, "cuont": 8},
+            {},
+            "parameters of ArgMax, got no count and also cuont",
+        ),
         (
             {"block_rows": 1, "count": 8},
             {"terms": 0},
@@ -82,22 +90,22 @@ def test_tensors_that_live_at_the_same_time_share_no_byte(lives):
         ),
     ],
 )
-def test_a_step_gives_a_kernel_what_it_reads_and_nothing_else(words, tensors, message):
+def test_a_step_gives_a_kernel_what_it_reads_and_nothing_else(parameters, tensors, message):
     plan = Plan(1, 1, 1)
-    places = {"x": plan.operand(0), **{name: plan.operand(0) for name in tensors}}
+    views = {"x": plan.operand(0), **{name: plan.operand(0) for name in tensors}}
     with pytest.raises(QirError, match=f"plan: step y: expected the {message}"):
-        plan.step("y", ArgMax(unsigned=False), {"rows": 1, **words}, places)
+        plan.step("y", ArgMaxKernel(unsigned=False), {"rows": 1, **parameters}, views)
     assert plan.steps == []
 
 
-def test_sections_hold_what_they_can_and_nothing_returns_to_them():
+def test_clusters_hold_what_they_can_and_nothing_returns_to_them():
     graph = network()
     nodes = [node for node in graph.nodes if not isinstance(node.op, Const | Return)]
     assert TARGET is not None
     found = partition(nodes, graph.outputs, TARGET)
     shown = [
-        [node.op.name for cover in part.covers for node in cover.nodes]
-        if isinstance(part, Section)
+        [node.op.name for match in part.matches for node in match.nodes]
+        if isinstance(part, Cluster)
         else part.op.name
         for part in found.parts
     ]
@@ -177,7 +185,7 @@ def test_the_partition_as_text(tmp_path, capsys):
     # Stored between the steps: the sum, 6 * 6 * 16 bytes and 64 behind it.
     assert "640 of temporary tensors" in lines[at + 2]
     assert lines[at + 3].startswith("   0  conv %a, requantize %y, add %s: qir_dense_")
-    assert "x=operand0, weights=parameters+0" in lines[at + 4]
+    assert "x=operand0, weights=constants+0" in lines[at + 4]
     assert lines[at + 4].endswith("out=temporary[0:640], residual=operand0")
     qir.save(graph, tmp_path / "network.qir")
     assert main(["partition", str(tmp_path / "network.qir")]) == 0

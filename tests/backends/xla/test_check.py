@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import qir
-from qir.backends.native.steps import Lowering, Step, always
+from qir.backends.native.computation import Computation, Lowering, always
 from qir.backends.reference.interpreter import run, run_all
 from qir.backends.xla import compile as compiling
-from qir.backends.xla.cluster import Cluster
 from qir.backends.xla.expected import Uncertain, difference
 from qir.backends.xla.faults import Faults, apart
+from qir.backends.xla.fusion import Fusion
 from qir.backends.xla.lowering import LOWERINGS
 from qir.backends.xla.measure import Measurements
 from qir.errors import QirError
@@ -88,14 +88,14 @@ def wrong(way: Lowering, by: Any) -> Lowering:
 
     def build(op, node):
         """Adds to the last number."""
-        step = way.build(op, node)
+        computation = way.build(op, node)
 
         def off(*arguments):
-            found = step.function(*arguments)
+            found = computation.function(*arguments)
             last = tuple(size - 1 for size in found.shape)
             return found.at[last].add(np.asarray(by, found.dtype))
 
-        return Step(off, step.arguments)
+        return Computation(off, computation.arguments)
 
     return Lowering("wrong", always, always, build)
 
@@ -190,22 +190,26 @@ def test_integers_behind_floats_are_exact_given_what_the_floats_became():
 
 def test_a_wrong_kernel_gives_way_to_xla(monkeypatch):
     pytest.importorskip("llvmlite")
-    from qir.backends.cpu.clusters import Kernels
+    from qir.backends.cpu.clusters import GeneratedKernels
     from qir.backends.xla.kernel_choice import kernels_here
 
     @dataclass(frozen=True)
-    class Spoiled(Kernels):
-        def _group(self, section, number):
-            group = super()._group(section, number)
+    class Spoiled(GeneratedKernels):
+        def _group(self, cluster, number):
+            group = super()._group(cluster, number)
             pools = [node for node in group.nodes if isinstance(node.op, MaxPool)]
 
             def off(*arguments):
-                return tuple(array ^ 1 for array in group.step.function(*arguments))
+                return tuple(array ^ 1 for array in group.computation.function(*arguments))
 
-            return replace(group, step=Step(off, group.step.arguments)) if pools else group
+            return (
+                replace(group, computation=Computation(off, group.computation.arguments))
+                if pools
+                else group
+            )
 
     here = kernels_here()
-    if not isinstance(here, Kernels):
+    if not isinstance(here, GeneratedKernels):
         pytest.skip(str(here))
     monkeypatch.setattr(compiling, "chosen_kernels", lambda wanted: (Spoiled(here.target), ""))
     graph = integer()
@@ -278,7 +282,7 @@ def test_entries_that_name_no_way_count_for_nothing(entry):
     graph = integer()
     node = node_of(graph, "z")
     table = Measurements().table
-    table.merge({f"wrong: {Cluster.around(node).key}": entry})
+    table.merge({f"wrong: {Fusion.around(node).key}": entry})
     assert qir.compile(graph, kernels=False).lowerings["z"] == LOWERINGS[MaxPool][0].name
 
 
@@ -286,5 +290,5 @@ def test_where_all_ways_are_called_wrong_the_cache_is_not_believed():
     graph = integer()
     node = node_of(graph, "z")
     names = [way.name for way in Faults(Measurements().table).left(node)]
-    Measurements().table.merge({f"wrong: {Cluster.around(node).key}": names})
+    Measurements().table.merge({f"wrong: {Fusion.around(node).key}": names})
     assert qir.compile(graph, kernels=False).lowerings["z"] == names[0]

@@ -14,8 +14,8 @@ import qir
 from qir.backends.reference.interpreter import run
 from qir.backends.xla import fingerprint, measure
 from qir.backends.xla.choice import fastest, preferred, report
-from qir.backends.xla.cluster import Cluster
 from qir.backends.xla.compile import compile_graph
+from qir.backends.xla.fusion import Fusion
 from qir.backends.xla.measure import Measurements, measured, race
 from qir.backends.xla.rules import LOWERINGS, legal_ways
 from qir.bench.timing import Contender, Times
@@ -70,10 +70,10 @@ def clock(monkeypatch):
     """Replaces what measures; returns the clusters that were to be measured."""
     asked = []
 
-    def fake(cluster):
-        asked.append(cluster)
+    def fake(fusion):
+        asked.append(fusion)
         times = {"patches": 0.2, "patches_by_axis": 0.25, "requantize_by_float32": 0.2}
-        return {way.name: times.get(way.name, 0.4) for way in legal_ways(cluster.target)}
+        return {way.name: times.get(way.name, 0.4) for way in legal_ways(fusion.target)}
 
     monkeypatch.setattr(measure, "measured", fake)
     return asked
@@ -90,7 +90,7 @@ def test_nothing_is_measured_unasked(clock, folder):
 
 def test_each_kind_of_op_is_measured_once(clock):
     assert compile_graph(network(), measure=True, kernels=False).lowerings["a"] == "patches"
-    assert [cluster.target.output.name for cluster in clock] == ["a"]
+    assert [fusion.target.output.name for fusion in clock] == ["a"]
     again = compile_graph(network(), measure=True, kernels=False)
     assert again.lowerings == {"a": "patches", "y": "requantize", "z": "lookup"}
     assert len(clock) == 1
@@ -211,22 +211,22 @@ def test_what_is_measured_together():
     graph = network()
     (conv, requantize), lookup = map(node_of, [graph] * 2, "ay"), node_of(graph, "z")
     for node in (conv, requantize):
-        assert Cluster.around(node).nodes == (conv, requantize, lookup)
-        assert Cluster.around(node).target is node
-    assert Cluster.around(lookup).nodes == (lookup,)
-    part = Cluster.around(requantize).graph()
+        assert Fusion.around(node).nodes == (conv, requantize, lookup)
+        assert Fusion.around(node).target is node
+    assert Fusion.around(lookup).nodes == (lookup,)
+    part = Fusion.around(requantize).graph()
     assert [value.name for value in (*part.inputs, *part.outputs)] == ["x", "z"]
     assert part.value("k").is_constant
 
     text = TEXT.replace("return %z", "return %z, %a")
     read_twice = network(text)
-    assert Cluster.around(node_of(read_twice)).nodes == (node_of(read_twice),)
-    nodes = Cluster.around(node_of(read_twice, "y")).nodes
+    assert Fusion.around(node_of(read_twice)).nodes == (node_of(read_twice),)
+    nodes = Fusion.around(node_of(read_twice, "y")).nodes
     assert [node.op.name for node in nodes] == ["requantize", "lookup"]
 
 
 def test_what_the_key_says():
-    assert Cluster.around(node_of(network())).key == (
+    assert Fusion.around(node_of(network())).key == (
         "*conv padding=same(i8[1,6,6,16]{zp}, const i8[3,3,16,4]{}) -> i32[1,6,6,4]{}; "
         "requantize short() -> i8[1,6,6,4]{zp}; lookup(const i8[256]{}) -> i8[1,6,6,4]{} "
         "by direct_convolution, gathered_patches, patches, patches_by_axis"
@@ -250,7 +250,7 @@ def test_what_the_key_says():
 )
 def test_what_makes_another_key(old, new, same):
     key, other = (
-        Cluster.around(node_of(network(text))).key for text in (TEXT, TEXT.replace(old, new))
+        Fusion.around(node_of(network(text))).key for text in (TEXT, TEXT.replace(old, new))
     )
     assert (key == other) is same
 
@@ -258,7 +258,7 @@ def test_what_makes_another_key(old, new, same):
 def test_measuring_runs_every_legal_way(monkeypatch):
     monkeypatch.setattr(measure, "ROUNDS", 1)
     monkeypatch.setattr(measure, "TURN", 0)
-    found = measured(Cluster.around(node_of(network())))
+    found = measured(Fusion.around(node_of(network())))
     assert set(found) == set(WAYS)
     assert all(time > 0 for time in found.values())
 
@@ -287,7 +287,7 @@ graph @ties(%a: i32[8]{scale=0.5}) {
 def test_a_false_certificate_is_not_believed(clock):
     graph = qir.parse(TIES)
     assert len(legal_ways(node_of(graph, "y"))) == 2
-    key = Cluster.around(node_of(graph, "y")).key
+    key = Fusion.around(node_of(graph, "y")).key
     Measurements().table.merge({key: {"requantize": 0.4, "requantize_by_float32": 0.2}})
     compiled = compile_graph(graph, kernels=False)
     numbers = np.arange(-4, 4, dtype=np.int32)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import qir
-from qir.analysis.reach import Stored
+from qir.analysis.reach import StoredReach
 from qir.analysis.verify import verify
 from qir.errors import PassError, VerifyError
 from qir.numbers.rounding import rounding_mode
@@ -218,7 +218,7 @@ def test_sums_beyond_float32():
     type = after.value("dot").type
     thresholds = rounding_mode("fixed31").thresholds(op.factors(type), np.array([[2], [3]]))
     assert thresholds.min() > 2**24
-    reach = Stored.of(after).steps_by_place(after.value("dot"))
+    reach = StoredReach.of(after).steps_by_place(after.value("dot"))
     near = (thresholds + np.arange(-3, 4)[:, None, None]).reshape(-1, 3)
     accumulators = Coded(np.clip(near, *reach), type)
     other = replace(op, rounding="f32_rne", agrees=())

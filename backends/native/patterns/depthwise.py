@@ -9,12 +9,23 @@ from math import prod
 
 import numpy as np
 
-from qir.backends.cpu.kernels.dense import AXES
-from qir.backends.cpu.kernels.depthwise import GEOMETRY, Depthwise, Window
-from qir.backends.cpu.kernels.lines import CHANNELS, LINE_BYTES, PAIR_BYTES
-from qir.backends.cpu.patterns.dense import Ending, folded_bias, spatial_words, unfit
-from qir.backends.cpu.target import Target
-from qir.backends.native.pattern import Cover, Region
+from qir.backends.native.instruction_set import InstructionSet
+from qir.backends.native.kernels.dense import AXES
+from qir.backends.native.kernels.depthwise import (
+    CHANNELS,
+    GEOMETRY,
+    LINE_BYTES,
+    PAIR_BYTES,
+    DepthwiseKernel,
+    FixedWindow,
+)
+from qir.backends.native.pattern import Match, Region
+from qir.backends.native.patterns.dense import (
+    MatchedEpilogue,
+    folded_bias,
+    spatial_parameters,
+    unfit,
+)
 from qir.ir import Node
 from qir.ops import Conv
 from qir.types import Array, DType
@@ -95,19 +106,21 @@ def paired(
     )
 
 
-def depthwise(op: Conv, node: Node, end: Ending, target: Target) -> Cover | str:
-    """Covers a convolution in which each channel of the result reads one channel.
+def depthwise(
+    op: Conv, node: Node, epilogue: MatchedEpilogue, target: InstructionSet
+) -> Match | str:
+    """Matches a convolution in which each channel of the result reads one channel.
 
     Args:
         op: The convolution.
         node: Its node.
-        end: What follows it.
+        epilogue: What follows it.
         target: The instruction set.
     """
     x, kernel, *bias = node.inputs
     if reason := unfit(x, kernel, bias):
         return reason
-    inputs = (x,) if end.residual is None else (x, end.residual)
+    inputs = (x,) if epilogue.residual is None else (x, epilogue.residual)
     code, weight_code = x.type.quant, kernel.type.quant
     assert code is not None
     assert weight_code is not None
@@ -115,9 +128,9 @@ def depthwise(op: Conv, node: Node, end: Ending, target: Target) -> Cover | str:
     weights = kernel.array.astype(np.int32) - weight_code.zero_points
     tables = {
         "bias": folded_bias(weights.reshape(-1, columns), int(code.zero_points), bias),
-        **{name: np.broadcast_to(array, columns) for name, array in end.tables.items()},
+        **{name: np.broadcast_to(array, columns) for name, array in epilogue.tables.items()},
     }
-    result = (node, *end.nodes)[-1].output
+    result = (node, *epilogue.nodes)[-1].output
     window = [1] * (len(AXES) - len(window)) + window
     blocks = -(-columns // CHANNELS)
     # The last block overlaps the one before, so that no vector passes the end of a tensor.
@@ -129,7 +142,7 @@ def depthwise(op: Conv, node: Node, end: Ending, target: Target) -> Cover | str:
 
     def write(region: Region) -> None:
         batch = region.shape(x)[0]
-        spatial = spatial_words(op, region.shape(x), region.shape(node.output), window)
+        spatial = spatial_parameters(op, region.shape(x), region.shape(node.output), window)
         strides, dilation = (
             [spatial[f"{name}_{axis}"] for axis in AXES] for name in ("stride", "dilation")
         )
@@ -182,9 +195,9 @@ def depthwise(op: Conv, node: Node, end: Ending, target: Target) -> Cover | str:
             for phase, used in zip(found.phases, found.rows, strict=True)
         ]
         written = pairs * taps <= WRITTEN_TAPS
-        words = {
+        parameters = {
             **{name: spatial[name] for name in GEOMETRY},
-            **end.words,
+            **epilogue.parameters,
             "fill": int(code.zero_points),
             "pixel": region.shape(x)[-1],
             "group_rows": rows,
@@ -205,33 +218,33 @@ def depthwise(op: Conv, node: Node, end: Ending, target: Target) -> Cover | str:
         }
         tensors = {
             "x": region.read(x),
-            "weights": region.parameter(packed),
-            "lines": region.parameter(np.asarray(found.lines, np.int64)),
-            "rows": region.parameter(np.asarray(table, np.int64)),
-            **{name: region.parameter(array[order]) for name, array in tables.items()},
+            "weights": region.constant(packed),
+            "lines": region.constant(np.asarray(found.lines, np.int64)),
+            "rows": region.constant(np.asarray(table, np.int64)),
+            **{name: region.constant(array[order]) for name, array in tables.items()},
             "out": region.write(result),
         }
         if gathered:
-            tensors["sources"] = region.parameter((order // multiplier).astype(np.int64))
-        if end.residual is not None:
-            tensors["residual"] = region.read(end.residual)
+            tensors["sources"] = region.constant((order // multiplier).astype(np.int64))
+        if epilogue.residual is not None:
+            tensors["residual"] = region.read(epilogue.residual)
         region.plan.step(
             result.name,
-            Depthwise(
-                Window(pairs, taps, strides[2], step) if written else None,
+            DepthwiseKernel(
+                FixedWindow(pairs, taps, strides[2], step) if written else None,
                 together,
                 code.storage is DType.U8,
                 gathered,
                 narrow,
-                end.epilogue,
+                epilogue.code,
             ),
-            words,
+            parameters,
             tensors,
             tasks=pieces * ranges,
             scratch=lines * (line_bytes + 2 * LINE_BYTES),
         )
 
-    return Cover((node, *end.nodes), inputs, write, rows_apart=True)
+    return Match((node, *epilogue.nodes), inputs, write, rows_apart=True)
 
 
 def _tasks(products: int, threads: int) -> int:

@@ -18,7 +18,7 @@ from qir.types import FrozenArray
 
 
 @dataclass(frozen=True, eq=False)
-class Cluster:
+class Fusion:
     """A chain of ops, each but the last read by the next one alone.
 
     Attributes:
@@ -30,7 +30,7 @@ class Cluster:
     target: Node
 
     @staticmethod
-    def around(node: Node) -> Cluster:
+    def around(node: Node) -> Fusion:
         """Returns the cluster of a node: it begins with what a requantize alone reads."""
         first = node
         if isinstance(node.op, Requantize):
@@ -40,7 +40,7 @@ class Cluster:
         nodes = [first]
         while len(nodes[-1].outputs) == 1 and (follower := _follower(nodes[-1].output)):
             nodes.append(follower)
-        return Cluster(tuple(nodes), node)
+        return Fusion(tuple(nodes), node)
 
     @property
     def key(self) -> str:

@@ -7,26 +7,27 @@ from math import prod
 
 import numpy as np
 
-from qir.backends.cpu.kernels.pool import AXES, Pool
-from qir.backends.cpu.kernels.reduce import Combination
-from qir.backends.cpu.patterns.dense import BYTES, is_bytes
-from qir.backends.cpu.patterns.reduce import blocks, combination, has_bytes
-from qir.backends.cpu.patterns.sums import Ending, ending, rounded, rounding_once
-from qir.backends.cpu.target import Target
-from qir.backends.native.pattern import Cover, Region, covers
+from qir.backends.native.instruction_set import InstructionSet
+from qir.backends.native.kernels.dense import AXES
+from qir.backends.native.kernels.pool import PoolKernel
+from qir.backends.native.kernels.reduce import Combination
+from qir.backends.native.pattern import Match, Region, pattern
+from qir.backends.native.patterns.dense import BYTES, is_bytes
+from qir.backends.native.patterns.reduce import blocks, combination, has_bytes
+from qir.backends.native.patterns.sums import SumsEpilogue, rounded, rounding_once, sums_epilogue
 from qir.errors import QirError
 from qir.ir import Node, Value
 from qir.numbers.rounding import rounding_mode
 from qir.ops import AvgPool, MaxPool
-from qir.ops.pool import Pool as PoolOp
+from qir.ops.pool import Pool
 from qir.types import Array, Quant
 
 MOST_TAPS = 4096
 """In a window over padding, which has terms for each number of taps."""
 
 
-@covers(MaxPool)
-def max_pool(op: MaxPool, node: Node, _: Target) -> Cover | str:
+@pattern(MaxPool)
+def max_pool(op: MaxPool, node: Node, _: InstructionSet) -> Match | str:
     """The greatest stored number of each window."""
     (x,) = node.inputs
     if not has_bytes(x):
@@ -34,8 +35,8 @@ def max_pool(op: MaxPool, node: Node, _: Target) -> Cover | str:
     return _pool(op, node, combination("greatest", x))
 
 
-@covers(AvgPool)
-def avg_pool(op: AvgPool, node: Node, _: Target) -> Cover | str:
+@pattern(AvgPool)
+def avg_pool(op: AvgPool, node: Node, _: InstructionSet) -> Match | str:
     """The sum of each window, by terms for the number of its taps in the tensor."""
     (x,) = node.inputs
     if not is_bytes(x):
@@ -45,11 +46,11 @@ def avg_pool(op: AvgPool, node: Node, _: Target) -> Cover | str:
     if padded and most > MOST_TAPS:
         return f"a window of more than {MOST_TAPS} taps over padding"
     counts = np.arange(1, most + 1) if padded else np.array([most])
-    sums = ending(x, node.output, counts) if op.to is None else _means(op, x, op.to, counts)
+    sums = sums_epilogue(x, node.output, counts) if op.to is None else _means(op, x, op.to, counts)
     return sums if isinstance(sums, str) else _pool(op, node, combination("sum", x, most), sums)
 
 
-def _means(op: AvgPool, x: Value, to: Quant, counts: Array) -> Ending | str:
+def _means(op: AvgPool, x: Value, to: Quant, counts: Array) -> SumsEpilogue | str:
     """Returns how sums become means over as many bytes as they have."""
     if to.storage not in BYTES:
         return "a sum without codes of 8 bits"
@@ -65,7 +66,7 @@ def _means(op: AvgPool, x: Value, to: Quant, counts: Array) -> Ending | str:
     return rounded(x, counts, form, to, to.range)
 
 
-def _pool(op: PoolOp, node: Node, way: Combination, sums: Ending | None = None) -> Cover:
+def _pool(op: Pool, node: Node, way: Combination, sums: SumsEpilogue | None = None) -> Match:
     (x,) = node.inputs
     nodes = (node, *(() if sums is None else sums.nodes))
     result = nodes[-1].output
@@ -89,7 +90,7 @@ def _pool(op: PoolOp, node: Node, way: Combination, sums: Ending | None = None) 
             "stride": spread(strides, 1),
             "before": spread(before, 0),
         }
-        words = {
+        parameters = {
             f"{what}_{axis}": values[index]
             for what, values in per_axis.items()
             for index, axis in enumerate(AXES)
@@ -97,7 +98,7 @@ def _pool(op: PoolOp, node: Node, way: Combination, sums: Ending | None = None) 
         rows = batch * prod(per_axis["places"][:-1])
         line = per_axis["size"][-1] * channels
         block = blocks(rows, line * prod(per_axis["window"][:-1]), region)
-        words |= {
+        parameters |= {
             "rows": rows,
             "block_rows": block,
             "channels": channels,
@@ -111,15 +112,18 @@ def _pool(op: PoolOp, node: Node, way: Combination, sums: Ending | None = None) 
             table = sums.terms
             if len(table) > 1:
                 table = np.concatenate([np.zeros_like(table[:1]), table])
-            tensors["terms"] = region.parameter(table)
-            words |= {**sums.words, "term_bytes": table[0].nbytes if len(table) > 1 else 0}
+            tensors["terms"] = region.constant(table)
+            parameters |= {
+                **sums.parameters,
+                "term_bytes": table[0].nbytes if len(table) > 1 else 0,
+            }
         region.plan.step(
             result.name,
-            Pool(way, "signed" if sums is None else sums.to),
-            words,
+            PoolKernel(way, "signed" if sums is None else sums.to),
+            parameters,
             tensors,
             tasks=-(-rows // block),
             scratch=line * way.bits // 8,
         )
 
-    return Cover(nodes, (x,), write, rows_apart=True)
+    return Match(nodes, (x,), write, rows_apart=True)

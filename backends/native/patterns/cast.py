@@ -6,13 +6,19 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from qir.backends.cpu.kernels.cast import Rescale, RescaleForm, Stored, ToCodes, ToReal
-from qir.backends.cpu.kernels.flat import LANES
-from qir.backends.cpu.patterns.dense import in_order, is_bytes
-from qir.backends.cpu.patterns.flat import passed
-from qir.backends.cpu.patterns.lookup import every_byte, looked_up
-from qir.backends.cpu.target import Target
-from qir.backends.native.pattern import COVERS, Cover, covers, sole_reader
+from qir.backends.native.instruction_set import InstructionSet
+from qir.backends.native.kernels.cast import (
+    DequantizeKernel,
+    QuantizeKernel,
+    RequantizeForm,
+    RequantizeKernel,
+    Stored,
+)
+from qir.backends.native.kernels.flat import LANES
+from qir.backends.native.pattern import PATTERNS, Match, pattern, sole_reader
+from qir.backends.native.patterns.dense import in_order, is_bytes
+from qir.backends.native.patterns.flat import passed
+from qir.backends.native.patterns.lookup import every_byte, looked_up
 from qir.ir import Node, Value
 from qir.numbers.rounding import Float32, MachineForm, Scaled
 from qir.ops import Dequantize, Quantize, Requantize
@@ -38,7 +44,7 @@ def _belongs_to_xla(x: Value) -> bool:
         stored(x) == "wide"
         and x.node is not None
         and not x.is_constant
-        and type(x.node.op) not in COVERS
+        and type(x.node.op) not in PATTERNS
         and sole_reader(x) is not None
     )
 
@@ -53,8 +59,8 @@ def repeated(
         value: The value.
 
     Returns:
-        The tables, and the word of their period, which a single entry does not have; None where
-        they vary along another axis than the last.
+        The tables, and the parameter of their period, which a single entry does not have; None
+        where they vary along another axis than the last.
     """
     arrays = [np.asarray(table) for table in tables.values()]
     if all(array.size == 1 for array in arrays):
@@ -69,25 +75,25 @@ def repeated(
     return rows, {"period": period}
 
 
-@covers(Quantize)
-def quantize(op: Quantize, node: Node, target: Target) -> Cover | str:
+@pattern(Quantize)
+def quantize(op: Quantize, node: Node, target: InstructionSet) -> Match | str:
     """One float32 multiplication, ties to even."""
     if not is_bytes(node.output) or op.to.expressed is not DType.F32:
         return "not from f32 to a code of 8 bits"
     if op.rounding != "reciprocal":
         return f"no form of the rounding {op.rounding}"
     low, high = op.to.range
-    words = {
+    parameters = {
         "inverse": int(op.to.inverse_scale.view(np.int32)),
         "low": low,
         "high": high,
         "point": int(op.to.zero_points),
     }
-    return passed(node, ToCodes(op.to.storage is DType.U8), words, {})
+    return passed(node, QuantizeKernel(op.to.storage is DType.U8), parameters, {})
 
 
-@covers(Dequantize)
-def dequantize(op: Dequantize, node: Node, target: Target) -> Cover | str:
+@pattern(Dequantize)
+def dequantize(op: Dequantize, node: Node, target: InstructionSet) -> Match | str:
     """One float32 multiplication."""
     (x,) = node.inputs
     code, kind = x.type.quant, stored(x)
@@ -99,12 +105,12 @@ def dequantize(op: Dequantize, node: Node, target: Target) -> Cover | str:
     if found is None:
         return "a code that varies along another axis than the last"
     tables, period = found
-    words = {**period, "point": int(code.zero_points)}
-    return passed(node, ToReal(kind, bool(period)), words, tables)
+    parameters = {**period, "point": int(code.zero_points)}
+    return passed(node, DequantizeKernel(kind, bool(period)), parameters, tables)
 
 
-@covers(Requantize)
-def requantize(op: Requantize, node: Node, target: Target) -> Cover | str:
+@pattern(Requantize)
+def requantize(op: Requantize, node: Node, target: InstructionSet) -> Match | str:
     """Accumulators by arithmetic, codes of 8 bits by a table of what the definition gives."""
     (x,) = node.inputs
     kind = stored(x)
@@ -125,17 +131,17 @@ def requantize(op: Requantize, node: Node, target: Target) -> Cover | str:
     if found is None:
         return "a code that varies along another axis than the last"
     tables, period = found
-    kernel = Rescale(kind, bool(period), op.to.storage is DType.U8, form)
-    return passed(node, kernel, {**code_words(op.to, op.bounds), **period}, tables)
+    kernel = RequantizeKernel(kind, bool(period), op.to.storage is DType.U8, form)
+    return passed(node, kernel, {**code_parameters(op.to, op.bounds), **period}, tables)
 
 
-def code_words(code: Quant, bounds: tuple[int, int] | None = None) -> dict[str, int]:
-    """Returns the words that narrow int32 to a code."""
+def code_parameters(code: Quant, bounds: tuple[int, int] | None = None) -> dict[str, int]:
+    """Returns the parameters that narrow int32 to a code."""
     low, high = bounds or code.range
     return {"low": low, "high": high, "point": int(code.zero_points)}
 
 
-def _tables(form: MachineForm) -> tuple[RescaleForm, dict[str, Array]] | None:
+def _tables(form: MachineForm) -> tuple[RequantizeForm, dict[str, Array]] | None:
     """Returns how the kernel computes a machine form, and its tables; None where it does not."""
     if isinstance(form, Float32):
         return "f32_rne", {"multiplier": form.value}

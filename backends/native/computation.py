@@ -1,4 +1,4 @@
-"""Steps: parts of a program as functions of arrays, and the ways in which they compute an op."""
+"""Computations: parts of a program as functions of arrays, and the ways to compute an op."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ class Parameter:
 
 
 Argument: TypeAlias = Value | Parameter | Shape | Array
-"""What a step's function gets: a value's array, a parameter, a shape in actual sizes, a literal."""
+"""What a computation's function gets: a value's array, a parameter, a shape in actual sizes, a
+literal."""
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class Computation:
     """A part of a program: a function of arrays, and what it is applied to.
 
     Args:
@@ -50,7 +51,7 @@ class Lowering:
         legal: Whether it computes this application of the op, bit for bit where codes are involved.
         preferred: Whether it is the one to take where nothing was measured, unless a way before it
             is.
-        build: Returns the step.
+        build: Returns the computation.
         why_not: Says of an application that is not legal what is wrong with it and what to do; None
             to name the types.
     """
@@ -58,7 +59,7 @@ class Lowering:
     name: str
     legal: Callable[[Any, Node], bool]
     preferred: Callable[[Any, Node], bool]
-    build: Callable[[Any, Node], Step]
+    build: Callable[[Any, Node], Computation]
     why_not: Callable[[Any, Node], str] | None = None
 
     @property
@@ -69,16 +70,16 @@ class Lowering:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Nodes that one step computes together.
+    """Nodes that one computation gives together.
 
     Args:
         outputs: The values that it returns.
-        step: The step.
+        computation: The computation.
         nodes: The nodes, each with the name of the way and a sentence about it.
     """
 
     outputs: tuple[Value, ...]
-    step: Step
+    computation: Computation
     nodes: Mapping[Node, Lowering]
 
 

@@ -1,6 +1,6 @@
-"""The rules of every family of ops; importing one fills the table of `cover`."""
+"""The patterns of every family of ops; importing one fills the table of `match`."""
 
-from qir.backends.cpu.patterns import (
+from qir.backends.native.patterns import (
     cast,
     conv,
     dense,

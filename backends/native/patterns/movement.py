@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
-from qir.backends.cpu.kernels.lookup import Flip
-from qir.backends.cpu.kernels.movement import OUTER, Copy, Exchange
-from qir.backends.cpu.patterns.flat import TASK_ELEMENTS, TASKS, lies, passed, variables
-from qir.backends.cpu.target import Target
-from qir.backends.native.pattern import Cover, Region, covers
-from qir.backends.native.plan import Place
+from qir.backends.native.instruction_set import InstructionSet
+from qir.backends.native.kernels.lookup import FlipKernel
+from qir.backends.native.kernels.movement import OUTER, CopyKernel, TransposeKernel
+from qir.backends.native.pattern import Match, Region, pattern
+from qir.backends.native.patterns.flat import TASK_ELEMENTS, TASKS, lies, passed, variables
+from qir.backends.native.plan import BufferView
 from qir.ir import Node, Value
 from qir.ops import (
     Broadcast,
@@ -31,7 +31,7 @@ from qir.types import DType
 
 
 @dataclass(frozen=True)
-class Axis:
+class MovedAxis:
     """An axis of what is moved.
 
     Attributes:
@@ -50,9 +50,9 @@ def row_strides(shape: Sequence[int], element: int) -> list[int]:
     return [element * prod(shape[axis + 1 :]) for axis in range(len(shape))]
 
 
-def _joined(axes: Sequence[Axis]) -> list[Axis]:
+def _joined(axes: Sequence[MovedAxis]) -> list[MovedAxis]:
     """Drops axes of one place, and makes one of two that lie alike on both sides."""
-    found: list[Axis] = []
+    found: list[MovedAxis] = []
     for axis in axes:
         if axis.size == 1:
             continue
@@ -65,9 +65,9 @@ def _joined(axes: Sequence[Axis]) -> list[Axis]:
     return found
 
 
-def _outer(axes: Sequence[Axis]) -> dict[str, int]:
-    """Returns the words of the outer axes."""
-    padded = [*[Axis(1, 0, 0)] * (OUTER - len(axes)), *axes]
+def _outer(axes: Sequence[MovedAxis]) -> dict[str, int]:
+    """Returns the parameters of the outer axes."""
+    padded = [*[MovedAxis(1, 0, 0)] * (OUTER - len(axes)), *axes]
     return {
         f"{name}{index}": getattr(axis, name)
         for index, axis in enumerate(padded)
@@ -76,7 +76,12 @@ def _outer(axes: Sequence[Axis]) -> dict[str, int]:
 
 
 def move(
-    region: Region, label: str, axes: Sequence[Axis], element: int, x: Place, out: Place
+    region: Region,
+    label: str,
+    axes: Sequence[MovedAxis],
+    element: int,
+    x: BufferView,
+    out: BufferView,
 ) -> None:
     """Adds the step that moves elements.
 
@@ -100,7 +105,7 @@ def move(
             _exchange(region, label, found, along, element, x, out)
             return
     # A long innermost loop: two pixels of a resized row would hardly be one.
-    inner = max(found[-2:], key=lambda axis: axis.size) if found else Axis(1, 0, 0)
+    inner = max(found[-2:], key=lambda axis: axis.size) if found else MovedAxis(1, 0, 0)
     found = [axis for axis in found if axis is not inner]
     outer = prod(axis.size for axis in found)
     wanted = task_count(outer * inner.size * max(run, 16), region)
@@ -111,7 +116,7 @@ def move(
     runs = min(max(wanted // (outer * ranges), 1), max(run // TASK_ELEMENTS, 1))
     block_run = -(-run // (64 * runs)) * 64 if runs > 1 else run
     runs = -(-run // block_run)
-    words = {
+    parameters = {
         **_outer(found),
         "outer": outer,
         "inner": inner.size,
@@ -125,7 +130,7 @@ def move(
         "out_inner": inner.out,
     }
     tasks = -(-outer // block_outer) * ranges * runs
-    region.plan.step(label, Copy(), words, {"x": x, "out": out}, tasks=tasks)
+    region.plan.step(label, CopyKernel(), parameters, {"x": x, "out": out}, tasks=tasks)
 
 
 def task_count(bytes_: int, region: Region) -> int:
@@ -136,20 +141,20 @@ def task_count(bytes_: int, region: Region) -> int:
 def _exchange(
     region: Region,
     label: str,
-    axes: Sequence[Axis],
-    along: Axis,
+    axes: Sequence[MovedAxis],
+    along: MovedAxis,
     element: int,
-    x: Place,
-    out: Place,
+    x: BufferView,
+    out: BufferView,
 ) -> None:
     across = axes[-1]
     others = [axis for axis in axes if axis is not along and axis is not across]
     outer = prod(axis.size for axis in others)
     wanted = task_count(outer * across.size * along.size * element, region)
-    tile = Exchange(element).tile
+    tile = TransposeKernel(element).tile
     block = -(-along.size // (max(wanted // outer, 1) * tile)) * tile
     ranges = -(-along.size // block)
-    words = {
+    parameters = {
         **_outer(others),
         "across": across.size,
         "along": along.size,
@@ -158,7 +163,9 @@ def _exchange(
         "source_across": across.source,
         "out_along": along.out,
     }
-    region.plan.step(label, Exchange(element), words, {"x": x, "out": out}, tasks=outer * ranges)
+    region.plan.step(
+        label, TransposeKernel(element), parameters, {"x": x, "out": out}, tasks=outer * ranges
+    )
 
 
 def unmovable(node: Node) -> str:
@@ -194,15 +201,15 @@ class Move:
         to: Bytes before the first element that is.
     """
 
-    axes: Sequence[Axis]
+    axes: Sequence[MovedAxis]
     x: Value
     source: int
     out: Value
     to: int = 0
 
 
-def _copied(node: Node, rank: int, moves: Callable[[Region], Iterable[Move]]) -> Cover | str:
-    """Returns a cover of a node by copies of as many axes at most."""
+def _copied(node: Node, rank: int, moves: Callable[[Region], Iterable[Move]]) -> Match | str:
+    """Returns a match of a node by copies of as many axes at most."""
     if reason := unmovable(node):
         return reason
     if rank > OUTER + 1:
@@ -214,42 +221,42 @@ def _copied(node: Node, rank: int, moves: Callable[[Region], Iterable[Move]]) ->
             out = region.write(each.out).further(each.to)
             move(region, each.out.name, each.axes, element_bytes(each.x), x, out)
 
-    return Cover((node,), variables(*node.inputs), write, rows_apart=True)
+    return Match((node,), variables(*node.inputs), write, rows_apart=True)
 
 
-def _axes(sizes: Sequence[int], source: Sequence[int], out: Sequence[int]) -> list[Axis]:
-    return [Axis(*numbers) for numbers in zip(sizes, source, out, strict=True)]
+def _axes(sizes: Sequence[int], source: Sequence[int], out: Sequence[int]) -> list[MovedAxis]:
+    return [MovedAxis(*numbers) for numbers in zip(sizes, source, out, strict=True)]
 
 
-@covers(Reshape)
-def reshape(op: Reshape, node: Node, target: Target) -> Cover | str:
+@pattern(Reshape)
+def reshape(op: Reshape, node: Node, target: InstructionSet) -> Match | str:
     """The same bytes, in the same place where that can be."""
     return unmovable(node) or _same_bytes(node)
 
 
-def _same_bytes(node: Node) -> Cover:
+def _same_bytes(node: Node) -> Match:
     (x,) = node.inputs
 
     def write(region: Region) -> None:
-        if not x.is_constant and region.same(node.output, x):
+        if not x.is_constant and region.alias(node.output, x):
             return
-        axis = Axis(region.bytes(x), 1, 1)
+        axis = MovedAxis(region.bytes(x), 1, 1)
         move(region, node.output.name, [axis], 1, lies(region, x), region.write(node.output))
 
-    return Cover((node,), variables(x), write)
+    return Match((node,), variables(x), write)
 
 
-@covers(Recode)
-def recode(op: Recode, node: Node, target: Target) -> Cover | str:
+@pattern(Recode)
+def recode(op: Recode, node: Node, target: InstructionSet) -> Match | str:
     """The same bytes, in the same place where that can be; or the highest bit of each turned."""
     (x,) = node.inputs
     if x.type.dtype.numpy.itemsize not in (1, 4):
         return "not integers of 8 or 32 bits"
-    return passed(node, Flip(), {}, {}) if op.offset(x.type) else _same_bytes(node)
+    return passed(node, FlipKernel(), {}, {}) if op.offset(x.type) else _same_bytes(node)
 
 
-@covers(Transpose)
-def transpose(op: Transpose, node: Node, target: Target) -> Cover | str:
+@pattern(Transpose)
+def transpose(op: Transpose, node: Node, target: InstructionSet) -> Match | str:
     """Strides in another order."""
     (x,) = node.inputs
 
@@ -262,8 +269,8 @@ def transpose(op: Transpose, node: Node, target: Target) -> Cover | str:
     return _copied(node, len(op.permutation), moves)
 
 
-@covers(Broadcast)
-def broadcast(op: Broadcast, node: Node, target: Target) -> Cover | str:
+@pattern(Broadcast)
+def broadcast(op: Broadcast, node: Node, target: InstructionSet) -> Match | str:
     """Strides of 0."""
     (x,) = node.inputs
 
@@ -279,8 +286,8 @@ def broadcast(op: Broadcast, node: Node, target: Target) -> Cover | str:
     return _copied(node, node.output.type.rank, moves)
 
 
-@covers(Tile)
-def tile(op: Tile, node: Node, target: Target) -> Cover | str:
+@pattern(Tile)
+def tile(op: Tile, node: Node, target: InstructionSet) -> Match | str:
     """A stride of 0 above that of each axis."""
     (x,) = node.inputs
     repeated = [axis for axis, count in enumerate(op.repeats) if count > 1]
@@ -292,15 +299,15 @@ def tile(op: Tile, node: Node, target: Target) -> Cover | str:
         axes = []
         for axis, stride in enumerate(row_strides(shape, element)):
             if axis in repeated:
-                axes.append(Axis(op.repeats[axis], 0, out[axis] * shape[axis]))
-            axes.append(Axis(shape[axis], stride, out[axis]))
+                axes.append(MovedAxis(op.repeats[axis], 0, out[axis] * shape[axis]))
+            axes.append(MovedAxis(shape[axis], stride, out[axis]))
         yield Move(axes, x, 0, node.output)
 
     return _copied(node, x.type.rank + len(repeated), moves)
 
 
-@covers(Reverse)
-def reverse(op: Reverse, node: Node, target: Target) -> Cover | str:
+@pattern(Reverse)
+def reverse(op: Reverse, node: Node, target: InstructionSet) -> Match | str:
     """Negative strides."""
     (x,) = node.inputs
 
@@ -314,8 +321,8 @@ def reverse(op: Reverse, node: Node, target: Target) -> Cover | str:
     return _copied(node, x.type.rank, moves)
 
 
-@covers(Slice)
-def slice_(op: Slice, node: Node, target: Target) -> Cover | str:
+@pattern(Slice)
+def slice_(op: Slice, node: Node, target: InstructionSet) -> Match | str:
     """Longer strides."""
     (x,) = node.inputs
 
@@ -331,8 +338,8 @@ def slice_(op: Slice, node: Node, target: Target) -> Cover | str:
     return _copied(node, x.type.rank, moves)
 
 
-@covers(Split)
-def split(op: Split, node: Node, target: Target) -> Cover | str:
+@pattern(Split)
+def split(op: Split, node: Node, target: InstructionSet) -> Match | str:
     """A copy for each part."""
     (x,) = node.inputs
 
@@ -347,25 +354,25 @@ def split(op: Split, node: Node, target: Target) -> Cover | str:
     return _copied(node, x.type.rank, moves)
 
 
-@covers(Concat)
-def concat(op: Concat, node: Node, target: Target) -> Cover | str:
-    """A copy for each operand that was not made in its place; see `placing`."""
+@pattern(Concat)
+def concat(op: Concat, node: Node, target: InstructionSet) -> Match | str:
+    """A copy for each operand that was not made in its place; see `assignment`."""
 
     def moves(region: Region) -> Iterable[Move]:
         element = element_bytes(node.output)
-        out, place = region.strides(node.output), region.write(node.output)
+        out, view = region.strides(node.output), region.write(node.output)
         to = 0
         for x in node.inputs:
             sizes = region.shape(x)
-            if x.is_constant or region.read(x) != place.further(to):
+            if x.is_constant or region.read(x) != view.further(to):
                 yield Move(_axes(sizes, row_strides(sizes, element), out), x, 0, node.output, to)
             to += sizes[op.axis] * out[op.axis]
 
     return _copied(node, node.output.type.rank, moves)
 
 
-@covers(ResizeNearest)
-def resize_nearest(op: ResizeNearest, node: Node, target: Target) -> Cover | str:
+@pattern(ResizeNearest)
+def resize_nearest(op: ResizeNearest, node: Node, target: InstructionSet) -> Match | str:
     """Strides of 0 where sizes grow by whole factors, longer ones where they shrink by such."""
     (x,) = node.inputs
     before = x.type.shape[1:-1]
@@ -381,16 +388,16 @@ def resize_nearest(op: ResizeNearest, node: Node, target: Target) -> Cover | str
         element = element_bytes(x)
         source = row_strides(region.shape(x), element)
         out = region.strides(node.output)
-        axes = [Axis(region.shape(x)[0], source[0], out[0])]
+        axes = [MovedAxis(region.shape(x)[0], source[0], out[0])]
         first = 0
         for axis, way in enumerate(ways, start=1):
             assert way is not None
             start, step, repeats = way
             first += start * source[axis]
             count = op.sizes[axis - 1] // repeats
-            axes.append(Axis(count, source[axis] * step, out[axis] * repeats))
-            axes.append(Axis(repeats, 0, out[axis]))
-        axes.append(Axis(region.shape(x)[-1], element, element))
+            axes.append(MovedAxis(count, source[axis] * step, out[axis] * repeats))
+            axes.append(MovedAxis(repeats, 0, out[axis]))
+        axes.append(MovedAxis(region.shape(x)[-1], element, element))
         yield Move(axes, x, first, node.output)
 
     return _copied(node, 2 + len(ways) + sum(way is not None and way[2] > 1 for way in ways), moves)

@@ -6,13 +6,13 @@ from math import prod
 
 import numpy as np
 
-from qir.backends.cpu.kernels.pool import AXES, Pool
-from qir.backends.cpu.kernels.reduce import ArgMax as ArgMaxKernel
-from qir.backends.cpu.kernels.reduce import Combination, How, Rows
-from qir.backends.cpu.patterns.dense import BYTES, is_bytes
-from qir.backends.cpu.patterns.sums import Ending, ending
-from qir.backends.cpu.target import Target
-from qir.backends.native.pattern import Cover, Region, covers
+from qir.backends.native.instruction_set import InstructionSet
+from qir.backends.native.kernels.dense import AXES
+from qir.backends.native.kernels.pool import PoolKernel
+from qir.backends.native.kernels.reduce import ArgMaxKernel, Combination, How, RowsKernel
+from qir.backends.native.pattern import Match, Region, pattern
+from qir.backends.native.patterns.dense import BYTES, is_bytes
+from qir.backends.native.patterns.sums import SumsEpilogue, sums_epilogue
 from qir.ir import Node, Value
 from qir.ops import ArgMax, Mean, ReduceMax, ReduceMin, ReduceSum
 from qir.ops.reduce import Extremum, Reduction
@@ -65,18 +65,18 @@ def _sizes(region: Region, x: Value, parts: tuple[int, int]) -> tuple[int, int, 
     return prod(shape[:first]), prod(shape[first:stop]), prod(shape[stop:])
 
 
-@covers(Mean, ReduceSum)
-def total(op: Reduction, node: Node, _: Target) -> Cover | str:
+@pattern(Mean, ReduceSum)
+def total(op: Reduction, node: Node, _: InstructionSet) -> Match | str:
     """The exact sums, and the requantize behind them."""
     (x,) = node.inputs
     if not is_bytes(x):
         return "a sum without codes of 8 bits"
     count = op.count(x.type)
-    return _reduction(op, node, "sum", ending(x, node.output, np.array([count])), count)
+    return _reduction(op, node, "sum", sums_epilogue(x, node.output, np.array([count])), count)
 
 
-@covers(ReduceMax, ReduceMin)
-def extremum(op: Extremum, node: Node, _: Target) -> Cover | str:
+@pattern(ReduceMax, ReduceMin)
+def extremum(op: Extremum, node: Node, _: InstructionSet) -> Match | str:
     """The greatest or least stored number."""
     if not has_bytes(node.inputs[0]):
         return "not stored in 8 bits"
@@ -84,8 +84,8 @@ def extremum(op: Extremum, node: Node, _: Target) -> Cover | str:
 
 
 def _reduction(
-    op: Reduction, node: Node, how: How, sums: Ending | None = None, count: int = 0
-) -> Cover | str:
+    op: Reduction, node: Node, how: How, sums: SumsEpilogue | None = None, count: int = 0
+) -> Match | str:
     (x,) = node.inputs
     parts = _parts(op, x)
     if parts is None:
@@ -95,18 +95,18 @@ def _reduction(
 
     def write(region: Region) -> None:
         outer, along, inner = _sizes(region, x, parts)
-        words = {"rows": outer, **({} if sums is None else sums.words)}
+        parameters = {"rows": outer, **({} if sums is None else sums.parameters)}
         tensors = {"x": region.read(x), "out": region.write(result)}
         if sums is not None:
-            tensors["terms"] = region.parameter(sums.terms)
+            tensors["terms"] = region.constant(sums.terms)
         if inner == 1:
             # Nothing of the terms depends on the width of the sum: 32 bits serve every row.
             way = combination(how, x, NARROW_COUNT + 1)
             block = blocks(outer, along, region)
             region.plan.step(
                 result.name,
-                Rows(way, to),
-                {**words, "block_rows": block, "count": along},
+                RowsKernel(way, to),
+                {**parameters, "block_rows": block, "count": along},
                 tensors,
                 tasks=-(-outer // block),
             )
@@ -123,7 +123,7 @@ def _reduction(
             for what, size in shapes.items()
             for axis in AXES
         }
-        words |= {
+        parameters |= {
             **window,
             "block_rows": block,
             "channels": inner,
@@ -132,21 +132,21 @@ def _reduction(
             "out_pixel": inner * result.type.dtype.numpy.itemsize,
         }
         if sums is not None:
-            words["term_bytes"] = 0
+            parameters["term_bytes"] = 0
         region.plan.step(
             result.name,
-            Pool(way, to),
-            words,
+            PoolKernel(way, to),
+            parameters,
             tensors,
             tasks=-(-outer // block) * ranges,
             scratch=inner * way.bits // 8,
         )
 
-    return Cover(nodes, (x,), write)
+    return Match(nodes, (x,), write)
 
 
-@covers(ArgMax)
-def first_greatest(op: ArgMax, node: Node, _: Target) -> Cover | str:
+@pattern(ArgMax)
+def first_greatest(op: ArgMax, node: Node, _: InstructionSet) -> Match | str:
     """The first place of the greatest stored number of a row."""
     (x,) = node.inputs
     if not has_bytes(x):
@@ -165,4 +165,4 @@ def first_greatest(op: ArgMax, node: Node, _: Target) -> Cover | str:
             tasks=-(-rows // block),
         )
 
-    return Cover((node,), (x,), write)
+    return Match((node,), (x,), write)

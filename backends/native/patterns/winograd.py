@@ -6,26 +6,26 @@ from math import prod
 
 import numpy as np
 
-from qir.backends.cpu.kernels.tiles import UNROLLED
-from qir.backends.cpu.kernels.transforms import TRANSFORMS, Factors, Transform, product
-from qir.backends.cpu.kernels.winograd import (
+from qir.backends.native.instruction_set import InstructionSet
+from qir.backends.native.kernels.dense import UNROLLED
+from qir.backends.native.kernels.transforms import TRANSFORMS, Factors, Transform, product
+from qir.backends.native.kernels.winograd import (
     CHANNELS,
     CORNER_BYTES,
     DEPTH,
     GEOMETRY,
-    Winograd,
+    WinogradKernel,
     row_stride,
 )
-from qir.backends.cpu.patterns import dense
-from qir.backends.cpu.patterns.dense import (
+from qir.backends.native.pattern import Match, Region
+from qir.backends.native.patterns import dense
+from qir.backends.native.patterns.dense import (
     TASK_PRODUCTS,
-    Ending,
+    MatchedEpilogue,
     folded_bias,
-    spatial_words,
+    spatial_parameters,
     trim,
 )
-from qir.backends.cpu.target import Target
-from qir.backends.native.pattern import Cover, Region
 from qir.ir import Node
 from qir.ops import Conv
 from qir.types import Array
@@ -40,13 +40,15 @@ TASKS = 8
 """Tasks of each thread, where there is enough to do."""
 
 
-def winograd(op: Conv, node: Node, end: Ending, target: Target, tile: int) -> Cover | str:
-    """Covers a convolution with windows of 3 x 3 and steps of 1, and perhaps a depth.
+def winograd(
+    op: Conv, node: Node, epilogue: MatchedEpilogue, target: InstructionSet, tile: int
+) -> Match | str:
+    """Matches a convolution with windows of 3 x 3 and steps of 1, and perhaps a depth.
 
     Args:
         op: The convolution.
         node: Its node.
-        end: What follows it.
+        epilogue: What follows it.
         target: The instruction set.
         tile: Places that a patch gives in each direction.
     """
@@ -73,8 +75,8 @@ def winograd(op: Conv, node: Node, end: Ending, target: Target, tile: int) -> Co
     if reason := _overflow(weights, low - centre, high - centre, transform, deep):
         return reason
     *window, channels, columns = kernel.type.known_shape
-    inputs = (x,) if end.residual is None else (x, end.residual)
-    result = (node, *end.nodes)[-1].output
+    inputs = (x,) if epilogue.residual is None else (x, epilogue.residual)
+    result = (node, *epilogue.nodes)[-1].output
     step = target.group * UNROLLED
     tap_groups = -(-channels // step) * UNROLLED
     panels = -(-columns // target.columns)
@@ -83,7 +85,7 @@ def winograd(op: Conv, node: Node, end: Ending, target: Target, tile: int) -> Co
     order = np.add.outer(starts, np.arange(target.columns))
     tables = {
         "bias": folded_bias(weights.reshape(-1, columns), point - centre, bias),
-        **{name: np.broadcast_to(array, columns) for name, array in end.tables.items()},
+        **{name: np.broadcast_to(array, columns) for name, array in epilogue.tables.items()},
     }
 
     def packed(weights: Array) -> Array:
@@ -100,7 +102,7 @@ def winograd(op: Conv, node: Node, end: Ending, target: Target, tile: int) -> Co
 
     def write(region: Region) -> None:
         shape = region.shape(x)
-        spatial = spatial_words(op, shape, region.shape(node.output), window)
+        spatial = spatial_parameters(op, shape, region.shape(node.output), window)
         depths = spatial["places_depth"]
         high, wide = (-(-spatial[f"places_{axis}"] // tile) for axis in ("height", "width"))
         taps = slice(None)
@@ -120,9 +122,9 @@ def winograd(op: Conv, node: Node, end: Ending, target: Target, tile: int) -> Co
         )
         position_bytes = _odd_lines(block_patches * row_bytes)
         blocks = -(-slab_patches // block_patches)
-        words = {
+        parameters = {
             **{name: spatial[name] for name in GEOMETRY},
-            **end.words,
+            **epilogue.parameters,
             "slab_patches": slab_patches,
             "blocks": blocks,
             "block_patches": block_patches,
@@ -145,27 +147,27 @@ def winograd(op: Conv, node: Node, end: Ending, target: Target, tile: int) -> Co
         }
         tensors = {
             "x": region.read(x),
-            "fill": region.parameter(np.full(channels, point, code.storage.numpy)),
-            "weights": region.parameter(packed(centred()[taps])),
-            **{name: region.parameter(table) for name, table in tables.items()},
+            "fill": region.constant(np.full(channels, point, code.storage.numpy)),
+            "weights": region.constant(packed(centred()[taps])),
+            **{name: region.constant(table) for name, table in tables.items()},
             "out": region.write(result),
         }
-        if end.residual is not None:
-            tensors["residual"] = region.read(end.residual)
+        if epilogue.residual is not None:
+            tensors["residual"] = region.read(epilogue.residual)
         sums_bytes = row_stride(tile, deep, target.columns) + CORNER_BYTES
         region.plan.step(
             result.name,
-            Winograd(tile, deep, low == 0, end.epilogue),
-            words,
+            WinogradKernel(tile, deep, low == 0, epilogue.code),
+            parameters,
             tensors,
             tasks=slabs * blocks * ranges,
             scratch=transform.positions * position_bytes + block_patches * sums_bytes,
         )
 
-    return Cover((node, *end.nodes), inputs, write, rows_apart=True)
+    return Match((node, *epilogue.nodes), inputs, write, rows_apart=True)
 
 
-def unfit(op: Conv, node: Node, target: Target) -> str:
+def unfit(op: Conv, node: Node, target: InstructionSet) -> str:
     """Returns why a convolution has no such form; nothing where it does.
 
     Args:

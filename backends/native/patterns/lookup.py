@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from qir.backends.cpu.kernels.lookup import Bound, Table
-from qir.backends.cpu.patterns.dense import BYTES, is_bytes
-from qir.backends.cpu.patterns.flat import passed
-from qir.backends.cpu.target import Target
-from qir.backends.native.pattern import Cover, covers
+from qir.backends.native.instruction_set import InstructionSet
+from qir.backends.native.kernels.lookup import ClampKernel, LookupKernel
+from qir.backends.native.pattern import Match, pattern
+from qir.backends.native.patterns.dense import BYTES, is_bytes
+from qir.backends.native.patterns.flat import passed
 from qir.ir import Node, Value
 from qir.ops import Clip, Lookup, Relu
 from qir.ops.op import Coded
@@ -34,13 +34,13 @@ def every_byte(node: Node) -> Array:
     return found.astype(node.output.type.dtype.numpy)
 
 
-def looked_up(node: Node, table: Array | Value) -> Cover:
-    """Returns a cover of a node by its table."""
-    return passed(node, Table(), {}, {"table": table})
+def looked_up(node: Node, table: Array | Value) -> Match:
+    """Returns a match of a node by its table."""
+    return passed(node, LookupKernel(), {}, {"table": table})
 
 
-@covers(Lookup)
-def lookup(op: Lookup, node: Node, target: Target) -> Cover | str:
+@pattern(Lookup)
+def lookup(op: Lookup, node: Node, target: InstructionSet) -> Match | str:
     """A table of 256 bytes."""
     x, table = node.inputs
     if x.type.dtype not in BYTES or table.type.dtype not in BYTES:
@@ -48,21 +48,21 @@ def lookup(op: Lookup, node: Node, target: Target) -> Cover | str:
     return looked_up(node, table)
 
 
-@covers(Relu)
-def relu(op: Relu, node: Node, target: Target) -> Cover | str:
+@pattern(Relu)
+def relu(op: Relu, node: Node, target: InstructionSet) -> Match | str:
     """Bytes of at least the zero point."""
     code = node.output.type.quant
     if code is None or not is_bytes(node.output):
         return "not a code of 8 bits"
-    words = {"low": int(code.zero_points), "high": code.range[1]}
-    return passed(node, Bound(code.storage is DType.U8), words, {})
+    parameters = {"low": int(code.zero_points), "high": code.range[1]}
+    return passed(node, ClampKernel(code.storage is DType.U8), parameters, {})
 
 
-@covers(Clip)
-def clip(op: Clip, node: Node, target: Target) -> Cover | str:
+@pattern(Clip)
+def clip(op: Clip, node: Node, target: InstructionSet) -> Match | str:
     """Bytes between the codes of the bounds."""
     code = node.output.type.quant
     if code is None or not is_bytes(node.output):
         return "not a code of 8 bits"
     low, high = op.coded_bounds(code)
-    return passed(node, Bound(code.storage is DType.U8), {"low": low, "high": high}, {})
+    return passed(node, ClampKernel(code.storage is DType.U8), {"low": low, "high": high}, {})

@@ -1,4 +1,4 @@
-"""What covers of passes share: where values lie, and how elements are split among tasks."""
+"""What patterns of passes share: where values lie, and how elements are split among tasks."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
 
-from qir.backends.cpu.kernels.flat import LANES, Flat
-from qir.backends.native.pattern import Cover, Region
-from qir.backends.native.plan import Place
+from qir.backends.native.kernels.flat import LANES, FlatKernel
+from qir.backends.native.pattern import Match, Region
+from qir.backends.native.plan import BufferView
 from qir.ir import Node, Value
 from qir.types import Array
 
@@ -20,9 +20,9 @@ SCRATCH_BYTES = 16 * 1024
 """What a task keeps of its result before it moves the rows apart; half of a first-level cache."""
 
 
-def lies(region: Region, value: Value) -> Place:
+def lies(region: Region, value: Value) -> BufferView:
     """Returns where a value lies, also a constant."""
-    return region.parameter(value.array) if value.is_constant else region.read(value)
+    return region.constant(value.array) if value.is_constant else region.read(value)
 
 
 def variables(*values: Value) -> tuple[Value, ...]:
@@ -37,14 +37,17 @@ def block(size: int, region: Region, least: int = TASK_ELEMENTS) -> int:
 
 
 def passed(
-    node: Node, kernel: Flat, words: Mapping[str, int], tables: Mapping[str, Array | Value]
-) -> Cover:
-    """Returns a cover of a node by one pass over its first operand.
+    node: Node,
+    kernel: FlatKernel,
+    parameters: Mapping[str, int],
+    tables: Mapping[str, Array | Value],
+) -> Match:
+    """Returns a match of a node by one pass over its first operand.
 
     Args:
         node: The node.
         kernel: The pass.
-        words: What `kernel.numbers` names.
+        parameters: What `kernel.numbers` names.
         tables: What `kernel.tables` names.
     """
     x = node.inputs[0]
@@ -54,22 +57,22 @@ def passed(
         size = prod(shape)
         elements = block(size, region)
         apart = region.is_apart(node.output)
-        rows_words = {}
+        row_parameters = {}
         if apart:
             # Whole rows, which lie in scratch before they are moved apart.
             rows = min(elements, SCRATCH_BYTES // kernel.sizes[1]) // shape[-1]
             elements = max(rows, 1) * shape[-1]
-            rows_words = {"row": shape[-1], "out_row": region.pitch(node.output)}
+            row_parameters = {"row": shape[-1], "out_row": region.pitch(node.output)}
         region.plan.step(
             node.output.name,
             replace(kernel, apart=apart),
-            {**words, **rows_words, "size": size, "block": elements},
+            {**parameters, **row_parameters, "size": size, "block": elements},
             {
                 "x": lies(region, x),
                 **{
                     name: lies(region, table)
                     if isinstance(table, Value)
-                    else region.parameter(table)
+                    else region.constant(table)
                     for name, table in tables.items()
                 },
                 "out": region.write(node.output),
@@ -79,4 +82,4 @@ def passed(
         )
 
     read = [table for table in tables.values() if isinstance(table, Value)]
-    return Cover((node,), variables(x, *read), write, rows_apart=True)
+    return Match((node,), variables(x, *read), write, rows_apart=True)

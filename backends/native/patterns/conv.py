@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 
-from qir.backends.cpu.patterns import dense, winograd
-from qir.backends.cpu.patterns.depthwise import depthwise
-from qir.backends.cpu.target import Target
-from qir.backends.native.pattern import Cover, Region, covers
+from qir.backends.native.instruction_set import InstructionSet
+from qir.backends.native.pattern import Match, Region, pattern
+from qir.backends.native.patterns import dense, winograd
+from qir.backends.native.patterns.depthwise import depthwise
 from qir.ir import Node
 from qir.ops import Conv
 
@@ -22,13 +22,13 @@ MOVED = {1: (0, 0), 2: (90, 50), 4: (140, 80)}
 by places that a patch gives in each direction: measured on layers of 64 channels."""
 
 
-@covers(Conv)
-def convolution(op: Conv, node: Node, target: Target) -> Cover | str:
+@pattern(Conv)
+def convolution(op: Conv, node: Node, target: InstructionSet) -> Match | str:
     """A convolution over all channels, over groups of them, or of each alone."""
-    end = dense.ending(node.output)
+    epilogue = dense.matched_epilogue(node.output)
     if op.groups > 1 and node.inputs[1].type.shape[-2] == 1:
-        return depthwise(op, node, end, target)
-    direct = dense.convolution(op, node, end, target)
+        return depthwise(op, node, epilogue, target)
+    direct = dense.convolution(op, node, epilogue, target)
     if winograd.unfit(op, node, target):
         return direct
     # Weights are packed once for all sizes of a named dimension: they must not depend on it.
@@ -37,10 +37,10 @@ def convolution(op: Conv, node: Node, target: Target) -> Cover | str:
     costs = {tile: cost(tile, sizes, weights) for tile in MOVED}
     reasons: list[str] = []
     for tile in sorted(costs, key=lambda tile: costs[tile]):
-        if tile == 1 and isinstance(direct, Cover):
+        if tile == 1 and isinstance(direct, Match):
             return _labelled(direct, "; ".join(["direct", *reasons]))
-        found = winograd.winograd(op, node, end, target, tile) if tile > 1 else direct
-        if isinstance(found, Cover):
+        found = winograd.winograd(op, node, epilogue, target, tile) if tile > 1 else direct
+        if isinstance(found, Match):
             return found
         reasons.append(f"not by patches of {tile} x {tile}: {found}")
     return reasons[0]
@@ -67,13 +67,13 @@ def cost(tile: int, sizes: Sequence[int], weights: Sequence[int]) -> int:
     return products + READ * size * positions * pairs
 
 
-def _labelled(cover: Cover, label: str) -> Cover:
-    """Adds to the labels of a cover's steps."""
+def _labelled(match: Match, label: str) -> Match:
+    """Adds to the labels of a match's steps."""
 
     def write(region: Region) -> None:
         steps = region.plan.steps
         first = len(steps)
-        cover.write(region)
+        match.write(region)
         steps[first:] = [replace(step, label=f"{step.label} ({label})") for step in steps[first:]]
 
-    return replace(cover, write=write)
+    return replace(match, write=write)

@@ -6,28 +6,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
-from qir.backends.cpu.kernels.elementwise import (
+from qir.backends.native.instruction_set import InstructionSet
+from qir.backends.native.kernels.elementwise import (
     LONGEST_PERIOD,
-    Extremum,
-    Pairs,
-    Product,
-    Sum,
+    ExtremumKernel,
+    PairsKernel,
+    ProductKernel,
+    SumKernel,
 )
-from qir.backends.cpu.patterns.cast import code_words
-from qir.backends.cpu.patterns.dense import is_bytes
-from qir.backends.cpu.patterns.flat import TASK_ELEMENTS, TASKS, block, lies, variables
-from qir.backends.cpu.patterns.sums import rounding_behind
-from qir.backends.cpu.target import Target
-from qir.backends.native.pattern import Cover, Region, covers
+from qir.backends.native.pattern import Match, Region, pattern
+from qir.backends.native.patterns.cast import code_parameters
+from qir.backends.native.patterns.dense import is_bytes
+from qir.backends.native.patterns.flat import TASK_ELEMENTS, TASKS, block, lies, variables
+from qir.backends.native.patterns.sums import rounding_behind
 from qir.ir import Node, Value
 from qir.ops import Add, Maximum, Minimum, Mul, Sub
-from qir.ops.elementwise import Sum as SumOp
+from qir.ops.elementwise import Sum
 from qir.ops.op import Op
 from qir.types import DType, Quant, Shape
 
 
 @dataclass(frozen=True)
-class Broadcast:
+class BroadcastAxes:
     """How a tensor meets one of all the elements.
 
     Attributes:
@@ -41,7 +41,7 @@ class Broadcast:
     after: int
 
 
-def broadcast(shape: Shape, other: Shape) -> Broadcast | None:
+def broadcast(shape: Shape, other: Shape) -> BroadcastAxes | None:
     """Returns how a shape broadcasts to another; None where it alternates more than once."""
     own = (*(1,) * (len(shape) - len(other)), *other)
     # An axis of size 1 in both belongs wherever it is convenient.
@@ -54,7 +54,7 @@ def broadcast(shape: Shape, other: Shape) -> Broadcast | None:
                 for part, wanted in zip(parts, (True, False, True), strict=True)
                 for kind in part
             ):
-                return Broadcast(before, shared, len(kinds) - before - shared)
+                return BroadcastAxes(before, shared, len(kinds) - before - shared)
     return None
 
 
@@ -87,14 +87,14 @@ def _way(node: Node, *others: Value) -> tuple[Value, Value] | str:
     return "both operands broadcast"
 
 
-def _cover(
+def _match(
     nodes: tuple[Node, ...],
     first: Value,
     second: Value,
-    kind: type[Pairs],
-    words: Mapping[str, int],
+    kind: type[PairsKernel],
+    parameters: Mapping[str, int],
     **fields: bool,
-) -> Cover:
+) -> Match:
     result = nodes[-1].output
     found = broadcast(result.type.shape, second.type.shape)
     assert found is not None
@@ -124,7 +124,7 @@ def _cover(
             result.name,
             kind(unsigned(first), unsigned(second), unsigned(result), repeats, **fields),
             {
-                **words,
+                **parameters,
                 "rows": rows,
                 "block_rows": block_rows,
                 "length": length,
@@ -141,11 +141,11 @@ def _cover(
             tasks=-(-rows // block_rows) * ranges,
         )
 
-    return Cover(nodes, variables(first, second), write)
+    return Match(nodes, variables(first, second), write)
 
 
-@covers(Add, Sub)
-def add(op: SumOp, node: Node, target: Target) -> Cover | str:
+@pattern(Add, Sub)
+def add(op: Sum, node: Node, target: InstructionSet) -> Match | str:
     """One integer multiply-add of both operands, and one rounding."""
     way = _way(node, node.output)
     if isinstance(way, str):
@@ -156,40 +156,40 @@ def add(op: SumOp, node: Node, target: Target) -> Cover | str:
     (mx, my), shift = op.factors(x.type, y.type)
     addend = (1 << (shift - 1)) - mx * int(quant(x).zero_points) - my * int(quant(y).zero_points)
     own, other = (mx, my) if way[0] is x else (my, mx)
-    words = {
-        **code_words(quant(node.output)),
+    parameters = {
+        **code_parameters(quant(node.output)),
         "own": own,
         "other": other,
         # Sums wrap, and only the whole one is in range.
         "addend": (addend + 2**31) % 2**32 - 2**31,
         "shift": shift,
     }
-    return _cover((node,), *way, Sum, words)
+    return _match((node,), *way, SumKernel, parameters)
 
 
-@covers(Mul)
-def multiply(op: Mul, node: Node, target: Target) -> Cover | str:
+@pattern(Mul)
+def multiply(op: Mul, node: Node, target: InstructionSet) -> Match | str:
     """The exact product of two differences from zero points, and the requantize behind it."""
     way = _way(node)
     if isinstance(way, str):
         return way
     x_point, y_point = (int(quant(value).zero_points) for value in way)
-    words = {"x_point": x_point, "y_point": y_point}
+    parameters = {"x_point": x_point, "y_point": y_point}
     behind = rounding_behind(node.output)
     form = None if behind is None else behind.form.high_word()
     if behind is None or form is None:
-        return _cover((node,), *way, Product, words, wide=True)
-    words |= code_words(behind.op.to, behind.op.bounds)
+        return _match((node,), *way, ProductKernel, parameters, wide=True)
+    parameters |= code_parameters(behind.op.to, behind.op.bounds)
     # Products of bytes fit int32 with any lift: they need not be held to the limit.
-    words |= {"multiplier": int(form.value), "half": int(form.addend)}
-    words |= {"places": int(form.places), "lift": int(form.lift)}
-    return _cover((node, behind.node), *way, Product, words, wide=False)
+    parameters |= {"multiplier": int(form.value), "half": int(form.addend)}
+    parameters |= {"places": int(form.places), "lift": int(form.lift)}
+    return _match((node, behind.node), *way, ProductKernel, parameters, wide=False)
 
 
-@covers(Maximum, Minimum)
-def extremum(op: Op, node: Node, target: Target) -> Cover | str:
+@pattern(Maximum, Minimum)
+def extremum(op: Op, node: Node, target: InstructionSet) -> Match | str:
     """The greater or the lesser stored number."""
     way = _way(node, node.output)
     if isinstance(way, str):
         return way
-    return _cover((node,), *way, Extremum, {}, greatest=isinstance(op, Maximum))
+    return _match((node,), *way, ExtremumKernel, {}, greatest=isinstance(op, Maximum))

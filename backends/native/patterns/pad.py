@@ -6,23 +6,23 @@ from math import prod
 
 import numpy as np
 
-from qir.backends.cpu.kernels.movement import OUTER, Surround
-from qir.backends.cpu.patterns.flat import lies, variables
-from qir.backends.cpu.patterns.movement import (
+from qir.backends.native.instruction_set import InstructionSet
+from qir.backends.native.kernels.movement import OUTER, PadKernel
+from qir.backends.native.pattern import Match, Region, pattern
+from qir.backends.native.patterns.flat import lies, variables
+from qir.backends.native.patterns.movement import (
     element_bytes,
     row_strides,
     task_count,
     unmovable,
 )
-from qir.backends.cpu.target import Target
-from qir.backends.native.pattern import Cover, Region, covers
 from qir.ir import Node
 from qir.ops import Pad
 from qir.types import Array
 
 
-@covers(Pad)
-def pad(op: Pad, node: Node, target: Target) -> Cover | str:
+@pattern(Pad)
+def pad(op: Pad, node: Node, target: InstructionSet) -> Match | str:
     """Rows between borders of one number."""
     (x,) = node.inputs
     if reason := unmovable(node):
@@ -40,7 +40,7 @@ def pad(op: Pad, node: Node, target: Target) -> Cover | str:
     def write(region: Region) -> None:
         _surround(region, node, op, number)
 
-    return Cover((node,), variables(x), write)
+    return Match((node,), variables(x), write)
 
 
 def _surround(region: Region, node: Node, op: Pad, number: Array) -> None:
@@ -61,7 +61,7 @@ def _surround(region: Region, node: Node, op: Pad, number: Array) -> None:
     source = row_strides([kept for _, kept, _ in rows] + [kept], element)
     outer = prod(size for _, _, size in rows)
     block = -(-outer // task_count(outer * size * element, region))
-    words = {
+    parameters = {
         "outer": outer,
         "block": block,
         "low_run": low * element,
@@ -70,11 +70,11 @@ def _surround(region: Region, node: Node, op: Pad, number: Array) -> None:
         "fill": int.from_bytes(number.tobytes() * (4 // element), "little", signed=True),
     }
     for axis, (low, kept, size) in enumerate(rows):
-        words |= {
+        parameters |= {
             f"low{axis}": low,
             f"kept{axis}": kept,
             f"size{axis}": size,
             f"source{axis}": source[axis],
         }
     tensors = {"x": lies(region, x), "out": region.write(node.output)}
-    region.plan.step(node.output.name, Surround(), words, tensors, tasks=-(-outer // block))
+    region.plan.step(node.output.name, PadKernel(), parameters, tensors, tasks=-(-outer // block))

@@ -9,11 +9,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from qir.backends.cpu.epilogue import Epilogue, Form
-from qir.backends.cpu.kernels.dense import AXES, SLACK_BYTES, Dense
-from qir.backends.cpu.kernels.tiles import UNROLLED
-from qir.backends.cpu.target import Target
-from qir.backends.native.pattern import Cover, Region, covers, sole_reader
+from qir.backends.native.epilogue import Epilogue, Form
+from qir.backends.native.instruction_set import InstructionSet
+from qir.backends.native.kernels.dense import AXES, SLACK_BYTES, UNROLLED, DenseKernel
+from qir.backends.native.pattern import Match, Region, pattern, sole_reader
 from qir.ir import Node, Value
 from qir.numbers.rounding import Float32, MachineForm, Scaled
 from qir.ops import Add, Conv, Dequantize, Dot, Requantize
@@ -21,8 +20,8 @@ from qir.types import Array, DType
 
 BYTES = (DType.I8, DType.U8)
 Geometry: TypeAlias = Callable[[Region], tuple[int, dict[str, int], tuple[slice, ...]]]
-"""Returns the number of places, the words of their windows, and which taps are summed; no words
-for single pixels."""
+"""Returns the number of places, the parameters of their windows, and which taps are summed; no
+parameters for single pixels."""
 CACHED_BYTES = 128 * 1024
 """What a task copies at most, so that it stays in the second-level cache."""
 TASK_PRODUCTS = 200_000
@@ -42,27 +41,27 @@ def is_bytes(value: Value) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class Ending:
-    """What follows sums in the same step, and what its epilogue needs.
+class MatchedEpilogue:
+    """What follows sums in the same step.
 
     Attributes:
         nodes: The nodes, perhaps none.
-        epilogue: The epilogue.
-        tables: Its tables for each column, without the bias.
-        words: Its words.
+        code: What the kernel does with the sums.
+        tables: The tables of that for each column, without the bias.
+        parameters: Its parameters.
         residual: The tensor that is added.
     """
 
     nodes: tuple[Node, ...]
-    epilogue: Epilogue
+    code: Epilogue
     tables: Mapping[str, Array]
-    words: Mapping[str, int]
+    parameters: Mapping[str, int]
     residual: Value | None = None
 
 
-def ending(sums: Value) -> Ending:
+def matched_epilogue(sums: Value) -> MatchedEpilogue:
     """Returns what can be computed before the sums of a node leave the registers."""
-    stored = Ending((), Epilogue("accumulator"), {}, {})
+    stored = MatchedEpilogue((), Epilogue("accumulator"), {}, {})
     node = sole_reader(sums)
     if node is None:
         return stored
@@ -70,7 +69,9 @@ def ending(sums: Value) -> Ending:
         code = sums.type.quant
         if code is None or code.expressed is not DType.F32 or np.any(code.zero_points):
             return stored
-        return Ending((node,), Epilogue("real"), {"multiplier": _per_column(code.scale.array)}, {})
+        return MatchedEpilogue(
+            (node,), Epilogue("real"), {"multiplier": _per_column(code.scale.array)}, {}
+        )
     if not isinstance(node.op, Requantize):
         return stored
     scaled = _requantize(node)
@@ -81,14 +82,14 @@ def _per_column(array: Array) -> Array:
     return np.asarray(array, np.float32).reshape(-1)
 
 
-def _requantize(node: Node) -> Ending | None:
+def _requantize(node: Node) -> MatchedEpilogue | None:
     op, output = node.op, node.output
     assert isinstance(op, Requantize)
     if not is_bytes(output):
         return None
     point = int(op.to.zero_points)
     low, high = op.bounds
-    words = {"low": low, "high": high, "point": point}
+    parameters = {"low": low, "high": high, "point": point}
     unsigned = op.to.storage is DType.U8
     bounded = (low, high) != op.to.storage.bounds
     forms = in_order(op.machine_forms(node.inputs[0].type))
@@ -96,7 +97,7 @@ def _requantize(node: Node) -> Ending | None:
     if found is None:
         return None
     form, tables = found
-    return Ending((node,), Epilogue(form, unsigned, "", bounded), tables, words)
+    return MatchedEpilogue((node,), Epilogue(form, unsigned, "", bounded), tables, parameters)
 
 
 def in_order(forms: Iterable[tuple[str, MachineForm]]) -> list[MachineForm]:
@@ -124,45 +125,45 @@ def _tables(form: MachineForm, point: int) -> tuple[Form, dict[str, Array]] | No
     return "fixed31", {name: table.reshape(-1) for name, table in tables.items()}
 
 
-def _with_sum(requantize: Node, ending: Ending) -> Ending:
+def _with_sum(requantize: Node, epilogue: MatchedEpilogue) -> MatchedEpilogue:
     """Adds the sum with another tensor, where it alone reads the requantized numbers."""
     node = sole_reader(requantize.output)
     if node is None or not isinstance(node.op, Add) or not is_bytes(node.output):
-        return ending
+        return epilogue
     if not node.op.rounds_half_up:
-        return ending
+        return epilogue
     first, second = node.inputs
     if second is requantize.output and _ends_sums(first):
-        return ending
+        return epilogue
     other = second if first is requantize.output else first
     if not is_bytes(other) or other.type.shape != requantize.output.type.shape:
-        return ending
+        return epilogue
     (own, others), shift = node.op.factors(first.type, second.type)
     if other is first:
         own, others = others, own
-    code, mine, theirs = (value.type.quant for value in (node.output, requantize.output, other))
-    assert code is not None
+    stored, mine, theirs = (value.type.quant for value in (node.output, requantize.output, other))
+    assert stored is not None
     assert mine is not None
     assert theirs is not None
     addend = (1 << (shift - 1)) - own * int(mine.zero_points) - others * int(theirs.zero_points)
-    low, high = code.range
-    words = {
-        **ending.words,
+    low, high = stored.range
+    parameters = {
+        **epilogue.parameters,
         "own": own,
         "other": others,
         "sum_addend": _wrapped(addend),
         "sum_shift": shift,
-        "sum_point": int(code.zero_points),
+        "sum_point": int(stored.zero_points),
         "sum_low": low,
         "sum_high": high,
     }
-    epilogue = Epilogue(
-        ending.epilogue.form,
-        code.storage is DType.U8,
+    code = Epilogue(
+        epilogue.code.form,
+        stored.storage is DType.U8,
         "unsigned" if theirs.storage is DType.U8 else "signed",
-        code.range != code.storage.bounds,
+        stored.range != stored.storage.bounds,
     )
-    return Ending((*ending.nodes, node), epilogue, ending.tables, words, other)
+    return MatchedEpilogue((*epilogue.nodes, node), code, epilogue.tables, parameters, other)
 
 
 def _ends_sums(value: Value) -> bool:
@@ -181,13 +182,15 @@ def _wrapped(value: int) -> int:
     return (value + 2**31) % 2**32 - 2**31
 
 
-def convolution(op: Conv, node: Node, end: Ending, target: Target) -> Cover | str:
-    """Covers a convolution over all channels, or over groups of them: a step for each.
+def convolution(
+    op: Conv, node: Node, epilogue: MatchedEpilogue, target: InstructionSet
+) -> Match | str:
+    """Matches a convolution over all channels, or over groups of them: a step for each.
 
     Args:
         op: The convolution.
         node: Its node.
-        end: What follows it.
+        epilogue: What follows it.
         target: The instruction set.
     """
     x, kernel, *bias = node.inputs
@@ -201,21 +204,21 @@ def convolution(op: Conv, node: Node, end: Ending, target: Target) -> Cover | st
         strides, _, padding = op.geometry(shape[1:-1], window)
         if prod(window) == 1 and set(strides) == {1} and not any(map(any, padding)):
             return rows, {}, ()
-        words = spatial_words(op, shape, result, window)
-        size = [words[f"size_{axis}"] for axis in AXES]
+        parameters = spatial_parameters(op, shape, result, window)
+        size = [parameters[f"size_{axis}"] for axis in AXES]
         for index, axis in enumerate(AXES):
-            words[f"bytes_{axis}"] = prod(size[index + 1 :]) * shape[-1]
-        words["images_bytes"] = prod(size) * shape[-1]
+            parameters[f"bytes_{axis}"] = prod(size[index + 1 :]) * shape[-1]
+        parameters["images_bytes"] = prod(size) * shape[-1]
         code = x.type.quant
         assert code is not None
-        words["fill"] = int(code.zero_points)
-        taps = [trim(words, axis) for axis in AXES[-len(window) :]]
-        return rows, words, tuple(taps)
+        parameters["fill"] = int(code.zero_points)
+        taps = [trim(parameters, axis) for axis in AXES[-len(window) :]]
+        return rows, parameters, tuple(taps)
 
-    return _cover(node, end, target, geometry, op.groups)
+    return _match(node, epilogue, target, geometry, op.groups)
 
 
-def spatial_words(
+def spatial_parameters(
     op: Conv, shape: Sequence[int], result: Sequence[int], window: Sequence[int]
 ) -> dict[str, int]:
     """Returns the geometry of a convolution for each axis; a missing one has size 1.
@@ -245,38 +248,41 @@ def spatial_words(
     }
 
 
-def trim(words: dict[str, int], axis: str) -> slice:
+def trim(parameters: dict[str, int], axis: str) -> slice:
     """Leaves taps that meet nothing but padding out of a window.
 
     Args:
-        words: What `spatial_words` returns; those of the axis change.
+        parameters: What `spatial_parameters` returns; those of the axis change.
         axis: Name of the axis.
 
     Returns:
         The taps that remain.
     """
     size, places, window, stride, dilation, before = (
-        words[f"{name}_{axis}"]
+        parameters[f"{name}_{axis}"]
         for name in ("size", "places", "window", "stride", "dilation", "before")
     )
     met = np.add.outer(np.arange(places) * stride - before, np.arange(window) * dilation)
     (inside,) = np.nonzero(((met >= 0) & (met < size)).any(axis=0))
     taps = slice(int(inside[0]), int(inside[-1]) + 1) if inside.size else slice(0, 1)
-    words[f"window_{axis}"] = taps.stop - taps.start
-    words[f"before_{axis}"] -= taps.start * dilation
+    parameters[f"window_{axis}"] = taps.stop - taps.start
+    parameters[f"before_{axis}"] -= taps.start * dilation
     return taps
 
 
-@covers(Dot)
-def product(op: Dot, node: Node, target: Target) -> Cover | str:
+@pattern(Dot)
+def product(op: Dot, node: Node, target: InstructionSet) -> Match | str:
     """A product with a constant matrix."""
     x, weights, *bias = node.inputs
     if weights.type.rank != 2:
         return "batched"
     if reason := unfit(x, weights, bias) or _wide(weights):
         return reason
-    return _cover(
-        node, ending(node.output), target, lambda region: (prod(region.shape(x)[:-1]), {}, ())
+    return _match(
+        node,
+        matched_epilogue(node.output),
+        target,
+        lambda region: (prod(region.shape(x)[:-1]), {}, ()),
     )
 
 
@@ -303,9 +309,15 @@ def _wide(weights: Value) -> str:
     return ""
 
 
-def _cover(node: Node, end: Ending, target: Target, geometry: Geometry, parts: int = 1) -> Cover:
+def _match(
+    node: Node,
+    epilogue: MatchedEpilogue,
+    target: InstructionSet,
+    geometry: Geometry,
+    parts: int = 1,
+) -> Match:
     x, weights, *bias = node.inputs
-    inputs = (x,) if end.residual is None else (x, end.residual)
+    inputs = (x,) if epilogue.residual is None else (x, epilogue.residual)
     code, weight_code = x.type.quant, weights.type.quant
     assert code is not None
     assert weight_code is not None
@@ -316,9 +328,9 @@ def _cover(node: Node, end: Ending, target: Target, geometry: Geometry, parts: i
     columns = everything // parts
     panels = -(-columns // target.columns)
     # A code of the tensor makes tables of one number.
-    ends = {name: np.broadcast_to(array, everything) for name, array in end.tables.items()}
+    ends = {name: np.broadcast_to(array, everything) for name, array in epilogue.tables.items()}
     step = target.group * UNROLLED
-    result = (node, *end.nodes)[-1].output
+    result = (node, *epilogue.nodes)[-1].output
 
     def write(region: Region) -> None:
         rows, window, taps = geometry(region)
@@ -335,11 +347,11 @@ def _cover(node: Node, end: Ending, target: Target, geometry: Geometry, parts: i
                 # Rows a multiple of the cache's way apart would displace each other.
                 row_bytes += 64
             block_rows, ranges = _split(rows, panels, own.size, row_bytes, region)
-            kernel = Dense(bool(window), unsigned, end.epilogue)
-            size = 1 if end.epilogue.stores_bytes else 4
-            words = {
+            kernel = DenseKernel(bool(window), unsigned, epilogue.code)
+            size = 1 if epilogue.code.stores_bytes else 4
+            parameters = {
                 **window,
-                **end.words,
+                **epilogue.parameters,
                 "rows": rows,
                 "block_rows": block_rows,
                 "ranges": ranges,
@@ -356,25 +368,25 @@ def _cover(node: Node, end: Ending, target: Target, geometry: Geometry, parts: i
             }
             tensors = {
                 "x": region.read(x).further(part * (channels // parts)),
-                "weights": region.parameter(packed(own, target)),
+                "weights": region.constant(packed(own, target)),
                 **{
-                    name: region.parameter(_padded(table[chosen], panels * target.columns))
+                    name: region.constant(_padded(table[chosen], panels * target.columns))
                     for name, table in tables.items()
                 },
                 "out": region.write(result).further(part * columns * size),
             }
-            if end.residual is not None:
-                tensors["residual"] = region.read(end.residual).further(part * columns)
+            if epilogue.residual is not None:
+                tensors["residual"] = region.read(epilogue.residual).further(part * columns)
             region.plan.step(
                 result.name,
                 kernel,
-                words,
+                parameters,
                 tensors,
                 tasks=-(-rows // block_rows) * ranges,
                 scratch=block_rows * row_bytes + SLACK_BYTES,
             )
 
-    return Cover((node, *end.nodes), inputs, write, rows_apart=True)
+    return Match((node, *epilogue.nodes), inputs, write, rows_apart=True)
 
 
 def folded_bias(weights: Array, point: int, bias: Sequence[Value]) -> Array:
@@ -407,7 +419,7 @@ def _split(rows: int, panels: int, weights: int, row_bytes: int, region: Region)
     return -(-rows // blocks), -(-panels // -(-panels // ranges))
 
 
-def packed(matrix: Array, target: Target) -> Array:
+def packed(matrix: Array, target: InstructionSet) -> Array:
     """Returns weights [k, columns] as the kernel reads them: [panel, group, column, neighbour]."""
     step = target.group * UNROLLED
     depth = -(-matrix.shape[0] // step) * step

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qir.backends.cpu.kernels.cast import Stored
-from qir.backends.cpu.patterns.dense import is_bytes
+from qir.backends.native.kernels.cast import Stored
 from qir.backends.native.pattern import sole_reader
+from qir.backends.native.patterns.dense import is_bytes
 from qir.ir import Node, Value
 from qir.numbers.int32 import INT32_MAX
 from qir.numbers.rounding import MachineForm, Scaled
@@ -48,24 +48,24 @@ def rounding_once(form: MachineForm | None) -> Scaled | None:
 
 
 @dataclass(frozen=True, eq=False)
-class Ending:
+class SumsEpilogue:
     """What is stored of sums of bytes.
 
     Attributes:
         nodes: The nodes behind the sums that it takes in, perhaps none.
         to: How it is stored.
         terms: Terms of `kernels.reduce.Finish`: a row for each number of bytes, or one row.
-        words: The bounds of stored bytes.
+        parameters: The bounds of stored bytes.
     """
 
     nodes: tuple[Node, ...]
     to: Stored
     terms: Array
-    words: Mapping[str, int]
+    parameters: Mapping[str, int]
 
 
-def ending(x: Value, sums: Value, counts: Array) -> Ending:
-    """Returns the ending of exact sums: with the requantize behind them, or as they are.
+def sums_epilogue(x: Value, sums: Value, counts: Array) -> SumsEpilogue:
+    """Returns the epilogue of exact sums: with the requantize behind them, or as they are.
 
     Args:
         x: What is summed, stored in bytes.
@@ -77,8 +77,8 @@ def ending(x: Value, sums: Value, counts: Array) -> Ending:
         op = behind.op
         found = rounded(x, counts, behind.form, op.to, op.bounds)
         if not isinstance(found, str):
-            return Ending((behind.node,), found.to, found.terms, found.words)
-    return Ending((), "wide", _offsets(x, counts)[:, None].astype(np.int32), {})
+            return SumsEpilogue((behind.node,), found.to, found.terms, found.parameters)
+    return SumsEpilogue((), "wide", _offsets(x, counts)[:, None].astype(np.int32), {})
 
 
 def _offsets(x: Value, counts: Array) -> Array:
@@ -89,8 +89,8 @@ def _offsets(x: Value, counts: Array) -> Array:
 
 def rounded(
     x: Value, counts: Array, form: Scaled, to: Quant, bounds: tuple[int, int]
-) -> Ending | str:
-    """Returns the ending of sums that are rounded to bytes, or why 32 bits don't hold it.
+) -> SumsEpilogue | str:
+    """Returns the epilogue of sums that are rounded to bytes, or why 32 bits don't hold it.
 
     With a lift of j bits, acc * 2^j * M / 2^(s+j) is the same number, and s + j >= 33 is what the
     terms need. A count in the divisor makes s grow as fast as the sum.
@@ -118,6 +118,6 @@ def rounded(
     if terms is None:
         return "a multiplier too small for 32 bits"
     columns = (_offsets(x, counts), lift, terms.value, terms.addend, terms.places)
-    words = {"low": bounds[0], "high": bounds[1]}
+    parameters = {"low": bounds[0], "high": bounds[1]}
     table = np.stack(columns, axis=-1).astype(np.int32)
-    return Ending((), "unsigned" if to.storage is DType.U8 else "signed", table, words)
+    return SumsEpilogue((), "unsigned" if to.storage is DType.U8 else "signed", table, parameters)

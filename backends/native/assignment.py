@@ -1,0 +1,52 @@
+"""Buffer assignment: matches become steps, and each tensor gets its part of a buffer.
+
+The operands of a concatenation are made where they are to lie. One that is the whole result from
+some place to another, as along the outermost axis, lies there like any tensor. One along the last
+axis has its rows apart, as far as a row of the result is long; its kernel must be able to write
+that, and nothing else may read it. What is neither is copied by the concatenation's own match.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+
+from qir.backends.native.pattern import Match, Region, sole_reader
+from qir.ir import Node, Value
+from qir.ops import Concat
+from qir.report.progress import watched
+
+
+def write(matches: Sequence[Match], region: Region) -> None:
+    """Adds the steps of matches.
+
+    Args:
+        matches: The matches, in an order in which each finds what it reads.
+        region: Where to write.
+    """
+    makers = {value: match for match in matches for value in match.nodes[-1].outputs}
+    # What contains others gets its buffer before them.
+    for match in reversed(matches):
+        node = match.nodes[-1]
+        if isinstance(node.op, Concat):
+            _assign_operands(node, node.op.axis, makers, region)
+    for match in watched(matches, "packing weights"):
+        region.plan.nodes = match.nodes
+        match.write(region)
+
+
+def _assign_operands(node: Node, axis: int, makers: Mapping[Value, Match], region: Region) -> None:
+    shape = region.shape(node.output)
+    strides = region.strides(node.output)
+    last = axis == len(shape) - 1
+    outer = prod(shape[:axis])
+    view = region.write(node.output)
+    for x in node.inputs:
+        at = view
+        view = view.further(region.shape(x)[axis] * strides[axis])
+        if x not in makers or region.is_assigned(x):
+            continue
+        if outer == 1 and (last or not region.is_apart(node.output)):
+            region.assign(x, at)
+        elif (outer == 1 or last) and makers[x].rows_apart and sole_reader(x) is node:
+            region.assign(x, at, region.pitch(node.output))
