@@ -92,6 +92,19 @@ def _added(epilogue: Epilogue, e: Body, code: LlvmValue, stored: LlvmValue) -> L
     return build.ashr(build.add(build.add(*products), addend), shift)
 
 
+def store_columns(e: LlvmEmitter, parts: Sequence[LlvmValue], place: LlvmValue, size: int) -> None:
+    """Stores what `apply_epilogue` returns.
+
+    Args:
+        e: Where to write.
+        parts: One vector or several, of as many bytes each.
+        place: Where the first column goes.
+        size: Bytes of all columns.
+    """
+    for index, part in enumerate(parts):
+        e.store(part, place, index * (size // len(parts)))
+
+
 def repeated(e: LlvmEmitter, parameter: LlvmValue, lanes: int) -> LlvmValue:
     """Returns the low 32 bits of a parameter in every lane."""
     return e.splat(e.build.trunc(parameter, I32), lanes)

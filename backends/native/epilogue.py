@@ -48,6 +48,11 @@ class Epilogue:
         return self.form in ("fixed31", "f32_rne", "f32_rne_wide")
 
     @property
+    def size(self) -> int:
+        """Bytes of a number that is stored."""
+        return 1 if self.stores_bytes else 4
+
+    @property
     def tables(self) -> tuple[str, ...]:
         """The tables that it reads."""
         return TABLES[: {"accumulator": 1, "fixed31": 4}.get(self.form, 2)]

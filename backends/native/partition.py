@@ -60,16 +60,16 @@ def partition(
     """
     units: list[Match | Node] = []
     reasons: dict[Node, str] = {}
-    covered: set[Node] = set()
+    matched: set[Node] = set()
     needed = set(nodes)
     for node in nodes:
-        if node in covered:
+        if node in matched:
             continue
         found = match(node, target)
         if isinstance(found, Match):
             found = next(filter(None, map(refused, found.nodes)), found)
         if isinstance(found, Match) and needed.issuperset(found.nodes):
-            covered.update(found.nodes)
+            matched.update(found.nodes)
             units.append(found)
         else:
             units.append(node)

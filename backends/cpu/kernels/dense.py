@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qir.backends.cpu.emitter import I1, I8, I32, I64, LlvmValue, vector
-from qir.backends.cpu.epilogue import apply_epilogue
+from qir.backends.cpu.epilogue import apply_epilogue, store_columns
 from qir.backends.cpu.kernel import Body, KernelCode, SharedFunction, code
 from qir.backends.cpu.kernels.tiles import TileSums
 from qir.backends.native.kernels.dense import AT_ONCE, AXES, WINDOW, DenseKernel
@@ -260,7 +260,7 @@ class _Tiles:
         self.tables = {name: e.tensor(name) for name in kernel.epilogue.tables}
         self.out = e.tensor("out")
         self.residual = e.tensor("residual") if kernel.epilogue.residual else None
-        self.size = 1 if kernel.epilogue.stores_bytes else 4
+        self.size = kernel.epilogue.size
         width = self.target.columns
         self.summed = e.reserve(4 * width * self.target.rows * FINISHED_TILES)
         self.staged = e.reserve(self.size * width)
@@ -321,9 +321,9 @@ class _Tiles:
         )
         with e.otherwise(whole) as (at_once, staged):
             with at_once:
-                self._put(e, stored, out)
+                store_columns(e, stored, out, self.size * target.columns)
             with staged:
-                self._put(e, stored, self.staged)
+                store_columns(e, stored, self.staged, self.size * target.columns)
                 self._move(e, self.staged, out, build.mul(valid, e.number(self.size)))
 
     def _readable(
@@ -340,7 +340,3 @@ class _Tiles:
         for type, start, stop, step in ((I64, e.number(0), whole, 8), (I8, whole, size, 1)):
             with e.loop(stop, start=start, step=step) as loop:
                 e.store(e.load(type, source, loop.index), place, loop.index)
-
-    def _put(self, e: Body, parts: Sequence[LlvmValue], place: LlvmValue) -> None:
-        for index, part in enumerate(parts):
-            e.store(part, place, index * (self.target.columns * self.size // len(parts)))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from qir.backends.cpu.emitter import I8, I16, I32, I64, LlvmValue, vector
-from qir.backends.cpu.epilogue import apply_epilogue
+from qir.backends.cpu.epilogue import apply_epilogue, store_columns
 from qir.backends.cpu.kernel import Body, KernelCode, SharedFunction, code
 from qir.backends.cpu.kernels.lines import Line, PairCopies
 from qir.backends.native.kernels.depthwise import (
@@ -144,7 +144,7 @@ class _Writer:
         """Sums, finishes and stores some places of all rows, of one block of channels."""
         e, build, given = self.e, self.build, self.given
         number = e.number
-        size = 1 if self.kernel.epilogue.stores_bytes else 4
+        size = self.kernel.epilogue.size
         weights = e.at(self.tensor["weights"], build.mul(block, given["block_bytes"]))
         tables = {
             name: e.at(self.tensor[name], build.mul(block, number(4 * CHANNELS)))
@@ -263,10 +263,9 @@ class _Writer:
     def _store(self, places: _Places, at: LlvmValue, stored: Sequence[LlvmValue]) -> None:
         """Stores what became of the sums of one place."""
         e, build, narrow = self.e, self.build, self.kernel.narrow
-        size = 1 if self.kernel.epilogue.stores_bytes else 4
+        size = self.kernel.epilogue.size
         out = e.at(places.out, build.mul(at, self.given["out_pixel"]))
-        for index, part in enumerate(stored):
-            e.store(part, self.staged if narrow else out, index * (CHANNELS * size // len(stored)))
+        store_columns(e, stored, self.staged if narrow else out, CHANNELS * size)
         if narrow:
             self._move(self.staged, out, build.mul(self.given["columns"], e.number(size)))
 

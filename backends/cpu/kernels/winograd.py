@@ -10,7 +10,7 @@ from __future__ import annotations
 from operator import mul
 
 from qir.backends.cpu.emitter import I8, I16, I32, I64, POINTER, LlvmValue, constant, vector
-from qir.backends.cpu.epilogue import apply_epilogue
+from qir.backends.cpu.epilogue import apply_epilogue, store_columns
 from qir.backends.cpu.kernel import Body, KernelCode, SharedFunction, code
 from qir.backends.cpu.kernels.tiles import TileSums
 from qir.backends.cpu.kernels.transforms import multiplied
@@ -275,7 +275,7 @@ class _Writer:
         """Transforms the sums of a panel back, and stores what the epilogue makes of them."""
         e, build, given, number = self.e, self.e.build, self.given, self.e.number
         epilogue = self.kernel.epilogue
-        size = 1 if epilogue.stores_bytes else 4
+        size = epilogue.size
         left = e.smallest(
             build.mul(panel, number(self.panel_width)),
             build.sub(given["columns"], number(self.panel_width)),
@@ -308,8 +308,7 @@ class _Writer:
                             else e.at(residual, build.mul(place, given["columns"])),
                         )
                         pointer = e.at(out, build.mul(place, given["out_pixel"]))
-                        for index, part in enumerate(stored):
-                            e.store(part, pointer, index * (self.panel_width * size // len(stored)))
+                        store_columns(e, stored, pointer, self.panel_width * size)
                         column.carry(e.at(at, 4 * self.panel_width), build.add(place, number(1)))
                     row.carry(
                         e.at(line, 4 * self.panel_width * self.transform.size),

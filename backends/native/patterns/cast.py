@@ -16,7 +16,7 @@ from qir.backends.native.kernels.cast import (
 )
 from qir.backends.native.kernels.flat import LANES
 from qir.backends.native.pattern import PATTERNS, Match, pattern, sole_reader
-from qir.backends.native.patterns.dense import in_order, is_bytes
+from qir.backends.native.patterns.epilogue import in_order, is_bytes
 from qir.backends.native.patterns.flat import passed
 from qir.backends.native.patterns.lookup import every_byte, looked_up
 from qir.ir import Node, Value

@@ -10,6 +10,7 @@ from qir.backends.native.instruction_set import InstructionSet
 from qir.backends.native.pattern import Match, Region, pattern
 from qir.backends.native.patterns import dense, winograd
 from qir.backends.native.patterns.depthwise import depthwise
+from qir.backends.native.patterns.epilogue import matched_epilogue
 from qir.ir import Node
 from qir.ops import Conv
 
@@ -25,10 +26,10 @@ by places that a patch gives in each direction: measured on layers of 64 channel
 @pattern(Conv)
 def convolution(op: Conv, node: Node, target: InstructionSet) -> Match | str:
     """A convolution over all channels, over groups of them, or of each alone."""
-    epilogue = dense.matched_epilogue(node.output)
+    epilogue = matched_epilogue(node.output)
     if op.groups > 1 and node.inputs[1].type.shape[-2] == 1:
-        return depthwise(op, node, epilogue, target)
-    direct = dense.convolution(op, node, epilogue, target)
+        return depthwise(op, node, epilogue)
+    direct = dense.convolution(op, node, epilogue)
     if winograd.unfit(op, node, target):
         return direct
     # Weights are packed once for all sizes of a named dimension: they must not depend on it.

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TypeAlias
 
 import numpy as np
 
-from qir.backends.native.epilogue import Epilogue, Form
 from qir.backends.native.instruction_set import InstructionSet
 from qir.backends.native.kernels.dense import AXES, SLACK_BYTES, UNROLLED, DenseKernel
-from qir.backends.native.pattern import Match, Region, pattern, sole_reader
+from qir.backends.native.pattern import Match, Region, pattern
+from qir.backends.native.patterns.epilogue import BYTES, MatchedEpilogue, is_bytes, matched_epilogue
 from qir.ir import Node, Value
-from qir.numbers.rounding import Float32, MachineForm, Scaled
-from qir.ops import Add, Conv, Dequantize, Dot, Requantize
+from qir.ops import Conv, Dot
 from qir.types import Array, DType
 
-BYTES = (DType.I8, DType.U8)
 Geometry: TypeAlias = Callable[[Region], tuple[int, dict[str, int], tuple[slice, ...]]]
 """Returns the number of places, the parameters of their windows, and which taps are summed; no
 parameters for single pixels."""
@@ -28,170 +26,13 @@ TASK_PRODUCTS = 200_000
 """Least products of a task; a smaller one is not worth handing out."""
 
 
-def is_bytes(value: Value) -> bool:
-    """Whether a value has an affine code of 8 bits for the whole tensor."""
-    code = value.type.quant
-    return (
-        code is not None
-        and code.levels is None
-        and code.storage in BYTES
-        and code.per_tensor
-        and code.zero_points.ndim == 0
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class MatchedEpilogue:
-    """What follows sums in the same step.
-
-    Attributes:
-        nodes: The nodes, perhaps none.
-        code: What the kernel does with the sums.
-        tables: The tables of that for each column, without the bias.
-        parameters: Its parameters.
-        residual: The tensor that is added.
-    """
-
-    nodes: tuple[Node, ...]
-    code: Epilogue
-    tables: Mapping[str, Array]
-    parameters: Mapping[str, int]
-    residual: Value | None = None
-
-
-def matched_epilogue(sums: Value) -> MatchedEpilogue:
-    """Returns what can be computed before the sums of a node leave the registers."""
-    stored = MatchedEpilogue((), Epilogue("accumulator"), {}, {})
-    node = sole_reader(sums)
-    if node is None:
-        return stored
-    if isinstance(node.op, Dequantize):
-        code = sums.type.quant
-        if code is None or code.expressed is not DType.F32 or np.any(code.zero_points):
-            return stored
-        return MatchedEpilogue(
-            (node,), Epilogue("real"), {"multiplier": _per_column(code.scale.array)}, {}
-        )
-    if not isinstance(node.op, Requantize):
-        return stored
-    scaled = _requantize(node)
-    return stored if scaled is None else _with_sum(node, scaled)
-
-
-def _per_column(array: Array) -> Array:
-    return np.asarray(array, np.float32).reshape(-1)
-
-
-def _requantize(node: Node) -> MatchedEpilogue | None:
-    op, output = node.op, node.output
-    assert isinstance(op, Requantize)
-    if not is_bytes(output):
-        return None
-    point = int(op.to.zero_points)
-    low, high = op.bounds
-    parameters = {"low": low, "high": high, "point": point}
-    unsigned = op.to.storage is DType.U8
-    bounded = (low, high) != op.to.storage.bounds
-    forms = in_order(op.machine_forms(node.inputs[0].type))
-    found = next(filter(None, (_tables(form, point) for form in forms)), None)
-    if found is None:
-        return None
-    form, tables = found
-    return MatchedEpilogue((node,), Epilogue(form, unsigned, "", bounded), tables, parameters)
-
-
-def in_order(forms: Iterable[tuple[str, MachineForm]]) -> list[MachineForm]:
-    """Returns machine forms without the names of their modes, the fastest ones first."""
-    return sorted((form for _, form in forms), key=lambda form: not isinstance(form, Float32))
-
-
-def _tables(form: MachineForm, point: int) -> tuple[Form, dict[str, Array]] | None:
-    """Returns how an epilogue computes a machine form, and its tables.
-
-    Args:
-        form: The form.
-        point: The zero point, which epilogues add together with what rounds.
-
-    Returns:
-        None where 32 bits don't hold it, or no epilogue computes the form.
-    """
-    if isinstance(form, Float32):
-        factors = form.value.reshape(-1)
-        return "f32_rne" if np.all(factors <= 0.5) else "f32_rne_wide", {"multiplier": factors}
-    terms = form.high_word(point) if isinstance(form, Scaled) else None
-    if terms is None or terms.lifted:
-        return None
-    tables = {"multiplier": terms.value, "addend": terms.addend, "shift": terms.places}
-    return "fixed31", {name: table.reshape(-1) for name, table in tables.items()}
-
-
-def _with_sum(requantize: Node, epilogue: MatchedEpilogue) -> MatchedEpilogue:
-    """Adds the sum with another tensor, where it alone reads the requantized numbers."""
-    node = sole_reader(requantize.output)
-    if node is None or not isinstance(node.op, Add) or not is_bytes(node.output):
-        return epilogue
-    if not node.op.rounds_half_up:
-        return epilogue
-    first, second = node.inputs
-    if second is requantize.output and _ends_sums(first):
-        return epilogue
-    other = second if first is requantize.output else first
-    if not is_bytes(other) or other.type.shape != requantize.output.type.shape:
-        return epilogue
-    (own, others), shift = node.op.factors(first.type, second.type)
-    if other is first:
-        own, others = others, own
-    stored, mine, theirs = (value.type.quant for value in (node.output, requantize.output, other))
-    assert stored is not None
-    assert mine is not None
-    assert theirs is not None
-    addend = (1 << (shift - 1)) - own * int(mine.zero_points) - others * int(theirs.zero_points)
-    low, high = stored.range
-    parameters = {
-        **epilogue.parameters,
-        "own": own,
-        "other": others,
-        "sum_addend": _wrapped(addend),
-        "sum_shift": shift,
-        "sum_point": int(stored.zero_points),
-        "sum_low": low,
-        "sum_high": high,
-    }
-    code = Epilogue(
-        epilogue.code.form,
-        stored.storage is DType.U8,
-        "unsigned" if theirs.storage is DType.U8 else "signed",
-        stored.range != stored.storage.bounds,
-    )
-    return MatchedEpilogue((*epilogue.nodes, node), code, epilogue.tables, parameters, other)
-
-
-def _ends_sums(value: Value) -> bool:
-    """Whether a value is itself requantized sums, behind which the addition will be computed."""
-    return (
-        isinstance(value.op, Requantize)
-        and value.node is not None
-        and isinstance(value.node.inputs[0].op, Conv | Dot)
-        and sole_reader(value.node.inputs[0]) is not None
-        and sole_reader(value) is not None
-    )
-
-
-def _wrapped(value: int) -> int:
-    """Returns an integer modulo 2^32: sums wrap, and only the whole one is in range."""
-    return (value + 2**31) % 2**32 - 2**31
-
-
-def convolution(
-    op: Conv, node: Node, epilogue: MatchedEpilogue, target: InstructionSet
-) -> Match | str:
+def convolution(op: Conv, node: Node, epilogue: MatchedEpilogue) -> Match | str:
     """Matches a convolution over all channels, or over groups of them: a step for each.
 
     Args:
         op: The convolution.
         node: Its node.
         epilogue: What follows it.
-        target: The instruction set.
     """
     x, kernel, *bias = node.inputs
     if reason := unfit(x, kernel, bias) or _wide(kernel):
@@ -215,7 +56,7 @@ def convolution(
         taps = [trim(parameters, axis) for axis in AXES[-len(window) :]]
         return rows, parameters, tuple(taps)
 
-    return _match(node, epilogue, target, geometry, op.groups)
+    return _match(node, epilogue, geometry, op.groups)
 
 
 def spatial_parameters(
@@ -281,7 +122,6 @@ def product(op: Dot, node: Node, target: InstructionSet) -> Match | str:
     return _match(
         node,
         matched_epilogue(node.output),
-        target,
         lambda region: (prod(region.shape(x)[:-1]), {}, ()),
     )
 
@@ -309,84 +149,119 @@ def _wide(weights: Value) -> str:
     return ""
 
 
-def _match(
-    node: Node,
-    epilogue: MatchedEpilogue,
-    target: InstructionSet,
-    geometry: Geometry,
-    parts: int = 1,
-) -> Match:
-    x, weights, *bias = node.inputs
+def _match(node: Node, epilogue: MatchedEpilogue, geometry: Geometry, parts: int = 1) -> Match:
+    x = node.inputs[0]
     inputs = (x,) if epilogue.residual is None else (x, epilogue.residual)
-    code, weight_code = x.type.quant, weights.type.quant
-    assert code is not None
-    assert weight_code is not None
-    everything = int(weights.type.known_shape[-1])
-    point = int(code.zero_points)
-    unsigned = code.storage is DType.U8
-    shift = target.shift(unsigned)
-    columns = everything // parts
-    panels = -(-columns // target.columns)
-    # A code of the tensor makes tables of one number.
-    ends = {name: np.broadcast_to(array, everything) for name, array in epilogue.tables.items()}
-    step = target.group * UNROLLED
-    result = (node, *epilogue.nodes)[-1].output
+    writer = DenseWriter(node, epilogue, geometry, parts)
+    return Match((node, *epilogue.nodes), inputs, writer.write, rows_apart=True)
 
-    def write(region: Region) -> None:
-        rows, window, taps = geometry(region)
-        channels, x_bytes = region.shape(x)[-1], prod(region.shape(x))
+
+@dataclass(frozen=True, eq=False)
+class DenseWriter:
+    """Writes the steps of sums over all channels, or over groups of them.
+
+    Attributes:
+        node: The node of the sums.
+        epilogue: What follows them.
+        geometry: What the sums run over.
+        parts: Groups of channels, each a step.
+    """
+
+    node: Node
+    epilogue: MatchedEpilogue
+    geometry: Geometry
+    parts: int
+
+    def write(self, region: Region) -> None:
+        """Adds the steps."""
+        x, weights, *bias = self.node.inputs
+        code, weight_code = x.type.quant, weights.type.quant
+        assert code is not None
+        assert weight_code is not None
+        rows, window, taps = self.geometry(region)
+        columns = int(weights.type.known_shape[-1])
         matrix = (weights.array[taps].astype(np.int32) - weight_code.zero_points).astype(np.int8)
-        matrix = matrix.reshape(-1, everything)
-        tables = {"bias": folded_bias(matrix, point + shift, bias), **ends}
-        groups = -(-matrix.shape[0] // step) * UNROLLED
-        for part in range(parts):
-            chosen = slice(part * columns, (part + 1) * columns)
-            own = matrix[:, chosen]
-            row_bytes = -(-(4 * groups + SLACK_BYTES * bool(window)) // 64) * 64
-            if row_bytes % 1024 == 0:
-                # Rows a multiple of the cache's way apart would displace each other.
-                row_bytes += 64
-            block_rows, ranges = _split(rows, panels, own.size, row_bytes, region)
-            kernel = DenseKernel(bool(window), unsigned, epilogue.code)
-            size = 1 if epilogue.code.stores_bytes else 4
-            parameters = {
-                **window,
-                **epilogue.parameters,
-                "rows": rows,
-                "block_rows": block_rows,
-                "ranges": ranges,
-                "panels": panels,
-                "range_panels": -(-panels // ranges),
-                "columns": columns,
-                "groups": groups,
-                "row_bytes": row_bytes,
-                "x_bytes": x_bytes - part * (channels // parts),
-                "pixel": channels,
-                "length": channels // parts,
-                "out_pixel": region.pitch(result),
-                "residual_pixel": parts * columns,
-            }
-            tensors = {
-                "x": region.read(x).further(part * (channels // parts)),
-                "weights": region.constant(packed(own, target)),
-                **{
-                    name: region.constant(_padded(table[chosen], panels * target.columns))
-                    for name, table in tables.items()
-                },
-                "out": region.write(result).further(part * columns * size),
-            }
-            if epilogue.residual is not None:
-                tensors["residual"] = region.read(epilogue.residual).further(part * columns)
-            region.plan.step(
-                result.name,
-                kernel,
-                parameters,
-                tensors,
-                tasks=-(-rows // block_rows) * ranges,
-                scratch=block_rows * row_bytes + SLACK_BYTES,
-            )
+        matrix = matrix.reshape(-1, columns)
+        point = int(code.zero_points) + region.target.shift(code.storage is DType.U8)
+        tables = {
+            "bias": folded_bias(matrix, point, bias),
+            # A code of the tensor makes tables of one number.
+            **{name: np.broadcast_to(each, columns) for name, each in self.epilogue.tables.items()},
+        }
+        size = columns // self.parts
+        for part in range(self.parts):
+            chosen = slice(part * size, (part + 1) * size)
+            own = {name: table[chosen] for name, table in tables.items()}
+            self._write_part(region, part, rows, window, matrix[:, chosen], own)
 
-    return Match((node, *epilogue.nodes), inputs, write, rows_apart=True)
+    def _write_part(
+        self,
+        region: Region,
+        part: int,
+        rows: int,
+        window: Mapping[str, int],
+        matrix: Array,
+        tables: Mapping[str, Array],
+    ) -> None:
+        """Adds the step of a group.
+
+        Args:
+            region: Where to write.
+            part: Number of the group.
+            rows: Number of places.
+            window: The parameters of their windows.
+            matrix: Centred weights [k, columns].
+            tables: The tables, of as many columns.
+        """
+        x, target = self.node.inputs[0], region.target
+        result = (self.node, *self.epilogue.nodes)[-1].output
+        depth, columns = matrix.shape
+        channels = region.shape(x)[-1]
+        length = channels // self.parts
+        panels = -(-columns // target.columns)
+        groups = -(-depth // (target.group * UNROLLED)) * UNROLLED
+        row_bytes = -(-(4 * groups + SLACK_BYTES * bool(window)) // 64) * 64
+        if row_bytes % 1024 == 0:
+            # Rows a multiple of the cache's way apart would displace each other.
+            row_bytes += 64
+        block_rows, ranges = _split(rows, panels, matrix.size, row_bytes, region)
+        parameters = {
+            **window,
+            **self.epilogue.parameters,
+            "rows": rows,
+            "block_rows": block_rows,
+            "ranges": ranges,
+            "panels": panels,
+            "range_panels": -(-panels // ranges),
+            "columns": columns,
+            "groups": groups,
+            "row_bytes": row_bytes,
+            "x_bytes": prod(region.shape(x)) - part * length,
+            "pixel": channels,
+            "length": length,
+            "out_pixel": region.pitch(result),
+            "residual_pixel": self.parts * columns,
+        }
+        tensors = {
+            "x": region.read(x).further(part * length),
+            "weights": region.constant(packed(matrix, target)),
+            **{
+                name: region.constant(_padded(table, panels * target.columns))
+                for name, table in tables.items()
+            },
+            "out": region.write(result).further(part * columns * self.epilogue.code.size),
+        }
+        if self.epilogue.residual is not None:
+            tensors["residual"] = region.read(self.epilogue.residual).further(part * columns)
+        unsigned = x.type.dtype is DType.U8
+        region.plan.step(
+            result.name,
+            DenseKernel(bool(window), unsigned, self.epilogue.code),
+            parameters,
+            tensors,
+            tasks=-(-rows // block_rows) * ranges,
+            scratch=block_rows * row_bytes + SLACK_BYTES,
+        )
 
 
 def folded_bias(weights: Array, point: int, bias: Sequence[Value]) -> Array:

@@ -9,7 +9,6 @@ from math import prod
 
 import numpy as np
 
-from qir.backends.native.instruction_set import InstructionSet
 from qir.backends.native.kernels.dense import AXES
 from qir.backends.native.kernels.depthwise import (
     CHANNELS,
@@ -20,12 +19,8 @@ from qir.backends.native.kernels.depthwise import (
     FixedWindow,
 )
 from qir.backends.native.pattern import Match, Region
-from qir.backends.native.patterns.dense import (
-    MatchedEpilogue,
-    folded_bias,
-    spatial_parameters,
-    unfit,
-)
+from qir.backends.native.patterns.dense import folded_bias, spatial_parameters, unfit
+from qir.backends.native.patterns.epilogue import MatchedEpilogue
 from qir.ir import Node
 from qir.ops import Conv
 from qir.types import Array, DType
@@ -106,145 +101,254 @@ def paired(
     )
 
 
-def depthwise(
-    op: Conv, node: Node, epilogue: MatchedEpilogue, target: InstructionSet
-) -> Match | str:
+@dataclass(frozen=True)
+class DepthwiseGeometry:
+    """The lines that rows of the result read, and the taps along them.
+
+    Attributes:
+        window: Depth, height and width of the window.
+        strides: Steps from one place of the result to the next.
+        dilation: Distances between taps.
+    """
+
+    window: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilation: tuple[int, ...]
+
+    @property
+    def along(self) -> bool:
+        """Whether the window is one line, whose pixels are paired in place of lines."""
+        return prod(self.window[:2]) == 1
+
+    @property
+    def taps(self) -> int:
+        """Places of the window along the width, of which a pair of pixels is one."""
+        return -(-self.window[2] // 2) if self.along else self.window[2]
+
+    @property
+    def step(self) -> int:
+        """Pixels between two taps."""
+        return self.dilation[2] * (2 if self.along else 1)
+
+    def span(self, width: int) -> int:
+        """Returns how many pixels of a line so many places of a row read."""
+        return (width - 1) * self.strides[2] + (self.taps - 1) * self.step + 1
+
+    def pairing(self, rows: int) -> Pairing:
+        """Pairs the lines that so many rows read."""
+        if not self.along:
+            return paired(rows, self.window[:2], self.strides[:2], self.dilation[:2])
+        lines = tuple(
+            tuple((0, row * self.strides[1], at) for at in (0, self.dilation[2]))
+            for row in range(rows)
+        )
+        alone = tuple((row,) for row in range(rows))
+        return Pairing(lines, alone, (0,) * rows, (((0, 0),),))
+
+
+@dataclass(frozen=True)
+class Division:
+    """How the result is divided among tasks.
+
+    Attributes:
+        pairing: The lines that the rows of a task read.
+        together: Places of a row that are summed together.
+        width: Places of a row that are summed after one copy.
+        groups: Tasks of a plane along the height.
+        ranges: Ranges of blocks of channels.
+        range_blocks: Blocks of each.
+    """
+
+    pairing: Pairing
+    together: int
+    width: int
+    groups: int
+    ranges: int
+    range_blocks: int
+
+
+def divided(
+    geometry: DepthwiseGeometry, places: Sequence[int], planes: int, blocks: int, tasks: int
+) -> Division:
+    """Divides a result.
+
+    Ranges of channels read no line twice; rows are divided where there are too few of them.
+
+    Args:
+        geometry: What the rows read.
+        places: Depth, height and width of the result.
+        planes: Planes of all images.
+        blocks: Blocks of channels.
+        tasks: How many tasks are wanted.
+    """
+    finest = max(blocks // RANGE_BLOCKS, 1)
+    most = max(-(-planes * places[1] * finest // tasks), 2)
+    most = min(most, places[1])
+    together = _together(places[2])
+    lines = {rows: len(geometry.pairing(rows).lines) for rows in range(1, most + 1)}
+    rows, width = _block(places, together, lines, geometry.span)
+    groups = -(-places[1] // rows)
+    ranges = min(-(-tasks // (planes * groups)), finest)
+    range_blocks = -(-blocks // ranges)
+    return Division(
+        geometry.pairing(rows), together, width, groups, -(-blocks // range_blocks), range_blocks
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class DepthwiseWriter:
+    """Writes the step of a convolution in which each channel of the result reads one channel.
+
+    Attributes:
+        op: The convolution.
+        node: Its node.
+        epilogue: What follows it.
+    """
+
+    op: Conv
+    node: Node
+    epilogue: MatchedEpilogue
+
+    @property
+    def window(self) -> tuple[int, ...]:
+        """Depth, height and width of the window."""
+        window = self.node.inputs[1].type.known_shape[:-2]
+        return (*[1] * (len(AXES) - len(window)), *window)
+
+    @property
+    def columns(self) -> int:
+        """Channels of the result."""
+        return self.node.inputs[1].type.known_shape[-1]
+
+    @property
+    def multiplier(self) -> int:
+        """Channels of the result that read the same channel."""
+        return self.columns // self.op.groups
+
+    @property
+    def narrow(self) -> bool:
+        """Whether there are fewer columns than a block has."""
+        return self.columns < CHANNELS
+
+    @property
+    def gathered(self) -> bool:
+        """Whether a table says which channel each column reads."""
+        return self.narrow or self.multiplier > 1
+
+    def order(self) -> Array:
+        """Returns the columns of each block [block, channel].
+
+        The last block overlaps the one before, so that no vector passes the end of a tensor.
+        """
+        starts = np.arange(-(-self.columns // CHANNELS)) * CHANNELS
+        starts = np.maximum(np.minimum(starts, self.columns - CHANNELS), 0)
+        found: Array = np.minimum(np.add.outer(starts, np.arange(CHANNELS)), self.columns - 1)
+        return found
+
+    def write(self, region: Region) -> None:
+        """Adds the step."""
+        x, kernel, *bias = self.node.inputs
+        code, weight_code = x.type.quant, kernel.type.quant
+        assert code is not None
+        assert weight_code is not None
+        columns, order = self.columns, self.order()
+        result = (self.node, *self.epilogue.nodes)[-1].output
+        spatial = spatial_parameters(
+            self.op, region.shape(x), region.shape(self.node.output), self.window
+        )
+        geometry = DepthwiseGeometry(
+            self.window,
+            tuple(spatial[f"stride_{axis}"] for axis in AXES),
+            tuple(spatial[f"dilation_{axis}"] for axis in AXES),
+        )
+        places = [spatial[f"places_{axis}"] for axis in AXES]
+        batch = region.shape(x)[0]
+        tasks = _tasks(batch * prod(places) * kernel.array.size, region.plan.threads)
+        division = divided(geometry, places, batch * places[0], len(order), tasks)
+        pairing, width = division.pairing, division.width
+
+        weights = kernel.array.astype(np.int32) - weight_code.zero_points
+        matrices = _phases(
+            weights.reshape(prod(self.window[:2]), self.window[2], columns), pairing, geometry.along
+        )
+        phases, pairs = matrices.shape[:2]
+        packed = matrices[..., order]  # [phase, pair, tap, line, block, channel]
+        packed = np.ascontiguousarray(packed.transpose(4, 0, 1, 2, 5, 3).astype(np.int16))
+        phase_bytes = pairs * geometry.taps * PAIR_BYTES
+        line_bytes = geometry.span(width) * PAIR_BYTES
+        rows = [
+            [phase * phase_bytes, *(pair * line_bytes for pair in used)]
+            for phase, used in zip(pairing.phases, pairing.rows, strict=True)
+        ]
+        tables = {
+            "bias": folded_bias(weights.reshape(-1, columns), int(code.zero_points), bias),
+            **{name: np.broadcast_to(each, columns) for name, each in self.epilogue.tables.items()},
+        }
+        parameters = {
+            **{name: spatial[name] for name in GEOMETRY},
+            **self.epilogue.parameters,
+            "fill": int(code.zero_points),
+            "pixel": region.shape(x)[-1],
+            "group_rows": len(pairing.rows),
+            "groups": division.groups,
+            "ranges": division.ranges,
+            "range_blocks": division.range_blocks,
+            "blocks": len(order),
+            "columns": columns,
+            "pieces": -(-places[2] // width),
+            "out_pixel": region.pitch(result),
+            "block_width": width,
+            "span": geometry.span(width),
+            "lines": len(pairing.lines),
+            "block_bytes": phases * phase_bytes,
+            "pairs": pairs,
+            "taps": geometry.taps,
+            "step": geometry.step,
+        }
+        tensors = {
+            "x": region.read(x),
+            "weights": region.constant(packed),
+            "lines": region.constant(np.asarray(pairing.lines, np.int64)),
+            "rows": region.constant(np.asarray(rows, np.int64)),
+            **{name: region.constant(table[order]) for name, table in tables.items()},
+            "out": region.write(result),
+        }
+        if self.gathered:
+            tensors["sources"] = region.constant((order // self.multiplier).astype(np.int64))
+        if self.epilogue.residual is not None:
+            tensors["residual"] = region.read(self.epilogue.residual)
+        written = FixedWindow(pairs, geometry.taps, geometry.strides[2], geometry.step)
+        region.plan.step(
+            result.name,
+            DepthwiseKernel(
+                written if pairs * geometry.taps <= WRITTEN_TAPS else None,
+                division.together,
+                code.storage is DType.U8,
+                self.gathered,
+                self.narrow,
+                self.epilogue.code,
+            ),
+            parameters,
+            tensors,
+            tasks=batch * places[0] * division.groups * division.ranges,
+            scratch=len(pairing.lines) * (line_bytes + 2 * LINE_BYTES),
+        )
+
+
+def depthwise(op: Conv, node: Node, epilogue: MatchedEpilogue) -> Match | str:
     """Matches a convolution in which each channel of the result reads one channel.
 
     Args:
         op: The convolution.
         node: Its node.
         epilogue: What follows it.
-        target: The instruction set.
     """
     x, kernel, *bias = node.inputs
     if reason := unfit(x, kernel, bias):
         return reason
     inputs = (x,) if epilogue.residual is None else (x, epilogue.residual)
-    code, weight_code = x.type.quant, kernel.type.quant
-    assert code is not None
-    assert weight_code is not None
-    *window, _, columns = kernel.type.known_shape
-    weights = kernel.array.astype(np.int32) - weight_code.zero_points
-    tables = {
-        "bias": folded_bias(weights.reshape(-1, columns), int(code.zero_points), bias),
-        **{name: np.broadcast_to(array, columns) for name, array in epilogue.tables.items()},
-    }
-    result = (node, *epilogue.nodes)[-1].output
-    window = [1] * (len(AXES) - len(window)) + window
-    blocks = -(-columns // CHANNELS)
-    # The last block overlaps the one before, so that no vector passes the end of a tensor.
-    starts = [max(min(CHANNELS * block, columns - CHANNELS), 0) for block in range(blocks)]
-    order = np.minimum(np.add.outer(starts, np.arange(CHANNELS)), columns - 1)
-    multiplier = columns // op.groups
-    narrow = columns < CHANNELS
-    gathered = narrow or multiplier > 1
-
-    def write(region: Region) -> None:
-        batch = region.shape(x)[0]
-        spatial = spatial_parameters(op, region.shape(x), region.shape(node.output), window)
-        strides, dilation = (
-            [spatial[f"{name}_{axis}"] for axis in AXES] for name in ("stride", "dilation")
-        )
-        places = [spatial[f"places_{axis}"] for axis in AXES]
-        along = prod(window[:2]) == 1
-        taps = -(-window[2] // 2) if along else window[2]
-        step = dilation[2] * (2 if along else 1)
-        tasks = _tasks(batch * prod(places) * kernel.array.size, region.plan.threads)
-
-        def pairing(rows: int) -> Pairing:
-            if along:
-                lines = tuple(
-                    tuple((0, row * strides[1], at) for at in (0, dilation[2]))
-                    for row in range(rows)
-                )
-                alone = tuple((row,) for row in range(rows))
-                return Pairing(lines, alone, (0,) * rows, (((0, 0),),))
-            return paired(rows, window[:2], strides[:2], dilation[:2])
-
-        def span(width: int) -> int:
-            return (width - 1) * strides[2] + (taps - 1) * step + 1
-
-        # Ranges of channels read no line twice; rows are divided where there are too few of them.
-        finest = max(blocks // RANGE_BLOCKS, 1)
-        most = max(-(-batch * prod(places[:2]) * finest // tasks), 2)
-        most = min(most, places[1])
-        together = _together(places[2])
-        rows, width = _block(
-            places,
-            together,
-            {rows: len(pairing(rows).lines) for rows in range(1, most + 1)},
-            span,
-        )
-        groups = -(-places[1] // rows)
-        found = pairing(rows)
-        lines = len(found.lines)
-        pieces = batch * places[0] * groups
-        ranges = min(-(-tasks // pieces), finest)
-        range_blocks = -(-blocks // ranges)
-        ranges = -(-blocks // range_blocks)
-
-        matrices = _phases(weights.reshape(prod(window[:2]), window[2], columns), found, along)
-        phases, pairs = matrices.shape[:2]
-        packed = matrices[..., order]  # [phase, pair, tap, line, block, channel]
-        packed = np.ascontiguousarray(packed.transpose(4, 0, 1, 2, 5, 3).astype(np.int16))
-        phase_bytes = pairs * taps * PAIR_BYTES
-        line_bytes = span(width) * PAIR_BYTES
-        table = [
-            [phase * phase_bytes, *(pair * line_bytes for pair in used)]
-            for phase, used in zip(found.phases, found.rows, strict=True)
-        ]
-        written = pairs * taps <= WRITTEN_TAPS
-        parameters = {
-            **{name: spatial[name] for name in GEOMETRY},
-            **epilogue.parameters,
-            "fill": int(code.zero_points),
-            "pixel": region.shape(x)[-1],
-            "group_rows": rows,
-            "groups": groups,
-            "ranges": ranges,
-            "range_blocks": range_blocks,
-            "blocks": blocks,
-            "columns": columns,
-            "pieces": -(-places[2] // width),
-            "out_pixel": region.pitch(result),
-            "block_width": width,
-            "span": span(width),
-            "lines": lines,
-            "block_bytes": phases * phase_bytes,
-            "pairs": pairs,
-            "taps": taps,
-            "step": step,
-        }
-        tensors = {
-            "x": region.read(x),
-            "weights": region.constant(packed),
-            "lines": region.constant(np.asarray(found.lines, np.int64)),
-            "rows": region.constant(np.asarray(table, np.int64)),
-            **{name: region.constant(array[order]) for name, array in tables.items()},
-            "out": region.write(result),
-        }
-        if gathered:
-            tensors["sources"] = region.constant((order // multiplier).astype(np.int64))
-        if epilogue.residual is not None:
-            tensors["residual"] = region.read(epilogue.residual)
-        region.plan.step(
-            result.name,
-            DepthwiseKernel(
-                FixedWindow(pairs, taps, strides[2], step) if written else None,
-                together,
-                code.storage is DType.U8,
-                gathered,
-                narrow,
-                epilogue.code,
-            ),
-            parameters,
-            tensors,
-            tasks=pieces * ranges,
-            scratch=lines * (line_bytes + 2 * LINE_BYTES),
-        )
-
-    return Match((node, *epilogue.nodes), inputs, write, rows_apart=True)
+    writer = DepthwiseWriter(op, node, epilogue)
+    return Match((node, *epilogue.nodes), inputs, writer.write, rows_apart=True)
 
 
 def _tasks(products: int, threads: int) -> int:

@@ -16,7 +16,7 @@ from qir.backends.native.kernels.elementwise import (
 )
 from qir.backends.native.pattern import Match, Region, pattern
 from qir.backends.native.patterns.cast import code_parameters
-from qir.backends.native.patterns.dense import is_bytes
+from qir.backends.native.patterns.epilogue import is_bytes
 from qir.backends.native.patterns.flat import TASK_ELEMENTS, TASKS, block, lies, variables
 from qir.backends.native.patterns.sums import rounding_behind
 from qir.ir import Node, Value

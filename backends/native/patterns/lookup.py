@@ -7,7 +7,7 @@ import numpy as np
 from qir.backends.native.instruction_set import InstructionSet
 from qir.backends.native.kernels.lookup import ClampKernel, LookupKernel
 from qir.backends.native.pattern import Match, pattern
-from qir.backends.native.patterns.dense import BYTES, is_bytes
+from qir.backends.native.patterns.epilogue import BYTES, is_bytes
 from qir.backends.native.patterns.flat import passed
 from qir.ir import Node, Value
 from qir.ops import Clip, Lookup, Relu

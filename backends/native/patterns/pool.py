@@ -12,7 +12,7 @@ from qir.backends.native.kernels.dense import AXES
 from qir.backends.native.kernels.pool import PoolKernel
 from qir.backends.native.kernels.reduce import Combination
 from qir.backends.native.pattern import Match, Region, pattern
-from qir.backends.native.patterns.dense import BYTES, is_bytes
+from qir.backends.native.patterns.epilogue import BYTES, is_bytes
 from qir.backends.native.patterns.reduce import blocks, combination, has_bytes
 from qir.backends.native.patterns.sums import SumsEpilogue, rounded, rounding_once, sums_epilogue
 from qir.errors import QirError

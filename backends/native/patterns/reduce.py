@@ -11,7 +11,7 @@ from qir.backends.native.kernels.dense import AXES
 from qir.backends.native.kernels.pool import PoolKernel
 from qir.backends.native.kernels.reduce import ArgMaxKernel, Combination, How, RowsKernel
 from qir.backends.native.pattern import Match, Region, pattern
-from qir.backends.native.patterns.dense import BYTES, is_bytes
+from qir.backends.native.patterns.epilogue import BYTES, is_bytes
 from qir.backends.native.patterns.sums import SumsEpilogue, sums_epilogue
 from qir.ir import Node, Value
 from qir.ops import ArgMax, Mean, ReduceMax, ReduceMin, ReduceSum

@@ -9,7 +9,7 @@ import numpy as np
 
 from qir.backends.native.kernels.cast import Stored
 from qir.backends.native.pattern import sole_reader
-from qir.backends.native.patterns.dense import is_bytes
+from qir.backends.native.patterns.epilogue import is_bytes
 from qir.ir import Node, Value
 from qir.numbers.int32 import INT32_MAX
 from qir.numbers.rounding import MachineForm, Scaled

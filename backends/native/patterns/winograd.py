@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -19,16 +20,11 @@ from qir.backends.native.kernels.winograd import (
 )
 from qir.backends.native.pattern import Match, Region
 from qir.backends.native.patterns import dense
-from qir.backends.native.patterns.dense import (
-    TASK_PRODUCTS,
-    MatchedEpilogue,
-    folded_bias,
-    spatial_parameters,
-    trim,
-)
-from qir.ir import Node
+from qir.backends.native.patterns.dense import TASK_PRODUCTS, folded_bias, spatial_parameters, trim
+from qir.backends.native.patterns.epilogue import MatchedEpilogue
+from qir.ir import Node, Value
 from qir.ops import Conv
-from qir.types import Array
+from qir.types import Array, DType
 
 TRANSFORMED_BYTES = 128 * 1024
 """What a task transforms at most, so that it stays in the second-level cache."""
@@ -52,79 +48,118 @@ def winograd(
         target: The instruction set.
         tile: Places that a patch gives in each direction.
     """
-    transform = TRANSFORMS[tile]
     x, kernel, *bias = node.inputs
     if reason := unfit(op, node, target) or dense.unfit(x, kernel, bias):
         return reason
-    code, weight_code = x.type.quant, kernel.type.quant
+    code = x.type.quant
     assert code is not None
-    assert weight_code is not None
-    point = int(code.zero_points)
-
-    def centred() -> Array:
-        # Stored in 8 bits, as unfit says: 16 are enough for the sum of nine.
-        zero_points = np.asarray(weight_code.zero_points, np.int16)
-        return kernel.array.astype(np.int16) - zero_points
-
-    weights = centred()
-    low, high = code.storage.bounds
+    weights, (low, high) = centred(kernel), code.storage.bounds
+    transform = TRANSFORMS[tile]
     # As many numbers lie on each side. It need not stand for 0, as planes of padding are summed.
     middle = (low + high + 1) // 2
     deep = _deep(op, node) and not _overflow(weights, low - middle, high - middle, transform, True)
-    centre = middle if deep else point
+    centre = middle if deep else int(code.zero_points)
     if reason := _overflow(weights, low - centre, high - centre, transform, deep):
         return reason
-    *window, channels, columns = kernel.type.known_shape
     inputs = (x,) if epilogue.residual is None else (x, epilogue.residual)
-    result = (node, *epilogue.nodes)[-1].output
-    step = target.group * UNROLLED
-    tap_groups = -(-channels // step) * UNROLLED
-    panels = -(-columns // target.columns)
-    # The last panel overlaps the one before, so that none passes the end of a tensor.
-    starts = np.minimum(np.arange(panels) * target.columns, columns - target.columns)
-    order = np.add.outer(starts, np.arange(target.columns))
-    tables = {
-        "bias": folded_bias(weights.reshape(-1, columns), point - centre, bias),
-        **{name: np.broadcast_to(array, columns) for name, array in epilogue.tables.items()},
-    }
+    writer = WinogradWriter(op, node, epilogue, tile, deep, centre)
+    return Match((node, *epilogue.nodes), inputs, writer.write, rows_apart=True)
 
-    def packed(weights: Array) -> Array:
+
+def centred(kernel: Value) -> Array:
+    """Returns the weights as differences from their zero points."""
+    code = kernel.type.quant
+    assert code is not None
+    # Stored in 8 bits, as unfit says: 16 are enough for the sum of nine.
+    return kernel.array.astype(np.int16) - np.asarray(code.zero_points, np.int16)
+
+
+@dataclass(frozen=True, eq=False)
+class WinogradWriter:
+    """Writes the step of a convolution by transformed patches.
+
+    Attributes:
+        op: The convolution.
+        node: Its node.
+        epilogue: What follows it.
+        tile: Places that a patch gives in height and in width.
+        deep: Whether depth is transformed too.
+        centre: What is subtracted from x.
+    """
+
+    op: Conv
+    node: Node
+    epilogue: MatchedEpilogue
+    tile: int
+    deep: bool
+    centre: int
+
+    @property
+    def transform(self) -> Transform:
+        """The transform in height and width."""
+        return TRANSFORMS[self.tile]
+
+    def packed(self, weights: Array, target: InstructionSet) -> Array:
+        """Returns weights as the kernel reads them: [panel, position, pair, column, neighbour].
+
+        Args:
+            weights: Centred weights [window, channels, columns].
+            target: The instruction set.
+        """
+        *_, channels, columns = weights.shape
+        panels = -(-columns // target.columns)
+        # The last panel overlaps the one before, so that none passes the end of a tensor.
+        starts = np.minimum(np.arange(panels) * target.columns, columns - target.columns)
+        order = np.add.outer(starts, np.arange(target.columns))
         taps = weights.reshape(-1, 9, channels, columns)
-        if deep:
+        if self.deep:
             taps = _transformed(DEPTH.weights, taps, 0)
-        lines = _transformed(transform.weights, taps.reshape(-1, 3, 3, channels, columns), 1)
-        positions = _transformed(transform.weights, lines, 2)
-        whole = np.zeros((transform.positions, len(taps), 2 * tap_groups, columns), np.int16)
+        lines = _transformed(self.transform.weights, taps.reshape(-1, 3, 3, channels, columns), 1)
+        positions = _transformed(self.transform.weights, lines, 2)
+        count, depth = self.transform.positions, 2 * _tap_groups(channels, target)
+        whole = np.zeros((count, len(taps), depth, columns), np.int16)
         positions = positions.reshape(len(taps), -1, channels, columns)
         whole[:, :, :channels] = positions.swapaxes(0, 1)
-        pairs = whole.reshape(transform.positions, -1, 2, columns)[..., order]
+        pairs = whole.reshape(count, -1, 2, columns)[..., order]
         return np.ascontiguousarray(pairs.transpose(3, 0, 1, 4, 2))
 
-    def write(region: Region) -> None:
+    def write(self, region: Region) -> None:
+        """Adds the step."""
+        x, kernel, *bias = self.node.inputs
+        code = x.type.quant
+        assert code is not None
+        *window, channels, columns = kernel.type.known_shape
+        weights, point, target = centred(kernel), int(code.zero_points), region.target
+        tables = {
+            "bias": folded_bias(weights.reshape(-1, columns), point - self.centre, bias),
+            **{name: np.broadcast_to(each, columns) for name, each in self.epilogue.tables.items()},
+        }
+        result = (self.node, *self.epilogue.nodes)[-1].output
         shape = region.shape(x)
-        spatial = spatial_parameters(op, shape, region.shape(node.output), window)
+        spatial = spatial_parameters(self.op, shape, region.shape(self.node.output), window)
         depths = spatial["places_depth"]
-        high, wide = (-(-spatial[f"places_{axis}"] // tile) for axis in ("height", "width"))
-        taps = slice(None)
-        if deep:
+        high, wide = (-(-spatial[f"places_{axis}"] // self.tile) for axis in ("height", "width"))
+        if self.deep:
             spatial |= {"window_depth": DEPTH.size, "stride_depth": 2}
             depths = -(-depths // 2)
         elif len(window) == 3:
-            taps = trim(spatial, "depth")
+            weights = weights[trim(spatial, "depth")]
         slabs = shape[0] * depths if len(window) == 3 else 1
         slab_patches = shape[0] * depths * high * wide // slabs
         # Taps beyond x are left out, unless deep.
-        planes = DEPTH.size if deep else min(spatial["window_depth"], spatial["size_depth"])
+        planes = DEPTH.size if self.deep else min(spatial["window_depth"], spatial["size_depth"])
+        tap_groups = _tap_groups(channels, target)
         row_bytes = _spread(planes * 4 * tap_groups)
+        panels = -(-columns // target.columns)
         products = spatial["window_depth"] * channels * columns
         block_patches, ranges = _split(
-            slabs, slab_patches, panels, products, row_bytes, region, transform
+            slabs, slab_patches, panels, products, row_bytes, region, self.transform
         )
         position_bytes = _odd_lines(block_patches * row_bytes)
         blocks = -(-slab_patches // block_patches)
         parameters = {
             **{name: spatial[name] for name in GEOMETRY},
-            **epilogue.parameters,
+            **self.epilogue.parameters,
             "slab_patches": slab_patches,
             "blocks": blocks,
             "block_patches": block_patches,
@@ -143,28 +178,31 @@ def winograd(
             "row_bytes": row_bytes,
             "position_bytes": position_bytes,
             "out_pixel": region.pitch(result),
-            "centre": centre,
+            "centre": self.centre,
         }
         tensors = {
             "x": region.read(x),
             "fill": region.constant(np.full(channels, point, code.storage.numpy)),
-            "weights": region.constant(packed(centred()[taps])),
+            "weights": region.constant(self.packed(weights, target)),
             **{name: region.constant(table) for name, table in tables.items()},
             "out": region.write(result),
         }
-        if epilogue.residual is not None:
-            tensors["residual"] = region.read(epilogue.residual)
-        sums_bytes = row_stride(tile, deep, target.columns) + CORNER_BYTES
+        if self.epilogue.residual is not None:
+            tensors["residual"] = region.read(self.epilogue.residual)
+        sums_bytes = row_stride(self.tile, self.deep, target.columns) + CORNER_BYTES
         region.plan.step(
             result.name,
-            WinogradKernel(tile, deep, low == 0, epilogue.code),
+            WinogradKernel(self.tile, self.deep, code.storage is DType.U8, self.epilogue.code),
             parameters,
             tensors,
             tasks=slabs * blocks * ranges,
-            scratch=transform.positions * position_bytes + block_patches * sums_bytes,
+            scratch=self.transform.positions * position_bytes + block_patches * sums_bytes,
         )
 
-    return Match((node, *epilogue.nodes), inputs, write, rows_apart=True)
+
+def _tap_groups(channels: int, target: InstructionSet) -> int:
+    """Returns how many groups of activations one tap in depth has."""
+    return -(-channels // (target.group * UNROLLED)) * UNROLLED
 
 
 def unfit(op: Conv, node: Node, target: InstructionSet) -> str:

@@ -27,14 +27,14 @@ GUARDED = "QIR_TEST_GUARDED"
 
 def matches_of(graph: Graph, target: Target) -> list[Match]:
     """Returns the matches of all nodes; every one must have a kernel."""
-    covered: set[Node] = set()
+    matched: set[Node] = set()
     found: list[Match] = []
     for node in graph.nodes:
-        if node in covered or isinstance(node.op, Const | Return):
+        if node in matched or isinstance(node.op, Const | Return):
             continue
         one = match(node, target)
         assert isinstance(one, Match), f"{node.op.name}: {one}"
-        covered.update(one.nodes)
+        matched.update(one.nodes)
         found.append(one)
     return found
 

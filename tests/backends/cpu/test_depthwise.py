@@ -15,7 +15,7 @@ from qir.backends.cpu.kernel import KernelCode
 from qir.backends.cpu.kernels import code_of
 from qir.backends.cpu.target import host_target
 from qir.backends.native.kernels.depthwise import DepthwiseKernel
-from qir.backends.native.patterns.depthwise import paired
+from qir.backends.native.patterns.depthwise import DepthwiseGeometry, divided, paired
 from qir.ir import Graph
 from qir.ir.signature import Sizes
 from qir.ops import Add, Conv, Dequantize, Requantize
@@ -174,6 +174,28 @@ def test_large_windows(window: tuple[int, ...]) -> None:
     (kernel,) = check(Case((1, *sizes, 18), (*window, 1, 18), Conv((), "same", (), 18)))
     assert isinstance(kernel, DepthwiseKernel)
     assert (kernel.window is None) == (len(window) == 2)
+
+
+@given(
+    st.tuples(*[st.integers(1, 3)] * 3),
+    st.tuples(*[st.integers(1, 2)] * 6),
+    st.tuples(st.integers(1, 3), st.integers(1, 40), st.integers(1, 40)),
+    st.integers(1, 20),
+    st.integers(1, 32),
+)
+def test_tasks_share_the_rows_and_channels_of_a_result(
+    window: tuple[int, ...],
+    steps: tuple[int, ...],
+    places: tuple[int, ...],
+    blocks: int,
+    tasks: int,
+) -> None:
+    geometry = DepthwiseGeometry(window, steps[:3], steps[3:])
+    found = divided(geometry, places, 2 * places[0], blocks, tasks)
+    rows = len(found.pairing.rows)
+    assert rows * (found.groups - 1) < places[1] <= rows * found.groups
+    assert found.range_blocks * (found.ranges - 1) < blocks <= found.range_blocks * found.ranges
+    assert found.together <= max(found.width, 1) <= places[2]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from qir.backends.native.kernels.dense import DenseKernel
 from qir.backends.native.kernels.transforms import TRANSFORMS, Transform, product
 from qir.backends.native.kernels.winograd import WinogradKernel
 from qir.backends.native.pattern import Match
-from qir.backends.native.patterns import conv, dense
+from qir.backends.native.patterns import conv
+from qir.backends.native.patterns.epilogue import matched_epilogue
 from qir.backends.native.patterns.winograd import winograd
 from qir.ir import Graph
 from qir.ir.signature import Sizes
@@ -258,7 +259,7 @@ def found(channels: int, tile: int) -> Match | str:
     node = next(node for node in graph.nodes if isinstance(node.op, Conv))
     assert isinstance(node.op, Conv)
     assert TARGET is not None
-    return winograd(node.op, node, dense.matched_epilogue(node.output), TARGET, tile)
+    return winograd(node.op, node, matched_epilogue(node.output), TARGET, tile)
 
 
 @pytest.mark.parametrize(("tile", "most"), MOST_CHANNELS.items())
