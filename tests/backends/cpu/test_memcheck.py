@@ -19,7 +19,6 @@ from numpy.typing import ArrayLike
 pytest.importorskip("llvmlite")
 
 from qir.backends.cpu.kernel import KernelCode, SharedFunction
-from qir.backends.cpu.kernels import code_of
 from qir.backends.cpu.objects import object_codes
 from qir.backends.cpu.target import TARGETS, host_targets
 from qir.backends.reference.interpreter import run
@@ -104,8 +103,7 @@ def check(programs: Sequence[tuple[Graph, Sequence[ArrayLike]]], folder: Path) -
         send(len(steps))
         for step in steps:
             symbol = step.kernel.symbol
-            kernel = code_of(step.kernel)
-            functions |= {each.symbol: each for each in (kernel, *kernel.shared)}
+            functions |= {each.symbol: each for each in (step.kernel, *step.kernel.shared)}
             send(numbers.setdefault(symbol, len(numbers)), len(step.arguments), *step.arguments)
             send(step.tasks, step.scratch)
         wanted += [np.ascontiguousarray(array).tobytes() for array in run(graph, *inputs)]
