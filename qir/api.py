@@ -217,19 +217,33 @@ def save(graph: Graph, path: str | os.PathLike[str]) -> None:
         path: The path.
 
     Raises:
-        QirError: No writer has the suffix, the program can't be said in its format, or the path
-            can't be written.
+        QirError: No writer has the suffix, the program can't be said in its format, the path can't
+            be written, or a file of another kind lies where one that goes with it would.
     """
     expect_graph(graph, "save")
     target = Path(path)
-    write_atomically(WRITERS.find(target.suffix, "save", target).files(graph, target))
+    files = WRITERS.find(target.suffix, "save", target).files(graph, target)
+    _check_companions(target, [companion for companion in files if companion != target])
+    write_atomically(files)
 
 
 def check_savable(path: str | os.PathLike[str]) -> None:
     """Raises QirError where `save` could not write a program: before the work on it begins."""
     target = Path(path)
     writer = WRITERS.find(target.suffix, "save", target)
-    check_writable(target, *map(target.with_suffix, writer.companions))
+    companions = [target.with_suffix(suffix) for suffix in writer.companions]
+    _check_companions(target, companions)
+    check_writable(target, *companions)
+
+
+def _check_companions(target: Path, companions: Iterable[Path]) -> None:
+    """Raises QirError for a file that a program would replace though it is not of that program."""
+    for companion in companions:
+        if companion.is_file() and not target.exists():
+            raise QirError(
+                f"save: {companion} is there without {target}, so it is not what was saved with "
+                "it; choose another name, or take it away"
+            )
 
 
 def load(path: str | os.PathLike[str]) -> Graph:

@@ -320,3 +320,38 @@ def test_a_dimension_without_a_name():
     graph = qir.parse("graph @g(%x: f32[B,2]) {\n  return %x\n}")
     expectation = "dimension: no input has a dimension C"
     assert message(lambda: qir.summary(graph, {"C": 3})) == expectation
+
+
+@pytest.mark.parametrize("op", ["add", "sub", "mul"])
+def test_plain_integers_of_fewer_bits_than_a_byte_are_not_computed_with(op):
+    text = f"graph @g(%x: u4[3]) {{\n  %y = {op}(%x, %x) : u4[3]\n  return %y\n}}"
+    assert "expected integers of at least 8 bits, got u4[3]; cast them to u8" in message(
+        lambda: qir.parse(text), ParseError
+    )
+
+
+@pytest.mark.parametrize("op", ["mean(%x) {axes = [0]} : u8[]", "mean(%x) {axes = [0]} : i32[]"])
+def test_the_mean_of_plain_integers_has_no_meaning(op):
+    element = op.rsplit(" ", 1)[1][:-2]
+    text = f"graph @g(%x: {element}[2]) {{\n  %y = {op}\n  return %y\n}}"
+    assert "expected floating-point numbers or codes" in message(
+        lambda: qir.parse(text), ParseError
+    )
+
+
+def test_integers_of_four_bits_from_jax_are_kept_in_bytes(tmp_path):
+    x = jnp.array([-8, 7, 3], "int4")
+    graph = qir.from_jax(lambda x: x > jnp.array(0, "int4"), x)
+    qir.save(graph, tmp_path / "g.qir")
+    assert qir.load(tmp_path / "g.qir") == graph
+    numbers = np.array([-8, 7, 3], np.int8)
+    for found in (qir.evaluate(graph, numbers), qir.compile(graph, kernels=False)(numbers)):
+        np.testing.assert_array_equal(found[0], [False, True, True])
+
+
+def test_a_constant_holds_numbers_of_its_type():
+    graph = qir.Graph("g")
+    wide = np.array([254, 1], np.uint8)
+    assert "expected numbers in [0, 15] for u4[2], got [1, 254]" in message(
+        lambda: graph.at_end().const(wide, "k", qir.DType.U4)
+    )

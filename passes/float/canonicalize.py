@@ -50,10 +50,10 @@ from qir.types import Array, Dim, TensorType, known
 class Canonicalize(Pass):
     """Computes what is constant, merges what is equal, drops what is unused or changes nothing.
 
-    Real arithmetic is kept exactly: constants are folded in float64 and rounded to their own type
-    after each op, and integer ops by their exact meaning. A dequantize of constants stays, because
-    folding it would store them wider than their code; so does quantize followed by dequantize,
-    which rounds.
+    Real arithmetic is kept exactly, but for the sign of zero: constants are folded in float64 and
+    rounded to their own type after each op, and integer ops by their exact meaning. A dequantize of
+    constants stays, because folding it would store them wider than their code; so does quantize
+    followed by dequantize, which rounds.
 
     Attributes:
         growth: Bytes by which a folded constant may be larger than those that it is made of.
@@ -163,7 +163,7 @@ def constant_second(y: Value, b: Builder) -> Value | None:
 
 @rule(Add, Sub, Mul, Div)
 def drop_neutral(y: Value, b: Builder) -> Value | None:
-    """X + 0, x - 0, x * 1, x / 1 -> x."""
+    """X + 0, x - 0, x * 1, x / 1 -> x; of -0 + 0 the sign is not kept."""
     match y:
         case Value(op, [x, constant]) if constant.is_constant and x.type == y.type:
             neutral = 0 if isinstance(op, Add | Sub) else 1

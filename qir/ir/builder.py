@@ -81,6 +81,9 @@ class Builder:
             array = FrozenArray.by_reference(np.asarray(array))
         shape = array.array.shape
         type = tensor(array.array) if element is None else TensorType(shape, element)
+        if element is None and array.array.dtype != type.dtype.numpy:
+            # Integers of fewer bits than a byte have numpy types of their own.
+            array = FrozenArray.by_reference(array.array.astype(type.dtype.numpy))
         return self.emit(Const(array, type), name=name)
 
     def lookup2(

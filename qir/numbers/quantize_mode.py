@@ -35,7 +35,7 @@ def register_quantize_mode(name: str) -> Callable[[QuantizeMode], QuantizeMode]:
     """
 
     def declare(mode: QuantizeMode) -> QuantizeMode:
-        if not name.isidentifier():
+        if not (name.isidentifier() and name.isascii()):
             raise QirError(f"quantize: expected a name of letters, digits and '_', got '{name}'")
         if name in QUANTIZE_MODES:
             raise QirError(f"quantize: rounding '{name}' is already declared")

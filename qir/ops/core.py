@@ -20,6 +20,20 @@ class Const(Op):
 
     quant = KeepFloat("constants are encoded by the ops that use them")
 
+    def check(self) -> None:
+        array, dtype = self.array.array, self.type.dtype
+        if array.dtype != dtype.numpy:
+            raise self.error(
+                f"expected an array of {dtype.numpy} for {self.type}, got {array.dtype}"
+            )
+        if dtype.is_integer and dtype.bits < 8 and array.size:
+            low, high = dtype.bounds
+            if array.min() < low or array.max() > high:
+                raise self.error(
+                    f"expected numbers in [{low}, {high}] for {self.type}, got "
+                    f"[{array.min()}, {array.max()}]"
+                )
+
     def result(self) -> TensorType:
         return self.type
 

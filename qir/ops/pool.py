@@ -14,7 +14,7 @@ from qir.numbers.rounding import Multiplier, rounding_mode
 from qir.ops.attributes import all_ones, all_zeros, by_type, left_out
 from qir.ops.op import Coded, ExactSum, Op, SameCode, op
 from qir.ops.sums import exact_code
-from qir.ops.type_rules import rescaled, same_float, small_codes
+from qir.ops.type_rules import rescaled, same_real, small_codes
 from qir.ops.windows import (
     Padding,
     Pads,
@@ -140,16 +140,14 @@ class AvgPool(Pool):
                     "expected no code and no rounding of its own, as every window has as many "
                     "taps; requantize the i32 sums"
                 )
-            return TensorType(
-                shape, same_float(self, x) if x.quant is None else exact_code(self, x)
-            )
+            return TensorType(shape, same_real(self, x) if x.quant is None else exact_code(self, x))
         if x.quant is not None and self.to is None:
             raise self.error(
                 "expected a result coded in at most 8 bits, as the number of taps varies from "
                 "place to place and no scale of i32 sums holds it"
             )
         if self.to is None:
-            return TensorType(shape, same_float(self, x))
+            return TensorType(shape, same_real(self, x))
         return TensorType(shape, rescaled(self, self.to, x))
 
     def weight(self, operands: Sequence[TensorType]) -> int:

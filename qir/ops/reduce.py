@@ -10,7 +10,7 @@ import numpy as np
 from qir.numbers.interval import EVERYTHING, Interval
 from qir.ops.op import Coded, ExactSum, KeepFloat, Op, SameCode, op
 from qir.ops.sums import exact_code
-from qir.ops.type_rules import check_axes, check_axis, same_float, uncoded_axes
+from qir.ops.type_rules import check_axes, check_axis, same_float, same_real, uncoded_axes
 from qir.types import Array, DType, Element, Quant, Shape, TensorType, known, product
 
 
@@ -63,7 +63,7 @@ class Mean(Reduction):
         shape = self.reduced_shape(x)
         self.check_not_empty(x)
         self.count(x)
-        return TensorType(shape, same_float(self, x) if x.quant is None else exact_code(self, x))
+        return TensorType(shape, same_real(self, x) if x.quant is None else exact_code(self, x))
 
     def interval(self, x: Interval) -> Interval:
         return x.hull()

@@ -13,7 +13,7 @@ import numpy as np
 from qir.numbers.interval import Interval
 from qir.ops.op import Coded, ExactSum, Op, SameCode, op
 from qir.ops.sums import exact_code
-from qir.ops.type_rules import same_float, uncoded_axes
+from qir.ops.type_rules import same_real, uncoded_axes
 from qir.types import Array, Shape, TensorType, known
 
 Coordinates = Literal["half_pixel", "align_corners", "asymmetric"]
@@ -119,10 +119,7 @@ class ResizeLinear(Resize):
         shape = self.resized_shape(x)
         if x.quant is not None:
             return TensorType(shape, exact_code(self, x))
-        element = same_float(self, x)
-        if not element.is_float:
-            raise self.error(f"expected floating-point numbers, got {x}")
-        return TensorType(shape, element)
+        return TensorType(shape, same_real(self, x))
 
     def taps(self, before: int, after: int) -> tuple[list[int], list[int], list[int], int]:
         """Returns how numbers are blended along a dimension.

@@ -34,13 +34,33 @@ def same_float(operation: Op, *types: TensorType) -> DType:
     """Returns the one plain type that all operands have.
 
     Raises:
-        QirError: An operand has a code, or the types differ.
+        QirError: An operand has a code, the types differ, or their integers are of fewer bits than
+            a byte, which machines don't compute with.
     """
     elements = {operand.element for operand in types}
     element = next(iter(elements))
     if len(elements) != 1 or not isinstance(element, DType):
         raise operation.error(
             "expected operands of one plain element type, got " + ", ".join(map(str, types))
+        )
+    if element.is_integer and element.bits < 8:
+        raise operation.error(
+            f"expected integers of at least 8 bits, got {types[0]}; cast them to "
+            f"{element.value[0]}8 first, as those of fewer bits are stored and looked up only"
+        )
+    return element
+
+
+def same_real(operation: Op, *types: TensorType) -> DType:
+    """Returns the one plain type that all operands have, of floating-point numbers.
+
+    Raises:
+        QirError: An operand has a code, the types differ, or they are no floating-point numbers.
+    """
+    element = same_float(operation, *types)
+    if not element.is_float:
+        raise operation.error(
+            f"expected floating-point numbers or codes, got {types[0]}; cast them first"
         )
     return element
 

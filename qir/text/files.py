@@ -32,13 +32,17 @@ def write_atomically(files: Mapping[Path, WriteFile]) -> None:
         files: The paths, and for each a function that is called with the open file.
 
     Raises:
-        QirError: A file can't be written, or a path leads to a folder, a disk or a socket.
+        QirError: A file can't be written, a path leads to a folder, a disk or a socket, or two
+            lead to one file.
     """
     staged: list[tuple[Path, Path, _Target]] = []
     try:
         for path, write in files.items():
             with _failing_at(path):
                 target = _find(path)
+                for other, _, taken in staged:
+                    if taken.path == target.path and not target.stream:
+                        raise QirError(f"file: {path} and {other} lead to one file, {target.path}")
                 descriptor, name = tempfile.mkstemp(dir=target.folder, prefix=".qir-")
                 staged.append((path, Path(name), target))
                 with os.fdopen(descriptor, "wb") as file:

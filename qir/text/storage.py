@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from ast import literal_eval
 from collections.abc import Generator, Mapping
@@ -83,7 +84,11 @@ def load(source: Path) -> Graph:
 
 
 def _arrays_of(path: Path) -> Path:
-    return path.with_suffix(".npz")
+    """Returns where the arrays lie: beside the text, or beside what a link to the text leads to."""
+    beside = path.with_suffix(".npz")
+    if beside.exists() or not path.is_symlink():
+        return beside
+    return Path(os.path.realpath(path)).with_suffix(".npz")
 
 
 def _read_arrays(path: Path, entries: tuple[DataEntry, ...]) -> Mapping[str, FrozenArray]:

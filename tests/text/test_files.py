@@ -15,11 +15,14 @@ import numpy as np
 import pytest
 
 import qir
+from qir.api import check_savable
 from qir.errors import QirError
 from qir.text.files import check_writable, write_atomically
 from tests.layout import modules
 
 PROGRAM = qir.parse("graph @g(%x: f32[2]) {\n  return %x\n}")
+WITH_ARRAYS = qir.Graph("g")
+WITH_ARRAYS.set_outputs([WITH_ARRAYS.at_end().const(np.arange(90, dtype=np.float32), "k")])
 
 
 def write(path: Path, content: bytes = b"new") -> None:
@@ -191,3 +194,31 @@ def test_nothing_else_writes_files():
     )
     assert found.pop("qir.text.files") > 1
     assert found == others
+
+
+def test_arrays_of_another_are_not_replaced(tmp_path):
+    np.savez(tmp_path / "samples.npz", x=np.ones(3))
+    before = (tmp_path / "samples.npz").read_bytes()
+    for save in (qir.save, lambda _, path: check_savable(path)):
+        with pytest.raises(QirError, match="is there without .*samples.qir"):
+            save(WITH_ARRAYS, tmp_path / "samples.qir")
+    assert (tmp_path / "samples.npz").read_bytes() == before
+    assert not (tmp_path / "samples.qir").exists()
+
+
+def test_two_paths_to_one_file_are_refused(tmp_path):
+    (tmp_path / "z.qir").write_text("")
+    (tmp_path / "z.npz").symlink_to("z.qir")
+    with pytest.raises(QirError, match="lead to one file"):
+        qir.save(WITH_ARRAYS, tmp_path / "z.qir")
+    assert (tmp_path / "z.qir").read_text() == ""
+
+
+def test_arrays_lie_beside_what_a_link_to_the_text_leads_to(tmp_path):
+    (tmp_path / "real").mkdir()
+    qir.save(WITH_ARRAYS, tmp_path / "real/r.qir")
+    (tmp_path / "k.qir").symlink_to("real/r.qir")
+    assert qir.load(tmp_path / "k.qir") == WITH_ARRAYS
+    qir.save(WITH_ARRAYS, tmp_path / "k.qir")
+    assert qir.load(tmp_path / "real/r.qir") == WITH_ARRAYS
+    assert not (tmp_path / "k.npz").exists()

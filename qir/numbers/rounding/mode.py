@@ -205,7 +205,7 @@ def register_rounding(name: str) -> Callable[[type[ModeT]], type[ModeT]]:
     """
 
     def declare(cls: type[ModeT]) -> type[ModeT]:
-        if not name.isidentifier():
+        if not (name.isidentifier() and name.isascii()):
             raise QirError(f"rounding: expected a name of letters, digits and '_', got '{name}'")
         if name in ROUNDINGS:
             taken = type(ROUNDINGS[name]).__qualname__
