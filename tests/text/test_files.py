@@ -200,7 +200,7 @@ def test_arrays_of_another_are_not_replaced(tmp_path):
     np.savez(tmp_path / "samples.npz", x=np.ones(3))
     before = (tmp_path / "samples.npz").read_bytes()
     for save in (qir.save, lambda _, path: check_savable(path)):
-        with pytest.raises(QirError, match="is there without .*samples.qir"):
+        with pytest.raises(QirError, match=r"is there without .*samples\.qir"):
             save(WITH_ARRAYS, tmp_path / "samples.qir")
     assert (tmp_path / "samples.npz").read_bytes() == before
     assert not (tmp_path / "samples.qir").exists()
