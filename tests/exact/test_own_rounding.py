@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 import qir
 from qir.backends.xla.compile import compile_graph
-from qir.errors import QirError
+from qir.errors import QirError, UnsupportedError
 from qir.numbers.int32 import Int64Array, IntegerArray
 from qir.numbers.rounding import (
     ROUNDINGS,
@@ -99,6 +99,15 @@ class Formula(HalfDown):
         return np.minimum(super().thresholds(multiplier, steps) + 1, 2**31 - 1)
 
 
+class Formless(HalfDown):
+    """Has no form for 8 bits either."""
+
+    def machine_form(
+        self, multiplier: Multiplier, zero_point: int | IntegerArray, low: int, high: int
+    ) -> MachineForm | None:
+        return None
+
+
 ACC = np.arange(-2048, 2048, dtype=np.int32)
 
 
@@ -156,6 +165,18 @@ def test_a_mode_of_floats_is_refused_by_the_reference() -> None:
         graph = program("broken", 0.0123)
         with pytest.raises(QirError, match=r"rounding broken: .*got float64"):
             qir.evaluate(graph, ACC)
+
+
+def test_a_mode_without_a_form_for_8_bits_is_told_so() -> None:
+    with patch.dict(ROUNDINGS):
+        register_rounding("formless")(Formless)
+        graph = program("formless", 0.0123)
+        with pytest.raises(UnsupportedError) as caught:
+            compile_graph(graph, kernels=False)
+    assert (
+        "requantize %y: expected a machine form of the rounding formless for results in "
+        "[-128, 127], got None from its machine_form; by_thresholds makes one"
+    ) in str(caught.value)
 
 
 def test_a_form_that_kernels_know_is_computed_by_them() -> None:
