@@ -159,6 +159,21 @@ def test_a_mode_that_breaks_its_contract_is_refused_by_name(
             compile_graph(graph, kernels=False)
 
 
+class Partial(RoundingMode):
+    """Has no meaning."""
+
+    def multipliers(self, input_scale: ArrayLike, output_scale: ArrayLike) -> Multiplier:
+        return rounding_mode("fixed31").multipliers(input_scale, output_scale)
+
+
+def test_a_mode_without_its_methods_is_refused_where_it_is_declared() -> None:
+    with pytest.raises(QirError, match="rounding own: expected Partial to define apply, check"):
+        register_rounding("own")(Partial)
+    foreign: Any = dict
+    with pytest.raises(QirError, match="rounding own: expected dict to derive from RoundingMode"):
+        register_rounding("own")(foreign)
+
+
 def test_a_mode_of_floats_is_refused_by_the_reference() -> None:
     with patch.dict(ROUNDINGS):
         register_rounding("broken")(Floats)

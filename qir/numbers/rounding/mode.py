@@ -269,11 +269,15 @@ def register_rounding(name: str) -> Callable[[type[ModeT]], type[ModeT]]:
         name: The name in the text, snake_case.
 
     Raises:
-        QirError: The name is taken, or none that a text can hold, or the class derives from that of
-            another mode, whose thresholds and promises it would inherit.
+        QirError: The name is taken, or none that a text can hold; or the class lacks a method, or
+            derives from that of another mode, whose thresholds and promises it would inherit.
     """
 
     def declare(cls: type[ModeT]) -> type[ModeT]:
+        if RoundingMode not in cls.__mro__:
+            raise QirError(
+                f"rounding {name}: expected {cls.__qualname__} to derive from RoundingMode"
+            )
         if not name.isidentifier():
             raise QirError(f"rounding: expected a name of letters, digits and '_', got '{name}'")
         if name in ROUNDINGS:
@@ -284,6 +288,11 @@ def register_rounding(name: str) -> Callable[[type[ModeT]], type[ModeT]]:
             raise QirError(
                 f"rounding: expected '{name}' to inherit nothing of '{others[base]}', got a "
                 f"subclass of {base.__qualname__}; derive it from RoundingMode"
+            )
+        if cls.__abstractmethods__:
+            raise QirError(
+                f"rounding {name}: expected {cls.__qualname__} to define "
+                f"{', '.join(sorted(cls.__abstractmethods__))}"
             )
         cls.name = name
         ROUNDINGS[name] = cls()
