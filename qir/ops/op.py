@@ -302,7 +302,7 @@ def op(name: str) -> Callable[[type[OpT]], type[OpT]]:
     """
 
     def declare(cls: type[OpT]) -> type[OpT]:
-        if not (isinstance(name, str) and name.isascii() and name.isidentifier()):
+        if not (str(name).isascii() and str(name).isidentifier()):
             raise QirError(f"op: expected a name of letters, digits and '_', got '{name}'")
         if Op not in cls.__mro__:
             raise QirError(f"op {name}: expected {cls.__qualname__} to derive from qir.Op")

@@ -167,9 +167,10 @@ class Partial(RoundingMode):
 
 
 def test_a_mode_without_its_methods_is_refused_where_it_is_declared() -> None:
-    with pytest.raises(QirError, match="rounding own: expected Partial to define apply, check"):
-        register_rounding("own")(Partial)
+    partial: Any = Partial
     foreign: Any = dict
+    with pytest.raises(QirError, match="rounding own: expected Partial to define apply, check"):
+        register_rounding("own")(partial)
     with pytest.raises(QirError, match="rounding own: expected dict to derive from RoundingMode"):
         register_rounding("own")(foreign)
 

@@ -29,13 +29,13 @@ class Same(Op):
 class Ruled(Same):
     """Has no field for its code."""
 
-    quant: Any = Rescale()
+    quant = Rescale()
 
 
 class Fixed(Same):
     """Has no field for its code either."""
 
-    quant: Any = FixedCode(Quant.of(DType.I8, 0.5))
+    quant = FixedCode(Quant.of(DType.I8, 0.5))
 
 
 class Guessed(Ruled):

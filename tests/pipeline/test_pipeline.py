@@ -249,7 +249,7 @@ class TestRegister:
 
         class Mapped(Nameless):
             name = "mapped"
-            by: dict
+            by: dict[str, int]
 
         assert error(register, Nameless) == (
             "pass: expected Nameless to have a name for pipelines, such as "
