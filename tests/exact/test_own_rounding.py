@@ -108,6 +108,15 @@ class Formless(HalfDown):
         return None
 
 
+class Misshapen(HalfDown):
+    """Gives a form of its own making."""
+
+    def machine_form(
+        self, multiplier: Multiplier, zero_point: int | IntegerArray, low: int, high: int
+    ) -> Any:
+        return multiplier.value, multiplier.shift
+
+
 ACC = np.arange(-2048, 2048, dtype=np.int32)
 
 
@@ -146,6 +155,7 @@ def test_a_mode_with_thresholds_is_exact_and_left_to_xla_by_kernels() -> None:
         (Falling, "expected a monotone mode, got a lesser integer of accumulator"),
         (Rippled, "expected a monotone mode"),
         (Drawn, "expected a monotone mode"),
+        (Misshapen, "expected machine_form to return Scaled, Float32, Thresholds or None, got"),
         (Formula, "as its thresholds say, got"),
     ],
 )
