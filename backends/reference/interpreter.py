@@ -14,8 +14,8 @@ from qir.errors import QirError
 from qir.ir import Graph, Node, Value
 from qir.ir.signature import Sizes, bind, check_not_empty, ports, to_array
 from qir.ops import Broadcast, Const, Iota, Reshape, Return
-from qir.ops.op import Coded, Op
-from qir.types import Array, Dim, DType, TensorType
+from qir.ops.op import Coded, Op, Results
+from qir.types import Array, Dim, DType, TensorType, format_shape
 
 
 def run(
@@ -67,6 +67,7 @@ def run_all(
             continue
         operands = [values[value] for value in node.inputs]
         results = _compute(node, _in_sizes(node.op, sizes), operands, precision)
+        _check_shapes(node, results, sizes)
         for value, result in zip(node.outputs, results, strict=True):
             values[value] = hook(value, result) if hook else result
     return values
@@ -147,7 +148,7 @@ def _compute(
         if coded:
             pairs = [Coded(array, type) for array, type in zip(operands, types, strict=True)]
             found = op.integer(pairs, node.outputs[0].type)
-            stored = found if isinstance(found, tuple) else (found,)
+            stored = _arrays(node, "integer", found)
             return [
                 _store(array, value.type, precision)
                 for array, value in zip(stored, node.outputs, strict=True)
@@ -155,13 +156,39 @@ def _compute(
         wide = [_widen(array, type, precision) for array, type in zip(operands, types, strict=True)]
         with np.errstate(all="ignore"):
             found = op.evaluate(*wide)
+        results = _arrays(node, "evaluate", found)
     except QirError as error:
         raise error.at(node.place()) from error
-    results = found if isinstance(found, tuple) else (found,)
     return [
         _in_precision(array, value.type, precision)
         for array, value in zip(results, node.outputs, strict=True)
     ]
+
+
+def _arrays(node: Node, method: str, found: Results) -> tuple[Array, ...]:
+    """Returns what an op computes as one array for each of the node's results."""
+    results = tuple(map(np.asarray, found if isinstance(found, tuple) else (found,)))
+    if len(results) != len(node.outputs):
+        raise node.op.error(
+            f"expected {method} to return {len(node.outputs)} arrays, got {len(results)}"
+        )
+    return results
+
+
+def _check_shapes(node: Node, results: Sequence[Array], sizes: Sizes) -> None:
+    for value, array in zip(node.outputs, results, strict=True):
+        if array.shape == value.type.shape:
+            continue
+        try:
+            wanted = sizes.shape(value.type.shape)
+        except QirError:
+            continue  # Sizes that no input tells.
+        if array.shape != wanted:
+            problem = (
+                f"expected numbers of shape {format_shape(wanted)}, as its type rule says of "
+                f"%{value.name}, got {format_shape(array.shape)}"
+            )
+            raise node.op.error(problem).at(node.place())
 
 
 def _widen(array: Array, type: TensorType, precision: type[np.floating[Any]] | None) -> Array:
@@ -182,6 +209,8 @@ def _store(array: Array, type: TensorType, precision: type[np.floating[Any]] | N
         return _in_precision(np.asarray(array), type, precision)
     if type.dtype is DType.BOOL:
         return array
+    if array.dtype.kind not in "biu":
+        raise QirError(f"run: expected stored numbers of {type} to be integers, got {array.dtype}")
     low, high = type.quant.range if type.quant else type.dtype.bounds
     if array.size and (array.min() < low or array.max() > high):
         found = array.min() if array.min() < low else array.max()

@@ -62,7 +62,7 @@ def rescaling(
     bounds = bounds or code.range
     form = rounding_mode(rounding).machine_form(multiplier, code.zero_points, *bounds)
     if form is None:
-        raise UnsupportedError(f"xla: {no_form(f'%{name}', rounding)}")
+        raise UnsupportedError(f"xla: {no_form(f'%{name}', rounding, bounds)}")
     return rescaling_by(name, form, code, bounds)
 
 
@@ -90,14 +90,22 @@ def rescaling_by(
             return _by_thresholds(name, form, code)
 
 
-def no_form(what: str, rounding: str) -> str:
-    """Says that a rounding mode has no machine form, or none for so wide a result; what to do.
+def no_form(what: str, rounding: str, bounds: tuple[int, int]) -> str:
+    """Says that a rounding mode has no machine form, or none for a result; what to do.
 
     Args:
         what: What is to be rounded.
         rounding: The mode.
+        bounds: Least and greatest stored number of the result.
     """
+    low, high = bounds
     if rounding_mode(rounding).has_machine_form:
+        if high - low <= 255:
+            return (
+                f"{what}: expected a machine form of the rounding {rounding} for results in "
+                f"[{low}, {high}], got None from its machine_form; by_thresholds makes one of any "
+                "mode, and qir.evaluate computes it without"
+            )
         return (
             f"{what}: expected a result of at most 8 bits with the rounding {rounding}, which has "
             "no machine form for wider ones; qir.evaluate computes it"

@@ -203,7 +203,7 @@ def _saturates_as_well(x: Value, first: Requantize, second: Requantize) -> bool:
         if reached is None:
             return False
         furthest = reached[side] - x.type.quant.zero_points.astype(np.int64)
-        steps = rounding_mode(first.rounding).apply(furthest, first.factors(x.type))
+        steps = rounding_mode(first.rounding).rounded(furthest, first.factors(x.type))
         if np.any(steps < end if side == 0 else steps > end):
             return False
     return True
@@ -221,7 +221,7 @@ def _keeps(op: Requantize, x: TensorType) -> bool:
     distinct = {pair: at for at, pair in enumerate(pairs)}
     alone = (Multiplier(value[at : at + 1], shift[at : at + 1]) for at in distinct.values())
     return all(
-        np.array_equal(rounding_mode(op.rounding).apply(steps, each), steps) for each in alone
+        np.array_equal(rounding_mode(op.rounding).rounded(steps, each), steps) for each in alone
     )
 
 

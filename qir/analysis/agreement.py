@@ -48,7 +48,7 @@ class Staircase:
     def step(self, accumulator: int, row: int) -> int:
         """Returns what it makes of one accumulator of one channel, not clamped."""
         multiplier = Multiplier(self.value.array[row], self.shift.array[row])
-        return int(rounding_mode(self.rounding).apply(np.asarray(accumulator), multiplier))
+        return int(rounding_mode(self.rounding).rounded(np.asarray(accumulator), multiplier))
 
 
 @dataclass(frozen=True)
@@ -145,8 +145,8 @@ def differing(
     first, second = sorted((first, second), key=lambda mode: rounding_mode(mode[0]).bisects)
     # Held to the accumulators: the least one where all reach the step, high + 1 where none does.
     thresholds = np.clip(rounding_mode(first[0]).thresholds(first[1], steps), low, high + 1)
-    apply = rounding_mode(second[0]).apply
+    rounded = rounding_mode(second[0]).rounded
     at, before = np.minimum(thresholds, high), np.maximum(thresholds - 1, low)
-    late = (apply(at, second[1]) < steps) & (thresholds <= high)
-    early = (apply(before, second[1]) >= steps) & (thresholds > low)
+    late = (rounded(at, second[1]) < steps) & (thresholds <= high)
+    early = (rounded(before, second[1]) >= steps) & (thresholds > low)
     return np.where(early, before, np.where(late, at, INT32_MAX + 1))

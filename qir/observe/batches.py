@@ -14,7 +14,7 @@ from qir.errors import QirError, did_you_mean
 from qir.ir import Graph, Value
 from qir.ir.signature import Sizes, named_dimensions
 from qir.text.storage import NPY_MAGIC, Npy, reading
-from qir.types import Array, Dim, DType
+from qir.types import Array, Dim, DType, Quant, expand
 
 NAMED_SIZE = 2
 """The size that named dimensions get in random inputs."""
@@ -34,8 +34,9 @@ def random_inputs(
 ) -> tuple[Array, ...]:
     """Returns a random array for each input.
 
-    Codes go over all their bounds; other numbers lie in the input's range where it has one, and are
-    normal elsewhere.
+    Codes go over all their bounds; of those wider than 8 bits half are small and middle numbers, as
+    most large ones saturate what is computed from them. Other numbers lie in the input's range
+    where it has one, and are normal elsewhere.
 
     Args:
         graph: The program.
@@ -91,12 +92,25 @@ def _random(value: Value, sizes: Sizes, generator: np.random.Generator) -> Array
     shape, dtype = sizes.shape(value.type.shape), value.type.dtype
     if dtype is DType.BOOL:
         return generator.integers(0, 2, shape).astype(np.bool_)
+    if value.type.quant is not None:
+        return _codes(value.type.quant, shape, generator).astype(dtype.numpy)
     if dtype.is_integer:
-        low, high = value.type.quant.range if value.type.quant else PLAIN_INTEGERS
-        return generator.integers(low, high, shape, endpoint=True).astype(dtype.numpy)
+        return generator.integers(*PLAIN_INTEGERS, shape, endpoint=True).astype(dtype.numpy)
     if value.range is not None and value.range.is_finite:
         return generator.uniform(*value.range.bounds, shape).astype(dtype.numpy)
     return generator.standard_normal(shape).astype(dtype.numpy)
+
+
+def _codes(code: Quant, shape: Sequence[int], generator: np.random.Generator) -> Array:
+    """Returns stored numbers, of a wide code half of them of any magnitude from its zero point."""
+    low, high = code.range
+    stored = generator.integers(low, high, shape, endpoint=True)
+    bits = (high - low).bit_length()
+    if bits <= 8:
+        return stored
+    shift = np.maximum(generator.integers(-bits, bits, shape), 0)
+    points = expand(code.zero_points.astype(np.int64), tuple(shape))
+    return np.asarray(points + ((stored - points) >> shift))
 
 
 def read_samples(path: Path, graph: Graph) -> Mapping[str, Array]:

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 import numpy as np
 
 from qir.errors import QirError, did_you_mean
-from qir.types import Dim, DType, FrozenArray, TensorType
+from qir.types import Dim, DType, FrozenArray, Quant, TensorType
 
 T = TypeVar("T")
 
@@ -66,6 +66,49 @@ class AttributeSpec:
     default: Any
     by_type: Callable[[TensorType], Any] | None
     means_default: Callable[[Any], bool] | None
+
+
+def declared_fields(cls: type[T], subject: str, *, repr: bool = True) -> type[T]:
+    """Makes a class a frozen dataclass and checks that text can hold each of its fields.
+
+    Args:
+        cls: The class of an op or pass.
+        subject: What errors begin with.
+        repr: Whether the class gets the `__repr__` of a dataclass.
+
+    Raises:
+        QirError: The fields make no dataclass, or one is of a type that no text can hold.
+    """
+    try:
+        declared = dataclass(frozen=True, repr=repr)(cls)
+        specs = attribute_fields(declared)
+    except (TypeError, ValueError, NameError) as error:
+        raise QirError(f"{subject}: expected the fields of a dataclass, got {error}") from error
+    for spec in specs:
+        if spec.by_type is not None or _has_text(spec.annotation):
+            continue
+        remedy = ""
+        if Quant in (spec.annotation, *get_args(spec.annotation)):
+            remedy = (
+                "; a code is read off the result type: "
+                f"{spec.name}: Quant | None = by_type(result_code, None)"
+            )
+        raise QirError(
+            f"{subject}: expected field '{spec.name}' to be of int, float, bool, str, Literal, "
+            "DType, FrozenArray, a tuple of these or None, got "
+            f"{getattr(spec.annotation, '__name__', spec.annotation)}{remedy}"
+        )
+    return declared
+
+
+def _has_text(annotation: Any) -> bool:
+    """Whether the printer and the parser know the values of a field."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType, tuple):
+        return all(_has_text(choice) for choice in arguments if choice is not Ellipsis)
+    if origin is Literal:
+        return all(isinstance(choice, str | int) for choice in arguments)
+    return annotation in (int, float, bool, str, DType, FrozenArray, Any, None, type(None))
 
 
 def attribute_fields(owner: type) -> tuple[AttributeSpec, ...]:

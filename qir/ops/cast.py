@@ -237,8 +237,14 @@ def _machine_forms(op: Requantize, x: TensorType) -> tuple[tuple[str, MachineFor
     forms = []
     for name, multiplier in factors.items():
         form = rounding_mode(name).machine_form(multiplier, op.to.zero_points, *op.bounds)
-        if form is not None:
-            forms.append((name, form))
+        if form is None:
+            continue
+        if not isinstance(form, MachineForm):
+            raise QirError(
+                f"rounding {name}: expected machine_form to return Scaled, Float32, Thresholds or "
+                f"None, got {form!r}"
+            )
+        forms.append((name, form))
     return tuple(forms)
 
 

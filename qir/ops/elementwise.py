@@ -117,7 +117,7 @@ class Sum(Op):
             found = mode.multipliers(1.0, 2.0**shift)
         except QirError:
             return None
-        return found if mode.apply(np.asarray(2**shift), found) == 1 else None
+        return found if mode.rounded(np.asarray(2**shift), found) == 1 else None
 
     def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
         x, y = operands

@@ -12,7 +12,7 @@ import numpy as np
 
 from qir.errors import QirError, did_you_mean
 from qir.numbers.interval import EVERYTHING, Interval
-from qir.ops.attributes import attribute_fields, coerce
+from qir.ops.attributes import attribute_fields, coerce, declared_fields
 from qir.types import Array, Quant, Size, TensorType, expand
 
 OpT = TypeVar("OpT", bound="Op")
@@ -260,8 +260,14 @@ class Op:
         """Raises QirError for attributes that can't stand together; the default accepts all."""
 
     def with_code(self, code: Quant) -> Self:
-        """Returns the op with another code for its result, for ops whose field `to` holds it."""
+        """Returns the op with another code for its result, which its field `to` holds.
+
+        Raises:
+            QirError: It has no such field.
+        """
         fields = {spec.name: getattr(self, spec.name) for spec in attribute_fields(type(self))}
+        if "to" not in fields:
+            raise self.error(_NO_CODE)
         return type(self)(**{**fields, "to": code})
 
     def attributes(self) -> dict[str, Any]:
@@ -273,6 +279,11 @@ class Op:
                 shown[spec.name] = value
         return shown
 
+
+_NO_CODE = (
+    "expected a field that holds the code of the result, "
+    "to: Quant | None = by_type(result_code, None), as ops of rule Rescale or FixedCode have"
+)
 
 OPS: dict[str, type[Op]] = {}
 """Every declared op by the name that the text uses."""
@@ -286,13 +297,26 @@ def op(name: str) -> Callable[[type[OpT]], type[OpT]]:
         name: The name in the text, snake_case.
 
     Raises:
-        QirError: The name is taken.
+        QirError: The name is taken, or none that a text can hold; the class does not derive from
+            Op, has no type rule, or has fields that no text can hold, or lacks that of its code.
     """
 
     def declare(cls: type[OpT]) -> type[OpT]:
+        if not (str(name).isascii() and str(name).isidentifier()):
+            raise QirError(f"op: expected a name of letters, digits and '_', got '{name}'")
+        if Op not in cls.__mro__:
+            raise QirError(f"op {name}: expected {cls.__qualname__} to derive from qir.Op")
         if name in OPS and OPS[name].__qualname__ != cls.__qualname__:
             raise QirError(f"op: '{name}' is already declared by {OPS[name].__qualname__}")
-        declared = dataclass(frozen=True)(cls)
+        if cls.region_count == 0 and cls.result is Op.result:
+            raise QirError(
+                f"op {name}: expected {cls.__qualname__} to define its type rule, "
+                "def result(self, x: TensorType) -> TensorType"
+            )
+        declared = declared_fields(cls, f"op {name}")
+        coded = isinstance(declared.quant, Rescale | FixedCode)
+        if coded and "to" not in (spec.name for spec in attribute_fields(declared)):
+            raise QirError(f"op {name}: {_NO_CODE}")
         declared.name = name
         OPS[name] = declared
         return declared
@@ -346,7 +370,11 @@ def infer(operation: Op, operands: Sequence[TensorType]) -> tuple[TensorType, ..
         )
         raise operation.error(f"expected {wanted} operands, got {len(operands)}")
     result = operation.result(*operands)
-    return result if isinstance(result, tuple) else (result,)
+    results = result if isinstance(result, tuple) else (result,)
+    for type_ in results:
+        if not isinstance(type_, TensorType):
+            raise operation.error(f"expected its result to be a TensorType, got {type_!r}")
+    return results
 
 
 def from_attributes(cls: type[Op], attributes: dict[str, Any], results: Sequence[TensorType]) -> Op:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, dataclass_transform
 
 from qir.analysis.properties import Property
 from qir.errors import ParseError, QirError, did_you_mean
 from qir.ir import Graph
-from qir.ops.attributes import attribute_fields, coerce
+from qir.ops.attributes import attribute_fields, coerce, declared_fields
 from qir.pipeline.context import Context
 from qir.text.printer import format_attribute
 
@@ -65,6 +66,8 @@ class Pass(ABC):
 
 PassT = TypeVar("PassT", bound=Pass)
 
+_NAME = re.compile(r"[^\W\d][\w\-]*")
+
 
 PASSES: dict[str, type[Pass]] = {}
 """Every registered pass by name."""
@@ -79,13 +82,32 @@ def register(cls: type[PassT]) -> type[PassT]:
     """Enters a pass into the registry and makes it a frozen dataclass.
 
     Raises:
-        QirError: The name is taken.
+        QirError: The name is missing, taken, or none that a pipeline can hold; the class does not
+            derive from Pass, has no `run`, or has options that no text can hold.
     """
+    if Pass not in cls.__mro__:
+        raise QirError(f"pass: expected {cls.__qualname__} to derive from qir.Pass")
+    name = getattr(cls, "name", None)
+    if name is None:
+        raise QirError(
+            f"pass: expected {cls.__qualname__} to have a name for pipelines, such as "
+            'name = "my-pass"'
+        )
+    if not _NAME.fullmatch(str(name)) or name in ("allow", "repeat"):
+        raise QirError(
+            "pass: expected a name of letters, digits, '-' and '_' other than allow and repeat, "
+            f"got '{name}'"
+        )
+    if cls.__abstractmethods__:
+        raise QirError(
+            f"pass {name}: expected {cls.__qualname__} to define "
+            f"{', '.join(sorted(cls.__abstractmethods__))}"
+        )
     if cls.name in PIPELINES or (
         cls.name in PASSES and PASSES[cls.name].__qualname__ != cls.__qualname__
     ):
         raise QirError(f"pass: '{cls.name}' is already registered")
-    declared = dataclass(frozen=True, repr=False)(cls)
+    declared = declared_fields(cls, f"pass {name}", repr=False)
     PASSES[cls.name] = declared
     return declared
 

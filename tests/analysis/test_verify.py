@@ -126,8 +126,8 @@ def test_names_that_do_not_read_back(graph):
 
 def test_a_constant_of_another_type(graph):
     node = graph.value("w").node
-    node.op = Const(FrozenArray(np.ones(3)), node.op.type)
-    message = "verify: const: expected an array of f32[2], got float64[3]"
+    node.op = Const(FrozenArray(np.ones(3, np.float32)), node.op.type)
+    message = "verify: const: expected an array of f32[2], got float32[3]"
     assert error(graph).startswith(message)
 
 

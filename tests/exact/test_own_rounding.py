@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import ArrayLike
 
 import qir
 from qir.backends.xla.compile import compile_graph
+from qir.errors import QirError, UnsupportedError
 from qir.numbers.int32 import Int64Array, IntegerArray
 from qir.numbers.rounding import (
     ROUNDINGS,
@@ -59,6 +61,62 @@ class Coarse(HalfDown):
         return Scaled(multiplier.value.astype(np.int32), multiplier.shift)
 
 
+class Floats(HalfDown):
+    """Forgets to return integers."""
+
+    def apply(self, acc: IntegerArray, multiplier: Multiplier) -> Any:
+        return super().apply(acc, multiplier).astype(np.float64)
+
+
+class Falling(HalfDown):
+    """Wraps as int16 does: monotone near 0 only."""
+
+    def apply(self, acc: IntegerArray, multiplier: Multiplier) -> Int64Array:
+        return super().apply(acc, multiplier).astype(np.int16).astype(np.int64)
+
+
+class Rippled(HalfDown):
+    """Falls within every second step."""
+
+    def apply(self, acc: IntegerArray, multiplier: Multiplier) -> Int64Array:
+        return super().apply(acc, multiplier) ^ ((acc.astype(np.int64) >> 4) & 1)
+
+
+class Drawn(HalfDown):
+    """Rounds as a generator of random numbers says."""
+
+    generator = np.random.default_rng(0)
+
+    def apply(self, acc: IntegerArray, multiplier: Multiplier) -> Int64Array:
+        found = super().apply(acc, multiplier)
+        return found + self.generator.integers(0, 2, found.shape)
+
+
+class Formula(HalfDown):
+    """Its own thresholds are late by one."""
+
+    def thresholds(self, multiplier: Multiplier, steps: ArrayLike) -> Int64Array:
+        return np.minimum(super().thresholds(multiplier, steps) + 1, 2**31 - 1)
+
+
+class Formless(HalfDown):
+    """Has no form for 8 bits either."""
+
+    def machine_form(
+        self, multiplier: Multiplier, zero_point: int | IntegerArray, low: int, high: int
+    ) -> MachineForm | None:
+        return None
+
+
+class Misshapen(HalfDown):
+    """Gives a form of its own making."""
+
+    def machine_form(
+        self, multiplier: Multiplier, zero_point: int | IntegerArray, low: int, high: int
+    ) -> Any:
+        return multiplier.value, multiplier.shift
+
+
 ACC = np.arange(-2048, 2048, dtype=np.int32)
 
 
@@ -88,6 +146,63 @@ def test_a_mode_with_thresholds_is_exact_and_left_to_xla_by_kernels() -> None:
         assert agrees(graph, kernels=True)
         text = compile_graph(graph, kernels=True).partition()
         assert "no kernel for the machine form of the rounding half_down" in text
+
+
+@pytest.mark.parametrize(
+    ("mode", "problem"),
+    [
+        (Floats, "expected apply to return integers, such as int64, got float64"),
+        (Falling, "expected a monotone mode, got a lesser integer of accumulator"),
+        (Rippled, "expected a monotone mode"),
+        (Drawn, "expected a monotone mode"),
+        (Misshapen, "expected machine_form to return Scaled, Float32, Thresholds or None, got"),
+        (Formula, "as its thresholds say, got"),
+    ],
+)
+def test_a_mode_that_breaks_its_contract_is_refused_by_name(
+    mode: type[RoundingMode], problem: str
+) -> None:
+    with patch.dict(ROUNDINGS):
+        register_rounding("broken")(mode)
+        graph = program("broken", 0.0123)
+        with pytest.raises(QirError, match=rf"rounding broken: .*{problem}"):
+            compile_graph(graph, kernels=False)
+
+
+class Partial(RoundingMode):
+    """Has no meaning."""
+
+    def multipliers(self, input_scale: ArrayLike, output_scale: ArrayLike) -> Multiplier:
+        return rounding_mode("fixed31").multipliers(input_scale, output_scale)
+
+
+def test_a_mode_without_its_methods_is_refused_where_it_is_declared() -> None:
+    partial: Any = Partial
+    foreign: Any = dict
+    with pytest.raises(QirError, match="rounding own: expected Partial to define apply, check"):
+        register_rounding("own")(partial)
+    with pytest.raises(QirError, match="rounding own: expected dict to derive from RoundingMode"):
+        register_rounding("own")(foreign)
+
+
+def test_a_mode_of_floats_is_refused_by_the_reference() -> None:
+    with patch.dict(ROUNDINGS):
+        register_rounding("broken")(Floats)
+        graph = program("broken", 0.0123)
+        with pytest.raises(QirError, match=r"rounding broken: .*got float64"):
+            qir.evaluate(graph, ACC)
+
+
+def test_a_mode_without_a_form_for_8_bits_is_told_so() -> None:
+    with patch.dict(ROUNDINGS):
+        register_rounding("formless")(Formless)
+        graph = program("formless", 0.0123)
+        with pytest.raises(UnsupportedError) as caught:
+            compile_graph(graph, kernels=False)
+    assert (
+        "requantize %y: expected a machine form of the rounding formless for results in "
+        "[-128, 127], got None from its machine_form; by_thresholds makes one"
+    ) in str(caught.value)
 
 
 def test_a_form_that_kernels_know_is_computed_by_them() -> None:

@@ -239,6 +239,32 @@ class TestRegister:
         register(Other)
         assert str(Pipeline.parse("other")) == "other"
 
+    def test_a_mistake_is_told_where_a_pass_is_declared(self):
+        class Nameless(Pass):
+            def run(self, graph, context):
+                pass
+
+        class Idle(Pass):
+            name = "idle"
+
+        class Mapped(Nameless):
+            name = "mapped"
+            by: dict[str, int]
+
+        assert error(register, Nameless) == (
+            "pass: expected Nameless to have a name for pipelines, such as "
+            'name = "my-pass"'.replace("Nameless", Nameless.__qualname__)
+        )
+        for name in ("my pass", "", "repeat", "allow"):
+            Nameless.name = name
+            assert error(register, Nameless).endswith(f"other than allow and repeat, got '{name}'")
+        assert error(register, Idle) == f"pass idle: expected {Idle.__qualname__} to define run"
+        assert error(register, Mapped) == (
+            "pass mapped: expected field 'by' to be of int, float, bool, str, Literal, DType, "
+            "FrozenArray, a tuple of these or None, got dict"
+        )
+        assert error(register, dict) == "pass: expected dict to derive from qir.Pass"
+
     def test_options_are_checked_in_python_too(self):
         assert error(Bend, by="2") == "bend: by: expected an integer, got 2"
         assert Spoil("nothing", share=1).share == 1.0

@@ -130,7 +130,7 @@ def _has_form(op: Requantize, node: Node) -> bool:
 
 
 def _no_form(op: Requantize, node: Node) -> str:
-    return no_form(f"requantize %{node.output.name}", op.rounding)
+    return no_form(f"requantize %{node.output.name}", op.rounding, op.bounds)
 
 
 @lowering(Requantize, legal=_has_form, why_not=_no_form)

@@ -59,7 +59,7 @@ def _rounds_otherwise(op: Sum, node: Node) -> bool:
 
 
 def _no_form(op: Sum, node: Node) -> str:
-    return no_form(f"{op.name} %{node.output.name}", op.rounding)
+    return no_form(f"{op.name} %{node.output.name}", op.rounding, code_of(node.output.type).range)
 
 
 @lowering(Add, Sub, legal=_rounds_otherwise, why_not=_no_form)

@@ -60,7 +60,7 @@ def _means(op: AvgPool, node: Node) -> bool:
 
 
 def _no_form(op: AvgPool, node: Node) -> str:
-    return no_form(f"avg_pool %{node.output.name}", op.rounding)
+    return no_form(f"avg_pool %{node.output.name}", op.rounding, code_of(node.output.type).range)
 
 
 @lowering(AvgPool, legal=_means, why_not=_no_form)

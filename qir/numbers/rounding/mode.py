@@ -32,11 +32,23 @@ class Multiplier:
         """Returns it with an axis at the end, along which it is constant."""
         return Multiplier(self.value[..., None], self.shift[..., None])
 
+    def some(self, count: int) -> Multiplier:
+        """Returns at most so many of its numbers, evenly spread, along one axis."""
+        step = -(-self.value.size // count) or 1
+        return Multiplier(self.value.reshape(-1)[::step], self.shift.reshape(-1)[::step])
+
+
+_PROBES = np.unique(
+    [sign * 2**bits + step for bits in range(32) for sign in (-1, 1) for step in (-1, 0, 1)]
+).clip(INT32_MIN, INT32_MAX)
+"""Accumulators of all magnitudes, in rising order."""
+
 
 class RoundingMode(ABC):
     """How a ratio of scales becomes a machine number, and a scaled accumulator an integer.
 
-    Every mode is monotone: a greater accumulator never gives a lesser integer.
+    Every mode is monotone, a greater accumulator never gives a lesser integer; it gives the same
+    integer each time, of an integer dtype. What rests on it checks a sample.
     """
 
     name: ClassVar[str] = ""
@@ -90,6 +102,8 @@ class RoundingMode(ABC):
     def apply(self, acc: IntegerArray, multiplier: Multiplier) -> Int64Array:
         """Returns the rounded product, saturated to int32, before the zero point and the clamp.
 
+        It is read by `rounded`, which refuses a result of another dtype than an integer's.
+
         Args:
             acc: Values of the int32 range, in any integer dtype.
             multiplier: One that `check` accepts.
@@ -97,6 +111,20 @@ class RoundingMode(ABC):
         Raises:
             QirError: An accumulator does not fit int32.
         """
+
+    def rounded(self, acc: IntegerArray, multiplier: Multiplier) -> Int64Array:
+        """Returns what `apply` does.
+
+        Raises:
+            QirError: An accumulator does not fit int32, or the mode gives no integers.
+        """
+        found = np.asarray(self.apply(acc, multiplier))
+        if found.dtype.kind not in "iu":
+            raise QirError(
+                f"rounding {self.name}: expected apply to return integers, such as int64, got "
+                f"{found.dtype}; end it with .astype(np.int64)"
+            )
+        return found.astype(np.int64, copy=False)
 
     def machine_form(
         self, multiplier: Multiplier, zero_point: int | IntegerArray, low: int, high: int
@@ -124,6 +152,9 @@ class RoundingMode(ABC):
 
         Returns:
             The form; None for more than 256 results, whose table would be too large.
+
+        Raises:
+            QirError: `apply` is not the step function that `thresholds` makes of it.
         """
         if high - low > 255:
             return None
@@ -136,7 +167,33 @@ class RoundingMode(ABC):
         places = np.arange(high - low) + np.asarray(always)[..., None]
         edges = np.take_along_axis(least - 1, np.minimum(places, high - low - 1), axis=-1)
         edges = np.where(places < high - low, edges, INT32_MAX)
+        self._check_steps(low + always, edges, multiplier.column(), points[..., None], low, high)
         return Thresholds(np.asarray(low + always, np.int32), edges.astype(np.int32))
+
+    def _check_steps(
+        self,
+        base: IntegerArray,
+        edges: Int64Array,
+        multiplier: Multiplier,
+        zero_point: Int64Array,
+        low: int,
+        high: int,
+    ) -> None:
+        """Checks the first, the middle and the last accumulator of every step of a form."""
+        end = np.ones((*edges.shape[:-1], 1), np.int64)
+        first = np.concatenate([end * INT32_MIN, edges + 1], axis=-1)
+        last = np.concatenate([edges, end * INT32_MAX], axis=-1)
+        wanted = np.asarray(base)[..., None] + np.arange(first.shape[-1])
+        for acc in (first, (first + last) >> 1, last):
+            held = np.clip(acc, INT32_MIN, INT32_MAX)
+            found = self.requantize(held, multiplier, zero_point, low, high)
+            wrong = (first <= last) & (found != wanted)
+            if np.any(wrong):
+                raise QirError(
+                    f"rounding {self.name}: expected {wanted[wrong][0]} of accumulator "
+                    f"{acc[wrong][0]}, as its thresholds say, got {found[wrong][0]}; a mode is "
+                    "monotone and always gives the same integers"
+                )
 
     def requantize(
         self,
@@ -158,7 +215,7 @@ class RoundingMode(ABC):
         Raises:
             QirError: An accumulator does not fit int32, or the mode does not define the bounds.
         """
-        return np.clip(self.apply(acc, multiplier) + np.asarray(zero_point, np.int64), low, high)
+        return np.clip(self.rounded(acc, multiplier) + np.asarray(zero_point, np.int64), low, high)
 
     def thresholds(self, multiplier: Multiplier, steps: ArrayLike) -> Int64Array:
         """Returns the least int32 accumulator that `apply` takes to at least some integer.
@@ -173,14 +230,26 @@ class RoundingMode(ABC):
 
         Returns:
             An array of the common shape; 2^31 where no accumulator reaches the integer.
+
+        Raises:
+            QirError: The mode is not monotone on accumulators of all magnitudes.
         """
+        results = self.rounded(_PROBES, multiplier.some(16).column())
+        falls = np.any(np.diff(results) < 0, axis=0)
+        if np.any(falls):
+            at = int(np.argmax(falls))
+            raise QirError(
+                f"rounding {self.name}: expected a monotone mode, got a lesser integer of "
+                f"accumulator {_PROBES[at + 1]} than of {_PROBES[at]}; without being monotone it "
+                "has no thresholds"
+            )
         wanted = np.asarray(steps, np.int64)
         shape = np.broadcast_shapes(wanted.shape, multiplier.value.shape, multiplier.shift.shape)
         least = np.full(shape, INT32_MIN, np.int64)
         greatest = np.full(shape, INT32_MAX + 1, np.int64)
         while np.any(open_ := least < greatest):
             middle = (least + greatest) >> 1
-            reached = self.apply(np.minimum(middle, INT32_MAX), multiplier) >= wanted
+            reached = self.rounded(np.minimum(middle, INT32_MAX), multiplier) >= wanted
             greatest = np.where(open_ & reached, middle, greatest)
             least = np.where(open_ & ~reached, middle + 1, least)
         return least
@@ -200,11 +269,15 @@ def register_rounding(name: str) -> Callable[[type[ModeT]], type[ModeT]]:
         name: The name in the text, snake_case.
 
     Raises:
-        QirError: The name is taken, or none that a text can hold, or the class derives from that of
-            another mode, whose thresholds and promises it would inherit.
+        QirError: The name is taken, or none that a text can hold; or the class lacks a method, or
+            derives from that of another mode, whose thresholds and promises it would inherit.
     """
 
     def declare(cls: type[ModeT]) -> type[ModeT]:
+        if RoundingMode not in cls.__mro__:
+            raise QirError(
+                f"rounding {name}: expected {cls.__qualname__} to derive from RoundingMode"
+            )
         if not (name.isidentifier() and name.isascii()):
             raise QirError(f"rounding: expected a name of letters, digits and '_', got '{name}'")
         if name in ROUNDINGS:
@@ -215,6 +288,11 @@ def register_rounding(name: str) -> Callable[[type[ModeT]], type[ModeT]]:
             raise QirError(
                 f"rounding: expected '{name}' to inherit nothing of '{others[base]}', got a "
                 f"subclass of {base.__qualname__}; derive it from RoundingMode"
+            )
+        if cls.__abstractmethods__:
+            raise QirError(
+                f"rounding {name}: expected {cls.__qualname__} to define "
+                f"{', '.join(sorted(cls.__abstractmethods__))}"
             )
         cls.name = name
         ROUNDINGS[name] = cls()

@@ -18,6 +18,7 @@ from qir.backends.xla.fusion import Fusion
 from qir.backends.xla.lowering import LOWERINGS
 from qir.backends.xla.measure import Measurements
 from qir.errors import QirError
+from qir.numbers.rounding import ROUNDINGS, DoubleAway, Scaled
 from qir.observe.batches import extreme_inputs, random_inputs
 from qir.ops import MaxPool, Square
 from qir.ops.op import Op
@@ -265,6 +266,41 @@ graph @pool(%x: f32[64,4]) {
     assert judged(0, 0) is None
     assert judged(1, 1) is None
     assert judged(1, 2) is not None
+
+
+class Lying(DoubleAway):
+    """A mode whose machine form has a lesser multiplier than itself."""
+
+    def machine_form(self, multiplier, zero_point, low, high):
+        shift = np.full(multiplier.value.shape, 31, np.int32)
+        below = multiplier.value * (1 - 2.0**-10)
+        return Scaled((below * 2**31).astype(np.int32), shift)
+
+
+def test_a_machine_form_that_is_not_its_mode_is_found_from_sums_on(monkeypatch):
+    monkeypatch.setitem(ROUNDINGS, "lying", lying := Lying())
+    monkeypatch.setattr(lying.__class__, "name", "lying")
+    graph = qir.parse("""
+graph @own(%a: i32[4096]{scale=0.01234}) {
+  %y = requantize(%a) {rounding = lying} : i8[4096]{scale=1.0, zp=3}
+  return %y
+}""")
+    with pytest.raises(QirError, match=r"check: .*%y.*no lowering of requantize is right"):
+        qir.compile(graph, kernels=False, check=True)
+
+
+def test_wide_random_codes_are_of_all_magnitudes_within_their_bounds():
+    graph = qir.parse("""
+graph @wide(%a: i32[4096]{scale=1.0}, %b: i16[4096]{scale=1.0, zp=300, bounds=[256, 30000]}) {
+  return %a, %b
+}""")
+    wide, bounded = random_inputs(graph)
+    assert np.mean(np.abs(wide.astype(np.int64)) < 2**29) > 0.3
+    for bits in range(4, 31, 4):
+        assert np.any(np.abs(wide.astype(np.int64)) >> bits == 1)
+    assert bounded.min() >= 256
+    assert bounded.max() <= 30000
+    assert np.mean(bounded < 1000) > 0.1
 
 
 def test_extreme_inputs_lie_at_the_ends_of_their_types():
