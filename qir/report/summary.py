@@ -39,7 +39,7 @@ class OpSummary:
     width: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Summary:
     """The costs of a program, printable as a table.
 
@@ -79,6 +79,10 @@ class Summary:
                 f"peak activation memory: {self.peak_bytes:,} bytes, at %{self.peak_at}",
             ]
         )
+
+    def __repr__(self) -> str:
+        """Returns the table: it is what a notebook shows of the last expression of a cell."""
+        return str(self)
 
 
 def _grouped(number: int) -> str:

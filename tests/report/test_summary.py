@@ -128,3 +128,10 @@ def test_a_program_without_ops():
         "multiply-accumulates: none",
         "peak activation memory: 32 bytes, at %x",
     ]
+
+
+def test_a_notebook_shows_the_table():
+    graph = qir.parse(FLOAT)
+    for shown in (qir.summary(graph), qir.explain(graph)):
+        assert repr(shown) == str(shown)
+        assert len(str(shown).splitlines()) >= 5
