@@ -45,15 +45,18 @@ def sizes(given: Sequence[str], subject: str) -> dict[str, int]:
     """Returns the sizes of named dimensions.
 
     Raises:
-        QirError: One is not of the form NAME=SIZE.
+        QirError: One is not of the form NAME=SIZE, or a size is out of bounds.
     """
     found = {}
     for text in given:
         name, _, size = text.partition("=")
         try:
-            found[check_dimension(name)] = at_least(0)(size)
-        except (QirError, argparse.ArgumentTypeError):
+            checked, number = check_dimension(name), int(size)
+        except (QirError, ValueError):
             raise QirError(f"{subject}: expected NAME=SIZE, got '{text}'") from None
+        if broken := _broken_bound(number, 0):
+            raise QirError(f"{subject}: expected {checked} to be {broken}, got {number}")
+        found[checked] = number
     return found
 
 
@@ -65,11 +68,14 @@ def at_least(least: int) -> Callable[[str], int]:
             number = int(text)
         except ValueError:  # of text, or of thousands of digits
             raise argparse.ArgumentTypeError(f"expected a whole number, got '{text}'") from None
-        if not least <= number <= MOST:
-            raise argparse.ArgumentTypeError(
-                f"expected at {f'least {least}' if number < least else f'most {MOST}'}, "
-                f"got {number}"
-            )
+        if broken := _broken_bound(number, least):
+            raise argparse.ArgumentTypeError(f"expected {broken}, got {number}")
         return number
 
     return read
+
+
+def _broken_bound(number: int, least: int) -> str:
+    if number < least:
+        return f"at least {least}"
+    return f"at most {MOST}" if number > MOST else ""
