@@ -12,7 +12,7 @@ import numpy as np
 
 from qir.api import compile, evaluate, load
 from qir.backends import RUNNERS
-from qir.cli.arguments import Commands, add_program, add_seed
+from qir.cli.arguments import Commands, add_program, add_seed, check_apart, check_suffix, files_of
 from qir.errors import QirError
 from qir.observe.batches import random_inputs, read_samples
 from qir.text.files import check_writable, write_atomically
@@ -58,6 +58,8 @@ def add(commands: Commands) -> None:
 def _run(options: argparse.Namespace) -> int:
     if options.output is not None:
         check_writable(options.output)
+        check_suffix(options.output, (".npz", ".npy"), "run")
+        check_apart([options.output], [*files_of(options.program), options.input], "run")
     graph = load(options.program)
     names = [value.name for value in graph.outputs]
     is_single = options.output is not None and options.output.suffix == ".npy"

@@ -269,6 +269,9 @@ ERRORS = {
     "bench float.qir --input samples.npy --size B=41": (
         "bench: expected at least 41 along axis 0 of %image, got 40 in the samples"
     ),
+    "run float.qir -o out.txt": "run: expected a path ending in .npz or .npy, got out.txt",
+    "run float.qir -o out": "run: expected a path ending in .npz or .npy, got out",
+    "bench float.qir --roofline page.txt": "bench: expected a path ending in .svg, got page.txt",
     "run float.qir -o no/out.npz": "file: can't write no/out.npz: No such file or directory",
 }
 
@@ -297,6 +300,29 @@ def test_an_output_that_can_not_be_written_is_refused_before_any_work(
     assert (status, out, worked) == (1, "", [])
     assert err.startswith("qir: file: can't write samples.npy/output")
     assert err.endswith(": Not a directory\n")
+
+
+OVERWRITING = {
+    "quantize float.qir --data samples.npy -o float.qir": "quantize: {}, got float.qir",
+    "quantize float.qir --data samples.npy -o link.qir": "quantize: {}, got link.qir",
+    "quantize float.qir --data samples.npz -o samples.qir": (
+        "quantize: {}, got samples.npz, which is written beside samples.qir"
+    ),
+    "opt float.qir -p canonicalize -o ./float.qir": "opt: {}, got float.qir",
+    "run float.qir --input samples.npy -o samples.npy": "run: {}, got samples.npy",
+    "run float.qir -o float.npz": "run: {}, got float.npz",
+}
+
+
+@pytest.mark.parametrize("line", OVERWRITING)
+def test_no_input_is_overwritten(line, qir_command, folder):
+    np.savez("samples.npz", image=SAMPLES)
+    np.savez("float.npz", unread=SAMPLES)  # where larger weights would lie
+    Path("link.qir").symlink_to("float.qir")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    message = OVERWRITING[line].format("expected an output that is no input")
+    assert qir_command(line) == (1, "", f"qir: {message}\n")
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_a_roofline_without_kernels_says_why_there_are_none(qir_command, monkeypatch):
