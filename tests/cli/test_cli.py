@@ -120,7 +120,9 @@ def test_the_text_after_every_pass(qir_command, folder):
 
 def test_verify_each_names_the_guilty_pass(qir_command, monkeypatch):
     line = "opt float.qir -p canonicalize --verify-each"
-    assert qir_command(line)[0] == 0
+    status, _, err = qir_command(line)
+    checked = "checked: every pass that is to keep the numbers did, on random inputs\n"
+    assert (status, err) == (0, checked)
 
     def drop_relu(self, graph, context):
         graph.value("r").replace_with(graph.value("c"))
@@ -150,11 +152,29 @@ def test_run(qir_command):
         line = f"run int8.qir --input samples.npy --backend {backend} -o out.npz"
         status, out, err = qir_command(line)
         assert (status, out) == (0, "")
-        both = "%m: 0 of 80 numbers differ between XLA and the reference\n"
+        both = (
+            "%m: 0 of 80 numbers differ between XLA and the reference\n"
+            "equal: all 80 numbers of XLA and the reference\n"
+        )
         assert err == (both if backend == "both" else "")
         with np.load("out.npz") as outputs:
             assert outputs.files == ["m"]
             assert np.array_equal(outputs["m"], expected)
+
+
+def test_run_says_that_it_has_checked(qir_command):
+    status, _, err = qir_command("run float.qir --check")
+    checked = "checked: xla computes what the reference does, on generated inputs\n"
+    assert (status, err) == (0, checked)
+
+
+def test_run_says_how_many_numbers_differ_after_them(qir_command, monkeypatch):
+    monkeypatch.setattr("qir.cli.run.compile", lambda *_: lambda *_: [np.full((2, 2), np.nan)])
+    status, _, err = qir_command("run float.qir --backend both")
+    assert (status, err.splitlines()[-1]) == (
+        1,
+        "different: 4 of 4 numbers of XLA and the reference",
+    )
 
 
 def test_run_prints_what_it_does_not_write(qir_command):
@@ -268,6 +288,10 @@ ERRORS = {
     "bench float.qir --input no.npy": "data: can't read no.npy: No such file or directory",
     "bench float.qir --input samples.npy --size B=41": (
         "bench: expected at least 41 along axis 0 of %image, got 40 in the samples"
+    ),
+    "run float.qir --check --backend reference": (
+        "run: expected --check with another backend than the reference, "
+        "which is what it compares with"
     ),
     "run float.qir -o out.txt": "run: expected a path ending in .npz or .npy, got out.txt",
     "run float.qir -o out": "run: expected a path ending in .npz or .npy, got out",
