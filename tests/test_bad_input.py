@@ -91,19 +91,25 @@ CHECKS: list[Callable[[qir.Graph, Any], object]] = [
 
 
 @pytest.mark.parametrize("call", CHECKS)
-def test_what_is_checked_on_is_an_array_for_each_input(call):
-    graph = model()
-    for given in (IMAGES, [IMAGES], (IMAGES.astype(np.float64),)):
-        call(graph, given)
-    for given, expected in (
+@pytest.mark.parametrize("given", [IMAGES, [IMAGES], (IMAGES.astype(np.float64),)])
+def test_a_check_takes_an_array_for_each_input(call, given):
+    call(model(), given)
+
+
+@pytest.mark.parametrize("call", CHECKS)
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
         ([(IMAGES,)], "an array for input %image, got a tuple of arrays"),
         ([IMAGES, IMAGES], "1 arrays, one for each input, got 2"),
         ([], "1 arrays, one for each input, got 0"),
         (None, "True, False or a sequence of arrays, one for each input, got NoneType"),
         (IMAGES[:, :3], "f32[2,4,4,3] for input %image, got f32[2,3,4,3]"),
         (["a"], "an array of numbers for input %image, got a str"),
-    ):
-        assert message(lambda given=given: call(graph, given)) == f"check: expected {expected}"
+    ],
+)
+def test_a_check_on_anything_else_is_refused(call, given, expected):
+    assert message(lambda: call(model(), given)) == f"check: expected {expected}"
 
 
 @pytest.mark.parametrize("call", [qir.evaluate, lambda graph, *x: qir.compile(graph)(*x)])
