@@ -16,6 +16,7 @@ from qir.backends.reference.interpreter import run, run_all
 from qir.errors import QirError, did_you_mean
 from qir.frontends import READERS
 from qir.ir import Graph, expect_graph
+from qir.ir.signature import bind, to_array
 from qir.observe.batches import random_inputs
 from qir.observe.statistics import Statistic
 from qir.pipeline import Batch, Context, PassManager, Pipeline
@@ -72,7 +73,7 @@ def optimize(
     progress: bool = False,
     dump_dir: str | os.PathLike[str] | None = None,
     print_after_all: TextIO | None = None,
-    check: bool | Sequence[Array] = False,
+    check: bool | Array | Sequence[Array] = False,
     context: Context | None = None,
 ) -> Graph:
     """Runs a pipeline and returns a new graph.
@@ -88,7 +89,7 @@ def optimize(
         dump_dir: Folder for the text after every pass.
         print_after_all: Stream for the text after every pass.
         check: Whether to compute the program after every pass and compare; on random inputs, or on
-            the given ones.
+            the given ones: a sequence of arrays, one for each input, or an array for a single one.
         context: Filled by the run: diagnostics, statistics and timings; a new one when None.
 
     Raises:
@@ -105,11 +106,13 @@ def optimize(
         from qir.backends.xla.executor import XlaExecutor
 
         context.executor = XlaExecutor()
-    inputs: Sequence[Array] | None = None
-    if check is not False:
-        inputs = random_inputs(graph, seed) if check is True else check
+    samples = _samples(graph, check)
+    inputs = random_inputs(graph, seed) if samples is True else samples
     manager = PassManager(
-        steps, Path(dump_dir) if dump_dir is not None else None, print_after_all, inputs
+        steps,
+        Path(dump_dir) if dump_dir is not None else None,
+        print_after_all,
+        None if inputs is False else inputs,
     )
     with _devices():
         return manager.run(graph, context)
@@ -141,7 +144,7 @@ def compile(
     report: bool = False,
     measure: bool = False,
     kernels: bool | None = None,
-    check: bool | Sequence[Array] = False,
+    check: bool | Array | Sequence[Array] = False,
 ) -> Compiled: ...
 
 
@@ -172,10 +175,11 @@ def compile(
             kernels: whether to compute by machine code that QIR generates for this CPU, with the
             same integers; None to do so where llvmlite (the extra `cpu`) and a kernel are there.
             check: whether to compare the program with the reference interpreter first, on random
-            and extreme inputs or on the given ones: integers must be equal, floats as near as
-            roundings let them be. XLA has computed wrong numbers before. Where it does, the op at
-            fault takes its next way, or XLA's instead of a kernel; the report says so, and the
-            cache keeps it for later calls.
+            and extreme inputs or on the given ones: a sequence of arrays, one for each input, or an
+            array for a single one. Integers must be equal, floats as near as roundings let them be.
+            XLA has computed wrong numbers before. Where it does, the op at fault takes its next
+            way, or XLA's instead of a kernel; the report says so, and the cache keeps it for later
+            calls.
 
     Raises:
         QirError: The backend or the option does not exist, it has no rule for an op, kernels are
@@ -186,10 +190,46 @@ def compile(
     with _devices():
         runner = RUNNERS.find(backend, "compile")
         _check_options(runner, backend, options)
+        if backend == "xla" and "check" in options:
+            options["check"] = _samples(graph, options["check"])
         compiled = runner(graph, **options)
     if report:
         print(getattr(compiled, "report", f"the backend '{backend}' has no report"))
     return compiled
+
+
+def _samples(graph: Graph, check: object) -> bool | Sequence[Array]:
+    """Returns `check`, arrays in it as one for each input; raises QirError where they do not fit.
+
+    Args:
+        graph: The program.
+        check: Whether to check, or what to check on.
+    """
+    if isinstance(check, bool):
+        return check
+    if isinstance(check, list | tuple):
+        given: Sequence[Any] = check
+    elif hasattr(check, "shape"):
+        given = [check]
+    else:
+        raise QirError(
+            "check: expected True, False or a sequence of arrays, one for each input, "
+            f"got {type(check).__name__}"
+        )
+    if len(given) != len(graph.inputs):
+        raise QirError(
+            f"check: expected {len(graph.inputs)} arrays, one for each input, got {len(given)}"
+        )
+    arrays = []
+    for item, value in zip(given, graph.inputs, strict=True):
+        if isinstance(item, list | tuple) and any(getattr(part, "shape", ()) for part in item):
+            raise QirError(
+                f"check: expected an array for input %{value.name}, got a {type(item).__name__} "
+                "of arrays"
+            )
+        arrays.append(to_array(item, value, "check"))
+    bind(graph.inputs, arrays, "check")
+    return arrays
 
 
 def _check_options(runner: Runner, backend: str, options: Mapping[str, Any]) -> None:

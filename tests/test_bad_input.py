@@ -63,7 +63,8 @@ def test_inputs_that_do_not_fit(call):
         "run: expected f32[2,4,4,3] for input %image, got f32[2,3,4,3]"
     )
     assert message(lambda: call(graph, IMAGES.astype(np.int8))) == (
-        "run: expected f32[2,4,4,3] for input %image, got i8[2,4,4,3]"
+        "run: expected f32[2,4,4,3] for input %image, got i8[2,4,4,3]\n"
+        "  convert and scale the data as for the model itself"
     )
     assert message(lambda: call(graph, [[1.0], [2.0, 3.0]])) == (
         "run: expected an array of numbers for input %image, got a list"
@@ -72,6 +73,43 @@ def test_inputs_that_do_not_fit(call):
         "run: expected an array of numbers for input %image, got a <U1 array"
     )
     assert message(lambda: call(graph)) == "run: expected 1 inputs, got 0"
+
+
+@pytest.mark.parametrize("call", [qir.evaluate, lambda graph, *x: qir.compile(graph)(*x)])
+def test_floats_for_an_input_of_integers_are_told_to_be_converted(call):
+    graph = qir.parse("graph @g(%n: i32[2]) {\n  return %n\n}")
+    assert message(lambda: call(graph, np.ones(2, np.float32))) == (
+        "run: expected i32[2] for input %n, got f32[2]\n"
+        "  convert the data by astype, where its numbers are whole"
+    )
+
+
+CHECKS: list[Callable[[qir.Graph, Any], object]] = [
+    lambda graph, check: qir.compile(graph, check=check),
+    lambda graph, check: qir.optimize(graph, "canonicalize", check=check),
+]
+
+
+@pytest.mark.parametrize("call", CHECKS)
+@pytest.mark.parametrize("given", [IMAGES, [IMAGES], (IMAGES.astype(np.float64),)])
+def test_a_check_takes_an_array_for_each_input(call, given):
+    call(model(), given)
+
+
+@pytest.mark.parametrize("call", CHECKS)
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([(IMAGES,)], "an array for input %image, got a tuple of arrays"),
+        ([IMAGES, IMAGES], "1 arrays, one for each input, got 2"),
+        ([], "1 arrays, one for each input, got 0"),
+        (None, "True, False or a sequence of arrays, one for each input, got NoneType"),
+        (IMAGES[:, :3], "f32[2,4,4,3] for input %image, got f32[2,3,4,3]"),
+        (["a"], "an array of numbers for input %image, got a str"),
+    ],
+)
+def test_a_check_on_anything_else_is_refused(call, given, expected):
+    assert message(lambda: call(model(), given)) == f"check: expected {expected}"
 
 
 @pytest.mark.parametrize("call", [qir.evaluate, lambda graph, *x: qir.compile(graph)(*x)])

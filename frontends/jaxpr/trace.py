@@ -103,11 +103,13 @@ class _Argument:
 
     Attributes:
         name: Its path, as the source spells it.
+        position: Which argument it is of.
         spec: What it is traced as.
         weight: The array, where it is a weight.
     """
 
     name: str
+    position: int
     spec: Any
     weight: Any
 
@@ -136,11 +138,12 @@ def _arguments(f: Callable[..., Any], example: Sequence[Any], weights: set[int])
                     "let the function hold the random key, or draw the numbers outside of it"
                 )
             if position not in weights:
-                arguments.append(_Argument(place, spec, None))
+                arguments.append(_Argument(place, position, spec, None))
             elif isinstance(leaf, jax.ShapeDtypeStruct):
                 raise QirError(f"from_jax: expected numbers for the weight {place}, got {leaf}")
             else:
-                arguments.append(_Argument(path_name(path, names[position]), spec, leaf))
+                name = path_name(path, names[position])
+                arguments.append(_Argument(name, position, spec, leaf))
     return arguments
 
 
@@ -169,18 +172,37 @@ def _with_batch(arguments: Sequence[_Argument], batch: str) -> list[Any]:
     for argument in data:
         if not argument.spec.shape:
             raise QirError(
-                f"batch: expected inputs with at least one axis, got a scalar for {argument.name}"
+                "batch: expected inputs with at least one axis, "
+                f"got a scalar for {argument.name}{_weights_remedy(arguments, argument)}"
             )
     counts = {argument.spec.shape[0]: argument.name for argument in data}
     if len(counts) > 1:
         found = " and ".join(f"{count} for {name}" for count, name in counts.items())
-        raise QirError(f"batch: expected inputs that agree on axis 0, got {found}")
+        sizes: dict[int, set[int]] = {}
+        for argument in data:
+            sizes.setdefault(argument.position, set()).add(argument.spec.shape[0])
+        most = max(data, key=lambda argument: len(sizes[argument.position]))
+        odd = most if len(sizes[most.position]) > 1 else None
+        raise QirError(
+            f"batch: expected inputs that agree on axis 0, got {found}"
+            f"{_weights_remedy(arguments, odd)}"
+        )
     return [
         argument.spec
         if argument.weight is not None
         else argument.spec.update(shape=(size, *argument.spec.shape[1:]))
         for argument in arguments
     ]
+
+
+def _weights_remedy(arguments: Sequence[_Argument], odd: _Argument | None) -> str:
+    """Returns how to mark weights, which have no batch axis; `odd` is of those that look so."""
+    if odd is None:
+        return "; if one of them holds weights, name its position by weight_argnums"
+    marked = {argument.position for argument in arguments if argument.weight is not None}
+    positions = sorted(marked | {odd.position})
+    given = positions[0] if len(positions) == 1 else tuple(positions)
+    return f"; if {odd.name.split('.')[0]} holds weights, name it by weight_argnums={given}"
 
 
 def _trace(f: Callable[..., Any], structure: Any, specs: Sequence[Any]) -> ClosedJaxpr:

@@ -20,6 +20,16 @@ from qir.pipeline import Batch, Context, Pass, register
 Method = Literal["minmax", "moving_average", "percentile", "entropy", "mse"]
 Kept = TypeVar("Kept", Statistic, MovingAverage)
 
+_CLIPPING: tuple[Method, ...] = ("percentile", "entropy", "mse")
+_METHODS: dict[str, tuple[Method, ...]] = {
+    "percentile": _CLIPPING,
+    "momentum": ("moving_average",),
+    "bits": ("entropy", "mse"),
+    "symmetric": _CLIPPING,
+    "bins": _CLIPPING,
+}
+"""The methods that read an option."""
+
 
 @register
 class Calibrate(Pass):
@@ -38,8 +48,9 @@ class Calibrate(Pass):
             percentile and nothing in particular for entropy and mse.
         momentum: The share that the moving average keeps at each batch.
         bits: Bits of the codes that entropy and mse reckon with.
-        symmetric: Whether these codes have their zero point in the middle.
-        bins: Bins of the histograms.
+        symmetric: Whether the codes have their zero point in the middle; for percentile, entropy
+            and mse.
+        bins: Bins of the histograms that percentile, entropy and mse look at.
     """
 
     method: Method = "minmax"
@@ -54,11 +65,13 @@ class Calibrate(Pass):
     ensures = (RANGED,)
 
     def check(self) -> None:
-        self._solver()
         MovingAverage(self.momentum)
         Statistic.empty(self.bins)
         if not 2 <= self.bits <= 16:
             raise PassError(f"calibrate: expected 2 to 16 bits, got {self.bits}")
+        self._check_method()
+        if self.method != "moving_average":
+            self._solver()
 
     def run(self, graph: Graph, context: Context) -> None:
         values = float_values(graph)
@@ -98,19 +111,21 @@ class Calibrate(Pass):
                 context.statistics[name] = statistics[place[source]]
                 context.averages[name] = averages[place[source]]
 
-    def _solver(self) -> Solver | None:
+    def _check_method(self) -> None:
+        for option, methods in _METHODS.items():
+            given = getattr(self, option)
+            if self.method not in methods and given != getattr(type(self), option):
+                raise PassError(
+                    f"calibrate: expected no {option} with {self.method}, which does without, "
+                    f"got {given}; add method={' or '.join(methods)}"
+                )
+
+    def _solver(self) -> Solver:
         options = {} if self.percentile is None else {"percentile": self.percentile}
-        if self.method != "moving_average":
-            return solver(self.method, **options)
-        if options:
-            raise PassError(
-                f"calibrate: expected no percentile with moving_average, got {self.percentile}"
-            )
-        return None
+        return solver(self.method, **options)
 
     def _solved(self, values: Sequence[Value], context: Context) -> list[tuple[float, float]]:
         chosen = self._solver()
-        assert chosen is not None
 
         def solve(statistic: Statistic) -> tuple[float, float]:
             if not statistic.count:

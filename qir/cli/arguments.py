@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import TypeAlias
 
+from qir.backends import WRITERS
 from qir.errors import QirError
 from qir.types.names import check_dimension
 
@@ -45,16 +48,56 @@ def sizes(given: Sequence[str], subject: str) -> dict[str, int]:
     """Returns the sizes of named dimensions.
 
     Raises:
-        QirError: One is not of the form NAME=SIZE.
+        QirError: One is not of the form NAME=SIZE, or a size is out of bounds.
     """
     found = {}
     for text in given:
         name, _, size = text.partition("=")
         try:
-            found[check_dimension(name)] = at_least(0)(size)
-        except (QirError, argparse.ArgumentTypeError):
+            checked, number = check_dimension(name), int(size)
+        except (QirError, ValueError):
             raise QirError(f"{subject}: expected NAME=SIZE, got '{text}'") from None
+        if broken := _broken_bound(number, 0):
+            raise QirError(f"{subject}: expected {checked} to be {broken}, got {number}")
+        found[checked] = number
     return found
+
+
+def files_of(program: Path) -> list[Path]:
+    """Returns the files of a program: the one that is named, and those beside it."""
+    if program.suffix not in WRITERS:
+        return [program]
+    return [
+        program,
+        *map(program.with_suffix, WRITERS.find(program.suffix, "program").companions),
+    ]
+
+
+def check_suffix(output: Path, suffixes: Sequence[str], subject: str) -> None:
+    """Raises QirError for a file whose name says that it holds something else; pipes may."""
+    if output.suffix not in suffixes and (output.is_file() or not output.exists()):
+        raise QirError(
+            f"{subject}: expected a path ending in {' or '.join(suffixes)}, got {output}"
+        )
+
+
+def check_apart(outputs: Sequence[Path], inputs: Sequence[Path | None], subject: str) -> None:
+    """Checks that a command writes no file that it reads, by whichever links.
+
+    Args:
+        outputs: What it writes, first what the user named.
+        inputs: What it reads.
+        subject: What errors begin with.
+
+    Raises:
+        QirError: A file is both.
+    """
+    for path, read in product(outputs, inputs):
+        with suppress(OSError):
+            if read is None or not path.is_file() or not path.samefile(read):
+                continue
+            beside = "" if path == outputs[0] else f", which is written beside {outputs[0]}"
+            raise QirError(f"{subject}: expected an output that is no input, got {path}{beside}")
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -65,11 +108,14 @@ def at_least(least: int) -> Callable[[str], int]:
             number = int(text)
         except ValueError:  # of text, or of thousands of digits
             raise argparse.ArgumentTypeError(f"expected a whole number, got '{text}'") from None
-        if not least <= number <= MOST:
-            raise argparse.ArgumentTypeError(
-                f"expected at {f'least {least}' if number < least else f'most {MOST}'}, "
-                f"got {number}"
-            )
+        if broken := _broken_bound(number, least):
+            raise argparse.ArgumentTypeError(f"expected {broken}, got {number}")
         return number
 
     return read
+
+
+def _broken_bound(number: int, least: int) -> str:
+    if number < least:
+        return f"at least {least}"
+    return f"at most {MOST}" if number > MOST else ""

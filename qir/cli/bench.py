@@ -9,7 +9,15 @@ from pathlib import Path
 from qir.api import compile, load
 from qir.bench.machine import this_machine
 from qir.bench.roofline import Roofline, roofline
-from qir.cli.arguments import Commands, add_seed, add_sizes, at_least, sizes
+from qir.cli.arguments import (
+    Commands,
+    add_seed,
+    add_sizes,
+    at_least,
+    check_apart,
+    check_suffix,
+    sizes,
+)
 from qir.errors import QirError
 from qir.ir.signature import bind
 from qir.observe.batches import read_samples
@@ -79,6 +87,8 @@ def _bench(options: argparse.Namespace) -> int:
         raise QirError(f"bench: expected one program for --roofline, got {len(options.programs)}")
     if page is not None:
         check_writable(page)
+        check_suffix(page, (".svg",), "bench")
+        check_apart([page], [*options.programs, options.input], "bench")
     programs = [(str(path), load(path)) for path in options.programs]
     given = sizes(options.size, "bench")
     path: Path | None = options.input

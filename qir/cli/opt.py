@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from qir.api import check_savable, load, save
-from qir.cli.arguments import Commands
+from qir.cli.arguments import Commands, check_apart, files_of
 from qir.cli.pipelines import add_pipeline_options, run_pipeline
 from qir.errors import QirError
 from qir.ops.attributes import attribute_fields, describe
@@ -53,6 +53,8 @@ def _opt(options: argparse.Namespace) -> int:
         raise QirError("opt: expected a program, or --list")
     if options.output is not None:
         check_savable(options.output)
+        inputs = [*files_of(options.program), options.data]
+        check_apart(files_of(options.output), inputs, "opt")
     result = run_pipeline(options, load(options.program))
     if options.output is None:
         print(result)

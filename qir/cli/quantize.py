@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from qir.api import check_savable, load, save
-from qir.cli.arguments import Commands, add_program
+from qir.cli.arguments import Commands, add_program, check_apart, files_of
 from qir.cli.pipelines import add_pipeline_options, run_pipeline
 from qir.errors import QirError
 from qir.report.explain import explain
@@ -53,6 +53,8 @@ def _quantize(options: argparse.Namespace) -> int:
     if not options.pipeline.strip():
         raise QirError("quantize: expected passes, or a named pipeline such as w8a8, got none")
     check_savable(options.output)
+    inputs = [*files_of(options.program), options.data]
+    check_apart(files_of(options.output), inputs, "quantize")
     integer = run_pipeline(options, load(options.program), progress=sys.stderr.isatty())
     save(integer, options.output)
     if options.explain:

@@ -12,7 +12,7 @@ import numpy as np
 
 from qir.api import compile, evaluate, load
 from qir.backends import RUNNERS
-from qir.cli.arguments import Commands, add_program, add_seed
+from qir.cli.arguments import Commands, add_program, add_seed, check_apart, check_suffix, files_of
 from qir.errors import QirError
 from qir.observe.batches import random_inputs, read_samples
 from qir.text.files import check_writable, write_atomically
@@ -56,12 +56,18 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.check and options.backend == "reference":
+        raise QirError(
+            "run: expected --check with another backend than the reference, "
+            "which is what it compares with"
+        )
     if options.output is not None:
         check_writable(options.output)
+        check_suffix(options.output, (".npz", ".npy"), "run")
+        check_apart([options.output], [*files_of(options.program), options.input], "run")
     graph = load(options.program)
     names = [value.name for value in graph.outputs]
-    is_single = options.output is not None and options.output.suffix == ".npy"
-    if is_single and len(names) != 1:
+    if options.output is not None and options.output.suffix == ".npy" and len(names) != 1:
         raise QirError(
             f"run: expected a path ending in .npz for {len(names)} outputs, got {options.output}"
         )
@@ -72,29 +78,38 @@ def _run(options: argparse.Namespace) -> int:
     checked = {"check": True} if options.check else {}
     backend = "xla" if options.backend == "both" else options.backend
     outputs = [np.asarray(array) for array in compile(graph, backend, **checked)(*inputs)]
-    status = 0
-    if options.backend == "both":
-        reference = list(evaluate(graph, *inputs))
-        status = int(_compare(names, outputs, reference) > 0)
-        outputs = reference
-    if options.output is not None:
-        arrays = dict(zip(names, outputs, strict=True))
+    if options.check:
+        print(
+            f"checked: {backend} computes what the reference does, on generated inputs",
+            file=sys.stderr,
+        )
+    if options.backend != "both":
+        _show(options.output, names, outputs)
+        return 0
+    reference = list(evaluate(graph, *inputs))
+    _show(options.output, names, reference)
+    sys.stdout.flush()  # so that what is said of the numbers comes after them
+    return int(_compare(names, outputs, reference) > 0)
 
-        def write(file: BinaryIO) -> None:
-            if is_single:
-                np.lib.format.write_array(file, arrays[names[0]], allow_pickle=False)
-            else:
-                write_arrays(file, arrays)
 
-        write_atomically({options.output: write})
-        return status
-    for name, array in zip(names, outputs, strict=True):
-        print(f"%{name}: {array.dtype}{list(array.shape)}\n{array}")
-    return status
+def _show(path: Path | None, names: Sequence[str], outputs: Sequence[Array]) -> None:
+    """Writes outputs into a file, or prints them where there is none."""
+    if path is None:
+        for name, array in zip(names, outputs, strict=True):
+            print(f"%{name}: {array.dtype}{list(array.shape)}\n{array}")
+        return
+
+    def write(file: BinaryIO) -> None:
+        if path.suffix == ".npy":
+            np.lib.format.write_array(file, outputs[0], allow_pickle=False)
+        else:
+            write_arrays(file, dict(zip(names, outputs, strict=True)))
+
+    write_atomically({path: write})
 
 
 def _compare(names: Sequence[str], outputs: Sequence[Array], reference: Sequence[Array]) -> int:
-    """Prints for each output in how many numbers it differs, and returns their sum."""
+    """Prints in how many numbers each output differs, then all of them, and returns their sum."""
     total = 0
     for name, array, right in zip(names, outputs, reference, strict=True):
         both_nan = (array != array) & (right != right)
@@ -104,4 +119,7 @@ def _compare(names: Sequence[str], outputs: Sequence[Array], reference: Sequence
             f"%{name}: {different} of {right.size} numbers differ between XLA and the reference",
             file=sys.stderr,
         )
+    count = sum(right.size for right in reference)
+    verdict = f"different: {total} of" if total else "equal: all"
+    print(f"{verdict} {count} numbers of XLA and the reference", file=sys.stderr)
     return total

@@ -245,6 +245,11 @@ def _wrong(subject: str, value: Value, array: Shaped, *places: str) -> QirError:
     except QirError:
         dtype = str(array.dtype)
     got = f"{dtype}{format_shape(tuple(array.shape))}"
-    if value.type.quant is not None and dtype in ("f16", "bf16", "f32", "f64"):
+    floats = ("f16", "bf16", "f32", "f64")
+    if value.type.quant is not None and dtype in floats:
         places = (*places, "it takes stored numbers: those of real ones are type.quant.encode(x)")
+    elif value.type.is_float and dtype not in floats:
+        places = (*places, "convert and scale the data as for the model itself")
+    elif not value.type.is_float and dtype in floats:
+        places = (*places, "convert the data by astype, where its numbers are whole")
     return QirError(f"{subject}: expected {value.type} for input %{value.name}, got {got}", places)

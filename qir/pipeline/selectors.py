@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from qir.errors import QirError, did_you_mean
-from qir.ir import Graph, Node
+from qir.ir import Graph, Node, Value
 from qir.ops.core import Const, Return
 
 
 def select(graph: Graph, selectors: Sequence[str]) -> set[Node]:
     """Returns the nodes that selectors name.
 
-    A selector is a glob over the names of values (and of the imported values they stand for), `op:`
+    A selector is a glob over the names of values (and of the imported values they stand for), with
+    or without the % before them, `op:`
     and a glob over op names, or `loc:` and a glob over locations, such as `conv*`, `op:softmax` or
     `loc:*model.py:41*`.
 
@@ -27,16 +30,21 @@ def select(graph: Graph, selectors: Sequence[str]) -> set[Node]:
     nodes = [node for node in graph.walk() if not isinstance(node.op, Const | Return)]
     chosen: set[Node] = set()
     for selector in selectors:
-        kind = next((kind for kind in ("op:", "loc:") if selector.startswith(kind)), "")
-        pattern = selector.removeprefix(kind)
-        found = {
-            node for node in nodes if any(fnmatchcase(name, pattern) for name in _names(node, kind))
-        }
+        kind = next((kind for kind in _KINDS if kind and selector.startswith(kind)), "")
+        pattern = selector.removeprefix(kind or "%")
+        found = {node for node in nodes if _matches(_names(node, kind), pattern)}
         if not found:
-            hint = _hint(kind, pattern, nodes)
+            hint = _hint(graph, kind, pattern, nodes)
             raise QirError(f"selector: '{selector}' matches nothing in @{graph.name}{hint}")
         chosen |= found
     return chosen
+
+
+_KINDS = ("", "op:", "loc:")
+
+
+def _matches(names: Iterable[str], pattern: str) -> bool:
+    return any(fnmatchcase(name, pattern) for name in names)
 
 
 def _names(node: Node, kind: str) -> Iterable[str]:
@@ -44,14 +52,56 @@ def _names(node: Node, kind: str) -> Iterable[str]:
         return [node.op.name]
     if kind == "loc:":
         return [node.loc or ""]
-    return [name for value in node.outputs for name in (value.name, *value.origin)]
+    return [name for value in node.outputs for name in _value_names(value)]
 
 
-def _hint(kind: str, pattern: str, nodes: Sequence[Node]) -> str:
-    ops = sorted({node.op.name for node in nodes})
-    if not kind and pattern in ops:
-        return f"; did you mean 'op:{pattern}'?"
-    near = did_you_mean(pattern, sorted({name for node in nodes for name in _names(node, kind)}))
-    if kind == "op:" and not near:
-        return f"; its ops are {', '.join(ops) or 'none'}"
-    return near.replace("'", f"'{kind}", 1)
+def _value_names(value: Value) -> tuple[str, ...]:
+    return value.name, *value.origin
+
+
+def _hint(graph: Graph, kind: str, pattern: str, nodes: Sequence[Node]) -> str:
+    if not kind and (hint := _hint_of_leaf(graph, pattern)):
+        return hint
+    for other in _KINDS:
+        if any(_matches(_names(node, other), pattern) for node in nodes):
+            return f"; did you mean '{other}{pattern}'?"
+    if kind == "loc:" and any(_matches(_names(node, kind), f"*{pattern}*") for node in nodes):
+        return f"; did you mean 'loc:*{pattern.strip('*')}*'?"
+    head, colon, rest = pattern.partition(":")
+    if not kind and colon and (near := did_you_mean(head, ["op", "loc"])):
+        return near.replace("'?", f":{rest}'?")
+    names = sorted({name for node in nodes for name in _names(node, kind) if name})
+    near = did_you_mean(pattern, names) or _nearest_part(pattern, names)
+    if near:
+        return near.replace("'", f"'{kind}", 1)
+    what = {"": "values", "op:": "ops", "loc:": "places"}[kind]
+    few = ", ".join(names[:_FEW]) or "none"
+    return f"; its {what} are {few}" + (f" and {len(names) - _FEW} more" if names[_FEW:] else "")
+
+
+_FEW = 5
+
+
+def _hint_of_leaf(graph: Graph, pattern: str) -> str:
+    """Returns which op reads the input or constant that a pattern names, which is no op itself."""
+    constants = [node.output for node in graph.walk() if isinstance(node.op, Const)]
+    for value in (*graph.inputs, *constants):
+        if _matches(_value_names(value), pattern):
+            what = "a constant" if value.is_constant else "an input"
+            readers = (node for node in graph.walk() if value in node.inputs and node.outputs)
+            reader = next(readers, None)
+            near = f"; did you mean '{reader.outputs[0].name}', which reads it?" if reader else ""
+            return f"; %{value.name} is {what}{near}"
+    return ""
+
+
+def _nearest_part(pattern: str, names: Sequence[str]) -> str:
+    """Returns a hint at a name of which a part is nearest to what a glob spells out."""
+    spelled = pattern.strip("*?")
+    parts = {part: name for name in reversed(names) for part in _parts(name, len(spelled))}
+    near = get_close_matches(spelled, list(parts), n=1, cutoff=0.6)
+    return f"; did you mean '{parts[near[0]]}'?" if near else ""
+
+
+def _parts(name: str, length: int) -> Iterable[str]:
+    return {name[word.start() : word.start() + length] for word in re.finditer(r"\w+", name)}

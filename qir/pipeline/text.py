@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -78,7 +79,7 @@ argument : NAME "=" literal -> option
 array    : "[" [literal ("," literal)*] "]"
 NUMBER.2 : /-?(inf(?!\w)|\d+\.\d*([eE][+-]?\d+)?|\d+[eE][+-]?\d+)/
 INT.1    : /-?\d+/
-NAME     : /([^\W\d]|[*?])[\w\-*?.\/:]*/
+NAME     : /([^\W\d]|[*?%])[\w\-*?.\/:]*/
 STRING   : /"(\\.|[^"\\])*"/
 %ignore /\s+/
 """
@@ -142,8 +143,22 @@ def _parse_items(text: str) -> list[_Item]:
             message, column = "pipeline: expected more text, got the end", len(text) + 1
         else:
             message, column = "pipeline: expected passes separated by commas", error.column
+            message += _hint_to_quote(text, column)
         raise ParseError(message, _point(text, column)) from error
     return items
+
+
+def _hint_to_quote(text: str, column: int) -> str:
+    """Returns how to write the selector at a place that has characters of no name in it."""
+    opened = re.search(r"=\s*(\[(?:[^\[\]]*,)?\s*)?([^,=\[\]]*)$", text[: column - 1])
+    if opened is None:
+        return ""
+    balanced = r"(?:\[[^\[\]]*\]|\([^()]*\)|[^,\[\]()])*"
+    found = re.compile(balanced).match(text, opened.start(2))
+    selector = found[0].strip() if found else ""
+    if not selector or '"' in selector or not (opened[1] or selector.startswith(("loc:", "op:"))):
+        return ""
+    return f"; quote a name of other characters: {json.dumps(selector, ensure_ascii=False)}"
 
 
 def _point(text: str, column: int) -> list[str]:

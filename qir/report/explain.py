@@ -31,7 +31,7 @@ class OpVerdict:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
     """The lines of a program, in order; printed as a table.
 
@@ -59,6 +59,10 @@ class Explanation:
             for line in self.lines
         ]
         return "\n".join([*table(rows), self.summary])
+
+    def __repr__(self) -> str:
+        """Returns the table: it is what a notebook shows of the last expression of a cell."""
+        return str(self)
 
 
 _KINDS = {True: "integer", False: "float"}

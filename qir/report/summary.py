@@ -39,7 +39,7 @@ class OpSummary:
     width: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Summary:
     """The costs of a program, printable as a table.
 
@@ -66,23 +66,29 @@ class Summary:
         header = ("op", "value", "type", "parameters", "bytes", "output bytes", "MACs", "width")
         rows: list[tuple[str, ...]] = [header]
         for line in self.ops:
-            numbers = (line.parameters, line.parameter_bytes, line.output_bytes, line.multiply_adds)
-            rows.append((line.op, f"%{line.value}", line.type, *map(_grouped, numbers), line.width))
-        macs = (
+            parameters, size = (
+                f"{number:,}" if line.parameters else ""
+                for number in (line.parameters, line.parameter_bytes)
+            )
+            macs = f"{line.multiply_adds:,}" if line.width else ""
+            output = f"{line.output_bytes:,}"
+            value = f"%{line.value}"
+            rows.append((line.op, value, line.type, parameters, size, output, macs, line.width))
+        total = (
             ", ".join(f"{count:,} {width}" for width, count in self.multiply_adds.items()) or "none"
         )
         return "\n".join(
             [
                 *table(rows, right=range(3, 7)),
                 f"parameters: {self.parameters:,} in {self.parameter_bytes:,} bytes",
-                f"multiply-accumulates: {macs}",
+                f"multiply-accumulates: {total}",
                 f"peak activation memory: {self.peak_bytes:,} bytes, at %{self.peak_at}",
             ]
         )
 
-
-def _grouped(number: int) -> str:
-    return f"{number:,}" if number else ""
+    def __repr__(self) -> str:
+        """Returns the table: it is what a notebook shows of the last expression of a cell."""
+        return str(self)
 
 
 def summary(graph: Graph, sizes: Mapping[str, int] | None = None) -> Summary:
@@ -104,7 +110,7 @@ def summary(graph: Graph, sizes: Mapping[str, int] | None = None) -> Summary:
             continue
         line = _op_summary(node, known)
         ops.append(line)
-        if line.multiply_adds:
+        if line.width:
             macs[line.width] += line.multiply_adds
     constants = {
         (id(node.op.array), node.op.type): node.op.type
@@ -142,7 +148,7 @@ def _op_summary(node: Node, sizes: Mapping[str, int]) -> OpSummary:
     constants = {value for value in node.inputs if value.is_constant}
     output = node.outputs[0]
     types = [value.type for value in node.inputs]
-    macs = count(node.op.multiply_adds(types, output.type), sizes)
+    macs = node.op.multiply_adds(types, output.type)
     return OpSummary(
         node.op.name,
         output.name,
@@ -150,7 +156,7 @@ def _op_summary(node: Node, sizes: Mapping[str, int]) -> OpSummary:
         sum(count(value.type.size, sizes) for value in constants),
         sum(packed_bytes(value.type, sizes) for value in constants),
         sum(packed_bytes(value.type, sizes) for value in node.outputs),
-        macs,
+        count(macs, sizes),
         "*".join(type.dtype.value for type in types[:2]) if macs else "",
     )
 

@@ -120,7 +120,9 @@ def test_the_text_after_every_pass(qir_command, folder):
 
 def test_verify_each_names_the_guilty_pass(qir_command, monkeypatch):
     line = "opt float.qir -p canonicalize --verify-each"
-    assert qir_command(line)[0] == 0
+    status, _, err = qir_command(line)
+    checked = "checked: every pass that is to keep the numbers did, on random inputs\n"
+    assert (status, err) == (0, checked)
 
     def drop_relu(self, graph, context):
         graph.value("r").replace_with(graph.value("c"))
@@ -150,11 +152,29 @@ def test_run(qir_command):
         line = f"run int8.qir --input samples.npy --backend {backend} -o out.npz"
         status, out, err = qir_command(line)
         assert (status, out) == (0, "")
-        both = "%m: 0 of 80 numbers differ between XLA and the reference\n"
+        both = (
+            "%m: 0 of 80 numbers differ between XLA and the reference\n"
+            "equal: all 80 numbers of XLA and the reference\n"
+        )
         assert err == (both if backend == "both" else "")
         with np.load("out.npz") as outputs:
             assert outputs.files == ["m"]
             assert np.array_equal(outputs["m"], expected)
+
+
+def test_run_says_that_it_has_checked(qir_command):
+    status, _, err = qir_command("run float.qir --check")
+    checked = "checked: xla computes what the reference does, on generated inputs\n"
+    assert (status, err) == (0, checked)
+
+
+def test_run_says_how_many_numbers_differ_after_them(qir_command, monkeypatch):
+    monkeypatch.setattr("qir.cli.run.compile", lambda *_: lambda *_: [np.full((2, 2), np.nan)])
+    status, _, err = qir_command("run float.qir --backend both")
+    assert (status, err.splitlines()[-1]) == (
+        1,
+        "different: 4 of 4 numbers of XLA and the reference",
+    )
 
 
 def test_run_prints_what_it_does_not_write(qir_command):
@@ -269,6 +289,13 @@ ERRORS = {
     "bench float.qir --input samples.npy --size B=41": (
         "bench: expected at least 41 along axis 0 of %image, got 40 in the samples"
     ),
+    "run float.qir --check --backend reference": (
+        "run: expected --check with another backend than the reference, "
+        "which is what it compares with"
+    ),
+    "run float.qir -o out.txt": "run: expected a path ending in .npz or .npy, got out.txt",
+    "run float.qir -o out": "run: expected a path ending in .npz or .npy, got out",
+    "bench float.qir --roofline page.txt": "bench: expected a path ending in .svg, got page.txt",
     "run float.qir -o no/out.npz": "file: can't write no/out.npz: No such file or directory",
 }
 
@@ -297,6 +324,29 @@ def test_an_output_that_can_not_be_written_is_refused_before_any_work(
     assert (status, out, worked) == (1, "", [])
     assert err.startswith("qir: file: can't write samples.npy/output")
     assert err.endswith(": Not a directory\n")
+
+
+OVERWRITING = {
+    "quantize float.qir --data samples.npy -o float.qir": "quantize: {}, got float.qir",
+    "quantize float.qir --data samples.npy -o link.qir": "quantize: {}, got link.qir",
+    "quantize float.qir --data samples.npz -o samples.qir": (
+        "quantize: {}, got samples.npz, which is written beside samples.qir"
+    ),
+    "opt float.qir -p canonicalize -o ./float.qir": "opt: {}, got float.qir",
+    "run float.qir --input samples.npy -o samples.npy": "run: {}, got samples.npy",
+    "run float.qir -o float.npz": "run: {}, got float.npz",
+}
+
+
+@pytest.mark.parametrize("line", OVERWRITING)
+def test_no_input_is_overwritten(line, qir_command, folder):
+    np.savez("samples.npz", image=SAMPLES)
+    np.savez("float.npz", unread=SAMPLES)  # where larger weights would lie
+    Path("link.qir").symlink_to("float.qir")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    message = OVERWRITING[line].format("expected an output that is no input")
+    assert qir_command(line) == (1, "", f"qir: {message}\n")
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_a_roofline_without_kernels_says_why_there_are_none(qir_command, monkeypatch):
@@ -350,13 +400,21 @@ def test_a_number_out_of_its_bounds_is_refused(line, capsys):
         assert capsys.readouterr().err.endswith(f"argument {option}: {message}\n")
 
 
-@pytest.mark.parametrize(
-    "size", ["B=-1", "B=x", "B=", "=1", "B=1.5", "B", f"B={'9' * 5000}", "1=1"]
-)
+@pytest.mark.parametrize("size", ["B=x", "B=", "=1", "B=1.5", "B", f"B={'9' * 5000}", "1=1"])
 @pytest.mark.parametrize("command", ["summary", "partition", "bench"])
 def test_a_size_is_a_name_and_a_number(command, size, qir_command):
     message = f"{command}: expected NAME=SIZE, got '{size}'"
     assert qir_command(f"{command} float.qir --size {size}") == (1, "", f"qir: {message}\n")
+
+
+@pytest.mark.parametrize("command", ["summary", "partition", "bench"])
+def test_a_size_out_of_its_bounds_is_told_the_bound(command, qir_command):
+    for size, message in {
+        -1: "expected B to be at least 0, got -1",
+        2**31: f"expected B to be at most {2**31 - 1}, got {2**31}",
+    }.items():
+        _, _, err = qir_command(f"{command} float.qir --size B={size}")
+        assert err == f"qir: {command}: {message}\n"
 
 
 def test_a_mistyped_command_gets_a_suggestion(capsys):

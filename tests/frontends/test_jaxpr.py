@@ -328,6 +328,21 @@ def test_batches_that_do_not_fit():
         from_jax(lambda x, y: (x, y), uniform(3), uniform(2), batch="B")
 
 
+@pytest.mark.parametrize(
+    ("example", "marked", "remedy"),
+    [
+        (({"a": uniform(6, 2), "b": uniform(8)}, uniform(1, 6)), (), "p holds weights, .*=0$"),
+        ((uniform(1, 6), {"a": uniform(6, 2), "b": uniform(8)}), (), r"x holds weights, .*=1$"),
+        (({"a": uniform(2), "b": 2.0}, uniform(1, 6)), (), "p holds weights, .*=0$"),
+        ((uniform(1), {"a": uniform(6), "b": uniform(8)}), 0, r"x holds weights, .*=\(0, 1\)$"),
+        ((uniform(6), uniform(1, 6)), (), "one of them holds weights, .* weight_argnums$"),
+    ],
+)
+def test_weights_that_are_not_marked_are_explained(example, marked, remedy):
+    with pytest.raises(QirError, match=remedy):
+        from_jax(lambda p, x: (p, x), *example, weight_argnums=marked, batch="B")
+
+
 @pytest.fixture
 def scale_primitive():
     scale = core.Primitive("test_scale")

@@ -29,6 +29,7 @@ def names(*selectors):
         (["y"], {"y"}),
         (["conv*"], {"conv1.dot", "conv2"}),
         (["conv1/*"], {"conv1.dot"}),
+        (["%conv2", "%y*"], {"conv2", "y"}),
         (["op:dot"], {"conv1.dot"}),
         (["op:*"], {"conv1.dot", "conv2", "y"}),
         (["loc:*model.py:42*"], {"conv2"}),
@@ -48,9 +49,18 @@ def test_globs(selectors, expected):
         ("relu", "; did you mean 'op:relu'?"),
         ("op:thanh", "; did you mean 'op:tanh'?"),
         ("op:softmax", "; its ops are dot, relu, tanh"),
-        ("loc:examples/model.py:41", "; did you mean 'loc:examples/model.py:41 (conv1)'?"),
-        ("k", ""),
-        ("x", ""),
+        ("op:conv2", "; did you mean 'conv2'?"),
+        ("loc:examples/model.py:41", "; did you mean 'loc:*examples/model.py:41*'?"),
+        ("loc:model.py:42", "; did you mean 'loc:*model.py:42*'?"),
+        ("loc:*modle.py:41*", "; did you mean 'loc:examples/model.py:41 (conv1)'?"),
+        ("loc:a.c", "; its places are examples/model.py:41 (conv1), examples/model.py:42 (conv2)"),
+        ("*model.py*", "; did you mean 'loc:*model.py*'?"),
+        ("lok:*conv1*", "; did you mean 'loc:*conv1*'?"),
+        ("cnv1.*", "; did you mean 'conv1.dot'?"),
+        ("zz*", "; its values are conv1.dot, conv1/dot, conv2, y"),
+        ("k", "; %k is a constant; did you mean 'conv1.dot', which reads it?"),
+        ("%k", "; %k is a constant; did you mean 'conv1.dot', which reads it?"),
+        ("x", "; %x is an input; did you mean 'conv1.dot', which reads it?"),
     ],
 )
 def test_a_selector_that_names_nothing(selector, hint):
@@ -64,3 +74,33 @@ def test_names_of_any_script_need_no_quotes_in_a_pipeline():
     assert isinstance(step, QuantizePass)
     assert step.keep_float == ("θ*", "层.conv", "op:softmax")
     assert qir.Pipeline.parse(str(step)).steps == (step,)
+
+
+def test_a_weight_with_the_name_of_an_op_leads_to_its_reader():
+    graph = qir.parse(
+        "graph @f(%x: f32[1,4,4,1]) { %conv = const 0.5 : f32[3,3,1,1] "
+        "%conv_1 = conv(%x, %conv) {padding = same} : f32[1,4,4,1] return %conv_1 }"
+    )
+    with pytest.raises(QirError, match=r"%conv is a constant; did you mean 'conv_1', which reads"):
+        select(graph, ["conv"])
+
+
+def test_a_percent_sign_needs_no_quotes_in_a_pipeline():
+    (step,) = qir.Pipeline.parse("quantize(keep_float=[%y, %conv*])").steps
+    assert qir.Pipeline.parse(str(step)).steps == (step,)
+
+
+@pytest.mark.parametrize(
+    ("given", "quoted"),
+    [
+        ("[loc:a.py:20 (x)]", '"loc:a.py:20 (x)"'),
+        ("[y, loc:(x), op:dot]", '"loc:(x)"'),
+        ("loc:a.py:20 (x)", '"loc:a.py:20 (x)"'),
+        ("[conv[0]]", '"conv[0]"'),
+    ],
+)
+def test_a_selector_of_other_characters_is_shown_in_quotes(given, quoted):
+    with pytest.raises(QirError) as caught:
+        qir.Pipeline.parse(f"quantize(keep_float={given})")
+    first = str(caught.value).splitlines()[0]
+    assert first.endswith(f"; quote a name of other characters: {quoted}")

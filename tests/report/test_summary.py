@@ -128,3 +128,17 @@ def test_a_program_without_ops():
         "multiply-accumulates: none",
         "peak activation memory: 32 bytes, at %x",
     ]
+
+
+def test_a_notebook_shows_the_table():
+    graph = qir.parse(FLOAT)
+    for shown in (qir.summary(graph), qir.explain(graph)):
+        assert repr(shown) == str(shown)
+        assert len(str(shown).splitlines()) >= 5
+
+
+def test_a_dimension_of_0_costs_0_and_not_nothing():
+    found = qir.summary(qir.parse(FLOAT), {"B": 0})
+    assert found.multiply_adds == {"f32*f32": 0}
+    conv = next(line for line in str(found).splitlines() if line.startswith("conv"))
+    assert conv.split()[-3:] == ["0", "0", "f32*f32"]
