@@ -60,6 +60,8 @@ def extreme_inputs(
 ) -> list[tuple[Array, ...]]:
     """Returns inputs at the ends of what `random_inputs` draws from: lowest, highest, and mixed.
 
+    Plain integers of at most 8 bits are at the ends of their type.
+
     Args:
         graph: The program.
         seed: Seed of the mixture.
@@ -80,8 +82,11 @@ def extreme_inputs(
 def _ends(value: Value) -> tuple[Any, Any]:
     if value.type.dtype is DType.BOOL:
         return False, True
+    if value.type.quant is not None:
+        return value.type.quant.range
     if value.type.dtype.is_integer:
-        return value.type.quant.range if value.type.quant else PLAIN_INTEGERS
+        # Bytes are numbers to compute with; wider integers are mostly indices, or counts.
+        return value.type.dtype.bounds if value.type.dtype.bits <= 8 else PLAIN_INTEGERS
     if value.range is not None and value.range.is_finite:
         low, high = value.range.bounds
         return np.min(low), np.max(high)
