@@ -13,7 +13,7 @@ import numpy as np
 from qir.api import compile, evaluate, load
 from qir.backends import RUNNERS
 from qir.cli.arguments import Commands, add_program, add_seed
-from qir.errors import QirError
+from qir.errors import QirError, counted
 from qir.observe.batches import random_inputs, read_samples
 from qir.text.files import check_writable, write_atomically
 from qir.text.storage import write_arrays
@@ -63,7 +63,8 @@ def _run(options: argparse.Namespace) -> int:
     is_single = options.output is not None and options.output.suffix == ".npy"
     if is_single and len(names) != 1:
         raise QirError(
-            f"run: expected a path ending in .npz for {len(names)} outputs, got {options.output}"
+            f"run: expected a path ending in .npz for {counted(len(names), 'output')}, "
+            f"got {options.output}"
         )
     inputs: Sequence[Array] = random_inputs(graph, options.seed)
     if options.input is not None:
