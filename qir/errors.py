@@ -58,3 +58,33 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
         for match in get_close_matches(name.lower(), list(by_letters), n=1, cutoff=0.5)
     ]
     return f"; did you mean '{matches[0]}'?" if matches else ""
+
+
+def counted(count: object, noun: str) -> str:
+    """Returns a number and its noun, in the plural but for one: `1 input`, `2 entries`.
+
+    Args:
+        count: The number, or the name of one that is not known yet.
+        noun: The noun for one.
+
+    >>> counted(1, "input"), counted(0, "step"), counted(2, "entry"), counted("B", "batch")
+    ('1 input', '0 steps', '2 entries', 'B batches')
+    """
+    if str(count) == "1":
+        return f"1 {noun}"
+    for ending, plural in (("try", "tries"), ("axis", "axes"), ("batch", "batches")):
+        if noun.endswith(ending):
+            return f"{count} {noun.removesuffix(ending)}{plural}"
+    return f"{count} {noun}s"
+
+
+def kind_of(given: object) -> str:
+    """Returns what a user handed in, by its type: `None`, `a list`, `an int`.
+
+    >>> kind_of(None), kind_of([]), kind_of(3)
+    ('None', 'a list', 'an int')
+    """
+    if given is None:
+        return "None"
+    name = type(given).__name__.removeprefix("nd")
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"

@@ -1,4 +1,4 @@
-"""What ops and passes a test registers is taken back after it."""
+"""What ops, passes and rules a test registers is taken back after it."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -7,7 +7,9 @@ from typing import Any
 # Imported to register QIR's own passes, which stay.
 import qir.passes  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from qir.backends.xla.rules import LOWERINGS
+from qir.frontends.jaxpr.primitives import PRIMITIVES
 from qir.ops.op import OPS
+from qir.passes.integer.check_overflow import INTERMEDIATES
 from qir.pipeline import PASSES, PIPELINES
 from tests.strategies import STRATEGIES
 
@@ -15,7 +17,15 @@ from tests.strategies import STRATEGIES
 @contextmanager
 def restored() -> Generator[None]:
     """Leaves the registries as they were; new ways of an op that was there stay."""
-    tables: list[dict[Any, Any]] = [OPS, LOWERINGS, PASSES, PIPELINES, STRATEGIES]
+    tables: list[dict[Any, Any]] = [
+        OPS,
+        LOWERINGS,
+        INTERMEDIATES,
+        PRIMITIVES,
+        PASSES,
+        PIPELINES,
+        STRATEGIES,
+    ]
     before = [dict(table) for table in tables]
     try:
         yield

@@ -70,9 +70,9 @@ def test_inputs_that_do_not_fit(call):
         "run: expected an array of numbers for input %image, got a list"
     )
     assert message(lambda: call(graph, np.array(["a"]))) == (
-        "run: expected an array of numbers for input %image, got a <U1 array"
+        "run: expected an array of numbers for input %image, got an array of <U1"
     )
-    assert message(lambda: call(graph)) == "run: expected 1 inputs, got 0"
+    assert message(lambda: call(graph)) == "run: expected 1 input, got 0"
 
 
 @pytest.mark.parametrize("call", [qir.evaluate, lambda graph, *x: qir.compile(graph)(*x)])
@@ -157,7 +157,7 @@ def test_what_is_no_graph(name):
     assert message(lambda: CALLS[name]("model.qir")) == (
         f"{name}: expected a graph, got a str; qir.load reads one from a file"
     )
-    assert message(lambda: CALLS[name](3)) == f"{name}: expected a graph, got a int"
+    assert message(lambda: CALLS[name](3)) == f"{name}: expected a graph, got an int"
 
 
 def test_a_name_in_other_letters_is_suggested():

@@ -4,6 +4,8 @@ import doctest
 import importlib
 import re
 import shlex
+import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,6 +101,26 @@ def test_links_into_the_tree_lead_to_something(page):
 def test_a_page_lists_everything_that_is_registered(page, names):
     listed = set(re.findall(r"`([\w-]+)`", (ROOT / page).read_text()))
     assert set(names) - listed == set()
+
+
+def test_the_extra_examples_installs_what_the_start_page_and_the_examples_import():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["examples"]]
+    installed = {re.split(r"[^\w-]", each)[0] for each in wanted}
+    sources = [block.text for block in blocks(ROOT / "README.md") if block.language == "python"]
+    sources += [path.read_text() for path in (ROOT / "examples").glob("*.py")]
+    imports = re.findall(r"^(?:import|from) (\w+)", "\n".join(sources), re.MULTILINE)
+    distributions = {"scikit-learn" if name == "sklearn" else name for name in imports}
+    assert distributions - set(sys.stdlib_module_names) - {"qir"} <= installed
+    assert "flatbuffers" in installed  # what jax.export imports
+
+
+def test_the_start_page_says_what_every_extra_is_for():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = set(project["optional-dependencies"]) - {"lint"}
+    page = (ROOT / "README.md").read_text()
+    start = page[page.index("Its extras:") : page.index("## Your model")]
+    assert extras <= set(re.findall(r"`(\w+)`", start))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from qir.backends.native.kernel import Kernel
-from qir.errors import QirError
+from qir.errors import QirError, counted
 from qir.ir import Node
 from qir.types import Array
 
@@ -196,7 +196,7 @@ class Plan:
     def __str__(self) -> str:
         arena = self.arena()
         lines = [
-            f"{len(self.steps)} steps, {self.threads} threads; bytes: "
+            f"{counted(len(self.steps), 'step')}, {counted(self.threads, 'thread')}; bytes: "
             f"{self.constant_bytes:,} of constants, {arena:,} of temporary tensors, "
             f"{self.scratch:,} of scratch a thread"
         ]
@@ -205,7 +205,8 @@ class Plan:
             nodes = ", ".join(map(named, step.nodes))
             lines += [
                 f"{number:4d}  {nodes or step.label}: {step.kernel.symbol}",
-                f"      {step.tasks} tasks, {step.scratch:,} bytes of scratch; {tensors}",
+                f"      {counted(step.tasks, 'task')}, {step.scratch:,} bytes of scratch; "
+                f"{tensors}",
             ]
         return "\n".join(lines)
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from qir.analysis.equivalence import Hook
-from qir.errors import QirError
+from qir.errors import QirError, counted
 from qir.ir import Graph, Node, Value
 from qir.ir.signature import Sizes, bind, check_not_empty, ports, to_array
 from qir.ops import Broadcast, Const, Iota, Reshape, Return
@@ -108,7 +108,7 @@ def bind_inputs(graph: Graph, inputs: Sequence[ArrayLike]) -> tuple[Mapping[Valu
             disagree about a named dimension.
     """
     if len(inputs) != len(graph.inputs):
-        raise QirError(f"run: expected {len(graph.inputs)} inputs, got {len(inputs)}")
+        raise QirError(f"run: expected {counted(len(graph.inputs), 'input')}, got {len(inputs)}")
     pairs = zip(graph.inputs, inputs, strict=True)
     arrays = [to_array(given, value, "run") for value, given in pairs]
     sizes = bind(graph.inputs, arrays)

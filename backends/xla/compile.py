@@ -20,7 +20,7 @@ from qir.backends.xla.kernels import Kernels
 from qir.backends.xla.measure import Measurements
 from qir.backends.xla.narrow import fit, narrow
 from qir.backends.xla.program import XlaProgram, nodes_of
-from qir.errors import QirError
+from qir.errors import QirError, counted
 from qir.ir import Graph
 from qir.ir.signature import Sizes, bind, check_sizes, named_dimensions, ports, to_array
 from qir.types import Array
@@ -92,7 +92,7 @@ class Compiled:
         if self._kernels is not None:
             self._kernels.check_process()
         if len(inputs) != len(self.inputs):
-            raise QirError(f"run: expected {len(self.inputs)} inputs, got {len(inputs)}")
+            raise QirError(f"run: expected {counted(len(self.inputs), 'input')}, got {len(inputs)}")
         arrays = [
             given if isinstance(given, jax.Array) else to_array(given, value, "run")
             for given, value in zip(inputs, self._program.inputs, strict=True)
@@ -203,7 +203,10 @@ class Compiled:
         check_sizes(self._program.inputs, sizes)
         for name in named_dimensions(self._program.inputs):
             if name not in sizes:
-                raise QirError(f"{subject}: expected a size for the dimension {name}")
+                raise QirError(
+                    f"{subject}: expected a size for the dimension {name}, such as "
+                    f'{subject}({{"{name}": 8}})'
+                )
         return Sizes(sizes)
 
     def _specs(self, sizes: Sizes) -> list[jax.ShapeDtypeStruct]:
@@ -229,7 +232,8 @@ class Compiled:
         size = sum(array.nbytes for array in self.parameters.values())
         lines = ["inputs", *(f"  {port}" for port in self.inputs)]
         lines += ["outputs", *(f"  {port}" for port in self.outputs)]
-        return "\n".join([*lines, f"parameters: {len(self.parameters)} arrays, {size} bytes"])
+        arrays = counted(len(self.parameters), "array")
+        return "\n".join([*lines, f"parameters: {arrays}, {counted(size, 'byte')}"])
 
 
 def compile_graph(

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
-from qir.errors import QirError
+from qir.errors import QirError, kind_of
 from qir.frontends.jaxpr import rules as rules
 from qir.frontends.jaxpr.constants import constant
 from qir.frontends.jaxpr.equations import Slot, flatten
@@ -129,7 +129,7 @@ def _arguments(f: Callable[..., Any], example: Sequence[Any], weights: set[int])
                 aval = leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jax.typeof(leaf)
             except TypeError:
                 raise QirError(
-                    f"from_jax: expected arrays, got {type(leaf).__name__} for {place}"
+                    f"from_jax: expected arrays, got {kind_of(leaf)} for {place}"
                 ) from None
             spec = _spec(aval.shape, aval.dtype, weak_type=getattr(aval, "weak_type", False))
             if position not in weights and jnp.issubdtype(aval.dtype, jax.dtypes.extended):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from qir.errors import QirError, UnsupportedError
+from qir.errors import QirError, UnsupportedError, counted
 
 _SHOWN = 5
 
@@ -78,5 +78,5 @@ class Refusals:
     def _line(self, name: str) -> str:
         places = list(dict.fromkeys(self.missing[name]))
         left = len(places) - _SHOWN
-        more = f" and {left} more places" if left > 0 else ""
+        more = f" and {counted(left, 'more place')}" if left > 0 else ""
         return f"{name} at {', '.join(places[:_SHOWN])}{more}"

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from qir.errors import QirError
+from qir.errors import QirError, counted
 from qir.ir import Builder, Graph, Node, Value
 from qir.ir.names import Inheritance
 from qir.ops import (
@@ -94,7 +94,7 @@ def constant_folding(growth: int) -> Rule:
             return Skip("the result has a named dimension", y)
         grown = sum(map(_bytes, results)) - sum(value.array.nbytes for value in node.inputs)
         if grown > growth:
-            return Skip(f"the result would take {grown} bytes more than its operands", y)
+            return Skip(f"the result would take {counted(grown, 'byte')} more than its operands", y)
         try:
             arrays = _compute(node)
         except QirError as error:

@@ -13,12 +13,14 @@ from qir.errors import PassError, QirError
 from qir.ir import Builder, Graph, Node, Value
 from qir.ir.names import Inheritance
 from qir.numbers.interval import Interval
+from qir.numbers.rounding import rounding_mode
 from qir.ops import Clip, Const, Dequantize, Quantize, Relu, Requantize, Return
 from qir.ops.op import (
     Accumulate,
     ExactSum,
     FixedCode,
     KeepFloat,
+    Op,
     Rescale,
     SameCode,
     SharedCode,
@@ -56,6 +58,8 @@ class QuantizePass(Pass):
             types.
         outputs: What the program returns, likewise.
         keep_float: Selectors of the ops that stay in floating point; see qir.pipeline.selectors.
+        rounding: The rounding mode of requantizes; ops that round their own sum, such as add, keep
+            theirs.
     """
 
     weights: Literal["i8", "i4", "i2"] = "i8"
@@ -65,10 +69,17 @@ class QuantizePass(Pass):
     inputs: Interface = "float"
     outputs: Interface = "float"
     keep_float: tuple[str, ...] = ()
+    rounding: str = "fixed31"
 
     name = "quantize"
     requires = (FLOAT, RANGED)
     keeps = "approximate"
+
+    def check(self) -> None:
+        try:
+            rounding_mode(self.rounding)
+        except QirError as error:
+            raise QirError(f"quantize: {error.message}") from error
 
     def run(self, graph: Graph, context: Context) -> None:
         excluded = select(graph, self.keep_float)
@@ -239,7 +250,7 @@ class _Quantizer:
         )
         (accumulator,) = infer(node.op, [activations.type, right.type])
         # A sum that can't be rounded to its own code is of no use to later ops.
-        rounded(node.op, [activations.type, right.type], self.code_for(output))
+        self.rounded(node.op, [activations.type, right.type], self.code_for(output))
         operands = [activations, right]
         if bias is not None:
             assert accumulator.quant is not None
@@ -255,7 +266,7 @@ class _Quantizer:
         if op.divisor(types) is None:
             self.give(output, builder.emit(op.with_code(self.code_for(output)), *operands))
             return
-        rounded(op, types, self.code_for(output))
+        self.rounded(op, types, self.code_for(output))
         self.sums[output] = _form(output, "acc", builder.emit(op, *operands))
 
     def weights(
@@ -350,15 +361,21 @@ class _Quantizer:
                 total = self.sums[value]
                 assert total.op is not None
                 operands = [operand.type for operand in total.inputs]
-                new = builder.emit(rounded(total.op, operands, wanted), total)
+                new = builder.emit(self.rounded(total.op, operands, wanted), total)
             elif own is not None:
-                new = builder.emit(Requantize(wanted), self.coded[value, own])
+                new = builder.emit(
+                    Requantize(wanted, self.options.rounding), self.coded[value, own]
+                )
             else:
                 new = builder.emit(Quantize(wanted), value)
             self.coded[value, wanted] = _form(value, "q", new)
         if code is None:
             self.main[value] = wanted
         return self.coded[value, wanted]
+
+    def rounded(self, op: Op, operands: Sequence[TensorType], to: Quant) -> Requantize:
+        """Returns the requantize of a sum in the wanted rounding; raises QirError as `rounded`."""
+        return rounded(op, operands, to, self.options.rounding)
 
     def real(self, value: Value, builder: Builder) -> Value:
         """Returns a value in floating point; an exact sum straight from the accumulator."""

@@ -80,6 +80,14 @@ def _passes(node: Node) -> bool:
     return isinstance(node.op.quant, SameCode) and not isinstance(node.op.quant, SharedCode)
 
 
+def _without_rounding(narrowed: Interval, observed: Interval) -> Interval:
+    """Returns the observed bound where the narrowed one differs by rounding alone."""
+    pairs = zip(narrowed.bounds, observed.bounds, strict=True)
+    return Interval.of(
+        *(seen if abs(seen - bound) <= _ROUNDING * abs(seen) else bound for bound, seen in pairs)
+    )
+
+
 def _hull(intervals: Iterable[Interval]) -> Interval:
     return reduce(Interval.union, intervals)
 
@@ -133,7 +141,7 @@ class _Bounds:
         (low, high), (least, greatest) = observed.bounds, possible.bounds
         gap = max(least - high, low - greatest)
         if gap <= 0:
-            return observed.intersect(possible)
+            return _without_rounding(observed.intersect(possible), observed)
         operands = [self.range[operand] for operand in value.inputs if operand in self.range]
         reach = [abs(bound) for known in (observed, *operands) for bound in known.bounds]
         if gap > _ROUNDING * max(reach):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from qir.errors import QirError, did_you_mean
+from qir.errors import QirError, did_you_mean, kind_of
 from qir.ir import Graph
 from qir.ir.signature import Sizes, bind, to_array
 from qir.pipeline import Batch
@@ -34,7 +34,7 @@ def read_batches(graph: Graph, data: Iterable[Batch]) -> Iterator[tuple[Sequence
         iterator = None
     if iterator is None or isinstance(data, Mapping | str | bytes) or hasattr(data, "dtype"):
         raise QirError(
-            f"calibrate: expected data to be an iterable of batches, got {type(data).__name__}; "
+            f"calibrate: expected data to be an iterable of batches, got {kind_of(data)}; "
             "a single batch goes into a list"
         )
     number = -1

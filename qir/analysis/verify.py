@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from qir.analysis.certificates import false_certificates
-from qir.errors import QirError, VerifyError
+from qir.errors import QirError, VerifyError, counted
 from qir.ir import Graph, Node, Value, node_types
 from qir.ops.core import Const, Return
 from qir.text.printer import line_of
@@ -113,7 +113,8 @@ def _type_errors(graph: Graph, node: Node) -> Iterator[str]:
         yield error.message
         return
     if len(inferred) != len(node.outputs):
-        yield f"{node.op.name}: expected {len(inferred)} results, got {len(node.outputs)}"
+        wanted = counted(len(inferred), "result")
+        yield f"{node.op.name}: expected {wanted}, got {len(node.outputs)}"
         return
     for value, right in zip(node.outputs, inferred, strict=True):
         if value.type != right:

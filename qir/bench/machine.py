@@ -6,7 +6,7 @@ import os
 import platform
 from dataclasses import dataclass
 
-from qir.errors import QirError
+from qir.errors import QirError, counted
 
 SHOWN = {
     "x86_64": ("avx2", "avx_vnni", "avx512_vnni", "amx_int8"),
@@ -43,7 +43,7 @@ class Machine:
 
     def __str__(self) -> str:
         shown = SHOWN.get(self.architecture, ()) if self.features else ()
-        parts = [self.processor, f"{self.cores} cores"]
+        parts = [self.processor, counted(self.cores, "core")]
         for word, wanted in (("with", True), ("without", False)):
             names = [name for name in shown if (name in self.features) is wanted]
             if names:
@@ -58,8 +58,8 @@ class Machine:
         if not self.busy:
             return ""
         return (
-            f"warning: the machine is busy (load average {self.load:.2f} on {self.cores} cores): "
-            "times are too long and vary"
+            f"warning: the machine is busy (load average {self.load:.2f} on "
+            f"{counted(self.cores, 'core')}): times are too long and vary"
         )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from qir.api import compile, evaluate, load
 from qir.backends import RUNNERS
 from qir.cli.arguments import Commands, add_program, add_seed, check_apart, check_suffix, files_of
-from qir.errors import QirError
+from qir.errors import QirError, counted
 from qir.observe.batches import random_inputs, read_samples
 from qir.text.files import check_writable, write_atomically
 from qir.text.storage import write_arrays
@@ -69,7 +69,8 @@ def _run(options: argparse.Namespace) -> int:
     names = [value.name for value in graph.outputs]
     if options.output is not None and options.output.suffix == ".npy" and len(names) != 1:
         raise QirError(
-            f"run: expected a path ending in .npz for {len(names)} outputs, got {options.output}"
+            f"run: expected a path ending in .npz for {counted(len(names), 'output')}, "
+            f"got {options.output}"
         )
     inputs: Sequence[Array] = random_inputs(graph, options.seed)
     if options.input is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from qir.errors import counted
 from qir.ir.node import Node
 from qir.ir.value import Value
 from qir.ops.core import Const
@@ -123,7 +124,7 @@ def node_types(
         QirError: The operands or regions don't fit the op.
     """
     if len(regions) != op.region_count:
-        raise op.error(f"expected {op.region_count} regions, got {len(regions)}")
+        raise op.error(f"expected {counted(op.region_count, 'region')}, got {len(regions)}")
     if not regions:
         return infer(op, operands)
     signatures = [

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from qir.errors import QirError, did_you_mean
+from qir.errors import QirError, counted, did_you_mean, kind_of
 from qir.ir.builder import Builder
 from qir.ir.cloner import clone
 from qir.ir.names import Namespace
@@ -305,7 +305,7 @@ class Graph:
         inputs = ", ".join(f"%{value.name}: {value.type}" for value in self.inputs)
         outputs = ", ".join(str(value.type) for value in self.outputs)
         ops = sum(not isinstance(node.op, Const | Return) for node in self.nodes)
-        return f"<@{self.name}({inputs}) -> ({outputs}), {ops} op{'' if ops == 1 else 's'}>"
+        return f"<@{self.name}({inputs}) -> ({outputs}), {counted(ops, 'op')}>"
 
 
 def expect_graph(given: object, subject: str) -> None:
@@ -319,7 +319,7 @@ def expect_graph(given: object, subject: str) -> None:
         if isinstance(given, str | os.PathLike)
         else ""
     )
-    raise QirError(f"{subject}: expected a graph, got a {type(given).__name__}{remedy}")
+    raise QirError(f"{subject}: expected a graph, got {kind_of(given)}{remedy}")
 
 
 def _description(graph: Graph, name: str = "") -> list[Any]:

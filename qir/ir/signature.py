@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from qir.errors import QirError, did_you_mean
+from qir.errors import QirError, counted, did_you_mean, kind_of
 from qir.ir import Node, Value
 from qir.types import Array, Dim, DType, Shape, Size, TensorType, format_shape
 
@@ -137,9 +137,9 @@ def to_array(given: Any, value: Value, subject: str, advice: str = "") -> Array:
         array = array.astype(array.dtype.newbyteorder("="), copy=False)
         found = DType.of(array.dtype)
     except (ValueError, TypeError, QirError) as error:
-        kind = f"{given.dtype} array" if isinstance(given, np.ndarray) else type(given).__name__
+        kind = f"an array of {given.dtype}" if isinstance(given, np.ndarray) else kind_of(given)
         raise QirError(
-            f"{subject}: expected an array of numbers for input %{value.name}, got a {kind}{advice}"
+            f"{subject}: expected an array of numbers for input %{value.name}, got {kind}{advice}"
         ) from error
     wanted = value.type.dtype
     if found.is_float and wanted.is_float:
@@ -165,7 +165,7 @@ def bind(inputs: Sequence[Value], arrays: Sequence[Shaped], subject: str = "run"
             named dimension.
     """
     if len(arrays) != len(inputs):
-        raise QirError(f"{subject}: expected {len(inputs)} inputs, got {len(arrays)}")
+        raise QirError(f"{subject}: expected {counted(len(inputs), 'input')}, got {len(arrays)}")
     sizes = Sizes({})
     together: list[tuple[Dim, Value, Shaped, int]] = []
     for value, array in zip(inputs, arrays, strict=True):

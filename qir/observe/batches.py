@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from qir.errors import QirError, did_you_mean
+from qir.errors import QirError, counted, did_you_mean
 from qir.ir import Graph, Value
 from qir.ir.signature import Sizes, named_dimensions
 from qir.text.storage import NPY_MAGIC, Npy, reading
@@ -193,7 +193,9 @@ def batches(samples: Mapping[str, Array], graph: Graph, size: int) -> Iterator[d
     first = graph.inputs[0].type.shape[0] if graph.inputs and graph.inputs[0].type.rank else size
     total = next(iter(counts.values()), 0)
     if not isinstance(first, Dim) and total < first:
-        raise QirError(f"data: expected at least {first} samples, one batch, got {total}")
+        raise QirError(
+            f"data: expected at least {counted(first, 'sample')}, one batch, got {total}"
+        )
     step = first.factor * max(1, size // first.factor) if isinstance(first, Dim) else max(first, 1)
     for start in range(0, total if isinstance(first, Dim) else total - step + 1, step):
         yield {name: array[start : start + step] for name, array in samples.items()}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qir.errors import QirError
+from qir.errors import QirError, counted
 
 BINS = 4096
 """Bins kept by default: more than 2047 lie between the extremes, 8 to a step of 8-bit codes, so
@@ -87,7 +87,7 @@ class Statistic:
             return
         length = self.last - self.first + 1
         if counts.size != length:
-            raise QirError(f"statistic: expected {length} counts, got {counts.size}")
+            raise QirError(f"statistic: expected {counted(length, 'count')}, got {counts.size}")
         if counts.min() < 0 or not (counts[0] and counts[-1]):
             raise QirError("statistic: expected counts >= 0, and > 0 at the extremes")
         if not 0 <= self.zeros <= (counts[-self.first] if self.first <= 0 <= self.last else 0):
@@ -264,7 +264,7 @@ class MovingAverage:
         )
 
     def __str__(self) -> str:
-        return f"[{self.low:.6g}, {self.high:.6g}] over {self.batches} batches"
+        return f"[{self.low:.6g}, {self.high:.6g}] over {counted(self.batches, 'batch')}"
 
 
 def observe(array: NDArray[Any], bins: int = BINS) -> Statistic:

@@ -8,6 +8,7 @@ from math import prod
 
 import numpy as np
 
+from qir.errors import counted
 from qir.numbers.interval import EVERYTHING, Interval
 from qir.ops.attributes import all_ones, all_zeros, left_out
 from qir.ops.op import Accumulate, Op, holds_bytes, op
@@ -78,7 +79,9 @@ class Convolution(Op):
         )
         if x.shape[-1] != channels * self.groups:
             groups = f" in {self.groups} groups" if self.groups > 1 else ""
-            raise self.error(f"kernel has {channels} input channels{groups}, x has {x.shape[-1]}")
+            raise self.error(
+                f"kernel has {counted(channels, 'input channel')}{groups}, x has {x.shape[-1]}"
+            )
         if outputs % self.groups:
             raise self.error(f"expected a multiple of {self.groups} output channels, got {outputs}")
         shape: Shape = (x.shape[0], *self.spatial(x.shape[1:-1], window), outputs)

@@ -7,6 +7,7 @@ from math import prod
 
 import numpy as np
 
+from qir.errors import counted
 from qir.numbers.interval import Interval
 from qir.ops.op import Accumulate, Op, holds_bytes, op
 from qir.ops.type_rules import accumulator, check_bias
@@ -39,7 +40,10 @@ class Dot(Op):
         if x.shape[: self.batch] != kernel.shape[: self.batch]:
             raise self.error(f"expected equal batch dimensions, got {x} and {kernel}")
         if x.shape[-1] != kernel.shape[-2]:
-            raise self.error(f"kernel has {kernel.shape[-2]} rows, x has {x.shape[-1]} columns")
+            raise self.error(
+                f"kernel has {counted(kernel.shape[-2], 'row')}, "
+                f"x has {counted(x.shape[-1], 'column')}"
+            )
         shape = (*x.shape[:-1], kernel.shape[-1])
         element = accumulator(self, x, kernel, len(shape), kernel.shape[-1])
         check_bias(self, bias, element, kernel.shape[-1])

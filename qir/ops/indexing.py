@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from qir.errors import counted
 from qir.numbers.interval import Interval
 from qir.ops.attributes import all_ones, by_type, left_out
 from qir.ops.op import Coded, KeepFloat, Op, SameCode, SharedCode, op
@@ -71,7 +72,7 @@ class Slice(Op):
         }
         if len(counts) != 1:
             raise self.error(
-                f"expected a start, limit and stride for each of {len(self.axes)} axes"
+                f"expected a start, limit and stride for each of {counted(len(self.axes), 'axis')}"
             )
         if any(
             not 0 <= start <= limit for start, limit in zip(self.start, self.limit, strict=True)
@@ -216,8 +217,8 @@ class Pad(Op):
     def result(self, x: TensorType) -> TensorType:
         if not len(self.low) == len(self.high) == x.rank:
             raise self.error(
-                f"expected low and high for each of {x.rank} axes, got {list(self.low)} and "
-                f"{list(self.high)}"
+                f"expected low and high for each of {counted(x.rank, 'axis')}, "
+                f"got {list(self.low)} and {list(self.high)}"
             )
         padded = [axis for axis in range(x.rank) if self.low[axis] or self.high[axis]]
         uncoded_axes(self, x, padded)
@@ -306,7 +307,7 @@ class Tile(Op):
     def result(self, x: TensorType) -> TensorType:
         if len(self.repeats) != x.rank:
             raise self.error(
-                f"expected repeats for each of {x.rank} axes, got {list(self.repeats)}"
+                f"expected repeats for each of {counted(x.rank, 'axis')}, got {list(self.repeats)}"
             )
         shape = tuple(size * count for size, count in zip(x.shape, self.repeats, strict=True))
         element = x.element

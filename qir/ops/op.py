@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self, TypeAlias, TypeVar, dataclass_transform
 
 import numpy as np
 
-from qir.errors import QirError, did_you_mean
+from qir.errors import QirError, counted, did_you_mean
 from qir.numbers.interval import EVERYTHING, Interval
 from qir.ops.attributes import attribute_fields, coerce, declared_fields
 from qir.types import Array, Quant, Size, TensorType, expand
@@ -362,13 +362,13 @@ def infer(operation: Op, operands: Sequence[TensorType]) -> tuple[TensorType, ..
     least, most = arity(type(operation))
     if not least <= len(operands) <= most:
         wanted = (
-            str(least)
+            counted(least, "operand")
             if least == most
-            else f"{least} or more"
+            else f"{least} or more operands"
             if most == 2**31
-            else f"{least} to {most}"
+            else f"{least} to {most} operands"
         )
-        raise operation.error(f"expected {wanted} operands, got {len(operands)}")
+        raise operation.error(f"expected {wanted}, got {len(operands)}")
     result = operation.result(*operands)
     results = result if isinstance(result, tuple) else (result,)
     for type_ in results:

@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from qir.errors import QirError
+from qir.errors import QirError, counted
 from qir.numbers.interval import Interval
 from qir.numbers.rounding import Multiplier, rounding_mode
 from qir.ops.attributes import all_ones, all_zeros, by_type, left_out
@@ -49,7 +49,7 @@ class Pool(Op):
         for name, values in (("strides", self.strides), ("padding", self.padding)):
             if not isinstance(values, str) and len(values) not in (0, len(self.window)):
                 raise self.error(
-                    f"expected {len(self.window)} entries in {name}, got {len(values)}"
+                    f"expected {counted(len(self.window), 'entry')} in {name}, got {len(values)}"
                 )
         if not isinstance(self.padding, str):
             for size, (before, after) in zip(self.window, self.padding, strict=False):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qir.errors import QirError
+from qir.errors import QirError, counted
 from qir.numbers.interval import Interval
 from qir.ops.attributes import by_type
 from qir.ops.op import Op, SameCode, SharedCode, op
@@ -23,7 +23,8 @@ class Reshape(Op):
     def result(self, x: TensorType) -> TensorType:
         if product(x.shape) != product(self.shape):
             raise self.error(
-                f"expected {product(x.shape)} elements as in {x}, got {format_shape(self.shape)}"
+                f"expected {counted(product(x.shape), 'element')} as in {x}, "
+                f"got {format_shape(self.shape)}"
             )
         if x.quant is None or x.quant.per_tensor:
             return TensorType(self.shape, x.element)
@@ -82,7 +83,7 @@ class Transpose(Op):
     def result(self, x: TensorType) -> TensorType:
         if len(self.permutation) != x.rank:
             raise self.error(
-                f"expected a permutation of {x.rank} axes, got {list(self.permutation)}"
+                f"expected a permutation of {counted(x.rank, 'axis')}, got {list(self.permutation)}"
             )
         shape: tuple[Size, ...] = tuple(x.shape[axis] for axis in self.permutation)
         element = x.element

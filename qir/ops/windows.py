@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from qir.errors import counted
 from qir.ops.op import Op
 from qir.types import Array, Dim, Size, TensorType, known
 
@@ -40,7 +41,7 @@ def check_spatial(
         raise operation.error(f"expected a window of at least 1, got {list(window)}")
     for name, value in attributes.items():
         if not isinstance(value, str) and value and len(value) != count:
-            raise operation.error(f"expected {count} entries in {name}, got {len(value)}")
+            raise operation.error(f"expected {counted(count, 'entry')} in {name}, got {len(value)}")
 
 
 def pads(

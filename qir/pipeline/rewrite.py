@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from qir.errors import PassError, QirError
+from qir.errors import PassError, QirError, counted
 from qir.ir import Builder, Graph, Node, Value
 from qir.ops.core import Return
 from qir.ops.op import Op
@@ -80,7 +80,9 @@ class Report:
     skips: list[tuple[str, Value, Skip]] = field(default_factory=list)
 
     def __str__(self) -> str:
-        fired = [f"{name}: {count} times" for name, count in sorted(self.applied.items())]
+        fired = [
+            f"{name}: {counted(count, 'time')}" for name, count in sorted(self.applied.items())
+        ]
         missed = [
             f"{name}: %{root.name} ({skip.reason}{f', %{skip.value.name}' if skip.value else ''})"
             for name, root, skip in self.skips
@@ -199,7 +201,7 @@ def _apply(candidate: Rule, node: Node, builder: Builder) -> tuple[Node, ...] | 
         values = (outcome,) if isinstance(outcome, Value) else tuple(outcome)
         if len(values) != len(node.outputs):
             raise PassError(
-                f"rewrite: expected {len(node.outputs)} values from '{candidate.name}', "
+                f"rewrite: expected {counted(len(node.outputs), 'value')} from '{candidate.name}', "
                 f"got {len(values)}"
             )
         readers = tuple(reader for value in node.outputs for reader in value.users)

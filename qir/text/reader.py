@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from qir.bench.machine import check_memory
-from qir.errors import ParseError, QirError, did_you_mean
+from qir.errors import ParseError, QirError, counted, did_you_mean
 from qir.ir import Graph, Node, Value, node_types
 from qir.numbers.interval import Interval
 from qir.ops.attributes import coerce
@@ -99,7 +99,7 @@ class GraphReader:
         types = [self._type(written) for written in line.types]
         if len(line.results) != len(types):
             raise QirError(
-                f"{line.op}: expected a type for each of {len(line.results)} results, "
+                f"{line.op}: expected a type for each of {counted(len(line.results), 'result')}, "
                 f"got {len(types)}"
             )
         regions = [self._region(region) for region in line.regions]
@@ -246,7 +246,7 @@ def check_written(
 ) -> None:
     """Raises QirError where a line says other types than those that the op infers."""
     if len(inferred) != len(types):
-        raise op.error(f"expected {len(inferred)} results, got {len(types)}")
+        raise op.error(f"expected {counted(len(inferred), 'result')}, got {len(types)}")
     for name, written, right in zip(line.results, types, inferred, strict=True):
         if written != right:
             raise op.error(f"expected %{name} to be {right}, got {written}")
@@ -274,7 +274,9 @@ class _Spread:
         self.counts: tuple[int, ...] | None = None
         if blocks is not None:
             if len(blocks) != len(shape):
-                raise QirError(f"code: expected {len(shape)} block sizes, got {len(blocks)}")
+                raise QirError(
+                    f"code: expected {counted(len(shape), 'block size')}, got {len(blocks)}"
+                )
             self.counts = tuple(map(_block_count, shape, blocks))
 
     def __call__(self, numbers: Array, what: str) -> Array:
@@ -283,7 +285,7 @@ class _Spread:
         if self.counts is not None:
             if numbers.size != int(np.prod(self.counts)):
                 raise QirError(
-                    f"code: expected {int(np.prod(self.counts))} numbers in {what}, "
+                    f"code: expected {counted(int(np.prod(self.counts)), 'number')} in {what}, "
                     f"got {numbers.size}"
                 )
             return numbers.reshape(self.counts)
@@ -292,7 +294,8 @@ class _Spread:
         size = self.shape[self.axis]
         if numbers.size not in (1, size):
             raise QirError(
-                f"code: expected {size} numbers in {what} for axis {self.axis}, got {numbers.size}"
+                f"code: expected {counted(size, 'number')} in {what} for axis {self.axis}, "
+                f"got {numbers.size}"
             )
         return numbers.reshape(
             [-1 if place == self.axis else 1 for place in range(len(self.shape))]

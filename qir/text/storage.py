@@ -15,7 +15,7 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 
 from qir.bench.machine import check_memory
-from qir.errors import ParseError, QirError, did_you_mean
+from qir.errors import ParseError, QirError, counted, did_you_mean
 from qir.ir import Graph
 from qir.text import build, parse_syntax, to_program
 from qir.text.files import WriteFile
@@ -106,8 +106,8 @@ def _read_arrays(path: Path, entries: tuple[DataEntry, ...]) -> Mapping[str, Fro
                 # What the text says of the array is compared before any memory is taken for it.
                 if packed.dtype != np.uint8 or packed.shape != (size,):
                     raise QirError(
-                        f"load: expected {size} bytes for {entry.dtype}{list(entry.shape)}, "
-                        f"got {packed.size}"
+                        f"load: expected {counted(size, 'byte')} for "
+                        f"{entry.dtype}{list(entry.shape)}, got {packed.size}"
                     ).at(f"array @{entry.name} of {path}")
                 arrays[entry.name] = _unpacked(packed.read(), entry, path)
     return arrays
@@ -288,7 +288,7 @@ def unpack(raw: Array, dtype: DType, shape: tuple[int, ...]) -> Array:
     count, size = prod(shape), _packed_bytes(dtype, shape)
     if raw.dtype != np.uint8 or raw.shape != (size,):
         raise QirError(
-            f"load: expected {size} bytes for {dtype.value}{list(shape)}, got {raw.size}"
+            f"load: expected {counted(size, 'byte')} for {dtype.value}{list(shape)}, got {raw.size}"
         )
     if dtype.bits >= 8 or dtype is DType.BOOL:
         whole: Array = raw.view(dtype.numpy).reshape(shape)

@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from qir.errors import counted
 from qir.types.dtype import Array
 
 
@@ -87,7 +88,7 @@ class FrozenArray:
     def __repr__(self) -> str:
         if self.array.size <= 8:
             return format_numbers(self.array)
-        return f"<{self.array.size} values>"
+        return f"<{counted(self.array.size, 'value')}>"
 
 
 _FEW_BYTES = 1024

@@ -56,7 +56,7 @@ def test_operands_that_do_not_fit(graph):
 def test_the_number_of_results(graph):
     node = Node(graph, Relu(), [graph.inputs[0]], [F32, F32])
     graph.insert(node, graph.returns)
-    assert error(graph).startswith("verify: relu: expected 1 results, got 2\n  at %relu")
+    assert error(graph).startswith("verify: relu: expected 1 result, got 2\n  at %relu")
 
 
 def test_no_return():

@@ -59,8 +59,16 @@ def cost(name: str, path: str, cache: str) -> tuple[float, int]:
 
 def main(arguments: Iterable[str] | None = None) -> None:
     """Prints a row for each model."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("models", nargs="*", default=["resnet50"], metavar="model")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "models",
+        nargs="*",
+        default=["resnet50"],
+        metavar="model",
+        help=f"some of {', '.join(MODELS)} (default: resnet50)",
+    )
     options = parser.parse_args(arguments if arguments is None else list(arguments))
     for name in options.models:
         if name not in MODELS:

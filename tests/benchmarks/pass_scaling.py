@@ -142,7 +142,13 @@ def measure(build: Callable[[int], Graph], count: int) -> dict[str, float]:
 def main() -> None:
     """Prints a table for each program."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="nodes of a program")
+    parser.add_argument(
+        "--sizes",
+        type=int,
+        nargs="+",
+        default=SIZES,
+        help="nodes of a program (default: %(default)s)",
+    )
     sizes = parser.parse_args().sizes
     for build in PROGRAMS:
         print(f"{build.__name__}: {build.__doc__} Microseconds a node.")

@@ -120,10 +120,27 @@ def growth(name: str, few: int, many: int) -> str:
 
 def main(arguments: Iterable[str] | None = None) -> None:
     """Prints the table of seconds, then the memory of ResNet-50."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("models", nargs="*", default=["resnet50"], metavar="model")
-    parser.add_argument("--runs", type=int, default=RUNS, help="runs that are timed")
-    parser.add_argument("--memory", nargs="*", default=["resnet50"], metavar="MODEL")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "models",
+        nargs="*",
+        default=["resnet50"],
+        metavar="model",
+        help=f"some of {', '.join(MODELS)} (default: resnet50)",
+    )
+    parser.add_argument(
+        "--runs", type=int, default=RUNS, help="runs that are timed (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--memory",
+        nargs="*",
+        default=["resnet50"],
+        metavar="MODEL",
+        help=f"models whose peaks of memory on {' and '.join(map(str, BATCHES))} batches are "
+        "compared; none without a name (default: resnet50)",
+    )
     options = parser.parse_args(arguments if arguments is None else list(arguments))
     for name in [*options.models, *options.memory]:
         if name not in MODELS:

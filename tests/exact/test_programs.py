@@ -199,7 +199,7 @@ def test_probe_reduces_inside_the_program() -> None:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ([], "run: expected 1 inputs, got 0"),
+        ([], "run: expected 1 input, got 0"),
         ([np.zeros((2, 6, 6))], "run: expected f32[B,6,6,2] for input %image, got f32[2,6,6]"),
         ([np.zeros((2, 6, 5, 2), np.float32)], "got f32[2,6,5,2]"),
         ([np.zeros((6, 6, 2), np.float32)], "got f32[6,6,2]"),

@@ -306,7 +306,7 @@ def test_a_named_dimension_has_no_value(name):
 
 
 def test_arguments_that_are_no_arrays():
-    with pytest.raises(QirError, match=r"from_jax: expected arrays, got str for mode.name"):
+    with pytest.raises(QirError, match=r"from_jax: expected arrays, got a str for mode.name"):
         from_jax(lambda x, mode: x, uniform(3), {"name": "train"})
     with pytest.raises(QirError, match=r"from_jax: expected numbers for the weight p.w, got Shape"):
         from_jax(

@@ -353,7 +353,7 @@ class TestBuilder:
     def test_regions_that_do_not_fit(self, looping):
         x = looping.inputs[0]
         build = looping.at_end()
-        assert error(build.emit, Loop(2), x) == "loop: expected 1 regions, got 0"
+        assert error(build.emit, Loop(2), x) == "loop: expected 1 region, got 0"
         body = Graph("", [("h", F32.with_element(DType.F64))])
         body.set_outputs(body.inputs)
         message = "loop: expected a region that carries the operands' types"

@@ -34,7 +34,7 @@ def test_types(line: str) -> None:
     ("line", "message"),
     [
         ("conv_transpose(%x, %f) : f32[B,6,3]", "tensor of rank 4"),
-        ("conv_transpose(%x, %k) {strides = [1, 2]} : f32[B,6,3]", "1 entries in strides, got 2"),
+        ("conv_transpose(%x, %k) {strides = [1, 2]} : f32[B,6,3]", "1 entry in strides, got 2"),
         ("conv_transpose(%x, %k) {strides = [0]} : f32[B,6,3]", "at least 1"),
         ("conv_transpose(%n, %k) {strides = [3]} : f32[1,3*N,3]", r"3\*N -1 places"),
         ("conv_transpose(%x, %k) {padding = [[-4, 0]]} : f32[B,0,3]", "leaves no room"),

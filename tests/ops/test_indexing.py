@@ -55,7 +55,7 @@ def test_split_cuts_the_code_too() -> None:
         ("slice(%x) {axes = [0], start = [0], limit = [1]} : f32[1,4,6]", "dimension B"),
         ("slice(%x) {axes = [1], start = [0], limit = [5]} : f32[B,5,6]", "at most 4 along axis 1"),
         ("slice(%x) {axes = [1], start = [3], limit = [2]} : f32[B,0,6]", "0 <= start <= limit"),
-        ("slice(%x) {axes = [1], start = [], limit = [2]} : f32[B,2,6]", "for each of 1 axes"),
+        ("slice(%x) {axes = [1], start = [], limit = [2]} : f32[B,2,6]", "for each of 1 axis"),
         ("slice(%f) {axes = [1, 0], start = [0, 0], limit = [1, 1]} : f32[1,1]", "increasing axes"),
         ("slice(%a) {axes = [0], start = [1], limit = [3]} : i32[2,6]", "blocks of 2 along axis 0"),
         ("split(%f) {axis = 1, sizes = [2, 3]} : f32[4,2]", r"sizes of sum 6, got \[2, 3\]"),

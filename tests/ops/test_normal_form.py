@@ -62,7 +62,7 @@ def test_a_text_that_spells_them_out_prints_without_them():
 def test_their_number_is_checked_first():
     with pytest.raises(qir.QirError, match="max_pool: expected 2 entries in strides, got 3"):
         MaxPool((2, 2), (1, 1, 1))
-    with pytest.raises(qir.QirError, match="avg_pool: expected 1 entries in padding, got 2"):
+    with pytest.raises(qir.QirError, match="avg_pool: expected 1 entry in padding, got 2"):
         AvgPool((2,), padding=((0, 0), (0, 0)))
     with pytest.raises(qir.QirError, match="slice: expected a start, limit and stride for each"):
         Slice((0,), (0,), (2,), (1, 1))

@@ -74,7 +74,7 @@ def test_near_misses_are_those_that_are_left(negations):
     ((name, root, skip),) = report.skips
     assert (name, root.name, skip.reason) == ("double_negation", "c", "the operand is no negation")
     assert str(report).splitlines() == [
-        "double_negation: 1 times",
+        "double_negation: 1 time",
         "double_negation: %c (the operand is no negation, %x)",
     ]
     assert rewrite(negations, [double_negation]).applied == {}
@@ -204,7 +204,7 @@ def test_errors_name_the_rule_and_the_place(negations):
         return [y, y]
 
     assert error(rewrite, negations, [pair]).splitlines() == [
-        "rewrite: expected 1 values from 'pair', got 2",
+        "rewrite: expected 1 value from 'pair', got 2",
         "  at %a, net.py:1",
         "  in rule pair",
     ]

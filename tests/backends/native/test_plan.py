@@ -181,7 +181,7 @@ def test_the_partition_as_text(tmp_path, capsys):
     assert "XLA: exp %e: no kernel for exp" in lines
     at = lines.index("  operand0: %x: i8[B,6,6,16]{scale=0.031, zp=-7}")
     assert lines[at + 1].startswith("  result0: %f: f32[B,6,6,16]")
-    assert lines[at + 2].startswith("  2 steps, 1 threads; ")
+    assert lines[at + 2].startswith("  2 steps, 1 thread; ")
     # Stored between the steps: the sum, 6 * 6 * 16 bytes and 64 behind it.
     assert "640 of temporary tensors" in lines[at + 2]
     assert lines[at + 3].startswith("   0  conv %a, requantize %y, add %s: qir_dense_")
@@ -195,7 +195,7 @@ def test_the_partition_as_text(tmp_path, capsys):
 def test_without_kernels_there_is_no_partition():
     compiled = qir.compile(network(), kernels=False)
     assert compiled.partition({"B": 1}) == "no kernels: XLA computes all of it"
-    with pytest.raises(QirError, match="partition: expected a size for the dimension B"):
+    with pytest.raises(QirError, match=r'the dimension B, such as partition\(\{"B": 8\}\)'):
         compiled.partition()
 
 

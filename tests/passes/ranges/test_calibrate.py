@@ -337,9 +337,9 @@ ITERABLE = "calibrate: expected data to be an iterable of batches, got "
     [
         ([], "calibrate: expected at least one batch of data, got none"),
         (iter(()), "got none; an iterator can be read only once, a list again"),
-        (batches(1)[0], ITERABLE + "ndarray; a single batch goes into a list"),
-        ({"x": batches(1)[0]}, ITERABLE + "dict"),
-        (7, ITERABLE + "int"),
+        (batches(1)[0], ITERABLE + "an array; a single batch goes into a list"),
+        ({"x": batches(1)[0]}, ITERABLE + "a dict"),
+        (7, ITERABLE + "an int"),
         (
             [*batches(1), batches(1)[0][0]],
             "calibrate: batch 1: expected f32[B,4,4,2] for input %x, got f32[4,4,2]\n"
