@@ -22,7 +22,7 @@ def mlp(x):
 
 def cnn(x):
     y = jax.lax.conv_general_dilated(
-        x, KERNEL, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x, jnp.asarray(KERNEL), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
     y = jax.nn.relu(y) + jnp.tile(x, (1, 1, 1, 4))
     return mlp(jnp.mean(y, axis=(1, 2)))
