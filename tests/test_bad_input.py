@@ -157,6 +157,7 @@ def test_what_is_no_graph(name):
     assert message(lambda: CALLS[name]("model.qir")) == (
         f"{name}: expected a graph, got a str; qir.load reads one from a file"
     )
+    assert message(lambda: CALLS[name](None)) == f"{name}: expected a graph, got None"
     assert message(lambda: CALLS[name](3)) == f"{name}: expected a graph, got an int"
 
 

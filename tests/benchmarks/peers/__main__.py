@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from qir.bench.machine import this_machine
-from qir.errors import QirError
+from qir.errors import QirError, counted
 from tests.benchmarks.models import MODELS
 from tests.benchmarks.peers.compare import Comparison, compare, prepare_files
 from tests.benchmarks.quantization_cost import afresh
@@ -101,7 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in options.models or MEASURED:
             for comparison in comparisons(name, allowed, options.rounds, options.ops):
                 print(f"{comparison}\n", flush=True)
-                rows.append(f"{name}, {comparison.threads} threads: {comparison.speedup:.2f}")
+                threads = counted(comparison.threads, "thread")
+                rows.append(f"{name}, {threads}: {comparison.speedup:.2f}")
                 exact = exact and comparison.result.exact
     except QirError as error:
         parser.exit(2, f"error: {error}\n")
