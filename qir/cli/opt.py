@@ -52,9 +52,9 @@ def _opt(options: argparse.Namespace) -> int:
     if options.program is None:
         raise QirError("opt: expected a program, or --list")
     if options.output is not None:
-        check_savable(options.output)
         inputs = [*files_of(options.program), options.data]
         check_apart(files_of(options.output), inputs, "opt")
+        check_savable(options.output)
     result = run_pipeline(options, load(options.program))
     if options.output is None:
         print(result)

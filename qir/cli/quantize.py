@@ -52,9 +52,9 @@ def add(commands: Commands) -> None:
 def _quantize(options: argparse.Namespace) -> int:
     if not options.pipeline.strip():
         raise QirError("quantize: expected passes, or a named pipeline such as w8a8, got none")
-    check_savable(options.output)
     inputs = [*files_of(options.program), options.data]
     check_apart(files_of(options.output), inputs, "quantize")
+    check_savable(options.output)
     integer = run_pipeline(options, load(options.program), progress=sys.stderr.isatty())
     save(integer, options.output)
     if options.explain:
