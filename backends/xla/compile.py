@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -26,6 +27,7 @@ from qir.ir.signature import Sizes, bind, check_sizes, named_dimensions, ports, 
 from qir.types import Array
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+ARRAYS = (jax.Array, np.ndarray)
 
 
 class Compiled:
@@ -91,19 +93,26 @@ class Compiled:
         """
         if self._kernels is not None:
             self._kernels.check_process()
+        arrays: Sequence[ArrayLike] = inputs
+        kinds = tuple([(given.shape, given.dtype) for given in inputs if isinstance(given, ARRAYS)])
+        if kinds not in self._fitting:
+            arrays = self._fit(inputs)
+            if not self._narrowed and all(map(operator.is_, arrays, inputs)):
+                self._fitting.add(kinds)
+        results: tuple[jax.Array, ...] = self._jitted(self.parameters, *arrays)
+        return results
+
+    def _fit(self, inputs: Sequence[ArrayLike]) -> Sequence[ArrayLike]:
+        """Returns inputs as the program takes them; raises QirError where they don't fit."""
         if len(inputs) != len(self.inputs):
             raise QirError(f"run: expected {counted(len(self.inputs), 'input')}, got {len(inputs)}")
         arrays = [
             given if isinstance(given, jax.Array) else to_array(given, value, "run")
             for given, value in zip(inputs, self._program.inputs, strict=True)
         ]
-        arrays = fit(self._narrowed, arrays, self._program.inputs)
-        kinds = tuple((array.shape, array.dtype) for array in arrays)
-        if kinds not in self._fitting:
-            bind(self._program.inputs, arrays)
-            self._fitting.add(kinds)
-        results: tuple[jax.Array, ...] = self._jitted(self.parameters, *arrays)
-        return results
+        fitting = fit(self._narrowed, arrays, self._program.inputs)
+        bind(self._program.inputs, fitting)
+        return fitting
 
     def function(
         self, parameters: Mapping[str, jax.Array], *inputs: jax.Array
