@@ -271,7 +271,7 @@ graph @pool(%x: f32[64,4]) {
 class Lying(DoubleAway):
     """A mode whose machine form has a lesser multiplier than itself."""
 
-    def machine_form(self, multiplier, zero_point, low, high):
+    def machine_form(self, multiplier: Any, zero_point: Any, low: int, high: int) -> Any:
         shift = np.full(multiplier.value.shape, 31, np.int32)
         below = multiplier.value * (1 - 2.0**-10)
         return Scaled((below * 2**31).astype(np.int32), shift)
