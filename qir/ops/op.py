@@ -113,6 +113,14 @@ class Rescale(QuantRule):
 
 
 @dataclass(frozen=True)
+class Normalize(Rescale):
+    """As Rescale for the first operand; the others are float constants and stay such.
+
+    Machine numbers are formed of them and of the codes at compile time.
+    """
+
+
+@dataclass(frozen=True)
 class SameCode(QuantRule):
     """The stored numbers are moved or compared, never changed.
 
