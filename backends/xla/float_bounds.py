@@ -77,9 +77,9 @@ def normalization(op: Op, operands: Sequence[Array], result: Array) -> Array:
     assert isinstance(op, Normalization)
     x, *parameters = operands
     axes, root = op.view_axes(x.ndim), op.root(x)
-    unit = op.evaluate(x).reshape(op.view(x.shape))
+    unit = op.viewed(op.evaluate(x))
     # What a mean of numbers of this size loses, as a part of the root that it is divided by.
-    largest = np.abs(x).reshape(op.view(x.shape)).max(axis=axes, keepdims=True, initial=0)
+    largest = op.viewed(np.abs(x)).max(axis=axes, keepdims=True, initial=0)
     lost = largest / root if op.centred else np.ones_like(root)
     terms = op.count(TensorType(x.shape, DType.F64)) + 16
     bound = (terms * (1 + np.abs(unit)) * (1 + lost)).reshape(x.shape)

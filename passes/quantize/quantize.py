@@ -20,6 +20,7 @@ from qir.ops.op import (
     ExactSum,
     FixedCode,
     KeepFloat,
+    Normalize,
     Op,
     Rescale,
     SameCode,
@@ -224,6 +225,8 @@ class _Quantizer:
                 self.convert_same(node, builder)
             case ExactSum():
                 self.convert_exact_sum(node, builder)
+            case Normalize():
+                self.convert_norm(node, builder)
             case Rescale():
                 operands = [self.code(value, builder) for value in node.inputs]
                 self.give(output, builder.emit(op.with_code(self.code_for(output)), *operands))
@@ -314,6 +317,33 @@ class _Quantizer:
                     raise _KeptFloat(f"%{first.name} and %{value.name} have different codes")
             operands.append(operand)
         return operands
+
+    def convert_norm(self, node: Node, builder: Builder) -> None:
+        x, *parameters = node.inputs
+        varying = next((value for value in parameters if not value.is_constant), None)
+        if varying is not None:
+            raise _KeptFloat(f"%{varying.name} is not a constant")
+        if not self.is_activation(x):
+            raise _KeptFloat(f"%{x.name} is a constant where an activation belongs")
+        operand = self.norm_operand(x, builder)
+        op = node.op.with_code(self.code_for(node.outputs[0]))
+        self.give(node.outputs[0], builder.emit(op, operand, *parameters))
+
+    def norm_operand(self, x: Value, builder: Builder) -> Value:
+        """Returns the operand of a norm: one computed in floating point in 16 bits.
+
+        Rows and channels of very different size then keep bits of their own, which the norm brings
+        to one size.
+        """
+        own = self.coded.get((x, self.main[x])) if x in self.main else None
+        in_float = own is None or isinstance(own.op, Quantize)
+        if x in self.sums or x in self.cones or not in_float or x.range is None:
+            return self.code(x, builder)
+        peak = max(map(abs, x.range.bounds))
+        wide = activation_code(
+            Interval.of(-peak, peak), DType.I16, symmetric=True, expressed=_float_type(x.type)
+        )
+        return self.code(x, builder, wide)
 
     def convert_fixed(self, node: Node, code: Quant, builder: Builder) -> None:
         output = node.outputs[0]

@@ -95,6 +95,10 @@ class Normalization(Op):
         """Returns the shape in which `view_axes` are the axes of a statistic."""
         return shape
 
+    def viewed(self, x: Array) -> Array:
+        """Returns an array in its view."""
+        return x.reshape(cast("tuple[int, ...]", self.view(x.shape)))
+
     def view_axes(self, rank: int) -> tuple[int, ...]:
         """Returns the axes of a statistic in the view of a tensor of this rank."""
         raise NotImplementedError
@@ -218,10 +222,11 @@ class Normalization(Op):
         if self.guard == "add":
             return np.asarray(np.sqrt(squares + np.asarray(self.epsilon, x.dtype)))
         # Epsilon itself may be too small for the type.
-        return np.maximum(np.sqrt(squares), np.asarray(np.sqrt(self.epsilon), x.dtype))
+        least = np.asarray(np.sqrt(self.epsilon), x.dtype)
+        return np.asarray(np.maximum(np.sqrt(squares), least))
 
     def _centred(self, x: Array) -> Array:
-        viewed = x.reshape(cast("tuple[int, ...]", self.view(x.shape)))
+        viewed = self.viewed(x)
         if self.centred:
             axes = self.view_axes(x.ndim)
             viewed = viewed - viewed.mean(axis=axes, keepdims=True, dtype=x.dtype)
@@ -232,9 +237,7 @@ class Normalization(Op):
         form = self.standard(x.type)
         axes = self.view_axes(x.stored.ndim)
         stored = x.stored.astype(np.int64)
-        steps = (stored - expand(form.offset, stored.shape)).reshape(
-            cast("tuple[int, ...]", self.view(stored.shape))
-        )
+        steps = self.viewed(stored - expand(form.offset, stored.shape))
         squares = (steps * steps).sum(axis=axes, keepdims=True) * form.factor
         centred = steps * form.factor
         if form.centred:
@@ -251,7 +254,7 @@ class Normalization(Op):
         arrays = [operand.stored for operand in parameters]
         multiplier, offset, places_of = affine_terms(arrays, code, form.result_fraction)
         rounded = (normalized * multiplier + offset) >> places_of
-        return np.clip(rounded + code.zero_points, *code.range)
+        return np.asarray(np.clip(rounded + code.zero_points, *code.range))
 
 
 def affine_terms(
