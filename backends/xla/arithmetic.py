@@ -75,7 +75,7 @@ def requantize_scaled(
             places = np.where(value == 0, max(33, int(places.max())), places).astype(np.int32)
         least, greatest = int(places.min()), int(places.max())
 
-    high_word = _high_word(acc, value >> 16, value & 0xFFFF)
+    high_word = product_high_word(acc, value >> 16, value & 0xFFFF)
     if least >= 33:
         rounded = _shift_high_word(high_word, places)
     else:
@@ -108,7 +108,7 @@ def requantize_by_high_word(
         dtype: Integer dtype of the result, which holds [low, high].
     """
     value_high, value_low, addend, places = map(_int32, limbs)
-    rounded = (_high_word(acc, value_high, value_low) + addend) >> places
+    rounded = (product_high_word(acc, value_high, value_low) + addend) >> places
     return jnp.clip(rounded, low, high).astype(dtype)
 
 
@@ -218,7 +218,7 @@ def dequantize(q: jax.Array, zero_point: ZeroPoint, scale: NumberOrArray) -> jax
     return difference.astype(jnp.float32) * jnp.asarray(scale, jnp.float32)
 
 
-def _high_word(
+def product_high_word(
     acc: jax.Array,
     value_high: NDArray[np.int32] | jax.Array,
     value_low: NDArray[np.int32] | jax.Array,

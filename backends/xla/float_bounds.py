@@ -14,13 +14,18 @@ from qir.ops import (
     Conv,
     ConvTranspose,
     Dot,
+    GroupNorm,
+    L2Norm,
+    LayerNorm,
     Mean,
     Mul,
     ReduceProd,
     ReduceSum,
+    RmsNorm,
     Softmax,
     Sub,
 )
+from qir.ops.normalization import Normalization
 from qir.ops.op import Op
 from qir.types import Array, DType, TensorType, known
 
@@ -67,6 +72,24 @@ def batch_norm(op: Op, operands: Sequence[Array], result: Array) -> Array:
     return np.asarray(8 * EPSILON * (np.abs(factor) * (np.abs(x) + np.abs(mean)) + np.abs(beta)))
 
 
+def normalization(op: Op, operands: Sequence[Array], result: Array) -> Array:
+    """Each sum adds a rounding for each term; the root divides what the mean lost of x."""
+    assert isinstance(op, Normalization)
+    x, *parameters = operands
+    axes, root = op.view_axes(x.ndim), op.root(x)
+    unit = op.viewed(op.evaluate(x))
+    # What a mean of numbers of this size loses, as a part of the root that it is divided by.
+    largest = op.viewed(np.abs(x)).max(axis=axes, keepdims=True, initial=0)
+    lost = largest / root if op.centred else np.ones_like(root)
+    terms = op.count(TensorType(x.shape, DType.F64)) + 16
+    bound = (terms * (1 + np.abs(unit)) * (1 + lost)).reshape(x.shape)
+    for gamma in parameters[:1]:
+        bound = bound * np.abs(gamma)
+    for beta in parameters[1:]:
+        bound = bound + np.abs(beta)
+    return np.asarray(EPSILON * (bound + np.abs(result)))
+
+
 def few_roundings(op: Op, operands: Sequence[Array], result: Array) -> Array:
     """Sixteen roundings of numbers no greater than the result, the operands or 1."""
     largest = np.abs(result) + 1
@@ -84,6 +107,7 @@ BOUNDS: dict[type[Op], ErrorBound] = {
     Softmax: softmax,
     ReduceProd: product,
     BatchNorm: batch_norm,
+    **dict.fromkeys([GroupNorm, L2Norm, LayerNorm, RmsNorm], normalization),
 }
 """The ops that more than a few roundings go into."""
 

@@ -11,10 +11,15 @@ from qir.errors import PassError
 from qir.ir import Graph, Node
 from qir.ops import (
     Add,
+    GroupNorm,
+    L2Norm,
+    LayerNorm,
     Requantize,
+    RmsNorm,
     Softmax,
     Sub,
 )
+from qir.ops.normalization import Normalization
 from qir.ops.op import ExactSum, FixedCode, Op, Rescale
 from qir.pipeline import Context, Pass, register
 from qir.types import known
@@ -107,6 +112,16 @@ def _exponentials(node: Node, stored: StoredReach) -> Reach:
     return count * low, max(count * high, 256 * high + count * high // 2)
 
 
+def _normalized(node: Node, stored: StoredReach) -> Reach:
+    assert isinstance(node.op, Normalization)
+    x = node.inputs[0]
+    form = node.op.standard(x.type)
+    low, high = stored.steps(x)
+    if form.centred:
+        return form.factor * (low - high), form.factor * (high - low)
+    return form.factor * low, form.factor * high
+
+
 def _requantized(node: Node, stored: StoredReach) -> Reach:
     return stored.steps(node.inputs[0])
 
@@ -116,6 +131,7 @@ INTERMEDIATES: dict[type[Op], Callable[[Node, StoredReach], Reach]] = {
     Sub: _added,
     Softmax: _exponentials,
     Requantize: _requantized,
+    **dict.fromkeys([LayerNorm, GroupNorm, RmsNorm, L2Norm], _normalized),
 }
 """For each op that rescales: the integers that it forms, all of which must fit int32.
 

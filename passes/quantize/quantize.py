@@ -21,6 +21,7 @@ from qir.ops.op import (
     ExactSum,
     FixedCode,
     KeepFloat,
+    Normalize,
     Op,
     Rescale,
     SameCode,
@@ -239,6 +240,8 @@ class _Quantizer:
                 self.convert_exact_sum(node, builder)
             case Rescale() if isinstance(op, Sum) and output in self.wide:
                 self.convert_wide_sum(node, builder)
+            case Normalize():
+                self.convert_norm(node, builder)
             case Rescale():
                 operands = [self.code(value, builder) for value in node.inputs]
                 self.give(output, builder.emit(op.with_code(self.code_for(output)), *operands))
@@ -391,6 +394,24 @@ class _Quantizer:
                     raise _KeptFloat(f"%{first.name} and %{value.name} have different codes")
             operands.append(operand)
         return operands
+
+    def convert_norm(self, node: Node, builder: Builder) -> None:
+        x, *parameters = node.inputs
+        varying = next((value for value in parameters if not value.is_constant), None)
+        if varying is not None:
+            raise _KeptFloat(f"%{varying.name} is not a constant")
+        if not self.is_activation(x):
+            raise _KeptFloat(f"%{x.name} is a constant where an activation belongs")
+        total = self.sums.get(x)
+        if total is None:
+            operand = self.finest(x, builder)
+        elif total.type.quant is not None and total.type.quant.bounds is not None:
+            operand = total
+        else:
+            operand = self.wide_form(x, self.wide_code(x), builder)
+        output = node.outputs[0]
+        wanted = self.wide_code(output) if output in self.wide else self.code_for(output)
+        self.give(output, builder.emit(node.op.with_code(wanted), operand, *parameters))
 
     def convert_fixed(self, node: Node, code: Quant, builder: Builder) -> None:
         output = node.outputs[0]

@@ -15,6 +15,9 @@ from qir.ops import (
     Dequantize,
     Dot,
     Gather,
+    GroupNorm,
+    L2Norm,
+    LayerNorm,
     Lookup,
     Lookup2,
     Pad,
@@ -22,6 +25,7 @@ from qir.ops import (
     Recode,
     Requantize,
     Reverse,
+    RmsNorm,
     Slice,
     Softmax,
     Split,
@@ -102,6 +106,11 @@ def turned(node: Node, order: Order) -> Turned | None:
             return Turned(Recode(to), (0,), (order,))
         case Softmax():
             return Turned(replace(op, axis=order[op.axis]), (0,), (order,))
+        case LayerNorm() | RmsNorm() | L2Norm() if _has_last_parameters(node, order):
+            axes = tuple(sorted(order[axis] for axis in op.axes))
+            return Turned(replace(op, axes=axes), (0,), (order,))
+        case GroupNorm() if batch_and_channels_stay and _has_last_parameters(node, order):
+            return Turned(op, (0,), (order,))
         case BatchNorm() if order[-1] == rank - 1:
             return Turned(op, (0,), (order,))
         case Dot(batch=0) if order[-1] == rank - 1:
@@ -144,6 +153,16 @@ def turned(node: Node, order: Order) -> Turned | None:
             return Turned(op, range(len(node.inputs)), (order,))
         case _:
             return None
+
+
+def _has_last_parameters(node: Node, order: Order) -> bool:
+    """Whether what broadcasts against a norm's operand does so in the other order as well."""
+    parameters = [value.type for value in node.inputs[1:]]
+    last_stays = order[-1] == len(order) - 1
+    return all(
+        parameter.rank == 0 or (parameter.rank == 1 and (last_stays or parameter.size == 1))
+        for parameter in parameters
+    )
 
 
 def _turned_code(code: Quant, order: Order) -> Quant:

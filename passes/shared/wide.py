@@ -23,7 +23,7 @@ from qir.ops import (
     Transpose,
 )
 from qir.ops.elementwise import Sum
-from qir.ops.op import ExactSum, Op, SameCode
+from qir.ops.op import ExactSum, Normalize, Op, SameCode
 from qir.passes.shared.codes import ZERO_SCALE
 from qir.types import DType, Quant
 
@@ -93,7 +93,7 @@ def wide_values(graph: Graph, excluded: set[Node], ranges: Mapping[Value, Interv
     for node in graph.nodes:
         if node in excluded:
             continue
-        if node.op.takes_sums:
+        if isinstance(node.op.quant, Normalize):
             stack.append(node.inputs[0])
             if any(_reads_part(user, ranges) for user in node.output.users):
                 stack.append(node.output)
@@ -108,7 +108,7 @@ def wide_values(graph: Graph, excluded: set[Node], ranges: Mapping[Value, Interv
             stack.extend(operand for operand in value.inputs if not operand.is_constant)
         elif isinstance(op, _MOVES):
             stack.append(value.inputs[0])
-        elif not op.takes_sums:
+        elif not isinstance(op.quant, Normalize):
             continue
         found.add(value)
     return found

@@ -42,10 +42,15 @@ def _not_quantized(graph: Graph) -> str | None:
 
 
 def is_float_op(node: Node) -> bool:
-    """Whether a node computes in floating point; casts to and from codes and constants don't."""
+    """Whether a node computes in floating point; casts to and from codes and constants don't.
+
+    Float constants beside coded operands are no floats that it computes with: machine numbers are
+    made of them at compile time.
+    """
     if isinstance(node.op, Quantize | Dequantize | Const | Return):
         return False
-    return any(value.type.is_float for value in (*node.inputs, *node.outputs))
+    computed = (value for value in (*node.inputs, *node.outputs) if not value.is_constant)
+    return any(value.type.is_float for value in computed)
 
 
 def _not_integer(graph: Graph) -> str | None:

@@ -21,6 +21,7 @@ from qir.ops.logic import (
 )
 from qir.ops.lookup import Lookup, Lookup2
 from qir.ops.norm import BatchNorm, Softmax
+from qir.ops.normalization import GroupNorm, L2Norm, LayerNorm, RmsNorm
 from qir.ops.pool import AvgPool, MaxPool
 from qir.ops.reduce import ArgMax, Mean, ReduceMax, ReduceMin, ReduceProd, ReduceSum
 from qir.ops.resize import ResizeLinear, ResizeNearest
@@ -84,10 +85,13 @@ __all__ = [
     "Gelu",
     "Greater",
     "GreaterEqual",
+    "GroupNorm",
     "HardSigmoid",
     "HardSwish",
     "Iota",
     "IsFinite",
+    "L2Norm",
+    "LayerNorm",
     "LeakyRelu",
     "Less",
     "LessEqual",
@@ -122,6 +126,7 @@ __all__ = [
     "ResizeNearest",
     "Return",
     "Reverse",
+    "RmsNorm",
     "Round",
     "Rsqrt",
     "Select",

@@ -113,6 +113,14 @@ class Rescale(QuantRule):
 
 
 @dataclass(frozen=True)
+class Normalize(Rescale):
+    """As Rescale for the first operand; the others are float constants and stay such.
+
+    Machine numbers are formed of them and of the codes at compile time.
+    """
+
+
+@dataclass(frozen=True)
 class SameCode(QuantRule):
     """The stored numbers are moved or compared, never changed.
 
@@ -178,9 +186,6 @@ class Op:
     quant: ClassVar[QuantRule] = KeepFloat("no rule for codes")
     elementwise: ClassVar[bool] = False
     """Whether each number of the result depends on the operands' numbers at the same place only."""
-    takes_sums: ClassVar[bool] = False
-    """Whether its first operand and its result may be coded in i32 with bounds: a sum comes to it
-    as it is, with nothing of 8 bits between."""
     region_count: ClassVar[int] = 0
 
     def result(self, *operands: Any, **_: Any) -> TensorType | tuple[TensorType, ...]:

@@ -1,0 +1,436 @@
+"""Normalizations whose statistics are computed of the data: layer, group, rms and l2 norm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import prod
+from typing import ClassVar, Literal, TypeAlias, cast
+
+import numpy as np
+
+from qir.numbers.int32 import INT32_MAX, Int64Array, rounding_shift
+from qir.numbers.interval import EVERYTHING, Interval
+from qir.numbers.inverse_root import inverse_root
+from qir.ops.attributes import by_type
+from qir.ops.elementwise import result_code
+from qir.ops.op import Coded, Normalize, Op, op
+from qir.ops.type_rules import broadcast, check_axes, same_real, uncoded_axes
+from qir.types import Array, DType, Quant, Shape, TensorType, expand, format_shape, known
+
+Guard: TypeAlias = Literal["add", "max"]
+"""How epsilon keeps the divisor from 0: sqrt(s + epsilon), or sqrt(max(s, epsilon))."""
+
+MOST_NUMBERS = 2**24
+"""How many numbers may share a statistic, so that backends sum limbs of 8 bits in 32 bits."""
+
+
+@dataclass(frozen=True)
+class Standard:
+    """The integers by which operands of one type are normalized.
+
+    With the differences u = stored - offset, S1 = sum of u and S2 = sum of u² over D numbers:
+
+        centred:  c = D * u - S1,  V = D * S2 - S1²
+        else:     c = D * u,       V = D * S2        (l2: c = u, V = S2)
+
+    c / sqrt(V) is the normalized number in whatever scale. W = V * 2^fraction + epsilon, or the
+    greater of the two, at least 1; with R and e as `inverse_root(W)` gives them,
+
+        t = (c * R + 2^(s-1)) >> s,  s = 61 - e - fraction / 2 - result_fraction
+
+    is the normalized number in units of 2^-result_fraction, and |t| < 2^30.
+
+    Attributes:
+        offset: What is taken off the stored numbers: a scalar, or of the operand's rank.
+        factor: What c is a multiple of u by: D, 1 for l2.
+        centred: Whether the mean is taken off.
+        fraction: Even; negative where epsilon is so large that V loses bits.
+        epsilon: Epsilon in units of W: a scalar, or of the rank of the operand's view.
+        guard: How epsilon is joined to V.
+        result_fraction: How many bits of t are fractional.
+        largest: Greatest |u|.
+    """
+
+    offset: Int64Array
+    factor: int
+    centred: bool
+    fraction: int
+    epsilon: Int64Array
+    guard: Guard
+    result_fraction: int
+    largest: int
+
+    @property
+    def first_shift(self) -> int:
+        """The shift of a row whose e is 0."""
+        return 61 - self.fraction // 2 - self.result_fraction
+
+
+class Normalization(Op):
+    """Base of the norms: (x - mean) / sqrt(variance + epsilon) * gamma + beta, or without the mean.
+
+    On codes: exact sums of stored numbers, an exact integer square root of each statistic, and one
+    rounding to the result's code; see `Standard` and `affine_terms`. With F = result_fraction, the
+    result is within 1/2 + |gamma| / (2^(F+1) * scale) + (|y| + |beta| / scale) * 2^-28 steps of the
+    real one, y counted in steps. A row of equal numbers, or of zeros where there is no mean, gives
+    beta.
+
+    Operands: x; then gamma and beta, which broadcast against x and may be left out. On codes they
+    are floating-point constants.
+    """
+
+    quant = Normalize()
+    centred: ClassVar[bool] = False
+    is_mean: ClassVar[bool] = True
+    """Whether the squares are averaged and not summed."""
+    epsilon: float
+    to: Quant | None
+
+    guard: Guard = "add"
+    """How epsilon is joined to the squares."""
+
+    def view(self, shape: Shape) -> Shape:
+        """Returns the shape in which `view_axes` are the axes of a statistic."""
+        return shape
+
+    def viewed(self, x: Array) -> Array:
+        """Returns an array in its view."""
+        return x.reshape(cast("tuple[int, ...]", self.view(x.shape)))
+
+    def view_axes(self, rank: int) -> tuple[int, ...]:
+        """Returns the axes of a statistic in the view of a tensor of this rank."""
+        raise NotImplementedError
+
+    def check_epsilon(self) -> None:
+        """Raises QirError for an epsilon that is negative or not finite."""
+        if not 0 <= self.epsilon < np.inf:
+            raise self.error(f"expected a finite epsilon of at least 0, got {self.epsilon}")
+
+    def result(
+        self, x: TensorType, gamma: TensorType | None = None, beta: TensorType | None = None
+    ) -> TensorType:
+        if self.count(x) == 0:
+            raise self.error(f"expected at least one number for each statistic, got {x}")
+        parameters = [operand for operand in (gamma, beta) if operand is not None]
+        if broadcast(self, x, *parameters) != x.shape:
+            listed = " and ".join(map(str, parameters))
+            raise self.error(f"expected gamma and beta that broadcast to {x}, got {listed}")
+        if self.to is None:
+            return TensorType(x.shape, same_real(self, x, *parameters))
+        for operand in parameters:
+            if not isinstance(operand.element, DType) or not operand.element.is_float:
+                raise self.error(
+                    f"expected gamma and beta in floating point, got {operand}; multipliers are "
+                    "made of them at compile time"
+                )
+        if not self.to.per_tensor or self.to.levels is not None or self.to.storage.bits > 32:
+            raise self.error(
+                "expected a result coded per tensor in at most 32 bits, got "
+                f"{TensorType(x.shape, self.to)}"
+            )
+        self.standard(x)
+        return TensorType(x.shape, self.to)
+
+    def count(self, x: TensorType) -> int:
+        """Returns how many numbers share a statistic; raises QirError for a named dimension."""
+        viewed = self.view(x.shape)
+        return prod(
+            known(viewed[axis], f"{self.name} over axis {min(axis, x.rank - 1)}")
+            for axis in self.view_axes(x.rank)
+        )
+
+    def check_code(self, x: TensorType) -> None:
+        """Raises QirError where the operand's code varies inside of a statistic."""
+        uncoded_axes(self, x, self.view_axes(x.rank))
+
+    def standard(self, x: TensorType) -> Standard:
+        """Returns the integers that normalize a coded operand.
+
+        Raises:
+            QirError: The operand's code does not fit, or its numbers are too many or too wide.
+        """
+        code = x.quant
+        if code is None:
+            raise self.error(f"expected a coded operand for a coded result, got {x}")
+        if code.levels is not None:
+            raise self.error("a codebook must be expanded by lookup first")
+        self.check_code(x)
+        count = self.count(x)
+        low, high = code.range
+        if self.centred:
+            # The mean takes any offset away with it: the middle keeps the squares small.
+            offset = np.asarray((low + high + 1) // 2, np.int64)
+        else:
+            offset = code.zero_points.astype(np.int64)
+        largest = max(high - int(offset.min()), int(offset.max()) - low)
+        factor = count if self.is_mean else 1
+        each = max(largest, high - low if self.centred else 0)
+        # c and sums in 32 bits, squares in 62.
+        most = min(MOST_NUMBERS, INT32_MAX // each if self.is_mean else 2**62 // each**2)
+        if count > most or each > INT32_MAX:
+            raise self.error(
+                f"expected at most {most} numbers for each statistic of {x}, got {count}; keep it "
+                "in floating point, or give its operand a code of fewer bits"
+            )
+        scale = code.scale.array.astype(np.float64)
+        epsilon = float(factor) * float(factor) * self.epsilon / (scale * scale)
+        if not np.all(np.isfinite(epsilon)):
+            raise self.error(
+                f"expected an epsilon less far from the squares of {x}, got {self.epsilon}"
+            )
+        _, exponent = np.frexp(float(count * factor * largest**2) + np.max(epsilon))
+        fraction = min(30, 61 - int(exponent))
+        fraction -= fraction % 2
+        units = np.rint(np.ldexp(epsilon, fraction)).astype(np.int64)
+        if units.ndim:
+            # A view splits the last axis, along which the code of groups is one.
+            units = units.reshape(units.shape + (1,) * (len(self.view(x.shape)) - x.rank))
+        # |c| / sqrt(W) is at most sqrt(D), 1 for l2; and the greatest |c| over epsilon's root.
+        bound = Fraction(factor)
+        if least := int(units.min()):
+            bound = min(bound, Fraction((factor * each) ** 2) * Fraction(2) ** fraction / least)
+        return Standard(
+            factor=factor,
+            offset=offset,
+            centred=self.centred,
+            fraction=fraction,
+            epsilon=units,
+            guard=self.guard,
+            result_fraction=29 - _half_exponent(bound),
+            largest=largest,
+        )
+
+    def interval(
+        self, x: Interval, gamma: Interval | None = None, beta: Interval | None = None
+    ) -> Interval:
+        return EVERYTHING  # the root of how many numbers there are, which bounds don't tell
+
+    def evaluate(self, x: Array, gamma: Array | None = None, beta: Array | None = None) -> Array:
+        with np.errstate(all="ignore"):
+            result = (self._centred(x) / self.root(x)).reshape(x.shape)
+        if gamma is not None:
+            result = result * gamma
+        return np.asarray(result if beta is None else result + beta)
+
+    def root(self, x: Array) -> Array:
+        """Returns what real numbers are divided by, in their view, whose axes are kept."""
+        axes, viewed = self.view_axes(x.ndim), self._centred(x)
+        combine = np.mean if self.is_mean else np.sum
+        squares = np.asarray(combine(viewed * viewed, axis=axes, keepdims=True, dtype=x.dtype))
+        if self.guard == "add":
+            return np.asarray(np.sqrt(squares + np.asarray(self.epsilon, x.dtype)))
+        # Epsilon itself may be too small for the type.
+        least = np.asarray(np.sqrt(self.epsilon), x.dtype)
+        return np.asarray(np.maximum(np.sqrt(squares), least))
+
+    def _centred(self, x: Array) -> Array:
+        viewed = self.viewed(x)
+        if self.centred:
+            axes = self.view_axes(x.ndim)
+            viewed = viewed - viewed.mean(axis=axes, keepdims=True, dtype=x.dtype)
+        return viewed
+
+    def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
+        x, *parameters = operands
+        form = self.standard(x.type)
+        axes = self.view_axes(x.stored.ndim)
+        stored = x.stored.astype(np.int64)
+        steps = self.viewed(stored - expand(form.offset, stored.shape))
+        squares = (steps * steps).sum(axis=axes, keepdims=True) * form.factor
+        centred = steps * form.factor
+        if form.centred:
+            total = steps.sum(axis=axes, keepdims=True)
+            centred, squares = centred - total, squares - total * total
+        places = form.fraction
+        wide = squares << places if places >= 0 else squares >> min(62, -places)
+        joined = wide + form.epsilon if form.guard == "add" else np.maximum(wide, form.epsilon)
+        significand, exponent = inverse_root(np.maximum(joined, 1))
+        # Outside of these bounds c is 0.
+        shift = np.clip(form.first_shift - exponent, 1, 62)
+        normalized = rounding_shift(centred * significand, shift).reshape(stored.shape)
+        code = Coded(np.zeros(()), result).code
+        arrays = [operand.stored for operand in parameters]
+        multiplier, offset, places_of = affine_terms(arrays, code, form.result_fraction)
+        rounded = (normalized * multiplier + offset) >> places_of
+        return np.asarray(np.clip(rounded + code.zero_points, *code.range))
+
+
+def affine_terms(
+    parameters: Sequence[Array], to: Quant, result_fraction: int
+) -> tuple[Int64Array, Int64Array, Int64Array]:
+    """Returns the integers that take normalized numbers t to steps of a code.
+
+    The steps are (t * m + b) >> g, where m * 2^-g is gamma / (2^result_fraction * scale) rounded
+    to 31 bits, and b is beta / scale in the same units plus the half that rounds. g is less where
+    b would leave 62 bits otherwise, and as beta then is far larger than gamma, what m loses is
+    below 2^-28 steps of it. What leaves every code saturates.
+
+    Args:
+        parameters: Gamma and beta, in floating point, which broadcast; either or both left out.
+        to: The result's code, per tensor.
+        result_fraction: How many bits of t are fractional; |t| < 2^30.
+
+    Returns:
+        m, |m| < 2^31, b, |b| <= 2^62, and g in [1, 62]: int64 of one shape. The sum t * m + b is
+        exact in 64 bits.
+    """
+    scale = float(to.scale.array)
+    gamma, beta = (*parameters, 1.0, 0.0)[:1], (*parameters[1:], 0.0)[:1]
+    factor, offset = np.broadcast_arrays(
+        *(np.asarray(array[0], np.float64) / scale for array in (gamma, beta))
+    )
+    _, factor_bits = np.frexp(factor)
+    _, offset_bits = np.frexp(offset)
+    # |m| < 2^31 and |b| < 2^60.
+    normal = np.where(factor == 0, 62, 31 + result_fraction - factor_bits.astype(np.int64))
+    places = np.clip(np.minimum(normal, 60 - offset_bits.astype(np.int64)), 1, 62)
+    multiplier = np.clip(
+        np.rint(np.ldexp(factor, places - result_fraction)), -INT32_MAX, INT32_MAX
+    ).astype(np.int64)
+    limit = 2.0**61
+    rounded = np.clip(np.rint(np.ldexp(offset, places)), -limit, limit).astype(np.int64)
+    return multiplier, rounded + (np.int64(1) << (places - 1)), places
+
+
+def _half_exponent(bound: Fraction) -> int:
+    """Returns the least k with bound <= 4^k."""
+    k = (bound.numerator.bit_length() - bound.denominator.bit_length()) // 2 - 1
+    while bound > Fraction(4) ** k:
+        k += 1
+    return k
+
+
+@op("layer_norm")
+class LayerNorm(Normalization):
+    """(x - mean) / sqrt(variance + epsilon) * gamma + beta, with statistics over axes.
+
+    Over the last axes of each row this is layer norm (arXiv:1607.06450), over the spatial axes
+    instance norm (arXiv:1607.08022), over all axes but the channels batch norm as in training.
+
+    Operands: x, then gamma and beta, which broadcast against x and may be left out. On codes x has
+    at most 32 bits and a code that does not vary along the axes; gamma and beta stay float
+    constants.
+
+    Attributes:
+        axes: The axes of a statistic, counted from 0, increasing.
+        epsilon: Added to the variance, which divides by the count of numbers.
+    """
+
+    axes: tuple[int, ...]
+    epsilon: float = 1e-5
+    to: Quant | None = by_type(result_code, None)
+
+    centred = True
+
+    def check(self) -> None:
+        _check_axes(self, self.axes)
+        self.check_epsilon()
+
+    def view_axes(self, rank: int) -> tuple[int, ...]:
+        check_axes(self, self.axes, rank)
+        return self.axes
+
+
+@op("group_norm")
+class GroupNorm(Normalization):
+    """Layer norm of each group of channels over all places of a sample (arXiv:1803.08494).
+
+    Operands: x [batch, …, channels], then gamma and beta, as of layer_norm.
+
+    Attributes:
+        groups: How many groups of adjacent channels there are.
+        epsilon: Added to the variance.
+    """
+
+    groups: int
+    epsilon: float = 1e-5
+    to: Quant | None = by_type(result_code, None)
+
+    centred = True
+
+    def check(self) -> None:
+        if self.groups < 1:
+            raise self.error(f"expected at least one group, got {self.groups}")
+        self.check_epsilon()
+
+    def view(self, shape: Shape) -> Shape:
+        channels = known(shape[-1], self.name) if len(shape) > 1 else 0
+        if len(shape) < 2 or channels % self.groups:
+            raise self.error(
+                f"expected a batch and channels that {self.groups} divides, got "
+                f"{format_shape(shape)}"
+            )
+        return (*shape[:-1], self.groups, channels // self.groups)
+
+    def view_axes(self, rank: int) -> tuple[int, ...]:
+        return (*range(1, rank - 1), rank)
+
+    def check_code(self, x: TensorType) -> None:
+        uncoded_axes(self, x, range(1, x.rank))
+
+
+@op("rms_norm")
+class RmsNorm(Normalization):
+    """x / sqrt(mean of x² + epsilon) * gamma + beta (arXiv:1910.07467).
+
+    Operands: x, then gamma and beta, as of layer_norm.
+
+    Attributes:
+        axes: The axes of a mean, counted from 0, increasing.
+        epsilon: Added to the mean.
+    """
+
+    axes: tuple[int, ...]
+    epsilon: float = 1e-6
+    to: Quant | None = by_type(result_code, None)
+
+    def check(self) -> None:
+        _check_axes(self, self.axes)
+        self.check_epsilon()
+
+    def view_axes(self, rank: int) -> tuple[int, ...]:
+        check_axes(self, self.axes, rank)
+        return self.axes
+
+
+@op("l2_norm")
+class L2Norm(Normalization):
+    """x / sqrt(sum of x² + epsilon) * gamma + beta, or x / sqrt(max(sum of x², epsilon)).
+
+    Operands: x, then gamma and beta, as of layer_norm.
+
+    Attributes:
+        axes: The axes of a sum, counted from 0, increasing.
+        epsilon: What keeps the divisor from 0; of max(norm, e) the square of e.
+        guard: Whether epsilon is added or is a lower bound.
+    """
+
+    axes: tuple[int, ...]
+    epsilon: float = 1e-12
+    guard: Guard = "add"
+    to: Quant | None = by_type(result_code, None)
+
+    is_mean = False
+
+    def check(self) -> None:
+        _check_axes(self, self.axes)
+        self.check_epsilon()
+
+    def view_axes(self, rank: int) -> tuple[int, ...]:
+        check_axes(self, self.axes, rank)
+        return self.axes
+
+    def interval(
+        self, x: Interval, gamma: Interval | None = None, beta: Interval | None = None
+    ) -> Interval:
+        unit = Interval.of(-1, 1)
+        scaled = unit if gamma is None else unit * gamma
+        return scaled if beta is None else scaled + beta
+
+
+def _check_axes(operation: Op, axes: Sequence[int]) -> None:
+    if not axes:
+        raise operation.error("expected at least one axis, got []")
+    check_axes(operation, axes)
