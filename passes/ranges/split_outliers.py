@@ -23,7 +23,7 @@ from qir.pipeline import Context, Pass, register
 from qir.types import Array, FrozenArray
 
 COUNTS = (4, 8)
-"""Numbers of channels that are tried: multiples of 4, of which machines multiply as many at once."""
+"""Numbers of channels that are tried: multiples of 4, as machines multiply 4 at once."""
 COUNTS_BEHIND_GATES = (4, 8, 16, 32)
 """Those for what gelu and silu return, where many channels are large, each in a few rows."""
 _ROUNDED_BEFORE = (Reshape, Transpose, Reverse, Slice, Split, Gather, Relu, Clip)
@@ -70,8 +70,10 @@ class SplitOutliers(Pass):
 
     def run(self, graph: Graph, context: Context) -> None:
         names = Inheritance(graph)
-        functions = elementwise_functions(graph, set())[0]
-        for x in list(graph.values()):
+        parts: set[Value] = set()
+        for x in graph.values():  # A sum that is built meanwhile is met too: it may be an operand.
+            if x in parts:
+                continue
             products = [node for node in x.users if _can_split(node, x)]
             if not products or not _has_codes_to_choose(x):
                 continue
@@ -84,7 +86,8 @@ class SplitOutliers(Pass):
             choice = choose(x, kernels, statistic, self.gain)
             if choice is None:
                 continue
-            _Splitter(x, products, statistic, choice, functions.get(x)).run()
+            source = elementwise_functions(graph, set())[0].get(x)
+            parts.update(_Splitter(x, products, statistic, choice, source).run())
             if self.report:
                 context.diagnostics.append(
                     f"split-outliers: %{x.name}: {len(choice.channels)} channels, "
@@ -107,11 +110,9 @@ def _can_split(node: Node, x: Value) -> bool:
 
 
 def _has_codes_to_choose(x: Value) -> bool:
-    """Whether what computes a value can round it to two codes; a fixed or a kept one is the only."""
+    """Whether what computes a value can round it to two codes; a fixed or a kept one is all."""
     source = x
-    while isinstance(
-        source.op, Reshape | Transpose | Reverse | Slice | Split | Relu | Clip | Gather
-    ):
+    while isinstance(source.op, _ROUNDED_BEFORE):
         source = source.inputs[0]
     return source.op is None or not isinstance(source.op.quant, FixedCode | SameCode)
 
@@ -211,7 +212,8 @@ class _Splitter:
     choice: Choice
     source: Value | None
 
-    def run(self) -> None:
+    def run(self) -> tuple[Value, Value]:
+        """Splits the products; returns the clipped value and that of the channels."""
         graph = self.x.owner
         builder = Builder(graph, self.products[0], self.x.loc)
         inliers, outliers = self._inliers(builder), self._outliers(builder)
@@ -229,6 +231,7 @@ class _Splitter:
         for kernel in kernels:
             if kernel.node is not None and not kernel.uses:
                 graph.erase(kernel.node)
+        return inliers, outliers
 
     def _inliers(self, builder: Builder) -> Value:
         # A clip of a clip is the tighter one, which can be rounded to its code at once.
