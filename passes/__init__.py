@@ -18,7 +18,7 @@ from qir.passes.integer import (
     move_requantize,
 )
 from qir.passes.quantize import quantize
-from qir.passes.ranges import calibrate, propagate_ranges
+from qir.passes.ranges import calibrate, propagate_ranges, split_concats, split_outliers
 
 __all__ = [
     "agree_roundings",
@@ -36,5 +36,7 @@ __all__ = [
     "pipelines",
     "propagate_ranges",
     "quantize",
+    "split_concats",
+    "split_outliers",
     "widen_floats",
 ]

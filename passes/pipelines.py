@@ -3,10 +3,11 @@
 from qir.pipeline import PIPELINES
 
 FOLD = "widen-floats, canonicalize, fold-batch-norm, fold-scales, canonicalize"
+RANGES = "split-concats, split-outliers, propagate-ranges"
 INTEGER = "fold-scales, lookup-tables, fuse-requantize, canonicalize, check-overflow"
 
 PIPELINES |= {
-    "w8a8": f"{FOLD}, calibrate, propagate-ranges, quantize, {INTEGER}",
+    "w8a8": f"{FOLD}, calibrate, {RANGES}, quantize, {INTEGER}",
     "fold": FOLD,
     "integer": INTEGER,
 }

@@ -14,6 +14,7 @@ from qir.numbers.interval import Interval
 from qir.observe.solvers import Solver, solver
 from qir.observe.statistics import BINS, MovingAverage, Statistic
 from qir.passes.shared.calibration_data import read_batches
+from qir.passes.shared.observed_parts import PartStatistics, statistic_names
 from qir.passes.shared.observer import Observer, float_values, sources
 from qir.pipeline import Batch, Context, Pass, register
 
@@ -39,6 +40,9 @@ class Calibrate(Pass):
     average, neither the order of the batches nor how data is cut into them makes a difference, and
     memory does not grow with the number of batches. The statistics stay in the context. Without
     data, ranges are solved anew from the statistics that the context has.
+
+    Beside that, the context gets the extremes and the mean square of the channels of what products
+    read, and the least row maximum of what a softmax reads.
 
     Attributes:
         method: How a range follows from a statistic: its extremes; averages of the extremes of each
@@ -92,10 +96,12 @@ class Calibrate(Pass):
         observer = Observer(graph, context.executor, self.bins)
         statistics = [Statistic.empty(self.bins)] * len(observer.values)
         averages = [MovingAverage(self.momentum)] * len(observer.values)
+        parts = PartStatistics()
         total = len(data) if isinstance(data, Sized) else None
         with tqdm(desc=self.name, unit="batch", total=total, disable=not context.progress) as bar:
             for observed in observer.observe(read_batches(graph, data)):
-                for index, statistic in enumerate(observed):
+                parts.add(observed.parts)
+                for index, statistic in enumerate(observed.statistics):
                     statistics[index] = statistics[index].merge(statistic)
                     averages[index] = averages[index].update(statistic)
                 bar.update()
@@ -107,9 +113,17 @@ class Calibrate(Pass):
         context.statistics.clear()
         context.averages.clear()
         for value, source in sources(values).items():
-            for name in _names(value):
+            for name in statistic_names(value):
                 context.statistics[name] = statistics[place[source]]
                 context.averages[name] = averages[place[source]]
+        context.channels = {
+            name: channels
+            for value, channels in parts.channels.items()
+            for name in statistic_names(value)
+        }
+        context.row_peaks = {
+            name: peaks for value, peaks in parts.rows.items() for name in statistic_names(value)
+        }
 
     def _check_method(self) -> None:
         for option, methods in _METHODS.items():
@@ -151,17 +165,11 @@ class Calibrate(Pass):
         return [(average.low, average.high) for average in averages]
 
 
-def _names(value: Value) -> tuple[str, ...]:
-    """Returns the keys of a value's statistic."""
-    # The % keeps a value that stands for no imported one from an imported one of the same name.
-    return value.origin or (f"%{value.name}",)
-
-
 def _look_up(values: Sequence[Value], known: Mapping[str, Kept]) -> list[Kept]:
     """Returns what is known of each value; raises PassError where that is not all of them."""
     found: dict[Value, Kept] = {}
     for value, source in sources(values).items():
-        entry = next((known[name] for name in _names(value) if name in known), None)
+        entry = next((known[name] for name in statistic_names(value) if name in known), None)
         entry = found.get(source) if entry is None else entry
         if entry is not None:
             found[value] = entry

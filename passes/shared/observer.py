@@ -15,6 +15,7 @@ from qir.ir.signature import Sizes
 from qir.numbers.interval import Interval
 from qir.observe.statistics import NonFiniteError, Statistic, observe, observe_clipped
 from qir.ops import Clip, Const, Relu, Reshape, Return, Reverse, Transpose
+from qir.passes.shared.observed_parts import PartStatistics, observe_parts, observed_parts
 from qir.pipeline import Executor
 from qir.types import Array
 
@@ -58,15 +59,50 @@ class _Stage:
 
     Args:
         computed: The inputs and outputs of the segment.
+        sizes: The named sizes that the batch tells.
         statistics: Those of the batch so far.
+        parts: Those of parts of values, likewise.
         batch: The number of the batch.
         is_last: Whether the batch ends here.
     """
 
     computed: dict[Value, Any]
+    sizes: Sizes
     statistics: dict[Value, Statistic]
+    parts: PartStatistics
     batch: int
     is_last: bool
+
+    def array(self, path: Sequence[Value]) -> Array | None:
+        """Returns the numbers of a value, from what was computed; None where that does not do.
+
+        Args:
+            path: The value, and what it is a move or a clip of, one behind the other.
+        """
+        start = next((place for place, known in enumerate(path) if known in self.computed), None)
+        if start is None:
+            return None
+        array = np.asarray(self.computed[path[start]])
+        for moved in reversed(path[:start]):
+            if isinstance(moved.op, Reshape):
+                array = array.reshape(self.sizes.shape(moved.type.shape))
+            else:
+                assert moved.op is not None
+                array = np.asarray(moved.op.evaluate(array))
+        return array
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """What was observed on a batch.
+
+    Attributes:
+        statistics: The statistic of each of the observer's values.
+        parts: Those of parts of values.
+    """
+
+    statistics: list[Statistic]
+    parts: PartStatistics
 
 
 def _clip_of(value: Value) -> tuple[Value, float, float] | None:
@@ -120,11 +156,17 @@ class Observer:
                 self._clips[source] = value, low, high
                 clipped.add(value)
         self._counted = [value for value in self.values if value not in clipped]
+        self._parts = observed_parts(graph)
+        self._paths = {value: self._path(value) for value in self._parts.values}
 
-    def observe(
-        self, batches: Iterable[tuple[Sequence[Array], Sizes]]
-    ) -> Iterator[list[Statistic]]:
-        """Yields the statistics of each batch, one for each of `values`.
+    def _path(self, value: Value) -> list[Value]:
+        counted, path = set(self._counted), [value]
+        while path[-1] not in counted:
+            path.append(path[-1].inputs[0])
+        return path
+
+    def observe(self, batches: Iterable[tuple[Sequence[Array], Sizes]]) -> Iterator[Observation]:
+        """Yields what is observed on each batch.
 
         Args:
             batches: An array for each input, and the sizes that they tell of named dimensions.
@@ -138,7 +180,8 @@ class Observer:
             following = next(stages, None)
             self._count(current)
             if current.is_last:
-                yield [current.statistics[value] for value in self.values]
+                found = [current.statistics[value] for value in self.values]
+                yield Observation(found, current.parts)
             current = following
 
     def _stages(self, batches: Iterable[tuple[Sequence[Array], Sizes]]) -> Iterator[_Stage]:
@@ -147,12 +190,14 @@ class Observer:
             segments = segments or self._cut(sizes)
             computed: dict[Value, Any] = dict(zip(self.graph.inputs, arrays, strict=True))
             statistics: dict[Value, Statistic] = {}
+            parts = PartStatistics()
             for segment in segments:
                 operands = [computed[value] for value in segment.inputs]
                 results = segment.compute(*operands)
                 computed = dict(zip(segment.inputs, operands, strict=True))
                 computed |= zip(segment.outputs, results, strict=True)
-                yield _Stage(computed, statistics, batch, segment is segments[-1])
+                is_last = segment is segments[-1]
+                yield _Stage(computed, sizes, statistics, parts, batch, is_last)
 
     def _count(self, stage: _Stage) -> None:
         statistics = stage.statistics
@@ -169,6 +214,21 @@ class Observer:
                     statistics[value] = observe(array, self.bins)
             except NonFiniteError as error:
                 raise self._located(value, array, stage) from error
+        self._count_parts(stage)
+
+    def _count_parts(self, stage: _Stage) -> None:
+        for value, path in self._paths.items():
+            if value in stage.parts.channels or value in stage.parts.rows:
+                continue
+            mask = self._parts.rows[value][1] if value in self._parts.rows else None
+            shown = mask.array if mask is not None and mask.is_constant else None
+            if mask is not None and shown is None:
+                if mask not in stage.computed:
+                    continue
+                shown = np.asarray(stage.computed[mask])
+            array = stage.array(path)
+            if array is not None:
+                observe_parts(self._parts, value, array, shown, stage.parts)
 
     def _located(self, value: Value, array: Array, stage: _Stage) -> QirError:
         subject = f"{'' if value.node else 'input '}%{value.name} in batch {stage.batch}"
@@ -194,7 +254,7 @@ class Observer:
         return f"{value.op.name} made it of finite operands: {', '.join(ranges) or 'none'}"
 
     def _cut(self, sizes: Sizes) -> list[_Segment]:
-        counted = set(self._counted)
+        counted = {*self._counted, *self._parts.masks}
         parts: list[list[Node]] = [[]]
         size = 0
         for node in self.graph.nodes:

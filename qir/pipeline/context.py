@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeAlias
 from qir.analysis.equivalence import Interpreter
 from qir.analysis.properties import Property
 from qir.ir import Graph, Value
+from qir.observe.channels import ChannelStatistic, RowPeaks
 from qir.observe.statistics import MovingAverage, Statistic
 from qir.pipeline.rewrite import Exactness
 from qir.types import Array
@@ -59,6 +60,9 @@ class Context:
         diagnostics: Sentences that passes leave for the user.
         statistics: What calibration observed, by the name of the imported value.
         averages: Moving averages of the extremes of its batches, likewise.
+        channels: What it observed of the channels of the values that products read, likewise;
+            for other values, and where statistics were given instead of data, there is nothing.
+        row_peaks: The least row maximum of the operands of each softmax, likewise.
         timings: (pass, seconds) of every pass that ran.
         unattained: What a pass is there for but found nothing to make it of, as quantize in a
             program that only returns its inputs: passes that need it are left out.
@@ -73,5 +77,7 @@ class Context:
     diagnostics: list[str] = field(default_factory=list)
     statistics: dict[str, Statistic] = field(default_factory=dict)
     averages: dict[str, MovingAverage] = field(default_factory=dict)
+    channels: dict[str, ChannelStatistic] = field(default_factory=dict)
+    row_peaks: dict[str, RowPeaks] = field(default_factory=dict)
     timings: list[tuple[str, float]] = field(default_factory=list)
     unattained: set[Property] = field(default_factory=set)

@@ -1,0 +1,132 @@
+"""Which values are observed by channels and by rows, and how they follow from what is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from qir.ir import Graph, Node, Value
+from qir.observe.channels import ChannelStatistic, RowPeaks, observe_channels, observe_rows
+from qir.ops import Dot, Softmax
+from qir.types import Array, DType
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What is observed of parts of values.
+
+    Attributes:
+        channels: For each value observed by channels, the axes that number them.
+        rows: For each value that is read along rows, the axes of a row and the mask, or None.
+    """
+
+    channels: dict[Value, tuple[int, ...]] = field(default_factory=dict)
+    rows: dict[Value, tuple[tuple[int, ...], Value | None]] = field(default_factory=dict)
+
+    @property
+    def values(self) -> list[Value]:
+        """The values that are observed."""
+        return list(dict.fromkeys([*self.channels, *self.rows]))
+
+    @property
+    def masks(self) -> list[Value]:
+        """The computed masks."""
+        masks = dict.fromkeys(mask for _, mask in self.rows.values())
+        return [mask for mask in masks if mask is not None and not mask.is_constant]
+
+
+@dataclass(frozen=True, eq=False)
+class PartStatistics:
+    """What was observed of parts of values, on one batch or on several.
+
+    Attributes:
+        channels: The statistic of the channels of a value.
+        rows: The least row maximum of a value.
+    """
+
+    channels: dict[Value, ChannelStatistic] = field(default_factory=dict)
+    rows: dict[Value, RowPeaks] = field(default_factory=dict)
+
+    def add(self, other: PartStatistics) -> None:
+        """Merges in what was observed on further batches."""
+        for value, channels in other.channels.items():
+            known = self.channels.get(value)
+            self.channels[value] = channels if known is None else known.merge(channels)
+        for value, rows in other.rows.items():
+            peaks = self.rows.get(value)
+            self.rows[value] = rows if peaks is None else peaks.merge(rows)
+
+
+def observed_parts(graph: Graph) -> Parts:
+    """Finds what passes ask for: few values, since observing one takes as long as counting it.
+
+    By channels of the last axis what is multiplied with constant weights; by channels of the batch
+    axes but the first, such as the heads, the operands of a product of batches; by rows what a
+    softmax reads. Operands of convolutions are not: nothing asks for theirs.
+    """
+    parts = Parts()
+    for node in graph.nodes:
+        match node.op:
+            case Dot(batch=0) if node.inputs[1].is_constant:
+                _number(node.inputs[0], (node.inputs[0].type.rank - 1,), parts)
+            case Dot(batch=batch) if batch > 1:
+                for operand in node.inputs[:2]:
+                    _number(operand, tuple(range(1, batch)), parts)
+            case Softmax() if _is_observed(node.inputs[0]):
+                parts.rows.setdefault(node.inputs[0], (softmax_axes(node.op), _mask(node)))
+            case _:
+                pass
+    return parts
+
+
+def softmax_axes(op: Softmax) -> tuple[int, ...]:
+    """Returns the axes of a row of a softmax."""
+    axis: int | tuple[int, ...] = op.axis
+    return axis if isinstance(axis, tuple) else (axis,)
+
+
+def _mask(node: Node) -> Value | None:
+    masks = (value for value in node.inputs[1:] if value.type.element is DType.BOOL)
+    return next(masks, None)
+
+
+def _is_observed(value: Value) -> bool:
+    return value.type.is_float and not value.is_constant
+
+
+def _number(value: Value, axes: tuple[int, ...], parts: Parts) -> None:
+    shape = value.type.shape
+    if (
+        _is_observed(value)
+        and len(shape) > 1
+        and all(isinstance(shape[axis], int) for axis in axes)
+    ):
+        parts.channels.setdefault(value, axes)
+
+
+def observe_parts(
+    parts: Parts,
+    value: Value,
+    array: Array,
+    mask: Array | None,
+    statistics: PartStatistics,
+) -> None:
+    """Takes the statistics of one value's parts on a batch.
+
+    Args:
+        parts: What is observed.
+        value: The value.
+        array: Its numbers.
+        mask: The numbers of the mask of its rows, bools, or None.
+        statistics: What was observed on the batch, to which the value's is added.
+    """
+    if axes := parts.channels.get(value):
+        statistics.channels[value] = observe_channels(array, axes)
+    if value in parts.rows:
+        along, _ = parts.rows[value]
+        statistics.rows[value] = observe_rows(array, along, mask)
+
+
+def statistic_names(value: Value) -> tuple[str, ...]:
+    """Returns the keys of a value's statistics in the context."""
+    # The % keeps a value that stands for no imported one from an imported one of the same name.
+    return value.origin or (f"%{value.name}",)
