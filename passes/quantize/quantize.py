@@ -35,6 +35,7 @@ from qir.passes.shared.functions import elementwise_functions
 from qir.passes.shared.wide import (
     SMOOTH,
     fine_code,
+    head_codes,
     moved_sums,
     short_code,
     wide_code,
@@ -94,7 +95,7 @@ class QuantizePass(Pass):
 
     def run(self, graph: Graph, context: Context) -> None:
         excluded = select(graph, self.keep_float)
-        _Quantizer(self, graph, excluded).run()
+        _Quantizer(self, graph, excluded, context).run()
         if QUANTIZED.missing(graph):
             context.unattained.add(QUANTIZED)
             context.diagnostics.append(f"quantize: nothing was quantized; {_reasons(graph)}")
@@ -119,7 +120,9 @@ class _Quantizer:
     A value of the float program has up to three forms in the new one.
     """
 
-    def __init__(self, options: QuantizePass, graph: Graph, excluded: set[Node]) -> None:
+    def __init__(
+        self, options: QuantizePass, graph: Graph, excluded: set[Node], context: Context
+    ) -> None:
         self.options = options
         self.graph = graph
         self.excluded = excluded
@@ -133,7 +136,8 @@ class _Quantizer:
         self.cones, self.inside = elementwise_functions(graph, excluded)
         ranges = {value: value.range for value in graph.values() if value.range is not None}
         self.wide = wide_values(graph, excluded, ranges)
-        self.moved = moved_sums(graph, ranges)
+        self.heads = head_codes(graph, context.channels)
+        self.moved = moved_sums(graph, ranges, self.heads)
 
     def run(self) -> None:
         for value in self.graph.inputs:
@@ -296,8 +300,8 @@ class _Quantizer:
     def wide_code(self, value: Value) -> Quant:
         """Returns the code in which a value is summed without a loss that 8 bits would show."""
         terms = value.inputs if isinstance(value.op, Sum) else ()
-        ranges = [self.range_of(each) for each in (value, *terms)]
-        return wide_code(ranges, _float_type(value.type))
+        ranges = [self.range_of(term) for term in terms]
+        return wide_code(self.range_of(value), ranges, _float_type(value.type))
 
     def wide_form(self, value: Value, code: Quant, builder: Builder) -> Value:
         """Returns a value in a wide code: from its sum, or from the finest that there is of it."""
@@ -515,6 +519,8 @@ class _Quantizer:
         """Returns the code that a value's range asks for; the op's own where it is fixed."""
         if value.op is not None and isinstance(value.op.quant, FixedCode):
             return replace(value.op.quant.code, expressed=_float_type(value.type))
+        if value in self.heads and storage is None:
+            return self.heads[value]
         return activation_code(
             self.range_of(value),
             storage or self.storage,

@@ -8,6 +8,7 @@ import numpy as np
 
 from qir.ir import Graph, Node, Value
 from qir.numbers.interval import Interval
+from qir.observe.channels import ChannelStatistic
 from qir.ops import (
     Broadcast,
     Clip,
@@ -25,6 +26,7 @@ from qir.ops import (
 from qir.ops.elementwise import Sum
 from qir.ops.op import ExactSum, Normalize, Op, SameCode
 from qir.passes.shared.codes import ZERO_SCALE
+from qir.passes.shared.observed_parts import statistic_names
 from qir.types import DType, Quant
 
 BITS = 15
@@ -47,19 +49,30 @@ _MOVES: tuple[type[Op], ...] = (*PARTS, Broadcast, Reshape, Transpose)
 NARROWER = 0.8
 """A part whose range has at most this share of the whole one's is worth a code of its own."""
 
+UNEVEN = 4.0
+"""Heads whose largest magnitudes differ by this factor have codes of their own."""
 
-def wide_code(ranges: Iterable[Interval], expressed: DType = DType.F32) -> Quant:
-    """Returns the wide code of a sum: i32 with bounds, per tensor, zero point 0.
 
-    Its scale is the largest magnitude over 2^15, and its bounds lie at four times that.
+def wide_code(
+    observed: Interval, terms: Iterable[Interval] = (), expressed: DType = DType.F32
+) -> Quant:
+    """Returns the wide code of a value: i32 with bounds, per tensor, zero point 0.
+
+    Its scale is the largest magnitude over 2^15, and its bounds lie at four times that, so that
+    terms may be four times their sum and cancel.
 
     Args:
-        ranges: The ranges of the sum and of what is added.
+        observed: The range of the value.
+        terms: The ranges of what it is the sum of.
         expressed: The floating-point type of the values.
     """
-    peak = max(abs(bound) for known in ranges for bound in known.bounds)
+    peak = max(_peak(observed), max(map(_peak, terms), default=0.0) / 4)
     scale = float(np.float32(peak / 2**BITS)) or ZERO_SCALE
     return Quant.of(DType.I32, scale, bounds=(-BOUND, BOUND), expressed=expressed)
+
+
+def _peak(interval: Interval) -> float:
+    return max(abs(bound) for bound in interval.bounds)
 
 
 def fine_code(observed: Interval, expressed: DType = DType.F32) -> Quant:
@@ -72,8 +85,7 @@ def fine_code(observed: Interval, expressed: DType = DType.F32) -> Quant:
 
 def short_code(observed: Interval, expressed: DType = DType.F32) -> Quant:
     """Returns the code of 16 bits by which floating-point numbers enter a wide sum."""
-    peak = max(abs(bound) for bound in observed.bounds)
-    scale = float(np.float32(peak / (2**BITS - 1))) or ZERO_SCALE
+    scale = float(np.float32(_peak(observed) / (2**BITS - 1))) or ZERO_SCALE
     return Quant.of(DType.I16, scale, expressed=expressed)
 
 
@@ -141,36 +153,72 @@ def _width(interval: Interval) -> float:
     return max(high, 0.0) - min(low, 0.0)
 
 
-def summed_parts(graph: Graph) -> dict[Node, tuple[Node, ...]]:
-    """Finds the ops that take parts of the sum of a dot, perhaps behind other moves.
+def moves_from_sums(graph: Graph) -> dict[Value, tuple[Node, ...]]:
+    """Returns for each moved sum of a dot, and for the sums themselves, the moves that lead to it.
 
-    Returns:
-        For each such op the moves from the sum to it, itself the last. Done on the sum they let
-        each part have a code of its own.
+    Done on the sum, they let each part of it have a code of its own.
     """
     chains: dict[Value, tuple[Node, ...]] = {}
-    found = {}
     for node in graph.nodes:
         if isinstance(node.op, Dot):
             chains[node.output] = ()
         elif isinstance(node.op, _MOVES) and isinstance(node.op.quant, SameCode):
             before = chains.get(node.inputs[0])
-            if before is None or any(value.type.is_float for value in node.inputs[1:]):
-                continue
-            chain = (*before, node)
-            chains.update(dict.fromkeys(node.outputs, chain))
-            if isinstance(node.op, PARTS):
-                found[node] = chain
-    return found
+            if before is not None and not any(value.type.is_float for value in node.inputs[1:]):
+                chains.update(dict.fromkeys(node.outputs, (*before, node)))
+    return chains
 
 
-def moved_sums(graph: Graph, ranges: Mapping[Value, Interval]) -> set[Node]:
-    """Returns the moves that had better be done on sums: parts of them have narrower ranges.
+def summed_parts(graph: Graph) -> set[Node]:
+    """Returns the ops that take parts of the sum of a dot, perhaps behind other moves."""
+    moves = {move for chain in moves_from_sums(graph).values() for move in chain}
+    return {move for move in moves if isinstance(move.op, PARTS)}
+
+
+def moved_sums(graph: Graph, ranges: Mapping[Value, Interval], heads: Iterable[Value]) -> set[Node]:
+    """Returns the moves that had better be done on sums: parts of them have codes of their own.
 
     Args:
         graph: The program.
         ranges: The range of each activation.
+        heads: The values that are coded by head.
     """
-    chains = summed_parts(graph)
-    cut = {node.inputs[0] for node in chains if _is_narrower(node, ranges)}
-    return {move for node, chain in chains.items() if node.inputs[0] in cut for move in chain}
+    chains = moves_from_sums(graph)
+    parts = {
+        value
+        for value, chain in chains.items()
+        if chain and isinstance(chain[-1].op, PARTS) and _is_narrower(chain[-1], ranges)
+    }
+    cut = {chains[value][-1].inputs[0] for value in parts}
+    siblings = {value for value, chain in chains.items() if chain and chain[-1].inputs[0] in cut}
+    return {move for value in (*siblings, *heads) for move in chains[value]}
+
+
+def head_codes(graph: Graph, channels: Mapping[str, ChannelStatistic]) -> dict[Value, Quant]:
+    """Returns codes by head for operands of products of batches whose heads differ much in size.
+
+    They are symmetric, one scale for each place along the batch axes but the first.
+
+    Args:
+        graph: The program.
+        channels: What calibration observed of channels, by the name of a value.
+    """
+    codes: dict[Value, Quant] = {}
+    chains = moves_from_sums(graph)
+    for value in chains:
+        readers = [node.op for node in value.users]
+        if not readers or not all(isinstance(op, Dot) and op.batch > 1 for op in readers):
+            continue
+        known = (channels.get(name) for name in statistic_names(value))
+        found = next((statistic for statistic in known if statistic is not None), None)
+        if found is None or not found.count or found.axes != tuple(range(1, len(found.axes) + 1)):
+            continue
+        peaks = found.peaks.astype(np.float64)
+        shape = (1, *peaks.shape, *(1,) * (value.type.rank - 1 - peaks.ndim))
+        if any(count not in (1, size) for count, size in zip(shape, value.type.shape, strict=True)):
+            continue
+        if peaks.max() >= UNEVEN * peaks.min() > 0:
+            scale = (peaks / 127).astype(np.float32).reshape(shape)
+            expressed = value.type.dtype
+            codes[value] = Quant.of(DType.I8, scale, np.zeros(shape, int), expressed=expressed)
+    return codes

@@ -152,3 +152,34 @@ def test_every_requantize_to_32_bits_has_bounds() -> None:
     ]
     assert len(wide) == 2
     assert all(code.bounds == (-(2**17 - 1), 2**17 - 1) for code in wide)
+
+
+def test_heads_of_very_different_size_have_codes_of_their_own() -> None:
+    sizes = np.array([0.02, 1, 5, 0.3], np.float32)
+    of_heads = np.repeat(sizes, DEPTH // 4)
+    query, key, value = (
+        weights(DEPTH, DEPTH) / of_heads,
+        weights(DEPTH, DEPTH),
+        weights(DEPTH, DEPTH),
+    )
+
+    def split(x: jax.Array) -> jax.Array:
+        return x.reshape(*x.shape[:2], 4, DEPTH // 4).transpose(0, 2, 1, 3)
+
+    def attention(x: jax.Array) -> list[jax.Array]:
+        q, k, v = (split(x @ kernel) for kernel in (query, key * of_heads, value * of_heads))
+        shares = jax.nn.softmax(jnp.einsum("bhtd,bhsd->bhts", q, k) / 4, -1)
+        return [(shares @ v)[:, head] for head in range(4)]
+
+    graph = qir.from_jax(attention, SAMPLES[0], batch="B")
+    integer = quantized(attention)
+    batched = [node for node in integer.nodes if isinstance(node.op, Dot) and node.op.batch]
+    codes = [value.type.quant for node in batched for value in node.inputs]
+    by_head = [code for code in codes if code is not None and code.axis == 1]
+    assert len(by_head) == 3
+    for code in by_head:
+        assert code.scale.array.shape == (1, 4, 1, 1)
+    pairs = zip(qir.evaluate(graph, SAMPLES[0]), qir.evaluate(integer, SAMPLES[0]), strict=True)
+    ratios = [np.sum(exact**2) / np.sum((exact - found) ** 2) for exact, found in pairs]
+    # With one code for all heads the first one keeps no bit at all.
+    assert 10 * np.log10(min(ratios)) >= 28
