@@ -8,7 +8,7 @@ from qir.frontends.raising.activations import ACTIVATIONS
 from qir.frontends.raising.affine import AFFINE, BIAS
 from qir.frontends.raising.layout import LAYOUT
 from qir.frontends.raising.named import NamedCall, raise_named
-from qir.frontends.raising.norms import raise_norms
+from qir.frontends.raising.norms import NORMS, raise_norms
 from qir.frontends.raising.reductions import REDUCTIONS, SOFTMAX
 from qir.frontends.raising.resizing import RESIZING
 from qir.ir import Graph
@@ -33,7 +33,7 @@ def raise_ops(graph: Graph, calls: Sequence[NamedCall] = ()) -> None:
     _apply(graph, [*ACTIVATIONS, *REDUCTIONS, *RESIZING])
     raise_norms(graph)
     _apply(graph, [*LAYOUT, *BIAS, *SOFTMAX])
-    _apply(graph, [*AFFINE, *LAYOUT])
+    _apply(graph, [*NORMS, *AFFINE, *LAYOUT])
 
 
 def _apply(graph: Graph, rules: Sequence[Rule]) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from qir.errors import QirError
-from qir.frontends.raising.matching import shortest
+from qir.frontends.raising.matching import in_float64, shortest, single_use
 from qir.ir import Builder, Graph, Node, Value
 from qir.ops import (
     Abs,
@@ -40,7 +40,8 @@ from qir.ops import (
     Transpose,
 )
 from qir.ops.normalization import Guard, Normalization
-from qir.types import Array, Dim, DType
+from qir.pipeline.rewrite import rule
+from qir.types import Array, Dim, DType, Shape
 
 _ARITHMETIC = (
     Abs,
@@ -208,7 +209,7 @@ def _norm(nodes: Sequence[Node], place: dict[Node, int], x: Value, root: Node) -
     cone = _cone(nodes[start:], x, root) if x.type.is_float else None
     if cone is None:
         return None
-    shape = tuple(1 if isinstance(size, Dim) else size for size in x.type.shape)
+    shape = _sizes(x.type.shape)
     if not 2 <= np.prod(shape) <= _MOST_NUMBERS:
         return None
     labels = _labels(cone, root, shape)
@@ -224,6 +225,13 @@ def _norm(nodes: Sequence[Node], place: dict[Node, int], x: Value, root: Node) -
             if found is not None:
                 return found
     return None
+
+
+def _sizes(shape: Shape) -> tuple[int, ...]:
+    """Returns sizes to try a shape at: 2 for each name, as a broadcast to a size of 1 is none."""
+    return tuple(
+        size.factor * 2 ** len(size.names) if isinstance(size, Dim) else size for size in shape
+    )
 
 
 def _labels(cone: _Cone, root: Node, shape: tuple[int, ...]) -> Array | None:
@@ -441,15 +449,68 @@ def _replace(found: _Found, b: Builder) -> None:
 def _constant(array: Array, found: _Found, b: Builder) -> Value:
     """Returns a constant for numbers: the source's own where it has them so."""
     dtype = found.x.type.dtype
-    numbers = array.astype(dtype.numpy)
-    leading = next((axis for axis, size in enumerate(numbers.shape) if size > 1), numbers.ndim)
-    numbers = numbers.reshape(numbers.shape[leading:])
+    numbers = _without_leading(array.astype(dtype.numpy))
     name = None
     for value in found.constants:
-        if value.type.element == dtype and np.array_equal(
-            value.array.reshape(-1), numbers.reshape(-1)
-        ):
+        same = value.type.element == dtype and value.array.size == numbers.size
+        if same and np.array_equal(value.array.reshape(-1), numbers.reshape(-1)):
             if value.type.shape == numbers.shape:
                 return value
             name = value.name if value.named else None
     return b.const(numbers, name)
+
+
+def _without_leading(numbers: Array) -> Array:
+    """Drops leading axes of size 1, which broadcasting gives back."""
+    leading = next((axis for axis, size in enumerate(numbers.shape) if size > 1), numbers.ndim)
+    return numbers.reshape(numbers.shape[leading:])
+
+
+@rule(Add, Mul)
+def norm_affine(y: Value, b: Builder) -> Value | None:
+    """Makes gamma and beta of a norm of constants that its result is multiplied by or added to."""
+    before, c = y.inputs
+    norm = before.inputs[0] if isinstance(before.op, Reshape) else before
+    if not (isinstance(norm.op, Normalization) and c.is_constant and before.type == y.type):
+        return None
+    x, *parameters = norm.inputs
+    if not all(map(single_use, {norm, before})) or not all(
+        value.is_constant for value in parameters
+    ):
+        return None
+    moved = _moved_constant(in_float64(c), before, norm)
+    if moved is None:
+        return None
+    dtype = x.type.dtype.numpy
+    gamma = in_float64(parameters[0]) if parameters else np.ones(())
+    beta = in_float64(parameters[1]) if parameters[1:] else np.zeros(())
+    if isinstance(y.op, Mul):
+        gamma, beta = gamma * moved, beta * moved
+    else:
+        beta = beta + moved
+    operands = [b.const(gamma.astype(dtype))]
+    if np.any(beta):
+        operands.append(b.const(beta.astype(dtype)))
+    result = b.emit(norm.op, x, *operands)
+    return result if before is norm else b.emit(Reshape(y.type.shape), result)
+
+
+def _moved_constant(numbers: Array, before: Value, norm: Value) -> Array | None:
+    """Returns a constant that broadcasts against a reshaped norm as one against the norm itself."""
+    if before is norm:
+        return numbers
+    if any(isinstance(size, Dim) for size in (*before.type.shape[1:], *norm.type.shape[1:])):
+        return None
+    if numbers.ndim == before.type.rank and numbers.shape[0] != 1:
+        return None
+    # A first axis that stays: else the constant might vary along what becomes part of it.
+    if before.type.shape[:1] != norm.type.shape[:1]:
+        return numbers if numbers.size == 1 else None
+    spread = np.broadcast_to(numbers, _sizes(before.type.shape)).reshape(_sizes(norm.type.shape))
+    for axis in range(spread.ndim):
+        if np.all(spread == spread.take([0], axis)):
+            spread = spread.take([0], axis)
+    return _without_leading(spread)
+
+
+NORMS = [norm_affine]
