@@ -15,7 +15,14 @@ from qir.numbers.interval import Interval
 from qir.ops import Concat, Conv, Dot, Reshape, Transpose
 from qir.ops.op import Op
 from qir.passes.shared.constants import derived
-from qir.passes.shared.partial_sums import Part, bound, decibels, emit_sum, predicted_error, step
+from qir.passes.shared.partial_sums import (
+    PartialSum,
+    bound,
+    decibels,
+    emit_sum,
+    predicted_error,
+    step,
+)
 from qir.pipeline import Context, Pass, register
 from qir.types import Array, known, product
 
@@ -187,7 +194,7 @@ class _Found:
             builder.loc = kernel.loc
             own = derived(builder, weights.reshape(*window, *weights.shape[1:]), kernel)
             builder.graph.name_after(own, f"{kernel.name}.part")
-            built.append(Part(self._joined(group, builder), own, self._bound(group, weights)))
+            built.append(PartialSum(self._joined(group, builder), own, self._bound(group, weights)))
         return emit_sum(self.node.output, built, builder)
 
     def _joined(self, group: Sequence[_Place], builder: Builder) -> Value:

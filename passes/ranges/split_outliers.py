@@ -18,7 +18,14 @@ from qir.ops.op import FixedCode, SameCode
 from qir.passes.shared.constants import derived
 from qir.passes.shared.functions import elementwise_functions
 from qir.passes.shared.observed_parts import statistic_names
-from qir.passes.shared.partial_sums import Part, bound, decibels, emit_sum, predicted_error, step
+from qir.passes.shared.partial_sums import (
+    PartialSum,
+    bound,
+    decibels,
+    emit_sum,
+    predicted_error,
+    step,
+)
 from qir.pipeline import Context, Pass, register
 from qir.types import Array, FrozenArray
 
@@ -127,7 +134,7 @@ def _statistic(x: Value, context: Context) -> ChannelStatistic | None:
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
+class OutlierChannels:
     """The channels to split off.
 
     Attributes:
@@ -145,7 +152,7 @@ class Choice:
 
 def choose(
     x: Value, kernels: Sequence[Array], statistic: ChannelStatistic, least: float
-) -> Choice | None:
+) -> OutlierChannels | None:
     """Chooses the channels of a value to split off; None where none are.
 
     The largest channels go first. Of products that read the same value each counts by the share of
@@ -163,7 +170,7 @@ def choose(
     mean_squares = statistic.mean_square.astype(np.float64)
     whole = step(*seen.bounds)
     before: list[float] = []
-    best: Choice | None = None
+    best: OutlierChannels | None = None
     for count in COUNTS_BEHIND_GATES if isinstance(x.op, Gelu | Silu) else COUNTS:
         if 4 * count > len(order):
             break
@@ -190,7 +197,7 @@ def choose(
             return None
         gain = decibels(len(pairs), sum(rest / most for most, rest in pairs))
         if best is None or gain >= best.gain + WORTH_MORE:
-            best = Choice(channels, inside, outside, gain)
+            best = OutlierChannels(channels, inside, outside, gain)
     return best if best is not None and best.gain >= least else None
 
 
@@ -209,7 +216,7 @@ class _Splitter:
     x: Value
     products: Sequence[Node]
     statistic: ChannelStatistic
-    choice: Choice
+    choice: OutlierChannels
     source: Value | None
 
     def run(self) -> tuple[Value, Value]:
@@ -219,7 +226,7 @@ class _Splitter:
         inliers, outliers = self._inliers(builder), self._outliers(builder)
         for name, value in (("inliers", inliers), ("outliers", outliers)):
             graph.name_after(value, f"{self.x.name}.{name}")
-        kernels: dict[Value, tuple[Part, Part]] = {}
+        kernels: dict[Value, tuple[PartialSum, PartialSum]] = {}
         for node in self.products:
             builder = graph.before(node)
             kernel = node.inputs[1]
@@ -263,7 +270,7 @@ class _Splitter:
 
     def _parts(
         self, kernel: Value, inliers: Value, outliers: Value, builder: Builder
-    ) -> tuple[Part, Part]:
+    ) -> tuple[PartialSum, PartialSum]:
         channels = self.choice.channels
         weights = kernel.array
         without = weights.copy()
@@ -275,6 +282,6 @@ class _Splitter:
         few = derived(builder, weights[channels], kernel)
         builder.graph.name_after(few, f"{kernel.name}.outliers")
         return (
-            Part(inliers, derived(builder, without, kernel), bound(low, high, without)),
-            Part(outliers, few, bound(low[channels], high[channels], weights[channels])),
+            PartialSum(inliers, derived(builder, without, kernel), bound(low, high, without)),
+            PartialSum(outliers, few, bound(low[channels], high[channels], weights[channels])),
         )

@@ -64,7 +64,7 @@ def bound(low: Array, high: Array, weights: Array) -> Interval:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class PartialSum:
     """One of the sums that a sum of products becomes.
 
     Attributes:
@@ -78,7 +78,7 @@ class Part:
     bound: Interval
 
 
-def emit_sum(root: Value, parts: Sequence[Part], builder: Builder) -> Value:
+def emit_sum(root: Value, parts: Sequence[PartialSum], builder: Builder) -> Value:
     """Builds a sum of products as the sum of its parts; the first one has the bias.
 
     Ranges of partial sums follow from what was observed of the whole and from the bounds of the

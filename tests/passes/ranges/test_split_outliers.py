@@ -51,7 +51,7 @@ def sqnr(real, coded):
 
 
 SEEN_IN_FLOAT32 = 256 * 2.0**-24
-"""How far what calibration saw of a sum of up to 256 products in float32 is from it, relatively."""
+"""Relative error of what calibration sees of a sum of up to 256 products, in float32."""
 
 
 def check_same(before, after, data, slack=1e-12):
