@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
@@ -40,7 +41,8 @@ def installed() -> bool:
 def folder() -> Path:
     """The folder of the package that holds the weights and the vocabulary."""
     spec = find_spec(PACKAGE)
-    assert spec is not None and spec.origin is not None
+    assert spec is not None, f"expected the package {PACKAGE}"
+    assert spec.origin is not None, f"expected a file of {PACKAGE}, got a bare folder"
     return Path(spec.origin).parent / "model"
 
 
@@ -61,13 +63,14 @@ def load() -> Weights:
     return weights
 
 
-def encode(weights: Weights, ids: jax.Array, mask: jax.Array) -> jax.Array:
+def encode(weights: Weights, ids: jax.Array, mask: jax.Array, layers: int = LAYERS) -> jax.Array:
     """Embeds sentences.
 
     Args:
         weights: Those of `load`.
         ids: Token ids, int32[B, T].
         mask: 1 at tokens and 0 at padding, int32[B, T].
+        layers: How many layers the weights have.
 
     Returns:
         A vector of length 1 for each sentence, float32[B, 384].
@@ -77,7 +80,7 @@ def encode(weights: Weights, ids: jax.Array, mask: jax.Array) -> jax.Array:
     kind = weights["embeddings.token_type_embeddings.weight"][0]
     x = _norm(weights, "embeddings.LayerNorm", words[ids] + places + kind)
     bias = (1.0 - mask[:, None, None, :].astype(jnp.float32)) * jnp.finfo(jnp.float32).min
-    for index in range(LAYERS):
+    for index in range(layers):
         layer = f"encoder.layer.{index}"
         y = _attention(weights, f"{layer}.attention", x, bias)
         x = _norm(weights, f"{layer}.attention.output.LayerNorm", x + y)
@@ -139,7 +142,7 @@ class WordPiece:
         ids = np.full((len(texts), tokens), self.vocabulary["[PAD]"], np.int32)
         mask = np.zeros((len(texts), tokens), np.int32)
         for row, text in enumerate(texts):
-            pieces = ["[CLS]", *self.pieces(text)][: tokens - 1] + ["[SEP]"]
+            pieces = ["[CLS]", *islice(self.pieces(text), tokens - 2), "[SEP]"]
             ids[row, : len(pieces)] = [self.vocabulary[piece] for piece in pieces]
             mask[row, : len(pieces)] = 1
         return ids, mask
