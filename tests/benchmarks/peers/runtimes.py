@@ -74,13 +74,17 @@ class _Feeds:
         return next(self.feeds, None)
 
 
-def quantize_onnx(source: Path, target: Path, batches: Iterable[Array]) -> None:
+Batch: TypeAlias = Array | dict[str, Array]
+"""What a model takes: the array of its first input, or all by their names."""
+
+
+def quantize_onnx(source: Path, target: Path, batches: Iterable[Batch]) -> None:
     """Quantizes a model as ONNX Runtime advises: static, QDQ, u8 by s8 for each channel.
 
     Args:
         source: The float model.
         target: The file to write.
-        batches: What its input takes.
+        batches: What it takes.
     """
     tools = load("onnxruntime.quantization")
     prepared = target.with_suffix(".prepared.onnx")
@@ -92,7 +96,7 @@ def quantize_onnx(source: Path, target: Path, batches: Iterable[Array]) -> None:
     tools.quantize_static(
         prepared,
         target,
-        _Feeds({name: batch} for batch in batches),
+        _Feeds(batch if isinstance(batch, dict) else {name: batch} for batch in batches),
         quant_format=tools.QuantFormat.QDQ,
         per_channel=True,
         activation_type=tools.QuantType.QUInt8,
@@ -100,8 +104,13 @@ def quantize_onnx(source: Path, target: Path, batches: Iterable[Array]) -> None:
     )
 
 
-def quantize_openvino(source: Path, target: Path, batches: Iterable[Array]) -> None:
-    """Quantizes a model by NNCF; see `quantize_onnx` for the arguments."""
+def quantize_openvino(
+    source: Path, target: Path, batches: Iterable[Batch], transformer: bool = False
+) -> None:
+    """Quantizes a model by NNCF, as it advises for transformers if it is one.
+
+    See `quantize_onnx` for the other arguments.
+    """
     os.environ["NNCF_CI"] = "1"  # or it reports its use over the network
     openvino = load("openvino")
     nncf = load("nncf")
@@ -109,7 +118,10 @@ def quantize_openvino(source: Path, target: Path, batches: Iterable[Array]) -> N
     data = list(batches)
     with redirect_stdout(io.StringIO()):  # a progress bar
         model = nncf.quantize(
-            openvino.Core().read_model(source), nncf.Dataset(data), subset_size=len(data)
+            openvino.Core().read_model(source),
+            nncf.Dataset(data),
+            subset_size=len(data),
+            model_type=nncf.ModelType.TRANSFORMER if transformer else None,
         )
     openvino.save_model(model, target, compress_to_fp16=False)
 

