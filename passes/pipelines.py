@@ -6,7 +6,7 @@ FOLD = "widen-floats, canonicalize, fold-batch-norm, fold-scales, canonicalize"
 INTEGER = "fold-scales, lookup-tables, fuse-requantize, canonicalize, check-overflow"
 
 PIPELINES |= {
-    "w8a8": f"{FOLD}, calibrate, propagate-ranges, quantize, {INTEGER}",
+    "w8a8": f"{FOLD}, defer-division, calibrate, propagate-ranges, quantize, {INTEGER}",
     "fold": FOLD,
     "integer": INTEGER,
 }

@@ -11,13 +11,14 @@ from qir.errors import PassError
 from qir.ir import Graph, Node
 from qir.ops import (
     Add,
+    Div,
+    ExpBelowMax,
     Requantize,
     Softmax,
     Sub,
 )
 from qir.ops.op import ExactSum, FixedCode, Op, Rescale
 from qir.pipeline import Context, Pass, register
-from qir.types import known
 
 
 @register
@@ -98,10 +99,22 @@ def _added(node: Node, stored: StoredReach) -> Reach:
 
 def _exponentials(node: Node, stored: StoredReach) -> Reach:
     assert isinstance(node.op, Softmax)
-    x, table = node.inputs
+    x, *_, table = node.inputs
     low, high = with_zero(stored[table])
-    count = known(x.type.shape[node.op.axis], "check-overflow")
-    return count * low, max(count * high, 256 * high + count * high // 2)
+    count = node.op.count(x.type)
+    doubled = 256 * high + count * high // 2 if node.op.has_default_code else 0
+    return count * low, max(count * high, doubled)
+
+
+def _looked_up(node: Node, stored: StoredReach) -> Reach:
+    return stored[node.inputs[-1]]
+
+
+def _divided(node: Node, stored: StoredReach) -> Reach:
+    # A negative divisor turns the sign of either.
+    reaches = [stored.steps(value) for value in node.inputs]
+    largest = max(abs(bound) for reach in reaches for bound in reach)
+    return -largest, largest
 
 
 def _requantized(node: Node, stored: StoredReach) -> Reach:
@@ -112,6 +125,8 @@ INTERMEDIATES: dict[type[Op], Callable[[Node, StoredReach], Reach]] = {
     Add: _added,
     Sub: _added,
     Softmax: _exponentials,
+    ExpBelowMax: _looked_up,
+    Div: _divided,
     Requantize: _requantized,
 }
 """For each op that rescales: the integers that it forms, all of which must fit int32.

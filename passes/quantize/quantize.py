@@ -14,13 +14,14 @@ from qir.ir import Builder, Graph, Node, Value
 from qir.ir.names import Inheritance
 from qir.numbers.interval import Interval
 from qir.numbers.rounding import rounding_mode
-from qir.ops import Clip, Const, Dequantize, Quantize, Relu, Requantize, Return
+from qir.ops import Add, Clip, Const, Dequantize, Quantize, Relu, Requantize, Return, Sub
 from qir.ops.op import (
     Accumulate,
     ExactSum,
     FixedCode,
     KeepFloat,
     Op,
+    Quotient,
     Rescale,
     SameCode,
     SharedCode,
@@ -224,11 +225,15 @@ class _Quantizer:
                 self.convert_same(node, builder)
             case ExactSum():
                 self.convert_exact_sum(node, builder)
+            case Quotient() as quotient_rule:
+                self.convert_quotient(node, quotient_rule, builder)
+            case Rescale() if (kept := self.unchanged(node)) is not None:
+                self.alias(kept, output)
             case Rescale():
                 operands = [self.code(value, builder) for value in node.inputs]
                 self.give(output, builder.emit(op.with_code(self.code_for(output)), *operands))
-            case FixedCode(code=code):
-                self.convert_fixed(node, code, builder)
+            case FixedCode():
+                self.convert_fixed(node, builder)
             case Table(otherwise=reason) if reason:
                 raise _KeptFloat(reason)
             case _:
@@ -315,15 +320,63 @@ class _Quantizer:
             operands.append(operand)
         return operands
 
-    def convert_fixed(self, node: Node, code: Quant, builder: Builder) -> None:
+    def convert_fixed(self, node: Node, builder: Builder) -> None:
         output = node.outputs[0]
-        operands = [self.code(value, builder) for value in node.inputs]
+        # A mask is the same in both programs.
+        operands = [
+            self.code(value, builder) if self.is_real(value) else value for value in node.inputs
+        ]
         tables = node.op.integer_tables([operand.type for operand in operands])
         operands += [
             builder.const(array, f"{output.name}.{name}") for name, array in tables.items()
         ]
-        fixed = replace(code, expressed=_float_type(output.type))
-        self.give(output, builder.emit(node.op.with_code(fixed), *operands))
+        self.give(output, builder.emit(node.op.with_code(self.code_for(output)), *operands))
+
+    def unchanged(self, node: Node) -> Value | None:
+        """Returns the operand that a sum leaves as it is: the other was never seen but at 0."""
+        output = node.outputs[0]
+        if not isinstance(node.op, Add | Sub):
+            return None
+        pairs = [tuple(node.inputs), tuple(reversed(node.inputs))][
+            : 1 if isinstance(node.op, Sub) else 2
+        ]
+        for x, y in pairs:
+            never = not y.is_constant and y.range is not None and y.range.bounds == (0.0, 0.0)
+            if never and self.is_activation(x) and x.type == output.type:
+                return x
+        return None
+
+    def alias(self, old: Value, new: Value) -> None:
+        """Lets a value of the float program stand for another one, in every form."""
+        if old in self.sums:
+            self.sums[new] = self.sums[old]
+        for (value, code), form in list(self.coded.items()):
+            if value is old:
+                self.coded[new, code] = form
+        if old in self.main:
+            self.main[new] = self.main[old]
+        elif old not in self.sums:
+            raise _KeptFloat("what it adds to stays in floating point")
+
+    def convert_quotient(self, node: Node, rule: Quotient, builder: Builder) -> None:
+        """Divides codes, and exact sums as they are: nothing is rounded between them."""
+        output, (x, y) = node.outputs[0], node.inputs
+        # A sum has its own rounded form too, where others read it.
+        dividend, divisor = (self.sums.get(value) or self.code(value, builder) for value in (x, y))
+        code = divisor.type.quant
+        known = Interval.point(y.real) if y.is_constant else y.range
+        low, high = (0.0, 0.0) if known is None else known.bounds
+        if code is None or not code.per_tensor:
+            raise _KeptFloat(f"the scale of the divisor %{y.name} varies")
+        least, step = min(abs(low), abs(high)), float(code.scale.array)
+        if low <= 0 <= high or least < rule.least_steps * step:
+            raise _KeptFloat(
+                f"the divisor %{y.name} comes as near to 0 as "
+                f"{0.0 if low <= 0 <= high else least:.3g}, and its code has steps of {step:.3g}: "
+                f"expected at least {rule.least_steps} steps; add a constant to it or clip it from "
+                "below, or divide by a sum"
+            )
+        self.give(output, builder.emit(node.op.with_code(self.code_for(output)), dividend, divisor))
 
     def convert_cone(self, output: Value, builder: Builder) -> None:
         """Puts the float ops between a value and a function of it alone between two casts."""
@@ -398,9 +451,13 @@ class _Quantizer:
 
     def code_for(self, value: Value, storage: DType | None = None) -> Quant:
         """Returns the code that a value's range asks for; the op's own where it is fixed."""
-        if value.op is not None and isinstance(value.op.quant, FixedCode):
-            return replace(value.op.quant.code, expressed=_float_type(value.type))
         observed = value.range
+        if (
+            value.op is not None
+            and isinstance(value.op.quant, FixedCode)
+            and value.op.quant.serves(observed)
+        ):
+            return replace(value.op.quant.code, expressed=_float_type(value.type))
         if value.is_constant:
             observed = Interval.of(value.array.min(initial=0), value.array.max(initial=0))
             if not observed.is_finite:

@@ -10,6 +10,7 @@ from tests.strategies import (
     pools,
     reduces,
     resampling,
+    softmaxes,
     unary,
 )
 from tests.strategies.base import STRATEGIES, Case
@@ -26,5 +27,6 @@ __all__ = [
     "pools",
     "reduces",
     "resampling",
+    "softmaxes",
     "unary",
 ]

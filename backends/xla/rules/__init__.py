@@ -12,9 +12,11 @@ from qir.backends.xla.rules import (
     lookup,
     norm,
     pool,
+    quotient,
     reduce,
     resize,
     shape,
+    softmax,
     unary,
 )
 
@@ -31,8 +33,10 @@ __all__ = [
     "lookup",
     "norm",
     "pool",
+    "quotient",
     "reduce",
     "resize",
     "shape",
+    "softmax",
     "unary",
 ]
