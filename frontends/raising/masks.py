@@ -88,9 +88,9 @@ def _unmasked(x: Value, axes: tuple[int, ...], b: Builder) -> Masked | None:
         case Value(Div(), (before, _)) if (factor := scalar(x.inputs[1])) and factor > 0:
             found = _unmasked(before, axes, b) if before.type == x.type else None
             return found and found._replace(scores=b.emit(Div(), found.scores, x.inputs[1]))
-        case Value(Cast(), (before,)) if x.type.is_float and before.type.is_float:
+        case Value(Cast() as cast, (before,)) if x.type.is_float and before.type.is_float:
             found = _unmasked(before, axes, b)
-            return found and found._replace(scores=b.emit(x.op, found.scores))
+            return found and found._replace(scores=b.emit(cast, found.scores))
         case _:
             return None
 
@@ -142,14 +142,15 @@ def _added(
         mask, fill = kept
         rows: MaskedRows = "uniform" if fill <= SWALLOWS else "unmasked"
         return Masked(_stretched(scores, x, b), mask, rows)
-    if (fill := _least(addend, sign)) is None or _is_cut(addend):
+    least = _least(addend, sign)
+    if least is None or _is_cut(addend):
         return None
     zero = b.const(np.zeros((), x.type.dtype.numpy))
     bound = b.const(np.asarray(MASKED, x.type.dtype.numpy))
     added = addend if sign > 0 else b.emit(Neg(), addend)
     mask = b.emit(Greater(), added, bound)
     rest = b.emit(Add(), scores, b.emit(Select(), mask, added, zero))
-    return Masked(rest, mask, "uniform" if fill <= SWALLOWS else "unmasked")
+    return Masked(rest, mask, "uniform" if least <= SWALLOWS else "unmasked")
 
 
 def _is_cut(value: Value) -> bool:
@@ -197,7 +198,7 @@ def _keeps(value: Value, sign: int, b: Builder) -> tuple[Value, float] | None:
                 number = scalar(constant)
                 if number is not None and sign * number <= MASKED:
                     holds = _holds(inner, b)
-                    return holds and (b.emit(Not(), holds), sign * number)
+                    return None if holds is None else (b.emit(Not(), holds), sign * number)
             return None
         case Value(Select(), (condition, kept, fill)) if is_scalar(kept, 0):
             number = scalar(fill)

@@ -120,7 +120,8 @@ class _Quantizer:
         self.main: dict[Value, Quant] = {}
         self.floats: dict[Value, Value] = {}
         self.constants: dict[tuple[Value, Quant], Value] = {}
-        self.cones, self.inside = elementwise_functions(graph, excluded)
+        self.coarse = self.coarse_divisions()
+        self.cones, self.inside = elementwise_functions(graph, excluded | self.coarse.keys())
 
     def run(self) -> None:
         for value in self.graph.inputs:
@@ -172,8 +173,8 @@ class _Quantizer:
             self.convert_cone(output, builder)
         if output in self.cones or output in self.inside:
             return True
-        if node in self.excluded:
-            node.note = "a selector keeps it in floating point"
+        if node in self.excluded or node in self.coarse:
+            node.note = self.coarse.get(node, "a selector keeps it in floating point")
             return False
         if isinstance(node.op.quant, KeepFloat):
             return False
@@ -332,6 +333,51 @@ class _Quantizer:
         ]
         self.give(output, builder.emit(node.op.with_code(self.code_for(output)), *operands))
 
+    def too_coarse(self, divisor: Value, code: Quant, rule: Quotient) -> str | None:
+        """Says why a code has too few steps for what divides; None where it has enough."""
+        known = Interval.point(divisor.real) if divisor.is_constant else divisor.range
+        low, high = (0.0, 0.0) if known is None else known.bounds
+        least = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
+        step = float(code.scale.array)
+        if least > 0 and least >= rule.least_steps * step:
+            return None
+        return (
+            f"the divisor %{divisor.name} comes as near to 0 as {least:.3g}, and its code has "
+            f"steps of {step:.3g}: expected at least {rule.least_steps} steps; add a constant to "
+            "it, clip it from below, or divide by a sum"
+        )
+
+    def coarse_divisions(self) -> dict[Node, str]:
+        """Finds the quotients whose divisor no code serves, with what computes it, and why.
+
+        A divisor that is rounded to the steps of 8 bits could become 0 even in floating point, so
+        that its elementwise ops stay there too, up to an exact sum.
+        """
+        found: dict[Node, str] = {}
+        for node in self.graph.nodes:
+            if not isinstance(node.op.quant, Quotient) or not node.outputs[0].type.is_float:
+                continue
+            x, y = node.inputs
+            scalars = [value for value in (x, y) if value.is_constant and value.array.size == 1]
+            computed = y.op is not None and isinstance(y.op.quant, Accumulate | ExactSum)
+            if scalars or computed or y.is_constant or y.range is None or not y.range.is_finite:
+                continue
+            reason = self.too_coarse(y, self.code_for(y), node.op.quant)
+            if reason is None:
+                continue
+            found[node] = reason
+            pending = [y]
+            while pending:
+                maker = pending.pop().node
+                if maker is None or not maker.op.elementwise or maker in found:
+                    continue
+                varying = [value for value in maker.inputs if not value.is_constant]
+                if isinstance(maker.op.quant, ExactSum) and len(varying) > 1:
+                    continue
+                found[maker] = f"it is of the divisor of %{node.outputs[0].name}, and {reason}"
+                pending.extend(varying)
+        return found
+
     def unchanged(self, node: Node) -> Value | None:
         """Returns the operand that a sum leaves as it is: the other was never seen but at 0."""
         output = node.outputs[0]
@@ -364,18 +410,10 @@ class _Quantizer:
         # A sum has its own rounded form too, where others read it.
         dividend, divisor = (self.sums.get(value) or self.code(value, builder) for value in (x, y))
         code = divisor.type.quant
-        known = Interval.point(y.real) if y.is_constant else y.range
-        low, high = (0.0, 0.0) if known is None else known.bounds
         if code is None or not code.per_tensor:
             raise _KeptFloat(f"the scale of the divisor %{y.name} varies")
-        least, step = min(abs(low), abs(high)), float(code.scale.array)
-        if low <= 0 <= high or least < rule.least_steps * step:
-            raise _KeptFloat(
-                f"the divisor %{y.name} comes as near to 0 as "
-                f"{0.0 if low <= 0 <= high else least:.3g}, and its code has steps of {step:.3g}: "
-                f"expected at least {rule.least_steps} steps; add a constant to it or clip it from "
-                "below, or divide by a sum"
-            )
+        if (reason := self.too_coarse(y, code, rule)) is not None:
+            raise _KeptFloat(reason)
         self.give(output, builder.emit(node.op.with_code(self.code_for(output)), dividend, divisor))
 
     def convert_cone(self, output: Value, builder: Builder) -> None:

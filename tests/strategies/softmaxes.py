@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from qir.ops import Div, ExpBelowMax, Softmax
-from qir.ops.softmax import EXPONENTIAL_CODE, SOFTMAX_CODE, softmax_table
+from qir.ops.softmax import EXPONENTIAL_CODE, SOFTMAX_CODE, MaskedRows, softmax_table
 from qir.types import DType
 from tests.strategies.base import (
     BYTES,
@@ -33,7 +33,7 @@ def softmaxes(draw: Draw, cls: type[Softmax | ExpBelowMax]) -> Case:
     axes = tuple(sorted(draw(st.sets(st.integers(0, len(shape) - 1), min_size=1, max_size=2))))
     named = 0 not in axes
     masks = []
-    rows = draw(st.sampled_from(["uniform", "unmasked"]))
+    rows: MaskedRows = draw(st.sampled_from(["uniform", "unmasked"]))
     if draw(st.booleans()):
         cut = draw(st.integers(0, len(shape)))
         sizes = tuple(draw(st.sampled_from([1, size])) for size in shape[cut:])
