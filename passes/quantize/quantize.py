@@ -14,7 +14,21 @@ from qir.ir import Builder, Graph, Node, Value
 from qir.ir.names import Inheritance
 from qir.numbers.interval import Interval
 from qir.numbers.rounding import rounding_mode
-from qir.ops import Add, Clip, Const, Dequantize, Quantize, Relu, Requantize, Return, Sub
+from qir.ops import (
+    Add,
+    Clip,
+    Const,
+    Dequantize,
+    Mul,
+    Quantize,
+    Recode,
+    Relu,
+    Requantize,
+    Reshape,
+    Return,
+    Sub,
+    Transpose,
+)
 from qir.ops.op import (
     Accumulate,
     ExactSum,
@@ -28,8 +42,9 @@ from qir.ops.op import (
     Table,
     infer,
 )
+from qir.ops.softmax import Exponentials
 from qir.ops.sums import rounded
-from qir.passes.shared.codes import activation_code, bias_code, weight_code
+from qir.passes.shared.codes import activation_code, bias_code, fine_code, weight_code
 from qir.passes.shared.functions import elementwise_functions
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.selectors import select
@@ -325,7 +340,8 @@ class _Quantizer:
         output = node.outputs[0]
         # A mask is the same in both programs.
         operands = [
-            self.code(value, builder) if self.is_real(value) else value for value in node.inputs
+            self.fine_code(value, node.op, builder) if self.is_real(value) else value
+            for value in node.inputs
         ]
         tables = node.op.integer_tables([operand.type for operand in operands])
         operands += [
@@ -403,6 +419,50 @@ class _Quantizer:
             self.main[new] = self.main[old]
         elif old not in self.sums:
             raise _KeptFloat("what it adds to stays in floating point")
+
+    def fine_code(self, value: Value, op: Op, builder: Builder) -> Value:
+        """Returns a value in its code; scores of softmax in 12 bits straight from an exact sum.
+
+        A step of scores is a relative error of the shares, which 8 bits of peaked scores show. A
+        positive factor between the sum and softmax goes into the scale, moves act on the 12 bits.
+        """
+        if not isinstance(op, Exponentials) or value.range is None or not value.range.is_finite:
+            return self.code(value, builder)
+        moves: list[Op] = []
+        factor, source = 1.0, value
+        while source not in self.sums:
+            match source:
+                case Value(Mul(), (inner, Value() as by)) if by.is_constant and by.array.size == 1:
+                    factor *= float(by.array.reshape(())[()])
+                case Value(Reshape() | Transpose() as move, (inner,)):
+                    moves.append(move)
+                case _:
+                    return self.code(value, builder)
+            if factor <= 0 or not self.is_activation(inner):
+                return self.code(value, builder)
+            source = inner
+        total = self.sums[source]
+        if total.op is None or total.type.quant is None or not total.type.quant.per_tensor:
+            return self.code(value, builder)
+        code = fine_code(value.range, expressed=_float_type(value.type))
+        unscaled = Quant.of(
+            code.storage,
+            float(code.scale.array) / factor,
+            code.zero_point if isinstance(code.zero_point, int) else 0,
+            bounds=code.bounds,
+            expressed=code.expressed,
+        )
+        operands = [operand.type for operand in total.inputs]
+        try:
+            rounding = self.rounded(total.op, operands, unscaled)
+        except QirError:
+            return self.code(value, builder)
+        new = builder.emit(rounding, total)
+        if unscaled != code:
+            new = builder.emit(Recode(code), new)
+        for move in reversed(moves):
+            new = builder.emit(move, new)
+        return _form(value, "q", new)
 
     def convert_quotient(self, node: Node, rule: Quotient, builder: Builder) -> None:
         """Divides codes, and exact sums as they are: nothing is rounded between them."""

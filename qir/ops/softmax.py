@@ -20,6 +20,9 @@ from qir.types import Array, DType, Quant, TensorType, known
 SOFTMAX_CODE = Quant.of(DType.I8, 1 / 256, -128)
 EXPONENTIAL_CODE = Quant.of(DType.U8, float(np.float32(1 / 255)), 0)
 
+LONGEST_TABLE = 4096
+"""Entries of the table of an operand of 12 bits."""
+
 MaskedRows: TypeAlias = Literal["uniform", "unmasked"]
 """What a row whose mask keeps nothing is: equal numbers, or as if it had no mask."""
 
@@ -29,7 +32,8 @@ class Exponentials(Op):
     """Base of the ops that take exp(x - max x) over axes.
 
     Operands: x; optionally a mask of bools that broadcasts against x, true where x counts; on codes
-    then the table of exponentials [256].
+    then the table of exponentials, [256] for x of at most 8 bits, or one entry for each number
+    within the bounds of x in i16, at most 4096.
 
     Attributes:
         axis: The axis, or several, counted from 0.
@@ -78,13 +82,33 @@ class Exponentials(Op):
             if table is not None:
                 raise self.error("a table goes with coded operands only")
             return TensorType(x.shape, same_float(self, x))
-        if table is None or table.shape != (256,) or table.element is not self.table_type:
+        entries = self.entries(x)
+        if table is None or table.shape != (entries,) or table.element is not self.table_type:
             raise self.error(
-                f"expected a table of exponentials, {self.table_type.value}[256], got {table}"
+                f"expected a table of exponentials, {self.table_type.value}[{entries}], got {table}"
             )
         if not self.count(x):
             raise self.error(f"expected at least one number along axis {self.axis}, got {x}")
-        return TensorType(x.shape, rescaled(self, self.to, x))
+        return TensorType(x.shape, rescaled(self, self.to))
+
+    def entries(self, x: TensorType) -> int:
+        """Returns the size of the table: one entry for each step below the greatest.
+
+        Raises:
+            QirError: The operand is not coded per tensor, or in more than 12 bits.
+        """
+        code = x.quant
+        if code is None or not code.per_tensor or code.levels is not None:
+            raise self.error(f"expected an operand coded per tensor, got {x}")
+        if code.storage.bits <= 8:
+            return 256
+        low, high = code.range
+        if code.storage.bits > 16 or high - low >= LONGEST_TABLE:
+            raise self.error(
+                f"expected an operand of at most 8 bits, or of i16 with bounds at most "
+                f"{LONGEST_TABLE - 1} apart, got {x}"
+            )
+        return high - low + 1
 
     def count(self, x: TensorType) -> int:
         """Returns how many numbers a row has; raises QirError where a dimension is named."""
@@ -126,11 +150,11 @@ class Exponentials(Op):
         powers = table.stored.astype(np.int64)[below]
         return powers if mask is None else np.where(mask, powers, 0)
 
-    def operand_scale(self, x: TensorType) -> float:
-        """Returns the scale of an operand coded per tensor; raises QirError for any other."""
-        if x.quant is None or not x.quant.per_tensor:
-            raise self.error(f"expected an operand coded per tensor, got {x}")
-        return float(x.quant.scale.array)
+    def below(self, x: TensorType) -> Array:
+        """Returns exp(-d * scale) for each step d that the table has, float64."""
+        count = self.entries(x)
+        assert x.quant is not None
+        return np.asarray(np.exp(-float(x.quant.scale.array) * np.arange(count)))
 
 
 @op("softmax")
@@ -158,7 +182,7 @@ class Softmax(Exponentials):
 
     def integer_tables(self, operands: Sequence[TensorType]) -> dict[str, Array]:
         x = operands[0]
-        return {"table": softmax_table(self.operand_scale(x), self.count(x))}
+        return {"table": _powers_of_two_times(self.below(x), self.count(x))}
 
     @property
     def has_default_code(self) -> bool:
@@ -203,8 +227,7 @@ class ExpBelowMax(Exponentials):
         return self.powers(x, mask)
 
     def integer_tables(self, operands: Sequence[TensorType]) -> dict[str, Array]:
-        scale = self.operand_scale(operands[0])
-        return {"table": np.rint(255 * np.exp(-scale * np.arange(256))).astype(np.uint8)}
+        return {"table": np.rint(255 * self.below(operands[0])).astype(np.uint8)}
 
     def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
         return self.looked_up(operands)
@@ -221,6 +244,9 @@ def softmax_table(scale: float, count: int) -> Array:
     Returns:
         An int32 array of shape (256,).
     """
+    return _powers_of_two_times(np.exp(-scale * np.arange(256)), count)
+
+
+def _powers_of_two_times(below: Array, count: int) -> Array:
     k = min(22, 30 - int(np.ceil(np.log2(count))))
-    powers: Array = np.rint(2.0**k * np.exp(-scale * np.arange(256)))
-    return powers.astype(np.int32)
+    return np.asarray(np.rint(2.0**k * below).astype(np.int32))

@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from qir.ops import Div, ExpBelowMax, Softmax
-from qir.ops.softmax import EXPONENTIAL_CODE, SOFTMAX_CODE, MaskedRows, softmax_table
-from qir.types import DType
+from qir.ops.softmax import EXPONENTIAL_CODE, SOFTMAX_CODE, MaskedRows
+from qir.types import DType, Quant
 from tests.strategies.base import (
     BYTES,
     FLOATS,
@@ -43,17 +43,17 @@ def softmaxes(draw: Draw, cls: type[Softmax | ExpBelowMax]) -> Case:
         x = float_operand(draw, shape, draw(st.sampled_from(FLOATS)), named=named and not masks)
         return program(op, x, *masks)
     code = draw(codes())
-    scale, count = float(code.scale.array), int(np.prod([shape[axis] for axis in axes]))
-    if cls is ExpBelowMax:
-        entries = np.rint(255 * np.exp(-scale * np.arange(256))).astype(np.uint8)
-        op, dtype = replace(op, to=EXPONENTIAL_CODE), DType.U8
-    else:
-        entries, dtype = softmax_table(scale, count), DType.I32
+    if draw(st.integers(0, 3)) == 0:
+        code = Quant.of(DType.I16, float(code.scale.array) / 16, 5, bounds=(-2048, 2047))
+    op = replace(op, to=EXPONENTIAL_CODE)
+    x = coded_operand(draw, code, shape, named=named and not masks)
+    entries = op.integer_tables([x.type.with_shape(*shape)])["table"]
+    dtype = op.table_type
+    if cls is Softmax:
         if draw(st.booleans()):
             # Shares of small numbers are often halves.
-            entries = generator(draw).integers(1, 9, 256).astype(np.int32)
+            entries = generator(draw).integers(1, 9, entries.size).astype(np.int32)
         op = replace(op, to=draw(st.one_of(st.just(SOFTMAX_CODE), codes(BYTES))))
-    x = coded_operand(draw, code, shape, named=named and not masks)
     return program(op, x, *masks, Operand(entries, dtype, constant=True))
 
 
