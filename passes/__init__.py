@@ -3,6 +3,7 @@
 from qir.passes import pipelines
 from qir.passes.float import (
     canonicalize,
+    defer_division,
     equalize,
     fold_batch_norm,
     fold_scales,
@@ -25,6 +26,7 @@ __all__ = [
     "calibrate",
     "canonicalize",
     "check_overflow",
+    "defer_division",
     "equalize",
     "fold_batch_norm",
     "fold_scales",

@@ -7,7 +7,7 @@ RANGES = "split-concats, split-outliers, propagate-ranges"
 INTEGER = "fold-scales, lookup-tables, fuse-requantize, canonicalize, check-overflow"
 
 PIPELINES |= {
-    "w8a8": f"{FOLD}, calibrate, {RANGES}, quantize, {INTEGER}",
+    "w8a8": f"{FOLD}, defer-division, calibrate, {RANGES}, quantize, {INTEGER}",
     "fold": FOLD,
     "integer": INTEGER,
 }

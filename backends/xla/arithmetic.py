@@ -218,6 +218,14 @@ def dequantize(q: jax.Array, zero_point: ZeroPoint, scale: NumberOrArray) -> jax
     return difference.astype(jnp.float32) * jnp.asarray(scale, jnp.float32)
 
 
+def high_31_bits(x: jax.Array, y: NumberOrArray) -> jax.Array:
+    """Returns `(x * y) >> 31` for int32 factors in [0, 2^31)."""
+    value = _int32(y)
+    low = (x * value).astype(jnp.uint32)
+    high = product_high_word(x, value >> 16, value & 0xFFFF)
+    return (high << 1) | (low >> 31).astype(jnp.int32)
+
+
 def product_high_word(
     acc: jax.Array,
     value_high: NDArray[np.int32] | jax.Array,

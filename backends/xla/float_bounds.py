@@ -17,6 +17,7 @@ from qir.ops import (
     GroupNorm,
     L2Norm,
     LayerNorm,
+    ExpBelowMax,
     Mean,
     Mul,
     ReduceProd,
@@ -58,10 +59,11 @@ def product(op: Op, operands: Sequence[Array], result: Array) -> Array:
 
 def softmax(op: Op, operands: Sequence[Array], result: Array) -> Array:
     """The argument's rounding is the power's relative error; the sum adds one for each term."""
-    assert isinstance(op, Softmax)
-    (x,) = operands
+    assert isinstance(op, Softmax | ExpBelowMax)
+    x = operands[0]
     spread = float(np.ptp(x)) if x.size else 0.0
-    return np.asarray((2 * spread + x.shape[op.axis] + 8) * EPSILON * result)
+    terms = prod(x.shape[axis] for axis in op.axes) if isinstance(op, Softmax) else 0
+    return np.asarray((2 * spread + terms + 8) * EPSILON * result)
 
 
 def batch_norm(op: Op, operands: Sequence[Array], result: Array) -> Array:
@@ -104,6 +106,7 @@ BOUNDS: dict[type[Op], ErrorBound] = {
         [Add, AvgPool, Conv, ConvTranspose, Dot, Mean, Mul, ReduceSum], sum_of_products
     ),
     Sub: lambda op, operands, result: sum_of_products(Add(), operands, result),
+    ExpBelowMax: softmax,
     Softmax: softmax,
     ReduceProd: product,
     BatchNorm: batch_norm,

@@ -94,25 +94,38 @@ def softmax(y: Value, b: Builder) -> Value | None:
     """Recognises exp(x - max x) / sum of exp(x - max x), and the same without the max."""
     powers, total = y.inputs
     match total:
-        case Value(ReduceSum(axes=(axis,), keep_axes=True), (summed,)) if summed is powers:
-            pass
+        case Value(ReduceSum(axes=axes, keep_axes=True), (summed,)) if axes:
+            if not computed_alike(summed, powers):
+                return None
         case _:
             return None
     match powers:
-        case Value(Exp(), (Value(Sub(), (x, shift)),)) if _is_max(shift, x, axis):
-            return b.emit(Softmax(axis), x)
+        case Value(Exp(), (Value(Sub(), (x, shift)),)) if _is_max(shift, x, axes):
+            return b.emit(Softmax(axes), x)
         case Value(Exp(), (x,)):
-            return b.emit(Softmax(axis), x)
+            return b.emit(Softmax(axes), x)
         case _:
             return None
 
 
-def _is_max(value: Value, x: Value, axis: int) -> bool:
+def _is_max(value: Value, x: Value, axes: tuple[int, ...]) -> bool:
     match value:
-        case Value(ReduceMax(axes=(along,), keep_axes=True), (reduced,)):
-            return along == axis and reduced is x
+        case Value(ReduceMax(axes=along, keep_axes=True), (reduced,)):
+            return along == axes and computed_alike(reduced, x)
         case _:
             return False
+
+
+def computed_alike(x: Value, y: Value, depth: int = 4) -> bool:
+    """Whether two values are one, or the same ops make them of the same values."""
+    if x is y:
+        return True
+    if not depth or x.op is None or x.op != y.op or x.index != y.index or x.is_constant:
+        return False
+    pairs = zip(x.inputs, y.inputs, strict=True)
+    return len(x.inputs) == len(y.inputs) and all(
+        computed_alike(one, other, depth - 1) for one, other in pairs
+    )
 
 
 REDUCTIONS = [keep_axes, mean, average_pool, average_pool_inside]

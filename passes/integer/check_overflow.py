@@ -14,6 +14,8 @@ from qir.ops import (
     GroupNorm,
     L2Norm,
     LayerNorm,
+    Div,
+    ExpBelowMax,
     Requantize,
     RmsNorm,
     Softmax,
@@ -22,7 +24,6 @@ from qir.ops import (
 from qir.ops.normalization import Normalization
 from qir.ops.op import ExactSum, FixedCode, Op, Rescale
 from qir.pipeline import Context, Pass, register
-from qir.types import known
 
 
 @register
@@ -106,10 +107,22 @@ def _added(node: Node, stored: StoredReach) -> Reach:
 
 def _exponentials(node: Node, stored: StoredReach) -> Reach:
     assert isinstance(node.op, Softmax)
-    x, table = node.inputs
+    x, *_, table = node.inputs
     low, high = with_zero(stored[table])
-    count = known(x.type.shape[node.op.axis], "check-overflow")
-    return count * low, max(count * high, 256 * high + count * high // 2)
+    count = node.op.count(x.type)
+    doubled = 256 * high + count * high // 2 if node.op.has_default_code else 0
+    return count * low, max(count * high, doubled)
+
+
+def _looked_up(node: Node, stored: StoredReach) -> Reach:
+    return stored[node.inputs[-1]]
+
+
+def _divided(node: Node, stored: StoredReach) -> Reach:
+    # A negative divisor turns the sign of either.
+    reaches = [stored.steps(value) for value in node.inputs]
+    largest = max(abs(bound) for reach in reaches for bound in reach)
+    return -largest, largest
 
 
 def _normalized(node: Node, stored: StoredReach) -> Reach:
@@ -130,6 +143,8 @@ INTERMEDIATES: dict[type[Op], Callable[[Node, StoredReach], Reach]] = {
     Add: _added,
     Sub: _added,
     Softmax: _exponentials,
+    ExpBelowMax: _looked_up,
+    Div: _divided,
     Requantize: _requantized,
     **dict.fromkeys([LayerNorm, GroupNorm, RmsNorm, L2Norm], _normalized),
 }

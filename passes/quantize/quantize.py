@@ -14,7 +14,22 @@ from qir.ir import Builder, Graph, Node, Value
 from qir.ir.names import Inheritance
 from qir.numbers.interval import Interval
 from qir.numbers.rounding import rounding_mode
-from qir.ops import Clip, Const, Dequantize, Dot, Quantize, Relu, Requantize, Return
+from qir.ops import (
+    Add,
+    Clip,
+    Const,
+    Dequantize,
+    Dot,
+    Mul,
+    Quantize,
+    Recode,
+    Relu,
+    Requantize,
+    Reshape,
+    Return,
+    Sub,
+    Transpose,
+)
 from qir.ops.elementwise import Sum
 from qir.ops.op import (
     Accumulate,
@@ -23,18 +38,19 @@ from qir.ops.op import (
     KeepFloat,
     Normalize,
     Op,
+    Quotient,
     Rescale,
     SameCode,
     SharedCode,
     Table,
     infer,
 )
+from qir.ops.softmax import Exponentials
 from qir.ops.sums import rounded
-from qir.passes.shared.codes import activation_code, bias_code, weight_code
+from qir.passes.shared.codes import activation_code, bias_code, fine_code, weight_code
 from qir.passes.shared.functions import elementwise_functions
 from qir.passes.shared.wide import (
     SMOOTH,
-    fine_code,
     head_codes,
     moved_sums,
     short_code,
@@ -133,7 +149,8 @@ class _Quantizer:
         self.main: dict[Value, Quant] = {}
         self.floats: dict[Value, Value] = {}
         self.constants: dict[tuple[Value, Quant], Value] = {}
-        self.cones, self.inside = elementwise_functions(graph, excluded)
+        self.coarse = self.coarse_divisions()
+        self.cones, self.inside = elementwise_functions(graph, excluded | self.coarse.keys())
         ranges = {value: value.range for value in graph.values() if value.range is not None}
         self.wide = wide_values(graph, excluded, ranges)
         self.heads = head_codes(graph, context.channels)
@@ -189,8 +206,8 @@ class _Quantizer:
             self.convert_cone(output, builder)
         if output in self.cones or output in self.inside:
             return True
-        if node in self.excluded:
-            node.note = "a selector keeps it in floating point"
+        if node in self.excluded or node in self.coarse:
+            node.note = self.coarse.get(node, "a selector keeps it in floating point")
             return False
         if isinstance(node.op.quant, KeepFloat):
             return False
@@ -242,6 +259,10 @@ class _Quantizer:
                 self.convert_same(node, builder)
             case ExactSum():
                 self.convert_exact_sum(node, builder)
+            case Quotient() as quotient_rule:
+                self.convert_quotient(node, quotient_rule, builder)
+            case Rescale() if (kept := self.unchanged(node)) is not None:
+                self.alias(kept, output)
             case Rescale() if isinstance(op, Sum) and output in self.wide:
                 self.convert_wide_sum(node, builder)
             case Normalize():
@@ -249,8 +270,8 @@ class _Quantizer:
             case Rescale():
                 operands = [self.code(value, builder) for value in node.inputs]
                 self.give(output, builder.emit(op.with_code(self.code_for(output)), *operands))
-            case FixedCode(code=code):
-                self.convert_fixed(node, code, builder)
+            case FixedCode():
+                self.convert_fixed(node, builder)
             case Table(otherwise=reason) if reason:
                 raise _KeptFloat(reason)
             case _:
@@ -417,20 +438,150 @@ class _Quantizer:
         wanted = self.wide_code(output) if output in self.wide else self.code_for(output)
         self.give(output, builder.emit(node.op.with_code(wanted), operand, *parameters))
 
-    def convert_fixed(self, node: Node, code: Quant, builder: Builder) -> None:
+    def convert_fixed(self, node: Node, builder: Builder) -> None:
         output = node.outputs[0]
-        operands = [self.code(value, builder) for value in node.inputs]
+        # A mask is the same in both programs.
+        operands = [
+            self.scores(value, node.op, builder) if self.is_real(value) else value
+            for value in node.inputs
+        ]
         tables = node.op.integer_tables([operand.type for operand in operands])
         operands += [
             builder.const(array, f"{output.name}.{name}") for name, array in tables.items()
         ]
-        fixed = replace(code, expressed=_float_type(output.type))
-        self.give(output, builder.emit(node.op.with_code(fixed), *operands))
+        self.give(output, builder.emit(node.op.with_code(self.code_for(output)), *operands))
+
+    def too_coarse(self, divisor: Value, code: Quant, rule: Quotient) -> str | None:
+        """Says why a code has too few steps for what divides; None where it has enough."""
+        known = Interval.point(divisor.real) if divisor.is_constant else divisor.range
+        low, high = (0.0, 0.0) if known is None else known.bounds
+        least = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
+        step = float(code.scale.array)
+        if least > 0 and least >= rule.least_steps * step:
+            return None
+        return (
+            f"the divisor %{divisor.name} comes as near to 0 as {least:.3g}, and its code has "
+            f"steps of {step:.3g}: expected at least {rule.least_steps} steps; add a constant to "
+            "it, clip it from below, or divide by a sum"
+        )
+
+    def coarse_divisions(self) -> dict[Node, str]:
+        """Finds the quotients whose divisor no code serves, with what computes it, and why.
+
+        A divisor that is rounded to the steps of 8 bits could become 0 even in floating point, so
+        that its elementwise ops stay there too, up to an exact sum.
+        """
+        found: dict[Node, str] = {}
+        for node in self.graph.nodes:
+            if not isinstance(node.op.quant, Quotient) or not node.outputs[0].type.is_float:
+                continue
+            x, y = node.inputs
+            scalars = [value for value in (x, y) if value.is_constant and value.array.size == 1]
+            computed = y.op is not None and isinstance(y.op.quant, Accumulate | ExactSum)
+            if scalars or computed or y.is_constant or y.range is None or not y.range.is_finite:
+                continue
+            reason = self.too_coarse(y, self.code_for(y), node.op.quant)
+            if reason is None:
+                continue
+            found[node] = reason
+            pending = [y]
+            while pending:
+                maker = pending.pop().node
+                if maker is None or not maker.op.elementwise or maker in found:
+                    continue
+                varying = [value for value in maker.inputs if not value.is_constant]
+                if isinstance(maker.op.quant, ExactSum) and len(varying) > 1:
+                    continue
+                found[maker] = f"it is of the divisor of %{node.outputs[0].name}, and {reason}"
+                pending.extend(varying)
+        return found
+
+    def unchanged(self, node: Node) -> Value | None:
+        """Returns the operand that a sum leaves as it is: the other was never seen but at 0."""
+        output = node.outputs[0]
+        if not isinstance(node.op, Add | Sub):
+            return None
+        pairs = [tuple(node.inputs), tuple(reversed(node.inputs))][
+            : 1 if isinstance(node.op, Sub) else 2
+        ]
+        for x, y in pairs:
+            never = not y.is_constant and y.range is not None and y.range.bounds == (0.0, 0.0)
+            if never and self.is_activation(x) and x.type == output.type:
+                return x
+        return None
+
+    def alias(self, old: Value, new: Value) -> None:
+        """Lets a value of the float program stand for another one, in every form."""
+        if old in self.sums:
+            self.sums[new] = self.sums[old]
+        for (value, code), form in list(self.coded.items()):
+            if value is old:
+                self.coded[new, code] = form
+        if old in self.main:
+            self.main[new] = self.main[old]
+        elif old not in self.sums:
+            raise _KeptFloat("what it adds to stays in floating point")
+
+    def scores(self, value: Value, op: Op, builder: Builder) -> Value:
+        """Returns a value in its code; scores of softmax in 12 bits straight from an exact sum.
+
+        A step of scores is a relative error of the shares, which 8 bits of peaked scores show. A
+        positive factor between the sum and softmax goes into the scale, moves act on the 12 bits.
+        """
+        if not isinstance(op, Exponentials) or value.range is None or not value.range.is_finite:
+            return self.code(value, builder)
+        moves: list[Op] = []
+        factor, source = 1.0, value
+        while source not in self.sums:
+            match source:
+                case Value(Mul(), (inner, Value() as by)) if by.is_constant and by.array.size == 1:
+                    factor *= float(by.array.reshape(())[()])
+                case Value(Reshape() | Transpose() as move, (inner,)):
+                    moves.append(move)
+                case _:
+                    return self.code(value, builder)
+            if factor <= 0 or not self.is_activation(inner):
+                return self.code(value, builder)
+            source = inner
+        total = self.sums[source]
+        if total.op is None or total.type.quant is None or not total.type.quant.per_tensor:
+            return self.code(value, builder)
+        code = fine_code(value.range, expressed=_float_type(value.type))
+        unscaled = Quant.of(
+            code.storage,
+            float(code.scale.array) / factor,
+            code.zero_point if isinstance(code.zero_point, int) else 0,
+            bounds=code.bounds,
+            expressed=code.expressed,
+        )
+        operands = [operand.type for operand in total.inputs]
+        try:
+            rounding = self.rounded(total.op, operands, unscaled)
+        except QirError:
+            return self.code(value, builder)
+        new = builder.emit(rounding, total)
+        if unscaled != code:
+            new = builder.emit(Recode(code), new)
+        for move in reversed(moves):
+            new = builder.emit(move, new)
+        return _form(value, "q", new)
+
+    def convert_quotient(self, node: Node, rule: Quotient, builder: Builder) -> None:
+        """Divides codes, and exact sums as they are: nothing is rounded between them."""
+        output, (x, y) = node.outputs[0], node.inputs
+        # A sum has its own rounded form too, where others read it.
+        dividend, divisor = (self.sums.get(value) or self.code(value, builder) for value in (x, y))
+        code = divisor.type.quant
+        if code is None or not code.per_tensor:
+            raise _KeptFloat(f"the scale of the divisor %{y.name} varies")
+        if (reason := self.too_coarse(y, code, rule)) is not None:
+            raise _KeptFloat(reason)
+        self.give(output, builder.emit(node.op.with_code(self.code_for(output)), dividend, divisor))
 
     def convert_cone(self, output: Value, builder: Builder) -> None:
         """Puts the float ops between a value and a function of it alone between two casts."""
         source = self.cones[output]
-        code = self.fine_code(source, output)
+        code = self.smooth_code(source, output)
         copies = {source: builder.emit(Dequantize(), self.code(source, builder, code))}
 
         def copy(value: Value) -> Value:
@@ -444,7 +595,7 @@ class _Quantizer:
 
         self.give(output, builder.emit(Quantize(self.code_for(output)), copy(output)))
 
-    def fine_code(self, source: Value, output: Value) -> Quant | None:
+    def smooth_code(self, source: Value, output: Value) -> Quant | None:
         """Returns the code of 12 bits of a dot's sum of which a smooth function is wanted."""
         total = self.sums.get(source)
         if total is None or not isinstance(total.op, Dot | Sum) or source.range is None:
@@ -457,7 +608,7 @@ class _Quantizer:
                 stack.extend(value.inputs)
         if not any(isinstance(value.op, SMOOTH) for value in between):
             return None
-        return fine_code(source.range, _float_type(source.type))
+        return fine_code(source.range, expressed=_float_type(source.type))
 
     def give(self, old: Value, new: Value) -> None:
         """Records the coded form of a value."""
@@ -517,8 +668,9 @@ class _Quantizer:
 
     def code_for(self, value: Value, storage: DType | None = None) -> Quant:
         """Returns the code that a value's range asks for; the op's own where it is fixed."""
-        if value.op is not None and isinstance(value.op.quant, FixedCode):
-            return replace(value.op.quant.code, expressed=_float_type(value.type))
+        rule = value.op.quant if value.op is not None else None
+        if isinstance(rule, FixedCode) and rule.serves(value.range):
+            return replace(rule.code, expressed=_float_type(value.type))
         if value in self.heads and storage is None:
             return self.heads[value]
         return activation_code(

@@ -73,7 +73,9 @@ def _is_ranged(value: Value) -> bool:
 
 
 def _is_fixed(value: Value) -> bool:
-    return value.op is not None and isinstance(value.op.quant, FixedCode)
+    """Whether a value has a code that no range decides; what was observed may ask for another."""
+    rule = value.op.quant if value.op is not None else None
+    return isinstance(rule, FixedCode) and rule.serves(value.range)
 
 
 def _passes(node: Node) -> bool:

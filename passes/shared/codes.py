@@ -7,6 +7,7 @@ from math import prod
 import numpy as np
 
 from qir.numbers.interval import Interval
+from qir.ops.softmax import LONGEST_TABLE
 from qir.types import SMALLEST_SCALE, Array, DType, FrozenArray, Quant
 
 LEAST_RATIO = 2.0**-30
@@ -45,6 +46,20 @@ def activation_code(
     return Quant.of(
         storage, scale, int(np.clip(np.rint(low - lo / scale), low, high)), expressed=expressed
     )
+
+
+def fine_code(observed: Interval, *, expressed: DType = DType.F32) -> Quant:
+    """Returns the code of 12 bits, stored in i16, that covers a range and represents 0 exactly.
+
+    Args:
+        observed: The range in real units, finite.
+        expressed: The floating-point type of the values.
+    """
+    lo, hi = min(observed.bounds[0], 0.0), max(observed.bounds[1], 0.0)
+    low, high = -LONGEST_TABLE // 2, LONGEST_TABLE // 2 - 1
+    scale = _storable((hi - lo) / (high - low))
+    point = int(np.clip(np.rint(low - lo / scale), low, high))
+    return Quant.of(DType.I16, scale, point, bounds=(low, high), expressed=expressed)
 
 
 def _storable(scale: float) -> float:

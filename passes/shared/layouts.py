@@ -14,6 +14,7 @@ from qir.ops import (
     Concat,
     Dequantize,
     Dot,
+    ExpBelowMax,
     Gather,
     GroupNorm,
     L2Norm,
@@ -36,7 +37,7 @@ from qir.ops.pool import Pool
 from qir.ops.reduce import Reduction
 from qir.ops.resize import Resize
 from qir.ops.windows import Padding
-from qir.types import Dim, Quant, Shape, Size
+from qir.types import Dim, DType, Quant, Shape, Size
 
 Order: TypeAlias = tuple[int, ...]
 """The axes of a tensor in terms of another's: axis i of the first is axis order[i] of the other."""
@@ -104,8 +105,12 @@ def turned(node: Node, order: Order) -> Turned | None:
         case Recode():
             to = _turned_code(op.to, order) if isinstance(op.to, Quant) else op.to
             return Turned(Recode(to), (0,), (order,))
-        case Softmax():
-            return Turned(replace(op, axis=order[op.axis]), (0,), (order,))
+        case Softmax() | ExpBelowMax():
+            # A mask has a rank and a shape of its own.
+            if any(value.type.dtype is DType.BOOL for value in node.inputs[1:]):
+                return None
+            axes = tuple(sorted(order[axis] for axis in op.axes))
+            return Turned(replace(op, axis=axes), (0,), (order,))
         case LayerNorm() | RmsNorm() | L2Norm() if _has_last_parameters(node, order):
             axes = tuple(sorted(order[axis] for axis in op.axes))
             return Turned(replace(op, axes=axes), (0,), (order,))

@@ -35,9 +35,6 @@ BITS = 15
 BOUND = 2**17 - 1
 """The largest magnitude of a wide code: four times what calibration saw of its value."""
 
-FINE_BOUNDS = (-(2**11), 2**11 - 1)
-"""The bounds of the code from which a function is looked up that stands behind a sum."""
-
 SMOOTH: tuple[type[Op], ...] = (Gelu, Mish, Silu)
 """The functions that lose 2 dB where their argument is rounded to 8 bits before (MiniLM)."""
 
@@ -73,14 +70,6 @@ def wide_code(
 
 def _peak(interval: Interval) -> float:
     return max(abs(bound) for bound in interval.bounds)
-
-
-def fine_code(observed: Interval, expressed: DType = DType.F32) -> Quant:
-    """Returns a code of 12 bits in i16 that covers a range and 0, with its zero point at 0."""
-    low, high = FINE_BOUNDS
-    least, greatest = observed.bounds
-    scale = float(np.float32(max(least / low, greatest / high))) or ZERO_SCALE
-    return Quant.of(DType.I16, scale, bounds=FINE_BOUNDS, expressed=expressed)
 
 
 def short_code(observed: Interval, expressed: DType = DType.F32) -> Quant:

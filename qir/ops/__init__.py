@@ -4,7 +4,7 @@ from qir.ops.cast import Cast, Dequantize, Quantize, Recode, Requantize
 from qir.ops.conv import Conv, ConvTranspose
 from qir.ops.core import Const, Return
 from qir.ops.dot import Dot
-from qir.ops.elementwise import Add, Clip, Div, Maximum, Minimum, Mul, Pow, Relu, Sub
+from qir.ops.elementwise import Add, Clip, Maximum, Minimum, Mul, Pow, Relu, Sub
 from qir.ops.indexing import Gather, Iota, Pad, Reverse, Slice, Split, Tile
 from qir.ops.logic import (
     And,
@@ -20,12 +20,14 @@ from qir.ops.logic import (
     Select,
 )
 from qir.ops.lookup import Lookup, Lookup2
-from qir.ops.norm import BatchNorm, Softmax
+from qir.ops.norm import BatchNorm
 from qir.ops.normalization import GroupNorm, L2Norm, LayerNorm, RmsNorm
 from qir.ops.pool import AvgPool, MaxPool
+from qir.ops.quotient import Div
 from qir.ops.reduce import ArgMax, Mean, ReduceMax, ReduceMin, ReduceProd, ReduceSum
 from qir.ops.resize import ResizeLinear, ResizeNearest
 from qir.ops.shape import Broadcast, Concat, Reshape, Transpose
+from qir.ops.softmax import ExpBelowMax, Softmax
 from qir.ops.unary import (
     Abs,
     Ceil,
@@ -79,6 +81,7 @@ __all__ = [
     "Equal",
     "Erf",
     "Exp",
+    "ExpBelowMax",
     "Expm1",
     "Floor",
     "Gather",

@@ -227,26 +227,6 @@ def _floats(operation: Op, *types: TensorType) -> TensorType:
     return TensorType(shape, element)
 
 
-@op("div")
-class Div(Op):
-    """x / y of floating-point numbers, with broadcasting."""
-
-    quant = Table("the quotient of two codes is no integer multiple of a scale")
-    elementwise = True
-
-    def result(self, x: TensorType, y: TensorType) -> TensorType:
-        return _floats(self, x, y)
-
-    def interval(self, x: Interval, y: Interval) -> Interval:
-        if np.any((y.lo <= 0) & (y.hi >= 0)):
-            return EVERYTHING
-        return x * Interval.of(1 / y.hi, 1 / y.lo)
-
-    def evaluate(self, x: Array, y: Array) -> Array:
-        with np.errstate(all="ignore"):
-            return np.asarray(x / y)
-
-
 @op("pow")
 class Pow(Op):
     """x to the power y, with broadcasting; NaN for x < 0 where y is no integer."""

@@ -121,6 +121,20 @@ class Normalize(Rescale):
 
 
 @dataclass(frozen=True)
+class Quotient(Rescale):
+    """As Rescale for a quotient: exact sums in i32 are operands as they are.
+
+    The divisor's code has no step of 0; see `qir.ops.quotient`.
+
+    Args:
+        least_steps: The least magnitude of a divisor in steps of its code; below, its rounding
+            alone is a relative error of more than 1 / (2 * least_steps).
+    """
+
+    least_steps: int = 16
+
+
+@dataclass(frozen=True)
 class SameCode(QuantRule):
     """The stored numbers are moved or compared, never changed.
 
@@ -145,9 +159,18 @@ class FixedCode(QuantRule):
 
     Args:
         code: The code of the result.
+        least_peak: The greatest magnitude of a result that the code serves; where all that was
+            observed is below, the code is one that the range asks for.
     """
 
     code: Quant
+    least_peak: float = 0.0
+
+    def serves(self, observed: Interval | None) -> bool:
+        """Whether the result has the fixed code, given its observed range."""
+        if observed is None or not observed.is_finite:
+            return True
+        return max(map(abs, observed.bounds)) >= self.least_peak
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from tests.strategies import (
     pools,
     reduces,
     resampling,
+    softmaxes,
     unary,
 )
 from tests.strategies.base import STRATEGIES, Case
@@ -28,5 +29,6 @@ __all__ = [
     "pools",
     "reduces",
     "resampling",
+    "softmaxes",
     "unary",
 ]

@@ -1,4 +1,4 @@
-"""Pools, means, normalizations and softmax."""
+"""Pools, means and normalizations."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from hypothesis import strategies as st
 
-from qir.ops import AvgPool, BatchNorm, MaxPool, Mean, Softmax
-from qir.ops.norm import SOFTMAX_CODE, softmax_table
+from qir.ops import AvgPool, BatchNorm, MaxPool, Mean
 from qir.ops.windows import Padding
 from qir.types import DType
 from tests.strategies.base import (
@@ -24,7 +23,6 @@ from tests.strategies.base import (
     computed_roundings,
     float_operand,
     floats,
-    generator,
     in_float,
     program,
     shapes,
@@ -106,21 +104,3 @@ def batch_norms(draw: Draw, cls: type[BatchNorm]) -> Case:
         *statistics,
         variance,
     )
-
-
-@cases_of(Softmax)
-def softmaxes(draw: Draw, cls: type[Softmax]) -> Case:
-    shape = draw(shapes())
-    axis = draw(st.integers(0, len(shape) - 1))
-    named = axis > 0
-    if in_float(draw):
-        return program(
-            cls(axis), float_operand(draw, shape, draw(st.sampled_from(FLOATS)), named=named)
-        )
-    code = draw(codes())
-    entries = softmax_table(float(code.scale.array), shape[axis])
-    if draw(st.booleans()):
-        # Shares of small numbers are often halves.
-        entries = generator(draw).integers(1, 9, 256).astype(np.int32)
-    x = coded_operand(draw, code, shape, named=named)
-    return program(cls(axis, SOFTMAX_CODE), x, Operand(entries, DType.I32, constant=True))

@@ -25,7 +25,7 @@ from qir.ops import (
     Softmax,
     Transpose,
 )
-from qir.ops.norm import SOFTMAX_CODE, softmax_table
+from qir.ops.softmax import SOFTMAX_CODE, softmax_table
 from qir.types import Dim, DType, Quant, TensorType, known
 from tests.strategies.base import BYTES, Case, Draw, codes, computed_roundings, generator, stored
 

@@ -13,9 +13,11 @@ from qir.backends.xla.rules import (
     norm,
     normalization,
     pool,
+    quotient,
     reduce,
     resize,
     shape,
+    softmax,
     unary,
 )
 
@@ -33,8 +35,10 @@ __all__ = [
     "norm",
     "normalization",
     "pool",
+    "quotient",
     "reduce",
     "resize",
     "shape",
+    "softmax",
     "unary",
 ]

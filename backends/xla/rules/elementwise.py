@@ -12,7 +12,7 @@ from qir.backends.xla.lowering import coded, floating, lowering, plain
 from qir.backends.xla.requantize import Factor, no_form, rescaling
 from qir.ir import Node
 from qir.numbers.rounding import rounding_mode
-from qir.ops import Add, Clip, Div, Maximum, Minimum, Mul, Pow, Relu, Sub
+from qir.ops import Add, Clip, Maximum, Minimum, Mul, Pow, Relu, Sub
 from qir.ops.elementwise import Sum
 
 
@@ -104,12 +104,6 @@ def exact_product(op: Mul, node: Node) -> Computation:
     """The exact product of two differences of at most 9 bits."""
     x_code, y_code = (code_of(value.type) for value in node.inputs)
     return Computation(lambda x, y: steps(x, x_code) * steps(y, y_code), node.inputs)
-
-
-@lowering(Div)
-def divide(op: Div, node: Node) -> Computation:
-    """The quotient x / y."""
-    return floating(node, jnp.divide)
 
 
 @lowering(Pow)

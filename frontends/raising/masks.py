@@ -1,0 +1,334 @@
+"""Masks of attention: what is set or pushed far below zero before softmax becomes its mask."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from qir.frontends.raising.matching import commuted, in_float64, is_scalar, scalar
+from qir.ir import Builder, Value
+from qir.ops import (
+    Add,
+    And,
+    Broadcast,
+    Cast,
+    Div,
+    Exp,
+    Greater,
+    Mul,
+    Neg,
+    Not,
+    NotEqual,
+    ReduceMax,
+    ReduceSum,
+    Reshape,
+    Select,
+    Softmax,
+    Sub,
+    Transpose,
+)
+from qir.ops.softmax import MaskedRows
+from qir.pipeline.rewrite import rule
+from qir.types import Array, DType
+
+MASKED = -1e4
+"""What is at most this has no share in a softmax of scores that anything else has one in."""
+
+SWALLOWS = -1e8
+"""What is at most this swallows the float32 scores that it is added to: a row of it is uniform."""
+
+
+class Masked(NamedTuple):
+    """Scores without their mask.
+
+    Attributes:
+        scores: The scores where the mask keeps them, of the shape that they had with it.
+        mask: Bools that broadcast against them.
+        rows: What a row is that the mask drops whole.
+    """
+
+    scores: Value
+    mask: Value
+    rows: MaskedRows
+
+
+@rule(Softmax)
+def mask_operand(y: Value, b: Builder) -> Value | None:
+    """softmax(select(mask, x, -1e9)) and softmax(x + (1 - mask) * -1e9) -> softmax(x, mask)."""
+    assert isinstance(y.op, Softmax)
+    x, *masks = y.inputs
+    found = _unmasked(x, y.op.axes, b)
+    if found is None:
+        return None
+    mask, rows = found.mask, found.rows
+    if masks:
+        mask = b.emit(And(), masks[0], mask)
+        rows = "uniform" if "uniform" in (rows, y.op.masked_rows) else "unmasked"
+    return b.emit(replace(y.op, masked_rows=rows), found.scores, mask)
+
+
+def _unmasked(x: Value, axes: tuple[int, ...], b: Builder) -> Masked | None:
+    match x:
+        case Value(Select(), (condition, kept, fill)) if (number := _fill(fill)) is not None:
+            return _selected(x, condition, kept, number, axes, b)
+        case Value(Select(), (condition, fill, kept)) if (number := _fill(fill)) is not None:
+            return _selected(x, b.emit(Not(), condition), kept, number, axes, b)
+        case Value(Add(), (_, _)):
+            for scores, addend in commuted(x.inputs):
+                if (found := _added(x, scores, addend, 1, axes, b)) is not None:
+                    return found
+            return None
+        case Value(Sub(), (scores, addend)):
+            return _added(x, scores, addend, -1, axes, b)
+        case Value(Mul(), (before, _)) if (factor := scalar(x.inputs[1])) and factor > 0:
+            found = _unmasked(before, axes, b) if before.type == x.type else None
+            return found and found._replace(scores=b.emit(Mul(), found.scores, x.inputs[1]))
+        case Value(Div(), (before, _)) if (factor := scalar(x.inputs[1])) and factor > 0:
+            found = _unmasked(before, axes, b) if before.type == x.type else None
+            return found and found._replace(scores=b.emit(Div(), found.scores, x.inputs[1]))
+        case Value(Cast() as cast, (before,)) if x.type.is_float and before.type.is_float:
+            found = _unmasked(before, axes, b)
+            return found and found._replace(scores=b.emit(cast, found.scores))
+        case _:
+            return None
+
+
+def _fill(value: Value) -> float | None:
+    """Returns the greatest number of a constant all of which is masked; -inf where one is."""
+    source = value
+    while isinstance(source.op, Broadcast | Reshape):
+        source = source.inputs[0]
+    if not (source.is_constant and source.type.is_float and source.array.size):
+        return None
+    numbers = in_float64(source)
+    if np.any(np.isnan(numbers)) or numbers.max() > MASKED:
+        return None
+    return float(numbers.min() if np.isneginf(numbers.min()) else numbers.max())
+
+
+def _selected(
+    x: Value, condition: Value, kept: Value, fill: float, axes: tuple[int, ...], b: Builder
+) -> Masked | None:
+    if np.isneginf(fill) and _drops_a_row(condition, x, axes):
+        return None
+    return Masked(_stretched(kept, x, b), condition, "uniform")
+
+
+def _stretched(kept: Value, x: Value, b: Builder) -> Value:
+    return kept if kept.type.shape == x.type.shape else b.emit(Broadcast(x.type.shape), kept)
+
+
+def _drops_a_row(mask: Value, x: Value, axes: tuple[int, ...]) -> bool:
+    """Whether a constant mask keeps nothing of a row, whose softmax is NaN behind -inf."""
+    if not mask.is_constant:
+        return False
+    numbers: Array = mask.array
+    numbers = numbers.reshape((1,) * (x.type.rank - numbers.ndim) + numbers.shape)
+    return not np.all(numbers.any(axis=axes))
+
+
+def _added(
+    x: Value, scores: Value, addend: Value, sign: int, axes: tuple[int, ...], b: Builder
+) -> Masked | None:
+    """Takes a mask out of scores + sign * addend."""
+    if scores.is_constant or not x.type.is_float:
+        return None
+    if addend.is_constant:
+        return _constant_added(x, scores, addend, sign, axes, b)
+    kept = _keeps(addend, sign, b)
+    if kept is not None:
+        mask, fill = kept
+        rows: MaskedRows = "uniform" if fill <= SWALLOWS else "unmasked"
+        return Masked(_stretched(scores, x, b), mask, rows)
+    least = _least(addend, sign)
+    if least is None or _is_cut(addend):
+        return None
+    zero = b.const(np.zeros((), x.type.dtype.numpy))
+    bound = b.const(np.asarray(MASKED, x.type.dtype.numpy))
+    added = addend if sign > 0 else b.emit(Neg(), addend)
+    mask = b.emit(Greater(), added, bound)
+    rest = b.emit(Add(), scores, b.emit(Select(), mask, added, zero))
+    return Masked(rest, mask, "uniform" if least <= SWALLOWS else "unmasked")
+
+
+def _is_cut(value: Value) -> bool:
+    """Whether a value is what this module leaves of an addend."""
+    match value:
+        case Value(Select(), (Value(Greater(), (tested, bound)), kept, _)):
+            return tested is kept and is_scalar(bound, MASKED)
+        case _:
+            return False
+
+
+def _constant_added(
+    x: Value, scores: Value, addend: Value, sign: int, axes: tuple[int, ...], b: Builder
+) -> Masked | None:
+    numbers = sign * in_float64(addend)
+    dropped = numbers <= MASKED
+    if not np.any(dropped) or np.any(np.isnan(numbers)) or np.any(np.isposinf(numbers)):
+        return None
+    mask = b.const(~dropped, f"{addend.name}.mask" if addend.named else None)
+    if np.any(np.isneginf(numbers)) and _drops_a_row(mask, x, axes):
+        return None
+    rest = np.where(dropped, 0, numbers).astype(addend.array.dtype)
+    if np.any(rest):
+        name = f"{addend.name}.rest" if addend.named else None
+        scores = b.emit(Add(), scores, b.const(rest, name))
+    rows: MaskedRows = "uniform" if numbers[dropped].max() <= SWALLOWS else "unmasked"
+    return Masked(_stretched(scores, x, b), mask, rows)
+
+
+def _keeps(value: Value, sign: int, b: Builder) -> tuple[Value, float] | None:
+    """Returns the mask that an addend stands for, and what it is where that drops a score.
+
+    Only where the addend is 0 or that number by its structure, so that nothing of it is left.
+    """
+    match value:
+        case Value(Reshape() | Transpose() | Broadcast() as move, (inner,)):
+            found = _keeps(inner, sign, b)
+            return found and (b.emit(move, found[0]), found[1])
+        case Value(Neg(), (inner,)):
+            return _keeps(inner, -sign, b)
+        case Value(Cast(), (inner,)) if value.type.is_float and inner.type.is_float:
+            return _keeps(inner, sign, b)
+        case Value(Mul(), (_, _)):
+            for inner, constant in commuted(value.inputs):
+                number = scalar(constant)
+                if number is not None and sign * number <= MASKED:
+                    holds = _holds(inner, b)
+                    return None if holds is None else (b.emit(Not(), holds), sign * number)
+            return None
+        case Value(Select(), (condition, kept, fill)) if is_scalar(kept, 0):
+            number = scalar(fill)
+            return (condition, sign * number) if number and sign * number <= MASKED else None
+        case Value(Select(), (condition, fill, kept)) if is_scalar(kept, 0):
+            number = scalar(fill)
+            if number and sign * number <= MASKED:
+                return b.emit(Not(), condition), sign * number
+            return None
+        case _:
+            return None
+
+
+def _holds(value: Value, b: Builder) -> Value | None:
+    """Returns bools of a float value that is 1 where they hold and 0 elsewhere, or None.
+
+    Integers that a mask is made of are taken to be 0 or 1.
+    """
+    match value:
+        case Value(Reshape() | Transpose() | Broadcast() as move, (inner,)):
+            found = _holds(inner, b)
+            return found and b.emit(move, found)
+        case Value(Sub(), (one, inner)) if is_scalar(one, 1):
+            found = _holds(inner, b)
+            return found and b.emit(Not(), found)
+        case Value(Add(), (_, _)):
+            for one, negated in commuted(value.inputs):
+                if is_scalar(one, 1) and isinstance(negated.op, Neg):
+                    found = _holds(negated.inputs[0], b)
+                    return found and b.emit(Not(), found)
+            return None
+        case Value(Cast(), (inner,)) if inner.type.element is DType.BOOL:
+            return inner
+        case Value(Cast(), (inner,)) if inner.type.dtype.is_integer:
+            return _holds_integer(inner, b)
+        case Value(Cast(), (inner,)) if inner.type.is_float:
+            return _holds(inner, b)
+        case _:
+            return None
+
+
+def _holds_integer(value: Value, b: Builder) -> Value:
+    match value:
+        case Value(Cast(), (inner,)) if inner.type.element is DType.BOOL:
+            return inner
+        case Value(Sub(), (one, inner)) if one.is_constant and np.all(one.array == 1):
+            return b.emit(Not(), _holds_integer(inner, b))
+        case Value(Reshape() | Transpose() | Broadcast() as move, (inner,)):
+            return b.emit(move, _holds_integer(inner, b))
+        case _:
+            zero = b.const(np.zeros((), value.type.dtype.numpy))
+            return b.emit(NotEqual(), value, zero)
+
+
+def _least(value: Value, sign: int, depth: int = 6) -> float | None:
+    """Returns the masking number that is a factor or a choice in a computed addend, or None.
+
+    An input of the program is taken for one that may hold such numbers.
+    """
+    if not depth:
+        return None
+    if value.node is None and value.type.is_float:
+        # Only data tells whether an input masks, and what is done is exact either way.
+        return SWALLOWS
+    match value:
+        case Value(Reshape() | Transpose() | Broadcast() | Cast(), (inner,)):
+            return _least(inner, sign, depth - 1)
+        case Value(Neg(), (inner,)):
+            return _least(inner, -sign, depth - 1)
+        case Value(Mul(), (_, _)):
+            numbers = [scalar(operand) for operand in value.inputs]
+            found = [sign * number for number in numbers if number is not None]
+            return min(found) if found and min(found) <= MASKED else None
+        case Value(Select(), (_, *choices)):
+            numbers = [scalar(choice) for choice in choices]
+            found = [sign * number for number in numbers if number is not None]
+            if found and min(found) <= MASKED:
+                return min(found)
+            inner_found = [_least(choice, sign, depth - 1) for choice in choices]
+            return min((number for number in inner_found if number is not None), default=None)
+        case Value(Add(), (_, _)):
+            parts = [_least(operand, sign, depth - 1) for operand in value.inputs]
+            return min((number for number in parts if number is not None), default=None)
+        case _:
+            return None
+
+
+@rule(Select)
+def softmax_where(y: Value, b: Builder) -> Value | None:
+    """Recognises softmax over the numbers that a condition keeps, 0 elsewhere."""
+    match y.inputs:
+        case [mask, Value(Div(), (powers, total)), zero] if is_scalar(zero, 0):
+            pass
+        case _:
+            return None
+    match total:
+        case Value(ReduceSum(keep_axes=True) as op, (Value(Select(), (again, summed, nothing)),)):
+            if not (_same(again, mask) and _same(summed, powers) and is_scalar(nothing, 0)):
+                return None
+        case _:
+            return None
+    match powers:
+        case Value(Exp(), (Value(Sub(), (shown, shift)),)):
+            pass
+        case _:
+            return None
+    x = _chosen(shown, mask)
+    match shift:
+        case Value(ReduceMax(keep_axes=True) as greatest, (chosen,)) if greatest.axes == op.axes:
+            if _same(_chosen(chosen, mask), x) and x.type == y.type:
+                return b.emit(Softmax(op.axes), x, mask)
+            return None
+        case _:
+            return None
+
+
+def _chosen(value: Value, mask: Value) -> Value:
+    match value:
+        case Value(Select(), (condition, kept, _)) if _same(condition, mask):
+            return kept
+        case _:
+            return value
+
+
+def _same(x: Value, y: Value) -> bool:
+    """Whether two values are one, or equal constants."""
+    if x is y:
+        return True
+    both = x.is_constant and y.is_constant and x.type == y.type
+    return both and np.array_equal(x.array, y.array)
+
+
+MASKS = [mask_operand, softmax_where]

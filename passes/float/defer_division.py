@@ -1,0 +1,114 @@
+"""defer-division: softmax before a matrix product divides once a row, after the product."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qir.analysis.properties import FLOAT
+from qir.ir import Builder, Graph, Value
+from qir.ops import Div, Dot, ExpBelowMax, ReduceSum, Reshape, Softmax, Transpose
+from qir.pipeline import Context, Pass, register
+from qir.pipeline.rewrite import rewrite, rule
+from qir.types import Size, product
+
+Span = tuple[int, int]
+"""Axes of a tensor from the first up to the second, which it leaves out."""
+
+
+@register
+class DeferDivision(Pass):
+    """Turns dot(softmax(x), v) into dot(e, v) / sum of e for e = exp(x - max x).
+
+    The same in real arithmetic. On codes the unnormalised exponentials keep their 8 bits in long
+    flat rows and in peaked ones side by side, where one scale for all shares leaves flat rows no
+    steps; what is divided are exact sums, once a number of the product. Softmax may be either
+    operand, behind reshapes and transposes, where its axes are the ones that the product sums over.
+    A softmax that others read too stays beside (the idea is that of the online softmax,
+    arXiv:1805.02867).
+    """
+
+    name = "defer-division"
+    requires = (FLOAT,)
+
+    def run(self, graph: Graph, context: Context) -> None:
+        rewrite(graph, [divide_behind_dot], allow=context.allow)
+
+
+@rule(Dot)
+def divide_behind_dot(y: Value, b: Builder) -> Value | None:
+    """dot(softmax(x), v) -> dot(e, v) / reduce_sum(e), e = exp_below_max(x)."""
+    assert isinstance(y.op, Dot)
+    if len(y.inputs) != 2:
+        return None
+    for position, value in enumerate(y.inputs):
+        axis = value.type.rank - (1 if position == 0 else 2)
+        chain = moved_softmax(value, axis)
+        if chain is None:
+            continue
+        softmax, moves = chain
+        assert isinstance(softmax.op, Softmax)
+        powers = b.emit(ExpBelowMax(softmax.op.axis, softmax.op.masked_rows), *softmax.inputs)
+        for move in moves:
+            assert move.op is not None
+            powers = b.emit(move.op, powers)
+        total = b.emit(ReduceSum((axis,), keep_axes=True), powers)
+        if position == 1:
+            # [batch…, 1, columns] to the rank of the product, whose rows all have one sum.
+            shape = total.type.shape
+            rows = y.type.rank - y.op.batch - 1
+            wanted = (*shape[: y.op.batch], *(1,) * rows, shape[-1])
+            if wanted != shape:
+                total = b.emit(Reshape(wanted), total)
+        operands = [powers, y.inputs[1]] if position == 0 else [y.inputs[0], powers]
+        return b.emit(Div(), b.emit(y.op, *operands), total)
+    return None
+
+
+def moved_softmax(value: Value, axis: int) -> tuple[Value, Sequence[Value]] | None:
+    """Finds the softmax that a value is the moved result of, if its axes have become one axis.
+
+    Args:
+        value: A value.
+        axis: The axis of the value that must be those of softmax, and no others.
+
+    Returns:
+        The softmax, and the values from there to the value, in their order; None where there is
+        none.
+    """
+    moves = [value]
+    while isinstance(moves[-1].op, Reshape | Transpose):
+        moves.append(moves[-1].inputs[0])
+    softmax, *rest = reversed(moves)
+    if not isinstance(softmax.op, Softmax):
+        return None
+    axes = softmax.op.axes
+    span: Span | None = (axes[0], axes[-1] + 1) if _adjacent(axes) else None
+    before = softmax
+    for move in rest:
+        if span is None:
+            return None
+        if isinstance(move.op, Transpose):
+            places = tuple(move.op.permutation.index(place) for place in range(*span))
+            span = (places[0], places[-1] + 1) if _adjacent(places) else None
+        else:
+            span = _reshaped(before.type.shape, move.type.shape, span)
+        before = move
+    return (softmax, rest) if span == (axis, axis + 1) else None
+
+
+def _adjacent(axes: Sequence[int]) -> bool:
+    return list(axes) == list(range(axes[0], axes[0] + len(axes)))
+
+
+def _reshaped(old: Sequence[Size], new: Sequence[Size], span: Span) -> Span | None:
+    """Returns the axes that hold after a reshape what a span of axes held before."""
+    ahead, inside = product(old[: span[0]]), product(old[slice(*span)])
+    starts = [i for i in range(len(new) + 1) if product(new[:i]) == ahead]
+    # Axes of size 1 beside the span may belong to it or not; one axis is what is looked for.
+    spans = [
+        (start, stop)
+        for start in starts
+        for stop in range(start + 1, len(new) + 1)
+        if product(new[start:stop]) == inside
+    ]
+    return min(spans, key=lambda found: (found[1] - found[0], -found[0]), default=None)

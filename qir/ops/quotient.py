@@ -1,0 +1,118 @@
+"""Quotients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from qir.numbers.interval import EVERYTHING, Interval
+from qir.numbers.reciprocal import quotient
+from qir.ops.attributes import by_type
+from qir.ops.elementwise import result_code
+from qir.ops.op import Coded, Op, Quotient, op
+from qir.ops.type_rules import broadcast, same_float
+from qir.types import Array, DType, Quant, TensorType, expand
+
+
+@op("div")
+class Div(Op):
+    """x / y, with broadcasting; on codes with one rounding.
+
+    On codes, `clamp(round((qx - zx) / (qy - zy) * sx / (sy * s)) + z)` by an integer reciprocal of
+    each divisor, see `qir.numbers.reciprocal`. Either operand has 8 bits or is an exact sum in i32;
+    the dividend's scale may vary, the divisor's does not. No quotient is infinite: a divisor of no
+    step divides as the step next to it does, 1, or -1 where its code has no positive step.
+
+    Attributes:
+        to: The code of the result; None for plain numbers.
+    """
+
+    to: Quant | None = by_type(result_code, None)
+
+    quant = Quotient()
+    elementwise = True
+
+    def result(self, x: TensorType, y: TensorType) -> TensorType:
+        shape = broadcast(self, x, y)
+        if self.to is None:
+            element = same_float(self, x, y)
+            if not element.is_float:
+                raise self.error(f"expected floating-point numbers, got {x} and {y}")
+            return TensorType(shape, element)
+        self._dividend(x)
+        self.divisor_steps(y)
+        if self.to.levels is not None or not self.to.per_tensor or not self._holds(self.to):
+            raise self.error(
+                "expected a result coded per tensor in at most 8 bits, or in i32 with bounds "
+                f"inside [-2^28, 2^28], got {TensorType(shape, self.to)}"
+            )
+        return TensorType(shape, self.to)
+
+    @staticmethod
+    def _holds(code: Quant) -> bool:
+        narrow = code.storage is DType.I32 and max(map(abs, code.range)) <= 2**28
+        return code.storage.bits <= 8 or narrow
+
+    def _dividend(self, x: TensorType) -> Quant:
+        code = x.quant
+        small = code is not None and code.storage.bits <= 8 and code.per_tensor
+        if code is None or code.levels is not None or not (small or code.storage is DType.I32):
+            raise self.error(
+                f"expected a dividend coded per tensor in at most 8 bits, or in i32, got {x}"
+            )
+        return code
+
+    def divisor_steps(self, y: TensorType) -> tuple[int, int]:
+        """Returns the least and the greatest step of a divisor's code.
+
+        Raises:
+            QirError: It has no code that divides.
+        """
+        code = y.quant
+        fits = code is not None and (code.storage.bits <= 8 or code.storage is DType.I32)
+        if code is None or not fits or not code.per_tensor or code.levels is not None:
+            raise self.error(
+                f"expected a divisor coded per tensor, in at most 8 bits or in i32, got {y}"
+            )
+        low, high = code.range
+        return low - int(code.zero_points), high - int(code.zero_points)
+
+    def never_zero(self, y: TensorType) -> int:
+        """Returns what a divisor of no step counts as."""
+        return 1 if self.divisor_steps(y)[1] > 0 else -1
+
+    def scales(self, x: TensorType, y: TensorType) -> tuple[Array, Array]:
+        """Returns the scale of the quotient of steps and the result's, float64 and 0-d.
+
+        A dividend's scale that varies has the rank of the result.
+        """
+        assert self.to is not None
+        dividend = self._dividend(x).scale.array.astype(np.float64)
+        if dividend.ndim:
+            rank = len(broadcast(self, x, y))
+            dividend = dividend.reshape((1,) * (rank - dividend.ndim) + dividend.shape)
+        assert y.quant is not None
+        # Each is at most a product of two float32 scales; one of three is a rounded float64.
+        return dividend / float(y.quant.scale.array), self.to.scale.array.astype(np.float64)
+
+    def interval(self, x: Interval, y: Interval) -> Interval:
+        if np.any((y.lo <= 0) & (y.hi >= 0)):
+            return EVERYTHING
+        return x * Interval.of(1 / y.hi, 1 / y.lo)
+
+    def evaluate(self, x: Array, y: Array) -> Array:
+        with np.errstate(all="ignore"):
+            return np.asarray(x / y)
+
+    def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
+        x, y = operands
+        code = Coded(np.zeros(()), result).code
+        numerator, denominator = self.scales(x.type, y.type)
+        if numerator.ndim:
+            # A scale of a block of more than one number is stretched over it.
+            shape = (1,) * (len(result.shape) - x.stored.ndim) + x.stored.shape
+            numerator = expand(numerator, shape)
+        divisor = np.where(y.steps == 0, self.never_zero(y.type), y.steps)
+        found = quotient(x.steps, divisor, numerator, denominator)
+        return np.clip(found + int(code.zero_points), *code.range)

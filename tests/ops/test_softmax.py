@@ -1,0 +1,141 @@
+"""Softmax and its exponentials: axes, masks, codes, and how near the integers come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qir.errors import QirError
+from qir.ops import ExpBelowMax, Softmax
+from qir.ops.op import Coded, infer
+from qir.ops.softmax import EXPONENTIAL_CODE, SOFTMAX_CODE, softmax_table
+from qir.types import Array, DType, Quant, TensorType
+from tests.ops.programs import program
+
+F = TensorType((2, 3), DType.F32)
+
+
+def exact(x: Array, mask: Array | None = None, axis: Any = -1) -> Array:
+    powers = np.exp(x - x.max(axis=axis, keepdims=True))
+    powers = powers if mask is None else np.where(mask, powers, 0)
+    return np.asarray(powers / powers.sum(axis=axis, keepdims=True))
+
+
+def row_sqnr(wanted: Array, found: Array) -> Array:
+    noise = np.square(wanted - found).sum(-1)
+    return np.asarray(10 * np.log10(np.square(wanted).sum(-1) / np.maximum(noise, 1e-300)))
+
+
+def on_codes(x: Array, scale: float, to: Quant, mask: Array | None = None) -> Array:
+    code = Quant.of(DType.I8, scale, 0)
+    operands = [Coded(code.encode(x), TensorType(x.shape, code))]
+    if mask is not None:
+        operands.append(Coded(mask, TensorType(mask.shape, DType.BOOL)))
+    table = softmax_table(float(code.scale.array), x.shape[-1])
+    operands.append(Coded(table, TensorType((256,), DType.I32)))
+    op = Softmax(x.ndim - 1, to=to)
+    (result,) = infer(op, [operand.type for operand in operands])
+    return to.decode(op.integer(operands, result).astype(to.storage.numpy))
+
+
+def test_one_axis_has_one_form() -> None:
+    assert Softmax((1,)) == Softmax(1)
+    assert Softmax((0, 1)).axes == (0, 1)
+
+
+@pytest.mark.parametrize("axis", ["1", "[1]", "[0, 1]"])
+def test_texts_with_one_axis_and_with_several_are_read(axis: str) -> None:
+    graph = program("%x: f32[2,3]", f"softmax(%x) {{axis = {axis}}} : f32[2,3]")
+    assert [node.op.name for node in graph.nodes] == ["softmax", "return"]
+
+
+@pytest.mark.parametrize("axis", [2, -1, (1, 2)])
+def test_axes_outside_of_the_operand_are_refused(axis: int | tuple[int, ...]) -> None:
+    with pytest.raises(QirError, match=r"expected an axis below 2"):
+        infer(Softmax(axis), [F])
+
+
+def test_a_mask_is_of_bools_that_broadcast() -> None:
+    with pytest.raises(QirError, match="a table goes with coded operands only"):
+        infer(Softmax(1), [F, F])
+    with pytest.raises(QirError, match="expected a mask that broadcasts against"):
+        infer(Softmax(1), [F, TensorType((4, 2, 3), DType.BOOL)])
+    with pytest.raises(QirError, match="expected masked_rows with a mask only"):
+        infer(Softmax(1, "unmasked"), [F])
+
+
+@pytest.mark.parametrize("axis", [0, 2, (0, 2), (0, 1, 2)])
+def test_a_mask_leaves_numbers_out(axis: int | tuple[int, ...]) -> None:
+    rng = np.random.default_rng(1)
+    x, mask = rng.normal(0, 3, (3, 4, 5)), rng.random((4, 5)) < 0.7
+    mask[:, 0] = True
+    whole = np.broadcast_to(mask, x.shape)
+    found = Softmax(axis).evaluate(x, mask)
+    np.testing.assert_allclose(found, exact(np.where(whole, x, -1e9), axis=axis), atol=1e-12)
+    powers = ExpBelowMax(axis).evaluate(x, mask)
+    np.testing.assert_allclose(powers / powers.sum(axis, keepdims=True), found, atol=1e-12)
+
+
+def test_a_row_that_is_masked_whole_is_uniform_or_as_without_a_mask() -> None:
+    x, mask = np.array([[1.0, 2.0, 9.0]]), np.zeros((1, 3), bool)
+    np.testing.assert_allclose(Softmax(1).evaluate(x, mask), 1 / 3)
+    np.testing.assert_allclose(Softmax(1, "unmasked").evaluate(x, mask), exact(x))
+    code = Quant.of(DType.I8, 1 / 256, -128)
+    np.testing.assert_allclose(on_codes(x, 0.1, code, mask), 1 / 3, atol=1 / 256)
+
+
+def test_what_is_masked_is_0_though_it_is_the_greatest() -> None:
+    x, mask = np.array([[1.0, 2.0, 9.0]]), np.array([True, True, False])
+    found = on_codes(x, 0.1, SOFTMAX_CODE, mask)
+    np.testing.assert_allclose(found, exact(np.where(mask, x, -1e9)), atol=1 / 256)
+
+
+def test_256ths_are_divided_as_ever() -> None:
+    # Golden integers of the first release: (256 E + S // 2) // S - 128.
+    table = softmax_table(1.0, 2)
+    powers = table[[0, 1]].astype(np.int64)
+    total = int(powers.sum())
+    wanted = np.minimum((powers * 256 + total // 2) // total - 128, 127)
+    found = on_codes(np.array([[1.0, 0.0]]), 1.0, SOFTMAX_CODE)
+    np.testing.assert_array_equal(SOFTMAX_CODE.encode(found)[0], wanted)
+
+
+@pytest.mark.parametrize("classes", [1000, 10_000])
+@pytest.mark.parametrize("size", [1.0, 4.0])
+def test_many_classes_keep_their_greatest_and_their_bits(classes: int, size: float) -> None:
+    rng = np.random.default_rng(classes)
+    x = np.clip(rng.normal(0, size, (32, classes)), -4 * size, 4 * size)
+    scale = float(np.abs(x).max()) / 127
+    wanted = exact(x)
+    to = Quant.of(DType.U8, wanted.max() / 255, 0)
+    found = on_codes(x, scale, to)
+    whole = 10 * np.log10(np.square(wanted).sum() / np.square(wanted - found).sum())
+    code = Quant.of(DType.I8, scale, 0)
+    steps = code.encode(x)
+    # The greatest share belongs to one of the scores that are the greatest in 8 bits.
+    tops = np.take_along_axis(steps, found.argmax(-1)[:, None], -1)[:, 0]
+    assert np.all(tops == steps.max(-1))
+    assert whole >= 25
+
+
+def test_exponentials_have_one_code() -> None:
+    table = TensorType((256,), DType.U8)
+    x = TensorType((2, 3), Quant.of(DType.I8, 0.1, 0))
+    assert infer(ExpBelowMax(1, to=EXPONENTIAL_CODE), [x, table])[0].quant == EXPONENTIAL_CODE
+    with pytest.raises(QirError, match="expected a result coded u8 with scale 1/255"):
+        infer(ExpBelowMax(1, to=SOFTMAX_CODE), [x, table])
+
+
+def test_the_greatest_of_each_row_is_255() -> None:
+    code = Quant.of(DType.I8, 0.05, 3)
+    stored = np.random.default_rng(2).integers(-128, 128, (5, 7)).astype(np.int8)
+    x = Coded(stored, TensorType(stored.shape, code))
+    op = ExpBelowMax(1, to=EXPONENTIAL_CODE)
+    table = op.integer_tables([x.type])["table"]
+    found = op.integer([x, Coded(table, TensorType((256,), DType.U8))], x.type)
+    assert found.max(-1).tolist() == [255] * 5
+    np.testing.assert_allclose(
+        found / 255, ExpBelowMax(1).evaluate(code.decode(stored)), atol=0.51 / 255
+    )
