@@ -57,10 +57,10 @@ def bound(low: Array, high: Array, weights: Array) -> Interval:
         high: Upper bounds, likewise.
         weights: The weights [rows, columns].
     """
-    positive, negative = np.maximum(weights, 0.0), np.minimum(weights, 0.0)
-    least = low @ positive + high @ negative
-    greatest = high @ positive + low @ negative
-    return Interval.of(least.min(initial=0), greatest.max(initial=0))
+    real = weights.astype(np.float64)
+    middle = (low + high) / 2 @ real
+    reach = (high - low) / 2 @ np.abs(real)
+    return Interval.of((middle - reach).min(initial=0), (middle + reach).max(initial=0))
 
 
 @dataclass(frozen=True, eq=False)

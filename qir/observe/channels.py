@@ -112,7 +112,7 @@ class RowPeaks:
 
 
 def observe_channels(array: NDArray[Any], axes: Sequence[int]) -> ChannelStatistic:
-    """Takes the statistic of the channels of an array, at 2 ns a number.
+    """Takes the statistic of the channels of an array, at 1 ns a number.
 
     Args:
         array: Finite floats. Types wider than float32 are rounded to float32 first.
@@ -121,19 +121,31 @@ def observe_channels(array: NDArray[Any], axes: Sequence[int]) -> ChannelStatist
     single = np.asarray(array).astype(np.float32, copy=False)
     others = tuple(axis for axis in range(single.ndim) if axis not in axes)
     sizes = tuple(single.shape[axis] for axis in axes)
-    rows = np.transpose(single, (*others, *axes)).reshape(-1, prod(sizes))
-    squares = np.zeros(rows.shape[1], np.float64)
-    step = max(_CHUNK // max(rows.shape[1], 1), 1)
-    for start in range(0, len(rows), step):
-        chunk = rows[start : start + step].astype(np.float64)
-        squares += np.einsum("ij,ij->j", chunk, chunk)
     return ChannelStatistic(
         tuple(axes),
-        _flushed(rows.min(axis=0, initial=np.inf)).reshape(sizes),
-        _flushed(rows.max(axis=0, initial=-np.inf)).reshape(sizes),
-        squares.reshape(sizes),
-        len(rows),
+        _flushed(single.min(axis=others, initial=np.inf)),
+        _flushed(single.max(axis=others, initial=-np.inf)),
+        _squares(single, others).reshape(sizes),
+        prod(single.shape[axis] for axis in others),
     )
+
+
+def _squares(array: NDArray[np.float32], others: tuple[int, ...]) -> NDArray[np.float64]:
+    """Sums the squares along some axes."""
+    last = array.ndim - 1
+    if last in others:
+        rows = np.einsum("...i,...i->...", array, array, dtype=np.float64)
+        return np.asarray(rows.sum(axis=others[:-1]))
+    channels = [axis for axis in range(array.ndim) if axis not in others]
+    flat = np.transpose(array, (*others, *channels)).reshape(
+        -1, prod(array.shape[axis] for axis in channels)
+    )
+    squares = np.zeros(flat.shape[1], np.float64)
+    step = max(_CHUNK // max(flat.shape[1], 1), 1)
+    for start in range(0, len(flat), step):
+        chunk = flat[start : start + step].astype(np.float64)
+        squares += np.einsum("ij,ij->j", chunk, chunk)
+    return squares
 
 
 def observe_rows(array: NDArray[Any], axes: Sequence[int], mask: Array | None = None) -> RowPeaks:

@@ -93,7 +93,7 @@ def test_a_dense_over_unequal_parts_is_as_good_as_two():
         sqnr(real, qir.evaluate(qir.quantize(graph, data), *data[0])[0])
         for graph in (together, apart)
     )
-    assert found > 35
+    assert found > 38  # as one dot, 6.6
     assert found > wanted - 1
 
 
