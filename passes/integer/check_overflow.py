@@ -11,11 +11,11 @@ from qir.errors import PassError
 from qir.ir import Graph, Node
 from qir.ops import (
     Add,
+    Div,
+    ExpBelowMax,
     GroupNorm,
     L2Norm,
     LayerNorm,
-    Div,
-    ExpBelowMax,
     Requantize,
     RmsNorm,
     Softmax,
