@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from qir.frontends.raising.activations import ACTIVATIONS
 from qir.frontends.raising.affine import AFFINE, BIAS
 from qir.frontends.raising.layout import LAYOUT
+from qir.frontends.raising.lookups import LOOKUPS
 from qir.frontends.raising.named import NamedCall, raise_named
 from qir.frontends.raising.reductions import REDUCTIONS, SOFTMAX
 from qir.frontends.raising.resizing import RESIZING
@@ -28,7 +29,7 @@ def raise_ops(graph: Graph, calls: Sequence[NamedCall] = ()) -> None:
     """
     raise_named(graph, calls)
     for rules in (
-        [*ACTIVATIONS, *REDUCTIONS, *RESIZING],
+        [*ACTIVATIONS, *REDUCTIONS, *RESIZING, *LOOKUPS],
         [*LAYOUT, *BIAS, *SOFTMAX],
         [*AFFINE, *LAYOUT],
     ):

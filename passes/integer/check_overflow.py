@@ -11,6 +11,7 @@ from qir.errors import PassError
 from qir.ir import Graph, Node
 from qir.ops import (
     Add,
+    Embedding,
     Requantize,
     Softmax,
     Sub,
@@ -113,6 +114,7 @@ INTERMEDIATES: dict[type[Op], Callable[[Node, StoredReach], Reach]] = {
     Sub: _added,
     Softmax: _exponentials,
     Requantize: _requantized,
+    Embedding: _requantized,
 }
 """For each op that rescales: the integers that it forms, all of which must fit int32.
 

@@ -22,13 +22,14 @@ from qir.ops.op import (
     KeepFloat,
     Op,
     Rescale,
+    RescaledRows,
     SameCode,
     SharedCode,
     Table,
     infer,
 )
 from qir.ops.sums import rounded
-from qir.passes.shared.codes import activation_code, bias_code, weight_code
+from qir.passes.shared.codes import activation_code, bias_code, rows_code, weight_code
 from qir.passes.shared.functions import elementwise_functions
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.selectors import select
@@ -115,6 +116,7 @@ class _Quantizer:
         self.storage = DType(options.activations)
         self.names = Inheritance(graph)
         self.sums: dict[Value, Value] = {}
+        self.rows: dict[Value, Value] = {}
         self.coded: dict[tuple[Value, Quant], Value] = {}
         self.main: dict[Value, Quant] = {}
         self.floats: dict[Value, Value] = {}
@@ -164,7 +166,9 @@ class _Quantizer:
             node.set_input(index, self.code(value, builder, code))
 
     def becomes_integer(self, node: Node, builder: Builder) -> bool:
-        if not any(self.is_activation(value) for value in node.inputs):
+        if not isinstance(node.op.quant, RescaledRows) and not any(
+            self.is_activation(value) for value in node.inputs
+        ):
             return False
         output = node.outputs[0]
         if output in self.cones:
@@ -198,7 +202,7 @@ class _Quantizer:
         """Takes back a node of a conversion that failed, unless another one reads it already."""
         if any(value.uses for value in node.outputs):
             return
-        for forms in (self.sums, self.floats):
+        for forms in (self.sums, self.rows, self.floats):
             for key in [key for key, form in forms.items() if form in node.outputs]:
                 del forms[key]
         for table in (self.coded, self.constants):
@@ -224,6 +228,8 @@ class _Quantizer:
                 self.convert_same(node, builder)
             case ExactSum():
                 self.convert_exact_sum(node, builder)
+            case RescaledRows():
+                self.convert_rows(node, builder)
             case Rescale():
                 operands = [self.code(value, builder) for value in node.inputs]
                 self.give(output, builder.emit(op.with_code(self.code_for(output)), *operands))
@@ -268,6 +274,21 @@ class _Quantizer:
             return
         self.rounded(op, types, self.code_for(output))
         self.sums[output] = _form(output, "acc", builder.emit(op, *operands))
+
+    def convert_rows(self, node: Node, builder: Builder) -> None:
+        """Codes a table; its rows get each code that is wanted of them straight from there."""
+        (table, ids), output = node.inputs, node.outputs[0]
+        if not table.is_constant:
+            raise _KeptFloat(f"the table %{table.name} is not a constant")
+        code = rows_code(
+            table.array,
+            DType(self.options.weights),
+            per_row=self.options.per == "channel",
+            output_scale=float(self.code_for(output).scale.array),
+        )
+        code = replace(code, expressed=_float_type(output.type))
+        rows = builder.emit(node.op, self.constant(table, code, builder), ids)
+        self.rows[output] = self.floats[output] = _form(output, "real", rows)
 
     def weights(
         self, kernel: Value, bias: Value | None, x: Value, output: Value, builder: Builder
@@ -357,7 +378,11 @@ class _Quantizer:
             return self.constant(value, code or self.code_for(value), builder)
         wanted = code or own or self.code_for(value)
         if (value, wanted) not in self.coded:
-            if value in self.sums:
+            if value in self.rows:
+                rows = self.rows[value]
+                assert rows.op is not None
+                new = builder.emit(rows.op.with_code(wanted), *rows.inputs)
+            elif value in self.sums:
                 total = self.sums[value]
                 assert total.op is not None
                 operands = [operand.type for operand in total.inputs]
@@ -379,6 +404,8 @@ class _Quantizer:
 
     def real(self, value: Value, builder: Builder) -> Value:
         """Returns a value in floating point; an exact sum straight from the accumulator."""
+        if value in self.rows:
+            return self.rows[value]
         coded = self.sums.get(value) or (
             self.coded[value, self.main[value]] if value in self.main else None
         )

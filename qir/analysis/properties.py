@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from qir.ir import Graph, Node
 from qir.ops.cast import Dequantize, Quantize
 from qir.ops.core import Const, Return
+from qir.ops.embedding import Embedding
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,14 @@ def _not_quantized(graph: Graph) -> str | None:
 
 
 def is_float_op(node: Node) -> bool:
-    """Whether a node computes in floating point; casts to and from codes and constants don't."""
+    """Whether a node computes in floating point; casts to and from codes and constants don't.
+
+    Rows of a coded table that leave as floating-point numbers are cast.
+    """
     if isinstance(node.op, Quantize | Dequantize | Const | Return):
         return False
+    if isinstance(node.op, Embedding):
+        return node.inputs[0].type.quant is None
     return any(value.type.is_float for value in (*node.inputs, *node.outputs))
 
 

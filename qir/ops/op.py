@@ -113,6 +113,14 @@ class Rescale(QuantRule):
 
 
 @dataclass(frozen=True)
+class RescaledRows(Rescale):
+    """As Rescale, for rows of the first operand: weights whose code has a scale for each row.
+
+    What chooses the rows is plain. Without a code of its own the result is dequantized rows.
+    """
+
+
+@dataclass(frozen=True)
 class SameCode(QuantRule):
     """The stored numbers are moved or compared, never changed.
 
