@@ -14,7 +14,7 @@ from qir.ir import Builder, Graph, Node, Value
 from qir.ir.names import Inheritance
 from qir.numbers.interval import Interval
 from qir.numbers.rounding import rounding_mode
-from qir.ops import Clip, Const, Dequantize, Quantize, Relu, Requantize, Return
+from qir.ops import Clip, Const, Dequantize, Embedding, Quantize, Relu, Requantize, Return
 from qir.ops.op import (
     Accumulate,
     ExactSum,
@@ -280,10 +280,12 @@ class _Quantizer:
         (table, ids), output = node.inputs, node.outputs[0]
         if not table.is_constant:
             raise _KeptFloat(f"the table %{table.name} is not a constant")
+        assert isinstance(node.op, Embedding)
         code = rows_code(
             table.array,
             DType(self.options.weights),
             per_row=self.options.per == "channel",
+            factor=node.op.factor,
             output_scale=float(self.code_for(output).scale.array),
         )
         code = replace(code, expressed=_float_type(output.type))

@@ -97,7 +97,9 @@ def weight_code(
     return Quant.of(storage, scale.reshape((1,) * (weights.ndim - 1) + (-1,)))
 
 
-def rows_code(table: Array, storage: DType, *, per_row: bool, output_scale: float) -> Quant:
+def rows_code(
+    table: Array, storage: DType, *, per_row: bool, factor: float, output_scale: float
+) -> Quant:
     """Returns the symmetric code of a table whose rows are looked up: by `weight_code`, row by row.
 
     A kernel that is the transposed table gets the same stored numbers, wherever neither scale has
@@ -107,6 +109,7 @@ def rows_code(table: Array, storage: DType, *, per_row: bool, output_scale: floa
         table: The table; rows along the first axis.
         storage: A signed integer type of at most 8 bits.
         per_row: Whether each row gets a scale of its own.
+        factor: What rows are multiplied by.
         output_scale: Scale of the result.
     """
     columns = np.moveaxis(table, 0, -1)
@@ -114,7 +117,7 @@ def rows_code(table: Array, storage: DType, *, per_row: bool, output_scale: floa
         columns,
         storage,
         per_channel=per_row,
-        input_scale=1.0,
+        input_scale=factor,
         output_scale=output_scale,
         bias=None,
     )

@@ -15,6 +15,7 @@ from qir.ops import (
     Clip,
     Concat,
     Dot,
+    Embedding,
     LeakyRelu,
     MaxPool,
     Mean,
@@ -60,6 +61,8 @@ def backward(value: Value, affine: Affine, distance: int = 0) -> WeightPlan | Sk
             return _into_one_factor(value, affine, distance)
         case op if isinstance(op, WEIGHTED_OPS):
             return into_outputs(value, affine)
+        case Embedding() as op:
+            return _into_rows(value, op, affine)
         case Concat(axis=axis) as op:
             sizes = [x.type.shape[axis] for x in value.inputs]
             along = affine.varies and affine.axis == axis
@@ -101,6 +104,16 @@ def _into_one_factor(value: Value, affine: Affine, distance: int) -> WeightPlan 
             return _with_factor(value, index, plan, affine)
     assert plan is not None
     return plan
+
+
+def _into_rows(value: Value, op: Embedding, affine: Affine) -> WeightPlan | Skip:
+    """Plans a multiple of rows, whose table stays the same: an output layer may be tied to it."""
+    if affine.varies or affine.shifts:
+        return Skip("rows of a table take one factor", value)
+    factor = op.factor * affine.factor.item()
+    if not 0 < factor < np.inf:
+        return Skip("the factor of an embedding is positive", value)
+    return lambda builder: emit_as(builder, value, replace(op, factor=factor), *value.inputs)
 
 
 def _with_factor(value: Value, index: int, scaled: WeightPlan, affine: Affine) -> WeightPlan | Skip:

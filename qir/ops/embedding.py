@@ -18,19 +18,26 @@ from qir.types import Array, DType, Element, Quant, TensorType
 class Embedding(Op):
     """Rows of a table, chosen by ids, whose axes replace the first axis of the table.
 
-    y[i…, b…] = table[ids[i…], b…]. An id outside the table means the nearest row, as of `gather`.
+    y[i…, b…] = factor * table[ids[i…], b…]. An id outside the table means the nearest
+    row, as of `gather`.
 
     The code of a table has one scale for each row, or one for all, and the zero point 0. Each row
     is rounded once to the code of the result, by a `fixed31` multiplier of its own. Without a code
-    the result is what `dequantize` makes of the rows: `float32(stored) * scale`.
+    the result is what `dequantize` makes of the rows: `float32(stored) * float32(scale * factor)`.
 
     Attributes:
+        factor: What rows are multiplied by, positive; the table may serve elsewhere without it.
         to: The code of the result, of at most 16 bits, or i32 with bounds.
     """
 
+    factor: float = 1.0
     to: Quant | None = by_type(result_code, None)
 
     quant = RescaledRows()
+
+    def check(self) -> None:
+        if not 0 < self.factor < np.inf:
+            raise self.error(f"expected a factor above 0 and finite, got {self.factor}")
 
     def needed_axes(self) -> tuple[int, ...]:
         return (0,)
@@ -78,24 +85,34 @@ class Embedding(Op):
         """
         if table.quant is None or self.to is None:
             raise self.error(f"expected a table and a result with codes, got {table}")
-        return rounding_mode("fixed31").multipliers(table.quant.scale.array, self.to.scale.array)
+        scale = table.quant.scale.array * np.float64(self.factor)
+        return rounding_mode("fixed31").multipliers(scale, self.to.scale.array)
+
+    def scales(self, code: Quant) -> Array:
+        """Returns what stored numbers are multiplied by where the result has no code, float32."""
+        return np.asarray(code.scale.array * np.float64(self.factor), np.float32)
 
     def interval(self, table: Interval, ids: Interval) -> Interval:
-        return table.hull()
+        return table.hull() * Interval.of(self.factor, self.factor)
 
     def evaluate(self, table: Array, ids: Array) -> Array:
+        rows = self.rows(table, ids)
+        return rows if self.factor == 1 else np.asarray(rows * rows.dtype.type(self.factor))
+
+    @staticmethod
+    def rows(table: Array, ids: Array) -> Array:
+        """Returns the chosen rows of an array."""
         return np.take(table, ids.astype(np.int64), axis=0, mode="clip")
 
     def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
         table, ids = operands
 
         def chosen(factors: Array) -> Array:
-            return self.evaluate(factors, ids.stored) if factors.ndim else factors
+            return self.rows(factors, ids.stored) if factors.ndim else factors
 
-        rows = self.evaluate(table.stored, ids.stored)
+        rows = self.rows(table.stored, ids.stored)
         if self.to is None:
-            scale = chosen(table.code.scale.array.astype(np.float32))
-            return np.asarray(rows.astype(np.float32) * scale)
+            return np.asarray(rows.astype(np.float32) * chosen(self.scales(table.code)))
         found = self.factors(table.type)
         multiplier = Multiplier(chosen(found.value), chosen(found.shift))
         return rounding_mode("fixed31").requantize(

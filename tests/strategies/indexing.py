@@ -93,15 +93,16 @@ def places(draw: Draw, size: int, shape: tuple[int, ...]) -> Operand:
 def embeddings(draw: Draw, cls: type[Embedding]) -> Case:
     shape, ids_shape = draw(shapes((1, 3))), draw(shapes((0, 2)))
     ids = places(draw, shape[0], ids_shape)
+    factor = draw(st.sampled_from([1.0, 8.0, 0.3]))
     if in_float(draw):
-        return program(cls(), float_operand(draw, shape, draw(st.sampled_from(FLOATS))), ids)
+        return program(cls(factor), float_operand(draw, shape, draw(st.sampled_from(FLOATS))), ids)
     code = draw(codes((*NARROW, DType.I16), shape=shape, axis=0, symmetric=True))
     if np.any(code.zero_points):  # where the bounds leave out 0
         code = Quant(code.storage, code.scale)
     wide = Quant.of(DType.I32, draw(scales()) / 256, bounds=(-(2**17) + 1, 2**17 - 1))
     to = draw(st.one_of(st.just(None), codes((*NARROW, DType.I16)), st.just(wide)))
     table = coded_operand(draw, code, shape, constant=draw(st.booleans()))
-    return program(cls(to), table, ids)
+    return program(cls(factor, to), table, ids)
 
 
 @cases_of(Pad)

@@ -10,7 +10,7 @@ from jax import lax
 from qir.backends.native.computation import Computation
 from qir.backends.xla import arithmetic
 from qir.backends.xla.codes import code_of
-from qir.backends.xla.lowering import argument, coded, lowering, plain
+from qir.backends.xla.lowering import argument, coded, floating, lowering, plain
 from qir.backends.xla.requantize import Factor, rescaling
 from qir.ir import Node
 from qir.ops import Embedding, Gather, Iota, Pad, Reverse, Slice, Split, Tile
@@ -54,7 +54,10 @@ def _taken(x: jax.Array, indices: jax.Array, axis: int) -> jax.Array:
 @lowering(Embedding, legal=plain)
 def embedding(op: Embedding, node: Node) -> Computation:
     """A gather of whole rows with clamped ids."""
-    return Computation(lambda table, ids: _taken(table, ids, 0), node.inputs)
+    if op.factor == 1:
+        return Computation(lambda table, ids: _taken(table, ids, 0), node.inputs)
+    factor = np.float32(op.factor)
+    return floating(node, lambda table, ids: _taken(table, ids, 0) * factor)
 
 
 def _is_decoded(op: Embedding, node: Node) -> bool:
@@ -66,7 +69,7 @@ def decoded_rows(op: Embedding, node: Node) -> Computation:
     """A gather of stored rows and of their scales, and one float32 multiplication."""
     table = node.inputs[0]
     code = code_of(table.type)
-    scale = argument(f"{table.name}.scale", code.scale.array.astype(np.float32))
+    scale = argument(f"{node.output.name}.scale", op.scales(code))
 
     def run(stored: jax.Array, ids: jax.Array, scale: Factor) -> jax.Array:
         real = arithmetic.dequantize(_taken(stored, ids, 0), 0, _of_rows(scale, ids, code))
