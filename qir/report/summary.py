@@ -7,8 +7,8 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
 from qir.ir import Graph, Node, Value, expect_graph
+from qir.ir.held import HeldArrays
 from qir.ir.signature import check_sizes
-from qir.ir.stored import StoredArrays
 from qir.ops.core import Const, Return
 from qir.report.tables import table
 from qir.types import Dim, Size, TensorType
@@ -114,7 +114,7 @@ def summary(graph: Graph, sizes: Mapping[str, int] | None = None) -> Summary:
         ops.append(line)
         if line.width:
             macs[line.width] += line.multiply_adds
-    stored = StoredArrays()
+    stored = HeldArrays()
     constants = {
         _held(node.op, stored): node.op.type for node in graph.walk() if isinstance(node.op, Const)
     }
@@ -145,7 +145,7 @@ def packed_bytes(type: TensorType, sizes: Mapping[str, int]) -> int:
     return -(-count(type.size, sizes) * type.dtype.bits // 8)
 
 
-def _held(op: Const, stored: StoredArrays) -> Hashable:
+def _held(op: Const, stored: HeldArrays) -> Hashable:
     """Returns what is the same of constants that count once.
 
     Biases that are still all zero are parameters of their own; matrices that are equal are tied.

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from qir.ir import Graph, Node, Value
+from qir.ir.held import HeldArrays
 from qir.ir.names import Namespace
-from qir.ir.stored import StoredArrays
 from qir.numbers.interval import Interval
 from qir.ops.core import Const
 from qir.ops.op import Accumulate, ExactSum, SameCode
@@ -114,7 +114,7 @@ class _Printer:
     def __init__(self, locations: bool) -> None:
         self.locations = locations
         self.arrays: Namespace[tuple[DType, FrozenArray]] = Namespace()
-        self.stored = StoredArrays()
+        self.stored = HeldArrays()
         self.array_names: dict[tuple[DType, FrozenArray], str] = {}
         self.products: dict[Value, tuple[str, ...]] = {}
         self.printed: set[Value] = set()

@@ -4,7 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from qir.ir.stored import StoredArrays, are_transposed
+from qir.ir.held import HeldArrays, are_transposed
 from qir.types import DType, FrozenArray
 
 
@@ -13,7 +13,7 @@ def matrix(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def test_a_transposed_matrix_is_found_by_the_first_one():
-    stored = StoredArrays()
+    stored = HeldArrays()
     one, two = FrozenArray(matrix(3, 5)), FrozenArray(matrix(3, 5).T)
     assert stored.find(DType.F32, one) == (DType.F32, one, False)
     assert stored.find(DType.F32, two) == (DType.F32, one, True)
@@ -30,13 +30,13 @@ def test_a_transposed_matrix_is_found_by_the_first_one():
     ],
 )
 def test_other_matrices_are_stored_apart(other):
-    stored = StoredArrays()
+    stored = HeldArrays()
     stored.find(DType.F32, FrozenArray(matrix(3, 5)))
     assert not stored.find(DType.F32, FrozenArray(other)).is_transposed
 
 
 def test_plain_types_of_one_carrier_are_stored_apart():
-    stored, numbers = StoredArrays(), np.arange(15, dtype=np.int8).reshape(3, 5) % 7
+    stored, numbers = HeldArrays(), np.arange(15, dtype=np.int8).reshape(3, 5) % 7
     stored.find(DType.I8, FrozenArray(numbers))
     assert not stored.find(DType.I4, FrozenArray(numbers.T)).is_transposed
 

@@ -9,7 +9,7 @@ import numpy as np
 from qir.types import Array, DType, FrozenArray
 
 
-class Stored(NamedTuple):
+class HeldArray(NamedTuple):
     """Where an array is found.
 
     Attributes:
@@ -23,7 +23,7 @@ class Stored(NamedTuple):
     is_transposed: bool = False
 
 
-class StoredArrays:
+class HeldArrays:
     """Finds for each array of a program the one that is stored for it.
 
     The table of an embedding and the kernel of the output layer tied to it are often the same
@@ -31,25 +31,25 @@ class StoredArrays:
     """
 
     def __init__(self) -> None:
-        self._found: dict[tuple[DType, FrozenArray], Stored] = {}
+        self._found: dict[tuple[DType, FrozenArray], HeldArray] = {}
         self._matrices: dict[tuple[DType, tuple[int, ...]], list[FrozenArray]] = {}
 
-    def find(self, dtype: DType, array: FrozenArray) -> Stored:
+    def find(self, dtype: DType, array: FrozenArray) -> HeldArray:
         """Returns the stored array that has these numbers; the array itself if none has yet."""
         key = dtype, array
         if key not in self._found:
             self._found[key] = self._stored(dtype, array)
         return self._found[key]
 
-    def _stored(self, dtype: DType, array: FrozenArray) -> Stored:
+    def _stored(self, dtype: DType, array: FrozenArray) -> HeldArray:
         shape = array.array.shape
         if len(shape) != 2 or min(shape) < 2:
-            return Stored(dtype, array)
+            return HeldArray(dtype, array)
         for other in self._matrices.get((dtype, shape[::-1]), ()):
             if are_transposed(other.array, array.array):
-                return Stored(dtype, other, is_transposed=True)
+                return HeldArray(dtype, other, is_transposed=True)
         self._matrices.setdefault((dtype, shape), []).append(array)
-        return Stored(dtype, array)
+        return HeldArray(dtype, array)
 
 
 def are_transposed(one: Array, two: Array) -> bool:
