@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from qir.ir import Builder, Value
+from qir.ir.held import are_transposed
 from qir.ops import (
     Add,
     AvgPool,
@@ -35,7 +36,7 @@ from qir.passes.shared.affine import Affine, affine_chain
 from qir.passes.shared.constants import rounded
 from qir.passes.shared.weights import WEIGHTED_OPS, WeightPlan, emit_as, into_outputs
 from qir.pipeline.rewrite import Skip
-from qir.types import Dim, known, product
+from qir.types import Dim, TensorType, known, product
 
 FARTHEST = 64
 """Ops that a map may travel through: more than lie between two layers, and safe to recurse."""
@@ -59,6 +60,10 @@ def backward(value: Value, affine: Affine, distance: int = 0) -> WeightPlan | Sk
             return Skip("it is an input of the program", value)
         case Dot() if not value.inputs[1].is_constant and not (affine.varies or affine.shifts):
             return _into_one_factor(value, affine, distance)
+        case Dot() if not (affine.varies or affine.shifts) and _is_tied(value.inputs[1]):
+            plan = _operand(value, 0, affine, distance)
+            kept = not isinstance(plan, Skip)
+            return _with_factor(value, 0, plan, affine) if kept else into_outputs(value, affine)
         case op if isinstance(op, WEIGHTED_OPS):
             return into_outputs(value, affine)
         case Embedding() as op:
@@ -104,6 +109,19 @@ def _into_one_factor(value: Value, affine: Affine, distance: int) -> WeightPlan 
             return _with_factor(value, index, plan, affine)
     assert plan is not None
     return plan
+
+
+def _is_tied(kernel: Value) -> bool:
+    """Whether weights are the transposed table of an embedding, whose numbers they share."""
+    if not kernel.is_constant or kernel.type.rank != 2:
+        return False
+    return any(
+        isinstance(node.op, Embedding)
+        and node.inputs[0].is_constant
+        and node.inputs[0].type == TensorType(kernel.type.shape[::-1], kernel.type.element)
+        and are_transposed(node.inputs[0].array, kernel.array)
+        for node in kernel.owner.nodes
+    )
 
 
 def _into_rows(value: Value, op: Embedding, affine: Affine) -> WeightPlan | Skip:

@@ -53,7 +53,9 @@ class HeldArrays:
 
 
 def are_transposed(one: Array, two: Array) -> bool:
-    """Whether two matrices of one numpy type are each other's transposes, bit for bit."""
+    """Whether two matrices with numbers are each other's transposes, bit for bit."""
+    if not one.size or one.dtype != two.dtype or one.shape != two.shape[::-1]:
+        return False
     bits = np.dtype(f"u{one.dtype.itemsize}")
     left, right = one.view(bits), two.view(bits).T
     # Most matrices of one shape differ in their first row already.

@@ -48,3 +48,9 @@ def test_bits_are_compared(dtype):
     assert are_transposed(zeros, other)
     other[4, 2] = True if dtype is np.bool_ else -0.0
     assert not are_transposed(zeros, other)
+
+
+def test_matrices_of_other_shapes_and_types_differ():
+    assert not are_transposed(np.zeros((3, 5)), np.zeros((3, 5)))
+    assert not are_transposed(np.zeros((3, 5), np.int8), np.zeros((5, 3), np.uint8))
+    assert not are_transposed(np.zeros((0, 5)), np.zeros((5, 0)))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import qir
-from qir.ops import Const, Embedding
+from qir.ops import Const, Embedding, ReduceProd
 from qir.types import DType
 
 ROWS, WIDTH = 200, 16
@@ -78,6 +78,7 @@ TIED = {
     "transposed": lambda ids: jnp.tanh(EVEN[ids] @ HIDDEN) @ EVEN.T,
     "einsum": lambda ids: jnp.einsum("btd,vd->btv", jnp.tanh(EVEN[ids] @ HIDDEN), EVEN),
     "scaled": lambda ids: jnp.tanh((EVEN[ids] * 5.7) @ HIDDEN) @ EVEN.T,
+    "scaled head": lambda ids: jax.nn.relu(EVEN[ids] @ HIDDEN) @ EVEN.T * 0.3,
     "residual": lambda ids: (lambda h: h + jnp.tanh(h @ HIDDEN))(EVEN[ids] * 5.7) @ EVEN.T,
 }
 
@@ -102,6 +103,30 @@ def test_a_tied_table_is_stored_once(name, tmp_path):
         assert loaded == program
         assert np.array_equal(qir.evaluate(loaded, IDS)[0], qir.evaluate(program, IDS)[0])
     assert np.array_equal(np.asarray(qir.compile(loaded)(IDS)[0]), found)
+
+
+def test_a_factor_that_nothing_else_takes_goes_into_the_kernel_that_is_tied():
+    integer = quantized(lambda ids: jnp.tanh(EVEN[ids] @ HIDDEN) @ EVEN.T * 0.3)
+    assert integer.outputs[0].op is not None
+    assert integer.outputs[0].inputs[0].type.dtype is DType.I32
+
+
+def test_rows_enter_a_wide_sum_in_its_code(monkeypatch):
+    monkeypatch.setattr(ReduceProd, "takes_sums", True)
+    places = np.linspace(-1, 1, 10 * WIDTH, dtype=np.float32).reshape(10, WIDTH)
+    integer = quantized(lambda ids: jnp.prod(EVEN[ids] + places, -1))
+    (lookup,) = lookups(integer)
+    (add,) = lookup.output.users
+    assert add.op.name == "add"
+    assert lookup.output.type.dtype is add.output.type.dtype is DType.I32
+    sums = integer.extract(integer.inputs, [add.output])
+    (stored,) = qir.evaluate(sums, IDS)
+    assert add.output.type.quant is not None
+    exact = np.asarray(EVEN)[IDS] + places
+    steps = np.abs(np.asarray(EVEN)).max(axis=1)[IDS][..., None] / 127
+    wide = 2 * float(add.output.type.quant.scale.array)
+    assert np.all(np.abs(add.output.type.quant.decode(stored) - exact) <= steps * 0.501 + wide)
+    assert np.array_equal(np.asarray(qir.compile(sums)(IDS)[0]), stored)
 
 
 def test_a_table_in_an_argument_of_weights_is_tied_too():
