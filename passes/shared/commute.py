@@ -62,8 +62,9 @@ def backward(value: Value, affine: Affine, distance: int = 0) -> WeightPlan | Sk
             return _into_one_factor(value, affine, distance)
         case Dot() if not (affine.varies or affine.shifts) and _is_tied(value.inputs[1]):
             plan = _operand(value, 0, affine, distance)
-            kept = not isinstance(plan, Skip)
-            return _with_factor(value, 0, plan, affine) if kept else into_outputs(value, affine)
+            if isinstance(plan, Skip):
+                return into_outputs(value, affine)
+            return _with_factor(value, 0, plan, affine)
         case op if isinstance(op, WEIGHTED_OPS):
             return into_outputs(value, affine)
         case Embedding() as op:
