@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from qir.frontends.raising.activations import ACTIVATIONS
 from qir.frontends.raising.affine import AFFINE, BIAS
 from qir.frontends.raising.layout import LAYOUT
+from qir.frontends.raising.lookups import LOOKUPS
 from qir.frontends.raising.masks import MASKS
 from qir.frontends.raising.named import NamedCall, raise_named
 from qir.frontends.raising.norms import NORMS, raise_norms
@@ -31,7 +32,7 @@ def raise_ops(graph: Graph, calls: Sequence[NamedCall] = ()) -> None:
         calls: Functions whose names the source kept, outer before inner.
     """
     raise_named(graph, calls)
-    _apply(graph, [*ACTIVATIONS, *REDUCTIONS, *RESIZING])
+    _apply(graph, [*ACTIVATIONS, *REDUCTIONS, *RESIZING, *LOOKUPS])
     raise_norms(graph)
     _apply(graph, [*LAYOUT, *BIAS, *SOFTMAX, *MASKS])
     _apply(graph, [*NORMS, *AFFINE, *LAYOUT])

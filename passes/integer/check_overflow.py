@@ -12,6 +12,7 @@ from qir.ir import Graph, Node
 from qir.ops import (
     Add,
     Div,
+    Embedding,
     ExpBelowMax,
     GroupNorm,
     L2Norm,
@@ -147,6 +148,7 @@ INTERMEDIATES: dict[type[Op], Callable[[Node, StoredReach], Reach]] = {
     Div: _divided,
     Requantize: _requantized,
     **dict.fromkeys([LayerNorm, GroupNorm, RmsNorm, L2Norm], _normalized),
+    Embedding: _requantized,
 }
 """For each op that rescales: the integers that it forms, all of which must fit int32.
 

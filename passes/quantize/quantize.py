@@ -20,6 +20,7 @@ from qir.ops import (
     Const,
     Dequantize,
     Dot,
+    Embedding,
     Mul,
     Quantize,
     Recode,
@@ -40,6 +41,7 @@ from qir.ops.op import (
     Op,
     Quotient,
     Rescale,
+    RescaledRows,
     SameCode,
     SharedCode,
     Table,
@@ -47,7 +49,13 @@ from qir.ops.op import (
 )
 from qir.ops.softmax import Exponentials
 from qir.ops.sums import rounded
-from qir.passes.shared.codes import activation_code, bias_code, fine_code, weight_code
+from qir.passes.shared.codes import (
+    activation_code,
+    bias_code,
+    fine_code,
+    rows_code,
+    weight_code,
+)
 from qir.passes.shared.functions import elementwise_functions
 from qir.passes.shared.wide import (
     SMOOTH,
@@ -145,6 +153,7 @@ class _Quantizer:
         self.storage = DType(options.activations)
         self.names = Inheritance(graph)
         self.sums: dict[Value, Value] = {}
+        self.rows: dict[Value, Value] = {}
         self.coded: dict[tuple[Value, Quant], Value] = {}
         self.main: dict[Value, Quant] = {}
         self.floats: dict[Value, Value] = {}
@@ -199,7 +208,9 @@ class _Quantizer:
             node.set_input(index, self.code(value, builder, code))
 
     def becomes_integer(self, node: Node, builder: Builder) -> bool:
-        if not any(self.is_activation(value) for value in node.inputs):
+        if not isinstance(node.op.quant, RescaledRows) and not any(
+            self.is_activation(value) for value in node.inputs
+        ):
             return False
         output = node.outputs[0]
         if output in self.cones:
@@ -233,7 +244,7 @@ class _Quantizer:
         """Takes back a node of a conversion that failed, unless another one reads it already."""
         if any(value.uses for value in node.outputs):
             return
-        for forms in (self.sums, self.floats):
+        for forms in (self.sums, self.rows, self.floats):
             for key in [key for key, form in forms.items() if form in node.outputs]:
                 del forms[key]
         for table in (self.coded, self.constants):
@@ -259,6 +270,8 @@ class _Quantizer:
                 self.convert_same(node, builder)
             case ExactSum():
                 self.convert_exact_sum(node, builder)
+            case RescaledRows():
+                self.convert_rows(node, builder)
             case Quotient() as quotient_rule:
                 self.convert_quotient(node, quotient_rule, builder)
             case Rescale() if (kept := self.unchanged(node)) is not None:
@@ -312,6 +325,23 @@ class _Quantizer:
         self.rounded(op, types, self.code_for(output))
         self.sums[output] = _form(output, "acc", builder.emit(op, *operands))
 
+    def convert_rows(self, node: Node, builder: Builder) -> None:
+        """Codes a table; its rows get each code that is wanted of them straight from there."""
+        (table, ids), output = node.inputs, node.outputs[0]
+        if not table.is_constant:
+            raise _KeptFloat(f"the table %{table.name} is not a constant")
+        assert isinstance(node.op, Embedding)
+        code = rows_code(
+            table.array,
+            DType(self.options.weights),
+            per_row=self.options.per == "channel",
+            factor=node.op.factor,
+            output_scale=float(self.code_for(output).scale.array),
+        )
+        code = replace(code, expressed=_float_type(output.type))
+        rows = builder.emit(node.op, self.constant(table, code, builder), ids)
+        self.rows[output] = self.floats[output] = _form(output, "real", rows)
+
     def convert_wide_sum(self, node: Node, builder: Builder) -> None:
         output = node.outputs[0]
         code = self.wide_code(output)
@@ -328,6 +358,8 @@ class _Quantizer:
         """Returns a value in a wide code: from its sum, or from the finest that there is of it."""
         if value.is_constant:
             return self.constant(value, code, builder)
+        if value in self.rows:
+            return self.code(value, builder, code)
         total = self.sums.get(value)
         if total is not None and total.type.quant is not None:
             own = total.type.quant
@@ -562,8 +594,8 @@ class _Quantizer:
         new = builder.emit(rounding, total)
         if unscaled != code:
             new = builder.emit(Recode(code), new)
-        for move in reversed(moves):
-            new = builder.emit(move, new)
+        for op_moved in reversed(moves):
+            new = builder.emit(op_moved, new)
         return _form(value, "q", new)
 
     def convert_quotient(self, node: Node, rule: Quotient, builder: Builder) -> None:
@@ -629,7 +661,11 @@ class _Quantizer:
             return self.constant(value, code or self.code_for(value), builder)
         wanted = code or own or self.code_for(value)
         if (value, wanted) not in self.coded:
-            if value in self.sums:
+            if value in self.rows:
+                rows = self.rows[value]
+                assert rows.op is not None
+                new = builder.emit(rows.op.with_code(wanted), *rows.inputs)
+            elif value in self.sums:
                 total = self.sums[value]
                 new = builder.emit(self.requantize(total, wanted, self.options.rounding), total)
             elif own is not None:
@@ -649,6 +685,8 @@ class _Quantizer:
 
     def real(self, value: Value, builder: Builder) -> Value:
         """Returns a value in floating point; an exact sum straight from the accumulator."""
+        if value in self.rows:
+            return self.rows[value]
         coded = self.sums.get(value) or (
             self.coded[value, self.main[value]] if value in self.main else None
         )

@@ -112,6 +112,33 @@ def weight_code(
     return Quant.of(storage, scale.reshape((1,) * (weights.ndim - 1) + (-1,)))
 
 
+def rows_code(
+    table: Array, storage: DType, *, per_row: bool, factor: float, output_scale: float
+) -> Quant:
+    """Returns the symmetric code of a table whose rows are looked up: by `weight_code`, row by row.
+
+    A kernel that is the transposed table gets the same stored numbers, wherever neither scale has
+    to be raised.
+
+    Args:
+        table: The table; rows along the first axis.
+        storage: A signed integer type of at most 8 bits.
+        per_row: Whether each row gets a scale of its own.
+        factor: What rows are multiplied by.
+        output_scale: Scale of the result.
+    """
+    columns = np.moveaxis(table, 0, -1)
+    code = weight_code(
+        columns,
+        storage,
+        per_channel=per_row,
+        input_scale=factor,
+        output_scale=output_scale,
+        bias=None,
+    )
+    return code.map_arrays(lambda factors: np.moveaxis(factors, -1, 0) if factors.ndim else factors)
+
+
 def bias_code(accumulator: Quant, channels: int) -> Quant:
     """Returns the code of a bias [channels]: the accumulator's own."""
     scale = accumulator.scale.array

@@ -9,12 +9,14 @@ from typing import NamedTuple
 import numpy as np
 
 from qir.ir import Builder, Value
+from qir.ir.held import are_transposed
 from qir.ops import (
     Add,
     AvgPool,
     Clip,
     Concat,
     Dot,
+    Embedding,
     LeakyRelu,
     MaxPool,
     Mean,
@@ -34,7 +36,7 @@ from qir.passes.shared.affine import Affine, affine_chain
 from qir.passes.shared.constants import rounded
 from qir.passes.shared.weights import WEIGHTED_OPS, WeightPlan, emit_as, into_outputs
 from qir.pipeline.rewrite import Skip
-from qir.types import Dim, known, product
+from qir.types import Dim, TensorType, known, product
 
 FARTHEST = 64
 """Ops that a map may travel through: more than lie between two layers, and safe to recurse."""
@@ -58,8 +60,15 @@ def backward(value: Value, affine: Affine, distance: int = 0) -> WeightPlan | Sk
             return Skip("it is an input of the program", value)
         case Dot() if not value.inputs[1].is_constant and not (affine.varies or affine.shifts):
             return _into_one_factor(value, affine, distance)
+        case Dot() if not (affine.varies or affine.shifts) and _is_tied(value.inputs[1]):
+            plan = _operand(value, 0, affine, distance)
+            if isinstance(plan, Skip):
+                return into_outputs(value, affine)
+            return _with_factor(value, 0, plan, affine)
         case op if isinstance(op, WEIGHTED_OPS):
             return into_outputs(value, affine)
+        case Embedding() as op:
+            return _into_rows(value, op, affine)
         case Concat(axis=axis) as op:
             sizes = [x.type.shape[axis] for x in value.inputs]
             along = affine.varies and affine.axis == axis
@@ -101,6 +110,29 @@ def _into_one_factor(value: Value, affine: Affine, distance: int) -> WeightPlan 
             return _with_factor(value, index, plan, affine)
     assert plan is not None
     return plan
+
+
+def _is_tied(kernel: Value) -> bool:
+    """Whether weights are the transposed table of an embedding, whose numbers they share."""
+    if not kernel.is_constant or kernel.type.rank != 2:
+        return False
+    return any(
+        isinstance(node.op, Embedding)
+        and node.inputs[0].is_constant
+        and node.inputs[0].type == TensorType(kernel.type.shape[::-1], kernel.type.element)
+        and are_transposed(node.inputs[0].array, kernel.array)
+        for node in kernel.owner.nodes
+    )
+
+
+def _into_rows(value: Value, op: Embedding, affine: Affine) -> WeightPlan | Skip:
+    """Plans a multiple of rows, whose table stays the same: an output layer may be tied to it."""
+    if affine.varies or affine.shifts:
+        return Skip("rows of a table take one factor", value)
+    factor = op.factor * affine.factor.item()
+    if not 0 < factor < np.inf:
+        return Skip("the factor of an embedding is positive", value)
+    return lambda builder: emit_as(builder, value, replace(op, factor=factor), *value.inputs)
 
 
 def _with_factor(value: Value, index: int, scaled: WeightPlan, affine: Affine) -> WeightPlan | Skip:

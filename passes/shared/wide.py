@@ -24,7 +24,7 @@ from qir.ops import (
     Transpose,
 )
 from qir.ops.elementwise import Sum
-from qir.ops.op import ExactSum, Normalize, Op, SameCode
+from qir.ops.op import ExactSum, Normalize, Op, RescaledRows, SameCode
 from qir.passes.shared.codes import ZERO_SCALE
 from qir.passes.shared.observed_parts import statistic_names
 from qir.types import DType, Quant
@@ -81,8 +81,8 @@ def short_code(observed: Interval, expressed: DType = DType.F32) -> Quant:
 def wide_values(graph: Graph, excluded: set[Node], ranges: Mapping[Value, Interval]) -> set[Value]:
     """Finds the values of a float program that had better not be rounded to 8 bits.
 
-    They are what a norm reads, back through sums, moves and norms; the sum of several products; and
-    a norm that is read in several codes.
+    They are what a norm reads, back through sums, moves and norms to rows of tables; the sum of
+    several products; and a norm that is read in several codes.
 
     Args:
         graph: The program.
@@ -109,7 +109,7 @@ def wide_values(graph: Graph, excluded: set[Node], ranges: Mapping[Value, Interv
             stack.extend(operand for operand in value.inputs if not operand.is_constant)
         elif isinstance(op, _MOVES):
             stack.append(value.inputs[0])
-        elif not isinstance(op.quant, Normalize):
+        elif not isinstance(op.quant, Normalize | RescaledRows):
             continue
         found.add(value)
     return found

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from qir.ir import Graph, Node
 from qir.ops.cast import Dequantize, Quantize
 from qir.ops.core import Const, Return
+from qir.ops.embedding import Embedding
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,13 @@ def is_float_op(node: Node) -> bool:
     """Whether a node computes in floating point; casts to and from codes and constants don't.
 
     Float constants beside coded operands are no floats that it computes with: machine numbers are
-    made of them at compile time.
+    made of them at compile time. Rows of a coded table that leave as floating-point numbers are
+    cast.
     """
     if isinstance(node.op, Quantize | Dequantize | Const | Return):
         return False
+    if isinstance(node.op, Embedding):
+        return node.inputs[0].type.quant is None
     computed = (value for value in (*node.inputs, *node.outputs) if not value.is_constant)
     return any(value.type.is_float for value in computed)
 

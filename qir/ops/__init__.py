@@ -5,6 +5,7 @@ from qir.ops.conv import Conv, ConvTranspose
 from qir.ops.core import Const, Return
 from qir.ops.dot import Dot
 from qir.ops.elementwise import Add, Clip, Maximum, Minimum, Mul, Pow, Relu, Sub
+from qir.ops.embedding import Embedding
 from qir.ops.indexing import Gather, Iota, Pad, Reverse, Slice, Split, Tile
 from qir.ops.logic import (
     And,
@@ -78,6 +79,7 @@ __all__ = [
     "Div",
     "Dot",
     "Elu",
+    "Embedding",
     "Equal",
     "Erf",
     "Exp",

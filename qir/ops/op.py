@@ -121,6 +121,14 @@ class Normalize(Rescale):
 
 
 @dataclass(frozen=True)
+class RescaledRows(Rescale):
+    """As Rescale, for rows of the first operand: weights whose code has a scale for each row.
+
+    What chooses the rows is plain. Without a code of its own the result is dequantized rows.
+    """
+
+
+@dataclass(frozen=True)
 class Quotient(Rescale):
     """As Rescale for a quotient: exact sums in i32 are operands as they are.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
 from qir.ir import Graph, Node, Value, expect_graph
+from qir.ir.held import HeldArrays
 from qir.ir.signature import check_sizes
 from qir.ops.core import Const, Return
 from qir.report.tables import table
@@ -46,7 +47,8 @@ class Summary:
     Attributes:
         name: Name of the program.
         ops: One entry an op, in order.
-        parameters: Elements of all constants; one that several ops read counts once.
+        parameters: Elements of all constants. One that several ops read counts once, and so do
+            equal matrices and those that are each other's transposes, as a file holds them.
         parameter_bytes: Their size, packed.
         multiply_adds: Multiply-accumulates by the types of the factors.
         peak_bytes: Greatest size of the activations that are alive at once, in the order of the
@@ -112,10 +114,9 @@ def summary(graph: Graph, sizes: Mapping[str, int] | None = None) -> Summary:
         ops.append(line)
         if line.width:
             macs[line.width] += line.multiply_adds
+    stored = HeldArrays()
     constants = {
-        (id(node.op.array), node.op.type): node.op.type
-        for node in graph.walk()
-        if isinstance(node.op, Const)
+        _held(node.op, stored): node.op.type for node in graph.walk() if isinstance(node.op, Const)
     }
     peak, at = _peak(graph, known)
     return Summary(
@@ -142,6 +143,16 @@ def count(size: Size, sizes: Mapping[str, int]) -> int:
 def packed_bytes(type: TensorType, sizes: Mapping[str, int]) -> int:
     """Returns the bytes of a tensor, elements of less than 8 bits packed."""
     return -(-count(type.size, sizes) * type.dtype.bits // 8)
+
+
+def _held(op: Const, stored: HeldArrays) -> Hashable:
+    """Returns what is the same of constants that count once.
+
+    Biases that are still all zero are parameters of their own; matrices that are equal are tied.
+    """
+    if op.type.rank < 2:
+        return id(op.array), op.type
+    return stored.find(op.type.dtype, op.array)[:2]
 
 
 def _op_summary(node: Node, sizes: Mapping[str, int]) -> OpSummary:

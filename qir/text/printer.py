@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from qir.ir import Graph, Node, Value
+from qir.ir.held import HeldArrays
 from qir.ir.names import Namespace
 from qir.numbers.interval import Interval
 from qir.ops.core import Const
@@ -113,6 +114,7 @@ class _Printer:
     def __init__(self, locations: bool) -> None:
         self.locations = locations
         self.arrays: Namespace[tuple[DType, FrozenArray]] = Namespace()
+        self.stored = HeldArrays()
         self.array_names: dict[tuple[DType, FrozenArray], str] = {}
         self.products: dict[Value, tuple[str, ...]] = {}
         self.printed: set[Value] = set()
@@ -161,7 +163,10 @@ class _Printer:
             return f"const {format_number(flat[0])}"
         if 0 < flat.size <= INLINE_LIMIT and _reads_back(flat):
             return f"const {format_numbers(array)}"
-        reference = self.reference(op.array, name, op.type.dtype)
+        stored = self.stored.find(op.type.dtype, op.array)
+        reference = self.reference(stored.array, name, op.type.dtype)
+        if stored.is_transposed:
+            return f"const {reference} {{permutation = [1, 0]}}"
         return "const" if reference == f"@{name}" else f"const {reference}"
 
     def reference(self, array: FrozenArray, name: str, dtype: DType | None = None) -> str:

@@ -75,6 +75,7 @@ class GraphReader:
         self.lines = lines
         self.arrays = arrays
         self.around = around
+        self.permuted: dict[tuple[str, tuple[int, ...]], FrozenArray] = {}
         self.types: dict[str, TensorType] = {}
         self.values: dict[str, Value] = {}
 
@@ -149,9 +150,17 @@ class GraphReader:
 
     def _const(self, line: NodeSyntax, type: TensorType) -> Const:
         literal = Reference(line.results[0]) if line.literal is None else line.literal
+        given = _once(line.attributes, "const: attribute")
+        if given.keys() - {"permutation"} or (given and not isinstance(literal, Reference)):
+            raise QirError(
+                f"const: expected no attributes but the permutation of a named array, got "
+                f"{', '.join(given)}"
+            )
         if not isinstance(literal, Reference):
             return Const(FrozenArray.by_reference(_numbers(literal, type)), type)
         frozen = self._array(literal)
+        if "permutation" in given:
+            frozen = self._permuted(frozen, literal, given["permutation"])
         array = frozen.array
         if tuple(array.shape) != type.shape or array.dtype != type.dtype.numpy:
             raise QirError(
@@ -161,6 +170,19 @@ class GraphReader:
         if not _inside(array, type):
             raise QirError(f"const: expected the numbers of {literal} to be inside {type}")
         return Const(frozen, type)
+
+    def _permuted(self, frozen: FrozenArray, name: Reference, written: Any) -> FrozenArray:
+        """Returns an array beside the text with its axes in another order, without a copy."""
+        order = coerce(written, tuple[int, ...], "const: permutation")
+        if sorted(order) != list(range(frozen.array.ndim)):
+            raise QirError(
+                f"const: expected a permutation of the {counted(frozen.array.ndim, 'axis')} of "
+                f"{name}, got {list(order)}"
+            )
+        key = name.name, order
+        if key not in self.permuted:
+            self.permuted[key] = FrozenArray.view(frozen.array.transpose(order))
+        return self.permuted[key]
 
     def _resolve(self, value: Any) -> Any:
         return self._array(value) if isinstance(value, Reference) else value

@@ -210,11 +210,11 @@ class _ToSyntax(Transformer[Token, Any]):
         }
 
     @v_args(inline=True)
-    def const(self, literal: Any) -> dict[str, Any]:
+    def const(self, literal: Any, attributes: Any = None) -> dict[str, Any]:
         return {
             "op": "const",
             "operands": (),
-            "attributes": (),
+            "attributes": attributes or (),
             "regions": (),
             "literal": _plain(literal),
         }

@@ -58,6 +58,13 @@ class FrozenArray:
         frozen.array = array
         return frozen
 
+    @classmethod
+    def view(cls, array: Array) -> Self:
+        """Wraps an array that can't be written to as it is: its order in memory may be any."""
+        frozen = cls.__new__(cls)
+        frozen.array = array
+        return frozen
+
     @cached_property
     def digest(self) -> str:
         """A hexadecimal name of the content: dtype, shape and bytes."""

@@ -299,3 +299,32 @@ def test_a_rule_that_fails_leaves_what_was_imported(monkeypatch):
     assert (miss[0], miss[2].reason) == ("failing", "resize: expected anything else")
     with pytest.raises(QirError, match="expected anything else"):
         rewrite(graph, [failing])
+
+
+TABLE = uniform(11, 6)
+IDS = np.array([[0, 10, 3], [-1, -11, 10]], np.int32)
+LOOKUPS = {
+    "brackets": lambda ids: jnp.asarray(TABLE)[ids],
+    "take": lambda ids: jnp.take(TABLE, ids, axis=0),
+    "clip": lambda ids: jnp.take(TABLE, ids, axis=0, mode="clip"),
+    "linen": lambda ids: nn.Embed(11, 6).apply({"params": {"embedding": TABLE}}, ids),
+    "vmap": lambda ids: jax.vmap(jax.vmap(lambda row: jnp.asarray(TABLE)[row]))(ids),
+}
+
+
+@pytest.mark.parametrize("name", LOOKUPS)
+def test_lookups_of_rows(name):
+    graph = agrees(LOOKUPS[name], IDS)
+    around = {"less", "add", "select"}  # negative ids counted from the end
+    assert set(op_names(graph)) - around == {"embedding"}
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda ids: jnp.take(TABLE, ids, axis=1, mode="clip"),
+        lambda ids: jnp.take(TABLE[:, 0], ids, mode="clip"),
+    ],
+)
+def test_other_gathers_stay(f):
+    assert op_names(agrees(f, np.abs(IDS) % 6)) == ["gather"]

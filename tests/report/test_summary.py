@@ -74,6 +74,26 @@ graph @tied(%x: f32[2,9]) {
     assert qir.summary(qir.parse(apart, {"w": numbers, "v": numbers + 1})).parameters == 162
 
 
+def test_a_transposed_matrix_and_one_of_equal_numbers_count_once():
+    program = """\
+graph @tied(%x: f32[2,3]) {
+  %a = const @w : f32[3,9]
+  %b = const @v : f32[9,3]
+  %s = const 0.0 : f32[9]
+  %z = const 0.0 : f32[3]
+  %o = const 0.0 : f32[3]
+  %c = dot(%x, %a, %s) : f32[2,9]
+  %d = dot(%c, %b, %z) : f32[2,3]
+  %e = add(%d, %o) : f32[2,3]
+  return %e
+}
+"""
+    numbers = np.arange(27, dtype=np.float32).reshape(3, 9)
+    found = qir.summary(qir.parse(program, {"w": numbers, "v": numbers.T}))
+    # Biases of equal numbers are parameters of their own.
+    assert (found.parameters, found.parameter_bytes) == (27 + 9 + 3 + 3, 4 * 42)
+
+
 def test_values_live_from_their_op_to_their_last_reader():
     program = """\
 graph @lives(%x: f32[100], %unread: f32[1000]) {

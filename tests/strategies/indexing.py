@@ -5,16 +5,22 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from qir.ops import Broadcast, Gather, Iota, Pad, Reverse, Slice, Split, Tile
-from qir.types import Dim, DType, Size
+from qir.ops import Broadcast, Embedding, Gather, Iota, Pad, Reverse, Slice, Split, Tile
+from qir.types import Dim, DType, Quant, Size
 from tests.strategies.base import (
+    FLOATS,
+    NARROW,
     Case,
     Draw,
     Operand,
     cases_of,
+    coded_operand,
+    codes,
     float_operand,
     generator,
+    in_float,
     program,
+    scales,
     shapes,
 )
 from tests.strategies.moves import any_operand
@@ -70,12 +76,33 @@ def gathers(draw: Draw, cls: type[Gather]) -> Case:
     x = any_operand(draw, shape, (axis + 1) % len(shape) if len(shape) > 1 else 0)
     if x.type.quant is not None and x.type.quant.axis == axis:
         x = float_operand(draw, shape)
+    return program(cls(axis), x, places(draw, shape[axis], index_shape))
+
+
+def places(draw: Draw, size: int, shape: tuple[int, ...]) -> Operand:
+    """Draws indices of an axis of some size, most of them inside or near it."""
     element = draw(st.sampled_from([DType.I32, DType.I8, DType.U8, DType.U32]))
     rng = generator(draw)
-    indices = rng.integers(-2, shape[axis] + 2, index_shape)
-    wild = rng.integers(*element.bounds, index_shape, endpoint=True)
-    chosen = np.where(rng.random(index_shape) < 0.2, wild, indices).astype(element.numpy)
-    return program(cls(axis), x, Operand(chosen, element, constant=draw(st.booleans())))
+    indices = rng.integers(-2, size + 2, shape)
+    wild = rng.integers(*element.bounds, shape, endpoint=True)
+    chosen = np.where(rng.random(shape) < 0.2, wild, indices).astype(element.numpy)
+    return Operand(chosen, element, constant=draw(st.booleans()))
+
+
+@cases_of(Embedding)
+def embeddings(draw: Draw, cls: type[Embedding]) -> Case:
+    shape, ids_shape = draw(shapes((1, 3))), draw(shapes((0, 2)))
+    ids = places(draw, shape[0], ids_shape)
+    factor = draw(st.sampled_from([1.0, 8.0, 0.3]))
+    if in_float(draw):
+        return program(cls(factor), float_operand(draw, shape, draw(st.sampled_from(FLOATS))), ids)
+    code = draw(codes((*NARROW, DType.I16), shape=shape, axis=0, symmetric=True))
+    if np.any(code.zero_points):  # where the bounds leave out 0
+        code = Quant(code.storage, code.scale)
+    wide = Quant.of(DType.I32, draw(scales()) / 256, bounds=(-(2**17) + 1, 2**17 - 1))
+    to = draw(st.one_of(st.just(None), codes((*NARROW, DType.I16)), st.just(wide)))
+    table = coded_operand(draw, code, shape, constant=draw(st.booleans()))
+    return program(cls(factor, to), table, ids)
 
 
 @cases_of(Pad)

@@ -142,6 +142,59 @@ def test_each_content_is_stored_once(tmp_path):
     assert qir.to_program(loaded).text == text
 
 
+TRANSPOSED = """\
+graph @tied(%x: f32[2,4]) {
+  %head = const @embed {permutation = [1, 0]} : f32[4,3]
+  %y = dot(%x, %head) : f32[2,3]
+  return %y
+}
+"""
+EMBED = np.arange(12, dtype=np.float32).reshape(3, 4)
+
+
+def test_a_transposed_matrix_refers_to_the_other_one(tmp_path):
+    graph = qir.Graph("tied")
+    build = graph.at_end()
+    values = [build.const(EMBED, "embed"), build.const(EMBED.T, "head")]
+    graph.set_outputs(values)
+    qir.save(graph, tmp_path / "g.qir")
+    text = (tmp_path / "g.qir").read_text()
+    assert "%head = const @embed {permutation = [1, 0]} : f32[4,3]" in text
+    with zipfile.ZipFile(tmp_path / "g.npz") as archive:
+        assert archive.namelist() == ["embed.npy"]
+    loaded = qir.load(tmp_path / "g.qir")
+    assert loaded == graph
+    assert np.shares_memory(loaded.value("head").array, loaded.value("embed").array)
+    assert not loaded.value("head").array.flags.writeable
+    assert qir.to_program(loaded).text == text
+
+
+def test_a_transposed_matrix_of_which_the_other_is_no_value():
+    graph = qir.parse(TRANSPOSED, {"embed": EMBED})
+    x = np.ones((2, 4), np.float32)
+    assert np.array_equal(qir.evaluate(graph, x)[0], x @ EMBED.T)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[1, 0]", "[0, 1]", "expected @embed to be f32[4,3], got float32[3,4]"),
+        ("[1, 0]", "[1, 1]", "expected a permutation of the 2 axes of @embed, got [1, 1]"),
+        ("[1, 0]", "[0]", "expected a permutation of the 2 axes of @embed, got [0]"),
+        ("[1, 0]", "[1, 0, -1]", "expected a permutation of the 2 axes of @embed"),
+        ("[1, 0]", "1.5", "const: permutation"),
+        ("@embed", "@head", "no array @head"),
+        ("@embed", "2.0", "no attributes but the permutation of a named array"),
+        ("permutation", "order", "no attributes but the permutation of a named array, got order"),
+        ("{perm", "{permutation = [0, 1], perm", "permutation"),
+        (" @embed", "", "parse: expected"),
+    ],
+)
+def test_a_bad_reference_to_a_transposed_matrix_is_refused(old, new, message):
+    with pytest.raises(ParseError, match=re.escape(message)):
+        qir.parse(TRANSPOSED.replace(old, new, 1), {"embed": EMBED})
+
+
 def test_arrays_that_older_files_name_otherwise_than_their_values(tmp_path):
     numbers = np.arange(12, dtype=np.float32)
     (tmp_path / "old.qir").write_text(

@@ -11,7 +11,8 @@ from qir.frontends.jaxpr.rules.shape import cut
 from qir.frontends.jaxpr.shapes import to_shape
 from qir.frontends.shared.emitter import Emitter, Operand, known_integers
 from qir.frontends.shared.known import Known
-from qir.ops import Gather
+from qir.ir import Value
+from qir.ops import Concat, Gather
 from qir.types import Shape, Size, known
 
 
@@ -41,6 +42,11 @@ def gather(
             window, tuple(size for axis, size in enumerate(sizes) if axis not in collapsed)
         )
     whole = [axis for axis in range(x.type.rank) if sizes[axis] == x.type.shape[axis]]
+    chosen_axes = [axis for axis in axes if axis not in whole]
+    if len(axes) > 1 and len(chosen_axes) == 1:
+        # As of a dynamic_slice under vmap: a window as large as its axis begins at 0.
+        indices = _column(b, indices, axes.index(chosen_axes[0]))
+        axes = (chosen_axes[0],)
     if len(axes) != 1 or sizes[axes[0]] != 1 or set(whole) | set(axes) != set(range(x.type.rank)):
         raise UnsupportedError(
             f"gather: expected places along one axis, got slices {slice_sizes} along {axes}"
@@ -60,6 +66,19 @@ def gather(
     return b.reshape(
         moved, tuple(1 if source < 0 else chosen.type.shape[source] for source in sources)
     )
+
+
+def _column(b: Emitter, indices: Operand, place: int) -> Operand:
+    """Returns one of the starts that stand side by side along the last axis."""
+    last = indices.type.rank - 1
+    match indices:
+        case Value(Concat(axis=axis), columns) if axis == last and len(columns) > place:
+            if all(column.type.shape[last] == 1 for column in columns):
+                return columns[place]
+        case _:
+            pass
+    starts, limits = [0] * last + [place], (*indices.type.shape[:-1], place + 1)
+    return cut(b, indices, starts, limits, (1,) * indices.type.rank)
 
 
 @primitive("dynamic_slice")

@@ -48,7 +48,10 @@ from tests.strategies import STRATEGIES
 LAST, FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 """The orders that put the channels last, and first."""
 
-TIED = {"conv", "conv_transpose", "reshape", "transpose", "broadcast", "iota", "const", "return"}
+TIED = {
+    *("conv", "conv_transpose", "reshape", "transpose", "broadcast", "embedding", "iota"),
+    *("const", "return"),
+}
 """Ops that can't compute with their axes in another order, and those that the pass looks into."""
 
 ONE_AXIS = {"cast"}

@@ -1,0 +1,120 @@
+"""Lookup of the rows of a table of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from qir.numbers.interval import Interval
+from qir.numbers.rounding import Multiplier, rounding_mode
+from qir.ops.attributes import by_type
+from qir.ops.elementwise import result_code
+from qir.ops.op import Coded, Op, RescaledRows, op
+from qir.types import Array, DType, Element, Quant, TensorType
+
+
+@op("embedding")
+class Embedding(Op):
+    """Rows of a table, chosen by ids, whose axes replace the first axis of the table.
+
+    y[i…, b…] = factor * table[ids[i…], b…]. An id outside the table means the nearest
+    row, as of `gather`.
+
+    The code of a table has one scale for each row, or one for all, and the zero point 0. Each row
+    is rounded once to the code of the result, by a `fixed31` multiplier of its own. Without a code
+    the result is what `dequantize` makes of the rows: `float32(stored) * float32(scale * factor)`.
+
+    Attributes:
+        factor: What rows are multiplied by, positive; the table may serve elsewhere without it.
+        to: The code of the result, of at most 16 bits, or i32 with bounds.
+    """
+
+    factor: float = 1.0
+    to: Quant | None = by_type(result_code, None)
+
+    quant = RescaledRows()
+
+    def check(self) -> None:
+        if not 0 < self.factor < np.inf:
+            raise self.error(f"expected a factor above 0 and finite, got {self.factor}")
+
+    def needed_axes(self) -> tuple[int, ...]:
+        return (0,)
+
+    def result(self, table: TensorType, ids: TensorType) -> TensorType:
+        if not table.rank or table.shape[0] == 0:
+            raise self.error(f"expected a table of at least one row, got {table}")
+        if not isinstance(ids.element, DType) or not ids.element.is_integer:
+            raise self.error(f"expected plain integers as ids, got {ids}")
+        return TensorType((*ids.shape, *table.shape[1:]), self._element(table))
+
+    def _element(self, table: TensorType) -> Element:
+        code = table.quant
+        if code is None:
+            if self.to is not None or not table.is_float:
+                raise self.error(f"expected a table of floats or with a code, got {table}")
+            return table.element
+        rows = code.axis in (None, 0) and code.scale.array.shape[:1] in ((), table.shape[:1])
+        if not rows or np.any(code.zero_points) or code.levels is not None:
+            raise self.error(
+                "expected a table with one scale for each row, or one for all, and the zero point "
+                f"0, got {table}"
+            )
+        if self.to is None:
+            return code.expressed
+        low, high = self.to.range
+        if not self.to.per_tensor or self.to.levels is not None or high - low >= 2**31:
+            raise self.error(
+                "expected a result coded per tensor in at most 16 bits, or in i32 with bounds, got "
+                f"{TensorType((), self.to)}"
+            )
+        if self.to.expressed != code.expressed:
+            raise self.error(
+                f"expected a code that stands for {code.expressed.value}, got "
+                f"{self.to.expressed.value}"
+            )
+        self.factors(table)
+        return self.to
+
+    def factors(self, table: TensorType) -> Multiplier:
+        """Returns the multiplier of each row, of the table's rank, or the one of all.
+
+        Raises:
+            QirError: The result has no code, or a ratio of scales is out of the reach of `fixed31`.
+        """
+        if table.quant is None or self.to is None:
+            raise self.error(f"expected a table and a result with codes, got {table}")
+        scale = table.quant.scale.array * np.float64(self.factor)
+        return rounding_mode("fixed31").multipliers(scale, self.to.scale.array)
+
+    def scales(self, code: Quant) -> Array:
+        """Returns what stored numbers are multiplied by where the result has no code, float32."""
+        return np.asarray(code.scale.array * np.float64(self.factor), np.float32)
+
+    def interval(self, table: Interval, ids: Interval) -> Interval:
+        return table.hull() * Interval.of(self.factor, self.factor)
+
+    def evaluate(self, table: Array, ids: Array) -> Array:
+        rows = self.rows(table, ids)
+        return rows if self.factor == 1 else np.asarray(rows * rows.dtype.type(self.factor))
+
+    @staticmethod
+    def rows(table: Array, ids: Array) -> Array:
+        """Returns the chosen rows of an array."""
+        return np.take(table, ids.astype(np.int64), axis=0, mode="clip")
+
+    def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
+        table, ids = operands
+
+        def chosen(factors: Array) -> Array:
+            return self.rows(factors, ids.stored) if factors.ndim else factors
+
+        rows = self.rows(table.stored, ids.stored)
+        if self.to is None:
+            return np.asarray(rows.astype(np.float32) * chosen(self.scales(table.code)))
+        found = self.factors(table.type)
+        multiplier = Multiplier(chosen(found.value), chosen(found.shift))
+        return rounding_mode("fixed31").requantize(
+            rows, multiplier, self.to.zero_points, *self.to.range
+        )

@@ -1,0 +1,111 @@
+"""embedding: rows of a table, each with a scale of its own, rounded once."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import qir
+from qir.backends.reference.interpreter import run
+from qir.errors import QirError
+from qir.numbers.rounding import requantize, rounding_mode
+from tests.ops.programs import program
+
+INPUTS = """
+  %f: f32[4,6], %i: i32[2,3], %n: u8[], %x: f32[4], %e: f32[0,6], %b: bool[4,6],
+  %r: i8[3,2]{scale=[0.5, 0.25, 1.0], axis=0}, %t: i4[3,2]{scale=0.5},
+  %c: i8[3,2]{scale=[0.5, 0.25], axis=1}, %z: i8[3,2]{scale=0.5, zp=1},
+  %k: i8[4,2]{scale=[0.5, 0.25], blocks=[2, 2]}, %h: i8[3,2]{scale=0.5, as=f16}
+"""
+WIDE = "i32[2,3,2]{scale=0.0001, bounds=[-131071, 131071]}"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "embedding(%f, %i) : f32[2,3,6]",
+        "embedding(%f, %n) {factor = 8.0} : f32[6]",
+        "embedding(%x, %i) : f32[2,3]",
+        "embedding(%r, %i) : f32[2,3,2]",
+        "embedding(%h, %n) : f16[2]",
+        "embedding(%r, %i) : i8[2,3,2]{scale=0.1, zp=3}",
+        "embedding(%t, %i) : u8[2,3,2]{scale=0.1, zp=128}",
+        f"embedding(%r, %i) : {WIDE}",
+    ],
+)
+def test_types(line: str) -> None:
+    program(INPUTS, line)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("embedding(%e, %i) : f32[2,3,6]", "at least one row"),
+        ("embedding(%f, %x) : f32[4,6]", "plain integers as ids"),
+        ("embedding(%b, %i) : bool[2,3,6]", "a table of floats or with a code"),
+        ("embedding(%f, %i) : i8[2,3,6]{scale=0.1}", "a table of floats or with a code"),
+        ("embedding(%c, %i) : i8[2,3,2]{scale=0.1}", "one scale for each row, or one for all"),
+        ("embedding(%k, %i) : i8[2,3,2]{scale=0.1}", "one scale for each row, or one for all"),
+        ("embedding(%z, %i) : i8[2,3,2]{scale=0.1}", "the zero point 0"),
+        ("embedding(%r, %i) : i32[2,3,2]{scale=0.1}", "in i32 with bounds"),
+        ("embedding(%h, %i) : i8[2,3,2]{scale=0.1}", "a code that stands for f16, got f32"),
+        ("embedding(%r, %i) {factor = 0.0} : f32[2,3,2]", "a factor above 0 and finite, got 0.0"),
+        ("embedding(%r, %i) {factor = inf} : f32[2,3,2]", "a factor above 0 and finite, got inf"),
+    ],
+)
+def test_types_that_do_not_fit(line: str, message: str) -> None:
+    with pytest.raises(QirError, match=message):
+        program(INPUTS, line)
+
+
+ROWS = np.array([[127, -64], [0, 0], [1, -127]], np.int8)
+SCALES = np.array([0.5, 0.25, 0.002])
+
+
+@pytest.mark.parametrize(
+    "to", ["i8[4,2]{scale=0.51, zp=-3}", "i32[4,2]{scale=0.001953125, bounds=[-131071, 131071]}"]
+)
+def test_each_row_is_rounded_once_by_its_own_multiplier(to: str) -> None:
+    line = f"embedding(%t, %i) {{factor = 3.0}} : {to}"
+    code = qir.parse(f"graph @g(%x: {to}) {{\n  return %x\n}}").inputs[0].type.quant
+    assert code is not None
+    types = "%t: i8[3,2]{scale=[0.5, 0.25, 0.002], axis=0}, %i: i32[4]"
+    (found,) = run(program(types, line), ROWS, np.array([2, 0, 1, 0], np.int32))
+    multipliers = [
+        rounding_mode("fixed31").multipliers(np.float64(np.float32(scale)) * 3.0, code.scale.array)
+        for scale in SCALES
+    ]
+    expected = [
+        requantize(ROWS[row], multipliers[row], code.zero_points, *code.range)
+        for row in (2, 0, 1, 0)
+    ]
+    assert np.array_equal(found, expected)
+
+
+def test_rows_without_a_code_are_dequantized() -> None:
+    types = "%t: i8[3,2]{scale=[0.5, 0.25, 0.002], axis=0}, %i: i32[3]"
+    graph = program(types, "embedding(%t, %i) : f32[3,2]")
+    (found,) = run(graph, ROWS, np.arange(3, dtype=np.int32))
+    assert np.array_equal(found, ROWS.astype(np.float32) * SCALES.astype(np.float32)[:, None])
+    assert qir.explain(graph).summary == "1 of 1 ops integer"
+
+
+IDS = np.array([[0, 49, 50, 1000, -1, -50, -51, -(2**31), 2**31 - 1]], np.int32)
+
+
+@pytest.mark.parametrize("mode", [None, "clip"])
+def test_ids_outside_of_the_table_mean_what_they_mean_to_jax(mode: str | None) -> None:
+    table = np.random.default_rng(11).normal(0, 1, (50, 4)).astype(np.float32)
+
+    def model(ids):
+        # An index by brackets counts negative ids from the end.
+        return jnp.take(table, ids, axis=0, mode=mode) if mode else jnp.asarray(table)[ids]
+
+    graph = qir.from_jax(model, IDS, batch="B")
+    assert "embedding" in [node.op.name for node in graph.nodes]
+    (floats,) = qir.evaluate(graph, IDS)
+    assert np.array_equal(floats, jax.jit(model)(IDS))
+    integer = qir.quantize(graph, [IDS])
+    (rows,) = qir.evaluate(integer, IDS)
+    assert np.abs(rows - floats).max() <= np.abs(table).max() / 254 * (1 + 2**-10)
+    assert np.array_equal(np.asarray(qir.compile(integer)(IDS)[0]), rows)
