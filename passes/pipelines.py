@@ -3,10 +3,11 @@
 from qir.pipeline import PIPELINES
 
 FOLD = "widen-floats, canonicalize, fold-batch-norm, fold-scales, canonicalize"
+SCORES = "defer-division, clip-scores"
 INTEGER = "fold-scales, lookup-tables, fuse-requantize, canonicalize, check-overflow"
 
 PIPELINES |= {
-    "w8a8": f"{FOLD}, defer-division, calibrate, propagate-ranges, quantize, {INTEGER}",
+    "w8a8": f"{FOLD}, {SCORES}, calibrate, propagate-ranges, quantize, {INTEGER}",
     "fold": FOLD,
     "integer": INTEGER,
 }

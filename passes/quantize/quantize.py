@@ -460,8 +460,8 @@ class _Quantizer:
         new = builder.emit(rounding, total)
         if unscaled != code:
             new = builder.emit(Recode(code), new)
-        for move in reversed(moves):
-            new = builder.emit(move, new)
+        for moved in reversed(moves):
+            new = builder.emit(moved, new)
         return _form(value, "q", new)
 
     def convert_quotient(self, node: Node, rule: Quotient, builder: Builder) -> None:
