@@ -19,15 +19,12 @@ from qir.ops import (
     Clip,
     Const,
     Dequantize,
-    Mul,
     Quantize,
     Recode,
     Relu,
     Requantize,
-    Reshape,
     Return,
     Sub,
-    Transpose,
 )
 from qir.ops.op import (
     Accumulate,
@@ -45,11 +42,13 @@ from qir.ops.op import (
 from qir.ops.softmax import Exponentials
 from qir.ops.sums import rounded
 from qir.passes.shared.codes import activation_code, bias_code, fine_code, weight_code
+from qir.passes.shared.divisors import coarse_divisions, too_coarse
 from qir.passes.shared.functions import elementwise_functions
+from qir.passes.shared.scores import scores_of_sum
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.selectors import select
 from qir.report.explain import explain
-from qir.types import DType, Quant, TensorType
+from qir.types import DType, FrozenArray, Quant, TensorType
 
 Interface = Literal["float", "i8", "u8"]
 
@@ -135,7 +134,7 @@ class _Quantizer:
         self.main: dict[Value, Quant] = {}
         self.floats: dict[Value, Value] = {}
         self.constants: dict[tuple[Value, Quant], Value] = {}
-        self.coarse = self.coarse_divisions()
+        self.coarse = coarse_divisions(graph, self.code_for)
         self.cones, self.inside = elementwise_functions(graph, excluded | self.coarse.keys())
 
     def run(self) -> None:
@@ -349,51 +348,6 @@ class _Quantizer:
         ]
         self.give(output, builder.emit(node.op.with_code(self.code_for(output)), *operands))
 
-    def too_coarse(self, divisor: Value, code: Quant, rule: Quotient) -> str | None:
-        """Says why a code has too few steps for what divides; None where it has enough."""
-        known = Interval.point(divisor.real) if divisor.is_constant else divisor.range
-        low, high = (0.0, 0.0) if known is None else known.bounds
-        least = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
-        step = float(code.scale.array)
-        if least > 0 and least >= rule.least_steps * step:
-            return None
-        return (
-            f"the divisor %{divisor.name} comes as near to 0 as {least:.3g}, and its code has "
-            f"steps of {step:.3g}: expected at least {rule.least_steps} steps; add a constant to "
-            "it, clip it from below, or divide by a sum"
-        )
-
-    def coarse_divisions(self) -> dict[Node, str]:
-        """Finds the quotients whose divisor no code serves, with what computes it, and why.
-
-        A divisor that is rounded to the steps of 8 bits could become 0 even in floating point, so
-        that its elementwise ops stay there too, up to an exact sum.
-        """
-        found: dict[Node, str] = {}
-        for node in self.graph.nodes:
-            if not isinstance(node.op.quant, Quotient) or not node.outputs[0].type.is_float:
-                continue
-            x, y = node.inputs
-            scalars = [value for value in (x, y) if value.is_constant and value.array.size == 1]
-            computed = y.op is not None and isinstance(y.op.quant, Accumulate | ExactSum)
-            if scalars or computed or y.is_constant or y.range is None or not y.range.is_finite:
-                continue
-            reason = self.too_coarse(y, self.code_for(y), node.op.quant)
-            if reason is None:
-                continue
-            found[node] = reason
-            pending = [y]
-            while pending:
-                maker = pending.pop().node
-                if maker is None or not maker.op.elementwise or maker in found:
-                    continue
-                varying = [value for value in maker.inputs if not value.is_constant]
-                if isinstance(maker.op.quant, ExactSum) and len(varying) > 1:
-                    continue
-                found[maker] = f"it is of the divisor of %{node.outputs[0].name}, and {reason}"
-                pending.extend(varying)
-        return found
-
     def unchanged(self, node: Node) -> Value | None:
         """Returns the operand that a sum leaves as it is: the other was never seen but at 0."""
         output = node.outputs[0]
@@ -426,42 +380,25 @@ class _Quantizer:
         A step of scores is a relative error of the shares, which 8 bits of peaked scores show. A
         positive factor between the sum and softmax goes into the scale, moves act on the 12 bits.
         """
-        if not isinstance(op, Exponentials) or value.range is None or not value.range.is_finite:
+        scores = scores_of_sum(value, self.sums) if isinstance(op, Exponentials) else None
+        if scores is None or value.range is None or not value.range.is_finite:
             return self.code(value, builder)
-        moves: list[Op] = []
-        factor, source = 1.0, value
-        while source not in self.sums:
-            match source:
-                case Value(Mul(), (inner, Value() as by)) if by.is_constant and by.array.size == 1:
-                    factor *= float(by.array.reshape(())[()])
-                case Value(Reshape() | Transpose() as move, (inner,)):
-                    moves.append(move)
-                case _:
-                    return self.code(value, builder)
-            if factor <= 0 or not self.is_activation(inner):
-                return self.code(value, builder)
-            source = inner
-        total = self.sums[source]
+        total = self.sums[scores.source]
         if total.op is None or total.type.quant is None or not total.type.quant.per_tensor:
             return self.code(value, builder)
         code = fine_code(value.range, expressed=_float_type(value.type))
-        unscaled = Quant.of(
-            code.storage,
-            float(code.scale.array) / factor,
-            code.zero_point if isinstance(code.zero_point, int) else 0,
-            bounds=code.bounds,
-            expressed=code.expressed,
-        )
-        operands = [operand.type for operand in total.inputs]
         try:
-            rounding = self.rounded(total.op, operands, unscaled)
+            # A factor may be so small or large that no scale makes up for it.
+            scale = FrozenArray(code.scale.array / np.float32(scores.factor))
+            unscaled = replace(code, scale=scale)
+            rounding = self.rounded(total.op, [x.type for x in total.inputs], unscaled)
         except QirError:
             return self.code(value, builder)
         new = builder.emit(rounding, total)
         if unscaled != code:
             new = builder.emit(Recode(code), new)
-        for moved in reversed(moves):
-            new = builder.emit(moved, new)
+        for move in scores.moves:
+            new = builder.emit(move, new)
         return _form(value, "q", new)
 
     def convert_quotient(self, node: Node, rule: Quotient, builder: Builder) -> None:
@@ -472,7 +409,7 @@ class _Quantizer:
         code = divisor.type.quant
         if code is None or not code.per_tensor:
             raise _KeptFloat(f"the scale of the divisor %{y.name} varies")
-        if (reason := self.too_coarse(y, code, rule)) is not None:
+        if (reason := too_coarse(y, code, rule)) is not None:
             raise _KeptFloat(reason)
         self.give(output, builder.emit(node.op.with_code(self.code_for(output)), dividend, divisor))
 
