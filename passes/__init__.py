@@ -3,6 +3,7 @@
 from qir.passes import pipelines
 from qir.passes.float import (
     canonicalize,
+    clip_scores,
     defer_division,
     equalize,
     fold_batch_norm,
@@ -26,6 +27,7 @@ __all__ = [
     "calibrate",
     "canonicalize",
     "check_overflow",
+    "clip_scores",
     "defer_division",
     "equalize",
     "fold_batch_norm",

@@ -3,11 +3,12 @@
 from qir.pipeline import PIPELINES
 
 FOLD = "widen-floats, canonicalize, fold-batch-norm, fold-scales, canonicalize"
+SCORES = "defer-division, clip-scores"
 RANGES = "split-concats, split-outliers, propagate-ranges"
 INTEGER = "fold-scales, lookup-tables, fuse-requantize, canonicalize, check-overflow"
 
 PIPELINES |= {
-    "w8a8": f"{FOLD}, defer-division, calibrate, {RANGES}, quantize, {INTEGER}",
+    "w8a8": f"{FOLD}, {SCORES}, calibrate, {RANGES}, quantize, {INTEGER}",
     "fold": FOLD,
     "integer": INTEGER,
 }

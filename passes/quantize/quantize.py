@@ -21,15 +21,12 @@ from qir.ops import (
     Dequantize,
     Dot,
     Embedding,
-    Mul,
     Quantize,
     Recode,
     Relu,
     Requantize,
-    Reshape,
     Return,
     Sub,
-    Transpose,
 )
 from qir.ops.elementwise import Sum
 from qir.ops.op import (
@@ -56,7 +53,9 @@ from qir.passes.shared.codes import (
     rows_code,
     weight_code,
 )
+from qir.passes.shared.divisors import coarse_divisions, too_coarse
 from qir.passes.shared.functions import elementwise_functions
+from qir.passes.shared.multiples import multiple_of_sum
 from qir.passes.shared.wide import (
     SMOOTH,
     head_codes,
@@ -68,7 +67,7 @@ from qir.passes.shared.wide import (
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.selectors import select
 from qir.report.explain import explain
-from qir.types import DType, Quant, TensorType
+from qir.types import DType, FrozenArray, Quant, TensorType
 
 Interface = Literal["float", "i8", "u8"]
 
@@ -158,11 +157,11 @@ class _Quantizer:
         self.main: dict[Value, Quant] = {}
         self.floats: dict[Value, Value] = {}
         self.constants: dict[tuple[Value, Quant], Value] = {}
-        self.coarse = self.coarse_divisions()
+        self.heads = head_codes(graph, context.channels)
+        self.coarse = coarse_divisions(graph, self.code_for)
         self.cones, self.inside = elementwise_functions(graph, excluded | self.coarse.keys())
         ranges = {value: value.range for value in graph.values() if value.range is not None}
         self.wide = wide_values(graph, excluded, ranges)
-        self.heads = head_codes(graph, context.channels)
         self.moved = moved_sums(graph, ranges, self.heads)
 
     def run(self) -> None:
@@ -365,8 +364,10 @@ class _Quantizer:
             own = total.type.quant
             if own.bounds is not None and own.scale == code.scale:
                 return total
+        if (found := self.from_sum(value, code, builder, "fixed31")) is not None:
+            return found
         if (value, code) not in self.coded:
-            source = total if total is not None else self.finest(value, builder)
+            source = self.finest(value, builder)
             new = builder.emit(self.requantize(source, code, "fixed31"), source)
             self.coded[value, code] = _form(value, "wide", new)
         return self.coded[value, code]
@@ -483,51 +484,6 @@ class _Quantizer:
         ]
         self.give(output, builder.emit(node.op.with_code(self.code_for(output)), *operands))
 
-    def too_coarse(self, divisor: Value, code: Quant, rule: Quotient) -> str | None:
-        """Says why a code has too few steps for what divides; None where it has enough."""
-        known = Interval.point(divisor.real) if divisor.is_constant else divisor.range
-        low, high = (0.0, 0.0) if known is None else known.bounds
-        least = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
-        step = float(code.scale.array)
-        if least > 0 and least >= rule.least_steps * step:
-            return None
-        return (
-            f"the divisor %{divisor.name} comes as near to 0 as {least:.3g}, and its code has "
-            f"steps of {step:.3g}: expected at least {rule.least_steps} steps; add a constant to "
-            "it, clip it from below, or divide by a sum"
-        )
-
-    def coarse_divisions(self) -> dict[Node, str]:
-        """Finds the quotients whose divisor no code serves, with what computes it, and why.
-
-        A divisor that is rounded to the steps of 8 bits could become 0 even in floating point, so
-        that its elementwise ops stay there too, up to an exact sum.
-        """
-        found: dict[Node, str] = {}
-        for node in self.graph.nodes:
-            if not isinstance(node.op.quant, Quotient) or not node.outputs[0].type.is_float:
-                continue
-            x, y = node.inputs
-            scalars = [value for value in (x, y) if value.is_constant and value.array.size == 1]
-            computed = y.op is not None and isinstance(y.op.quant, Accumulate | ExactSum)
-            if scalars or computed or y.is_constant or y.range is None or not y.range.is_finite:
-                continue
-            reason = self.too_coarse(y, self.code_for(y), node.op.quant)
-            if reason is None:
-                continue
-            found[node] = reason
-            pending = [y]
-            while pending:
-                maker = pending.pop().node
-                if maker is None or not maker.op.elementwise or maker in found:
-                    continue
-                varying = [value for value in maker.inputs if not value.is_constant]
-                if isinstance(maker.op.quant, ExactSum) and len(varying) > 1:
-                    continue
-                found[maker] = f"it is of the divisor of %{node.outputs[0].name}, and {reason}"
-                pending.extend(varying)
-        return found
-
     def unchanged(self, node: Node) -> Value | None:
         """Returns the operand that a sum leaves as it is: the other was never seen but at 0."""
         output = node.outputs[0]
@@ -557,46 +513,40 @@ class _Quantizer:
     def scores(self, value: Value, op: Op, builder: Builder) -> Value:
         """Returns a value in its code; scores of softmax in 12 bits straight from an exact sum.
 
-        A step of scores is a relative error of the shares, which 8 bits of peaked scores show. A
-        positive factor between the sum and softmax goes into the scale, moves act on the 12 bits.
+        A step of scores is a relative error of the shares, which 8 bits of peaked scores show.
         """
-        if not isinstance(op, Exponentials) or value.range is None or not value.range.is_finite:
-            return self.code(value, builder)
-        moves: list[Op] = []
-        factor, source = 1.0, value
-        while source not in self.sums:
-            match source:
-                case Value(Mul(), (inner, Value() as by)) if by.is_constant and by.array.size == 1:
-                    factor *= float(by.array.reshape(())[()])
-                case Value(Reshape() | Transpose() as move, (inner,)):
-                    moves.append(move)
-                case _:
-                    return self.code(value, builder)
-            if factor <= 0 or not self.is_activation(inner):
-                return self.code(value, builder)
-            source = inner
-        total = self.sums[source]
-        if total.op is None or total.type.quant is None or not total.type.quant.per_tensor:
-            return self.code(value, builder)
-        code = fine_code(value.range, expressed=_float_type(value.type))
-        unscaled = Quant.of(
-            code.storage,
-            float(code.scale.array) / factor,
-            code.zero_point if isinstance(code.zero_point, int) else 0,
-            bounds=code.bounds,
-            expressed=code.expressed,
-        )
-        operands = [operand.type for operand in total.inputs]
-        try:
-            rounding = self.rounded(total.op, operands, unscaled)
-        except QirError:
-            return self.code(value, builder)
-        new = builder.emit(rounding, total)
-        if unscaled != code:
-            new = builder.emit(Recode(code), new)
-        for op_moved in reversed(moves):
-            new = builder.emit(op_moved, new)
-        return _form(value, "q", new)
+        if isinstance(op, Exponentials) and value.range is not None and value.range.is_finite:
+            code = fine_code(value.range, expressed=_float_type(value.type))
+            found = self.from_sum(value, code, builder)
+            if found is not None:
+                return found
+        return self.code(value, builder)
+
+    def from_sum(
+        self, value: Value, code: Quant, builder: Builder, rounding: str | None = None
+    ) -> Value | None:
+        """Returns a value in a code straight from the exact sum that it is a multiple of.
+
+        The factor goes into the scale of the rounding, moves act on what is rounded.
+        """
+        multiple = multiple_of_sum(value, self.sums)
+        if multiple is None:
+            return None
+        if (value, code) not in self.coded:
+            try:
+                # A factor may be so small or large that no scale makes up for it.
+                wanted = replace(code, scale=_scaled(code, 1 / multiple.factor))
+                total = self.sums[multiple.source]
+                op = self.requantize(total, wanted, rounding or self.options.rounding)
+            except QirError:
+                return None
+            new = builder.emit(op, total)
+            if wanted != code:
+                new = builder.emit(Recode(code), new)
+            for move in multiple.moves:
+                new = builder.emit(move, new)
+            self.coded[value, code] = _form(value, "q", new)
+        return self.coded[value, code]
 
     def convert_quotient(self, node: Node, rule: Quotient, builder: Builder) -> None:
         """Divides codes, and exact sums as they are: nothing is rounded between them."""
@@ -606,7 +556,7 @@ class _Quantizer:
         code = divisor.type.quant
         if code is None or not code.per_tensor:
             raise _KeptFloat(f"the scale of the divisor %{y.name} varies")
-        if (reason := self.too_coarse(y, code, rule)) is not None:
+        if (reason := too_coarse(y, code, rule)) is not None:
             raise _KeptFloat(reason)
         self.give(output, builder.emit(node.op.with_code(self.code_for(output)), dividend, divisor))
 
@@ -759,6 +709,12 @@ def _form(value: Value, suffix: str, new: Value) -> Value:
     new.origin = value.origin
     new.owner.name_after(new, f"{value.name}.{suffix}")
     return new
+
+
+def _scaled(code: Quant, factor: float) -> FrozenArray:
+    """Returns the scale of a code times a number, in its own type."""
+    scale = code.scale.array
+    return FrozenArray(np.asarray(scale * factor, scale.dtype))
 
 
 def _float_type(type: TensorType) -> DType:

@@ -243,7 +243,10 @@ class Observer:
         for operand in dict.fromkeys(value.inputs):
             if operand.is_constant and operand.type.is_float and operand.array.size:
                 if problem := _not_finite(operand.array):
-                    return f"its operand %{operand.name} is a constant with {problem}"
+                    return (
+                        f"its operand %{operand.name} is a constant with {problem}; for a mask, "
+                        "take a finite number such as -1e9 instead"
+                    )
                 bounds = operand.array.min(), operand.array.max()
             else:
                 known = statistics.get(self._sources.get(operand, operand))

@@ -25,6 +25,7 @@ from qir.ops import (
 )
 from qir.ops.elementwise import Sum
 from qir.ops.op import ExactSum, Normalize, Op, RescaledRows, SameCode
+from qir.ops.softmax import Exponentials
 from qir.passes.shared.codes import ZERO_SCALE
 from qir.passes.shared.observed_parts import statistic_names
 from qir.types import DType, Quant
@@ -81,7 +82,7 @@ def short_code(observed: Interval, expressed: DType = DType.F32) -> Quant:
 def wide_values(graph: Graph, excluded: set[Node], ranges: Mapping[Value, Interval]) -> set[Value]:
     """Finds the values of a float program that had better not be rounded to 8 bits.
 
-    They are what a norm reads, back through sums, moves and norms to rows of tables; the sum of
+    They are what a norm or a softmax reads, back through sums, moves and norms to rows of tables; the sum of
     several products; and a norm that is read in several codes.
 
     Args:
@@ -98,6 +99,8 @@ def wide_values(graph: Graph, excluded: set[Node], ranges: Mapping[Value, Interv
             stack.append(node.inputs[0])
             if any(_reads_part(user, ranges) for user in node.output.users):
                 stack.append(node.output)
+        elif isinstance(node.op, Exponentials):
+            stack.append(node.inputs[0])
         elif isinstance(node.op, Sum) and all(map(_is_product, node.inputs)):
             stack.append(node.output)
     while stack:

@@ -165,7 +165,7 @@ def reshape(net: Network) -> Value:
 def softmax(net: Network) -> Value:
     count = known(net.last.type.shape[3], "channels")
     table = net.builder.const(softmax_table(net.scale, count), "exponentials")
-    return net.builder.emit(Softmax(3, SOFTMAX_CODE), net.last, table)
+    return net.builder.emit(Softmax(3, to=SOFTMAX_CODE), net.last, table)
 
 
 LAYERS: list[Layer] = [

@@ -413,7 +413,7 @@ def test_a_constant_that_is_not_finite_is_named():
       return %y
     }
     """
-    assert "its operand %k is a constant with 1 infinite, the first at [1]" in message(
+    assert "a constant with 1 infinite, the first at [1]; for a mask, take a finite" in message(
         source, [A[0]]
     )
 
