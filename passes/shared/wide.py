@@ -82,8 +82,8 @@ def short_code(observed: Interval, expressed: DType = DType.F32) -> Quant:
 def wide_values(graph: Graph, excluded: set[Node], ranges: Mapping[Value, Interval]) -> set[Value]:
     """Finds the values of a float program that had better not be rounded to 8 bits.
 
-    They are what a norm or a softmax reads, back through sums, moves and norms to rows of tables; the sum of
-    several products; and a norm that is read in several codes.
+    They are what a norm or a softmax reads, back through sums, moves and norms to rows of tables;
+    the sum of several products; and a norm that is read in several codes.
 
     Args:
         graph: The program.
