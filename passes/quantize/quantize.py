@@ -558,7 +558,8 @@ class _Quantizer:
             raise _KeptFloat(f"the scale of the divisor %{y.name} varies")
         if (reason := too_coarse(y, code, rule)) is not None:
             raise _KeptFloat(reason)
-        self.give(output, builder.emit(node.op.with_code(self.code_for(output)), dividend, divisor))
+        wanted = self.wide_code(output) if output in self.wide else self.code_for(output)
+        self.give(output, builder.emit(node.op.with_code(wanted), dividend, divisor))
 
     def convert_cone(self, output: Value, builder: Builder) -> None:
         """Puts the float ops between a value and a function of it alone between two casts."""

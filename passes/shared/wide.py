@@ -24,7 +24,7 @@ from qir.ops import (
     Transpose,
 )
 from qir.ops.elementwise import Sum
-from qir.ops.op import ExactSum, Normalize, Op, RescaledRows, SameCode
+from qir.ops.op import ExactSum, Normalize, Op, Quotient, RescaledRows, SameCode
 from qir.ops.softmax import Exponentials
 from qir.passes.shared.codes import ZERO_SCALE
 from qir.passes.shared.observed_parts import statistic_names
@@ -83,7 +83,7 @@ def wide_values(graph: Graph, excluded: set[Node], ranges: Mapping[Value, Interv
     """Finds the values of a float program that had better not be rounded to 8 bits.
 
     They are what a norm or a softmax reads, back through sums, moves and norms to rows of tables;
-    the sum of several products; and a norm that is read in several codes.
+    the sum of several products; and what parts are cut out of that have narrower ranges.
 
     Args:
         graph: The program.
@@ -97,12 +97,13 @@ def wide_values(graph: Graph, excluded: set[Node], ranges: Mapping[Value, Interv
             continue
         if isinstance(node.op.quant, Normalize):
             stack.append(node.inputs[0])
-            if any(_reads_part(user, ranges) for user in node.output.users):
+            if any(isinstance(user.op, Relu | Clip) for user in node.output.users):
                 stack.append(node.output)
         elif isinstance(node.op, Exponentials):
             stack.append(node.inputs[0])
         elif isinstance(node.op, Sum) and all(map(_is_product, node.inputs)):
             stack.append(node.output)
+    stack += (chain[0].inputs[0] for chain in _chains_to_parts(graph, ranges))
     while stack:
         value = stack.pop()
         op = value.op
@@ -112,7 +113,7 @@ def wide_values(graph: Graph, excluded: set[Node], ranges: Mapping[Value, Interv
             stack.extend(operand for operand in value.inputs if not operand.is_constant)
         elif isinstance(op, _MOVES):
             stack.append(value.inputs[0])
-        elif not isinstance(op.quant, Normalize | RescaledRows):
+        elif not isinstance(op.quant, Normalize | Quotient | RescaledRows):
             continue
         found.add(value)
     return found
@@ -124,12 +125,6 @@ def _is_product(value: Value) -> bool:
         value.op is not None and isinstance(value.op.quant, ExactSum)
     )
     return product and len(value.uses) == 1
-
-
-def _reads_part(node: Node, ranges: Mapping[Value, Interval]) -> bool:
-    if isinstance(node.op, Relu | Clip):
-        return True
-    return isinstance(node.op, PARTS) and _is_narrower(node, ranges)
 
 
 def _is_narrower(node: Node, ranges: Mapping[Value, Interval]) -> bool:
@@ -146,19 +141,30 @@ def _width(interval: Interval) -> float:
 
 
 def moves_from_sums(graph: Graph) -> dict[Value, tuple[Node, ...]]:
-    """Returns for each moved sum of a dot, and for the sums themselves, the moves that lead to it.
+    """Returns for each moved sum, and for the sums themselves, the moves that lead to it.
 
-    Done on the sum, they let each part of it have a code of its own.
+    Done on the sum, they let each part of it have a code of its own. Sums of convolutions stay
+    short.
     """
     chains: dict[Value, tuple[Node, ...]] = {}
     for node in graph.nodes:
-        if isinstance(node.op, Dot):
+        rule = node.op.quant
+        if isinstance(node.op, Dot | Sum) or isinstance(rule, Normalize | Quotient | RescaledRows):
             chains[node.output] = ()
-        elif isinstance(node.op, _MOVES) and isinstance(node.op.quant, SameCode):
+        elif isinstance(node.op, _MOVES) and isinstance(rule, SameCode):
             before = chains.get(node.inputs[0])
             if before is not None and not any(value.type.is_float for value in node.inputs[1:]):
                 chains.update(dict.fromkeys(node.outputs, (*before, node)))
     return chains
+
+
+def _chains_to_parts(graph: Graph, ranges: Mapping[Value, Interval]) -> list[tuple[Node, ...]]:
+    """Returns the moves from sums to parts that have narrower ranges."""
+    return [
+        chain
+        for chain in moves_from_sums(graph).values()
+        if chain and isinstance(chain[-1].op, PARTS) and _is_narrower(chain[-1], ranges)
+    ]
 
 
 def summed_parts(graph: Graph) -> set[Node]:
@@ -176,14 +182,9 @@ def moved_sums(graph: Graph, ranges: Mapping[Value, Interval], heads: Iterable[V
         heads: The values that are coded by head.
     """
     chains = moves_from_sums(graph)
-    parts = {
-        value
-        for value, chain in chains.items()
-        if chain and isinstance(chain[-1].op, PARTS) and _is_narrower(chain[-1], ranges)
-    }
-    cut = {chains[value][-1].inputs[0] for value in parts}
-    siblings = {value for value, chain in chains.items() if chain and chain[-1].inputs[0] in cut}
-    return {move for value in (*siblings, *heads) for move in chains[value]}
+    cut = {chain[-1].inputs[0] for chain in _chains_to_parts(graph, ranges)}
+    siblings = [chain for chain in chains.values() if chain and chain[-1].inputs[0] in cut]
+    return {move for chain in (*siblings, *(chains[value] for value in heads)) for move in chain}
 
 
 def head_codes(graph: Graph, channels: Mapping[str, ChannelStatistic]) -> dict[Value, Quant]:
