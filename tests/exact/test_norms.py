@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import cycle
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,20 +21,21 @@ from tests.ops.test_normalization import I8, U8, WIDE, extremes, parameters
 SUM = Quant.of(DType.I32, 1e-7, bounds=(1 - 2**31, 2**31 - 1))
 
 
-@pytest.mark.parametrize("count", [1, 3, 384, 4096, 2**17])
+@pytest.mark.parametrize("count", [1, 3, 4096, 2**17])
 def test_norms_at_the_ends(count: int) -> None:
     graph = Graph("norms")
     arrays: list[Array] = []
     builder = graph.at_end()
     gamma, beta = (builder.const(array) for array in parameters(count))
     outputs = []
+    targets = cycle([Quant.of(DType.I8, 0.05, 9), Quant.of(DType.I32, 1e-4)])
     for code in (I8, U8, WIDE, SUM):
         x = extremes(count, code)
         value = graph.add_input(f"x{len(arrays)}", TensorType(x.shape, code))
         arrays.append(x)
         for op in (
             LayerNorm((1,), 1e-12),
-            LayerNorm((1,), 1e3),
+            RmsNorm((1,), 1e3),
             RmsNorm((1,), 0.0),
             L2Norm((1,), 1e-3, "max"),
         ):
@@ -40,8 +43,7 @@ def test_norms_at_the_ends(count: int) -> None:
                 continue
             if code is WIDE and count > 8192:
                 continue
-            for to in (Quant.of(DType.I8, 0.05, 9), Quant.of(DType.I32, 1e-4)):
-                outputs.append(builder.emit(op.with_code(to), value, gamma, beta))
+            outputs.append(builder.emit(op.with_code(next(targets)), value, gamma, beta))
     graph.set_outputs(outputs)
     found = compile_graph(graph, kernels=False)(*arrays)
     for got, wanted in zip(found, run(graph, *arrays), strict=True):

@@ -79,7 +79,7 @@ def allowance(op: Normalization, x: Array, code: Quant, to: Quant, gamma: Array)
     off = 0.5 if form.fraction >= 0 else 0.5 + 1
     least = max(1, form.factor - 1) * 2.0**form.fraction + float(form.epsilon.min())
     relative = off / least / 2 + 2.0**-28
-    return np.asarray(0.5 + resolution + relative * 2.0**15)
+    return np.asarray(0.5 + resolution + relative * (2.0**7 if to.storage is DType.I8 else 2.0**15))
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 1e-3, 1e4])
