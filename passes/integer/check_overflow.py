@@ -96,6 +96,9 @@ def formed(node: Node, stored: StoredReach) -> Sums | None:
 def _added(node: Node, stored: StoredReach) -> Reach:
     assert isinstance(node.op, Add | Sub)
     x, y = node.inputs
+    if node.op.is_exact:
+        a, b = stored.steps(x), corners(stored.steps(y), (node.op.sign, node.op.sign))
+        return a[0] + b[0], a[1] + b[1]
     (mx, my), shift = node.op.factors(x.type, y.type)
     a, b = corners(stored.steps(x), (mx, mx)), corners(stored.steps(y), (my, my))
     return a[0] + b[0], a[1] + b[1] + 2 ** (shift - 1)

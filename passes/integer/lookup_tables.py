@@ -9,6 +9,7 @@ import numpy as np
 from qir.analysis.properties import QUANTIZED
 from qir.ir import Builder, Graph, Value
 from qir.ops import Clip, Dequantize, Lookup, Quantize, Relu, Requantize
+from qir.ops.lookup import index_bits
 from qir.ops.op import Coded
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.rewrite import Skip, rewrite, rule
@@ -32,8 +33,8 @@ class LookupTables(Pass):
 
 
 def all_codes(type: TensorType) -> Array:
-    """Returns the stored numbers of a type of at most 8 bits in the order of their bit patterns."""
-    bits = type.dtype.bits
+    """Returns the stored numbers that a lookup has entries for, in the order of their patterns."""
+    bits = index_bits(type)
     patterns = np.arange(2**bits)
     if type.dtype.bounds[0] < 0:
         patterns = (patterns + 2 ** (bits - 1)) % 2**bits - 2 ** (bits - 1)
@@ -55,8 +56,8 @@ def tabulate(y: Value, b: Builder) -> Value | Skip | None:
     leaf, order = found
     x = leaf.inputs[0]
     code = x.type.quant
-    if code is None or code.storage.bits > 8 or not code.per_tensor or not y.op.to.per_tensor:
-        return Skip("the operand or the result is not coded per tensor in at most 8 bits", x)
+    if code is None or code.storage.bits > 16 or not code.per_tensor or not y.op.to.per_tensor:
+        return Skip("the operand or the result is not coded per tensor in at most 16 bits", x)
     if any(value.type.shape != x.type.shape for value in order):
         return Skip("the function broadcasts its operand", x)
     reals = {leaf: code.decode(_inside(all_codes(x.type), x.type)).astype(np.float64)}

@@ -31,7 +31,7 @@ class LowerRequantize(Pass):
 
     def run(self, graph: Graph, context: Context) -> None:
         for node in graph.walk():
-            if isinstance(node.op, Sum) and node.op.to is not None:
+            if isinstance(node.op, Sum) and node.op.to is not None and not node.op.is_exact:
                 (mx, my), shift = node.op.factors(*(value.type for value in node.inputs))
                 node.op = replace(node.op, multipliers=(mx, abs(my)), shift=shift)
             if isinstance(node.op, Requantize) and node.op.multiplier is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Literal
 
@@ -14,7 +15,8 @@ from qir.ir import Builder, Graph, Node, Value
 from qir.ir.names import Inheritance
 from qir.numbers.interval import Interval
 from qir.numbers.rounding import rounding_mode
-from qir.ops import Clip, Const, Dequantize, Quantize, Relu, Requantize, Return
+from qir.ops import Clip, Const, Dequantize, Dot, Quantize, Relu, Requantize, Return
+from qir.ops.elementwise import Sum
 from qir.ops.op import (
     Accumulate,
     ExactSum,
@@ -31,6 +33,14 @@ from qir.ops.op import (
 from qir.ops.sums import rounded
 from qir.passes.shared.codes import activation_code, bias_code, weight_code
 from qir.passes.shared.functions import elementwise_functions
+from qir.passes.shared.wide import (
+    SMOOTH,
+    fine_code,
+    moved_sums,
+    short_code,
+    wide_code,
+    wide_values,
+)
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.selectors import select
 from qir.report.explain import explain
@@ -45,10 +55,11 @@ class QuantizePass(Pass):
 
     Weights are coded symmetrically, activations per tensor from their ranges, biases in accumulator
     units. An exact sum becomes an i32 accumulator and a requantize for each code in which it is
-    wanted; a function of one tensor stays between a dequantize and a quantize, for lookup-tables
-    to turn into a table. What stays in floating point has a note that says why (`qir.explain`).
-    Where that is everything, the program stays as it is, and later passes that need codes are left
-    out.
+    wanted; where a norm reads it, or a sum with others that does, it stays in i32 up to there, and
+    parts of it get codes of their own. A function of one tensor stays between a dequantize and a
+    quantize, for lookup-tables to turn into a table. What stays in floating point has a note that
+    says why (`qir.explain`). Where that is everything, the program stays as it is, and later passes
+    that need codes are left out.
 
     Attributes:
         weights: Storage of weights.
@@ -121,6 +132,9 @@ class _Quantizer:
         self.floats: dict[Value, Value] = {}
         self.constants: dict[tuple[Value, Quant], Value] = {}
         self.cones, self.inside = elementwise_functions(graph, excluded)
+        ranges = {value: value.range for value in graph.values() if value.range is not None}
+        self.wide = wide_values(graph, excluded, ranges)
+        self.moved = moved_sums(graph, ranges)
 
     def run(self) -> None:
         for value in self.graph.inputs:
@@ -227,6 +241,8 @@ class _Quantizer:
                 self.convert_exact_sum(node, builder)
             case Normalize():
                 self.convert_norm(node, builder)
+            case Rescale() if isinstance(op, Sum) and output in self.wide:
+                self.convert_wide_sum(node, builder)
             case Rescale():
                 operands = [self.code(value, builder) for value in node.inputs]
                 self.give(output, builder.emit(op.with_code(self.code_for(output)), *operands))
@@ -272,6 +288,53 @@ class _Quantizer:
         self.rounded(op, types, self.code_for(output))
         self.sums[output] = _form(output, "acc", builder.emit(op, *operands))
 
+    def convert_wide_sum(self, node: Node, builder: Builder) -> None:
+        output = node.outputs[0]
+        code = self.wide_code(output)
+        operands = [self.wide_form(value, code, builder) for value in node.inputs]
+        self.sums[output] = _form(output, "acc", builder.emit(node.op.with_code(code), *operands))
+
+    def wide_code(self, value: Value) -> Quant:
+        """Returns the code in which a value is summed without a loss that 8 bits would show."""
+        terms = value.inputs if isinstance(value.op, Sum) else ()
+        ranges = [self.range_of(each) for each in (value, *terms)]
+        return wide_code(ranges, _float_type(value.type))
+
+    def wide_form(self, value: Value, code: Quant, builder: Builder) -> Value:
+        """Returns a value in a wide code: from its sum, or from the finest that there is of it."""
+        if value.is_constant:
+            return self.constant(value, code, builder)
+        total = self.sums.get(value)
+        if total is not None and total.type.quant is not None:
+            own = total.type.quant
+            if own.bounds is not None and own.scale == code.scale:
+                return total
+        if (value, code) not in self.coded:
+            source = total if total is not None else self.finest(value, builder)
+            new = builder.emit(self.requantize(source, code, "fixed31"), source)
+            self.coded[value, code] = _form(value, "wide", new)
+        return self.coded[value, code]
+
+    def finest(self, value: Value, builder: Builder) -> Value:
+        """Returns a value that is no sum in its own code, or in 16 bits where it is computed so."""
+        own = self.main.get(value)
+        in_float = own is None or isinstance(self.coded[value, own].op, Quantize)
+        if not in_float or value in self.cones or value.range is None:
+            return self.code(value, builder)
+        short = short_code(value.range, _float_type(value.type))
+        if (value, short) not in self.coded:
+            self.coded[value, short] = _form(value, "q", builder.emit(Quantize(short), value))
+        return self.coded[value, short]
+
+    def requantize(self, total: Value, to: Quant, rounding: str) -> Requantize:
+        """Returns what rounds a sum to a code; raises QirError as `qir.ops.sums.rounded`."""
+        op = total.op
+        if op is not None and isinstance(op.quant, ExactSum):
+            return rounded(op, [operand.type for operand in total.inputs], to, rounding)
+        found = Requantize(to, rounding)
+        found.factors(total.type)
+        return found
+
     def weights(
         self, kernel: Value, bias: Value | None, x: Value, output: Value, builder: Builder
     ) -> Value:
@@ -288,6 +351,12 @@ class _Quantizer:
 
     def convert_same(self, node: Node, builder: Builder) -> None:
         x = node.inputs[0]
+        if x in self.sums and (node in self.moved or self.wide.intersection(node.outputs)):
+            moved = self.moved_sum(node, builder)
+            if moved is not None:
+                for old, new in zip(node.outputs, moved, strict=True):
+                    self.sums[old] = _form(old, "acc", new)
+                return
         if isinstance(node.op, Relu | Clip) and (x in self.sums or x not in self.main):
             # The sum is rounded once anyway: straight to the code of what is left of it.
             operands = [self.code(x, builder, self.code_for(node.outputs[0]))]
@@ -296,6 +365,15 @@ class _Quantizer:
         results = builder.emit_node(node.op, operands).outputs
         for old, new in zip(node.outputs, results, strict=True):
             self.give(old, new)
+
+    def moved_sum(self, node: Node, builder: Builder) -> Sequence[Value] | None:
+        """Moves the numbers of a sum; None where its code can't follow them."""
+        operands = [self.sums[node.inputs[0]], *node.inputs[1:]]
+        try:
+            infer(node.op, [operand.type for operand in operands])
+        except QirError:
+            return None
+        return builder.emit_node(node.op, operands).outputs
 
     def alike(self, values: Sequence[Value], builder: Builder) -> list[Value]:
         """Codes operands that must have one code without rounding any of them a second time."""
@@ -325,25 +403,29 @@ class _Quantizer:
             raise _KeptFloat(f"%{varying.name} is not a constant")
         if not self.is_activation(x):
             raise _KeptFloat(f"%{x.name} is a constant where an activation belongs")
-        operand = self.norm_operand(x, builder)
-        op = node.op.with_code(self.code_for(node.outputs[0]))
-        self.give(node.outputs[0], builder.emit(op, operand, *parameters))
+        output = node.outputs[0]
+        is_wide = output in self.wide
+        op = node.op.with_code(self.wide_code(output) if is_wide else self.code_for(output))
+        new = builder.emit(op, self.norm_operand(op, x, builder), *parameters)
+        if is_wide:
+            self.sums[output] = _form(output, "wide", new)
+        else:
+            self.give(output, new)
 
-    def norm_operand(self, x: Value, builder: Builder) -> Value:
-        """Returns the operand of a norm: one computed in floating point in 16 bits.
+    def norm_operand(self, op: Op, x: Value, builder: Builder) -> Value:
+        """Returns the operand of a norm: a sum in its wide code, or the finest form there is.
 
         Rows and channels of very different size then keep bits of their own, which the norm brings
         to one size.
         """
-        own = self.coded.get((x, self.main[x])) if x in self.main else None
-        in_float = own is None or isinstance(own.op, Quantize)
-        if x in self.sums or x in self.cones or not in_float or x.range is None:
+        if x in self.sums or x in self.wide:
+            wide = self.wide_code(x)
+            # More numbers than 32 bits can sum of a wide code are read in 8 bits.
+            with suppress(QirError):
+                infer(op, [x.type.with_element(wide)])
+                return self.wide_form(x, wide, builder)
             return self.code(x, builder)
-        peak = max(map(abs, x.range.bounds))
-        wide = activation_code(
-            Interval.of(-peak, peak), DType.I16, symmetric=True, expressed=_float_type(x.type)
-        )
-        return self.code(x, builder, wide)
+        return self.finest(x, builder)
 
     def convert_fixed(self, node: Node, code: Quant, builder: Builder) -> None:
         output = node.outputs[0]
@@ -358,7 +440,8 @@ class _Quantizer:
     def convert_cone(self, output: Value, builder: Builder) -> None:
         """Puts the float ops between a value and a function of it alone between two casts."""
         source = self.cones[output]
-        copies = {source: builder.emit(Dequantize(), self.code(source, builder))}
+        code = self.fine_code(source, output)
+        copies = {source: builder.emit(Dequantize(), self.code(source, builder, code))}
 
         def copy(value: Value) -> Value:
             if value.is_constant:
@@ -371,12 +454,30 @@ class _Quantizer:
 
         self.give(output, builder.emit(Quantize(self.code_for(output)), copy(output)))
 
+    def fine_code(self, source: Value, output: Value) -> Quant | None:
+        """Returns the code of 12 bits of a dot's sum of which a smooth function is wanted."""
+        total = self.sums.get(source)
+        if total is None or not isinstance(total.op, Dot | Sum) or source.range is None:
+            return None
+        between, stack = set[Value](), [output]
+        while stack:
+            value = stack.pop()
+            if value is not source and value not in between and not value.is_constant:
+                between.add(value)
+                stack.extend(value.inputs)
+        if not any(isinstance(value.op, SMOOTH) for value in between):
+            return None
+        return fine_code(source.range, _float_type(source.type))
+
     def give(self, old: Value, new: Value) -> None:
         """Records the coded form of a value."""
         code = new.type.quant
         if code is None:
             # An index or a mask is the same in both programs.
             old.replace_with(new)
+            return
+        if code.storage is DType.I32:
+            self.sums[old] = _form(old, "acc", new)
             return
         self.coded[old, code], self.main[old] = _form(old, "q", new), code
 
@@ -389,9 +490,7 @@ class _Quantizer:
         if (value, wanted) not in self.coded:
             if value in self.sums:
                 total = self.sums[value]
-                assert total.op is not None
-                operands = [operand.type for operand in total.inputs]
-                new = builder.emit(self.rounded(total.op, operands, wanted), total)
+                new = builder.emit(self.requantize(total, wanted, self.options.rounding), total)
             elif own is not None:
                 new = builder.emit(
                     Requantize(wanted, self.options.rounding), self.coded[value, own]
@@ -430,6 +529,15 @@ class _Quantizer:
         """Returns the code that a value's range asks for; the op's own where it is fixed."""
         if value.op is not None and isinstance(value.op.quant, FixedCode):
             return replace(value.op.quant.code, expressed=_float_type(value.type))
+        return activation_code(
+            self.range_of(value),
+            storage or self.storage,
+            symmetric=self.options.symmetric,
+            expressed=_float_type(value.type),
+        )
+
+    def range_of(self, value: Value) -> Interval:
+        """Returns what a value ranges over; raises where that is not finite."""
         observed = value.range
         if value.is_constant:
             observed = Interval.of(value.array.min(initial=0), value.array.max(initial=0))
@@ -437,12 +545,7 @@ class _Quantizer:
                 raise _KeptFloat(f"the constant %{value.name} is not finite")
         if observed is None or not observed.is_finite:
             raise PassError(f"quantize: %{value.name} has no finite range", [value.place()])
-        return activation_code(
-            observed,
-            storage or self.storage,
-            symmetric=self.options.symmetric,
-            expressed=_float_type(value.type),
-        )
+        return observed
 
     def tidy(self) -> None:
         """Erases what nothing reads any more; coded constants get the names of the float ones."""

@@ -12,6 +12,7 @@ from qir.ir import Graph, Node, Value
 from qir.numbers.interval import EVERYTHING, Interval
 from qir.ops import Clip, Const, HardSigmoid, HardSwish, Relu, Return
 from qir.ops.op import Accumulate, FixedCode, Op, SameCode, SharedCode
+from qir.passes.shared.wide import summed_parts
 from qir.pipeline import Context, Pass, register
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -226,8 +227,12 @@ def _groups(graph: Graph, *, share: bool) -> Iterable[list[Value]]:
     """Finds the values that have one code, by union-find over the ops that keep it."""
     groups = _Groups()
     sharing = []
+    parts = summed_parts(graph)
     for node in graph.nodes:
-        # Relu and clip are merged into the rounding of a sum, at a code of their own.
+        # Relu and clip are merged into the rounding of a sum, at a code of their own, and parts of
+        # a sum are rounded each to its own.
+        if node in parts:
+            continue
         if not isinstance(node.op.quant, SameCode) or isinstance(node.op, Relu | Clip):
             continue
         values = [value for value in (*node.inputs, *node.outputs) if _is_ranged(value)]

@@ -104,7 +104,8 @@ class Requantize(Op):
     `qir.numbers.rounding`).
 
     Attributes:
-        to: The code of the result, of at most 16 bits.
+        to: The code of the result, of at most 16 bits; or of 32 with bounds, which is how sums of
+            different scales become terms of one sum.
         rounding: The name of the rounding mode.
         clamp: Narrower bounds of the stored result, such as those of a fused relu.
         multiplier: What the rounding mode makes of m, written out by pass lower-requantize: a
@@ -161,9 +162,11 @@ class Requantize(Op):
     def result(self, x: TensorType) -> TensorType:
         if x.quant is None or x.quant.levels is not None:
             raise self.error(f"expected an operand with an affine code, got {x}")
-        if self.to.storage.bits > 16 or self.to.levels is not None:
+        bounded = self.to.storage is DType.I32 and self.to.bounds is not None
+        if (self.to.storage.bits > 16 and not bounded) or self.to.levels is not None:
             raise self.error(
-                f"expected an affine code of at most 16 bits, got {self.to.storage.value}"
+                "expected an affine code of at most 16 bits, or one of i32 with bounds, got "
+                f"{self.to.storage.value}"
             )
         if self.to.expressed != x.quant.expressed:
             raise self.error(

@@ -45,7 +45,7 @@ class Dot(Op):
                 f"x has {counted(x.shape[-1], 'column')}"
             )
         shape = (*x.shape[:-1], kernel.shape[-1])
-        element = accumulator(self, x, kernel, len(shape), kernel.shape[-1])
+        element = accumulator(self, x, kernel, len(shape), kernel.shape[-1], self.batch)
         check_bias(self, bias, element, kernel.shape[-1])
         return TensorType(shape, element)
 

@@ -16,7 +16,7 @@ from qir.ops.attributes import by_type
 from qir.ops.op import Coded, ExactSum, Op, Rescale, SameCode, SharedCode, Table, op
 from qir.ops.sums import exact_code
 from qir.ops.type_rules import broadcast, rescaled, same_element, same_float
-from qir.types import Array, Quant, TensorType
+from qir.types import Array, DType, Quant, TensorType
 
 
 def result_code(result: TensorType) -> Quant | None:
@@ -29,7 +29,8 @@ class Sum(Op):
     """Base of add and sub: a signed sum of two operands, which broadcast.
 
     With codes: `clamp(round(((qx - zx) * Mx ± (qy - zy) * My) / 2^s) + z)`, an exact sum in i32 and
-    one rounding for both operands.
+    one rounding for both operands. Where the result is coded in i32, with bounds, the operands are
+    as well and all three have one scale: `clamp(qx ± qy)`, with no rounding at all.
 
     Attributes:
         to: The code of the result; None for plain numbers.
@@ -71,6 +72,11 @@ class Sum(Op):
         return Interval.of(*((bound - point) * scale for bound in self.to.range))
 
     @property
+    def is_exact(self) -> bool:
+        """Whether the sum is one of i32 codes with one scale, which is not rounded."""
+        return self.to is not None and self.to.storage is DType.I32
+
+    @property
     def rounds_half_up(self) -> bool:
         """Whether the rounding is to add 2^(s-1) and to shift, which i32 holds."""
         return self.rounding == "fixed31"
@@ -79,6 +85,8 @@ class Sum(Op):
         shape = broadcast(self, x, y)
         if self.to is None:
             return TensorType(shape, same_float(self, x, y))
+        if self.is_exact:
+            return TensorType(shape, self._common_code(self.to, x, y))
         result = TensorType(shape, rescaled(self, self.to, x, y))
         _, shift = self.factors(x, y)
         if self.shift_multiplier(shift) is None:
@@ -86,6 +94,30 @@ class Sum(Op):
                 f"expected a rounding that can divide by 2^{shift}, got {self.rounding}"
             )
         return result
+
+    def _common_code(self, to: Quant, *operands: TensorType) -> Quant:
+        """Checks that operands and result of an exact sum are i32 codes of one scale."""
+        codes = [operand.quant for operand in operands]
+        if not all(
+            code is not None
+            and code.storage is DType.I32
+            and code.per_tensor
+            and code.scale == to.scale
+            for code in codes
+        ):
+            raise self.error(
+                f"expected operands coded in i32 with the scale of the result, {to.scale!r}, got "
+                + " and ".join(map(str, operands))
+                + "; requantize them to it first"
+            )
+        if not self.rounds_half_up or self.multipliers is not None:
+            raise self.error("expected no rounding and no multipliers of a sum of one scale")
+        reach = sum(max(-code.range[0], code.range[1]) for code in codes if code is not None)
+        if reach > INT32_MAX:
+            raise self.error(
+                f"expected operands whose bounds keep their sum in 32 bits, got {reach}"
+            )
+        return to
 
     def factors(self, x: TensorType, y: TensorType) -> tuple[tuple[int, int], int]:
         """Returns what the operands are multiplied by, the sign of a difference included, and s.
@@ -122,6 +154,8 @@ class Sum(Op):
     def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
         x, y = operands
         code = Coded(np.zeros(()), result).code
+        if self.is_exact:
+            return np.asarray(np.clip(x.steps + self.sign * y.steps, *code.range))
         (mx, my), shift = self.factors(x.type, y.type)
         multiplier = self.shift_multiplier(shift)
         assert multiplier is not None

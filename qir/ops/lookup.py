@@ -1,4 +1,4 @@
-"""Functions of one or two bytes by a table."""
+"""Functions of one or two stored numbers by a table."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from qir.types import Array, Element, Quant, TensorType
 
 @op("lookup")
 class Lookup(Op):
-    """table[q]: any function of codes of at most 8 bits.
+    """table[q]: any function of codes of at most 16 bits.
 
-    Operands: x of 2, 4 or 8 bits, table with one entry for each bit pattern of x, read as an
-    unsigned number: [256] for 8 bits. The result has the table's element.
+    Operands: x, table with one entry for each bit pattern of x, read as an unsigned number: [256]
+    for 8 bits. Where the bounds of a wider code need fewer bits, the table has one for each pattern
+    of those: [4096] for bounds in [-2048, 2047]. The result has the table's element.
     """
 
     quant = Table()
 
     def result(self, x: TensorType, table: TensorType) -> TensorType:
-        if not x.dtype.is_integer or x.dtype.bits > 8:
-            raise self.error(f"expected integers of at most 8 bits, got {x}")
-        if table.shape != (2**x.dtype.bits,):
-            raise self.error(f"expected a table of {2**x.dtype.bits} entries, got {table}")
+        if not x.dtype.is_integer or x.dtype.bits > 16:
+            raise self.error(f"expected integers of at most 16 bits, got {x}")
+        if table.shape != (2 ** index_bits(x),):
+            raise self.error(f"expected a table of {2 ** index_bits(x)} entries, got {table}")
         if table.quant is not None and not table.quant.per_tensor:
             raise self.error(f"expected a table with one code, got {table}")
         return TensorType(x.shape, table.element)
@@ -42,6 +43,17 @@ class Lookup(Op):
     def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
         x, table = operands
         return self.evaluate(x.stored, table.stored)
+
+
+def index_bits(x: TensorType) -> int:
+    """Returns the bits that tell the stored numbers of a type apart.
+
+    They are all of at most 8; of wider ones those that the bounds of the code leave.
+    """
+    if x.quant is None or x.dtype.bits <= 8:
+        return x.dtype.bits
+    low, high = x.quant.range
+    return max((-low - 1).bit_length(), high.bit_length()) + 1 if low < 0 else high.bit_length()
 
 
 @op("lookup2")

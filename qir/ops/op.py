@@ -186,6 +186,9 @@ class Op:
     quant: ClassVar[QuantRule] = KeepFloat("no rule for codes")
     elementwise: ClassVar[bool] = False
     """Whether each number of the result depends on the operands' numbers at the same place only."""
+    takes_sums: ClassVar[bool] = False
+    """Whether its first operand and its result may be coded in i32 with bounds: a sum comes to it
+    as it is, with nothing of 8 bits between."""
     region_count: ClassVar[int] = 0
 
     def result(self, *operands: Any, **_: Any) -> TensorType | tuple[TensorType, ...]:

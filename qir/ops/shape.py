@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeAlias
+
 import numpy as np
 
 from qir.errors import QirError, counted
@@ -9,7 +12,21 @@ from qir.numbers.interval import Interval
 from qir.ops.attributes import by_type
 from qir.ops.op import Op, SameCode, SharedCode, op
 from qir.ops.type_rules import check_axes, check_axis, same_element, uncoded_axes
-from qir.types import Array, Dim, Quant, Shape, Size, TensorType, format_shape, known, product
+from qir.types import (
+    Array,
+    Dim,
+    Quant,
+    Shape,
+    Size,
+    TensorType,
+    expand,
+    format_shape,
+    known,
+    product,
+)
+
+_Group: TypeAlias = tuple[range, range]
+"""Axes of a shape, and those of another one that hold the same numbers."""
 
 
 @op("reshape")
@@ -28,14 +45,32 @@ class Reshape(Op):
             )
         if x.quant is None or x.quant.per_tensor:
             return TensorType(self.shape, x.element)
-        axis = x.quant.axis
-        moved = None if axis is None else _same_axis(x.shape, axis, self.shape)
-        if moved is None:
-            raise self.error(
-                f"the code of {x} varies along an axis that {format_shape(self.shape)} has not"
-            )
-        shape = tuple(-1 if place == moved else 1 for place in range(len(self.shape)))
-        return TensorType(self.shape, x.quant.map_arrays(lambda factors: factors.reshape(shape)))
+        groups = _equal_groups(x.shape, self.shape)
+        return TensorType(
+            self.shape, x.quant.map_arrays(lambda factors: self._moved(x, factors, groups))
+        )
+
+    def _moved(self, x: TensorType, factors: Array, groups: Sequence[_Group]) -> Array:
+        """Reshapes scales along with the numbers; raises QirError where a named size is in it."""
+        spread, result = list(factors.shape), [1] * len(self.shape)
+        varying: list[int] = []
+        for before, after in groups:
+            if all(factors.shape[axis] == 1 for axis in before):
+                continue
+            if any(isinstance(x.shape[axis], Dim) for axis in before):
+                raise self.error(
+                    f"the code of {x} varies along an axis that {format_shape(self.shape)} has not"
+                )
+            for axis in before:
+                spread[axis] = known(x.shape[axis], "reshape")
+            for axis in after:
+                result[axis] = known(self.shape[axis], "reshape")
+            varying += after
+        moved = np.broadcast_to(expand(factors, tuple(spread)), spread).reshape(result)
+        for axis in varying:
+            first = moved.take([0], axis) if moved.shape[axis] else moved
+            moved = first if np.array_equal(np.broadcast_to(first, moved.shape), moved) else moved
+        return moved
 
     def interval(self, x: Interval) -> Interval:
         return (
@@ -60,12 +95,18 @@ class Reshape(Op):
         return x.reshape([-1 if isinstance(size, Dim) else size for size in self.shape])
 
 
-def _same_axis(before: Shape, axis: int, after: Shape) -> int | None:
-    """Finds the axis of the new shape that has the elements of the old one's in the same places."""
-    for place, size in enumerate(after):
-        if size == before[axis] and product(after[:place]) == product(before[:axis]):
-            return place
-    return None
+def _equal_groups(before: Shape, after: Shape) -> list[_Group]:
+    """Cuts two shapes into the shortest runs of axes that hold equally many numbers."""
+    groups: list[_Group] = []
+    start, begin = 0, 0
+    for end in range(1, len(before) + 1):
+        size = product(before[:end])
+        found = next((k for k in range(begin, len(after) + 1) if product(after[:k]) == size), None)
+        if found is not None:
+            groups.append((range(start, end), range(begin, found)))
+            start, begin = end, found
+    groups.append((range(start, len(before)), range(begin, len(after))))
+    return groups
 
 
 @op("transpose")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from math import prod
 
 import numpy as np
 
@@ -112,7 +113,12 @@ def are_bytes(*types: TensorType) -> bool:
 
 
 def accumulator(
-    operation: Op, left: TensorType, right: TensorType, rank: int, columns: Size
+    operation: Op,
+    left: TensorType,
+    right: TensorType,
+    rank: int,
+    columns: Size,
+    batch: int = 0,
 ) -> DType | Quant:
     """Returns the element of a sum of products: the product of the operands' codes.
 
@@ -120,10 +126,11 @@ def accumulator(
 
     Args:
         operation: The op, for messages.
-        left: The activations; a code must be per tensor.
-        right: The weights; a code may vary along the last axis.
+        left: The activations; a code may vary along the batch axes, with one zero point.
+        right: The weights; a code may vary along the last axis, or likewise.
         rank: Rank of the result, whose last axis is the weights' last axis.
         columns: Size of that axis.
+        batch: The number of leading axes that operands and result share.
 
     Raises:
         QirError: One operand is coded and the other is not, or a code varies along a summed axis.
@@ -135,10 +142,13 @@ def accumulator(
         return same_float(operation, left, right)
     if a is None or b is None:
         raise operation.error(f"expected both operands coded or neither, got {left} and {right}")
-    if not a.per_tensor:
-        raise operation.error(f"expected a code per tensor on the first operand, got {left}")
-    scale = b.scale.array
-    if not b.per_tensor and (b.axis != right.rank - 1 or scale.shape[-1] != columns):
+    if not _varies_along(left, range(batch)):
+        shared = " or one that varies along the batch axes, with one zero point," if batch else ""
+        raise operation.error(
+            f"expected a code per tensor{shared} on the first operand, got {left}"
+        )
+    by_column = _varies_along(right, [right.rank - 1], points=True)
+    if not by_column and not _varies_along(right, range(batch)):
         raise operation.error(
             "expected a code per tensor or per channel of the last axis on the second "
             f"operand, got {right}"
@@ -146,14 +156,30 @@ def accumulator(
     if a.levels is not None or b.levels is not None:
         raise operation.error("a codebook must be expanded by lookup first")
     storage = DType.I64 if max(a.storage.bits, b.storage.bits) > 8 else DType.I32
-    scales = (
-        scale.astype(np.float64).reshape((1,) * (rank - 1) + (-1,))
+    factors = [code.scale.array.astype(np.float64) for code in (a, b)]
+    aligned = (
+        scale.reshape(*scale.shape[:batch], *(1,) * (rank - batch - 1), scale.shape[-1])
         if scale.ndim
-        else scale.astype(np.float64)
+        else scale
+        for scale in factors
     )
-    return Quant(
-        storage, FrozenArray(a.scale.array.astype(np.float64) * scales), expressed=a.expressed
-    )
+    return Quant(storage, FrozenArray(prod(aligned, start=np.float64(1))), expressed=a.expressed)
+
+
+def _varies_along(x: TensorType, axes: Collection[int], *, points: bool = False) -> bool:
+    """Whether a code varies along some axes at most, with a scale for each place.
+
+    Args:
+        x: The type of a tensor with a code.
+        axes: The axes.
+        points: Whether zero points may vary as well.
+    """
+    assert x.quant is not None
+    if x.quant.per_tensor:
+        return True
+    pairs = enumerate(zip(x.quant.scale.array.shape, x.shape, strict=True))
+    fits = all(count in ((1, size) if axis in axes else (1,)) for axis, (count, size) in pairs)
+    return fits and (points or not x.quant.zero_points.ndim)
 
 
 def check_bias(

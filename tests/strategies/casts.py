@@ -13,7 +13,8 @@ from qir.errors import QirError
 from qir.numbers.quantize_mode import QUANTIZE_MODES
 from qir.numbers.rounding import rounding_mode
 from qir.ops import Dequantize, Lookup, Lookup2, Quantize, Recode, Requantize
-from qir.types import Array, DType, Element, FrozenArray, Quant, expand
+from qir.ops.lookup import index_bits
+from qir.types import Array, DType, Element, FrozenArray, Quant, TensorType, expand
 from tests.roundings import ANY_RATIO, near_multipliers
 from tests.strategies.base import (
     BYTES,
@@ -87,6 +88,8 @@ def requantizes(draw: Draw, cls: type[Requantize]) -> Case:
     last = len(shape) - 1
     source = draw(codes((DType.I32, DType.I32, *SMALL), shape=shape, axis=last))
     to = draw(codes(SMALL, shape=shape, axis=last))
+    if draw(st.integers(0, 4)) == 0:
+        to = Quant.of(DType.I32, to.scale.array.max(), bounds=(-(2**17), 2**17 - 1))
     if len(shape) == 2 and draw(st.booleans()):
         return _requantize_blocks(draw, cls, shape)
     if source.storage is DType.I32:
@@ -169,7 +172,10 @@ def recodes(draw: Draw, cls: type[Recode]) -> Case:
 
 @cases_of(Lookup)
 def lookups(draw: Draw, cls: type[Lookup]) -> Case:
-    return lookup(draw, draw(codes((DType.I2, *NARROW, *BYTES))))
+    code = draw(codes((DType.I2, *NARROW, *BYTES)))
+    if draw(st.integers(0, 3)) == 0:
+        code = Quant.of(DType.I16, 0.01, bounds=draw(st.sampled_from([(-300, 511), (-512, 9)])))
+    return lookup(draw, code)
 
 
 @cases_of(Lookup2)
@@ -194,7 +200,7 @@ def lookups_of_pairs(draw: Draw, cls: type[Lookup2]) -> Case:
 def lookup(draw: Draw, code: Quant, entries: Array | None = None, element: Any = None) -> Case:
     """Draws a lookup in a table, a random one where none is given."""
     shape = draw(shapes())
-    size = 2**code.storage.bits
+    size = 2 ** index_bits(TensorType(shape, code))
     if entries is None:
         element = draw(
             st.one_of(

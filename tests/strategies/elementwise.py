@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from qir.errors import QirError
 from qir.ops import Add, Clip, Mul, Relu, Sub
 from qir.ops.elementwise import Sum
-from qir.types import DType, TensorType
+from qir.types import DType, Quant, TensorType
 from tests.strategies.base import (
     BYTES,
     FLOATS,
@@ -49,8 +49,16 @@ def sums(draw: Draw, cls: type[Add] | type[Sub] | type[Mul]) -> Case:
             float_operand(draw, x_shape, dtype),
             float_operand(draw, y_shape, dtype, constant=draw(st.booleans())),
         )
-    x = coded_operand(draw, draw(codes()), x_shape, named=len(x_shape) > len(y_shape))
-    y = coded_operand(draw, draw(codes()), y_shape, constant=draw(st.booleans()))
+    named, constant = len(x_shape) > len(y_shape), draw(st.booleans())
+    if not issubclass(cls, Mul) and draw(st.integers(0, 3)) == 0:
+        operands = [wide_code(draw, 2**20), wide_code(draw, 2**20)]
+        return program(
+            cls(wide_code(draw, 2**21)),
+            coded_operand(draw, operands[0], x_shape, named=named),
+            coded_operand(draw, operands[1], y_shape, constant=constant),
+        )
+    x = coded_operand(draw, draw(codes()), x_shape, named=named)
+    y = coded_operand(draw, draw(codes()), y_shape, constant=constant)
     if issubclass(cls, Mul):
         return program(cls(), x, y)
     try:
@@ -59,6 +67,12 @@ def sums(draw: Draw, cls: type[Add] | type[Sub] | type[Mul]) -> Case:
         # An operand so large beside the result that one shift can't serve both.
         assume(False)
         raise
+
+
+def wide_code(draw: Draw, most: int) -> Quant:
+    """Draws a code of i32 with bounds of at most some magnitude; all have one scale."""
+    low, high = -draw(st.integers(1, most)), draw(st.integers(1, most))
+    return Quant.of(DType.I32, 0.001, bounds=(low, high))
 
 
 def _rounded(draw: Draw, op: Sum, x: TensorType, y: TensorType) -> Sum:

@@ -33,6 +33,13 @@ def weights(draw: Draw, shape: tuple[int, ...]) -> Operand:
     return coded_operand(draw, code, shape, constant=draw(st.sampled_from([True, True, False])))
 
 
+def heads(draw: Draw, shape: tuple[int, ...], axis: int) -> Quant:
+    """Draws a code that varies along a batch axis, with one zero point."""
+    varying = tuple(size if place == axis else 1 for place, size in enumerate(shape))
+    scales = generator(draw).uniform(0.1, 1.0, varying)
+    return Quant.of(DType.I8, scales, np.full(varying if scales.size > 1 else (), 3))
+
+
 def bias(draw: Draw, code: Quant, outputs: int) -> Operand:
     """Draws a bias of the accumulator's code, far larger than the products."""
     scale = code.scale.array.reshape(-1) if code.scale.array.ndim else code.scale.array
@@ -105,6 +112,12 @@ def dots(draw: Draw, cls: type[Dot]) -> Case:
     if not in_float(draw):
         x = coded_operand(draw, draw(codes(BYTES)), x_shape, named=named)
         kernel = weights(draw, shape)
+        if batch and draw(st.booleans()):
+            axis = draw(st.integers(0, len(batch) - 1))
+            x = coded_operand(draw, heads(draw, x_shape, axis), x_shape)
+            if draw(st.booleans()):
+                kernel = coded_operand(draw, heads(draw, shape, axis), shape)
+            return program(op, x, kernel)
         code = accumulator(op, x.type, kernel.type, len(x_shape), columns)
         assert isinstance(code, Quant)
         biases = [bias(draw, code, columns)] if draw(st.booleans()) else []

@@ -29,7 +29,7 @@ def subtract(op: Sub, node: Node) -> Computation:
 
 
 def _rounds_half_up(op: Sum, node: Node) -> bool:
-    return coded(op, node) and op.rounds_half_up
+    return coded(op, node) and op.rounds_half_up and not op.is_exact
 
 
 @lowering(Add, Sub, legal=_rounds_half_up)
@@ -52,6 +52,18 @@ def common_shift(op: Sum, node: Node) -> Computation:
         return result.astype(code.storage.numpy)
 
     return Computation(run, (*node.inputs, parameter))
+
+
+def _is_exact(op: Sum, node: Node) -> bool:
+    return op.is_exact
+
+
+@lowering(Add, Sub, legal=_is_exact)
+def exact_sum(op: Sum, node: Node) -> Computation:
+    """The sum of i32 numbers of one scale, clamped; the bounds of the operands keep it in i32."""
+    low, high = code_of(node.output.type).range
+    combine = jnp.add if op.sign > 0 else jnp.subtract
+    return Computation(lambda x, y: jnp.clip(combine(x, y), low, high), node.inputs)
 
 
 def _rounds_otherwise(op: Sum, node: Node) -> bool:

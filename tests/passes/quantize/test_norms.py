@@ -121,3 +121,24 @@ def test_gamma_that_is_computed_multiplies_behind() -> None:
 
     _, integer = quantized(gated, data)
     assert not explain(integer).floats
+
+
+def test_sums_come_to_a_norm_as_they_are() -> None:
+    rng = np.random.default_rng(0)
+    weights = rng.normal(0, 0.3, (2, 8, 8)).astype(np.float32)
+    sizes = np.exp(rng.uniform(-2.5, 2.5, (16, 1)))
+    data = [(rng.normal(0, 1, (16, 8)) * sizes).astype(np.float32) for _ in range(4)]
+
+    def block(x: Any) -> Any:
+        return layer(x @ weights[0] + x) @ weights[1]
+
+    graph, integer = quantized(block, data)
+    (norm,) = (node for node in integer.nodes if node.op.name == "layer_norm")
+    assert norm.inputs[0].type.dtype is DType.I32
+    (operand,) = (node for node in integer.nodes if node.output is norm.inputs[0])
+    assert operand.op.name == "add"
+    (wanted,), (found,) = run(graph, data[0]), run(integer, data[0])
+    (computed,) = compile_graph(integer, kernels=False)(data[0])
+    np.testing.assert_array_equal(computed, found)
+    # The least rows have what the operand of the first product has of them: e^-5 of 127 steps.
+    assert decibels(wanted, found) > 10

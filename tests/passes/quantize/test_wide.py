@@ -1,0 +1,154 @@
+"""Sums that stay in i32 between ops, and what becomes of their parts."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import qir
+from qir.ops import Add, Dot, Lookup, Requantize
+from qir.types import Array, DType, Quant
+
+RNG = np.random.default_rng(7)
+DEPTH = 64
+SAMPLES = [RNG.normal(0, 1, (4, 8, DEPTH)).astype(np.float32) for _ in range(4)]
+
+
+def weights(*shape: int) -> Array:
+    return RNG.normal(0, 0.1, shape).astype(np.float32)
+
+
+def quantized(function: object) -> qir.Graph:
+    graph = qir.from_jax(function, SAMPLES[0], batch="B")  # type: ignore[arg-type]
+    integer = qir.quantize(graph, SAMPLES)
+    for kernels in (False, True):
+        for found, wanted in zip(
+            qir.compile(integer, kernels=kernels)(SAMPLES[0]),
+            qir.evaluate(integer, SAMPLES[0]),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(found, wanted)
+    return integer
+
+
+def step(graph: qir.Graph, op: type) -> float:
+    """The step of the code of the only result of an op that has one."""
+    (node,) = (node for node in graph.nodes if isinstance(node.op, op))
+    assert node.output.type.quant is not None
+    return float(node.output.type.quant.scale.array)
+
+
+def real_operands(graph: qir.Graph) -> list[tuple[Array, Array]]:
+    """The operands of each dot in real numbers, as their codes have them."""
+    values = {}
+    for node in graph.nodes:
+        if isinstance(node.op, Dot):
+            values[node] = node.inputs[:2]
+    found = []
+    for x, kernel in values.values():
+        (stored,) = qir.evaluate(graph.extract(graph.inputs, [x]), SAMPLES[0])
+        assert x.type.quant is not None
+        found.append((x.type.quant.decode(stored).astype(float), kernel.real))
+    return found
+
+
+def test_a_sum_of_dots_is_rounded_to_no_code_of_8_bits() -> None:
+    first, second = weights(DEPTH, 16), 30 * weights(DEPTH, 16)
+    graph = quantized(lambda x: x @ first + jnp.tanh(x) @ second)
+    (add,) = (node for node in graph.nodes if isinstance(node.op, Add))
+    assert {value.type.dtype for value in (*add.inputs, add.output)} == {DType.I32}
+    (found,) = qir.evaluate(graph, SAMPLES[0])
+    wanted = sum(x @ kernel for x, kernel in real_operands(graph))
+    # One rounding of each term, and the float32 of the result.
+    bound = step(graph, Add) + 2.0**-23 * np.abs(wanted)
+    assert np.all(np.abs(found - wanted) <= bound)
+
+
+def test_a_sum_saturates_at_four_times_its_range_only() -> None:
+    first, second = weights(DEPTH, 16), weights(DEPTH, 16)
+    graph = quantized(lambda x: x @ first + (0.5 * x) @ second)
+    (add,) = (node for node in graph.nodes if isinstance(node.op, Add))
+    code = add.output.type.quant
+    assert code is not None
+    assert code.bounds is not None
+    peak = max(abs(bound) for bound in add.output.observed.bounds) if add.output.observed else 0.0
+    (found,) = qir.evaluate(graph, SAMPLES[0])
+    assert code.bounds[1] * float(code.scale.array) >= 3.9 * max(peak, np.abs(found).max())
+
+
+def test_parts_of_one_product_have_codes_of_their_own() -> None:
+    kernel = weights(DEPTH, 3 * 32)
+    kernel[:, :32] *= 0.01
+    kernel[:, 32:64] *= 30
+
+    def heads(x: jax.Array) -> list[jax.Array]:
+        parts = (x @ kernel).reshape(*x.shape[:2], 3, 2, 16)
+        return [parts[:, :, part] for part in range(3)]
+
+    graph = quantized(heads)
+    (x, columns) = real_operands(graph)[0]
+    wanted = (x @ columns).reshape(4, 8, 3, 2, 16)
+    codes = []
+    for part, (found, value) in enumerate(
+        zip(qir.evaluate(graph, SAMPLES[0]), graph.outputs, strict=True)
+    ):
+        code = value.inputs[0].type.quant
+        assert code is not None
+        codes.append(float(code.scale.array))
+        exact = wanted[:, :, part]
+        # Half a step, and that of the fixed-point multiplier.
+        bound = codes[-1] * (0.5 + 2.0**-20)
+        inside = np.abs(exact) < 100 * codes[-1]
+        assert inside.mean() > 0.9
+        assert np.abs(found - exact)[inside].max() <= bound
+    assert codes[1] > 1000 * codes[0]
+    assert codes[1] > 20 * codes[2]
+
+
+@pytest.mark.parametrize("function", [jax.nn.silu, jax.nn.gelu, lambda x: jax.nn.gelu(x, False)])
+def test_a_smooth_function_is_looked_up_from_12_bits_of_a_sum(function: object) -> None:
+    kernel = weights(DEPTH, 16)
+    graph = quantized(lambda x: function(x @ kernel))  # type: ignore[operator]
+    (lookup,) = (node for node in graph.nodes if isinstance(node.op, Lookup))
+    fine = lookup.inputs[0].type.quant
+    assert isinstance(fine, Quant)
+    assert fine.bounds == (-2048, 2047)
+    assert lookup.inputs[1].type.shape == (4096,)
+    x, columns = real_operands(graph)[0]
+    wanted = np.asarray(function(jnp.asarray(x @ columns, jnp.float32)))  # type: ignore[operator]
+    (found,) = qir.evaluate(graph, SAMPLES[0])
+    # Half a step of the result, and half a step of the argument at a slope of 1.13 at most.
+    bound = 0.501 * step(graph, Lookup) + 1.13 * 0.501 * float(fine.scale.array) + 1e-6
+    assert np.abs(found - wanted).max() <= bound
+
+
+def test_a_function_of_a_convolution_stays_a_lookup_of_bytes() -> None:
+    kernel = weights(3, DEPTH, 8)
+
+    def model(x: jax.Array) -> jax.Array:
+        dimensions = ("NWC", "WIO", "NWC")
+        y = jax.lax.conv_general_dilated(x, kernel, (1,), "SAME", dimension_numbers=dimensions)
+        return jax.nn.silu(y)
+
+    graph = quantized(model)
+    (lookup,) = (node for node in graph.nodes if isinstance(node.op, Lookup))
+    assert lookup.inputs[0].type.dtype is DType.I8
+
+
+def test_a_residual_sum_that_no_norm_reads_has_8_bits() -> None:
+    kernel = weights(DEPTH, DEPTH)
+    graph = quantized(lambda x: x + jax.nn.relu(x @ kernel))
+    (add,) = (node for node in graph.nodes if isinstance(node.op, Add))
+    assert add.output.type.dtype is DType.I8
+
+
+def test_every_requantize_to_32_bits_has_bounds() -> None:
+    first, second = weights(DEPTH, 16), weights(DEPTH, 16)
+    graph = quantized(lambda x: x @ first - jnp.tanh(x) @ second)
+    wide = [
+        node.op.to
+        for node in graph.nodes
+        if isinstance(node.op, Requantize) and node.op.to.storage is DType.I32
+    ]
+    assert len(wide) == 2
+    assert all(code.bounds == (-(2**17 - 1), 2**17 - 1) for code in wide)
