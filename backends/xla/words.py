@@ -99,31 +99,23 @@ def inverse_root(number: Words) -> tuple[jax.Array, jax.Array]:
     # The two highest bits are 0: shifted out, each digit of the root takes the two that follow.
     aligned = number.up(2 * half + 2)
 
-    def digit(_: int, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        high, low, rest, root = state
-        rest = (rest << 2) | (high >> 30)
-        trial = (root << 2) | 1
+    # Unrolled: XLA takes longer to compile two loops than these few ops.
+    rest = root = jnp.zeros_like(aligned.low)
+    high, low = aligned
+    for _ in range(30):
+        rest, trial = (rest << 2) | (high >> 30), (root << 2) | 1
+        high, low = (high << 2) | (low >> 30), low << 2
         fits = rest >= trial
-        return (
-            (high << 2) | (low >> 30),
-            low << 2,
-            jnp.where(fits, rest - trial, rest),
-            (root << 1) | fits.astype(jnp.uint32),
-        )
-
-    zero = jnp.zeros_like(aligned.low)
-    high, _, rest, root = lax.fori_loop(0, 30, digit, (*aligned, zero, zero), unroll=10)
+        rest = jnp.where(fits, rest - trial, rest)
+        root = (root << 1) | fits.astype(jnp.uint32)
     # The rest of the last digit may have 33 bits.
     fits = (rest >> 30 > 0) | (((rest << 2) | (high >> 30)) >= ((root << 2) | 1))
     root = (root << 1) | fits.astype(jnp.uint32)
-
-    def quotient_digit(_: int, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        rest, quotient = state
+    # 2^61 - 1 has ones alone: its 30 highest are the first rest, as the root has 31 bits.
+    rest, quotient = jnp.full_like(root, np.uint32(2**30 - 1)), jnp.zeros_like(root)
+    for _ in range(31):
         rest = (rest << 1) | 1
         fits = rest >= root
-        return jnp.where(fits, rest - root, rest), (quotient << 1) | fits.astype(jnp.uint32)
-
-    # 2^61 - 1 has ones alone: its 30 highest are the first rest, as the root has 31 bits.
-    first = jnp.full_like(root, np.uint32(2**30 - 1))
-    _, quotient = lax.fori_loop(0, 31, quotient_digit, (first, zero), unroll=8)
+        rest = jnp.where(fits, rest - root, rest)
+        quotient = (quotient << 1) | fits.astype(jnp.uint32)
     return quotient.astype(jnp.int32), half.astype(jnp.int32)

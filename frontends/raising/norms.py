@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from qir.errors import QirError
-from qir.frontends.raising.matching import in_float64, shortest, single_use
+from qir.frontends.raising.matching import in_float64, single_use
+from qir.frontends.raising.norm_numbers import Cone, FoundNorm, fitted_norm, sizes_of
 from qir.ir import Builder, Graph, Node, Value
 from qir.ops import (
     Abs,
@@ -19,9 +18,6 @@ from qir.ops import (
     Cast,
     Clip,
     Div,
-    GroupNorm,
-    L2Norm,
-    LayerNorm,
     Maximum,
     Mean,
     Minimum,
@@ -32,16 +28,15 @@ from qir.ops import (
     ReduceSum,
     Relu,
     Reshape,
-    RmsNorm,
     Rsqrt,
     Sqrt,
     Square,
     Sub,
     Transpose,
 )
-from qir.ops.normalization import Guard, Normalization
+from qir.ops.normalization import Normalization
 from qir.pipeline.rewrite import rule
-from qir.types import Array, Dim, DType, Shape
+from qir.types import Array, Dim
 
 _ARITHMETIC = (
     Abs,
@@ -67,11 +62,6 @@ _KNOWN = (*_ARITHMETIC, *_MOVES, *_SUMS, Cast)
 _MOST_NODES = 64
 """Nodes of a norm in its longest spelling, and some."""
 _MOST_OPERANDS = 6
-_MOST_NUMBERS = 2**24
-_EXACT = 1e-9
-"""How far float64 may be off, relatively to the greatest number; sums lose a few bits of 52."""
-_CLOSE = 1e-6
-"""The same once epsilon has been rounded to float32."""
 
 
 def raise_norms(graph: Graph) -> None:
@@ -90,29 +80,22 @@ def raise_norms(graph: Graph) -> None:
         is_root = isinstance(root.op, Sqrt | Rsqrt | Pow)
         if root.erased or not is_root or not root.output.type.is_float:
             continue
-        with suppress(QirError):  # then it stays as it was imported
+        # Then it stays as it was imported: shapes that names alone tell can't be tried.
+        with suppress(QirError, ValueError):
             found = _largest(graph, root)
             if found is not None:
                 _replace(found, graph.before(_node(found.y)))
 
 
-class _Found(NamedTuple):
-    """A norm: y = op(x) * gamma + beta, both arrays of x's rank in float64, gamma with beta."""
-
-    op: Normalization
-    x: Value
-    y: Value
-    gamma: Array | None
-    beta: Array | None
-    constants: Sequence[Value]
-
-
-def _largest(graph: Graph, root: Node) -> _Found | None:
+def _largest(graph: Graph, root: Node) -> FoundNorm | None:
     """Returns the norm around a root whose operand is farthest from it."""
-    place = {node: index for index, node in enumerate(graph.nodes)}
-    best: _Found | None = None
+    nodes = list(graph.nodes)
+    place = {node: index for index, node in enumerate(nodes)}
+    best: FoundNorm | None = None
     for x in _operands(root, place):
-        found = _norm(list(graph.nodes), place, x, root)
+        start = 0 if x.node is None else place[x.node]
+        cone = _cone(nodes[start:], x, root) if x.type.is_float else None
+        found = None if cone is None else fitted_norm(cone, root)
         if found is not None:
             best = found
         elif best is not None:
@@ -143,46 +126,7 @@ def _operands(root: Node, place: dict[Node, int]) -> Iterator[Value]:
         frontier.update(value for value in last.inputs if not value.is_constant)
 
 
-@dataclass(frozen=True, eq=False)
-class _Cone:
-    """What follows from one value and constants.
-
-    Attributes:
-        x: The value.
-        nodes: The nodes in order.
-        results: Those of their results that have the type of x and follow from the root.
-    """
-
-    x: Value
-    nodes: Sequence[Node]
-    results: Sequence[Value]
-
-    def run(self, numbers: Array) -> dict[Value, Array]:
-        """Computes the results in float64, casts between floating-point types left out."""
-        last_use = {value: node for node in self.nodes for value in node.inputs}
-        values = {self.x: numbers}
-        with np.errstate(all="ignore"):
-            for node in self.nodes:
-                operands = [_in_float64(value, values) for value in node.inputs]
-                if isinstance(node.op, Cast) and node.output.type.is_float:
-                    values[node.output] = operands[0]
-                else:
-                    computed = node.op.evaluate(*operands)
-                    assert not isinstance(computed, tuple)
-                    values[node.output] = computed
-                for value in node.inputs:
-                    if last_use[value] is node and value not in self.results:
-                        values.pop(value, None)
-        return {value: values[value] for value in self.results}
-
-
-def _in_float64(value: Value, values: dict[Value, Array]) -> Array:
-    if value in values:
-        return values[value]
-    return value.array.astype(np.float64) if value.type.is_float else value.array
-
-
-def _cone(nodes: Sequence[Node], x: Value, root: Node) -> _Cone | None:
+def _cone(nodes: Sequence[Node], x: Value, root: Node) -> Cone | None:
     inside: dict[Node, bool] = {}
     for node in nodes:
         if len(inside) > _MOST_NODES:
@@ -200,244 +144,10 @@ def _cone(nodes: Sequence[Node], x: Value, root: Node) -> _Cone | None:
         return None
     results = results[-_MOST_OPERANDS:]
     order = list(inside)
-    return _Cone(x, order[: order.index(_node(results[-1])) + 1], results)
+    return Cone(x, order[: order.index(_node(results[-1])) + 1], results)
 
 
-def _norm(nodes: Sequence[Node], place: dict[Node, int], x: Value, root: Node) -> _Found | None:
-    """Returns the norm of x that a root belongs to, with as much of what follows as there is."""
-    start = 0 if x.node is None else place[x.node]
-    cone = _cone(nodes[start:], x, root) if x.type.is_float else None
-    if cone is None:
-        return None
-    shape = _sizes(x.type.shape)
-    if not 2 <= np.prod(shape) <= _MOST_NUMBERS:
-        return None
-    labels = _labels(cone, root, shape)
-    if labels is None:
-        return None
-    cores = list(_cores(labels))
-    if not cores:
-        return None
-    fit = _Fit(cone, np.random.default_rng(0).normal(0.3, 1, shape))
-    for y in reversed(cone.results):
-        for core in cores:
-            found = fit.norm(y, core)
-            if found is not None:
-                return found
-    return None
-
-
-def _sizes(shape: Shape) -> tuple[int, ...]:
-    """Returns sizes to try a shape at: 2 for each name, as a broadcast to a size of 1 is none."""
-    return tuple(
-        size.factor * 2 ** len(size.names) if isinstance(size, Dim) else size for size in shape
-    )
-
-
-def _labels(cone: _Cone, root: Node, shape: tuple[int, ...]) -> Array | None:
-    """Numbers what is summed together: for each number of x the place of the sum it goes into.
-
-    None where sums differ, or one is not of numbers that each follow from one of x.
-    """
-    indices = np.arange(np.prod(shape)).reshape(shape)
-    places: dict[Value, Array | None] = {cone.x: indices}
-    found: Array | None = None
-    for node in cone.nodes:
-        operands = [places.get(value) for value in node.inputs if not value.is_constant]
-        known = [operand for operand in operands if operand is not None]
-        moved = known[0] if known else None
-        if isinstance(node.op, _SUMS) and moved is not None:
-            total = np.zeros(np.delete(moved.shape, node.op.axes), int)
-            total = np.arange(total.size).reshape(total.shape)
-            spread = np.broadcast_to(np.expand_dims(total, node.op.axes), moved.shape)
-            labels = np.empty(indices.size, int)
-            labels[moved.reshape(-1)] = spread.reshape(-1)
-            labels = labels.reshape(shape)
-            if found is not None and not np.array_equal(_renumbered(found), _renumbered(labels)):
-                return None
-            found, moved = labels, None
-        elif isinstance(node.op, Reshape | Transpose) and moved is not None:
-            turned = node.op.evaluate(moved)
-            assert not isinstance(turned, tuple)
-            moved = turned
-        elif isinstance(node.op, Broadcast):
-            moved = None
-        places[node.output] = moved
-        if node is root:
-            break
-    return found
-
-
-def _renumbered(labels: Array) -> Array:
-    """Numbers labels in the order in which they first occur."""
-    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
-    return np.asarray(np.argsort(np.argsort(first))[inverse]).reshape(labels.shape)
-
-
-def _cores(labels: Array) -> Iterator[Normalization]:
-    """Yields the norms without epsilon whose statistics are those that labels tell apart."""
-    axes = tuple(
-        axis
-        for axis, size in enumerate(labels.shape)
-        if size > 1 and np.all(labels == labels.take([0], axis))
-    )
-    if len(np.unique(labels)) * np.prod([labels.shape[axis] for axis in axes]) == labels.size:
-        if axes:
-            yield LayerNorm(axes, 0.0)
-            yield RmsNorm(axes, 0.0)
-        return
-    channels = labels[(0,) * (labels.ndim - 1)]
-    groups = len(np.unique(channels))
-    if labels.ndim < 2 or channels.size % groups:
-        return
-    group = np.repeat(np.arange(groups), channels.size // groups)
-    samples = np.arange(labels.shape[0]).reshape((-1,) + (1,) * (labels.ndim - 1))
-    wanted = np.broadcast_to(samples * groups + group, labels.shape)
-    if np.array_equal(_renumbered(labels), _renumbered(wanted)):
-        yield GroupNorm(groups, 0.0)
-
-
-class _Fit:
-    """Reads gamma, beta and epsilon off the numbers of a cone."""
-
-    def __init__(self, cone: _Cone, x: Array) -> None:
-        self.cone = cone
-        self.x = x
-        self.ran: dict[float, dict[Value, Array]] = {}
-
-    def at(self, y: Value, factor: float) -> Array:
-        """Returns a result at a multiple of x."""
-        if factor not in self.ran:
-            self.ran[factor] = self.cone.run(self.x * factor)
-        return self.ran[factor][y]
-
-    def norm(self, y: Value, core: Normalization) -> _Found | None:
-        """Returns the norm that a result is; None where it is none with these statistics."""
-        above, below = self.at(y, 1e8), self.at(y, -1e8)
-        odd, beta = (above - below) / 2, (above + below) / 2
-        unit = core.evaluate(self.x)
-        largest = float(np.max(np.abs(odd)))
-        if not (np.all(np.isfinite(odd)) and largest > 0):
-            return None
-        gamma = _projected(odd, unit, _EXACT * largest)
-        offset = _projected(
-            beta, np.ones_like(beta), _EXACT * max(largest, float(np.max(np.abs(beta))))
-        )
-        if max(gamma.size, offset.size) == odd.size > 1:
-            rest = [size for size in odd.shape if size > 1]
-            if len(rest) > 1 and core.view_axes(odd.ndim) != tuple(range(odd.ndim)):
-                return None
-        if np.max(np.abs(offset)) <= _EXACT * largest:
-            offset = np.zeros_like(offset[:1])
-        for op, factor in self._guarded(y, core, gamma, offset, np.abs(odd)):
-            if self._holds(y, op, gamma * factor, offset):
-                return self._found(y, op, gamma * factor, offset)
-        return None
-
-    def _guarded(
-        self, y: Value, core: Normalization, gamma: Array, offset: Array, sizes: Array
-    ) -> Iterator[tuple[Normalization, float]]:
-        """Yields norms with what epsilon may be, and what gamma is multiplied by for them."""
-        place = np.unravel_index(int(np.argmax(sizes)), sizes.shape)
-        root = np.broadcast_to(core.root(self.x), core.viewed(self.x).shape).reshape(self.x.shape)
-        variance = float(root[place]) ** 2
-
-        def share(factor: float) -> float:
-            """What epsilon leaves of the result."""
-            left = (self.at(y, factor) - self.at(y, -factor))[place] / 2
-            return float(np.abs(left) / sizes[place])
-
-        part = next(
-            (part for part in (1e-4, 1e-8, 1e-12, 1e-16, 1e-20, 1e-24) if share(part) < 0.5), None
-        )
-        if part is None:
-            yield from self._with_epsilon(core, 0.0, "add")
-            return
-        near = variance * part**2 / share(part) ** 2
-        # Where epsilon is four times the variance, an added one shows apart from a bound.
-        part = 0.5 * float(np.sqrt(near / variance))
-        left = share(part)
-        yield from self._with_epsilon(core, variance * part**2 * (left**-2 - 1), "add")
-        yield from self._with_epsilon(core, variance * part**2 * left**-2, "max")
-
-    def _with_epsilon(
-        self, core: Normalization, epsilon: float, guard: Guard
-    ) -> Iterator[tuple[Normalization, float]]:
-        if isinstance(core, LayerNorm) and guard == "add":
-            yield LayerNorm(core.axes, _short(epsilon)), 1.0
-        elif isinstance(core, GroupNorm) and guard == "add":
-            yield GroupNorm(core.groups, _short(epsilon)), 1.0
-        elif isinstance(core, RmsNorm):
-            count = np.prod([self.x.shape[axis] for axis in core.axes])
-            if guard == "add":
-                yield RmsNorm(core.axes, _short(epsilon)), 1.0
-            else:
-                yield L2Norm(core.axes, _short(epsilon * count), guard), float(np.sqrt(count))
-
-    def _holds(self, y: Value, op: Normalization, gamma: Array, offset: Array) -> bool:
-        """Whether a norm gives the numbers of a result at other operands."""
-        rng = np.random.default_rng(1)
-        small = float(np.sqrt(op.epsilon)) or 1e-3
-        zero = self.at(y, 0.0)
-        if op.epsilon == 0 and np.all(np.isfinite(zero)):
-            return False
-        for size, shift in ((1.0, 2.0), (small, 0.0), (small * 30, -small), (1e3, 1e3)):
-            x = rng.normal(shift, size, self.x.shape)
-            wanted = self.cone.run(x)[y]
-            found = op.evaluate(x) * gamma + offset
-            bound = _CLOSE * (np.max(np.abs(wanted)) + np.max(np.abs(offset)))
-            if not np.all(np.abs(found - wanted) <= bound):
-                return False
-        return True
-
-    def _found(self, y: Value, op: Normalization, gamma: Array, offset: Array) -> _Found:
-        if isinstance(op, RmsNorm):
-            count = np.prod([self.x.shape[axis] for axis in op.axes])
-            if np.all(np.abs(gamma * np.sqrt(count) - 1) <= _CLOSE):
-                op, gamma = L2Norm(op.axes, _short(op.epsilon * float(count))), np.ones((1,))
-        is_one = bool(np.all(np.abs(gamma - 1) <= _CLOSE / 10))
-        beta = offset if np.any(offset) else None
-        constants = [
-            value for node in self.cone.nodes for value in node.inputs if value.is_constant
-        ]
-        return _Found(
-            op, self.cone.x, y, None if is_one and beta is None else gamma, beta, constants
-        )
-
-
-def _projected(numbers: Array, unit: Array, bound: float) -> Array:
-    """Returns the least array whose product with `unit` is `numbers`, but for a bound.
-
-    Args:
-        numbers: The product.
-        unit: One factor, of the same shape.
-        bound: Greatest distance.
-
-    Returns:
-        The other factor: of size 1 along each axis along which it is constant.
-    """
-    axes: tuple[int, ...] = ()
-    with np.errstate(all="ignore"):
-        for axis in range(numbers.ndim):
-            more = (*axes, axis)
-            factor = _factor(numbers, unit, more)
-            if np.all(np.abs(factor * unit - numbers) <= bound):
-                axes = more
-        return _factor(numbers, unit, axes)
-
-
-def _factor(numbers: Array, unit: Array, axes: tuple[int, ...]) -> Array:
-    """Returns the factor of least squares, constant along axes."""
-    above = (numbers * unit).sum(axis=axes, keepdims=True)
-    return np.asarray(above / (unit * unit).sum(axis=axes, keepdims=True))
-
-
-def _short(number: float) -> float:
-    """Returns the number with the fewest digits that is the same float32, where that is normal."""
-    return shortest(number, DType.F32) if number > 2.0**-126 else max(number, 0.0)
-
-
-def _replace(found: _Found, b: Builder) -> None:
+def _replace(found: FoundNorm, b: Builder) -> None:
     """Puts the op in the place of the value that it computes."""
     operands = [found.x]
     for array in (found.gamma, found.beta):
@@ -446,7 +156,7 @@ def _replace(found: _Found, b: Builder) -> None:
     found.y.replace_with(b.emit(found.op, *operands))
 
 
-def _constant(array: Array, found: _Found, b: Builder) -> Value:
+def _constant(array: Array, found: FoundNorm, b: Builder) -> Value:
     """Returns a constant for numbers: the source's own where it has them so."""
     dtype = found.x.type.dtype
     numbers = _without_leading(array.astype(dtype.numpy))
@@ -506,7 +216,9 @@ def _moved_constant(numbers: Array, before: Value, norm: Value) -> Array | None:
     # A first axis that stays: else the constant might vary along what becomes part of it.
     if before.type.shape[:1] != norm.type.shape[:1]:
         return numbers if numbers.size == 1 else None
-    spread = np.broadcast_to(numbers, _sizes(before.type.shape)).reshape(_sizes(norm.type.shape))
+    spread = np.broadcast_to(numbers, sizes_of(before.type.shape)).reshape(
+        sizes_of(norm.type.shape)
+    )
     for axis in range(spread.ndim):
         if np.all(spread == spread.take([0], axis)):
             spread = spread.take([0], axis)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Literal
 
@@ -58,6 +59,7 @@ from qir.passes.shared.functions import elementwise_functions
 from qir.passes.shared.multiples import multiple_of_sum
 from qir.passes.shared.wide import (
     SMOOTH,
+    WIDE_BITS,
     head_codes,
     moved_sums,
     short_code,
@@ -347,11 +349,11 @@ class _Quantizer:
         operands = [self.wide_form(value, code, builder) for value in node.inputs]
         self.sums[output] = _form(output, "acc", builder.emit(node.op.with_code(code), *operands))
 
-    def wide_code(self, value: Value) -> Quant:
+    def wide_code(self, value: Value, bits: int = WIDE_BITS) -> Quant:
         """Returns the code in which a value is summed without a loss that 8 bits would show."""
         terms = value.inputs if isinstance(value.op, Sum) else ()
         ranges = [self.range_of(term) for term in terms]
-        return wide_code(self.range_of(value), ranges, _float_type(value.type))
+        return wide_code(self.range_of(value), ranges, _float_type(value.type), bits)
 
     def wide_form(self, value: Value, code: Quant, builder: Builder) -> Value:
         """Returns a value in a wide code: from its sum, or from the finest that there is of it."""
@@ -460,16 +462,25 @@ class _Quantizer:
             raise _KeptFloat(f"%{varying.name} is not a constant")
         if not self.is_activation(x):
             raise _KeptFloat(f"%{x.name} is a constant where an activation belongs")
-        total = self.sums.get(x)
-        if total is None:
-            operand = self.finest(x, builder)
-        elif total.type.quant is not None and total.type.quant.bounds is not None:
-            operand = total
-        else:
-            operand = self.wide_form(x, self.wide_code(x), builder)
         output = node.outputs[0]
         wanted = self.wide_code(output) if output in self.wide else self.code_for(output)
-        self.give(output, builder.emit(node.op.with_code(wanted), operand, *parameters))
+        op = node.op.with_code(wanted)
+        self.give(output, builder.emit(op, self.norm_operand(op, x, builder), *parameters))
+
+    def norm_operand(self, op: Op, x: Value, builder: Builder) -> Value:
+        """Returns the operand of a norm: a sum in a wide code, or the finest form there is.
+
+        Rows and channels of very different size then keep bits of their own, which the norm brings
+        to one size. A statistic of more numbers than 32 bits can sum gets fewer bits of each.
+        """
+        if x not in self.sums and x not in self.wide and x not in self.rows:
+            return self.finest(x, builder)
+        for bits in (WIDE_BITS, WIDE_BITS - 2, WIDE_BITS - 4):
+            wide = self.wide_code(x, bits)
+            with suppress(QirError):
+                infer(op, [x.type.with_element(wide)])
+                return self.wide_form(x, wide, builder)
+        return self.code(x, builder)
 
     def convert_fixed(self, node: Node, builder: Builder) -> None:
         output = node.outputs[0]

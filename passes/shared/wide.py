@@ -30,11 +30,8 @@ from qir.passes.shared.codes import ZERO_SCALE
 from qir.passes.shared.observed_parts import statistic_names
 from qir.types import DType, Quant
 
-BITS = 15
+WIDE_BITS = 15
 """A wide code resolves its range to 2^-15, a 128th of what 8 bits do."""
-
-BOUND = 2**17 - 1
-"""The largest magnitude of a wide code: four times what calibration saw of its value."""
 
 SMOOTH: tuple[type[Op], ...] = (Gelu, Mish, Silu)
 """The functions that lose 2 dB where their argument is rounded to 8 bits before (MiniLM)."""
@@ -52,21 +49,26 @@ UNEVEN = 4.0
 
 
 def wide_code(
-    observed: Interval, terms: Iterable[Interval] = (), expressed: DType = DType.F32
+    observed: Interval,
+    terms: Iterable[Interval] = (),
+    expressed: DType = DType.F32,
+    bits: int = WIDE_BITS,
 ) -> Quant:
     """Returns the wide code of a value: i32 with bounds, per tensor, zero point 0.
 
-    Its scale is the largest magnitude over 2^15, and its bounds lie at four times that, so that
+    Its scale is the largest magnitude over 2^bits, and its bounds lie at four times that, so that
     terms may be four times their sum and cancel.
 
     Args:
         observed: The range of the value.
         terms: The ranges of what it is the sum of.
         expressed: The floating-point type of the values.
+        bits: Bits of the magnitude that was observed.
     """
     peak = max(_peak(observed), max(map(_peak, terms), default=0.0) / 4)
-    scale = float(np.float32(peak / 2**BITS)) or ZERO_SCALE
-    return Quant.of(DType.I32, scale, bounds=(-BOUND, BOUND), expressed=expressed)
+    scale = float(np.float32(peak / 2**bits)) or ZERO_SCALE
+    bound = 2 ** (bits + 2) - 1
+    return Quant.of(DType.I32, scale, bounds=(-bound, bound), expressed=expressed)
 
 
 def _peak(interval: Interval) -> float:
@@ -75,7 +77,7 @@ def _peak(interval: Interval) -> float:
 
 def short_code(observed: Interval, expressed: DType = DType.F32) -> Quant:
     """Returns the code of 16 bits by which floating-point numbers enter a wide sum."""
-    scale = float(np.float32(_peak(observed) / (2**BITS - 1))) or ZERO_SCALE
+    scale = float(np.float32(_peak(observed) / (2**WIDE_BITS - 1))) or ZERO_SCALE
     return Quant.of(DType.I16, scale, expressed=expressed)
 
 
