@@ -58,6 +58,7 @@ class Context:
     Attributes:
         diagnostics: Sentences that passes leave for the user.
         statistics: What calibration observed, by the name of the imported value.
+        sample: Rows of the first batch that calibration read, an array for each input; None before.
         averages: Moving averages of the extremes of its batches, likewise.
         timings: (pass, seconds) of every pass that ran.
         unattained: What a pass is there for but found nothing to make it of, as quantize in a
@@ -72,6 +73,7 @@ class Context:
     allow: Exactness = "exact"
     diagnostics: list[str] = field(default_factory=list)
     statistics: dict[str, Statistic] = field(default_factory=dict)
+    sample: Sequence[Array] | None = None
     averages: dict[str, MovingAverage] = field(default_factory=dict)
     timings: list[tuple[str, float]] = field(default_factory=list)
     unattained: set[Property] = field(default_factory=set)
