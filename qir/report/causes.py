@@ -41,7 +41,8 @@ REMEDIES: dict[Cause, str] = {
     "clipping": "numbers lie outside of the calibrated range: calibrate on data like that of use, "
     "or by calibrate(method=minmax)",
     "division": "the divisor comes near to zero beside its own range: add an epsilon that its "
-    "code can tell from 0, clamp it, or keep the op in floating point by quantize(keep_float=[...])",
+    "code can tell from 0, clamp it, or keep the op in floating point by "
+    "quantize(keep_float=[...])",
     "constant range": "the calibrated range is a point, or far from zero beside its width: "
     "calibrate on data that varies, or subtract the offset first",
     "few bits": "the weights are rounded to less than 8 bits: take weights=i8 for this op's model, "
