@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 from typing import Literal
 
 import numpy as np
@@ -28,12 +29,12 @@ from qir.ops.op import (
     infer,
 )
 from qir.ops.sums import rounded
-from qir.passes.shared.codes import activation_code, bias_code, weight_code
+from qir.passes.shared.codes import activation_code, bias_code, reach, weight_code
 from qir.passes.shared.functions import elementwise_functions
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.selectors import select
 from qir.report.explain import explain
-from qir.types import DType, Quant, TensorType
+from qir.types import Array, DType, Quant, TensorType
 
 Interface = Literal["float", "i8", "u8"]
 
@@ -252,12 +253,32 @@ class _Quantizer:
         # A sum that can't be rounded to its own code is of no use to later ops.
         self.rounded(node.op, [activations.type, right.type], self.code_for(output))
         operands = [activations, right]
-        if bias is not None:
+        if (centred := self.centred_bias(x, kernel, bias, activations, right)) is not None:
+            assert accumulator.quant is not None
+            code = bias_code(accumulator.quant, centred.size)
+            operands.append(builder.const(code.encode(centred), f"{output.name}.bias", code))
+        elif bias is not None:
             assert accumulator.quant is not None
             operands.append(
                 self.constant(bias, bias_code(accumulator.quant, bias.array.size), builder)
             )
         self.sums[output] = _form(output, "acc", builder.emit(node.op, *operands))
+
+    def centred_bias(
+        self, x: Value, kernel: Value, bias: Value | None, activations: Value, right: Value
+    ) -> Array | None:
+        """Returns a bias [channels] that makes up for rounded weights at the middle of x's range.
+
+        Where x is far from zero beside its width, what rounding takes off the weights is multiplied
+        by a large number that is nearly constant. None where x is not.
+        """
+        code = activations.type.quant
+        if code is None or code.holds_zero or not kernel.is_constant or x.range is None:
+            return None
+        lost = kernel.array.astype(np.float64) - right.real.astype(np.float64)
+        middle = sum(x.range.bounds) / 2
+        more: Array = middle * lost.sum(axis=tuple(range(lost.ndim - 1)))
+        return more if bias is None else more + bias.array
 
     def convert_exact_sum(self, node: Node, builder: Builder) -> None:
         op, output = node.op, node.outputs[0]
@@ -280,6 +301,7 @@ class _Quantizer:
             input_scale=float(x.type.quant.scale.array),
             output_scale=float(self.code_for(output).scale.array),
             bias=None if bias is None else bias.array,
+            reach=reach(x.type.quant),
         )
         return self.constant(kernel, replace(code, expressed=x.type.quant.expressed), builder)
 
@@ -407,12 +429,43 @@ class _Quantizer:
                 raise _KeptFloat(f"the constant %{value.name} is not finite")
         if observed is None or not observed.is_finite:
             raise PassError(f"quantize: %{value.name} has no finite range", [value.place()])
+        storage, expressed = storage or self.storage, _float_type(value.type)
+        if not self.options.symmetric:
+            far = activation_code(observed, storage, expressed=expressed, needs_zero=False)
+            if not far.holds_zero and not self.needs_zero(value, reach(far)):
+                return far
         return activation_code(
-            observed,
-            storage or self.storage,
-            symmetric=self.options.symmetric,
-            expressed=_float_type(value.type),
+            observed, storage, symmetric=self.options.symmetric, expressed=expressed
         )
+
+    def needs_zero(self, value: Value, steps: int) -> bool:
+        """Whether the op that computes a value, or one that reads it, needs a code that holds 0.
+
+        Args:
+            value: A value of the float program.
+            steps: How many steps from 0 a code without it reaches.
+        """
+        if value.is_constant or (value.op is not None and value.op.needs_zero(*_types(value))):
+            return True
+        return any(self.reads_zero(node, steps) for node in value.users)
+
+    def reads_zero(self, node: Node, steps: int) -> bool:
+        rule = node.op.quant
+        if isinstance(node.op, Return) or isinstance(rule, KeepFloat) or node in self.excluded:
+            return False
+        if any(output in self.cones or output in self.inside for output in node.outputs):
+            return False
+        if node.op.needs_zero(*(value.type for value in node.inputs)):
+            return True
+        if isinstance(rule, Accumulate):
+            kernel = node.inputs[rule.right]
+            # A quarter of int32 is left to the bias, which has to be as large.
+            return not kernel.is_constant or (
+                prod(kernel.type.known_shape[:-1]) * 127 * steps > 2**29
+            )
+        if isinstance(rule, SameCode):
+            return any(self.needs_zero(output, steps) for output in node.outputs)
+        return False
 
     def tidy(self) -> None:
         """Erases what nothing reads any more; coded constants get the names of the float ones."""
@@ -444,6 +497,11 @@ def _form(value: Value, suffix: str, new: Value) -> Value:
     new.origin = value.origin
     new.owner.name_after(new, f"{value.name}.{suffix}")
     return new
+
+
+def _types(value: Value) -> list[TensorType]:
+    """Returns the types of the operands of the op that computes a value."""
+    return [operand.type for operand in value.inputs]
 
 
 def _float_type(type: TensorType) -> DType:

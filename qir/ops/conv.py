@@ -116,6 +116,14 @@ class Conv(Convolution):
         dilation = per_dimension(self.dilation, len(window))
         return strides, dilation, pads(sizes, dilated(window, dilation), strides, self.padding)
 
+    def needs_zero(self, *operands: TensorType) -> bool:
+        kernel = operands[1]
+        if kernel.quant is not None and not kernel.quant.holds_zero:
+            return True
+        if isinstance(self.padding, str):
+            return self.padding == "same" and any(size != 1 for size in kernel.shape[:-2])
+        return any(map(any, self.padding))
+
     def spatial(self, sizes: Sequence[Size], window: Sequence[int]) -> Sequence[Size]:
         strides, dilation, padding = self.geometry(sizes, window)
         return windowed(self, sizes, dilated(window, dilation), strides, padding)

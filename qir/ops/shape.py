@@ -20,6 +20,9 @@ class Reshape(Op):
 
     quant = SameCode()
 
+    def needs_zero(self, *operands: TensorType) -> bool:
+        return False
+
     def result(self, x: TensorType) -> TensorType:
         if product(x.shape) != product(self.shape):
             raise self.error(
@@ -80,6 +83,9 @@ class Transpose(Op):
         if sorted(self.permutation) != list(range(len(self.permutation))):
             raise self.error(f"expected a permutation of the axes, got {list(self.permutation)}")
 
+    def needs_zero(self, *operands: TensorType) -> bool:
+        return False
+
     def result(self, x: TensorType) -> TensorType:
         if len(self.permutation) != x.rank:
             raise self.error(
@@ -126,6 +132,9 @@ class Broadcast(Op):
         check_axes(self, axes, count)
         return axes
 
+    def needs_zero(self, *operands: TensorType) -> bool:
+        return False
+
     def result(self, x: TensorType) -> TensorType:
         axes = self.placed(x.rank)
         for axis, size in zip(axes, x.shape, strict=True):
@@ -170,6 +179,9 @@ class Concat(Op):
     axis: int
 
     quant = SharedCode()
+
+    def needs_zero(self, *operands: TensorType) -> bool:
+        return False
 
     def result(self, *xs: TensorType) -> TensorType:
         if not xs:

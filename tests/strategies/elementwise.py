@@ -49,12 +49,13 @@ def sums(draw: Draw, cls: type[Add] | type[Sub] | type[Mul]) -> Case:
             float_operand(draw, x_shape, dtype),
             float_operand(draw, y_shape, dtype, constant=draw(st.booleans())),
         )
-    x = coded_operand(draw, draw(codes()), x_shape, named=len(x_shape) > len(y_shape))
-    y = coded_operand(draw, draw(codes()), y_shape, constant=draw(st.booleans()))
+    far = not issubclass(cls, Mul)
+    x = coded_operand(draw, draw(codes(far=far)), x_shape, named=len(x_shape) > len(y_shape))
+    y = coded_operand(draw, draw(codes(far=far)), y_shape, constant=draw(st.booleans()))
     if issubclass(cls, Mul):
         return program(cls(), x, y)
     try:
-        return program(_rounded(draw, cls(draw(codes())), x.type, y.type), x, y)
+        return program(_rounded(draw, cls(draw(codes(far=True))), x.type, y.type), x, y)
     except QirError:
         # An operand so large beside the result that one shift can't serve both.
         assume(False)
