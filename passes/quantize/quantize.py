@@ -31,6 +31,7 @@ from qir.ops.op import (
 from qir.ops.sums import rounded
 from qir.passes.shared.codes import activation_code, bias_code, reach, weight_code
 from qir.passes.shared.functions import elementwise_functions
+from qir.passes.shared.islands import islands
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.selectors import select
 from qir.report.explain import explain
@@ -121,6 +122,13 @@ class _Quantizer:
         self.floats: dict[Value, Value] = {}
         self.constants: dict[tuple[Value, Quant], Value] = {}
         self.cones, self.inside = elementwise_functions(graph, excluded)
+        self.islands = islands(
+            graph,
+            {node for node in graph.nodes if self.stays_float(node)},
+            coded_inputs=options.inputs != "float",
+            coded_outputs=options.outputs != "float",
+        )
+        self.cones, self.inside = elementwise_functions(graph, excluded | self.islands)
 
     def run(self) -> None:
         for value in self.graph.inputs:
@@ -143,6 +151,14 @@ class _Quantizer:
             for form in forms.values():
                 form.named = True
         self.tidy()
+
+    def stays_float(self, node: Node) -> bool:
+        """Whether an op keeps floating point, by a selector or by its rule."""
+        if node in self.excluded:
+            return True
+        known = any(output in self.cones or output in self.inside for output in node.outputs)
+        rule = node.op.quant
+        return isinstance(rule, KeepFloat) or (isinstance(rule, Table) and not known)
 
     def take_input(self, value: Value) -> None:
         if self.options.inputs == "float" or not value.type.is_float or value.range is None:
@@ -172,6 +188,9 @@ class _Quantizer:
             self.convert_cone(output, builder)
         if output in self.cones or output in self.inside:
             return True
+        if node in self.islands:
+            node.note = "it stands between ops of floating point, where codes only cost accuracy"
+            return False
         if node in self.excluded:
             node.note = "a selector keeps it in floating point"
             return False
@@ -301,7 +320,7 @@ class _Quantizer:
             input_scale=float(x.type.quant.scale.array),
             output_scale=float(self.code_for(output).scale.array),
             bias=None if bias is None else bias.array,
-            reach=reach(x.type.quant),
+            reach=max(reach(x.type.quant), 255),
         )
         return self.constant(kernel, replace(code, expressed=x.type.quant.expressed), builder)
 
@@ -451,7 +470,9 @@ class _Quantizer:
 
     def reads_zero(self, node: Node, steps: int) -> bool:
         rule = node.op.quant
-        if isinstance(node.op, Return) or isinstance(rule, KeepFloat) or node in self.excluded:
+        if isinstance(node.op, Return) or isinstance(rule, KeepFloat):
+            return False
+        if node in self.excluded or node in self.islands:
             return False
         if any(output in self.cones or output in self.inside for output in node.outputs):
             return False

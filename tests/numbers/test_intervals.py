@@ -60,8 +60,10 @@ def reachable(found: Interval, value: Value, shape: tuple[int, ...]) -> tuple[Ar
             rounded = [bound.astype(value.type.dtype.numpy) for bound in (low, high)]
         low, high = (bound.astype(np.float64) for bound in rounded)
         # Of a wide code the difference, the scale and the product are rounded to float32 each.
-        wide = value.inputs[0].type.dtype.bits >= 32
-        return low, high, 3 * 2.0**-24 * np.maximum(np.abs(low), np.abs(high)) * wide + NOWHERE
+        if value.inputs[0].type.dtype.bits < 32:
+            return low, high, NOWHERE
+        largest = np.maximum(np.abs(low), np.abs(high))
+        return low, high, 3 * 2.0**-24 * np.where(np.isfinite(largest), largest, 0)
     if value.type.dtype.is_integer:
         least, greatest = value.type.dtype.bounds
         if found.bounds[0] < least or found.bounds[1] > greatest:

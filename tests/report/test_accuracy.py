@@ -128,7 +128,7 @@ FAULTS = {
     "constant range": (
         lambda x: jnp.tanh(x - 1000) @ WEIGHTS,
         [x + np.float32(1000) for x in DATA],
-        "widen-floats, calibrate, quantize, lookup-tables, check-overflow",
+        "widen-floats, calibrate, quantize(symmetric=true), lookup-tables, check-overflow",
     ),
     "few bits": (lambda x: x @ WEIGHTS, DATA, W2),
 }
