@@ -30,7 +30,8 @@ from qir.ops.op import (
 )
 from qir.ops.sums import rounded
 from qir.passes.shared.codes import activation_code, bias_code, reach, weight_code
-from qir.passes.shared.functions import elementwise_functions
+from qir.passes.shared.domains import inside_domain
+from qir.passes.shared.functions import defined, elementwise_functions
 from qir.passes.shared.islands import islands
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.selectors import select
@@ -144,7 +145,7 @@ class _Quantizer:
                 replaced.extend(node.outputs)
             else:
                 for index, value in enumerate(node.inputs):
-                    node.set_input(index, self.real(value, builder))
+                    node.set_input(index, self.operand(node, index, value, builder))
         for value in replaced:
             self.hand_over(value)
         for forms in (self.coded, self.sums, self.floats):
@@ -369,7 +370,13 @@ class _Quantizer:
     def convert_cone(self, output: Value, builder: Builder) -> None:
         """Puts the float ops between a value and a function of it alone between two casts."""
         source = self.cones[output]
-        copies = {source: builder.emit(Dequantize(), self.code(source, builder))}
+        coded = self.code(source, builder)
+        real = builder.emit(Dequantize(), coded)
+        assert coded.type.quant is not None
+        if source.range is not None and not defined(output, source, coded.type.quant):
+            low, high = source.range.bounds
+            real = builder.emit(Clip(float(low), float(high)), real)
+        copies = {source: real}
 
         def copy(value: Value) -> Value:
             if value.is_constant:
@@ -431,6 +438,11 @@ class _Quantizer:
         if value not in self.floats:
             self.floats[value] = _form(value, "real", builder.emit(Dequantize(), coded))
         return self.floats[value]
+
+    def operand(self, node: Node, index: int, value: Value, builder: Builder) -> Value:
+        """Returns what an op of floating point reads: a value in floating point, in its domain."""
+        real = self.real(value, builder)
+        return real if real is value else inside_domain(node.op, index, value, real, builder)
 
     def constant(self, value: Value, code: Quant, builder: Builder) -> Value:
         if (value, code) not in self.constants:
