@@ -457,7 +457,10 @@ class _Quantizer:
         if value.is_constant:
             observed = Interval.of(value.array.min(initial=0), value.array.max(initial=0))
             if not observed.is_finite:
-                raise _KeptFloat(f"the constant %{value.name} is not finite")
+                raise _KeptFloat(
+                    f"the constant %{value.name} is not finite; for a mask, choose by jnp.where "
+                    "with a finite number such as -1e9, or give the mask as an operand"
+                )
         if observed is None or not observed.is_finite:
             raise PassError(f"quantize: %{value.name} has no finite range", [value.place()])
         storage, expressed = storage or self.storage, _float_type(value.type)
