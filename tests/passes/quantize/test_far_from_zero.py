@@ -1,6 +1,7 @@
 """Ranges whose distance from zero is a multiple of their width: zero points outside of storage."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -28,7 +29,7 @@ class TestNumbersFarFromZero:
     def test_padding_keeps_a_stored_number_for_zero(self):
         rng = np.random.default_rng(28)
         data = [rng.normal(300, 5, (2, 6, 6, 3)).astype(np.float32) for _ in range(2)]
-        kernel = rng.normal(0, 0.4, (3, 3, 3, 4)).astype(np.float32)
+        kernel = jnp.asarray(rng.normal(0, 0.4, (3, 3, 3, 4)), jnp.float32)
         for padding, holds_zero in (("SAME", True), ("VALID", False)):
             layers = ("NHWC", "HWIO", "NHWC")
 

@@ -28,7 +28,7 @@ from qir.ops import (
     Sub,
     Tanh,
 )
-from qir.types import DType, TensorType
+from qir.types import Array, DType, TensorType
 from tests.strategies.base import Draw, generator
 
 UNARY = [Abs(), Exp(), Log(), Reciprocal(), Relu(), Rsqrt(), Sqrt(), Square(), Tanh()]
@@ -37,7 +37,7 @@ SIZE = 6
 
 
 @st.composite
-def programs(draw: Draw):
+def programs(draw: Draw) -> tuple[Graph, Array]:
     """Draws a network of functions that are not finite everywhere, and numbers for it."""
     rng = generator(draw)
     graph = Graph("functions")
