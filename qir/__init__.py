@@ -15,7 +15,14 @@ if (_checkout / "passes/__init__.py").exists() and (_checkout / "pyproject.toml"
 
 _HOMES = {
     "qir.api": ("compile", "evaluate", "from_jax", "load", "optimize", "quantize", "save"),
-    "qir.errors": ("ParseError", "PassError", "QirError", "UnsupportedError", "VerifyError"),
+    "qir.errors": (
+        "ParseError",
+        "PassError",
+        "QirAccuracyWarning",
+        "QirError",
+        "UnsupportedError",
+        "VerifyError",
+    ),
     "qir.report.explain": ("explain",),
     "qir.numbers.interval": ("Interval",),
     "qir.ir": ("Builder", "Graph", "Node", "Value"),
@@ -58,6 +65,7 @@ if TYPE_CHECKING:
     from qir.api import save as save
     from qir.errors import ParseError as ParseError
     from qir.errors import PassError as PassError
+    from qir.errors import QirAccuracyWarning as QirAccuracyWarning
     from qir.errors import QirError as QirError
     from qir.errors import UnsupportedError as UnsupportedError
     from qir.errors import VerifyError as VerifyError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,15 +12,17 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, overload
 
 # Imported to register the passes and pipelines.
 import qir.passes  # noqa: F401  # pyright: ignore[reportUnusedImport]
+from qir.analysis.properties import QUANTIZED
 from qir.backends import RUNNERS, WRITERS, Runnable, Runner
 from qir.backends.reference.interpreter import run, run_all
-from qir.errors import QirError, did_you_mean
+from qir.errors import QirAccuracyWarning, QirError, did_you_mean
 from qir.frontends import READERS
 from qir.ir import Graph, expect_graph
 from qir.ir.signature import bind, to_array
 from qir.observe.batches import random_inputs
 from qir.observe.statistics import Statistic
 from qir.pipeline import Batch, Context, PassManager, Pipeline
+from qir.report.accuracy import THRESHOLD, measure, warning_of
 from qir.text.files import check_writable, write_atomically
 from qir.types import Array
 
@@ -122,18 +125,39 @@ def quantize(
     graph: Graph,
     data: Iterable[Batch] | None = None,
     pipeline: str | Pipeline = "w8a8",
+    *,
+    accuracy_check: bool | float = True,
+    context: Context | None = None,
     **options: Any,
 ) -> Graph:
     """Quantizes a float program; `optimize` with the pipeline that most people want.
+
+    At the end both programs are computed on a few rows of the first batch. The figures are the
+    result's `accuracy`, which `qir.explain` shows.
 
     Args:
         graph: The float program; it stays as it is.
         data: Calibration batches: arrays, tuples of arrays or dicts by input name.
         pipeline: A named pipeline or passes as text.
+        accuracy_check: Whether to compare the result with the float program, or the signal to
+            noise in dB below which an output is warned of, 20 by default.
+        context: As for `optimize`.
         options: As for `optimize`.
+
+    Warns:
+        QirAccuracyWarning: An output is far from that of the float program: below the threshold, by
+            rows 10 dB below it, or not finite. It names the worst ops, why, and what to do.
     """
     expect_graph(graph, "quantize")
-    return optimize(graph, pipeline, data=data, **options)
+    context = context or Context()
+    integer = optimize(graph, pipeline, data=data, context=context, **options)
+    if accuracy_check is False or context.sample is None or QUANTIZED.missing(integer):
+        return integer
+    threshold = THRESHOLD if accuracy_check is True else float(accuracy_check)
+    integer.accuracy = measure(graph, integer, context.sample, run_all, threshold)
+    if (message := warning_of(integer.accuracy)) is not None:
+        warnings.warn(message, QirAccuracyWarning, stacklevel=2)
+    return integer
 
 
 @overload

@@ -49,6 +49,10 @@ class UnsupportedError(QirError):
     """A model that uses something QIR has no rule for."""
 
 
+class QirAccuracyWarning(UserWarning):
+    """An integer program that is far from the float program; says where, why and what to do."""
+
+
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """Returns `; did you mean 'x'?` for the nearest candidate, or nothing when none is near."""
     spelled = list(candidates)

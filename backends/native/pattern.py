@@ -158,8 +158,19 @@ def match(node: Node, target: InstructionSet) -> Match | str:
         return f"no kernel for {node.op.name}"
     if any(0 in value.type.shape for value in (*node.inputs, *node.outputs)):
         return "a tensor without numbers"
-    found = function(node.op, node, target)
-    return replace(found, pattern=function) if isinstance(found, Match) else found
+    found = _far(node) or function(node.op, node, target)
+    if isinstance(found, Match):
+        return next(filter(None, map(_far, found.nodes)), replace(found, pattern=function))
+    return found
+
+
+def _far(node: Node) -> str:
+    """Says that a zero point of a node is no stored number; empty where all are."""
+    codes = [value.type.quant for value in (*node.inputs, *node.outputs)]
+    if all(code is None or code.holds_zero for code in codes):
+        return ""
+    # Differences from such a zero point leave the 9 bits that kernels reckon with.
+    return "a zero point outside of the stored numbers"
 
 
 def sole_reader(value: Value) -> Node | None:

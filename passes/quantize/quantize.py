@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from math import prod
 from typing import Literal
 
 import numpy as np
@@ -51,11 +52,14 @@ from qir.passes.shared.codes import (
     activation_code,
     bias_code,
     fine_code,
+    reach,
     rows_code,
     weight_code,
 )
 from qir.passes.shared.divisors import coarse_divisions, too_coarse
-from qir.passes.shared.functions import elementwise_functions
+from qir.passes.shared.domains import inside_domain
+from qir.passes.shared.functions import defined, elementwise_functions
+from qir.passes.shared.islands import islands
 from qir.passes.shared.multiples import multiple_of_sum
 from qir.passes.shared.wide import (
     SMOOTH,
@@ -69,7 +73,7 @@ from qir.passes.shared.wide import (
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.selectors import select
 from qir.report.explain import explain
-from qir.types import DType, FrozenArray, Quant, TensorType
+from qir.types import Array, DType, FrozenArray, Quant, TensorType
 
 Interface = Literal["float", "i8", "u8"]
 
@@ -160,10 +164,21 @@ class _Quantizer:
         self.floats: dict[Value, Value] = {}
         self.constants: dict[tuple[Value, Quant], Value] = {}
         self.heads = head_codes(graph, context.channels)
+        self.islands: set[Node] = set()
+        self.cones, self.inside = elementwise_functions(graph, excluded)
         self.coarse = coarse_divisions(graph, self.code_for)
-        self.cones, self.inside = elementwise_functions(graph, excluded | self.coarse.keys())
+        kept = excluded | self.coarse.keys()
+        self.cones, self.inside = elementwise_functions(graph, kept)
+        self.islands = islands(
+            graph,
+            {node for node in graph.nodes if self.stays_float(node)},
+            coded_inputs=options.inputs != "float",
+            coded_outputs=options.outputs != "float",
+        )
+        kept |= self.islands
+        self.cones, self.inside = elementwise_functions(graph, kept)
         ranges = {value: value.range for value in graph.values() if value.range is not None}
-        self.wide = wide_values(graph, excluded, ranges)
+        self.wide = wide_values(graph, kept, ranges)
         self.moved = moved_sums(graph, ranges, self.heads)
 
     def run(self) -> None:
@@ -180,13 +195,21 @@ class _Quantizer:
                 replaced.extend(node.outputs)
             else:
                 for index, value in enumerate(node.inputs):
-                    node.set_input(index, self.real(value, builder))
+                    node.set_input(index, self.operand(node, index, value, builder))
         for value in replaced:
             self.hand_over(value)
         for forms in (self.coded, self.sums, self.floats):
             for form in forms.values():
                 form.named = True
         self.tidy()
+
+    def stays_float(self, node: Node) -> bool:
+        """Whether an op keeps floating point, by a selector or by its rule."""
+        if node in self.excluded or node in self.coarse:
+            return True
+        known = any(output in self.cones or output in self.inside for output in node.outputs)
+        rule = node.op.quant
+        return isinstance(rule, KeepFloat) or (isinstance(rule, Table) and not known)
 
     def take_input(self, value: Value) -> None:
         if self.options.inputs == "float" or not value.type.is_float or value.range is None:
@@ -218,6 +241,9 @@ class _Quantizer:
             self.convert_cone(output, builder)
         if output in self.cones or output in self.inside:
             return True
+        if node in self.islands:
+            node.note = "it stands between ops of floating point, where codes only cost accuracy"
+            return False
         if node in self.excluded or node in self.coarse:
             node.note = self.coarse.get(node, "a selector keeps it in floating point")
             return False
@@ -309,12 +335,32 @@ class _Quantizer:
         # A sum that can't be rounded to its own code is of no use to later ops.
         self.rounded(node.op, [activations.type, right.type], self.code_for(output))
         operands = [activations, right]
-        if bias is not None:
+        if (centred := self.centred_bias(x, kernel, bias, activations, right)) is not None:
+            assert accumulator.quant is not None
+            code = bias_code(accumulator.quant, centred.size)
+            operands.append(builder.const(code.encode(centred), f"{output.name}.bias", code))
+        elif bias is not None:
             assert accumulator.quant is not None
             operands.append(
                 self.constant(bias, bias_code(accumulator.quant, bias.array.size), builder)
             )
         self.sums[output] = _form(output, "acc", builder.emit(node.op, *operands))
+
+    def centred_bias(
+        self, x: Value, kernel: Value, bias: Value | None, activations: Value, right: Value
+    ) -> Array | None:
+        """Returns a bias [channels] that makes up for rounded weights at the middle of x's range.
+
+        Where x is far from zero beside its width, what rounding takes off the weights is multiplied
+        by a large number that is nearly constant. None where x is not.
+        """
+        code = activations.type.quant
+        if code is None or code.holds_zero or not kernel.is_constant or x.range is None:
+            return None
+        lost = kernel.array.astype(np.float64) - right.real.astype(np.float64)
+        middle = sum(x.range.bounds) / 2
+        more: Array = middle * lost.sum(axis=tuple(range(lost.ndim - 1)))
+        return more if bias is None else more + bias.array
 
     def convert_exact_sum(self, node: Node, builder: Builder) -> None:
         op, output = node.op, node.outputs[0]
@@ -405,6 +451,7 @@ class _Quantizer:
             input_scale=float(x.type.quant.scale.array),
             output_scale=float(self.code_for(output).scale.array),
             bias=None if bias is None else bias.array,
+            reach=max(reach(x.type.quant), 255),
         )
         return self.constant(kernel, replace(code, expressed=x.type.quant.expressed), builder)
 
@@ -575,8 +622,13 @@ class _Quantizer:
     def convert_cone(self, output: Value, builder: Builder) -> None:
         """Puts the float ops between a value and a function of it alone between two casts."""
         source = self.cones[output]
-        code = self.smooth_code(source, output)
-        copies = {source: builder.emit(Dequantize(), self.code(source, builder, code))}
+        coded = self.code(source, builder, self.smooth_code(source, output))
+        real = builder.emit(Dequantize(), coded)
+        assert coded.type.quant is not None
+        if source.range is not None and not defined(output, source, coded.type.quant):
+            low, high = source.range.bounds
+            real = builder.emit(Clip(float(low), float(high)), real)
+        copies = {source: real}
 
         def copy(value: Value) -> Value:
             if value.is_constant:
@@ -661,6 +713,11 @@ class _Quantizer:
             self.floats[value] = _form(value, "real", builder.emit(Dequantize(), coded))
         return self.floats[value]
 
+    def operand(self, node: Node, index: int, value: Value, builder: Builder) -> Value:
+        """Returns what an op of floating point reads: a value in floating point, in its domain."""
+        real = self.real(value, builder)
+        return real if real is value else inside_domain(node.op, index, value, real, builder)
+
     def constant(self, value: Value, code: Quant, builder: Builder) -> Value:
         if (value, code) not in self.constants:
             self.constants[value, code] = builder.const(code.encode(value.array), value.name, code)
@@ -673,11 +730,14 @@ class _Quantizer:
             return replace(rule.code, expressed=_float_type(value.type))
         if value in self.heads and storage is None:
             return self.heads[value]
+        observed, storage = self.range_of(value), storage or self.storage
+        expressed = _float_type(value.type)
+        if not self.options.symmetric:
+            far = activation_code(observed, storage, expressed=expressed, needs_zero=False)
+            if not far.holds_zero and not self.needs_zero(value, reach(far)):
+                return far
         return activation_code(
-            self.range_of(value),
-            storage or self.storage,
-            symmetric=self.options.symmetric,
-            expressed=_float_type(value.type),
+            observed, storage, symmetric=self.options.symmetric, expressed=expressed
         )
 
     def range_of(self, value: Value) -> Interval:
@@ -686,10 +746,44 @@ class _Quantizer:
         if value.is_constant:
             observed = Interval.of(value.array.min(initial=0), value.array.max(initial=0))
             if not observed.is_finite:
-                raise _KeptFloat(f"the constant %{value.name} is not finite")
+                raise _KeptFloat(
+                    f"the constant %{value.name} is not finite; for a mask, choose by jnp.where "
+                    "with a finite number such as -1e9, or give the mask as an operand"
+                )
         if observed is None or not observed.is_finite:
             raise PassError(f"quantize: %{value.name} has no finite range", [value.place()])
         return observed
+
+    def needs_zero(self, value: Value, steps: int) -> bool:
+        """Whether the op that computes a value, or one that reads it, needs a code that holds 0.
+
+        Args:
+            value: A value of the float program.
+            steps: How many steps from 0 a code without it reaches.
+        """
+        if value.is_constant or (value.op is not None and value.op.needs_zero(*_types(value))):
+            return True
+        return any(self.reads_zero(node, steps) for node in value.users)
+
+    def reads_zero(self, node: Node, steps: int) -> bool:
+        rule = node.op.quant
+        if isinstance(node.op, Return) or isinstance(rule, KeepFloat):
+            return False
+        if node in self.excluded or node in self.islands:
+            return False
+        if any(output in self.cones or output in self.inside for output in node.outputs):
+            return False
+        if node.op.needs_zero(*(value.type for value in node.inputs)):
+            return True
+        if isinstance(rule, Accumulate):
+            kernel = node.inputs[rule.right]
+            # A quarter of int32 is left to the bias, which has to be as large.
+            return not kernel.is_constant or (
+                prod(kernel.type.known_shape[:-1]) * 127 * steps > 2**29
+            )
+        if isinstance(rule, SameCode):
+            return any(self.needs_zero(output, steps) for output in node.outputs)
+        return False
 
     def tidy(self) -> None:
         """Erases what nothing reads any more; coded constants get the names of the float ones."""
@@ -727,6 +821,11 @@ def _scaled(code: Quant, factor: float) -> FrozenArray:
     """Returns the scale of a code times a number, in its own type."""
     scale = code.scale.array
     return FrozenArray(np.asarray(scale * factor, scale.dtype))
+
+
+def _types(value: Value) -> list[TensorType]:
+    """Returns the types of the operands of the op that computes a value."""
+    return [operand.type for operand in value.inputs]
 
 
 def _float_type(type: TensorType) -> DType:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Literal, TypeVar
 
 from tqdm import tqdm
@@ -10,13 +10,16 @@ from tqdm import tqdm
 from qir.analysis.properties import FLOAT, RANGED
 from qir.errors import PassError
 from qir.ir import Graph, Value
+from qir.ir.signature import Sizes
 from qir.numbers.interval import Interval
+from qir.observe.sample import MOST_ROWS, few_rows
 from qir.observe.solvers import Solver, solver
 from qir.observe.statistics import BINS, MovingAverage, Statistic
 from qir.passes.shared.calibration_data import read_batches
 from qir.passes.shared.observed_parts import PartStatistics, statistic_names
 from qir.passes.shared.observer import Observer, float_values, sources
 from qir.pipeline import Batch, Context, Pass, register
+from qir.types import Array
 
 Method = Literal["minmax", "moving_average", "percentile", "entropy", "mse"]
 Kept = TypeVar("Kept", Statistic, MovingAverage)
@@ -99,7 +102,7 @@ class Calibrate(Pass):
         parts = PartStatistics()
         total = len(data) if isinstance(data, Sized) else None
         with tqdm(desc=self.name, unit="batch", total=total, disable=not context.progress) as bar:
-            for observed in observer.observe(read_batches(graph, data)):
+            for observed in observer.observe(_keep_first(graph, data, context)):
                 parts.add(observed.parts)
                 for index, statistic in enumerate(observed.statistics):
                     statistics[index] = statistics[index].merge(statistic)
@@ -163,6 +166,17 @@ class Calibrate(Pass):
                     f"{average.momentum}; that can't be changed without data"
                 )
         return [(average.low, average.high) for average in averages]
+
+
+def _keep_first(
+    graph: Graph, data: Iterable[Batch], context: Context
+) -> Iterator[tuple[Sequence[Array], Sizes]]:
+    """Leaves rows of the first batch with any in the context; data may be readable only once."""
+    context.sample = None
+    for arrays, sizes in read_batches(graph, data):
+        if context.sample is None and all(array.size for array in arrays):
+            context.sample = few_rows(graph, arrays, MOST_ROWS)
+        yield arrays, sizes
 
 
 def _look_up(values: Sequence[Value], known: Mapping[str, Kept]) -> list[Kept]:

@@ -21,22 +21,38 @@ what is rounded to it stays in the reach of fixed31."""
 ZERO_CHANNEL_RATIO = 2.0**-16
 """The ratio for a channel whose weights are all zero: fine enough for its bias."""
 
+FURTHEST_STEP = 2**14
+"""The most steps from 0 that a code for numbers far from 0 reaches."""
+
 
 def activation_code(
-    observed: Interval, storage: DType, *, symmetric: bool = False, expressed: DType = DType.F32
+    observed: Interval,
+    storage: DType,
+    *,
+    symmetric: bool = False,
+    expressed: DType = DType.F32,
+    needs_zero: bool = True,
 ) -> Quant:
     """Returns the code per tensor that covers a range and represents 0 exactly.
 
-    The range is widened to hold 0. Asymmetric: scale = (hi - lo) / (codes - 1), the zero point
-    rounded to the nearest code. Symmetric: scale = max(|lo|, |hi|) / half of the codes.
+    The range is widened to hold 0, unless nothing needs 0 and that would cost a bit or more.
+    Asymmetric: scale = (hi - lo) / (codes - 1), the zero point rounded to the nearest code.
+    Symmetric: scale = max(|lo|, |hi|) / half of the codes.
 
     Args:
         observed: The range in real units, finite.
         storage: An integer type of 8 bits.
         symmetric: Whether 0 is the middle code.
         expressed: The floating-point type of the values.
+        needs_zero: Whether some stored number must mean 0.
     """
     low, high = storage.bounds
+    bottom, top = observed.bounds
+    if not (needs_zero or symmetric) and max(-bottom, top) >= 2 * (top - bottom) > 0:
+        # 2^14 leaves sums of products of such steps room in int32.
+        least = max(-bottom, top) / FURTHEST_STEP
+        scale = _storable(max((top - bottom) / (high - low), least))
+        return Quant.of(storage, scale, int(np.rint(low - bottom / scale)), expressed=expressed)
     lo, hi = min(observed.bounds[0], 0.0), max(observed.bounds[1], 0.0)
     if symmetric:
         middle = (low + high + 1) // 2
@@ -75,6 +91,7 @@ def weight_code(
     input_scale: float,
     output_scale: float,
     bias: Array | None,
+    reach: int = 255,
 ) -> Quant:
     """Returns the symmetric code of a kernel, its scales raised where the accumulator needs it.
 
@@ -90,6 +107,7 @@ def weight_code(
         input_scale: Scale of the activations.
         output_scale: Scale of the result.
         bias: The bias [channels], or None.
+        reach: Most steps of an activation from 0.
     """
     largest = storage.bounds[1]
     columns = weights.reshape(prod(weights.shape[:-1]), weights.shape[-1])
@@ -101,7 +119,7 @@ def weight_code(
     # Where all channels have one scale, those that are all zero must not coarsen the others.
     scale = np.maximum(scale, floor if per_channel else floor.min(initial=np.inf))
     if bias is not None:
-        room = 2**31 - 1 - min(len(columns) * largest * 255, 2**30)
+        room = 2**31 - 1 - min(len(columns) * largest * reach, 2**30)
         # 2^-20 keeps the bias inside the room after the scale is rounded to float32.
         scale = np.maximum(
             scale, np.abs(bias).astype(np.float64) / (input_scale * room) * (1 + 2.0**-20)
@@ -137,6 +155,11 @@ def rows_code(
         bias=None,
     )
     return code.map_arrays(lambda factors: np.moveaxis(factors, -1, 0) if factors.ndim else factors)
+
+
+def reach(code: Quant) -> int:
+    """Returns the most steps from 0 that a code has."""
+    return max(int(np.abs(bound - code.zero_points.astype(np.int64)).max()) for bound in code.range)
 
 
 def bias_code(accumulator: Quant, channels: int) -> Quant:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from qir.ir import Graph, Node, Value
 from qir.ops.op import SameCode
+from qir.types import Quant
 
 LONGEST_FUNCTION = 64
 """Ops that one table stands for at most, one behind the other: a value inside that others read
@@ -63,3 +66,32 @@ def elementwise_functions(
         else:
             last[value] = origin
     return last, inside
+
+
+def defined(output: Value, source: Value, code: Quant) -> bool:
+    """Whether a function of one value is a number, be it infinite, at all that a code decodes to.
+
+    Args:
+        output: The last value of the function.
+        source: The value that it is a function of.
+        code: A code per tensor of at most 16 bits.
+    """
+    low, high = code.range
+    every = code.decode(np.arange(low, high + 1)).astype(np.float64)
+    reals = {source: every}
+    stack = [(output, False)]
+    while stack:
+        value, ready = stack.pop()
+        if value in reals:
+            continue
+        if value.is_constant:
+            reals[value] = value.array.reshape(()).astype(np.float64)
+        elif ready:
+            assert value.op is not None
+            with np.errstate(all="ignore"):
+                found = value.op.evaluate(*(reals[operand] for operand in value.inputs))
+            reals[value] = np.asarray(found)
+        else:
+            stack.append((value, True))
+            stack.extend((operand, False) for operand in value.inputs)
+    return not np.any(np.isnan(reals[output]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from qir.api import optimize
@@ -34,13 +35,25 @@ def add_pipeline_options(command: argparse.ArgumentParser) -> None:
     add_seed(command, "anything random")
 
 
-def run_pipeline(options: argparse.Namespace, graph: Graph, progress: bool = False) -> Graph:
-    """Runs the pipeline of the options over a program, and prints what the passes had to say."""
+def run_pipeline(
+    options: argparse.Namespace,
+    graph: Graph,
+    progress: bool = False,
+    run: Callable[..., Graph] = optimize,
+) -> Graph:
+    """Runs the pipeline of the options over a program, and prints what the passes had to say.
+
+    Args:
+        options: Those of `add_pipeline_options`, `data` and `pipeline`.
+        graph: The program.
+        progress: Whether long passes show a progress bar.
+        run: Takes the arguments of `optimize`.
+    """
     data = _read_data(options, graph) if options.data is not None else None
     context = Context()
-    result = optimize(
+    result = run(
         graph,
-        options.pipeline,
+        pipeline=options.pipeline,
         data=data,
         seed=options.seed,
         progress=progress,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
+from functools import partial
 from pathlib import Path
 
-from qir.api import check_savable, load, save
+from qir.api import check_savable, load, quantize, save
 from qir.cli.arguments import Commands, add_program, check_apart, files_of
 from qir.cli.pipelines import add_pipeline_options, run_pipeline
-from qir.errors import QirError
+from qir.errors import QirAccuracyWarning, QirError
+from qir.report.accuracy import THRESHOLD, warning_of
 from qir.report.explain import explain
 
 
@@ -18,7 +21,9 @@ def add(commands: Commands) -> None:
     command = commands.add_parser(
         "quantize",
         help="calibrate a float program on data and make it an integer one",
-        description="Calibrates a float program on samples and quantizes it.",
+        description="Calibrates a float program on samples and quantizes it. At the end both "
+        "programs are compared on a few samples; an output that is far from the float program's is "
+        "told on stderr, with the ops at fault, the cause and what to do. The exit status stays 0.",
     )
     command.set_defaults(command=_quantize)
     add_program(command, "the float program, a .qir file")
@@ -46,6 +51,19 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="print for every op whether it became integer, and why not",
     )
+    check = command.add_mutually_exclusive_group()
+    check.add_argument(
+        "--accuracy-threshold",
+        type=float,
+        default=THRESHOLD,
+        metavar="DB",
+        help="signal to noise below which an output is warned of (default: %(default)s)",
+    )
+    check.add_argument(
+        "--no-accuracy-check",
+        action="store_true",
+        help="leave out the comparison with the float program",
+    )
     add_pipeline_options(command)
 
 
@@ -55,8 +73,20 @@ def _quantize(options: argparse.Namespace) -> int:
     inputs = [*files_of(options.program), options.data]
     check_apart(files_of(options.output), inputs, "quantize")
     check_savable(options.output)
-    integer = run_pipeline(options, load(options.program), progress=sys.stderr.isatty())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", QirAccuracyWarning)
+        integer = run_pipeline(
+            options,
+            load(options.program),
+            progress=sys.stderr.isatty(),
+            run=partial(
+                quantize,
+                accuracy_check=not options.no_accuracy_check and options.accuracy_threshold,
+            ),
+        )
     save(integer, options.output)
+    if integer.accuracy is not None and (message := warning_of(integer.accuracy)) is not None:
+        print(f"qir: warning: {message}", file=sys.stderr)
     if options.explain:
         print(explain(integer))
     return 0

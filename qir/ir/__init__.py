@@ -1,9 +1,21 @@
 """The graph: values, nodes and the four edits on which every pass is built."""
 
+from qir.ir.accuracy import Accuracy, OutputAccuracy, OwnError
 from qir.ir.builder import Builder, node_types
 from qir.ir.cloner import clone
 from qir.ir.graph import Graph, expect_graph
 from qir.ir.node import Node
 from qir.ir.value import Value
 
-__all__ = ["Builder", "Graph", "Node", "Value", "clone", "expect_graph", "node_types"]
+__all__ = [
+    "Accuracy",
+    "Builder",
+    "Graph",
+    "Node",
+    "OutputAccuracy",
+    "OwnError",
+    "Value",
+    "clone",
+    "expect_graph",
+    "node_types",
+]

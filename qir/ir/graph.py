@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from qir.errors import QirError, counted, did_you_mean, kind_of
+from qir.ir.accuracy import Accuracy
 from qir.ir.builder import Builder
 from qir.ir.cloner import clone
 from qir.ir.names import Namespace
@@ -32,6 +33,8 @@ class Graph:
 
     Attributes:
         inputs: The values that the graph takes.
+        accuracy: What `qir.quantize` measured when it made the program, None where it did not; a
+            whole copy has it too, a file does not.
     """
 
     def __init__(self, name: str, inputs: Iterable[tuple[str, TensorType]] = ()) -> None:
@@ -40,6 +43,7 @@ class Graph:
         self._first: Node | None = None
         self._last: Node | None = None
         self.inputs: tuple[Value, ...] = ()
+        self.accuracy: Accuracy | None = None
         for name_, type_ in inputs:
             self.add_input(name_, type_)
 
@@ -227,7 +231,9 @@ class Graph:
 
     def copy(self) -> Graph:
         """Returns a graph that shares arrays and types with this one, but no value or node."""
-        return clone(self)
+        copy = clone(self)
+        copy.accuracy = self.accuracy
+        return copy
 
     def extract(self, inputs: Sequence[Value], outputs: Sequence[Value], name: str = "") -> Graph:
         """Copies the part of the graph that computes some values from others.

@@ -79,6 +79,9 @@ class Dequantize(Op):
 
     quant = KeepFloat("a cast")
 
+    def needs_zero(self, *operands: TensorType) -> bool:
+        return False
+
     def result(self, x: TensorType) -> TensorType:
         if x.quant is None:
             raise self.error(f"expected an operand with a code, got {x}")
@@ -158,6 +161,9 @@ class Requantize(Op):
     def bounds(self) -> tuple[int, int]:
         """Smallest and largest stored number of the result."""
         return self.clamp or self.to.range
+
+    def needs_zero(self, *operands: TensorType) -> bool:
+        return False
 
     def result(self, x: TensorType) -> TensorType:
         if x.quant is None or x.quant.levels is not None:
@@ -270,6 +276,9 @@ class Recode(Op):
     to: Quant | DType = by_type(_element)
 
     quant = KeepFloat("a cast")
+
+    def needs_zero(self, *operands: TensorType) -> bool:
+        return False
 
     def result(self, x: TensorType) -> TensorType:
         result = TensorType(x.shape, self.to)

@@ -44,5 +44,8 @@ class Return(Op):
 
     quant = KeepFloat("the end of the program")
 
+    def needs_zero(self, *operands: TensorType) -> bool:
+        return False
+
     def result(self, *outputs: TensorType) -> tuple[TensorType, ...]:
         return ()

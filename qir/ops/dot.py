@@ -29,6 +29,9 @@ class Dot(Op):
 
     quant = Accumulate()
 
+    def needs_zero(self, *operands: TensorType) -> bool:
+        return False
+
     def result(
         self, x: TensorType, kernel: TensorType, bias: TensorType | None = None
     ) -> TensorType:

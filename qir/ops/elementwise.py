@@ -81,6 +81,9 @@ class Sum(Op):
         """Whether the rounding is to add 2^(s-1) and to shift, which i32 holds."""
         return self.rounding == "fixed31"
 
+    def needs_zero(self, *operands: TensorType) -> bool:
+        return False
+
     def result(self, x: TensorType, y: TensorType) -> TensorType:
         shape = broadcast(self, x, y)
         if self.to is None:

@@ -92,6 +92,9 @@ class Slice(Op):
         stride = self.stride or (1,) * len(self.axes)
         return tuple(zip(self.axes, self.start, self.limit, stride, strict=True))
 
+    def needs_zero(self, *operands: TensorType) -> bool:
+        return False
+
     def result(self, x: TensorType) -> TensorType:
         check_axes(self, self.axes, x.rank)
         result = x
@@ -132,6 +135,9 @@ class Split(Op):
         """Start and limit of each part."""
         limits = np.cumsum(self.sizes).tolist()
         return tuple(zip([0, *limits[:-1]], limits, strict=True))
+
+    def needs_zero(self, *operands: TensorType) -> bool:
+        return False
 
     def result(self, x: TensorType) -> tuple[TensorType, ...]:
         check_axis(self, self.axis, x.rank)
@@ -274,6 +280,9 @@ class Reverse(Op):
 
     quant = SameCode()
 
+    def needs_zero(self, *operands: TensorType) -> bool:
+        return False
+
     def result(self, x: TensorType) -> TensorType:
         check_axes(self, self.axes, x.rank)
         element = x.element
@@ -303,6 +312,9 @@ class Tile(Op):
     def check(self) -> None:
         if any(count < 1 for count in self.repeats):
             raise self.error(f"expected repeats of at least 1, got {list(self.repeats)}")
+
+    def needs_zero(self, *operands: TensorType) -> bool:
+        return False
 
     def result(self, x: TensorType) -> TensorType:
         if len(self.repeats) != x.rank:

@@ -25,6 +25,9 @@ class Lookup(Op):
 
     quant = Table()
 
+    def needs_zero(self, *operands: TensorType) -> bool:
+        return False
+
     def result(self, x: TensorType, table: TensorType) -> TensorType:
         if not x.dtype.is_integer or x.dtype.bits > 16:
             raise self.error(f"expected integers of at most 16 bits, got {x}")
@@ -65,6 +68,9 @@ class Lookup2(Op):
     """
 
     quant = Table()
+
+    def needs_zero(self, *operands: TensorType) -> bool:
+        return False
 
     def result(self, x: TensorType, y: TensorType, table: TensorType) -> TensorType:
         for operand in (x, y, table):

@@ -278,6 +278,17 @@ class Op:
         """Returns what an exact sum stands divided by; None where that varies by the place."""
         return 1
 
+    def needs_zero(self, *operands: TensorType) -> bool:
+        """Whether codes of operands must have a stored number for 0.
+
+        That is so where the op puts zeros beside its operands' numbers, as padding does, or
+        compares with 0; an op that is silent of it may.
+
+        Args:
+            operands: The types of the operands.
+        """
+        return True
+
     def needed_axes(self) -> tuple[int, ...]:
         """Returns the axes of the first operand along which there must be at least one number."""
         return ()
@@ -408,6 +419,12 @@ def infer(operation: Op, operands: Sequence[TensorType]) -> tuple[TensorType, ..
             else f"{least} to {most} operands"
         )
         raise operation.error(f"expected {wanted}, got {len(operands)}")
+    for operand in operands:
+        if operand.quant and not operand.quant.holds_zero and operation.needs_zero(*operands):
+            raise operation.error(
+                f"expected operands whose codes hold the number 0, got {operand}; requantize it to "
+                "a code whose zero point is a stored number"
+            )
     result = operation.result(*operands)
     results = result if isinstance(result, tuple) else (result,)
     for type_ in results:

@@ -37,6 +37,9 @@ class Reshape(Op):
 
     quant = SameCode()
 
+    def needs_zero(self, *operands: TensorType) -> bool:
+        return False
+
     def result(self, x: TensorType) -> TensorType:
         if product(x.shape) != product(self.shape):
             raise self.error(
@@ -121,6 +124,9 @@ class Transpose(Op):
         if sorted(self.permutation) != list(range(len(self.permutation))):
             raise self.error(f"expected a permutation of the axes, got {list(self.permutation)}")
 
+    def needs_zero(self, *operands: TensorType) -> bool:
+        return False
+
     def result(self, x: TensorType) -> TensorType:
         if len(self.permutation) != x.rank:
             raise self.error(
@@ -167,6 +173,9 @@ class Broadcast(Op):
         check_axes(self, axes, count)
         return axes
 
+    def needs_zero(self, *operands: TensorType) -> bool:
+        return False
+
     def result(self, x: TensorType) -> TensorType:
         axes = self.placed(x.rank)
         for axis, size in zip(axes, x.shape, strict=True):
@@ -211,6 +220,9 @@ class Concat(Op):
     axis: int
 
     quant = SharedCode()
+
+    def needs_zero(self, *operands: TensorType) -> bool:
+        return False
 
     def result(self, *xs: TensorType) -> TensorType:
         if not xs:

@@ -59,6 +59,7 @@ class Context:
     Attributes:
         diagnostics: Sentences that passes leave for the user.
         statistics: What calibration observed, by the name of the imported value.
+        sample: Rows of the first batch that calibration read, an array for each input; None before.
         averages: Moving averages of the extremes of its batches, likewise.
         channels: What it observed of the channels of the values that products read, likewise;
             for other values, and where statistics were given instead of data, there is nothing.
@@ -76,6 +77,7 @@ class Context:
     allow: Exactness = "exact"
     diagnostics: list[str] = field(default_factory=list)
     statistics: dict[str, Statistic] = field(default_factory=dict)
+    sample: Sequence[Array] | None = None
     averages: dict[str, MovingAverage] = field(default_factory=dict)
     channels: dict[str, ChannelStatistic] = field(default_factory=dict)
     row_peaks: dict[str, RowPeaks] = field(default_factory=dict)

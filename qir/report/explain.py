@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from qir.analysis.properties import QUANTIZED, is_float_op
-from qir.ir import Graph, Node, Value, expect_graph
+from qir.ir import Accuracy, Graph, Node, Value, expect_graph
 from qir.ops import Const, Dequantize, Quantize, Return
 from qir.ops.op import KeepFloat, Table
+from qir.report.accuracy import lines_of
 from qir.report.tables import table
 
 
@@ -37,9 +38,11 @@ class Explanation:
 
     Args:
         lines: One for each op but constants and the casts between codes and floating point.
+        accuracy: What `qir.quantize` measured of the program, None where it did not.
     """
 
     lines: tuple[OpVerdict, ...]
+    accuracy: Accuracy | None = None
 
     @property
     def floats(self) -> tuple[OpVerdict, ...]:
@@ -58,7 +61,8 @@ class Explanation:
             (line.op, f"%{line.value}", line.loc or "-", _KINDS[line.integer], line.reason)
             for line in self.lines
         ]
-        return "\n".join([*table(rows), self.summary])
+        figures = lines_of(self.accuracy) if self.accuracy else []
+        return "\n".join([*table(rows), self.summary, *figures])
 
     def __repr__(self) -> str:
         """Returns the table: it is what a notebook shows of the last expression of a cell."""
@@ -76,7 +80,7 @@ def explain(graph: Graph) -> Explanation:
     """
     expect_graph(graph, "explain")
     quantized = QUANTIZED.missing(graph) is None
-    return Explanation(tuple(_lines(graph, quantized)))
+    return Explanation(tuple(_lines(graph, quantized)), graph.accuracy)
 
 
 def _lines(graph: Graph, quantized: bool) -> Iterator[OpVerdict]:

@@ -563,3 +563,11 @@ def test_inputs_with_different_numbers_of_samples(qir_command):
     message = "data: expected equally many samples for each input, got {'a': 3, 'b': 2}"
     line = "quantize two.qir --data two.npz -o int8.qir"
     assert qir_command(line) == (1, "", f"qir: {message}\n")
+
+
+def test_an_inaccurate_output_is_told_and_the_status_is_0(qir_command):
+    command = "quantize float.qir --data samples.npy -o int8.qir"
+    status, _, err = qir_command(f"{command} --accuracy-threshold 99")
+    assert status == 0
+    assert err.startswith("qir: warning: quantize: expected outputs of at least 99 dB")
+    assert qir_command(f"{command} --no-accuracy-check") == (0, "", "")

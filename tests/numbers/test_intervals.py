@@ -58,7 +58,12 @@ def reachable(found: Interval, value: Value, shape: tuple[int, ...]) -> tuple[Ar
     if isinstance(value.op, Dequantize):
         with np.errstate(over="ignore"):
             rounded = [bound.astype(value.type.dtype.numpy) for bound in (low, high)]
-        return rounded[0].astype(np.float64), rounded[1].astype(np.float64), NOWHERE
+        low, high = (bound.astype(np.float64) for bound in rounded)
+        # Of a wide code the difference, the scale and the product are rounded to float32 each.
+        if value.inputs[0].type.dtype.bits < 32:
+            return low, high, NOWHERE
+        largest = np.maximum(np.abs(low), np.abs(high))
+        return low, high, 3 * 2.0**-24 * np.where(np.isfinite(largest), largest, 0)
     if value.type.dtype.is_integer:
         least, greatest = value.type.dtype.bounds
         if found.bounds[0] < least or found.bounds[1] > greatest:

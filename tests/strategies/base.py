@@ -150,6 +150,7 @@ def codes(
     shape: tuple[int, ...] | None = None,
     axis: int | None = None,
     symmetric: bool = False,
+    far: bool = False,
 ) -> Quant:
     """Draws codes.
 
@@ -159,6 +160,7 @@ def codes(
         shape: Shape of the tensor, for a code per channel of `axis`.
         axis: The axis along which scales may vary.
         symmetric: Whether the zero point is always 0.
+        far: Whether zero points may lie outside of the bounds, now and then.
     """
     storage = draw(st.sampled_from(storages))
     low, high = storage.bounds
@@ -169,6 +171,8 @@ def codes(
     wide = storage.bits >= 32
     points = st.just(0) if wide or symmetric else st.sampled_from([low, high, low + 1, 0, 3, -3, 5])
     point: Any = min(max(draw(points), low), high)
+    if far and not (wide or symmetric) and draw(st.integers(0, 3)) == 0:
+        point = draw(st.sampled_from([low - 1, high + 1, -2000, 2000, -(2**15), 2**15]))
     scale: Any = draw(scales())
     if axis is not None and shape is not None and draw(st.booleans()):
         varying = tuple(size if place == axis else 1 for place, size in enumerate(shape))

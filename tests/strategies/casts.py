@@ -48,13 +48,14 @@ def with_expressed(draw: Draw, code: Quant) -> Quant:
 @cases_of(Quantize)
 def quantizes(draw: Draw, cls: type[Quantize]) -> Case:
     shape = draw(shapes())
-    code = with_expressed(draw, draw(codes(SMALL, shape=shape, axis=len(shape) - 1)))
+    code = with_expressed(draw, draw(codes(SMALL, shape=shape, axis=len(shape) - 1, far=True)))
     rng, scale = generator(draw), expand(code.scale.array, shape).astype(np.float64)
     ties = (rng.integers(-300, 300, shape) + 0.5) * scale
     around = np.nextafter(
         ties.astype(np.float32), rng.choice([-np.inf, np.inf], shape), dtype=np.float32
     )
-    anywhere = rng.normal(0, 60, shape) * scale
+    middle = 0 if code.holds_zero else sum(code.range) / 2 - expand(code.zero_points, shape)
+    anywhere = (rng.normal(0, 60, shape) + middle) * scale
     kind = rng.choice(4, shape, p=[0.4, 0.25, 0.25, 0.1])
     values = np.choose(kind, [anywhere, ties, around, rng.choice(SPECIAL, shape)])
     with np.errstate(over="ignore"):
@@ -69,7 +70,8 @@ def quantizes(draw: Draw, cls: type[Quantize]) -> Case:
 @cases_of(Dequantize)
 def dequantizes(draw: Draw, cls: type[Dequantize]) -> Case:
     shape = draw(shapes())
-    code = draw(codes((*SMALL, DType.I32), shape=shape, axis=draw(st.integers(0, len(shape) - 1))))
+    axis = draw(st.integers(0, len(shape) - 1))
+    code = draw(codes((*SMALL, DType.I32), shape=shape, axis=axis, far=True))
     kind = draw(st.sampled_from(["affine", "levels", "blocks"]))
     if kind == "levels" and code.storage.bits == 4 and code.per_tensor:
         levels = np.sort(generator(draw).choice(np.arange(-128, 128), 16, replace=False))
@@ -86,8 +88,8 @@ def dequantizes(draw: Draw, cls: type[Dequantize]) -> Case:
 def requantizes(draw: Draw, cls: type[Requantize]) -> Case:
     shape = draw(shapes())
     last = len(shape) - 1
-    source = draw(codes((DType.I32, DType.I32, *SMALL), shape=shape, axis=last))
-    to = draw(codes(SMALL, shape=shape, axis=last))
+    source = draw(codes((DType.I32, DType.I32, *SMALL), shape=shape, axis=last, far=True))
+    to = draw(codes(SMALL, shape=shape, axis=last, far=True))
     if draw(st.integers(0, 4)) == 0:
         to = Quant.of(DType.I32, to.scale.array.max(), bounds=(-(2**17), 2**17 - 1))
     if len(shape) == 2 and draw(st.booleans()):
@@ -144,7 +146,7 @@ def recodes(draw: Draw, cls: type[Recode]) -> Case:
     shape = draw(shapes())
     axis = draw(st.integers(0, len(shape) - 1))
     kept = (*SMALL, DType.I32, DType.U32)
-    code = draw(codes(kept, shape=shape, axis=axis))
+    code = draw(codes(kept, shape=shape, axis=axis, far=True))
     kind = draw(st.sampled_from(["turned", "code", "plain"]))
     to: Element = code.storage
     of: Element = code
@@ -162,7 +164,7 @@ def recodes(draw: Draw, cls: type[Recode]) -> Case:
             bounds=draw(st.sampled_from([None, bounds])),
         )
     elif kind == "code":
-        to = draw(codes([code.storage], shape=shape, axis=axis))
+        to = draw(codes([code.storage], shape=shape, axis=axis, far=True))
         to = Quant(to.storage, to.scale, to.zero_point)
         of = code if draw(st.booleans()) else code.storage
     x = stored(draw, code if isinstance(of, Quant) else Quant.of(code.storage, 1), shape)
@@ -172,7 +174,7 @@ def recodes(draw: Draw, cls: type[Recode]) -> Case:
 
 @cases_of(Lookup)
 def lookups(draw: Draw, cls: type[Lookup]) -> Case:
-    code = draw(codes((DType.I2, *NARROW, *BYTES)))
+    code = draw(codes((DType.I2, *NARROW, *BYTES), far=True))
     if draw(st.integers(0, 3)) == 0:
         code = Quant.of(DType.I16, 0.01, bounds=draw(st.sampled_from([(-300, 511), (-512, 9)])))
     return lookup(draw, code)
@@ -204,7 +206,7 @@ def lookup(draw: Draw, code: Quant, entries: Array | None = None, element: Any =
     if entries is None:
         element = draw(
             st.one_of(
-                codes((*NARROW, DType.I16, DType.I32)),
+                codes((*NARROW, DType.I16, DType.I32), far=True),
                 st.sampled_from([DType.F32, DType.I32, DType.BOOL]),
             )
         )

@@ -57,12 +57,13 @@ def sums(draw: Draw, cls: type[Add] | type[Sub] | type[Mul]) -> Case:
             coded_operand(draw, operands[0], x_shape, named=named),
             coded_operand(draw, operands[1], y_shape, constant=constant),
         )
-    x = coded_operand(draw, draw(codes()), x_shape, named=named)
-    y = coded_operand(draw, draw(codes()), y_shape, constant=constant)
+    far = not issubclass(cls, Mul)
+    x = coded_operand(draw, draw(codes(far=far)), x_shape, named=named)
+    y = coded_operand(draw, draw(codes(far=far)), y_shape, constant=constant)
     if issubclass(cls, Mul):
         return program(cls(), x, y)
     try:
-        return program(_rounded(draw, cls(draw(codes())), x.type, y.type), x, y)
+        return program(_rounded(draw, cls(draw(codes(far=True))), x.type, y.type), x, y)
     except QirError:
         # An operand so large beside the result that one shift can't serve both.
         assume(False)

@@ -24,19 +24,19 @@ from tests.strategies.base import (
 STORAGES = (*NARROW, DType.I16, DType.I32)
 
 
-def any_operand(draw: Draw, shape: tuple[int, ...], axis: int) -> Operand:
-    """Draws floats or codes, the latter perhaps per channel of an axis."""
+def any_operand(draw: Draw, shape: tuple[int, ...], axis: int, far: bool = False) -> Operand:
+    """Draws floats or codes, the latter perhaps per channel of an axis, or far from zero."""
     named = draw(st.booleans())
     if in_float(draw):
         return float_operand(draw, shape, named=named)
-    code = draw(codes(STORAGES, shape=shape, axis=axis))
+    code = draw(codes(STORAGES, shape=shape, axis=axis, far=far))
     return coded_operand(draw, code, shape, named=named)
 
 
 @cases_of(Reshape)
 def reshapes(draw: Draw, cls: type[Reshape]) -> Case:
     rows, channels = draw(shapes((1, 3))), draw(st.integers(1, 4))
-    x = any_operand(draw, (*rows, channels), len(rows))
+    x = any_operand(draw, (*rows, channels), len(rows), far=True)
     kept = x.type.shape[0]
     count = int(np.prod(rows[1:]))
     parts = draw(st.sampled_from([(count,), (1, count), (count, 1), rows[1:]]))
@@ -49,7 +49,9 @@ def reshapes(draw: Draw, cls: type[Reshape]) -> Case:
 def transposes(draw: Draw, cls: type[Transpose]) -> Case:
     shape = draw(shapes())
     permutation = tuple(draw(st.permutations(range(len(shape)))))
-    return program(cls(permutation), any_operand(draw, shape, draw(st.integers(0, len(shape) - 1))))
+    return program(
+        cls(permutation), any_operand(draw, shape, draw(st.integers(0, len(shape) - 1)), far=True)
+    )
 
 
 @cases_of(Concat)
@@ -57,7 +59,7 @@ def concats(draw: Draw, cls: type[Concat]) -> Case:
     shape = draw(shapes((2, 4)))
     axis = draw(st.integers(0, len(shape) - 1))
     other = (axis + 1) % len(shape)
-    first = any_operand(draw, shape, other)
+    first = any_operand(draw, shape, other, far=True)
     named = first.named and axis > 0
     operands = [Operand(first.array, first.element, named=named)]
     for _ in range(draw(st.integers(0, 2))):

@@ -39,9 +39,12 @@ class TestConstraints:
         message = f"code: C1: expected finite scales greater than 0, got {scale}"
         assert error(Quant.of, I8, [[0.5, scale]]) == message
 
-    def test_c2_zero_points_are_inside_the_bounds(self):
-        message = "code: C2: expected a zero point in [-127, 127], got -128"
-        assert error(Quant.of, I8, 1.0, -128, bounds=(-127, 127)) == message
+    def test_c2_zero_points_are_within_2_to_the_16_of_0(self):
+        message = "code: C2: expected a zero point within 65536 of 0, got 65537"
+        assert error(Quant.of, I8, 1.0, 65537) == message
+        assert not Quant.of(I8, 1.0, -(2**16)).holds_zero
+        assert not Quant.of(I8, 1.0, -128, bounds=(-127, 127)).holds_zero
+        assert Quant.of(I8, 1.0, -127, bounds=(-127, 127)).holds_zero
         assert error(Quant.of, I32, 1.0, 1) == "code: C2: expected a zero point of 0, got 1"
         message = "code: C2: expected zero points that are integers of 32 bits, got "
         assert error(Quant.of, I8, 1.0, 0.5) == message + "0.5"

@@ -16,6 +16,9 @@ from qir.types.dtype import Array, DType
 SMALLEST_SCALE = 2.0**-125
 """See constraint C7 of Quant."""
 
+FURTHEST_POINT = 2**16
+"""See constraint C2 of Quant: sums of zero point and stored number are exact in float32."""
+
 
 @dataclass(frozen=True)
 class Quant:
@@ -26,7 +29,9 @@ class Quant:
     constraints, by the numbers that errors name:
 
     - C1: every scale is finite and greater than 0.
-    - C2: every zero point lies inside the bounds; 32-bit and wider storage has zero point 0.
+    - C2: every zero point is at most 2^16 away from 0, inside the bounds or not; 32-bit and wider
+      storage has zero point 0. One outside of the bounds is for numbers far from zero: no stored
+      number means 0 then, see `holds_zero`.
     - C3: the bounds lie inside the storage type, the lower one below the upper one.
     - C4: the scale is a scalar or has the tensor's rank, and each of its dimensions divides the
       tensor's.
@@ -120,12 +125,11 @@ class Quant:
                     "code: C7: expected scales between 2^-125 and 2^125, "
                     f"got {scale[outside].flat[0]!s}"
                 )
-        low, high = self.range
         points = self.zero_points
-        inside = points == 0 if self.storage.bits >= 32 else (points >= low) & (points <= high)
+        inside = points == 0 if self.storage.bits >= 32 else np.abs(points) <= FURTHEST_POINT
         if self.levels is None and not np.all(inside):
             bad = points[~inside].flat[0]
-            allowed = "of 0" if self.storage.bits >= 32 else f"in [{low}, {high}]"
+            allowed = "of 0" if self.storage.bits >= 32 else f"within {FURTHEST_POINT} of 0"
             raise QirError(f"code: C2: expected a zero point {allowed}, got {bad}")
         if self.levels is not None:
             levels = self.levels.array
@@ -155,6 +159,14 @@ class Quant:
         return np.asarray(self.zero_point, np.int32)
 
     @property
+    def holds_zero(self) -> bool:
+        """Whether some stored number means 0, in every channel; a codebook's may be near it."""
+        if self.levels is not None:
+            return True
+        low, high = self.range
+        return bool(np.all((self.zero_points >= low) & (self.zero_points <= high)))
+
+    @property
     def per_tensor(self) -> bool:
         """Whether one scale and one zero point serve the whole tensor."""
         return self.scale.array.ndim == 0
@@ -175,7 +187,8 @@ class Quant:
 
         Codes of at most 16 bits: `clamp(rint(float32(real) * inverse_scale), low - zp, high - zp) +
         zp`, one float32 multiplication, ties to even. Wider ones: `rint(real / scale)` in float64.
-        Codebooks: the nearest level, the lower one of two. NaN becomes the zero point.
+        Codebooks: the nearest level, the lower one of two. NaN becomes the zero point, or the
+        stored number nearest to it.
 
         Args:
             real: An array of the tensor's shape.

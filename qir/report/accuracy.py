@@ -1,0 +1,251 @@
+"""How near an integer program comes to the float one: measured when it is made, told in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from qir.analysis.equivalence import Interpreter
+from qir.errors import counted
+from qir.ir import Accuracy, Graph, OutputAccuracy, OwnError, Value
+from qir.ir.accuracy import ROWS_BELOW
+from qir.ir.signature import bind
+from qir.observe.sample import MOST_ROWS, batch_name, few_rows
+from qir.ops import Return
+from qir.report.causes import REMEDIES, Seen, find_cause, readers_of
+from qir.types import Array, Dim
+
+THRESHOLD = 20.0
+"""Signal to noise in dB below which an output is warned of: a tenth of its size is noise."""
+
+WORK = 2**28
+"""Products and results that a program may compute on several rows: a second or so of numpy."""
+
+LITTLE_WORK = 2**24
+"""Those of a program whose own errors are always looked for: as long again as the outputs take."""
+
+PERCENTILE = 0.05
+"""The share of rows that may be worse than the figure that stands for rows."""
+
+WORST = 3
+"""How many ops a warning names."""
+
+
+def measure(
+    reference: Graph,
+    program: Graph,
+    batch: Sequence[Array],
+    interpreter: Interpreter,
+    threshold: float = THRESHOLD,
+) -> Accuracy:
+    """Computes both programs on a few rows of a batch and compares them.
+
+    The interpreter gives the integers that every backend gives, and need not compile the program
+    first, which would take longer than making it. An op's own error is that of its result where its
+    operands are exact but for their codes: the integer program is computed once more, each value
+    that stands for one of the float program replaced by that one's numbers.
+
+    Args:
+        reference: The float program.
+        program: The integer program that was made of it.
+        batch: An array for each input of `reference`.
+        interpreter: Computes all values of a program.
+        threshold: The least signal to noise of an output in dB.
+
+    Raises:
+        QirError: An input does not fit.
+    """
+    reference = reference.copy()
+    if not any(value.origin for value in reference.values()):
+        reference.record_origins()
+    rows = max(1, min(MOST_ROWS, WORK // max(1, _work(reference, few_rows(reference, batch, 1)))))
+    inputs = few_rows(reference, batch, rows)
+    exact = interpreter(reference, *inputs)
+    given = [_given(value, array) for value, array in zip(program.inputs, inputs, strict=True)]
+    found = interpreter(program, *given)
+    outputs = tuple(
+        _output(old, exact[old], _decoded(new, found[new]))
+        for old, new in zip(reference.outputs, program.outputs, strict=True)
+        if old.type.is_float and not old.is_constant
+    )
+    accuracy = Accuracy(threshold, _samples(reference, inputs), outputs)
+    if not accuracy.inaccurate and _work(reference, inputs) > LITTLE_WORK:
+        return accuracy
+    worst = _own_errors(exact, program, given, interpreter)
+    return Accuracy(threshold, accuracy.samples, outputs, worst)
+
+
+def ratio_in_decibels(exact: Array, found: Array) -> tuple[float, float]:
+    """Returns signal to noise in dB: of the whole tensor, and the 5th percentile by rows.
+
+    Args:
+        exact: The numbers of the float program; those that are not finite are left out.
+        found: Those of the integer program, of the same shape. One that is not finite where the
+            exact one is makes its figures -inf.
+    """
+    right = np.asarray(exact, np.float64)
+    known = np.isfinite(right)
+    right = np.where(known, right, 0)
+    with np.errstate(all="ignore"):
+        noise = np.where(known, (np.asarray(found, np.float64) - right) ** 2, 0)
+    noise, signal = np.where(np.isfinite(noise), noise, np.inf), right**2
+    width = max(right.shape[-1] if right.ndim else 1, 1)
+    by_row = _decibels(signal.reshape(-1, width).sum(1), noise.reshape(-1, width).sum(1))
+    whole = _decibels(signal.sum(keepdims=True).reshape(1), noise.sum(keepdims=True).reshape(1))
+    least = np.sort(by_row)[int(PERCENTILE * by_row.size)] if by_row.size else np.inf
+    return float(whole[0]), float(least)
+
+
+def _decibels(signal: Array, noise: Array) -> Array:
+    with np.errstate(all="ignore"):
+        ratio = 10 * np.log10(signal) - 10 * np.log10(noise)
+    return np.where(noise == 0, np.inf, np.where(np.isnan(ratio), -np.inf, ratio))
+
+
+def _output(value: Value, exact: Array, found: Array) -> OutputAccuracy:
+    whole, rows = ratio_in_decibels(exact, found)
+    nonfinite = int(np.count_nonzero(np.isfinite(exact) & ~np.isfinite(found)))
+    return OutputAccuracy(value.name, whole, rows, nonfinite)
+
+
+def _given(value: Value, array: Array) -> Array:
+    return array if value.type.quant is None else value.type.quant.encode(array)
+
+
+def _decoded(value: Value, array: Array) -> Array:
+    return array if value.type.quant is None else value.type.quant.decode(array)
+
+
+def _work(graph: Graph, inputs: Sequence[Array]) -> int:
+    """Returns how many products and results a program computes on some inputs."""
+    names = {name: int(size) for name, size in bind(graph.inputs, inputs).names.items()}
+    total = 0
+    for node in graph.walk():
+        if not node.outputs or node.outputs[0].is_constant:
+            continue
+        types = [value.type for value in node.inputs]
+        sizes = (node.op.multiply_adds(types, node.outputs[0].type), node.outputs[0].type.size)
+        for size in sizes:
+            if isinstance(size, Dim):
+                number = size.factor
+                for name in size.names:
+                    number *= names.get(name, 1)
+                total += number
+            else:
+                total += size
+    return total
+
+
+def _samples(graph: Graph, inputs: Sequence[Array]) -> str:
+    name = batch_name(graph)
+    if name is None:
+        return "the first batch"
+    return f"{counted(bind(graph.inputs, inputs).names[name], 'sample')} of the first batch"
+
+
+def _own_errors(
+    exact: dict[Value, Array],
+    program: Graph,
+    inputs: Sequence[Array],
+    interpreter: Interpreter,
+) -> tuple[OwnError, ...]:
+    """Returns the ops with the largest errors of their own, the largest first."""
+    meant = {name: value for value in exact if not value.is_constant for name in value.origin}
+    order = {value: index for index, value in enumerate(exact)}
+    seen: dict[Value, Seen] = {}
+
+    def force(value: Value, array: Array) -> Array:
+        names = () if value.is_constant else value.origin
+        known = [meant[name] for name in names if name in meant]
+        known = [old for old in known if old.type.is_float and exact[old].shape == array.shape]
+        code = value.type.quant
+        if not known or (code is not None and code.storage.bits > 16):
+            return array  # What an exact sum lacks shows where it is rounded.
+        # Of a relu that became the clamp of what it reads, the later one.
+        old = max(known, key=order.__getitem__)
+        right = exact[old]
+        seen[value] = Seen(value, old, right, *ratio_in_decibels(right, _decoded(value, array)))
+        return right.astype(array.dtype) if code is None else code.encode(right)
+
+    for value, array in zip(program.inputs, inputs, strict=True):
+        force(value, array)
+    interpreter(program, *inputs, hook=force)
+    worst: dict[Value, Seen] = {}
+    for one in sorted(seen.values(), key=lambda one: _shown(one, seen)):
+        worst.setdefault(one.reference, one)
+    return tuple(
+        OwnError(
+            one.reference.op.name if one.reference.op else "input",
+            one.reference.name,
+            one.reference.loc,
+            one.sqnr,
+            one.rows,
+            *find_cause(one, seen),
+        )
+        for one in list(worst.values())[:WORST]
+        if _shown(one, seen) < np.inf
+    )
+
+
+def _shown(one: Seen, seen: Mapping[Value, Seen]) -> float:
+    """Returns how bad a value is in dB: no worse than the results of those that read it.
+
+    What a relu cuts off anyway may be missing from the code of its operand.
+    """
+    own = _figure(one)
+    if any(isinstance(node.op, Return) for node in one.value.users):
+        return own
+    readers = [_figure(seen[value]) for value in readers_of(one.value) if value in seen]
+    return max(own, min(readers, default=own))
+
+
+def _figure(one: Seen) -> float:
+    return min(one.sqnr, one.rows + ROWS_BELOW)
+
+
+def lines_of(accuracy: Accuracy) -> list[str]:
+    """Returns the figures as lines of text."""
+    lines = [f"accuracy on {accuracy.samples}, signal to noise (5th percentile of rows):"]
+    for output in accuracy.outputs:
+        bad = f", {counted(output.nonfinite, 'number')} not finite" if output.nonfinite else ""
+        lines.append(f"  output %{output.name}: {_figures(output)}{bad}")
+    lines += [
+        f"  own error of {_place(one)}: {_figures(one)}, {one.cause}" for one in accuracy.worst
+    ]
+    return lines
+
+
+def warning_of(accuracy: Accuracy) -> str | None:
+    """Returns what to warn the user of, None where every output is accurate."""
+    bad = accuracy.inaccurate
+    if not bad:
+        return None
+    figures = "; ".join(
+        f"%{one.name} has {_figures(one)}"
+        + (f" and {counted(one.nonfinite, 'number')} not finite" if one.nonfinite else "")
+        for one in bad
+    )
+    sentences = [
+        f"quantize: expected outputs of at least {accuracy.threshold:g} dB signal to noise, and "
+        f"rows 10 dB below that, against the float program; on {accuracy.samples}, {figures}"
+    ]
+    if accuracy.worst:
+        sentences.append("the ops with the largest errors of their own:")
+    for one in accuracy.worst:
+        found = f"{one.cause} at %{one.about}: {one.detail}"
+        sentences.append(f"  {_place(one)}: {_figures(one)}; {found}")
+    sentences += [
+        f"{cause}: {REMEDIES[cause]}"
+        for cause in dict.fromkeys(one.cause for one in accuracy.worst)
+    ]
+    sentences.append("accuracy_check=False skips this check, a number there is another threshold")
+    return "\n".join(sentences)
+
+
+def _place(one: OwnError) -> str:
+    return f"{one.op} %{one.value}" + (f" ({one.loc})" if one.loc else "")
+
+
+def _figures(one: OutputAccuracy | OwnError) -> str:
+    return f"{one.sqnr:.1f} dB ({one.rows:.1f} dB)"

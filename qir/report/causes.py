@@ -1,0 +1,223 @@
+"""Why a value is inaccurate: what its numbers and its code look like side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from qir.ir import Value
+from qir.ir.accuracy import Cause
+from qir.ops import Dequantize, Div, Log, Rsqrt
+from qir.types import Array, Quant
+
+MASK = -1e4
+"""Numbers at or below this are a mask where all others are small beside it."""
+
+UNEQUAL = 16.0
+"""Peaks are unequal where the largest is this many times one in ten: four bits are lost."""
+
+FEW = 4
+"""With fewer numbers in each, the peaks of parts say nothing."""
+
+NEAR_ZERO = 8.0
+"""A divisor is near zero below this many steps of its code: one step is a tenth of it."""
+
+FEW_STEPS = 8.0
+"""A code is too coarse where all numbers are below this many steps."""
+
+FAR = 2.0
+"""A range is far from zero where its middle is this many times its width away."""
+
+REMEDIES: dict[Cause, str] = {
+    "mask": "give softmax its mask by jnp.where or `where=` right before it, or add a mask to "
+    "nothing but the operand of a softmax, so that it becomes the softmax's own and has no range",
+    "shared code": "one scale serves parts of very different size: split them before the op that "
+    "computes them, normalize them, scale them by a constant, or keep the op in floating point by "
+    "quantize(keep_float=[...])",
+    "rows": "one scale serves rows of very different size: normalize the rows before, or keep the "
+    "op in floating point by quantize(keep_float=[...])",
+    "clipping": "numbers lie outside of the calibrated range: calibrate on data like that of use, "
+    "or by calibrate(method=minmax)",
+    "division": "the divisor comes near to zero beside its own range: add an epsilon that its "
+    "code can tell from 0, clamp it, or keep the op in floating point by "
+    "quantize(keep_float=[...])",
+    "constant range": "the calibrated range is a point, or far from zero beside its width: "
+    "calibrate on data that varies, or subtract the offset first",
+    "few bits": "the weights are rounded to less than 8 bits: take weights=i8 for this op's model, "
+    "or train with the rounding",
+    "rounding": "8 bits are few for this op here: keep it in floating point by "
+    "quantize(keep_float=[...])",
+}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A value of an integer program beside the one of the float program that it stands for.
+
+    Args:
+        value: The value of the integer program.
+        reference: That of the float program.
+        exact: The numbers of the float program.
+        sqnr: Signal to noise of the integer program's numbers in dB, of exact operands.
+        rows: The 5th percentile by rows.
+    """
+
+    value: Value
+    reference: Value
+    exact: Array
+    sqnr: float
+    rows: float
+
+
+def find_cause(one: Seen, seen: Mapping[Value, Seen]) -> tuple[Cause, str, str]:
+    """Returns why a value is inaccurate, in which value that shows, and the numbers that show it.
+
+    Args:
+        one: The inaccurate value.
+        seen: All values of the integer program that stand for one of the float program.
+    """
+    operands = [seen[value] for value in _sources(one.value) if value in seen]
+    if found := _division(one, operands):
+        return found
+    for place in (*operands, one):
+        code = _code_of(place.value)
+        if code is not None and code.levels is None and (found := _of_code(place, code)):
+            return found
+    for weights in _weights(one.value):
+        bits = weights.type.dtype.bits
+        if bits < 8:
+            return "few bits", weights.name, f"its weights have {bits} bits"
+    return "rounding", one.reference.name, "its numbers and those of its operands fill their codes"
+
+
+def _of_code(place: Seen, code: Quant) -> tuple[Cause, str, str] | None:
+    """Returns what is wrong with one value's code, None where nothing is."""
+    exact, name = np.asarray(place.exact, np.float64), place.reference.name
+    exact = exact[..., None] if exact.ndim == 0 else exact
+    finite = exact[np.isfinite(exact)]
+    if not finite.size:
+        return None
+    step = float(code.scale.array.max())
+    low, high = (
+        float(code.decode(np.full((1,) * max(place.value.type.rank, 1), end)).min())
+        if code.per_tensor
+        else -np.inf
+        for end in code.range
+    )
+    masked = finite[finite > MASK]
+    least, peak = min(float(finite.min()), low), float(np.abs(masked).max(initial=0))
+    if least <= MASK and masked.size and peak < FEW_STEPS * step:
+        text = f"its code reaches down to {least:.4g}, all but a mask is at most {peak:.4g}"
+        return "mask", name, text
+    if 0 < peak < FEW_STEPS * step:
+        text = f"its code has steps of {step:.3g}, its numbers are at most {peak:.4g}"
+        return "shared code", name, text
+    if code.per_tensor:
+        outside = np.maximum(finite - high, low - finite).clip(0)
+        if (outside > step).any():
+            rounded = finite - code.decode(code.encode(finite)).astype(np.float64)
+            if (outside**2).sum() > 0.5 * (rounded**2).sum():
+                share = np.count_nonzero(outside) / finite.size
+                text = f"{share:.2%} of its numbers lie outside of [{low:.4g}, {high:.4g}]"
+                return "clipping", name, text
+    width = float(finite.max() - finite.min())
+    middle = float(abs(finite.max() + finite.min()) / 2)
+    if middle > FAR * width and width < 64 * step:
+        text = f"it goes from {finite.min():.6g} to {finite.max():.6g}, in steps of {step:.3g}"
+        return "constant range", name, text
+    return _unequal(exact, name)
+
+
+def _unequal(exact: Array, name: str) -> tuple[Cause, str, str] | None:
+    """Returns whether rows or other parts of a tensor have peaks of very different size."""
+    magnitude = np.abs(np.where(np.isfinite(exact), exact, 0))
+    rows = _spread(magnitude.max(axis=-1)) if magnitude.shape[-1] >= FEW else 1.0
+    parts = {
+        axis: _spread(np.moveaxis(magnitude, axis, 0).reshape(size, -1).max(axis=1))
+        for axis, size in enumerate(magnitude.shape)
+        if axis and magnitude.size // size >= FEW
+    }
+    axis = max(parts, key=parts.__getitem__, default=0)
+    # Rows of unequal parts are unequal too, hence the factor.
+    if axis and parts[axis] > max(UNEQUAL, rows / 4):
+        text = f"the peak of one part along axis {axis} is {parts[axis]:.3g} times that of another"
+        return "shared code", name, text
+    if rows > UNEQUAL:
+        return "rows", name, f"the peak of one row is {rows:.3g} times that of another"
+    return None
+
+
+def _spread(peaks: Array) -> float:
+    """Returns how many times the peak of one part in ten the largest one is; parts of 0 aside."""
+    known = np.sort(peaks[peaks > 0], axis=None)
+    return float(known[-1] / known[known.size // 10]) if known.size else 1.0
+
+
+def _division(one: Seen, operands: list[Seen]) -> tuple[Cause, str, str] | None:
+    ends = {operand.reference for operand in operands}
+    divisors, stack = set[Value](), [one.reference]
+    while stack:
+        value = stack.pop()
+        if isinstance(value.op, Div | Rsqrt | Log):
+            divisors.add(value.inputs[-1])
+        if value.op is not None and (value is one.reference or value.op.elementwise):
+            stack.extend(end for end in value.inputs if end not in ends)
+    for operand in operands:
+        code = _code_of(operand.value)
+        if code is None or not any(_reads(divisor, operand.reference) for divisor in divisors):
+            continue
+        exact = np.abs(operand.exact[np.isfinite(operand.exact)])
+        step = float(code.scale.array.max())
+        if exact.size and exact.min() < NEAR_ZERO * step:
+            text = f"the least magnitude is {exact.min():.3g}, in steps of {step:.3g}"
+            return "division", operand.reference.name, text
+    return None
+
+
+def _reads(value: Value, source: Value) -> bool:
+    """Whether elementwise ops lead from one value of the float program to another."""
+    if value is source:
+        return True
+    if value.op is None or not value.op.elementwise:
+        return False
+    return any(_reads(operand, source) for operand in value.inputs)
+
+
+def _code_of(value: Value) -> Quant | None:
+    """Returns the code of a value; of a decoded one that which it had."""
+    if isinstance(value.op, Dequantize):
+        return value.inputs[0].type.quant
+    return value.type.quant
+
+
+def _sources(value: Value) -> Iterator[Value]:
+    """Yields the operands of an op that are no constants; through exact sums those of the sum."""
+    for operand in value.inputs:
+        code = operand.type.quant
+        if code is not None and code.storage.bits > 16:
+            yield from _sources(operand)
+        elif not operand.is_constant:
+            yield operand
+
+
+def readers_of(value: Value) -> Iterator[Value]:
+    """Yields the results of the ops that read a value; of exact sums what they are rounded to."""
+    for node in value.users:
+        for result in node.outputs:
+            code = result.type.quant
+            if code is not None and code.storage.bits > 16:
+                yield from readers_of(result)
+            else:
+                yield result
+
+
+def _weights(value: Value) -> Iterator[Value]:
+    """Yields the coded constants of an op, or of the exact sum that it rounds."""
+    for operand in value.inputs:
+        code = operand.type.quant
+        if operand.is_constant and code is not None and operand.type.rank > 1:
+            yield operand
+        elif code is not None and code.storage.bits > 16:
+            yield from _weights(operand)
