@@ -14,6 +14,7 @@ PROGRAMS = [
     "pass_scaling",
     "peers.__main__",
     "quantization_cost",
+    "trained",
     "vision",
 ]
 

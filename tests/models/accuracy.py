@@ -62,7 +62,7 @@ class Figures:
         """The cosine between each row of the first output and what float gives."""
         wanted, found = self.wanted[0], self.found[0]
         lengths = np.linalg.norm(wanted, axis=-1) * np.linalg.norm(found, axis=-1)
-        return np.sum(wanted * found, axis=-1) / lengths
+        return np.asarray(np.sum(wanted * found, axis=-1) / lengths)
 
     @property
     def floats(self) -> tuple[str, ...]:
@@ -125,7 +125,11 @@ def exact_part(graph: Graph) -> Graph:
             leaving |= dict.fromkeys(node.inputs)
     if not rounded:
         return graph
-    outputs = [value for value in leaving if value.type.quant and not value.is_constant]
+    outputs = [
+        value
+        for value in leaving
+        if value.type.quant is not None and value.node is not None and not value.is_constant
+    ]
     return graph.extract([], outputs)
 
 

@@ -167,7 +167,7 @@ def equinox_block(causal: bool = True) -> Network:
         (attention, up, down),
     )
 
-    def block(x: jax.Array, mask: jax.Array) -> jax.Array:
+    def block(x: jax.Array, mask: jax.Array) -> Any:
         h = jax.vmap(first)(x)
         kept = jnp.broadcast_to(mask[None, :] == 1, (LENGTH, LENGTH))
         if causal:

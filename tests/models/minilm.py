@@ -63,7 +63,9 @@ def load() -> Weights:
     return weights
 
 
-def encode(weights: Weights, ids: jax.Array, mask: jax.Array, layers: int = LAYERS) -> jax.Array:
+def encode(
+    weights: Weights, ids: jax.Array | Array, mask: jax.Array | Array, layers: int = LAYERS
+) -> jax.Array:
     """Embeds sentences.
 
     Args:
@@ -79,7 +81,9 @@ def encode(weights: Weights, ids: jax.Array, mask: jax.Array, layers: int = LAYE
     places = weights["embeddings.position_embeddings.weight"][: ids.shape[1]]
     kind = weights["embeddings.token_type_embeddings.weight"][0]
     x = _norm(weights, "embeddings.LayerNorm", words[ids] + places + kind)
-    bias = (1.0 - mask[:, None, None, :].astype(jnp.float32)) * jnp.finfo(jnp.float32).min
+    bias = (1.0 - jnp.asarray(mask)[:, None, None, :].astype(jnp.float32)) * jnp.finfo(
+        jnp.float32
+    ).min
     for index in range(layers):
         layer = f"encoder.layer.{index}"
         y = _attention(weights, f"{layer}.attention", x, bias)
@@ -87,7 +91,7 @@ def encode(weights: Weights, ids: jax.Array, mask: jax.Array, layers: int = LAYE
         y = jax.nn.gelu(_dense(weights, f"{layer}.intermediate.dense", x), approximate=False)
         y = _dense(weights, f"{layer}.output.dense", y)
         x = _norm(weights, f"{layer}.output.LayerNorm", x + y)
-    kept = mask[:, :, None].astype(jnp.float32)
+    kept = jnp.asarray(mask)[:, :, None].astype(jnp.float32)
     mean = (x * kept).sum(1) / jnp.maximum(kept.sum(1), 1e-9)
     return mean / jnp.maximum(jnp.sqrt((mean * mean).sum(-1, keepdims=True)), 1e-12)
 

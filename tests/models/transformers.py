@@ -123,7 +123,7 @@ def llama(padded: bool = False) -> Network:
 
     def function(ids: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         x = table[ids]
-        kept = np.tri(length, dtype=bool)[None, None]
+        kept: Any = np.tri(length, dtype=bool)[None, None]
         if mask is not None:
             kept = jnp.logical_and(kept, mask[:, None, None, :] == 1)
         for weights, (gate, up, down), (first, second) in layers:
@@ -220,7 +220,7 @@ def swin() -> Network:
     side, window, width, head = 16, 8, 64, 16
     draw = Weights()
     shift = window // 2
-    region = np.zeros((side, side))
+    region: Any = np.zeros((side, side))
     for index, part in enumerate((slice(0, -window), slice(-window, -shift), slice(-shift, None))):
         region[part] += 3 * index
         region[:, part] += index
@@ -345,8 +345,8 @@ def conformer() -> Network:
             up, down = weights["first"]
             x = x + 0.5 * (jax.nn.silu(layer_norm(x, *norms[0]) @ up) @ down)
             h = layer_norm(x, *norms[1])
-            parts = (split_heads(h @ weights["attention"][name], head) for name in "qkv")
-            x = x + attend(*parts, bias) @ weights["attention"]["o"]
+            q, k, v = (split_heads(h @ weights["attention"][name], head) for name in "qkv")
+            x = x + attend(q, k, v, bias) @ weights["attention"]["o"]
             value, gate = jnp.split(layer_norm(x, *norms[2]) @ weights["gated"], 2, -1)
             h = jax.lax.conv_general_dilated(
                 value * jax.nn.sigmoid(gate),
