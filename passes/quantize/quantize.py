@@ -48,9 +48,11 @@ from qir.ops.op import (
 )
 from qir.ops.softmax import Exponentials
 from qir.ops.sums import rounded
+from qir.passes.shared.bias_correction import lost_by_rounding, within
 from qir.passes.shared.codes import (
     activation_code,
     bias_code,
+    bias_room,
     fine_code,
     reach,
     rows_code,
@@ -61,6 +63,7 @@ from qir.passes.shared.domains import inside_domain
 from qir.passes.shared.functions import defined, elementwise_functions
 from qir.passes.shared.islands import islands
 from qir.passes.shared.multiples import multiple_of_sum
+from qir.passes.shared.observed_parts import statistic_names
 from qir.passes.shared.wide import (
     SMOOTH,
     WIDE_BITS,
@@ -101,6 +104,8 @@ class QuantizePass(Pass):
         keep_float: Selectors of the ops that stay in floating point; see qir.pipeline.selectors.
         rounding: The rounding mode of requantizes; ops that round their own sum, such as add, keep
             theirs.
+        correct_bias: Whether biases take in what rounding the weights costs on average; see
+            `qir.passes.shared.bias_correction`.
     """
 
     weights: Literal["i8", "i4", "i2"] = "i8"
@@ -111,6 +116,7 @@ class QuantizePass(Pass):
     outputs: Interface = "float"
     keep_float: tuple[str, ...] = ()
     rounding: str = "fixed31"
+    correct_bias: bool = True
 
     name = "quantize"
     requires = (FLOAT, RANGED)
@@ -163,6 +169,7 @@ class _Quantizer:
         self.main: dict[Value, Quant] = {}
         self.floats: dict[Value, Value] = {}
         self.constants: dict[tuple[Value, Quant], Value] = {}
+        self.means = context.means
         self.heads = head_codes(graph, context.channels)
         self.islands: set[Node] = set()
         self.cones, self.inside = elementwise_functions(graph, excluded)
@@ -335,10 +342,10 @@ class _Quantizer:
         # A sum that can't be rounded to its own code is of no use to later ops.
         self.rounded(node.op, [activations.type, right.type], self.code_for(output))
         operands = [activations, right]
-        if (centred := self.centred_bias(x, kernel, bias, activations, right)) is not None:
+        if (corrected := self.corrected_bias(node, rule, activations, right)) is not None:
             assert accumulator.quant is not None
-            code = bias_code(accumulator.quant, centred.size)
-            operands.append(builder.const(code.encode(centred), f"{output.name}.bias", code))
+            code = bias_code(accumulator.quant, corrected.size)
+            operands.append(builder.const(code.encode(corrected), f"{output.name}.bias", code))
         elif bias is not None:
             assert accumulator.quant is not None
             operands.append(
@@ -346,21 +353,38 @@ class _Quantizer:
             )
         self.sums[output] = _form(output, "acc", builder.emit(node.op, *operands))
 
-    def centred_bias(
-        self, x: Value, kernel: Value, bias: Value | None, activations: Value, right: Value
+    def corrected_bias(
+        self, node: Node, rule: Accumulate, activations: Value, right: Value
     ) -> Array | None:
-        """Returns a bias [channels] that makes up for rounded weights at the middle of x's range.
+        """Returns a bias [channels] that takes in what rounding the weights costs on average.
 
-        Where x is far from zero beside its width, what rounding takes off the weights is multiplied
-        by a large number that is nearly constant. None where x is not.
+        Where no means were observed and x is far from zero beside its width, the middle of its
+        range is near its mean. None where nothing is known.
         """
+        x, kernel = node.inputs[rule.left], node.inputs[rule.right]
         code = activations.type.quant
-        if code is None or code.holds_zero or not kernel.is_constant or x.range is None:
+        if (
+            code is None
+            or x.range is None
+            or not kernel.is_constant
+            or not self.options.correct_bias
+        ):
             return None
-        lost = kernel.array.astype(np.float64) - right.real.astype(np.float64)
-        middle = sum(x.range.bounds) / 2
-        more: Array = middle * lost.sum(axis=tuple(range(lost.ndim - 1)))
-        return more if bias is None else more + bias.array
+        low, high = x.range.bounds
+        known = (self.means.get(name) for name in statistic_names(x))
+        means: Array | None = next((means for means in known if means is not None), None)
+        if means is None and not code.holds_zero:
+            means = np.asarray((low + high) / 2)
+        if means is None:
+            return None
+        lost = lost_by_rounding(node.op, kernel.array, right.real, means.clip(low, high))
+        if lost is None:
+            return None
+        bias = node.inputs[rule.bias].array if len(node.inputs) > rule.bias else None
+        assert right.type.quant is not None
+        room = bias_room(kernel.array, right.type.quant.storage, max(reach(code), 255))
+        scales = right.type.quant.scale.array.reshape(-1).astype(np.float64)
+        return within(lost, bias, room * float(code.scale.array) * scales)
 
     def convert_exact_sum(self, node: Node, builder: Builder) -> None:
         op, output = node.op, node.outputs[0]

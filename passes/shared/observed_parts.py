@@ -5,8 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from qir.ir import Graph, Node, Value
-from qir.observe.channels import ChannelStatistic, RowPeaks, observe_channels, observe_rows
-from qir.ops import Dot, Softmax
+from qir.observe.channels import (
+    ChannelMeans,
+    ChannelStatistic,
+    RowPeaks,
+    observe_channels,
+    observe_rows,
+)
+from qir.ops import Conv, ConvTranspose, Dot, Softmax
 from qir.types import Array, DType
 
 
@@ -17,14 +23,16 @@ class Parts:
     Attributes:
         channels: For each value observed by channels, the axes that number them.
         rows: For each value that is read along rows, the axes of a row and the mask, or None.
+        means: The values whose means by channels of the last axis are taken.
     """
 
     channels: dict[Value, tuple[int, ...]] = field(default_factory=dict)
     rows: dict[Value, tuple[tuple[int, ...], Value | None]] = field(default_factory=dict)
+    means: dict[Value, None] = field(default_factory=dict)
 
     @property
     def values(self) -> list[Value]:
-        """The values that are observed."""
+        """The values that are observed whole."""
         return list(dict.fromkeys([*self.channels, *self.rows]))
 
     @property
@@ -41,10 +49,12 @@ class PartStatistics:
     Attributes:
         channels: The statistic of the channels of a value.
         rows: The least row maximum of a value.
+        means: The means of the channels of a value.
     """
 
     channels: dict[Value, ChannelStatistic] = field(default_factory=dict)
     rows: dict[Value, RowPeaks] = field(default_factory=dict)
+    means: dict[Value, ChannelMeans] = field(default_factory=dict)
 
     def add(self, other: PartStatistics) -> None:
         """Merges in what was observed on further batches."""
@@ -54,6 +64,9 @@ class PartStatistics:
         for value, rows in other.rows.items():
             peaks = self.rows.get(value)
             self.rows[value] = rows if peaks is None else peaks.merge(rows)
+        for value, means in other.means.items():
+            before = self.means.get(value)
+            self.means[value] = means if before is None else before.merge(means)
 
 
 def observed_parts(graph: Graph) -> Parts:
@@ -61,10 +74,14 @@ def observed_parts(graph: Graph) -> Parts:
 
     By channels of the last axis what is multiplied with constant weights; by channels of the batch
     axes but the first, such as the heads, the operands of a product of batches; by rows what a
-    softmax reads. Operands of convolutions are not: nothing asks for theirs.
+    softmax reads. Of what is convolved with constant weights, and of what is multiplied, the means.
     """
     parts = Parts()
     for node in graph.nodes:
+        if isinstance(node.op, Conv | ConvTranspose | Dot) and node.inputs[1].is_constant:
+            x = node.inputs[0]
+            if _is_observed(x) and isinstance(x.type.shape[-1], int):
+                parts.means[x] = None
         match node.op:
             case Dot(batch=0) if node.inputs[1].is_constant:
                 _number(node.inputs[0], (node.inputs[0].type.rank - 1,), parts)
