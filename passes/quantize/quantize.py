@@ -16,6 +16,7 @@ from qir.ir import Builder, Graph, Node, Value
 from qir.ir.names import Inheritance
 from qir.numbers.interval import Interval
 from qir.numbers.rounding import rounding_mode
+from qir.observe.channels import ChannelMoments
 from qir.ops import (
     Add,
     Clip,
@@ -48,7 +49,7 @@ from qir.ops.op import (
 )
 from qir.ops.softmax import Exponentials
 from qir.ops.sums import rounded
-from qir.passes.shared.bias_correction import lost_by_rounding, within
+from qir.passes.shared.bias_correction import added_within, lost_by_rounding
 from qir.passes.shared.codes import (
     activation_code,
     bias_code,
@@ -63,7 +64,7 @@ from qir.passes.shared.domains import inside_domain
 from qir.passes.shared.functions import defined, elementwise_functions
 from qir.passes.shared.islands import islands
 from qir.passes.shared.multiples import multiple_of_sum
-from qir.passes.shared.observed_parts import statistic_names
+from qir.passes.shared.observed_parts import known_moments
 from qir.passes.shared.wide import (
     SMOOTH,
     WIDE_BITS,
@@ -76,7 +77,7 @@ from qir.passes.shared.wide import (
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.selectors import select
 from qir.report.explain import explain
-from qir.types import Array, DType, FrozenArray, Quant, TensorType
+from qir.types import Array, DType, FrozenArray, Quant, TensorType, known
 
 Interface = Literal["float", "i8", "u8"]
 
@@ -169,7 +170,7 @@ class _Quantizer:
         self.main: dict[Value, Quant] = {}
         self.floats: dict[Value, Value] = {}
         self.constants: dict[tuple[Value, Quant], Value] = {}
-        self.means = context.means
+        self.context = context
         self.heads = head_codes(graph, context.channels)
         self.islands: set[Node] = set()
         self.cones, self.inside = elementwise_functions(graph, excluded)
@@ -356,35 +357,29 @@ class _Quantizer:
     def corrected_bias(
         self, node: Node, rule: Accumulate, activations: Value, right: Value
     ) -> Array | None:
-        """Returns a bias [channels] that takes in what rounding the weights costs on average.
+        """Returns a bias [outputs] that takes in what rounding the weights costs on average.
 
-        Where no means were observed and x is far from zero beside its width, the middle of its
-        range is near its mean. None where nothing is known.
+        None where nothing is known of that. Without observed moments, numbers far from zero beside
+        their width are known well enough.
         """
         x, kernel = node.inputs[rule.left], node.inputs[rule.right]
-        code = activations.type.quant
-        if (
-            code is None
-            or x.range is None
-            or not kernel.is_constant
-            or not self.options.correct_bias
-        ):
+        code, weights = activations.type.quant, right.type.quant
+        if not (self.options.correct_bias and kernel.is_constant and code and weights):
             return None
-        low, high = x.range.bounds
-        known = (self.means.get(name) for name in statistic_names(x))
-        means: Array | None = next((means for means in known if means is not None), None)
-        if means is None and not code.holds_zero:
-            means = np.asarray((low + high) / 2)
-        if means is None:
+        bounds = self.range_of(x).bounds
+        moments = known_moments(x, self.context)
+        if moments is None and not code.holds_zero:
+            moments = ChannelMoments.even(*bounds, known(x.type.shape[-1], "quantize"))
+        if moments is None:
             return None
-        lost = lost_by_rounding(node.op, kernel.array, right.real, means.clip(low, high))
+        means = moments.means.clip(*bounds)
+        lost = lost_by_rounding(node.op, kernel.array, right.real, means, moments.variances)
         if lost is None:
             return None
         bias = node.inputs[rule.bias].array if len(node.inputs) > rule.bias else None
-        assert right.type.quant is not None
-        room = bias_room(kernel.array, right.type.quant.storage, max(reach(code), 255))
-        scales = right.type.quant.scale.array.reshape(-1).astype(np.float64)
-        return within(lost, bias, room * float(code.scale.array) * scales)
+        room = bias_room(kernel.array, weights.storage, max(reach(code), 255))
+        scales = weights.scale.array.reshape(-1).astype(np.float64) * float(code.scale.array)
+        return added_within(lost, bias, room * scales)
 
     def convert_exact_sum(self, node: Node, builder: Builder) -> None:
         op, output = node.op, node.outputs[0]

@@ -5,14 +5,19 @@ from __future__ import annotations
 from math import prod
 
 import numpy as np
-from numpy.typing import NDArray
 
 from qir.ops import Conv, ConvTranspose, Dot
 from qir.ops.op import Op
 from qir.types import Array
 
+LEAST_SHARE = 0.1
+"""The least ratio of the mean of the error, squared, to its variance that is worth a bias. A mean
+over n samples of numbers around 0 has about 1/n, which is chance."""
 
-def lost_by_rounding(op: Op, weights: Array, rounded: Array, means: Array) -> Array | None:
+
+def lost_by_rounding(
+    op: Op, weights: Array, rounded: Array, means: Array, variances: Array
+) -> Array | None:
     """Returns what the outputs of a sum of products lose on average as its weights are rounded.
 
     Empirical bias correction, arXiv:1906.04721, section 4.2: the error (W - Wq) x has the mean
@@ -23,31 +28,39 @@ def lost_by_rounding(op: Op, weights: Array, rounded: Array, means: Array) -> Ar
         op: The product.
         weights: The kernel [taps…, channels / groups, outputs].
         rounded: The real numbers that its codes mean, likewise.
-        means: The mean of each channel of x [channels], or of all [].
+        means: The mean of each channel of x [channels].
+        variances: The variance, likewise.
 
     Returns:
-        Real numbers, float64 [outputs]; None where the product has no one bias for them.
+        Real numbers, float64 [outputs]; None where the product has no one bias for them, or where
+        they are small beside what remains.
     """
     if not isinstance(op, Conv | ConvTranspose | Dot) or (isinstance(op, Dot) and op.batch):
         return None
     groups = 1 if isinstance(op, Dot) else op.groups
-    channels, outputs = weights.shape[-2:]
-    taps = range(weights.ndim - 2)
-    lost = (weights.astype(np.float64) - rounded.astype(np.float64)).sum(axis=tuple(taps))
-    grouped = np.broadcast_to(means, (groups * channels,)).astype(np.float64)
-    met = np.repeat(grouped.reshape(groups, channels), outputs // groups, axis=0)
+    outputs = weights.shape[-1]
+
+    def met(channels: Array) -> Array:
+        """Returns the numbers of the channels that each output meets [channels / groups, outputs]."""
+        return np.repeat(channels.astype(np.float64).reshape(groups, -1), outputs // groups, 0).T
+
+    taps = tuple(range(weights.ndim - 2))
+    errors = weights.astype(np.float64) - rounded.astype(np.float64)
+    lost = (errors.sum(axis=taps) * met(means)).sum(axis=0)
+    remaining = (np.square(errors).sum(axis=taps) * met(variances)).sum()
     if isinstance(op, ConvTranspose):
-        met = met / prod(op.strides)
-    return np.asarray(np.einsum("co,oc->o", lost, met))
+        there = 1 / prod(op.strides)
+        lost, remaining = lost * there, remaining * there
+    return np.asarray(lost) if np.square(lost).sum() > LEAST_SHARE * remaining else None
 
 
-def within(correction: Array, bias: Array | None, limit: NDArray[np.float64]) -> Array:
-    """Returns a bias with a correction, of magnitudes up to a limit, or its own where greater.
+def added_within(correction: Array, bias: Array | None, limit: Array) -> Array:
+    """Adds a correction to a bias, which grows no larger than a limit, or than it was.
 
     Args:
         correction: What to add [outputs].
         bias: The bias [outputs], or None.
-        limit: What the accumulator has room for [outputs], above 0.
+        limit: The magnitude for which the accumulator has room [outputs], or of all [1].
     """
     own = np.zeros_like(correction) if bias is None else bias.astype(np.float64)
     most = np.maximum(limit, np.abs(own))

@@ -13,7 +13,7 @@ from qir.errors import PassError, QirError
 from qir.ir import Graph, Node, Value
 from qir.ir.signature import Sizes
 from qir.numbers.interval import Interval
-from qir.observe.channels import few_places, observe_means
+from qir.observe.channels import few_places, observe_moments
 from qir.observe.statistics import NonFiniteError, Statistic, observe, observe_clipped
 from qir.ops import Clip, Const, Relu, Reshape, Return, Reverse, Transpose
 from qir.passes.shared.observed_parts import PartStatistics, observe_parts, observed_parts
@@ -162,7 +162,7 @@ class Observer:
         self._counted = [value for value in self.values if value not in clipped]
         self._parts = observed_parts(graph)
         self._paths = {value: self._path(value) for value in self._parts.values}
-        self._mean_paths = {value: self._path(value) for value in self._parts.means}
+        self._moment_paths = {value: self._path(value) for value in self._parts.moments}
 
     def _path(self, value: Value) -> list[Value]:
         counted, path = set(self._counted), [value]
@@ -234,11 +234,11 @@ class Observer:
             array = stage.array(path)
             if array is not None:
                 observe_parts(self._parts, value, array, shown, stage.parts)
-        for value, path in self._mean_paths.items():
-            if value not in stage.parts.means:
+        for value, path in self._moment_paths.items():
+            if value not in stage.parts.moments:
                 array = stage.array(path, few=True)
                 if array is not None:
-                    stage.parts.means[value] = observe_means(array)
+                    stage.parts.moments[value] = observe_moments(array)
 
     def _located(self, value: Value, array: Array, stage: _Stage) -> QirError:
         subject = f"{'' if value.node else 'input '}%{value.name} in batch {stage.batch}"

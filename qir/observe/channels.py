@@ -18,7 +18,7 @@ _CHUNK = 1 << 18
 """Numbers that are squared or summed in float64 at a time."""
 
 MOST_PLACES = 256
-"""Places of a sample, such as pixels, at most twice as many, that the means of channels are of."""
+"""Places of a sample, such as pixels, at most twice as many, that moments of channels are of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,24 +93,41 @@ class ChannelStatistic:
 
 
 @dataclass(frozen=True, eq=False)
-class ChannelMeans:
-    """The mean of each channel of a tensor: of what has one index along its last axis.
+class ChannelMoments:
+    """Mean and variance of each channel of a tensor: of what has one index along its last axis.
 
     Args:
         sums: Sum of the numbers of each channel that were seen, float64 [channels].
+        squares: Sum of their squares, likewise.
         count: Numbers seen in each channel.
     """
 
     sums: NDArray[np.float64]
+    squares: NDArray[np.float64]
     count: int
+
+    @classmethod
+    def even(cls, low: float, high: float, channels: int) -> ChannelMoments:
+        """Returns those of numbers spread evenly over a range, the same in each channel."""
+        square = (low**2 + low * high + high**2) / 3
+        return cls(np.full(channels, (low + high) / 2), np.full(channels, square), 1)
 
     @property
     def means(self) -> NDArray[np.float32]:
         """Mean of each channel, in float32 as ChannelStatistic.mean_square; 0 of no numbers."""
-        return (self.sums / max(self.count, 1)).astype(np.float32)
+        with np.errstate(over="ignore"):
+            return (self.sums / max(self.count, 1)).astype(np.float32)
 
-    def merge(self, other: ChannelMeans) -> ChannelMeans:
-        """Returns the means of the numbers of both.
+    @property
+    def variances(self) -> NDArray[np.float32]:
+        """Variance of each channel, likewise."""
+        count = max(self.count, 1)
+        with np.errstate(over="ignore"):
+            spread = self.squares / count - np.square(self.sums / count)
+            return np.maximum(spread, 0).astype(np.float32)
+
+    def merge(self, other: ChannelMoments) -> ChannelMoments:
+        """Returns those of the numbers of both.
 
         Raises:
             QirError: They are of another number of channels.
@@ -119,7 +136,12 @@ class ChannelMeans:
             raise QirError(
                 f"channels: expected {len(self.sums)} along the last axis, got {len(other.sums)}"
             )
-        return ChannelMeans(self.sums + other.sums, self.count + other.count)
+        count = self.count + other.count
+        return ChannelMoments(self.sums + other.sums, self.squares + other.squares, count)
+
+    def take(self, channels: NDArray[np.integer[Any]]) -> ChannelMoments:
+        """Returns those of some channels."""
+        return ChannelMoments(self.sums[channels], self.squares[channels], self.count)
 
 
 @dataclass(frozen=True)
@@ -203,15 +225,16 @@ def few_places(array: NDArray[Any]) -> NDArray[Any]:
     return array.reshape(len(array), places, array.shape[-1])[:, ::step]
 
 
-def observe_means(array: NDArray[Any]) -> ChannelMeans:
-    """Takes the means of the channels along the last axis of an array of finite floats."""
-    flat = array.reshape(-1, array.shape[-1])
-    sums = np.zeros(flat.shape[1], np.float64)
+def observe_moments(array: NDArray[Any]) -> ChannelMoments:
+    """Takes mean and variance of the channels along the last axis of an array of finite floats."""
+    flat = array.reshape(-1, array.shape[-1]) if array.size else array.reshape(0, array.shape[-1])
+    sums, squares = np.zeros((2, flat.shape[1]), np.float64)
     step = max(_CHUNK // max(flat.shape[1], 1), 1)
     for start in range(0, len(flat), step):
         chunk = flat[start : start + step].astype(np.float64)
         sums += np.ones(len(chunk)) @ chunk
-    return ChannelMeans(sums, len(flat))
+        squares += np.einsum("ij,ij->j", chunk, chunk)
+    return ChannelMoments(sums, squares, len(flat))
 
 
 def observe_rows(array: NDArray[Any], axes: Sequence[int], mask: Array | None = None) -> RowPeaks:
