@@ -41,7 +41,7 @@ def lost_by_rounding(
     outputs = weights.shape[-1]
 
     def met(channels: Array) -> Array:
-        """Returns the numbers of the channels that each output meets [channels / groups, outputs]."""
+        """Returns numbers of the channels that each output meets [channels / groups, outputs]."""
         return np.repeat(channels.astype(np.float64).reshape(groups, -1), outputs // groups, 0).T
 
     taps = tuple(range(weights.ndim - 2))
@@ -64,4 +64,4 @@ def added_within(correction: Array, bias: Array | None, limit: Array) -> Array:
     """
     own = np.zeros_like(correction) if bias is None else bias.astype(np.float64)
     most = np.maximum(limit, np.abs(own))
-    return np.clip(own + correction, -most, most)
+    return np.asarray(np.clip(own + correction, -most, most))
