@@ -207,13 +207,13 @@ class _Found:
         kernel = self.node.inputs[1]
         built = []
         for group in groups:
-            x = self._joined(group, builder)
-            channels[x] = _rows(group)
             weights = self._weights(group)
             window = kernel.array.shape[:-2]
             builder.loc = kernel.loc
             own = derived(builder, weights.reshape(*window, *weights.shape[1:]), kernel)
             builder.graph.name_after(own, f"{kernel.name}.part")
+            x = self._joined(group, builder)
+            channels[x] = _rows(group)
             built.append(PartialSum(x, own, self._bound(group, weights)))
         return emit_sum(self.node.output, built, builder)
 

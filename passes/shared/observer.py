@@ -193,7 +193,9 @@ class Observer:
         segments: list[_Segment] = []
         for batch, (arrays, sizes) in enumerate(batches):
             segments = segments or self._cut(sizes)
-            computed: dict[Value, Any] = dict(zip(self.graph.inputs, arrays, strict=True))
+            # They are counted behind the next batch, which may come in the same buffers.
+            copies = map(np.array, arrays)
+            computed: dict[Value, Any] = dict(zip(self.graph.inputs, copies, strict=True))
             statistics: dict[Value, Statistic] = {}
             parts = PartStatistics()
             for segment in segments:
