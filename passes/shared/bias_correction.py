@@ -6,13 +6,55 @@ from math import prod
 
 import numpy as np
 
+from qir.ir import Node, Value
+from qir.observe.channels import ChannelMoments
 from qir.ops import Conv, ConvTranspose, Dot
-from qir.ops.op import Op
-from qir.types import Array
+from qir.ops.op import Accumulate, Op
+from qir.passes.shared.codes import bias_room, reach
+from qir.passes.shared.observed_parts import known_moments
+from qir.pipeline import Context
+from qir.types import Array, known
 
 LEAST_SHARE = 0.1
 """The least ratio of the mean of the error, squared, to its variance that is worth a bias. A mean
 over n samples of numbers around 0 has about 1/n, which is chance."""
+
+
+def corrected_bias(
+    node: Node, rule: Accumulate, activations: Value, right: Value, context: Context
+) -> Array | None:
+    """Returns the bias of a sum of products with what rounding its weights costs on average.
+
+    Without observed moments, numbers far from zero beside their width are known well enough.
+
+    Args:
+        node: The sum in the float program.
+        rule: Its quantization rule.
+        activations: The coded activations.
+        right: The coded weights.
+        context: What calibrate observed.
+
+    Returns:
+        Real numbers [outputs], for which the accumulator has room; None where no weights are
+        rounded, where nothing is known of x, or where a bias would not help.
+    """
+    x, kernel = node.inputs[rule.left], node.inputs[rule.right]
+    code, weights = activations.type.quant, right.type.quant
+    if not kernel.is_constant or code is None or weights is None:
+        return None
+    moments = known_moments(x, context)
+    if moments is None and x.range is not None and not code.holds_zero:
+        moments = ChannelMoments.even(*x.range.bounds, known(x.type.shape[-1], "quantize"))
+    if moments is None:
+        return None
+    means = moments.means if x.range is None else moments.means.clip(*x.range.bounds)
+    lost = lost_by_rounding(node.op, kernel.array, right.real, means, moments.variances)
+    if lost is None:
+        return None
+    room = bias_room(kernel.array, weights.storage, max(reach(code), 255))
+    scales = weights.scale.array.reshape(-1).astype(np.float64) * float(code.scale.array)
+    bias = node.inputs[rule.bias].array if len(node.inputs) > rule.bias else None
+    return added_within(lost, bias, room * scales)
 
 
 def lost_by_rounding(
