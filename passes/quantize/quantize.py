@@ -12,6 +12,7 @@ from qir.numbers.rounding import rounding_mode
 from qir.ops import (
     Add,
     Clip,
+    Concat,
     Const,
     Dequantize,
     Embedding,
@@ -206,6 +207,8 @@ class _Quantizer:
         match op.quant:
             case Accumulate() as rule:
                 self.convert_sum(node, rule, builder)
+            case SharedCode() if isinstance(op, Concat) and output in self.plan.wide:
+                self.convert_wide_sum(node, builder)
             case SharedCode():
                 code = self.plan.code_for(output)
                 operands = [
@@ -306,7 +309,8 @@ class _Quantizer:
         output = node.outputs[0]
         code = self.plan.wide_code(output)
         operands = [self.forms.wide_form(value, code, builder) for value in node.inputs]
-        self.forms.give_sum(output, builder.emit(node.op.with_code(code), *operands))
+        op = node.op if isinstance(node.op, Concat) else node.op.with_code(code)
+        self.forms.give_sum(output, builder.emit(op, *operands))
 
     def weights(
         self, kernel: Value, bias: Value | None, x: Value, output: Value, builder: Builder
@@ -350,8 +354,7 @@ class _Quantizer:
         if not self.forms.is_activation(x):
             raise KeptFloat(f"%{x.name} is a constant where an activation belongs")
         output = node.outputs[0]
-        wanted = self.plan.result_code(output)
-        op = node.op.with_code(wanted)
+        op = node.op.with_code(self.plan.norm_code(output))
         self.forms.give(
             output, builder.emit(op, self.forms.norm_operand(op, x, builder), *parameters)
         )
