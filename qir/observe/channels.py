@@ -115,16 +115,14 @@ class ChannelMoments:
     @property
     def means(self) -> NDArray[np.float32]:
         """Mean of each channel, in float32 as ChannelStatistic.mean_square; 0 of no numbers."""
-        with np.errstate(over="ignore"):
-            return (self.sums / max(self.count, 1)).astype(np.float32)
+        return (self.sums / max(self.count, 1)).astype(np.float32)
 
     @property
     def variances(self) -> NDArray[np.float32]:
-        """Variance of each channel, likewise."""
+        """Variance of each channel, likewise, at most the largest float32."""
         count = max(self.count, 1)
-        with np.errstate(over="ignore"):
-            spread = self.squares / count - np.square(self.sums / count)
-            return np.maximum(spread, 0).astype(np.float32)
+        spread = self.squares / count - np.square(self.sums / count)
+        return spread.clip(0, float(np.finfo(np.float32).max)).astype(np.float32)
 
     def merge(self, other: ChannelMoments) -> ChannelMoments:
         """Returns those of the numbers of both.
