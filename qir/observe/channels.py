@@ -17,7 +17,7 @@ from qir.types import Array
 _CHUNK = 1 << 18
 """Numbers that are squared or summed in float64 at a time."""
 
-MOST_PLACES = 256
+MOST_PLACES = 32
 """Places of a sample, such as pixels, at most twice as many, that moments of channels are of."""
 
 
@@ -230,8 +230,9 @@ def observe_moments(array: NDArray[Any]) -> ChannelMoments:
     step = max(_CHUNK // max(flat.shape[1], 1), 1)
     for start in range(0, len(flat), step):
         chunk = flat[start : start + step].astype(np.float64)
-        sums += np.ones(len(chunk)) @ chunk
-        squares += np.einsum("ij,ij->j", chunk, chunk)
+        ones = np.ones(len(chunk))
+        sums += ones @ chunk
+        squares += ones @ np.square(chunk, out=chunk)
     return ChannelMoments(sums, squares, len(flat))
 
 

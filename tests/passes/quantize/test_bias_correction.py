@@ -104,7 +104,7 @@ def test_a_depthwise_convolution_without_a_bias_gets_one():
             feature_group_count=8,
         )  # fmt: skip
 
-    x = draw(16, 12, 12, 8, seed=2) + 1
+    x = draw(64, 5, 6, 8, seed=2) + 1
     graph = qir.from_jax(function, x)
     integer = qir.quantize(graph, [x], CORRECTED)
     (conv,) = (node for node in integer.nodes if isinstance(node.op, Conv))
