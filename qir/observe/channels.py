@@ -17,7 +17,7 @@ from qir.types import Array
 _CHUNK = 1 << 18
 """Numbers that are squared or summed in float64 at a time."""
 
-MOST_PLACES = 256
+MOST_PLACES = 32
 """Places of a sample, such as pixels, at most twice as many, that moments of channels are of."""
 
 
@@ -115,16 +115,14 @@ class ChannelMoments:
     @property
     def means(self) -> NDArray[np.float32]:
         """Mean of each channel, in float32 as ChannelStatistic.mean_square; 0 of no numbers."""
-        with np.errstate(over="ignore"):
-            return (self.sums / max(self.count, 1)).astype(np.float32)
+        return (self.sums / max(self.count, 1)).astype(np.float32)
 
     @property
     def variances(self) -> NDArray[np.float32]:
-        """Variance of each channel, likewise."""
+        """Variance of each channel, likewise, at most the largest float32."""
         count = max(self.count, 1)
-        with np.errstate(over="ignore"):
-            spread = self.squares / count - np.square(self.sums / count)
-            return np.maximum(spread, 0).astype(np.float32)
+        spread = self.squares / count - np.square(self.sums / count)
+        return spread.clip(0, float(np.finfo(np.float32).max)).astype(np.float32)
 
     def merge(self, other: ChannelMoments) -> ChannelMoments:
         """Returns those of the numbers of both.
@@ -232,8 +230,9 @@ def observe_moments(array: NDArray[Any]) -> ChannelMoments:
     step = max(_CHUNK // max(flat.shape[1], 1), 1)
     for start in range(0, len(flat), step):
         chunk = flat[start : start + step].astype(np.float64)
-        sums += np.ones(len(chunk)) @ chunk
-        squares += np.einsum("ij,ij->j", chunk, chunk)
+        ones = np.ones(len(chunk))
+        sums += ones @ chunk
+        squares += ones @ np.square(chunk, out=chunk)
     return ChannelMoments(sums, squares, len(flat))
 
 

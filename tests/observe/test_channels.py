@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from qir.errors import QirError
-from qir.observe.channels import ChannelStatistic, RowPeaks, observe_channels, observe_rows
+from qir.observe.channels import (
+    MOST_PLACES,
+    ChannelMoments,
+    ChannelStatistic,
+    RowPeaks,
+    few_places,
+    observe_channels,
+    observe_moments,
+    observe_rows,
+)
 
 
 @pytest.mark.parametrize("axes", [(2,), (1,), (0, 1), (0, 2)])
@@ -78,3 +87,53 @@ def test_the_least_row_maximum_leaves_out_what_the_mask_drops():
     assert observe_rows(array, (0, 1)).least == 9
     assert observe_rows(array[:0], (1,)) == RowPeaks((1,), np.inf)
     assert RowPeaks((1,), 5.0).merge(RowPeaks((1,), -3.0)) == RowPeaks((1,), -3.0)
+
+
+def test_moments_are_mean_and_variance_whatever_the_batches():
+    rng = np.random.default_rng(3)
+    array = (rng.normal(2, 1, (24, 5, 7)) * np.exp2(rng.uniform(-20, 20, 7))).astype(np.float32)
+    whole, real = observe_moments(array), array.astype(np.float64)
+    assert whole.count == 24 * 5
+    # A float32 is within 2^-24 of what it rounds. The variance is a difference of squares at most
+    # ten times as large, of which float64 loses far less.
+    np.testing.assert_allclose(whole.means, real.mean(axis=(0, 1)), rtol=2**-23)
+    np.testing.assert_allclose(whole.variances, real.var(axis=(0, 1)), rtol=2**-23)
+    for cuts in ([5], [1, 2, 3], [0, 12]):
+        parts = [observe_moments(part) for part in np.split(array, cuts)]
+        merged = parts[-1]
+        for part in parts[:-1]:
+            merged = merged.merge(part)
+        assert np.array_equal(merged.means, whole.means)
+        assert merged.count == whole.count
+    assert np.array_equal(whole.take(np.array([4, 2])).means, whole.means[[4, 2]])
+    with pytest.raises(QirError, match="expected 7 along the last axis, got 2"):
+        whole.merge(whole.take(np.array([4, 2])))
+
+
+def test_moments_of_even_numbers_and_of_none():
+    places = np.linspace(3, 5, 100_001)[:, None]
+    found, even = observe_moments(places), ChannelMoments.even(3, 5, 1)
+    assert np.allclose(even.means, found.means)
+    # n numbers a step apart have (n + 1) / (n - 1) times the variance.
+    np.testing.assert_allclose(even.variances, found.variances, rtol=3e-5)
+    none = observe_moments(np.ones((0, 3, 2), np.float32))
+    assert none.count == 0
+    assert np.array_equal(none.means, [0, 0])
+    huge = observe_moments(np.array([[3e38], [-3e38]], np.float32))
+    assert np.isfinite(huge.variances).all()
+
+
+@pytest.mark.parametrize("sizes", [(112, 112), (64, 64), (7, 7), (1000,)])
+def test_few_places_are_spread_over_all_columns(sizes):
+    places = int(np.prod(sizes))
+    array = np.arange(2 * places * 3).reshape(2, *sizes, 3)
+    found = few_places(array)
+    assert found.shape[0] == 2
+    assert min(places, MOST_PLACES // 2) <= found.shape[1] <= 2 * MOST_PLACES
+    columns = found[0, :, 0] // 3 % sizes[-1]
+    assert len(np.unique(columns)) > 0.9 * min(sizes[-1], found.shape[1])
+
+
+def test_rows_of_few_axes_are_all_seen():
+    array = np.arange(6).reshape(2, 3)
+    assert few_places(array) is array

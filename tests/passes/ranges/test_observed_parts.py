@@ -60,6 +60,30 @@ def test_channels_follow_values_through_moves_and_clips(monkeypatch):
         )
 
 
+CONVOLVED = """
+graph @convolved(%x: f32[B,5,4,3]) {
+  %c = relu(%x) : f32[B,5,4,3]
+  %k = const : f32[1,1,3,2]
+  %y = conv(%c, %k) : f32[B,5,4,2]
+  %z = conv(%x, %k) : f32[B,5,4,2]
+  return %y, %z
+}
+"""
+
+
+def test_convolutions_read_values_of_known_moments():
+    data = [draw(count, 5, 4, 3, seed=count) for count in (2, 1)]
+    context = observed(CONVOLVED, data, {"k": draw(1, 1, 3, 2)})
+    assert set(context.moments) == {"x", "c"}
+    assert context.channels == {}
+    seen = np.concatenate(data).astype(np.float64)
+    for name, numbers in (("x", seen), ("c", np.maximum(seen, 0))):
+        found = context.moments[name]
+        # Within 2^-24 of the mean, of numbers that may cancel to a tenth of what they are.
+        np.testing.assert_allclose(found.means, numbers.mean(axis=(0, 1, 2)), rtol=2**-20)
+        np.testing.assert_allclose(found.variances, numbers.var(axis=(0, 1, 2)), rtol=2**-20)
+
+
 def test_heads_and_rows_of_attention_are_observed():
     data = [
         (draw(2, 2, 3, 4, seed=i), draw(2, 2, 4, 3, seed=9 + i), draw(2, 1, 1, 3)) for i in (1, 2)
