@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import qir
+from qir.backends.reference.interpreter import run_all
 from qir.errors import QirAccuracyWarning
+from qir.report import accuracy
 from qir.report.accuracy import ratio_in_decibels
 
 ROWS, WIDTH = 8, 32
@@ -27,6 +29,10 @@ def masked(x):
 
 def quantized(function, data, pipeline="w8a8", **options):
     return qir.quantize(qir.from_jax(function, data[0]), data, pipeline, **options)
+
+
+def integer_of(graph):
+    return qir.quantize(graph, iter(DATA), accuracy_check=False)
 
 
 class TestFigures:
@@ -60,6 +66,61 @@ class TestFigures:
         integer = qir.quantize(graph, kept, accuracy_check=-99)
         again = qir.quantize(graph, batches(), accuracy_check=-99)
         assert again.accuracy == integer.accuracy
+
+    @pytest.mark.parametrize("batch", [None, "B"])
+    def test_what_calibration_computed_of_a_large_program_is_not_computed_again(
+        self, monkeypatch, batch
+    ):
+        def network(x):
+            return jax.nn.relu(x @ WEIGHTS)[..., ::-1], x
+
+        graph = qir.from_jax(network, DATA[0], batch=batch)
+        small = qir.quantize(graph, iter(DATA)).accuracy
+        monkeypatch.setattr(accuracy, "WORK", 0)
+        computed = []
+
+        def interpreter(program, *inputs, **options):
+            computed.append(program.name)
+            return run_all(program, *inputs, **options)
+
+        monkeypatch.setattr(qir.api, "run_all", interpreter)
+        context = qir.Context()
+        large = qir.quantize(graph, iter(DATA), context=context).accuracy
+        assert len(computed) == 1
+        assert small is not None
+        assert large is not None
+        assert (bool(small.worst), bool(large.worst)) == (True, False)
+        rows = ROWS if batch is None else 1
+        assert large.samples == (
+            "the first batch" if batch is None else "1 sample of the first batch"
+        )
+        assert context.sample_outputs[0].shape == (ROWS, 16)
+        right, found = (
+            qir.evaluate(program, DATA[0][:rows])[0] for program in (graph, integer_of(graph))
+        )
+        # XLA sums in another order than numpy.
+        assert large.outputs[0].sqnr == pytest.approx(ratio_in_decibels(right, found)[0], abs=0.01)
+
+    def test_a_large_program_is_computed_where_an_output_is_inaccurate(self, monkeypatch):
+        monkeypatch.setattr(accuracy, "WORK", 0)
+        with pytest.warns(QirAccuracyWarning, match="own error|largest errors") as caught:
+            integer = quantized(masked, DATA)
+        assert integer.accuracy is not None
+        assert integer.accuracy.worst
+        assert len(caught) == 1
+
+    def test_rows_follow_from_the_size_of_the_program(self, monkeypatch):
+        graph = qir.from_jax(lambda x: x @ WEIGHTS, DATA[0], batch="B")
+        row = WIDTH * 16 + accuracy.RESULT * 16
+        monkeypatch.setattr(accuracy, "WORK", 3 * row)
+        integer = qir.quantize(graph, [np.concatenate(DATA)])
+        assert integer.accuracy is not None
+        assert integer.accuracy.samples == "6 samples of the first batch"
+
+    def test_the_seconds_of_the_check_stand_behind_those_of_the_passes(self):
+        context = qir.Context()
+        qir.quantize(qir.from_jax(lambda x: x @ WEIGHTS, DATA[0]), DATA, context=context)
+        assert context.timings[-1][0] == "accuracy-check"
 
     def test_the_check_can_be_left_out(self):
         integer = quantized(masked, DATA, accuracy_check=False)
