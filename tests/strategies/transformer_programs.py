@@ -46,7 +46,9 @@ from qir.ops import (
     Transpose,
 )
 from qir.ops.op import Op
-from qir.types import Dim, DType, TensorType
+from qir.ops.softmax import MaskedRows
+from qir.types import Dim, DType, Size, TensorType
+from qir.types import known as known_size
 from tests.strategies.base import Draw
 from tests.strategies.float_programs import (
     LAYERS,
@@ -104,7 +106,7 @@ def softmax(net: FloatNetwork) -> Value:
     axes = net.draw(st.sampled_from([{rank - 1}, axes]))
     if net.draw(st.booleans()):
         return net.emit(Softmax(tuple(sorted(axes))), masked(net, net.last))
-    rows = net.draw(st.sampled_from(["uniform", "unmasked"]))
+    rows: MaskedRows = net.draw(st.sampled_from(["uniform", "unmasked"]))
     return net.emit(Softmax(tuple(sorted(axes)), rows), net.last, mask(net, net.shape))
 
 
@@ -287,7 +289,7 @@ def with_named_batch(case: FloatCase) -> FloatCase:
     graph = Graph(case.graph.name)
     known: dict[Value, Value] = {}
     for value in case.graph.inputs:
-        shape = value.type.known_shape
+        shape: tuple[Size, ...] = value.type.known_shape
         named = (name, *shape[1:]) if shape and shape[0] == batch else shape
         known[value] = graph.add_input(value.name, value.type.with_shape(*named))
     builder = graph.at_end()
@@ -299,9 +301,10 @@ def with_named_batch(case: FloatCase) -> FloatCase:
             continue
         op, operands = node.op, [known[value] for value in node.inputs]
         if isinstance(op, Reshape) and isinstance(operands[0].type.shape[0], Dim):
-            if op.shape[0] % batch:
+            first = known_size(op.shape[0], "the batch")
+            if first % batch:
                 raise QirError("the batch does not lead the result")
-            op = replace(op, shape=(name * (op.shape[0] // batch), *op.shape[1:]))
+            op = replace(op, shape=(name * (first // batch), *op.shape[1:]))
         known.update(zip(node.outputs, builder.emit_node(op, operands).outputs, strict=True))
     graph.set_outputs([known[value] for value in case.graph.outputs])
     return FloatCase(graph, case.inputs)
