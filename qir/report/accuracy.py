@@ -15,7 +15,7 @@ from qir.ir.accuracy import ROWS_BELOW
 from qir.ir.signature import bind
 from qir.observe.sample import MOST_ROWS, batch_name, few_rows, same_rows
 from qir.ops import Return
-from qir.report.causes import REMEDIES, Seen, find_cause, readers_of
+from qir.report.causes import REMEDIES, Seen, far_middle, find_cause, is_exact, readers_of
 from qir.types import Array, Dim, Size
 
 THRESHOLD = 20.0
@@ -35,6 +35,9 @@ PERCENTILE = 0.05
 
 WORST = 3
 """How many ops a warning names."""
+
+BESIDE = 30.0
+"""How far in dB above the worst an op's own error makes no difference."""
 
 
 def measure(
@@ -134,6 +137,17 @@ def ratio_in_decibels(exact: Array, found: Array) -> tuple[float, float]:
     return float(whole[0]), float(least)
 
 
+def _figures_of(exact: Array, found: Array) -> tuple[float, float]:
+    """Returns the figures of `ratio_in_decibels`, the whole about the middle of a range far from 0.
+
+    The middle itself is no signal: a code is to tell numbers from one another.
+    """
+    whole, rows = ratio_in_decibels(exact, found)
+    if middle := far_middle(np.asarray(exact)):
+        whole, _ = ratio_in_decibels(np.subtract(exact, middle), np.subtract(found, middle))
+    return whole, rows
+
+
 def _decibels(signal: Array, noise: Array) -> Array:
     with np.errstate(all="ignore"):
         ratio = 10 * np.log10(signal) - 10 * np.log10(noise)
@@ -141,7 +155,7 @@ def _decibels(signal: Array, noise: Array) -> Array:
 
 
 def _output(value: Value, exact: Array, found: Array) -> OutputAccuracy:
-    whole, rows = ratio_in_decibels(exact, found)
+    whole, rows = _figures_of(exact, found)
     nonfinite = int(np.count_nonzero(np.isfinite(exact) & ~np.isfinite(found)))
     return OutputAccuracy(value.name, whole, rows, nonfinite)
 
@@ -196,12 +210,12 @@ def _own_errors(
         known = [meant[name] for name in names if name in meant]
         known = [old for old in known if old.type.is_float and exact[old].shape == array.shape]
         code = value.type.quant
-        if not known or (code is not None and code.storage.bits > 16):
+        if not known or (code is not None and is_exact(code)):
             return array  # What an exact sum lacks shows where it is rounded.
         # Of a relu that became the clamp of what it reads, the later one.
         old = max(known, key=order.__getitem__)
         right = exact[old]
-        seen[value] = Seen(value, old, right, *ratio_in_decibels(right, _decoded(value, array)))
+        seen[value] = Seen(value, old, right, *_figures_of(right, _decoded(value, array)))
         return right.astype(array.dtype) if code is None else code.encode(right)
 
     for value, array in zip(program.inputs, inputs, strict=True):
@@ -229,10 +243,19 @@ def _shown(one: Seen, seen: Mapping[Value, Seen]) -> float:
 
     What a relu cuts off anyway may be missing from the code of its operand.
     """
-    own = _figure(one)
-    if any(isinstance(node.op, Return) for node in one.value.users):
-        return own
-    readers = [_figure(seen[value]) for value in readers_of(one.value) if value in seen]
+    own, readers, stack = _figure(one), list[float](), [one.value]
+    while stack:
+        value = stack.pop()
+        if any(isinstance(node.op, Return) for node in value.users):
+            return own
+        for reader in readers_of(value):
+            if reader not in seen:
+                continue
+            if seen[reader].reference is one.reference:
+                # The same numbers in another form, made of exact ones.
+                stack.append(reader)
+            else:
+                readers.append(_figure(seen[reader]))
     return max(own, min(readers, default=own))
 
 
@@ -266,14 +289,16 @@ def warning_of(accuracy: Accuracy) -> str | None:
         f"quantize: expected outputs of at least {accuracy.threshold:g} dB signal to noise, and "
         f"rows 10 dB below that, against the float program; on {accuracy.samples}, {figures}"
     ]
-    if accuracy.worst:
+    figures_of = {one: min(one.sqnr, one.rows + ROWS_BELOW) for one in accuracy.worst}
+    least = min(figures_of.values(), default=0.0)
+    worst = [one for one, figure in figures_of.items() if figure <= least + BESIDE]
+    if worst:
         sentences.append("the ops with the largest errors of their own:")
-    for one in accuracy.worst:
+    for one in worst:
         found = f"{one.cause} at %{one.about}: {one.detail}"
         sentences.append(f"  {_place(one)}: {_figures(one)}; {found}")
     sentences += [
-        f"{cause}: {REMEDIES[cause]}"
-        for cause in dict.fromkeys(one.cause for one in accuracy.worst)
+        f"{cause}: {REMEDIES[cause]}" for cause in dict.fromkeys(one.cause for one in worst)
     ]
     sentences.append("accuracy_check=False skips this check, a number there is another threshold")
     return "\n".join(sentences)

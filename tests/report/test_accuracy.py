@@ -207,6 +207,62 @@ def test_a_model_with_one_fault_is_warned_of_with_its_cause(cause):
     assert "test_accuracy.py" in message  # the place
 
 
+def far_from_zero(x):
+    return jnp.tanh(x @ WEIGHTS) / 100 + 300
+
+
+def normed(x):
+    """Rows that differ by far more than what the norm leaves of them."""
+    y = x[:, :1] * 1000 + jnp.tanh(x @ WEIGHTS) / 100
+    centred = y - y.mean(-1, keepdims=True)
+    return centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-9)
+
+
+PERCENTILE = (
+    "fold, calibrate(method=percentile, percentile=90), propagate-ranges, quantize, integer"
+)
+
+FURTHER = {
+    "a percentile": ("clipping", "lie outside of", clipped, PERCENTILE),
+    "an output far from zero": (
+        "constant range",
+        r"%\w+: it goes from 299.9\d+ to 300.0\d+",
+        far_from_zero,
+        "w8a8",
+    ),
+    "a sum of more bits that a norm reads": (
+        "constant range",
+        r"%\w+: it varies by [\d.e-]+ about the means of rows, in steps of",
+        normed,
+        "w8a8",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FURTHER)
+def test_a_fault_shows_in_the_value_that_has_it(fault):
+    cause, detail, function, pipeline = FURTHER[fault]
+    with pytest.warns(QirAccuracyWarning, match=f"{cause} at .*{detail}") as caught:
+        integer = quantized(function, DATA, pipeline)
+    assert integer.accuracy is not None
+    assert integer.accuracy.worst[0].cause == cause
+    assert "rounding" not in str(caught[0].message)
+
+
+def test_an_offset_is_no_signal():
+    (output,) = quantized(far_from_zero, DATA, accuracy_check=-99).accuracy.outputs
+    assert 0 < output.sqnr < 20
+    same = quantized(lambda x: x * 0 + 300, DATA).accuracy.outputs
+    assert same[0].sqnr == np.inf
+
+
+def test_ops_that_make_no_difference_are_not_named():
+    with pytest.warns(QirAccuracyWarning) as caught:
+        integer = quantized(clipped, DATA, W2)
+    assert [one.op for one in integer.accuracy.worst] == ["dot", "input"]
+    assert "input" not in str(caught[0].message)
+
+
 def test_the_same_models_without_the_fault_are_not_warned_of():
     quantized(lambda x: jax.nn.relu(x @ x.T / 10 + 3) @ x, DATA)
     quantized(jnp.tanh, DATA)
