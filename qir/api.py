@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -153,8 +154,12 @@ def quantize(
     integer = optimize(graph, pipeline, data=data, context=context, **options)
     if accuracy_check is False or context.sample is None or QUANTIZED.missing(integer):
         return integer
+    start = time.perf_counter()
     threshold = THRESHOLD if accuracy_check is True else float(accuracy_check)
-    integer.accuracy = measure(graph, integer, context.sample, run_all, threshold)
+    integer.accuracy = measure(
+        graph, integer, context.sample, run_all, threshold, context.sample_outputs
+    )
+    context.timings.append(("accuracy-check", time.perf_counter() - start))
     if (message := warning_of(integer.accuracy)) is not None:
         warnings.warn(message, QirAccuracyWarning, stacklevel=2)
     return integer

@@ -45,7 +45,7 @@ from qir.passes.shared.plan import CodePlan, KeptFloat, expressed_type
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.selectors import select
 from qir.report.explain import explain
-from qir.types import DType, Quant
+from qir.types import Dim, DType, Quant
 
 Interface = Literal["float", "i8", "u8"]
 
@@ -250,6 +250,8 @@ class _Quantizer:
             raise KeptFloat(f"%{x.name} is a constant where an activation belongs")
         if bias is not None and not bias.is_constant:
             raise KeptFloat(f"the bias %{bias.name} is not a constant")
+        if isinstance(terms := kernel.type.shape[-2], Dim):
+            raise KeptFloat(f"it sums over the named dimension {terms}, so that no sum is bounded")
         activations = self.forms.code(x, builder)
         right = (
             self.weights(kernel, bias, activations, output, builder)

@@ -12,7 +12,7 @@ from qir.errors import PassError
 from qir.ir import Graph, Value
 from qir.ir.signature import Sizes
 from qir.numbers.interval import Interval
-from qir.observe.sample import MOST_ROWS, few_rows
+from qir.observe.sample import MOST_ROWS, few_rows, same_rows
 from qir.observe.solvers import Solver, solver
 from qir.observe.statistics import BINS, MovingAverage, Statistic
 from qir.passes.shared.calibration_data import read_batches
@@ -105,6 +105,8 @@ class Calibrate(Pass):
         with tqdm(desc=self.name, unit="batch", total=total, disable=not context.progress) as bar:
             for observed in observer.observe(_keep_first(graph, data, context)):
                 parts.add(observed.parts)
+                if observed.returned is not None:
+                    context.sample_outputs = _sample_outputs(graph, observed.returned)
                 for index, statistic in enumerate(observed.statistics):
                     statistics[index] = statistics[index].merge(statistic)
                     averages[index] = averages[index].update(statistic)
@@ -178,11 +180,19 @@ def _keep_first(
     graph: Graph, data: Iterable[Batch], context: Context
 ) -> Iterator[tuple[Sequence[Array], Sizes]]:
     """Leaves rows of the first batch with any in the context; data may be readable only once."""
-    context.sample = None
+    context.sample, context.sample_outputs = None, ()
     for arrays, sizes in read_batches(graph, data):
         if context.sample is None and all(array.size for array in arrays):
             context.sample = few_rows(graph, arrays, MOST_ROWS)
         yield arrays, sizes
+
+
+def _sample_outputs(graph: Graph, returned: Mapping[Value, Array]) -> list[Array | None]:
+    """Cuts outputs of the first batch to the rows that `_keep_first` leaves of its inputs."""
+    return [
+        same_rows(graph, value, returned[value], MOST_ROWS) if value in returned else None
+        for value in graph.outputs
+    ]
 
 
 def _look_up(values: Sequence[Value], known: Mapping[str, Kept]) -> list[Kept]:

@@ -143,12 +143,15 @@ class Forms:
     def finest(self, value: Value, builder: Builder) -> Value:
         """Returns a value that is no sum in its own code, or in 16 bits where it is computed so."""
         own = self.main.get(value)
-        in_float = own is None or isinstance(self.coded[value, own].op, Quantize)
-        if not in_float or value in self.plan.cones or value.range is None:
+        form = None if own is None else self.coded[value, own]
+        in_float = form is None or isinstance(form.op, Quantize)
+        # A value that stands for another one is no other than that one.
+        source = form.inputs[0] if form is not None and in_float else value
+        if not in_float or source in self.plan.cones or value.range is None:
             return self.code(value, builder)
         short = short_code(value.range, expressed_type(value.type))
         if (value, short) not in self.coded:
-            self.coded[value, short] = form_of(value, "q", builder.emit(Quantize(short), value))
+            self.coded[value, short] = form_of(value, "q", builder.emit(Quantize(short), source))
         return self.coded[value, short]
 
     def from_sum(

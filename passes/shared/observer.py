@@ -63,6 +63,7 @@ class _Stage:
         sizes: The named sizes that the batch tells.
         statistics: Those of the batch so far.
         parts: Those of parts of values, likewise.
+        returned: The numbers of outputs so far; None behind the first batch that has samples.
         batch: The number of the batch.
         is_last: Whether the batch ends here.
     """
@@ -71,6 +72,7 @@ class _Stage:
     sizes: Sizes
     statistics: dict[Value, Statistic]
     parts: PartStatistics
+    returned: dict[Value, Array] | None
     batch: int
     is_last: bool
 
@@ -103,10 +105,13 @@ class Observation:
     Attributes:
         statistics: The statistic of each of the observer's values.
         parts: Those of parts of values.
+        returned: The numbers of the program's floating-point outputs on the first batch that has
+            samples; None on the others.
     """
 
     statistics: list[Statistic]
     parts: PartStatistics
+    returned: dict[Value, Array] | None = None
 
 
 def _clip_of(value: Value) -> tuple[Value, float, float] | None:
@@ -162,6 +167,11 @@ class Observer:
         self._counted = [value for value in self.values if value not in clipped]
         self._parts = observed_parts(graph)
         self._paths = {value: self._path(value) for value in self._parts.values}
+        self._outputs = {
+            value: self._path(value)
+            for value in graph.outputs
+            if value.type.is_float and not value.is_constant
+        }
         self._moment_paths = {value: self._path(value) for value in self._parts.moments}
 
     def _path(self, value: Value) -> list[Value]:
@@ -186,11 +196,13 @@ class Observer:
             self._count(current)
             if current.is_last:
                 found = [current.statistics[value] for value in self.values]
-                yield Observation(found, current.parts)
+                yield Observation(found, current.parts, current.returned)
             current = following
 
     def _stages(self, batches: Iterable[tuple[Sequence[Array], Sizes]]) -> Iterator[_Stage]:
         segments: list[_Segment] = []
+        returned: dict[Value, Array] | None
+        kept = False
         for batch, (arrays, sizes) in enumerate(batches):
             segments = segments or self._cut(sizes)
             # They are counted behind the next batch, which may come in the same buffers.
@@ -198,13 +210,15 @@ class Observer:
             computed: dict[Value, Any] = dict(zip(self.graph.inputs, copies, strict=True))
             statistics: dict[Value, Statistic] = {}
             parts = PartStatistics()
+            returned = None if kept or not all(array.size for array in arrays) else {}
+            kept = kept or returned is not None
             for segment in segments:
                 operands = [computed[value] for value in segment.inputs]
                 results = segment.compute(*operands)
                 computed = dict(zip(segment.inputs, operands, strict=True))
                 computed |= zip(segment.outputs, results, strict=True)
                 is_last = segment is segments[-1]
-                yield _Stage(computed, sizes, statistics, parts, batch, is_last)
+                yield _Stage(computed, sizes, statistics, parts, returned, batch, is_last)
 
     def _count(self, stage: _Stage) -> None:
         statistics = stage.statistics
@@ -222,6 +236,10 @@ class Observer:
             except NonFiniteError as error:
                 raise self._located(value, array, stage) from error
         self._count_parts(stage)
+        if stage.returned is not None:
+            for value, path in self._outputs.items():
+                if value not in stage.returned and (output := stage.array(path)) is not None:
+                    stage.returned[value] = output
 
     def _count_parts(self, stage: _Stage) -> None:
         for value, path in self._paths.items():

@@ -18,7 +18,7 @@ class OutputAccuracy:
     Args:
         name: The output's name.
         sqnr: Signal to quantization noise of the whole tensor, in dB: 10 log10 of the ratio of the
-            sums of squares. Infinite without noise.
+            sums of squares; about the middle of a range that is far from 0. Infinite without noise.
         rows: The 5th percentile of the same figure by rows, which lie along the last axis.
         nonfinite: How many numbers are infinite or NaN where the float program's are finite.
     """

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qir.ir import Graph
+from qir.ir import Graph, Value
 from qir.types import Array, Dim
 
 MOST_ROWS = 16
@@ -39,15 +39,33 @@ def few_rows(graph: Graph, arrays: Sequence[Array], rows: int) -> tuple[Array, .
         rows: The most rows to keep, at least 1.
     """
     name = batch_name(graph)
-    if name is None:
-        return tuple(map(np.array, arrays))
     cut = []
     for value, array in zip(graph.inputs, arrays, strict=True):
-        first = value.type.shape[0] if value.type.rank else 1
-        if not isinstance(first, Dim):
-            cut.append(np.array(array))
-            continue
-        samples = array.reshape(-1, first.factor, *array.shape[1:])
-        kept = np.unique(np.linspace(0, len(samples) - 1, rows).round().astype(int))
-        cut.append(samples[kept].reshape(-1, *array.shape[1:]))
+        kept = None if name is None else _rows_of(value, array, name, rows)
+        cut.append(np.array(array) if kept is None else kept)
     return tuple(cut)
+
+
+def same_rows(graph: Graph, value: Value, array: Array, rows: int) -> Array | None:
+    """Copies of one value the rows that `few_rows` keeps of the inputs.
+
+    Args:
+        graph: The program.
+        value: A value of it.
+        array: The value's numbers for a whole batch.
+        rows: The most rows to keep, at least 1.
+
+    Returns:
+        An array; None where batches can be cut but the value is not led by them.
+    """
+    name = batch_name(graph)
+    return np.array(array) if name is None else _rows_of(value, array, name, rows)
+
+
+def _rows_of(value: Value, array: Array, name: str, rows: int) -> Array | None:
+    first = value.type.shape[0] if value.type.rank else 1
+    if not isinstance(first, Dim) or first.names != (name,):
+        return None
+    samples = array.reshape(-1, first.factor, *array.shape[1:])
+    kept = np.unique(np.linspace(0, len(samples) - 1, rows).round().astype(int))
+    return np.asarray(samples[kept].reshape(-1, *array.shape[1:]))

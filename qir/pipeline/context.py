@@ -60,13 +60,15 @@ class Context:
         diagnostics: Sentences that passes leave for the user.
         statistics: What calibration observed, by the name of the imported value.
         sample: Rows of the first batch that calibration read, an array for each input; None before.
+        sample_outputs: What the float program returned for these rows as it was calibrated, an
+            array for each output, None for one that is no float or has no such rows; else empty.
         averages: Moving averages of the extremes of its batches, likewise.
         channels: What it observed of the channels of the values that products read, likewise;
             for other values, and where statistics were given instead of data, there is nothing.
         moments: Mean and variance of the channels of what products and convolutions with constant
             weights read, likewise; where a sum is split, of the parts too.
         row_peaks: The least row maximum of the operands of each softmax, likewise.
-        timings: (pass, seconds) of every pass that ran.
+        timings: (pass, seconds) of every pass that ran, and of the `accuracy-check` of `quantize`.
         unattained: What a pass is there for but found nothing to make it of, as quantize in a
             program that only returns its inputs: passes that need it are left out.
     """
@@ -80,6 +82,7 @@ class Context:
     diagnostics: list[str] = field(default_factory=list)
     statistics: dict[str, Statistic] = field(default_factory=dict)
     sample: Sequence[Array] | None = None
+    sample_outputs: Sequence[Array | None] = ()
     averages: dict[str, MovingAverage] = field(default_factory=dict)
     channels: dict[str, ChannelStatistic] = field(default_factory=dict)
     moments: dict[str, ChannelMoments] = field(default_factory=dict)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import prod
 
 import numpy as np
 
@@ -11,25 +13,31 @@ from qir.errors import counted
 from qir.ir import Accuracy, Graph, OutputAccuracy, OwnError, Value
 from qir.ir.accuracy import ROWS_BELOW
 from qir.ir.signature import bind
-from qir.observe.sample import MOST_ROWS, batch_name, few_rows
+from qir.observe.sample import MOST_ROWS, batch_name, few_rows, same_rows
 from qir.ops import Return
-from qir.report.causes import REMEDIES, Seen, find_cause, readers_of
-from qir.types import Array, Dim
+from qir.report.causes import REMEDIES, Seen, far_middle, find_cause, is_exact, readers_of
+from qir.types import Array, Dim, Size
 
 THRESHOLD = 20.0
 """Signal to noise in dB below which an output is warned of: a tenth of its size is noise."""
 
-WORK = 2**28
-"""Products and results that a program may compute on several rows: a second or so of numpy."""
+WORK = 2**25
+"""Products that may be computed for each op of a program: 2 or 3 ms of numpy.
 
-LITTLE_WORK = 2**24
-"""Those of a program whose own errors are always looked for: as long again as the outputs take."""
+An op takes at least four times as long to quantize, most of it to compile for calibration.
+"""
+
+RESULT = 256
+"""How many products take as long as making one result, with its rounding and checks."""
 
 PERCENTILE = 0.05
 """The share of rows that may be worse than the figure that stands for rows."""
 
 WORST = 3
 """How many ops a warning names."""
+
+BESIDE = 30.0
+"""How far in dB above the worst an op's own error makes no difference."""
 
 
 def measure(
@@ -38,6 +46,7 @@ def measure(
     batch: Sequence[Array],
     interpreter: Interpreter,
     threshold: float = THRESHOLD,
+    returned: Sequence[Array | None] = (),
 ) -> Accuracy:
     """Computes both programs on a few rows of a batch and compares them.
 
@@ -46,12 +55,18 @@ def measure(
     operands are exact but for their codes: the integer program is computed once more, each value
     that stands for one of the float program replaced by that one's numbers.
 
+    How many rows follows from the size of the program, never from a clock, so that the figures are
+    the same on every machine. A large float program is not computed where calibration has done so
+    and all outputs are accurate.
+
     Args:
         reference: The float program.
         program: The integer program that was made of it.
         batch: An array for each input of `reference`.
         interpreter: Computes all values of a program.
         threshold: The least signal to noise of an output in dB.
+        returned: What `reference` returns for the batch, an array for each output; None or nothing
+            where that is not known.
 
     Raises:
         QirError: An input does not fit.
@@ -59,21 +74,46 @@ def measure(
     reference = reference.copy()
     if not any(value.origin for value in reference.values()):
         reference.record_origins()
-    rows = max(1, min(MOST_ROWS, WORK // max(1, _work(reference, few_rows(reference, batch, 1)))))
+    allowed = WORK * sum(bool(node.outputs) for node in reference.walk())
+    rows = allowed // max(1, _work(reference, few_rows(reference, batch, 1)))
+    rows = max(1, min(MOST_ROWS, rows))
     inputs = few_rows(reference, batch, rows)
-    exact = interpreter(reference, *inputs)
+    is_small = 3 * _work(reference, inputs) <= allowed
     given = [_given(value, array) for value, array in zip(program.inputs, inputs, strict=True)]
     found = interpreter(program, *given)
-    outputs = tuple(
-        _output(old, exact[old], _decoded(new, found[new]))
-        for old, new in zip(reference.outputs, program.outputs, strict=True)
-        if old.type.is_float and not old.is_constant
-    )
-    accuracy = Accuracy(threshold, _samples(reference, inputs), outputs)
-    if not accuracy.inaccurate and _work(reference, inputs) > LITTLE_WORK:
+
+    def compare(exact: Mapping[Value, Array]) -> Accuracy:
+        outputs = tuple(
+            _output(old, exact[old], _decoded(new, found[new]))
+            for old, new in zip(reference.outputs, program.outputs, strict=True)
+            if old in exact and old.type.is_float and not old.is_constant
+        )
+        return Accuracy(threshold, _samples(reference, inputs), outputs)
+
+    if not is_small and (known := _known(reference, returned, rows)) is not None:
+        accuracy = compare(known)
+        if not accuracy.inaccurate:
+            return accuracy
+    exact = interpreter(reference, *inputs)
+    accuracy = compare(exact)
+    if not accuracy.inaccurate and not is_small:
         return accuracy
-    worst = _own_errors(exact, program, given, interpreter)
-    return Accuracy(threshold, accuracy.samples, outputs, worst)
+    return replace(accuracy, worst=_own_errors(exact, program, given, interpreter))
+
+
+def _known(
+    reference: Graph, returned: Sequence[Array | None], rows: int
+) -> dict[Value, Array] | None:
+    """Returns the floating-point outputs for some rows; None unless all are known."""
+    found: dict[Value, Array] = {}
+    for value, array in zip(reference.outputs, returned, strict=False):
+        if array is None:
+            continue
+        kept = same_rows(reference, value, array, rows)
+        if kept is not None and len(kept.shape) == value.type.rank:
+            found[value] = kept.astype(value.type.dtype.numpy)
+    wanted = {value for value in reference.outputs if value.type.is_float and not value.is_constant}
+    return found if wanted <= found.keys() else None
 
 
 def ratio_in_decibels(exact: Array, found: Array) -> tuple[float, float]:
@@ -97,6 +137,17 @@ def ratio_in_decibels(exact: Array, found: Array) -> tuple[float, float]:
     return float(whole[0]), float(least)
 
 
+def _figures_of(exact: Array, found: Array) -> tuple[float, float]:
+    """Returns the figures of `ratio_in_decibels`, the whole about the middle of a range far from 0.
+
+    The middle itself is no signal: a code is to tell numbers from one another.
+    """
+    whole, rows = ratio_in_decibels(exact, found)
+    if middle := far_middle(np.asarray(exact)):
+        whole, _ = ratio_in_decibels(np.subtract(exact, middle), np.subtract(found, middle))
+    return whole, rows
+
+
 def _decibels(signal: Array, noise: Array) -> Array:
     with np.errstate(all="ignore"):
         ratio = 10 * np.log10(signal) - 10 * np.log10(noise)
@@ -104,7 +155,7 @@ def _decibels(signal: Array, noise: Array) -> Array:
 
 
 def _output(value: Value, exact: Array, found: Array) -> OutputAccuracy:
-    whole, rows = ratio_in_decibels(exact, found)
+    whole, rows = _figures_of(exact, found)
     nonfinite = int(np.count_nonzero(np.isfinite(exact) & ~np.isfinite(found)))
     return OutputAccuracy(value.name, whole, rows, nonfinite)
 
@@ -118,23 +169,22 @@ def _decoded(value: Value, array: Array) -> Array:
 
 
 def _work(graph: Graph, inputs: Sequence[Array]) -> int:
-    """Returns how many products and results a program computes on some inputs."""
+    """Returns how many products take as long as a program on some inputs."""
     names = {name: int(size) for name, size in bind(graph.inputs, inputs).names.items()}
     total = 0
     for node in graph.walk():
         if not node.outputs or node.outputs[0].is_constant:
             continue
         types = [value.type for value in node.inputs]
-        sizes = (node.op.multiply_adds(types, node.outputs[0].type), node.outputs[0].type.size)
-        for size in sizes:
-            if isinstance(size, Dim):
-                number = size.factor
-                for name in size.names:
-                    number *= names.get(name, 1)
-                total += number
-            else:
-                total += size
+        products = node.op.multiply_adds(types, node.outputs[0].type)
+        total += _number(products, names) + RESULT * _number(node.outputs[0].type.size, names)
     return total
+
+
+def _number(size: Size, names: Mapping[str, int]) -> int:
+    if not isinstance(size, Dim):
+        return size
+    return size.factor * prod(names.get(name, 1) for name in size.names)
 
 
 def _samples(graph: Graph, inputs: Sequence[Array]) -> str:
@@ -160,12 +210,12 @@ def _own_errors(
         known = [meant[name] for name in names if name in meant]
         known = [old for old in known if old.type.is_float and exact[old].shape == array.shape]
         code = value.type.quant
-        if not known or (code is not None and code.storage.bits > 16):
+        if not known or (code is not None and is_exact(code)):
             return array  # What an exact sum lacks shows where it is rounded.
         # Of a relu that became the clamp of what it reads, the later one.
         old = max(known, key=order.__getitem__)
         right = exact[old]
-        seen[value] = Seen(value, old, right, *ratio_in_decibels(right, _decoded(value, array)))
+        seen[value] = Seen(value, old, right, *_figures_of(right, _decoded(value, array)))
         return right.astype(array.dtype) if code is None else code.encode(right)
 
     for value, array in zip(program.inputs, inputs, strict=True):
@@ -193,10 +243,19 @@ def _shown(one: Seen, seen: Mapping[Value, Seen]) -> float:
 
     What a relu cuts off anyway may be missing from the code of its operand.
     """
-    own = _figure(one)
-    if any(isinstance(node.op, Return) for node in one.value.users):
-        return own
-    readers = [_figure(seen[value]) for value in readers_of(one.value) if value in seen]
+    own, readers, stack = _figure(one), list[float](), [one.value]
+    while stack:
+        value = stack.pop()
+        if any(isinstance(node.op, Return) for node in value.users):
+            return own
+        for reader in readers_of(value):
+            if reader not in seen:
+                continue
+            if seen[reader].reference is one.reference:
+                # The same numbers in another form, made of exact ones.
+                stack.append(reader)
+            else:
+                readers.append(_figure(seen[reader]))
     return max(own, min(readers, default=own))
 
 
@@ -230,14 +289,16 @@ def warning_of(accuracy: Accuracy) -> str | None:
         f"quantize: expected outputs of at least {accuracy.threshold:g} dB signal to noise, and "
         f"rows 10 dB below that, against the float program; on {accuracy.samples}, {figures}"
     ]
-    if accuracy.worst:
+    figures_of = {one: min(one.sqnr, one.rows + ROWS_BELOW) for one in accuracy.worst}
+    least = min(figures_of.values(), default=0.0)
+    worst = [one for one, figure in figures_of.items() if figure <= least + BESIDE]
+    if worst:
         sentences.append("the ops with the largest errors of their own:")
-    for one in accuracy.worst:
+    for one in worst:
         found = f"{one.cause} at %{one.about}: {one.detail}"
         sentences.append(f"  {_place(one)}: {_figures(one)}; {found}")
     sentences += [
-        f"{cause}: {REMEDIES[cause]}"
-        for cause in dict.fromkeys(one.cause for one in accuracy.worst)
+        f"{cause}: {REMEDIES[cause]}" for cause in dict.fromkeys(one.cause for one in worst)
     ]
     sentences.append("accuracy_check=False skips this check, a number there is another threshold")
     return "\n".join(sentences)

@@ -9,7 +9,7 @@ import numpy as np
 
 from qir.ir import Value
 from qir.ir.accuracy import Cause
-from qir.ops import Dequantize, Div, Log, Rsqrt
+from qir.ops import Dequantize, Div, LayerNorm, Log, Rsqrt
 from qir.types import Array, Quant
 
 MASK = -1e4
@@ -29,6 +29,20 @@ FEW_STEPS = 8.0
 
 FAR = 2.0
 """A range is far from zero where its middle is this many times its width away."""
+
+
+def far_middle(numbers: Array) -> float:
+    """Returns the middle of the range of numbers that is far from zero; 0 where it is not.
+
+    Numbers that are all equal, but for a few roundings of float32, have no range.
+    """
+    finite = numbers[np.isfinite(numbers)].astype(np.float64)
+    if not finite.size:
+        return 0.0
+    low, high = float(finite.min()), float(finite.max())
+    middle, width = (low + high) / 2, high - low
+    return middle if abs(middle) > FAR * width > FAR * 2**-16 * abs(middle) else 0.0
+
 
 REMEDIES: dict[Cause, str] = {
     "mask": "give softmax its mask by jnp.where or `where=` right before it, or add a mask to "
@@ -79,7 +93,7 @@ def find_cause(one: Seen, seen: Mapping[Value, Seen]) -> tuple[Cause, str, str]:
         seen: All values of the integer program that stand for one of the float program.
     """
     operands = [seen[value] for value in _sources(one.value) if value in seen]
-    if found := _division(one, operands):
+    if found := _division(one, operands) or _centred(one, operands):
         return found
     for place in (*operands, one):
         code = _code_of(place.value)
@@ -176,6 +190,23 @@ def _division(one: Seen, operands: list[Seen]) -> tuple[Cause, str, str] | None:
     return None
 
 
+def _centred(one: Seen, operands: list[Seen]) -> tuple[Cause, str, str] | None:
+    """Returns whether a norm takes off a mean beside which its operand's code shows little else."""
+    op = one.reference.op
+    if not isinstance(op, LayerNorm):
+        return None
+    for operand in operands:
+        code = _code_of(operand.value)
+        if operand.reference is not one.reference.inputs[0] or code is None:
+            continue
+        deviation = float(np.median(np.std(np.asarray(operand.exact, np.float64), axis=op.axes)))
+        step = float(code.scale.array.max())
+        if deviation < FEW_STEPS * step:
+            text = f"it varies by {deviation:.3g} about the means of rows, in steps of {step:.3g}"
+            return "constant range", operand.reference.name, text
+    return None
+
+
 def _reads(value: Value, source: Value) -> bool:
     """Whether elementwise ops lead from one value of the float program to another."""
     if value is source:
@@ -183,6 +214,11 @@ def _reads(value: Value, source: Value) -> bool:
     if value.op is None or not value.op.elementwise:
         return False
     return any(_reads(operand, source) for operand in value.inputs)
+
+
+def is_exact(code: Quant) -> bool:
+    """Whether a code is that of exact sums; one with bounds is of sums rounded to more bits."""
+    return code.storage.bits > 16 and code.bounds is None
 
 
 def _code_of(value: Value) -> Quant | None:
@@ -196,7 +232,7 @@ def _sources(value: Value) -> Iterator[Value]:
     """Yields the operands of an op that are no constants; through exact sums those of the sum."""
     for operand in value.inputs:
         code = operand.type.quant
-        if code is not None and code.storage.bits > 16:
+        if code is not None and is_exact(code):
             yield from _sources(operand)
         elif not operand.is_constant:
             yield operand
@@ -207,7 +243,7 @@ def readers_of(value: Value) -> Iterator[Value]:
     for node in value.users:
         for result in node.outputs:
             code = result.type.quant
-            if code is not None and code.storage.bits > 16:
+            if code is not None and is_exact(code):
                 yield from readers_of(result)
             else:
                 yield result
@@ -219,5 +255,5 @@ def _weights(value: Value) -> Iterator[Value]:
         code = operand.type.quant
         if operand.is_constant and code is not None and operand.type.rank > 1:
             yield operand
-        elif code is not None and code.storage.bits > 16:
+        elif code is not None and is_exact(code):
             yield from _weights(operand)

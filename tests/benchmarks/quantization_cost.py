@@ -2,11 +2,11 @@
 
 Run `python -m tests.benchmarks.quantization_cost [model...]`; Linux only. Every run is a process of
 its own, started afresh, in which jax is loaded and weights and images are drawn before the clock
-starts. Timed are the import with the loading of qir, every pass on 8 images one at a time, and the
-compilation and first call of the integer program, with all that XLA compiles on the way; seconds
-are medians of the runs. Loading takes longer where Python may not keep compiled modules
-(PYTHONDONTWRITEBYTECODE). Memory is the peak of a process (VmHWM) that calibrates on one random
-image after another.
+starts. Timed are the import with the loading of qir, every pass on 8 images one at a time, the
+accuracy check, also as a share of all passes, and the compilation and first call of the integer
+program, with all that XLA compiles on the way; seconds are medians of the runs. Loading takes
+longer where Python may not keep compiled modules (PYTHONDONTWRITEBYTECODE). Memory is the peak of a
+process (VmHWM) that calibrates on one random image after another.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ IMAGES = 8
 BATCHES = (8, 256)
 """Numbers of batches whose peaks of memory are compared."""
 RUNS = 3
+CHECK = "accuracy-check"
+"""The name that the accuracy check's seconds have among those of passes."""
 
 
 def imported(model: Model, params: Any) -> qir.Graph:
@@ -44,7 +46,8 @@ def imported(model: Model, params: Any) -> qir.Graph:
 def seconds(name: str) -> dict[str, float]:
     """Returns what each step of quantizing a model and computing it once takes.
 
-    Beside the steps, `total` is the sum of all, and `processor` the time of all threads in it.
+    Beside the steps, `total` is the sum of all, `processor` the time of all threads in it, and
+    `check/passes` the accuracy check's time as a share of that of calibration and passes.
     """
     model = MODELS[name]
     params = jax.block_until_ready(model.init(0))
@@ -65,10 +68,16 @@ def seconds(name: str) -> dict[str, float]:
         taken["checks"] -= elapsed
         taken[step] = taken.get(step, 0.0) + elapsed
     taken["checks"] = taken.pop("checks")
+    passes = sum(elapsed for step, elapsed in context.timings if step != CHECK)
     program = timed("compile", lambda: qir.compile(integer))
     timed("first call", lambda: jax.block_until_ready(program(images[0])))
     total = sum(taken.values())
-    return {**taken, "total": total, "processor": time.process_time() - start}
+    return {
+        **taken,
+        "total": total,
+        "processor": time.process_time() - start,
+        "check/passes": taken[CHECK] / passes,
+    }
 
 
 def peak(name: str, batches: int) -> int:

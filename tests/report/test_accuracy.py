@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import qir
+from qir.backends.reference.interpreter import run_all
 from qir.errors import QirAccuracyWarning
+from qir.report import accuracy
 from qir.report.accuracy import ratio_in_decibels
 
 ROWS, WIDTH = 8, 32
@@ -27,6 +29,10 @@ def masked(x):
 
 def quantized(function, data, pipeline="w8a8", **options):
     return qir.quantize(qir.from_jax(function, data[0]), data, pipeline, **options)
+
+
+def integer_of(graph):
+    return qir.quantize(graph, iter(DATA), accuracy_check=False)
 
 
 class TestFigures:
@@ -60,6 +66,61 @@ class TestFigures:
         integer = qir.quantize(graph, kept, accuracy_check=-99)
         again = qir.quantize(graph, batches(), accuracy_check=-99)
         assert again.accuracy == integer.accuracy
+
+    @pytest.mark.parametrize("batch", [None, "B"])
+    def test_what_calibration_computed_of_a_large_program_is_not_computed_again(
+        self, monkeypatch, batch
+    ):
+        def network(x):
+            return jax.nn.relu(x @ WEIGHTS)[..., ::-1], x
+
+        graph = qir.from_jax(network, DATA[0], batch=batch)
+        small = qir.quantize(graph, iter(DATA)).accuracy
+        monkeypatch.setattr(accuracy, "WORK", 0)
+        computed = []
+
+        def interpreter(program, *inputs, **options):
+            computed.append(program.name)
+            return run_all(program, *inputs, **options)
+
+        monkeypatch.setattr(qir.api, "run_all", interpreter)
+        context = qir.Context()
+        large = qir.quantize(graph, iter(DATA), context=context).accuracy
+        assert len(computed) == 1
+        assert small is not None
+        assert large is not None
+        assert (bool(small.worst), bool(large.worst)) == (True, False)
+        rows = ROWS if batch is None else 1
+        assert large.samples == (
+            "the first batch" if batch is None else "1 sample of the first batch"
+        )
+        assert context.sample_outputs[0].shape == (ROWS, 16)
+        right, found = (
+            qir.evaluate(program, DATA[0][:rows])[0] for program in (graph, integer_of(graph))
+        )
+        # XLA sums in another order than numpy.
+        assert large.outputs[0].sqnr == pytest.approx(ratio_in_decibels(right, found)[0], abs=0.01)
+
+    def test_a_large_program_is_computed_where_an_output_is_inaccurate(self, monkeypatch):
+        monkeypatch.setattr(accuracy, "WORK", 0)
+        with pytest.warns(QirAccuracyWarning, match="own error|largest errors") as caught:
+            integer = quantized(masked, DATA)
+        assert integer.accuracy is not None
+        assert integer.accuracy.worst
+        assert len(caught) == 1
+
+    def test_rows_follow_from_the_size_of_the_program(self, monkeypatch):
+        graph = qir.from_jax(lambda x: x @ WEIGHTS, DATA[0], batch="B")
+        row = WIDTH * 16 + accuracy.RESULT * 16
+        monkeypatch.setattr(accuracy, "WORK", 3 * row)
+        integer = qir.quantize(graph, [np.concatenate(DATA)])
+        assert integer.accuracy is not None
+        assert integer.accuracy.samples == "6 samples of the first batch"
+
+    def test_the_seconds_of_the_check_stand_behind_those_of_the_passes(self):
+        context = qir.Context()
+        qir.quantize(qir.from_jax(lambda x: x @ WEIGHTS, DATA[0]), DATA, context=context)
+        assert context.timings[-1][0] == "accuracy-check"
 
     def test_the_check_can_be_left_out(self):
         integer = quantized(masked, DATA, accuracy_check=False)
@@ -144,6 +205,62 @@ def test_a_model_with_one_fault_is_warned_of_with_its_cause(cause):
     assert integer.accuracy.worst[0].cause == cause, message
     assert f"\n{cause}: " in message  # the remedy
     assert "test_accuracy.py" in message  # the place
+
+
+def far_from_zero(x):
+    return jnp.tanh(x @ WEIGHTS) / 100 + 300
+
+
+def normed(x):
+    """Rows that differ by far more than what the norm leaves of them."""
+    y = x[:, :1] * 1000 + jnp.tanh(x @ WEIGHTS) / 100
+    centred = y - y.mean(-1, keepdims=True)
+    return centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-9)
+
+
+PERCENTILE = (
+    "fold, calibrate(method=percentile, percentile=90), propagate-ranges, quantize, integer"
+)
+
+FURTHER = {
+    "a percentile": ("clipping", "lie outside of", clipped, PERCENTILE),
+    "an output far from zero": (
+        "constant range",
+        r"%\w+: it goes from 299.9\d+ to 300.0\d+",
+        far_from_zero,
+        "w8a8",
+    ),
+    "a sum of more bits that a norm reads": (
+        "constant range",
+        r"%\w+: it varies by [\d.e-]+ about the means of rows, in steps of",
+        normed,
+        "w8a8",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FURTHER)
+def test_a_fault_shows_in_the_value_that_has_it(fault):
+    cause, detail, function, pipeline = FURTHER[fault]
+    with pytest.warns(QirAccuracyWarning, match=f"{cause} at .*{detail}") as caught:
+        integer = quantized(function, DATA, pipeline)
+    assert integer.accuracy is not None
+    assert integer.accuracy.worst[0].cause == cause
+    assert "rounding" not in str(caught[0].message)
+
+
+def test_an_offset_is_no_signal():
+    (output,) = quantized(far_from_zero, DATA, accuracy_check=-99).accuracy.outputs
+    assert 0 < output.sqnr < 20
+    same = quantized(lambda x: x * 0 + 300, DATA).accuracy.outputs
+    assert same[0].sqnr == np.inf
+
+
+def test_ops_that_make_no_difference_are_not_named():
+    with pytest.warns(QirAccuracyWarning) as caught:
+        integer = quantized(clipped, DATA, W2)
+    assert [one.op for one in integer.accuracy.worst] == ["dot", "input"]
+    assert "input" not in str(caught[0].message)
 
 
 def test_the_same_models_without_the_fault_are_not_warned_of():

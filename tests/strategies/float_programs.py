@@ -61,7 +61,7 @@ class FloatNetwork:
         self.builder = self.graph.at_end()
         shape = SIZES[: draw(st.sampled_from([4, 3, 2]))]
         self.last = self.graph.add_input("x", TensorType(shape, DType.F64))
-        self.inputs = (self.rng.normal(0, 2, shape),)
+        self.inputs: tuple[Array, ...] = (self.rng.normal(0, 2, shape),)
         self.values = [self.last]
 
     def emit(self, op: Op, *operands: Value) -> Value:

@@ -1,5 +1,6 @@
 """How far a quantized program may be from the float one: bounds that follow from the ranges."""
 
+import jax.numpy as jnp
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -196,3 +197,13 @@ def test_outputs_stay_within_what_the_steps_allow(case, outputs):
     (output,) = graph.outputs
     bound = Bounds(values).bound[output]
     assert np.abs(found - values[output]).max() <= bound, case.shown()
+
+
+def test_a_product_that_sums_over_the_batch_stays_float() -> None:
+    """Nothing bounds its sums, as the batch may have any size."""
+    data = np.random.default_rng(3).normal(size=(6, 4)).astype(np.float32)
+    graph = qir.from_jax(lambda x: (x @ x.T) @ jnp.tanh(x), data, batch="B")
+    integer = qir.quantize(graph, [data])
+    products = [node for node in integer.nodes if isinstance(node.op, Dot)]
+    assert [node.output.type.is_float for node in products] == [False, True]
+    assert products[1].note == "it sums over the named dimension B, so that no sum is bounded"

@@ -183,3 +183,21 @@ def test_heads_of_very_different_size_have_codes_of_their_own() -> None:
     ratios = [np.sum(exact**2) / np.sum((exact - found) ** 2) for exact, found in pairs]
     # With one code for all heads the first one keeps no bit at all.
     assert 10 * np.log10(min(ratios)) >= 28
+
+
+@pytest.mark.parametrize("kept", ["tanh", "exp", "relu"])
+def test_a_sum_whose_other_term_is_zero_stands_for_a_value_of_any_form(kept: str) -> None:
+    """What enters the norm is a float value, a function that becomes a table, or a code."""
+    first, second = weights(DEPTH, DEPTH), weights(DEPTH, DEPTH)
+
+    def block(x: jax.Array) -> jax.Array:
+        y = jnp.exp(jnp.tanh(x))
+        zero = jax.nn.relu(y @ -jnp.abs(first)) @ second
+        z = y + zero
+        return z / jnp.sqrt(jnp.mean(z * z, -1, keepdims=True) + 1e-5)
+
+    graph = qir.from_jax(block, SAMPLES[0])
+    pipeline = f"fold, calibrate, propagate-ranges, quantize(keep_float=[op:{kept}]), integer"
+    integer = qir.quantize(graph, SAMPLES, pipeline)
+    assert integer.accuracy is not None
+    assert integer.accuracy.outputs[0].sqnr >= 30

@@ -1,0 +1,323 @@
+"""Random float programs quantized: what none of them may do, and a campaign that counts.
+
+Run `python -m tests.models.random_programs --count 100000`. Programs are drawn and tried in packs,
+others each time unless `--seed` is given, and after each chunk a line tells the counts so far. It
+exits with 1 where a program did what it must not, and prints that program.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import random
+import sys
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from unittest import mock
+
+import jax
+import numpy as np
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+import qir
+from qir.backends.reference.interpreter import run, run_all
+from qir.backends.xla.compile import Compiled, compile_graph
+from qir.errors import QirAccuracyWarning, QirError
+from qir.frontends.raising import raise_ops
+from qir.ir import Graph, Value, clone
+from qir.ops import Const, Return
+from qir.passes.pipelines import FOLD, INTEGER, RANGES, SCORES
+from qir.report.accuracy import ratio_in_decibels
+from qir.types import Array, DType
+from tests.strategies.base import Draw
+from tests.strategies.float_programs import FloatCase, float_programs, simple_programs
+from tests.strategies.transformer_programs import transformer_programs
+
+SILENT = 15.0
+"""Signal to noise in dB that an output has at the least where nothing is warned of."""
+
+PACK = 24
+"""Programs that are compiled together."""
+
+COUNTED = ("programs", "accurate", "warned", "refused", "compared", "faults")
+
+KEPT = ["none", "none", "op:relu", "op:add", "op:mul", "op:softmax", "op:dot", "op:mean"]
+"""Ops that stay in floating point."""
+
+
+class NumpyExecutor:
+    """Runs graphs for calibration without compiling them, which would take longer than the rest."""
+
+    def run(self, graph: Graph, *inputs: Array) -> tuple[Array, ...]:
+        """Computes the outputs of a graph."""
+        return run(graph, *inputs)
+
+    def probe(
+        self, graph: Graph, values: Sequence[Value], reduce: Callable[..., Array] | None = None
+    ) -> Callable[..., list[Array]]:
+        """Returns a function from input arrays to values inside the graph."""
+
+        def probe(*inputs: Array) -> list[Array]:
+            found = run_all(graph, *inputs)
+            arrays = [found[value] for value in values]
+            return arrays if reduce is None else [reduce(array, np) for array in arrays]
+
+        return probe
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What became of a program.
+
+    Args:
+        text: The float program with its numbers, to show.
+        fault: What it did that it must not, None where nothing.
+        kind: `refused`, `not finite`, `warned` or `accurate`.
+        parts: Its integer program without what is computed in floating point; None without any.
+        inputs: Numbers that go into the parts.
+        expected: What the reference makes of them.
+    """
+
+    text: str
+    fault: str | None
+    kind: str
+    parts: Graph | None = None
+    inputs: tuple[Array, ...] = ()
+    expected: tuple[Array, ...] = ()
+
+
+@st.composite
+def quantizations(draw: Draw) -> tuple[FloatCase, str]:
+    """Draws a program in f32, raised or as it is, and the pipeline that quantizes it."""
+    wide: FloatCase = draw(
+        st.one_of(
+            transformer_programs(), transformer_programs(), float_programs(), simple_programs()
+        )
+    )
+    graph = clone(
+        wide.graph,
+        retype=lambda type: type.with_element(DType.F32) if type.is_float else type,
+    )
+    if draw(st.booleans()):
+        raise_ops(graph)
+    kept = draw(st.sampled_from(KEPT))
+    present = any(f"op:{node.op.name}" == kept for node in graph.nodes)
+    options = f"(keep_float=[{kept}])" if present else ""
+    pipeline = f"{FOLD}, {SCORES}, calibrate, {RANGES}, quantize{options}, {INTEGER}"
+    inputs = tuple(
+        array.astype(np.float32) if array.dtype == np.float64 else array for array in wide.inputs
+    )
+    return FloatCase(graph, inputs), pipeline
+
+
+def attempt(case: FloatCase, pipeline: str) -> Tried:
+    """Quantizes a program and judges its outputs."""
+    text = f"{case.shown()}\n{pipeline}"
+    with np.errstate(all="ignore"):
+        exact = run_all(case.graph, *case.inputs)
+    finite = all(np.isfinite(array).all() for array in exact.values() if array.dtype.kind == "f")
+    try:
+        with (
+            warnings.catch_warnings(record=True) as caught,
+            mock.patch("qir.backends.xla.executor.XlaExecutor", NumpyExecutor),
+        ):
+            warnings.simplefilter("always")
+            integer = qir.quantize(case.graph, [case.inputs], pipeline)
+        found = run_all(integer, *case.inputs)
+    except QirError as error:
+        folded = str(error).startswith("selector:")
+        refused = f"refused though all its numbers are finite: {error}"
+        fault = refused if finite and not folded else None
+        return Tried(text, fault, "refused")
+    except Exception:
+        return Tried(text, f"raised {traceback.format_exc()}", "raised")
+    other = [item for item in caught if not issubclass(item.category, QirAccuracyWarning)]
+    if other:
+        return Tried(text, f"warned {other[0].message}", "raised")
+    parts, inputs, expected = integer_parts(integer, found)
+    pairs = [
+        (exact[old], found[new])
+        for old, new in zip(case.graph.outputs, integer.outputs, strict=True)
+        if old.type.is_float
+    ]
+    figures = [ratio_in_decibels(*pair)[0] for pair in pairs]
+    fault, kind = None, "warned" if caught else "accurate"
+    if finite and not caught and min(figures, default=np.inf) < SILENT:
+        fault = f"silently inaccurate, {min(figures):.1f} dB:\n{integer}"
+    if finite and not all(np.isfinite(array).all() for _, array in pairs):
+        fault = f"made a number that is not finite:\n{integer}"
+    return Tried(text, fault, kind, parts, inputs, expected)
+
+
+def integer_parts(
+    program: Graph, values: dict[Value, Array]
+) -> tuple[Graph | None, tuple[Array, ...], tuple[Array, ...]]:
+    """Cuts an integer program out of what is computed in floating point.
+
+    Returns:
+        The program whose inputs are those of the ops on codes, its inputs and its outputs.
+    """
+    made: dict[Value, None] = {}
+    read: dict[Value, None] = {}
+    wanted: dict[Value, None] = {}
+    for node in program.nodes:
+        if isinstance(node.op, Const):
+            continue
+        every = (*node.inputs, *node.outputs)
+        exact = not isinstance(node.op, Return) and any(value.type.quant for value in every)
+        for value in node.inputs:
+            if exact and not value.is_constant and value not in made:
+                read[value] = None
+            if not exact and value in made:
+                wanted[value] = None
+        if exact:
+            made.update(dict.fromkeys(node.outputs))
+    if not wanted:
+        return None, (), ()
+    needed = {operand for value in wanted for operand in _cone(value, read)}
+    inputs = [value for value in read if value in needed]
+    part = program.extract(inputs, list(wanted))
+    return part, tuple(values[value] for value in inputs), tuple(values[value] for value in wanted)
+
+
+def _cone(value: Value, ends: Iterable[Value]) -> set[Value]:
+    seen, stack, stop = set[Value](), [value], set(ends)
+    while stack:
+        one = stack.pop()
+        if one in seen:
+            continue
+        seen.add(one)
+        if one not in stop:
+            stack.extend(one.inputs)
+    return seen
+
+
+def differing(pack: Sequence[Tried]) -> list[Tried]:
+    """Returns those of some programs of which XLA computes other numbers; one executable for all.
+
+    None is shrunk, which would compile hundreds.
+    """
+    chosen = [one for one in pack if one.parts is not None]
+    programs: list[Compiled] = [
+        compile_graph(one.parts, kernels=False) for one in chosen if one.parts
+    ]
+
+    def whole(parameters: list[object], inputs: list[object]) -> list[object]:
+        return [
+            program.function(given, *arrays)  # type: ignore[arg-type, misc]
+            for program, given, arrays in zip(programs, parameters, inputs, strict=True)
+        ]
+
+    found = jax.jit(whole)([one.parameters for one in programs], [one.inputs for one in chosen])
+    return [
+        one
+        for one, outputs in zip(chosen, found, strict=True)
+        if not all(map(_equal, outputs, one.expected))
+    ]
+
+
+def _equal(found: object, expected: Array) -> bool:
+    return np.array_equal(np.asarray(found), expected, equal_nan=expected.dtype.kind == "f")
+
+
+def judge(
+    pack: Sequence[tuple[FloatCase, str]], compare: bool = True
+) -> tuple[Counter[str], list[str]]:
+    """Tries some programs; returns what became of how many, and the faults.
+
+    Args:
+        pack: Programs and the pipelines that quantize them.
+        compare: Whether XLA computes them too, which takes most of the time.
+    """
+    tried = [attempt(*drawn) for drawn in pack]
+    counts = Counter(one.kind for one in tried)
+    faults = [f"{one.fault}\n{one.text}" for one in tried if one.fault is not None]
+    if compare:
+        faults += [f"XLA's numbers differ\n{one.text}\n{one.parts}" for one in differing(tried)]
+        counts["compared"] = sum(one.parts is not None for one in tried)
+    counts["programs"], counts["faults"] = len(tried), len(faults)
+    return counts, faults
+
+
+def run_chunk(
+    count: int, start: int, each: int = 1, pack: int = PACK
+) -> tuple[Counter[str], list[str]]:
+    """Draws and judges programs.
+
+    Args:
+        count: About how many.
+        start: The seed.
+        each: XLA computes the first pack, and every such one behind it; 0 for none.
+        pack: Programs that are drawn and compiled together.
+    """
+    counts: Counter[str] = Counter()
+    faults: list[str] = []
+    packs = itertools.count()
+
+    @seed(start)
+    @settings(
+        max_examples=1 + max(1, round(count / pack)),
+        phases=[Phase.generate],
+        deadline=None,
+        database=None,
+        derandomize=False,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.lists(quantizations(), min_size=pack, max_size=pack))
+    def collect(drawn: list[tuple[FloatCase, str]]) -> None:
+        number = next(packs)
+        if number == 0:
+            return  # All of the simplest programs are the same.
+        more, found = judge(drawn, each > 0 and (number - 1) % each == 0)
+        counts.update(more)
+        faults.extend(found)
+
+    collect()
+    jax.clear_caches()
+    return counts, faults
+
+
+def any_seed() -> int:
+    """Returns a seed that is another one each time."""
+    return random.randrange(2**30)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a campaign."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--count", type=int, default=2000, help="programs (default: %(default)s)")
+    parser.add_argument("--chunk", type=int, default=480, help="of a chunk (default: %(default)s)")
+    parser.add_argument(
+        "--each",
+        type=int,
+        default=1,
+        metavar="N",
+        help=f"compare every Nth pack of {PACK} programs with XLA, 0 for none (default: all); "
+        "that takes twenty times as long as the rest",
+    )
+    parser.add_argument("--seed", type=int, help="of the first chunk (default: another each time)")
+    options = parser.parse_args(arguments)
+    start = any_seed() if options.seed is None else options.seed
+    total: Counter[str] = Counter()
+    began = time.monotonic()
+    while total["programs"] < options.count:
+        count = min(options.chunk, options.count - total["programs"])
+        counts, faults = run_chunk(count, start, options.each)
+        total.update(counts)
+        for fault in faults:
+            print(fault, flush=True)
+        shown = ", ".join(f"{name} {total[name]}" for name in COUNTED)
+        print(f"seed {start}: {shown}, {time.monotonic() - began:.0f} s", flush=True)
+        start += 1
+    sys.exit(total["faults"] > 0)
+
+
+if __name__ == "__main__":
+    main()
