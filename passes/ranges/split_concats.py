@@ -182,7 +182,7 @@ class _Found:
         """Returns the weights [taps, rows, columns] that some parts meet."""
         kernel = self.node.inputs[1].array
         rows = np.concatenate([np.arange(part.rows.start, part.rows.stop) for part in parts])
-        return kernel.reshape(-1, *kernel.shape[-2:])[:, rows]
+        return kernel.reshape(product(kernel.shape[:-2]), *kernel.shape[-2:])[:, rows]
 
     def cut(self, groups: Sequence[Sequence[_Place]], builder: Builder) -> Value:
         """Builds the sum of the products of groups of parts."""

@@ -212,7 +212,7 @@ def head_codes(graph: Graph, channels: Mapping[str, ChannelStatistic]) -> dict[V
         shape = (1, *peaks.shape, *(1,) * (value.type.rank - 1 - peaks.ndim))
         if any(count not in (1, size) for count, size in zip(shape, value.type.shape, strict=True)):
             continue
-        if peaks.max() >= UNEVEN * peaks.min() > 0:
+        if peaks.max(initial=0) >= UNEVEN * peaks.min(initial=np.inf) > 0:
             scale = (peaks / 127).astype(np.float32).reshape(shape)
             expressed = value.type.dtype
             codes[value] = Quant.of(DType.I8, scale, np.zeros(shape, int), expressed=expressed)

@@ -47,7 +47,8 @@ def few_rows(graph: Graph, arrays: Sequence[Array], rows: int) -> tuple[Array, .
         if not isinstance(first, Dim):
             cut.append(np.array(array))
             continue
-        samples = array.reshape(-1, first.factor, *array.shape[1:])
-        kept = np.unique(np.linspace(0, len(samples) - 1, rows).round().astype(int))
-        cut.append(samples[kept].reshape(-1, *array.shape[1:]))
+        count = len(array) // first.factor
+        samples = array.reshape(count, first.factor, *array.shape[1:])
+        kept = np.unique(np.linspace(0, count - 1, rows).round().astype(int))
+        cut.append(samples[kept].reshape(len(kept) * first.factor, *array.shape[1:]))
     return tuple(cut)
