@@ -31,20 +31,19 @@ from qir.ops import (
     Sub,
 )
 from qir.ops.elementwise import Sum
-from qir.ops.op import (
+from qir.ops.op import Op, infer
+from qir.ops.rules import (
     Accumulate,
     ExactSum,
     FixedCode,
     KeepFloat,
     Normalize,
-    Op,
     Quotient,
     Rescale,
     RescaledRows,
     SameCode,
     SharedCode,
     Table,
-    infer,
 )
 from qir.ops.softmax import Exponentials
 from qir.ops.sums import rounded

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -182,7 +183,7 @@ class _Found:
         """Returns the weights [taps, rows, columns] that some parts meet."""
         kernel = self.node.inputs[1].array
         rows = np.concatenate([np.arange(part.rows.start, part.rows.stop) for part in parts])
-        return kernel.reshape(product(kernel.shape[:-2]), *kernel.shape[-2:])[:, rows]
+        return kernel.reshape(prod(kernel.shape[:-2]), *kernel.shape[-2:])[:, rows]
 
     def cut(self, groups: Sequence[Sequence[_Place]], builder: Builder) -> Value:
         """Builds the sum of the products of groups of parts."""

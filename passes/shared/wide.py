@@ -24,7 +24,8 @@ from qir.ops import (
     Transpose,
 )
 from qir.ops.elementwise import Sum
-from qir.ops.op import ExactSum, Normalize, Op, Quotient, RescaledRows, SameCode
+from qir.ops.op import Op
+from qir.ops.rules import ExactSum, Normalize, Quotient, RescaledRows, SameCode
 from qir.ops.softmax import Exponentials
 from qir.passes.shared.codes import ZERO_SCALE
 from qir.passes.shared.observed_parts import statistic_names
