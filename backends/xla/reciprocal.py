@@ -26,14 +26,15 @@ def reciprocal(divisor: jax.Array) -> tuple[jax.Array, jax.Array]:
     # 2^b is at least y and less than twice y: the first bit of the quotient is 1.
     first = jnp.ones_like(y), (np.uint32(1) << bits) - y
 
-    def add_bit(_: int, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def add_bit(_: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         significand, rest = state
         rest = rest << 1
         fits = rest >= y
         rest = jnp.where(fits, rest - y, rest)
         return (significand << 1) | fits.astype(jnp.uint32), rest
 
-    significand, _ = lax.fori_loop(0, 30, add_bit, first)
+    # The loop counts in the type of its bounds, which without one is int64 in a jit of 64 bits.
+    significand, _ = lax.fori_loop(np.int32(0), np.int32(30), add_bit, first)
     return significand.astype(jnp.int32), 30 + bits.astype(jnp.int32)
 
 

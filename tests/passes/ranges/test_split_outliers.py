@@ -181,7 +181,10 @@ def test_outliers_no_longer_cost_accuracy():
     test = tokens(64, seed=99)
     graph = qir.from_jax(block, data[0], batch="B")
     real = qir.evaluate(graph, test)
-    whole, parts = (qir.quantize(graph, data, pipeline) for pipeline in (UNSPLIT, "w8a8"))
+    # The first one is noise, and the check says so.
+    with pytest.warns(qir.QirAccuracyWarning, match="shared code at %x"):
+        whole = qir.quantize(graph, data, UNSPLIT)
+    parts = qir.quantize(graph, data)
     for exact, coarse, fine in zip(
         real, qir.evaluate(whole, test), qir.evaluate(parts, test), strict=True
     ):
