@@ -168,6 +168,7 @@ def test_every_op_on_turned_operands(name):
             return
         order = data.draw(st.sampled_from(orders))
         change = turned(node, order)
+        assert change is not None
         if not any(is_turned(value, change, order) for value in case.graph.inputs):
             return
         graph, inputs = between_transposes(case, change, order)
