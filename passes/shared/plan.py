@@ -12,7 +12,7 @@ from qir.numbers.interval import Interval
 from qir.observe.channels import ChannelStatistic
 from qir.ops import Dot, Return
 from qir.ops.elementwise import Sum
-from qir.ops.rules import Accumulate, FixedCode, KeepFloat, SameCode, Table
+from qir.ops.rules import Accumulate, FixedCode, KeepFloat, Normalize, SameCode, Table
 from qir.passes.shared.codes import activation_code, fine_code, reach
 from qir.passes.shared.divisors import coarse_divisions
 from qir.passes.shared.functions import elementwise_functions
@@ -120,6 +120,20 @@ class CodePlan:
         """Returns the code of a value whose op can give a wide one as well."""
         return self.wide_code(value) if value in self.wide else self.code_for(value)
 
+    def norm_code(self, value: Value) -> Quant:
+        """Returns the code of a norm, of 12 bits where only smooth functions read it."""
+        readers = [output for node in value.users for output in node.outputs]
+        ends = [output for output, source in self.cones.items() if source is value]
+        if (
+            value not in self.wide
+            and ends
+            and all(output in self.inside or output in ends for output in readers)
+        ):
+            codes = [self.smooth_code(value, output) for output in ends]
+            if (code := codes[0]) is not None and None not in codes:
+                return code
+        return self.result_code(value)
+
     def range_of(self, value: Value) -> Interval:
         """Returns what a value ranges over; raises where that is not finite."""
         observed = value.range
@@ -141,8 +155,10 @@ class CodePlan:
         return wide_code(self.range_of(value), ranges, expressed_type(value.type), bits)
 
     def smooth_code(self, source: Value, output: Value) -> Quant | None:
-        """Returns the code of 12 bits of a dot's sum of which a smooth function is wanted."""
-        if not isinstance(source.op, Dot | Sum) or source.range is None:
+        """Returns the code of 12 bits of what a smooth function is wanted of: a sum or a norm."""
+        if source.op is None or source.range is None:
+            return None
+        if not isinstance(source.op, Dot | Sum) and not isinstance(source.op.quant, Normalize):
             return None
         between, stack = set[Value](), [output]
         while stack:
