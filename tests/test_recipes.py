@@ -24,7 +24,8 @@ from qir.numbers.rounding import Multiplier, requantize, rounding_mode
 from qir.ops import Reverse
 from qir.ops.attributes import by_type
 from qir.ops.elementwise import result_code
-from qir.ops.op import OPS, Coded, Rescale, SameCode
+from qir.ops.op import OPS
+from qir.ops.rules import Coded, Rescale, SameCode
 from qir.ops.type_rules import broadcast, check_axis, rescaled, same_float, uncoded_axes
 from qir.passes.integer.check_overflow import INTERMEDIATES
 from qir.types import Array

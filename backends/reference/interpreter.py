@@ -14,7 +14,8 @@ from qir.errors import QirError, counted
 from qir.ir import Graph, Node, Value
 from qir.ir.signature import Sizes, bind, check_not_empty, ports, to_array
 from qir.ops import Broadcast, Const, Iota, Reshape, Return
-from qir.ops.op import Coded, Op, Results
+from qir.ops.op import Op
+from qir.ops.rules import Coded, Results
 from qir.types import Array, Dim, DType, TensorType, format_shape
 
 

@@ -36,7 +36,7 @@ from qir.ops import (
     Round,
     Sign,
 )
-from qir.ops.op import SameCode
+from qir.ops.rules import SameCode
 from qir.types import Array, DType
 
 EXACT = (Abs, Cast, Ceil, Dequantize, Floor, Iota, Lookup, Neg, Round, Sign)

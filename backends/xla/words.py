@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from numpy.typing import ArrayLike
 
 from qir.types import Array
 
@@ -24,7 +25,7 @@ class Words(NamedTuple):
         return Words(jnp.zeros_like(low), low)
 
     @staticmethod
-    def constant(numbers: Array) -> tuple[Array, Array]:
+    def constant(numbers: ArrayLike) -> tuple[Array, Array]:
         """Returns the two words of int64 numbers, in numpy; negative ones in two's complement."""
         wide = np.asarray(numbers, np.int64).astype(np.uint64)
         return (wide >> np.uint64(32)).astype(np.uint32), wide.astype(np.uint32)

@@ -10,7 +10,8 @@ from qir.frontends.shared.weight_names import layer_of
 from qir.ir import Graph, Node, Value
 from qir.ir.names import Namespace
 from qir.ops import Add, Const, Mul, Return
-from qir.ops.op import Accumulate, Op, operand_names
+from qir.ops.op import Op, operand_names
+from qir.ops.rules import Accumulate
 
 _ROLES: dict[type[Op], str] = {Add: "offset", Mul: "factor"}
 """What a constant operand of an op is called, where the type rule's own word says less."""

@@ -40,7 +40,8 @@ from qir.ops import (
     Tile,
     Transpose,
 )
-from qir.ops.op import Coded, Op
+from qir.ops.op import Op
+from qir.ops.rules import Coded
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.rewrite import Rule, Skip, rewrite, rule
 from qir.types import Array, Dim, TensorType, known

@@ -12,7 +12,8 @@ from qir.errors import QirError
 from qir.ir import Builder, Graph, Value
 from qir.ir.names import Inheritance
 from qir.ops import Clip, Dequantize, Gather, Quantize, Requantize, Reshape, Transpose
-from qir.ops.op import SameCode, infer
+from qir.ops.op import infer
+from qir.ops.rules import SameCode
 from qir.passes.shared.folding import fold_affine
 from qir.passes.shared.weights import (
     WeightPlan,

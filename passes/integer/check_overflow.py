@@ -23,7 +23,8 @@ from qir.ops import (
     Sub,
 )
 from qir.ops.normalization import Normalization
-from qir.ops.op import ExactSum, FixedCode, Op, Rescale
+from qir.ops.op import Op
+from qir.ops.rules import ExactSum, FixedCode, Rescale
 from qir.pipeline import Context, Pass, register
 
 

@@ -10,7 +10,7 @@ from qir.analysis.properties import QUANTIZED
 from qir.ir import Builder, Graph, Value
 from qir.ops import Clip, Dequantize, Lookup, Quantize, Relu, Requantize
 from qir.ops.lookup import index_bits
-from qir.ops.op import Coded
+from qir.ops.rules import Coded
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.rewrite import Skip, rewrite, rule
 from qir.types import Array, TensorType

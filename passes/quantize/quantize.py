@@ -22,7 +22,8 @@ from qir.ops import (
     Sub,
 )
 from qir.ops.elementwise import Sum
-from qir.ops.op import (
+from qir.ops.op import infer
+from qir.ops.rules import (
     Accumulate,
     ExactSum,
     FixedCode,
@@ -34,7 +35,6 @@ from qir.ops.op import (
     SameCode,
     SharedCode,
     Table,
-    infer,
 )
 from qir.passes.shared.bias_correction import corrected_bias
 from qir.passes.shared.codes import bias_code, reach, rows_code, weight_code

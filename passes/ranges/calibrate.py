@@ -182,7 +182,7 @@ def _keep_first(
     """Leaves rows of the first batch with any in the context; data may be readable only once."""
     context.sample, context.sample_outputs = None, ()
     for arrays, sizes in read_batches(graph, data):
-        if context.sample is None and all(array.size for array in arrays):
+        if context.sample is None and not sizes.empty:
             context.sample = few_rows(graph, arrays, MOST_ROWS)
         yield arrays, sizes
 

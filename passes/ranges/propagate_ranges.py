@@ -11,7 +11,8 @@ import numpy as np
 from qir.ir import Graph, Node, Value
 from qir.numbers.interval import EVERYTHING, Interval
 from qir.ops import Clip, Const, HardSigmoid, HardSwish, Relu, Return
-from qir.ops.op import Accumulate, FixedCode, Op, SameCode, SharedCode
+from qir.ops.op import Op
+from qir.ops.rules import Accumulate, FixedCode, SameCode, SharedCode
 from qir.passes.shared.wide import summed_parts
 from qir.pipeline import Context, Pass, register
 

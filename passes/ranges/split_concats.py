@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -189,7 +190,7 @@ class _Found:
     def _weights(self, parts: Sequence[_Place]) -> Array:
         """Returns the weights [taps, rows, columns] that some parts meet."""
         kernel = self.node.inputs[1].array
-        return kernel.reshape(-1, *kernel.shape[-2:])[:, _rows(parts)]
+        return kernel.reshape(prod(kernel.shape[:-2]), *kernel.shape[-2:])[:, _rows(parts)]
 
     def cut(
         self,

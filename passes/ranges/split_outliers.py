@@ -14,7 +14,7 @@ from qir.ir.names import Inheritance
 from qir.numbers.interval import Interval
 from qir.observe.channels import ChannelMoments, ChannelStatistic
 from qir.ops import Clip, Dot, Gather, Gelu, Relu, Reshape, Reverse, Silu, Slice, Split, Transpose
-from qir.ops.op import FixedCode, SameCode
+from qir.ops.rules import FixedCode, SameCode
 from qir.passes.shared.constants import derived
 from qir.passes.shared.functions import elementwise_functions
 from qir.passes.shared.observed_parts import known_moments, pass_on_moments, statistic_names

@@ -9,7 +9,8 @@ import numpy as np
 from qir.ir import Node, Value
 from qir.observe.channels import ChannelMoments
 from qir.ops import Conv, ConvTranspose, Dot
-from qir.ops.op import Accumulate, Op
+from qir.ops.op import Op
+from qir.ops.rules import Accumulate
 from qir.passes.shared.codes import bias_room, reach
 from qir.passes.shared.observed_parts import known_moments
 from qir.pipeline import Context

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from qir.ir import Graph, Node, Value
 from qir.numbers.interval import Interval
-from qir.ops.op import Accumulate, ExactSum, Quotient
+from qir.ops.rules import Accumulate, ExactSum, Quotient
 from qir.types import Quant
 
 

@@ -12,7 +12,8 @@ from qir.errors import QirError
 from qir.ir import Builder, Graph, Node, Value
 from qir.ir.names import Inheritance
 from qir.ops import Dequantize, Quantize, Recode, Requantize
-from qir.ops.op import ExactSum, Op, infer
+from qir.ops.op import Op, infer
+from qir.ops.rules import ExactSum
 from qir.ops.softmax import Exponentials
 from qir.ops.sums import rounded
 from qir.passes.shared.codes import fine_code

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from qir.ir import Graph, Node, Value
-from qir.ops.op import SameCode
+from qir.ops.rules import SameCode
 from qir.types import Quant
 
 LONGEST_FUNCTION = 64

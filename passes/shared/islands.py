@@ -6,7 +6,7 @@ from collections.abc import Container
 
 from qir.ir import Graph, Node, Value
 from qir.ops import Const, Return
-from qir.ops.op import ExactSum, SameCode
+from qir.ops.rules import ExactSum, SameCode
 
 
 def islands(

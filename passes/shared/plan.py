@@ -12,7 +12,7 @@ from qir.numbers.interval import Interval
 from qir.observe.channels import ChannelStatistic
 from qir.ops import Dot, Return
 from qir.ops.elementwise import Sum
-from qir.ops.op import Accumulate, FixedCode, KeepFloat, Normalize, SameCode, Table
+from qir.ops.rules import Accumulate, FixedCode, KeepFloat, Normalize, SameCode, Table
 from qir.passes.shared.codes import activation_code, fine_code, reach
 from qir.passes.shared.divisors import coarse_divisions
 from qir.passes.shared.functions import elementwise_functions

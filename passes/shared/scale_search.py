@@ -16,7 +16,8 @@ from qir.ir import Node, Value
 from qir.numbers.int32 import INT32_MAX
 from qir.numbers.rounding import Multiplier, rounding_mode
 from qir.ops import Const, Requantize
-from qir.ops.op import Accumulate, SameCode, infer
+from qir.ops.op import infer
+from qir.ops.rules import Accumulate, SameCode
 from qir.types import SMALLEST_SCALE, Array, FrozenArray, Quant, TensorType
 
 

@@ -26,7 +26,8 @@ from qir.ops import (
     Transpose,
 )
 from qir.ops.elementwise import Sum
-from qir.ops.op import ExactSum, Normalize, Op, Quotient, RescaledRows, SameCode
+from qir.ops.op import Op
+from qir.ops.rules import ExactSum, Normalize, Quotient, RescaledRows, SameCode
 from qir.ops.softmax import Exponentials
 from qir.passes.shared.codes import ZERO_SCALE
 from qir.passes.shared.observed_parts import statistic_names
@@ -217,7 +218,7 @@ def head_codes(graph: Graph, channels: Mapping[str, ChannelStatistic]) -> dict[V
         shape = (1, *peaks.shape, *(1,) * (value.type.rank - 1 - peaks.ndim))
         if any(count not in (1, size) for count, size in zip(shape, value.type.shape, strict=True)):
             continue
-        if peaks.max() >= UNEVEN * peaks.min() > 0:
+        if peaks.max(initial=0) >= UNEVEN * peaks.min(initial=np.inf) > 0:
             scale = (peaks / 127).astype(np.float32).reshape(shape)
             expressed = value.type.dtype
             codes[value] = Quant.of(DType.I8, scale, np.zeros(shape, int), expressed=expressed)

@@ -36,7 +36,8 @@ from qir.ops import (
     Tile,
     Transpose,
 )
-from qir.ops.op import Accumulate, Coded, ExactSum, Op, SameCode, infer
+from qir.ops.op import Op, infer
+from qir.ops.rules import Accumulate, Coded, ExactSum, SameCode
 from qir.types import Array, DType, FrozenArray, Quant, TensorType, known
 
 Reach: TypeAlias = tuple[int, int]

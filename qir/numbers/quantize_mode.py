@@ -1,9 +1,9 @@
 """Real numbers to stored ones: the modes of op quantize, whose sources differ on ties.
 
 A mode computes in float32 as its source does, saturates at the bounds of the code, takes NaN to the
-zero point, and gives stored numbers back that were decoded. It is monotone, so that the float32
-numbers at which the stored number grows by one say all about it. A backend that compares with these
-`thresholds` is exact, whatever it makes of divisions and of multiply-adds.
+zero point, saturated too, and gives stored numbers back that were decoded. It is monotone, so that
+the float32 numbers at which the stored number grows by one say all about it. A backend that
+compares with these `thresholds` is exact, whatever it makes of divisions and of multiply-adds.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def _quotient(real: Array, code: Quant) -> Array:
 
 
 def _stored(steps: Array, code: Quant) -> Array:
-    """Adds zero points to whole numbers and saturates; NaN becomes the zero point."""
+    """Adds zero points to whole numbers and saturates; NaN becomes the zero point, saturated."""
     points = expand(code.zero_points, steps.shape).astype(np.float64)
     low, high = code.range
     wide = np.where(np.isnan(steps), 0, steps.astype(np.float64))

@@ -190,9 +190,8 @@ def _squares(array: NDArray[np.float32], others: tuple[int, ...]) -> NDArray[np.
         rows = np.einsum("...i,...i->...", array, array, dtype=np.float64)
         return np.asarray(rows.sum(axis=others[:-1]))
     channels = [axis for axis in range(array.ndim) if axis not in others]
-    flat = np.transpose(array, (*others, *channels)).reshape(
-        -1, prod(array.shape[axis] for axis in channels)
-    )
+    sizes = (prod(array.shape[axis] for axis in part) for part in (others, channels))
+    flat = np.transpose(array, (*others, *channels)).reshape(tuple(sizes))
     squares = np.zeros(flat.shape[1], np.float64)
     step = max(_CHUNK // max(flat.shape[1], 1), 1)
     for start in range(0, len(flat), step):

@@ -12,7 +12,8 @@ from qir.numbers.interval import EVERYTHING, Interval
 from qir.numbers.quantize_mode import quantize_mode
 from qir.numbers.rounding import MachineForm, Multiplier, rounding_mode
 from qir.ops.attributes import by_type
-from qir.ops.op import Coded, KeepFloat, Op, op
+from qir.ops.op import Op, op
+from qir.ops.rules import Coded, KeepFloat
 from qir.types import Array, DType, Element, FrozenArray, Quant, TensorType, expand
 
 

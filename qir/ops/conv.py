@@ -11,7 +11,8 @@ import numpy as np
 from qir.errors import counted
 from qir.numbers.interval import EVERYTHING, Interval
 from qir.ops.attributes import all_ones, all_zeros, left_out
-from qir.ops.op import Accumulate, Op, holds_bytes, op
+from qir.ops.op import Op, op
+from qir.ops.rules import Accumulate, holds_bytes
 from qir.ops.type_rules import accumulator, check_bias
 from qir.ops.windows import (
     Padding,

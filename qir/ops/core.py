@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from qir.ops.attributes import by_type
-from qir.ops.op import KeepFloat, Op, op
+from qir.ops.op import Op, op
+from qir.ops.rules import KeepFloat
 from qir.types import FrozenArray, TensorType
 
 

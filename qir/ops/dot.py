@@ -9,7 +9,8 @@ import numpy as np
 
 from qir.errors import counted
 from qir.numbers.interval import Interval
-from qir.ops.op import Accumulate, Op, holds_bytes, op
+from qir.ops.op import Op, op
+from qir.ops.rules import Accumulate, holds_bytes
 from qir.ops.type_rules import accumulator, check_bias
 from qir.types import Array, Size, TensorType, product
 

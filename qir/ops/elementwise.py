@@ -13,7 +13,8 @@ from qir.numbers.int32 import INT32_MAX
 from qir.numbers.interval import EVERYTHING, Interval
 from qir.numbers.rounding import Multiplier, rounding_mode
 from qir.ops.attributes import by_type
-from qir.ops.op import Coded, ExactSum, Op, Rescale, SameCode, SharedCode, Table, op
+from qir.ops.op import Op, op
+from qir.ops.rules import Coded, ExactSum, Rescale, SameCode, SharedCode, Table
 from qir.ops.sums import exact_code
 from qir.ops.type_rules import broadcast, rescaled, same_element, same_float
 from qir.types import Array, DType, Quant, TensorType

@@ -10,7 +10,8 @@ from qir.numbers.interval import Interval
 from qir.numbers.rounding import Multiplier, rounding_mode
 from qir.ops.attributes import by_type
 from qir.ops.elementwise import result_code
-from qir.ops.op import Coded, Op, RescaledRows, op
+from qir.ops.op import Op, op
+from qir.ops.rules import Coded, RescaledRows
 from qir.types import Array, DType, Element, Quant, TensorType
 
 

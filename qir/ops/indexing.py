@@ -9,7 +9,8 @@ import numpy as np
 from qir.errors import counted
 from qir.numbers.interval import Interval
 from qir.ops.attributes import all_ones, by_type, left_out
-from qir.ops.op import Coded, KeepFloat, Op, SameCode, SharedCode, op
+from qir.ops.op import Op, op
+from qir.ops.rules import Coded, KeepFloat, SameCode, SharedCode
 from qir.ops.type_rules import check_axes, check_axis, uncoded_axes
 from qir.types import Array, DType, Quant, Shape, Size, TensorType, known
 

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from qir.numbers.interval import Interval
-from qir.ops.op import KeepFloat, Op, SameCode, SharedCode, op
+from qir.ops.op import Op, op
+from qir.ops.rules import KeepFloat, SameCode, SharedCode
 from qir.ops.type_rules import broadcast, same_element
 from qir.types import Array, DType, TensorType
 

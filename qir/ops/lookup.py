@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike
 
 from qir.errors import QirError
 from qir.numbers.interval import Interval
-from qir.ops.op import Coded, Op, Table, op
+from qir.ops.op import Op, op
+from qir.ops.rules import Coded, Table
 from qir.ops.type_rules import broadcast
 from qir.types import Array, Element, Quant, TensorType
 

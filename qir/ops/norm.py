@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from qir.numbers.interval import Interval
-from qir.ops.op import KeepFloat, Op, op
+from qir.ops.op import Op, op
+from qir.ops.rules import KeepFloat
 from qir.ops.type_rules import same_float
 from qir.types import Array, TensorType
 

@@ -15,7 +15,8 @@ from qir.numbers.interval import EVERYTHING, Interval
 from qir.numbers.inverse_root import inverse_root
 from qir.ops.attributes import by_type
 from qir.ops.elementwise import result_code
-from qir.ops.op import Coded, Normalize, Op, op
+from qir.ops.op import Op, op
+from qir.ops.rules import Coded, Normalize
 from qir.ops.type_rules import broadcast, check_axes, same_real, uncoded_axes
 from qir.types import Array, DType, Quant, Shape, TensorType, expand, format_shape, known
 

@@ -12,7 +12,8 @@ from qir.errors import QirError, counted
 from qir.numbers.interval import Interval
 from qir.numbers.rounding import Multiplier, rounding_mode
 from qir.ops.attributes import all_ones, all_zeros, by_type, left_out
-from qir.ops.op import Coded, ExactSum, Op, SameCode, op
+from qir.ops.op import Op, op
+from qir.ops.rules import Coded, ExactSum, SameCode
 from qir.ops.sums import exact_code
 from qir.ops.type_rules import rescaled, same_real, small_codes
 from qir.ops.windows import (

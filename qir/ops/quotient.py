@@ -10,7 +10,8 @@ from qir.numbers.interval import EVERYTHING, Interval
 from qir.numbers.reciprocal import quotient
 from qir.ops.attributes import by_type
 from qir.ops.elementwise import result_code
-from qir.ops.op import Coded, Op, Quotient, op
+from qir.ops.op import Op, op
+from qir.ops.rules import Coded, Quotient
 from qir.ops.type_rules import broadcast, same_float
 from qir.types import Array, DType, Quant, TensorType, expand
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from qir.numbers.interval import EVERYTHING, Interval
-from qir.ops.op import Coded, ExactSum, KeepFloat, Op, SameCode, op
+from qir.ops.op import Op, op
+from qir.ops.rules import Coded, ExactSum, KeepFloat, SameCode
 from qir.ops.sums import exact_code
 from qir.ops.type_rules import check_axes, check_axis, same_float, same_real, uncoded_axes
 from qir.types import Array, DType, Element, Quant, Shape, TensorType, known, product

@@ -11,7 +11,8 @@ from typing import Literal
 import numpy as np
 
 from qir.numbers.interval import Interval
-from qir.ops.op import Coded, ExactSum, Op, SameCode, op
+from qir.ops.op import Op, op
+from qir.ops.rules import Coded, ExactSum, SameCode
 from qir.ops.sums import exact_code
 from qir.ops.type_rules import same_real, uncoded_axes
 from qir.types import Array, Shape, TensorType, known

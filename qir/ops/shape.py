@@ -10,7 +10,8 @@ import numpy as np
 from qir.errors import QirError, counted
 from qir.numbers.interval import Interval
 from qir.ops.attributes import by_type
-from qir.ops.op import Op, SameCode, SharedCode, op
+from qir.ops.op import Op, op
+from qir.ops.rules import SameCode, SharedCode
 from qir.ops.type_rules import check_axes, check_axis, same_element, uncoded_axes
 from qir.types import (
     Array,

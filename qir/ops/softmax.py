@@ -13,7 +13,8 @@ from qir.numbers.interval import Interval
 from qir.numbers.reciprocal import quotient
 from qir.ops.attributes import by_type
 from qir.ops.elementwise import result_code
-from qir.ops.op import Coded, FixedCode, Op, op
+from qir.ops.op import Op, op
+from qir.ops.rules import Coded, FixedCode
 from qir.ops.type_rules import broadcast, check_axes, rescaled, same_float
 from qir.types import Array, DType, Quant, TensorType, known
 

@@ -8,7 +8,8 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from qir.numbers.interval import EVERYTHING, Interval
-from qir.ops.op import Op, Table, op
+from qir.ops.op import Op, op
+from qir.ops.rules import Table
 from qir.ops.type_rules import same_float
 from qir.types import Array, TensorType
 

@@ -11,7 +11,7 @@ import numpy as np
 from qir.analysis.equivalence import Interpreter
 from qir.errors import counted
 from qir.ir import Accuracy, Graph, OutputAccuracy, OwnError, Value
-from qir.ir.accuracy import ROWS_BELOW
+from qir.ir.accuracy import ROWS_BELOW, Cause
 from qir.ir.signature import bind
 from qir.observe.sample import MOST_ROWS, batch_name, few_rows, same_rows
 from qir.ops import Return
@@ -297,9 +297,8 @@ def warning_of(accuracy: Accuracy) -> str | None:
     for one in worst:
         found = f"{one.cause} at %{one.about}: {one.detail}"
         sentences.append(f"  {_place(one)}: {_figures(one)}; {found}")
-    sentences += [
-        f"{cause}: {REMEDIES[cause]}" for cause in dict.fromkeys(one.cause for one in worst)
-    ]
+    causes: dict[Cause, None] = dict.fromkeys(one.cause for one in worst)
+    sentences += [f"{cause}: {REMEDIES[cause]}" for cause in causes]
     sentences.append("accuracy_check=False skips this check, a number there is another threshold")
     return "\n".join(sentences)
 

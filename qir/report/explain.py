@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from qir.analysis.properties import QUANTIZED, is_float_op
 from qir.ir import Accuracy, Graph, Node, Value, expect_graph
 from qir.ops import Const, Dequantize, Quantize, Return
-from qir.ops.op import KeepFloat, Table
+from qir.ops.rules import KeepFloat, Table
 from qir.report.accuracy import lines_of
 from qir.report.tables import table
 

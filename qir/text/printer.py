@@ -15,7 +15,7 @@ from qir.ir.held import HeldArrays
 from qir.ir.names import Namespace
 from qir.numbers.interval import Interval
 from qir.ops.core import Const
-from qir.ops.op import Accumulate, ExactSum, SameCode
+from qir.ops.rules import Accumulate, ExactSum, SameCode
 from qir.text.syntax import VERSION, Reference
 from qir.types import (
     Array,

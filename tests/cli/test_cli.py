@@ -52,9 +52,13 @@ def qir_command(capsys):
 def test_quantize(qir_command):
     status, out, err = qir_command("quantize float.qir --data samples.npy -o int8.qir --explain")
     assert (status, err) == (0, "")
-    assert out.splitlines()[-1] == "3 of 3 ops integer"
-    batches = [SAMPLES[:32], SAMPLES[32:]]
-    assert qir.load("int8.qir") == qir.quantize(qir.parse(MODEL), batches)
+    integer = qir.quantize(qir.parse(MODEL), [SAMPLES[:32], SAMPLES[32:]])
+    assert qir.load("int8.qir") == integer
+    lines = out.splitlines()
+    verdict = lines.index("3 of 3 ops integer")
+    assert lines[verdict + 1].startswith("accuracy on 16 samples of the first batch")
+    assert integer.accuracy is not None
+    assert f"output %m: {integer.accuracy.outputs[0].sqnr:.1f} dB" in lines[verdict + 2]
 
 
 def test_the_batch_size_and_the_pipeline_are_the_users(qir_command):

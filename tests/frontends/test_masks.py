@@ -13,6 +13,7 @@ from flax import linen as nn
 
 import qir
 from qir.ir import Graph, Node
+from qir.ops import Softmax
 from qir.types import Array
 from tests.frontends.agreement import agrees, op_names, uniform
 
@@ -110,7 +111,8 @@ def test_a_row_that_an_addend_masks_whole_is_as_in_float(fill: float, rows: str)
     mask = np.where(np.arange(T)[:, None] == 1, fill, 0).astype(np.float32)
     graph = qir.from_jax(lambda x: jax.nn.softmax(x + mask, -1), SCORES)
     (node,) = softmaxes(graph)
-    assert node.op.masked_rows == rows  # type: ignore[attr-defined]
+    assert isinstance(node.op, Softmax)
+    assert node.op.masked_rows == rows
     wanted = np.asarray(jax.nn.softmax(jnp.asarray(SCORES + mask), -1))
     # Scores of magnitude 1e4 or 1e9 are rounded to 2^-10 or 64 before their exponentials.
     np.testing.assert_allclose(qir.evaluate(graph, SCORES)[0], wanted, atol=2e-3)

@@ -14,7 +14,7 @@ import qir
 from qir.analysis.properties import is_float_op
 from qir.ir import Graph, Value
 from qir.ops import Cast, Const, Conv, Dequantize, Dot, Return
-from qir.ops.op import SameCode
+from qir.ops.rules import SameCode
 from qir.types import Array
 
 LEAST = 28.0

@@ -28,6 +28,14 @@ MODELS = {
         (8, 4),
     ),
     "a dot of activations": (lambda x: jnp.einsum("bic,bjc->bij", x, x), (8, 3, 0)),
+    "a dot of activations of no head": (
+        lambda x: jnp.einsum("bhic,bhjc->bhij", jax.nn.relu(x), x),
+        (2, 0, 4, 3),
+    ),
+    "a dot of a concat to no channel": (
+        lambda x: jnp.concatenate([x * 100, jnp.tanh(x)], 1) @ uniform(8, 0),
+        (8, 4),
+    ),
     "a convolution to no channel": (
         lambda x: jax.nn.relu(conv(x, uniform(3, 3, 2, 0)) * uniform(0) + uniform(0)),
         (2, 5, 5, 2),

@@ -11,7 +11,8 @@ from qir.backends.reference.interpreter import run_all
 from qir.ir import Value
 from qir.numbers.interval import Interval
 from qir.ops import Const, Dequantize, Quantize, Requantize, Return
-from qir.ops.op import OPS, Coded, Op
+from qir.ops.op import OPS, Op
+from qir.ops.rules import Coded
 from qir.types import Array, expand
 from tests.drawing import examples
 from tests.strategies import STRATEGIES, Case

@@ -25,6 +25,8 @@ CODES = {
     "narrow": Quant.of(DType.I4, 0.7, 1, bounds=(-7, 7)),
     "least scale": Quant.of(DType.U8, 2.0**-125, 101),
     "greatest scale": Quant.of(DType.U8, 2.0**125, 101),
+    "far below 0": Quant.of(DType.U8, 0.3, 300),
+    "far above 0": Quant.of(DType.I8, 0.0123, -5000),
     "channels": Quant.of(DType.I8, np.array([[0.1, 0.5, 3.0]]), np.array([[0, 3, -127]])),
 }
 SPECIAL = np.array(
@@ -71,7 +73,8 @@ def test_special_numbers_saturate_and_nan_is_the_zero_point(code: Quant, roundin
     low, high = code.range
     x = np.repeat(SPECIAL[:, None], code.scale.array.size, axis=1)
     found = quantize_mode(rounding)(x, code).astype(np.int64)
-    points = np.broadcast_to(code.zero_points.reshape(-1), found.shape[1])
+    # A zero point that is no stored number saturates too.
+    points = np.clip(np.broadcast_to(code.zero_points.reshape(-1), found.shape[1]), low, high)
     assert found.dtype == np.int64
     assert np.array_equal(found[:2], [points, points])
     assert np.all(found[2] == high)

@@ -10,7 +10,8 @@ import pytest
 
 from qir.backends.xla.rules import LOWERINGS
 from qir.ops import Const, Dequantize, Lookup, Quantize, Recode, Requantize, Return
-from qir.ops.op import OPS, KeepFloat, Op
+from qir.ops.op import OPS, Op
+from qir.ops.rules import KeepFloat
 from tests.drawing import drawn
 from tests.strategies import STRATEGIES
 

@@ -11,7 +11,8 @@ import pytest
 import qir
 from qir.errors import QirError
 from qir.ops.attributes import by_type
-from qir.ops.op import FixedCode, Op, Rescale, SameCode
+from qir.ops.op import Op
+from qir.ops.rules import FixedCode, Rescale, SameCode
 from qir.types import Array, DType, Quant, TensorType
 from tests.registries import restored
 

@@ -10,7 +10,8 @@ import pytest
 from qir.errors import QirError
 from qir.ops import GroupNorm, L2Norm, LayerNorm, RmsNorm
 from qir.ops.normalization import Normalization
-from qir.ops.op import Coded, infer
+from qir.ops.op import infer
+from qir.ops.rules import Coded
 from qir.types import Array, DType, Quant, TensorType
 
 I8 = Quant.of(DType.I8, 0.02, -5)

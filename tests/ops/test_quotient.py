@@ -7,7 +7,8 @@ import pytest
 
 from qir.errors import QirError
 from qir.ops import Div
-from qir.ops.op import Coded, infer
+from qir.ops.op import infer
+from qir.ops.rules import Coded
 from qir.types import DType, Quant, TensorType
 
 TO = Quant.of(DType.I8, 0.02, 5)

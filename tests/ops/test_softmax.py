@@ -9,7 +9,8 @@ import pytest
 
 from qir.errors import QirError
 from qir.ops import ExpBelowMax, Softmax
-from qir.ops.op import Coded, infer
+from qir.ops.op import infer
+from qir.ops.rules import Coded
 from qir.ops.softmax import EXPONENTIAL_CODE, SOFTMAX_CODE, softmax_table
 from qir.types import Array, DType, Quant, TensorType
 from tests.ops.programs import program

@@ -114,7 +114,7 @@ def dots(draw: Draw, cls: type[Dot]) -> Case:
         x = coded_operand(draw, draw(codes(BYTES, far=True)), x_shape, named=named)
         # Sums of products of numbers that are both far from zero leave int32 soon.
         kernel = weights(draw, shape, far=x.type.quant is not None and x.type.quant.holds_zero)
-        if batch and draw(st.booleans()):
+        if len(batch) > 0 and draw(st.booleans()):
             axis = draw(st.integers(0, len(batch) - 1))
             x = coded_operand(draw, heads(draw, x_shape, axis), x_shape)
             if draw(st.booleans()):

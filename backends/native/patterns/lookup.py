@@ -11,7 +11,7 @@ from qir.backends.native.patterns.epilogue import BYTES, is_bytes
 from qir.backends.native.patterns.flat import passed
 from qir.ir import Node, Value
 from qir.ops import Clip, Lookup, Relu
-from qir.ops.op import Coded
+from qir.ops.rules import Coded
 from qir.types import Array, DType, TensorType
 
 

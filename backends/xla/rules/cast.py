@@ -75,7 +75,9 @@ def quantize_by_thresholds(op: Quantize, node: Node) -> Computation:
         above = place >= table_entry(table[:, 1:].reshape(-1), index)
         below = place < table_entry(table[:, :-1].reshape(-1), index)
         stored = low + near + above.astype(jnp.int32) - below.astype(jnp.int32)
-        return jnp.where(jnp.isnan(fenced), points, stored).astype(code.storage.numpy)
+        # A zero point may lie outside of the stored numbers.
+        nothing = jnp.clip(points, low, high)
+        return jnp.where(jnp.isnan(fenced), nothing, stored).astype(code.storage.numpy)
 
     arguments = (Parameter(f"{name}.thresholds", table), argument(f"{name}.rows", rows))
     return Computation(run, (*node.inputs, inverse, *arguments))

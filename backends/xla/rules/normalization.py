@@ -118,12 +118,12 @@ def _sum_of_squares(steps: jax.Array, axes: Sequence[int], largest: int, count: 
 
     if count * largest**2 < 2**32:
         return Words.of(total(magnitude * magnitude))
-    squares = product_of(magnitude, magnitude) if largest >= 2**16 else None
-    low = magnitude * magnitude if squares is None else squares.low
+    wide = largest >= 2**16
+    squares = product_of(magnitude, magnitude) if wide else Words.of(magnitude * magnitude)
     width = 16 if count <= 2**16 else 8
-    result = Words.of(jnp.zeros_like(total(low)))
+    result = Words.of(jnp.zeros_like(total(squares.low)))
     for start in range(0, (largest**2).bit_length(), width):
-        word = low if start < 32 else squares.high  # type: ignore[union-attr]
+        word = squares.low if start < 32 else squares.high
         limbs = (word >> np.uint32(start % 32)) & np.uint32(2**width - 1)
         result = result.plus(Words.of(total(limbs)).moved(start))
     return result

@@ -13,7 +13,7 @@ from qir.analysis.verify import verify
 from qir.errors import PassError, VerifyError
 from qir.numbers.rounding import rounding_mode
 from qir.ops import Conv, Dequantize, Dot, MaxPool, Requantize, Transpose
-from qir.ops.op import Coded
+from qir.ops.rules import Coded
 from qir.passes.integer.agree_roundings import AgreeRoundings
 from qir.passes.shared.scale_search import Rows
 from qir.pipeline import Context

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 import qir
 from qir.errors import PassError, QirError
-from qir.ops.op import OPS, FixedCode, Rescale
+from qir.ops.op import OPS
+from qir.ops.rules import FixedCode, Rescale
 from qir.passes.integer.check_overflow import INTERMEDIATES
 
 LIMITS = (-(2**31), 2**31 - 1)

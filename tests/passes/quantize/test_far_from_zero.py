@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import qir
+from qir.ops import Quantize
 
 
 class TestNumbersFarFromZero:
@@ -39,7 +40,7 @@ class TestNumbersFarFromZero:
                 )
 
             integer = qir.quantize(qir.from_jax(function, data[0]), data, accuracy_check=False)
-            (code,) = (
-                node.op.to for node in integer.nodes if isinstance(node.op, qir.ops.Quantize)
-            )
+            (quantize,) = (node for node in integer.nodes if isinstance(node.op, Quantize))
+            code = quantize.output.type.quant
+            assert code is not None
             assert code.holds_zero == holds_zero

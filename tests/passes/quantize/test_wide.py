@@ -1,5 +1,8 @@
 """Sums that stay in i32 between ops, and what becomes of their parts."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,8 +21,8 @@ def weights(*shape: int) -> Array:
     return RNG.normal(0, 0.1, shape).astype(np.float32)
 
 
-def quantized(function: object) -> qir.Graph:
-    graph = qir.from_jax(function, SAMPLES[0], batch="B")  # type: ignore[arg-type]
+def quantized(function: Callable[..., Any]) -> qir.Graph:
+    graph = qir.from_jax(function, SAMPLES[0], batch="B")
     integer = qir.quantize(graph, SAMPLES)
     for kernels in (False, True):
         for found, wanted in zip(
@@ -106,16 +109,16 @@ def test_parts_of_one_product_have_codes_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("function", [jax.nn.silu, jax.nn.gelu, lambda x: jax.nn.gelu(x, False)])
-def test_a_smooth_function_is_looked_up_from_12_bits_of_a_sum(function: object) -> None:
+def test_a_smooth_function_is_looked_up_from_12_bits_of_a_sum(function: Callable[..., Any]) -> None:
     kernel = weights(DEPTH, 16)
-    graph = quantized(lambda x: function(x @ kernel))  # type: ignore[operator]
+    graph = quantized(lambda x: function(x @ kernel))
     (lookup,) = (node for node in graph.nodes if isinstance(node.op, Lookup))
     fine = lookup.inputs[0].type.quant
     assert isinstance(fine, Quant)
     assert fine.bounds == (-2048, 2047)
     assert lookup.inputs[1].type.shape == (4096,)
     x, columns = real_operands(graph)[0]
-    wanted = np.asarray(function(jnp.asarray(x @ columns, jnp.float32)))  # type: ignore[operator]
+    wanted = np.asarray(function(jnp.asarray(x @ columns, jnp.float32)))
     (found,) = qir.evaluate(graph, SAMPLES[0])
     # Half a step of the result, and half a step of the argument at a slope of 1.13 at most.
     bound = 0.501 * step(graph, Lookup) + 1.13 * 0.501 * float(fine.scale.array) + 1e-6
@@ -123,7 +126,7 @@ def test_a_smooth_function_is_looked_up_from_12_bits_of_a_sum(function: object) 
 
 
 def test_a_function_of_a_convolution_stays_a_lookup_of_bytes() -> None:
-    kernel = weights(3, DEPTH, 8)
+    kernel = jnp.asarray(weights(3, DEPTH, 8))
 
     def model(x: jax.Array) -> jax.Array:
         dimensions = ("NWC", "WIO", "NWC")

@@ -88,6 +88,7 @@ def test_the_clip_ends_where_the_other_channels_do():
     channels = gather.inputs[1].array
     others = np.delete(np.concatenate(data), channels, axis=1)
     assert (clip.low, clip.high) == (others.min(), others.max())
+    assert gather.output.range is not None
     assert gather.output.range.contains(np.concatenate(data)[:, channels])
 
 
@@ -101,6 +102,7 @@ def test_partial_sums_lie_in_their_ranges():
     for batch in data:
         for value, array in zip(watched, qir.evaluate(shown, batch), strict=True):
             # Bounds are sums in float64, the numbers sums of 128 products in float32.
+            assert value.range is not None
             assert value.range.contains(array, slack=128 * 2**-23 * np.abs(array).max() * 8)
 
 
@@ -179,7 +181,10 @@ def test_outliers_no_longer_cost_accuracy():
     test = tokens(64, seed=99)
     graph = qir.from_jax(block, data[0], batch="B")
     real = qir.evaluate(graph, test)
-    whole, parts = (qir.quantize(graph, data, pipeline) for pipeline in (UNSPLIT, "w8a8"))
+    # The first one is noise, and the check says so.
+    with pytest.warns(qir.QirAccuracyWarning, match="shared code at %x"):
+        whole = qir.quantize(graph, data, UNSPLIT)
+    parts = qir.quantize(graph, data)
     for exact, coarse, fine in zip(
         real, qir.evaluate(whole, test), qir.evaluate(parts, test), strict=True
     ):
