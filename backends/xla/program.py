@@ -182,12 +182,13 @@ def _needed(graph: Graph, outputs: Sequence[Value]) -> list[Node]:
 
 
 def _read_often(nodes: Sequence[Node]) -> set[Value]:
-    """Returns the computed tensors of bytes that more than one node reads."""
+    """Returns the computed tensors of bytes, and sums in i32, that more than one node reads."""
     readers = Counter(value for node in nodes for value in set(node.inputs))
     return {
         value
         for value, count in readers.items()
-        if count > 1 and value.type.quant is not None and value.type.dtype.bits <= 8
+        if count > 1 and value.type.quant is not None
+        if value.type.dtype.bits <= 8 or value.type.quant.bounds is not None
         if value.node is not None and not isinstance(value.op, Const)
     }
 

@@ -8,7 +8,8 @@ import numpy as np
 from jax import lax
 
 from qir.backends.xla.arithmetic import high_31_bits
-from qir.backends.xla.words import Words, fenced, quotient_by
+from qir.backends.xla.materialize import stored
+from qir.backends.xla.words import Words, quotient_by
 from qir.numbers.reciprocal import MAX_PLACES
 from qir.types import Array
 
@@ -22,7 +23,7 @@ def reciprocal(divisor: jax.Array) -> tuple[jax.Array, jax.Array]:
     y = divisor.astype(jnp.uint32)
     bits = np.uint32(32) - lax.clz(y - 1)
     significand = quotient_by(Words.constant(np.int64(2**61)), y << (31 - bits))
-    return fenced(significand.astype(jnp.int32)), 30 + bits.astype(jnp.int32)
+    return stored(significand.astype(jnp.int32)), 30 + bits.astype(jnp.int32)
 
 
 def multiplier(divisor: jax.Array, value: Array, places: Array) -> tuple[jax.Array, jax.Array]:

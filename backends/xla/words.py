@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 from numpy.typing import ArrayLike
 
+from qir.backends.xla.materialize import stored
 from qir.types import Array
 
 
@@ -99,13 +100,7 @@ def inverse_root(number: Words) -> tuple[jax.Array, jax.Array]:
     half = (62 - number.bits) >> 1
     root = _root(number.up(2 * half))
     quotient = quotient_by(Words.constant(np.int64(2**61 - 1)), root)
-    return fenced(quotient.astype(jnp.int32)), half.astype(jnp.int32)
-
-
-def fenced(x: jax.Array) -> jax.Array:
-    """Keeps XLA from computing what each row has once for every number of the row."""
-    barred: jax.Array = lax.optimization_barrier(x)  # type: ignore[no-untyped-call]
-    return barred
+    return stored(quotient.astype(jnp.int32)), half.astype(jnp.int32)
 
 
 def quotient_by(numerator: tuple[Array, Array], divisor: jax.Array) -> jax.Array:

@@ -12,6 +12,7 @@ from qir.backends.native.computation import Computation
 from qir.backends.xla.arithmetic import product_high_word, requantize_scaled
 from qir.backends.xla.codes import code_of
 from qir.backends.xla.lowering import argument, coded, floating, lowering, plain
+from qir.backends.xla.materialize import stored
 from qir.backends.xla.words import Words, inverse_root, product_of
 from qir.ir import Node
 from qir.numbers.int32 import INT32_MAX, INT32_MIN
@@ -79,7 +80,7 @@ def exact_norm(op: Normalization, node: Node) -> Computation:
     def run(x: jax.Array, *numbers: jax.Array) -> jax.Array:
         factors, add_high, add_low, shifts, *epsilon = map(jnp.asarray, numbers)
         offsets = expand(form.offset, x.shape).astype(np.int32)
-        steps = (x.astype(jnp.int32) - offsets).reshape(op.view(x.shape))
+        steps = (stored(x).astype(jnp.int32) - offsets).reshape(op.view(x.shape))
         normalized = _normalized(steps, axes, form, count, Words(*epsilon)).reshape(x.shape)
         steps_of_result = _scaled(normalized, factors, Words(add_high, add_low), shifts)
         # The distance of a bound from the zero point may leave int32, the sum of the two doesn't.
