@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-import numpy as np
-
 from qir.analysis.properties import FLOAT, QUANTIZED, RANGED
 from qir.errors import PassError, QirError
 from qir.ir import Builder, Graph, Node, Value
@@ -39,6 +37,7 @@ from qir.ops.op import (
     Table,
     infer,
 )
+from qir.passes.shared.bias_correction import corrected_bias
 from qir.passes.shared.codes import bias_code, reach, rows_code, weight_code
 from qir.passes.shared.divisors import too_coarse
 from qir.passes.shared.forms import Forms
@@ -47,7 +46,7 @@ from qir.passes.shared.plan import CodePlan, KeptFloat, expressed_type
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.selectors import select
 from qir.report.explain import explain
-from qir.types import Array, DType, Quant
+from qir.types import DType, Quant
 
 Interface = Literal["float", "i8", "u8"]
 
@@ -75,6 +74,8 @@ class QuantizePass(Pass):
         keep_float: Selectors of the ops that stay in floating point; see qir.pipeline.selectors.
         rounding: The rounding mode of requantizes; ops that round their own sum, such as add, keep
             theirs.
+        correct_bias: Whether biases take in what rounding the weights costs on average; see
+            qir.passes.shared.bias_correction.
     """
 
     weights: Literal["i8", "i4", "i2"] = "i8"
@@ -85,6 +86,7 @@ class QuantizePass(Pass):
     outputs: Interface = "float"
     keep_float: tuple[str, ...] = ()
     rounding: str = "fixed31"
+    correct_bias: bool = True
 
     name = "quantize"
     requires = (FLOAT, RANGED)
@@ -121,6 +123,7 @@ class _Quantizer:
     ) -> None:
         self.options = options
         self.graph = graph
+        self.context = context
         self.plan = CodePlan(
             graph,
             excluded,
@@ -258,32 +261,21 @@ class _Quantizer:
         # A sum that can't be rounded to its own code is of no use to later ops.
         self.forms.rounded(node.op, [activations.type, right.type], self.plan.code_for(output))
         operands = [activations, right]
-        if (centred := self.centred_bias(x, kernel, bias, activations, right)) is not None:
+        corrected = (
+            corrected_bias(node, rule, activations, right, self.context)
+            if self.options.correct_bias
+            else None
+        )
+        if corrected is not None:
             assert accumulator.quant is not None
-            code = bias_code(accumulator.quant, centred.size)
-            operands.append(builder.const(code.encode(centred), f"{output.name}.bias", code))
+            code = bias_code(accumulator.quant, corrected.size)
+            operands.append(builder.const(code.encode(corrected), f"{output.name}.bias", code))
         elif bias is not None:
             assert accumulator.quant is not None
             operands.append(
                 self.forms.constant(bias, bias_code(accumulator.quant, bias.array.size), builder)
             )
         self.forms.give_sum(output, builder.emit(node.op, *operands))
-
-    def centred_bias(
-        self, x: Value, kernel: Value, bias: Value | None, activations: Value, right: Value
-    ) -> Array | None:
-        """Returns a bias [channels] that makes up for rounded weights at the middle of x's range.
-
-        Where x is far from zero beside its width, what rounding takes off the weights is multiplied
-        by a large number that is nearly constant. None where x is not.
-        """
-        code = activations.type.quant
-        if code is None or code.holds_zero or not kernel.is_constant or x.range is None:
-            return None
-        lost = kernel.array.astype(np.float64) - right.real.astype(np.float64)
-        middle = sum(x.range.bounds) / 2
-        more: Array = middle * lost.sum(axis=tuple(range(lost.ndim - 1)))
-        return more if bias is None else more + bias.array
 
     def convert_exact_sum(self, node: Node, builder: Builder) -> None:
         op, output = node.op, node.outputs[0]

@@ -12,10 +12,10 @@ from qir.errors import PassError
 from qir.ir import Builder, Graph, Node, Value
 from qir.ir.names import Inheritance
 from qir.numbers.interval import Interval
-from qir.observe.channels import ChannelStatistic
+from qir.observe.channels import ChannelMoments, ChannelStatistic
 from qir.ops import Dot, Embedding, LayerNorm, Mul, RmsNorm
 from qir.passes.shared.constants import derived
-from qir.passes.shared.observed_parts import channel_statistic, statistic_names
+from qir.passes.shared.observed_parts import channel_statistic, known_moments, statistic_names
 from qir.passes.shared.partial_sums import decibels, predicted_error, step
 from qir.pipeline import Context, Pass, register
 from qir.types import Array
@@ -74,6 +74,7 @@ class SmoothChannels(Pass):
     def run(self, graph: Graph, context: Context) -> None:
         names = Inheritance(graph)
         observed: dict[Value, ChannelStatistic] = {}
+        moments: dict[Value, ChannelMoments] = {}
         tables = [
             node.inputs[0].array
             for node in graph.nodes
@@ -93,6 +94,9 @@ class SmoothChannels(Pass):
                 continue
             smooth = _smooth(x, products, factors, statistic)
             observed[smooth] = _divided(statistic, factors)
+            if (known := known_moments(x, context)) is not None:
+                sums, squares = known.sums / factors, known.squares / factors**2
+                moments[smooth] = ChannelMoments(sums, squares, known.count)
             if self.report:
                 context.diagnostics.append(f"smooth-channels: %{x.name}: {gain:.1f} dB")
         for x in list(graph.values()):
@@ -101,6 +105,8 @@ class SmoothChannels(Pass):
         names.settle()
         for value, statistic in observed.items():
             context.channels |= dict.fromkeys(statistic_names(value), statistic)
+        for value, mean in moments.items():
+            context.moments |= dict.fromkeys(statistic_names(value), mean)
 
 
 def _is_product_of_weights(node: Node, x: Value) -> bool:
