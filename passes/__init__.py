@@ -20,7 +20,13 @@ from qir.passes.integer import (
     move_requantize,
 )
 from qir.passes.quantize import quantize
-from qir.passes.ranges import calibrate, propagate_ranges, split_concats, split_outliers
+from qir.passes.ranges import (
+    calibrate,
+    propagate_ranges,
+    smooth_channels,
+    split_concats,
+    split_outliers,
+)
 
 __all__ = [
     "agree_roundings",
@@ -40,6 +46,7 @@ __all__ = [
     "pipelines",
     "propagate_ranges",
     "quantize",
+    "smooth_channels",
     "split_concats",
     "split_outliers",
     "widen_floats",

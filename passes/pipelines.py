@@ -4,7 +4,7 @@ from qir.pipeline import PIPELINES
 
 FOLD = "widen-floats, canonicalize, fold-batch-norm, fold-scales, canonicalize"
 SCORES = "defer-division, clip-scores"
-RANGES = "split-concats, split-outliers, propagate-ranges"
+RANGES = "split-concats, smooth-channels, split-outliers, propagate-ranges"
 INTEGER = "fold-scales, lookup-tables, fuse-requantize, canonicalize, check-overflow"
 
 PIPELINES |= {

@@ -16,6 +16,7 @@ from qir.ops import (
     Const,
     Dequantize,
     Embedding,
+    Mul,
     Quantize,
     Relu,
     Return,
@@ -280,7 +281,15 @@ class _Quantizer:
 
     def convert_exact_sum(self, node: Node, builder: Builder) -> None:
         op, output = node.op, node.outputs[0]
-        operands = [self.forms.code(value, builder) for value in node.inputs]
+        if isinstance(op, Mul) and any(value.is_constant for value in node.inputs):
+            multiple = self.forms.from_sum(output, self.plan.code_for(output), builder)
+            if multiple is not None:
+                self.forms.give(output, multiple)
+                return
+        if isinstance(op, Mul):
+            operands = self.forms.factors(node.inputs, builder)
+        else:
+            operands = [self.forms.code(value, builder) for value in node.inputs]
         types = [operand.type for operand in operands]
         if op.divisor(types) is None:
             self.forms.give(
@@ -425,4 +434,6 @@ class _Quantizer:
                 copies[value] = builder.emit(value.op, *operands)
             return copies[value]
 
-        self.forms.give(output, builder.emit(Quantize(self.plan.code_for(output)), copy(output)))
+        self.forms.give(
+            output, builder.emit(Quantize(self.plan.function_code(output)), copy(output))
+        )

@@ -17,7 +17,11 @@ from qir.ops import Clip, Dot, Gather, Gelu, Relu, Reshape, Reverse, Silu, Slice
 from qir.ops.rules import FixedCode, SameCode
 from qir.passes.shared.constants import derived
 from qir.passes.shared.functions import elementwise_functions
-from qir.passes.shared.observed_parts import known_moments, pass_on_moments, statistic_names
+from qir.passes.shared.observed_parts import (
+    channel_statistic,
+    known_moments,
+    pass_on_moments,
+)
 from qir.passes.shared.partial_sums import (
     PartialSum,
     bound,
@@ -85,7 +89,7 @@ class SplitOutliers(Pass):
             products = [node for node in x.users if _can_split(node, x)]
             if not products or not _has_codes_to_choose(x):
                 continue
-            statistic = _statistic(x, context)
+            statistic = channel_statistic(x, context.channels)
             if statistic is None:
                 if self.report:
                     context.diagnostics.append(f"split-outliers: no channels known of %{x.name}")
@@ -130,15 +134,6 @@ def _has_codes_to_choose(x: Value) -> bool:
     while isinstance(source.op, _ROUNDED_BEFORE):
         source = source.inputs[0]
     return source.op is None or not isinstance(source.op.quant, FixedCode | SameCode)
-
-
-def _statistic(x: Value, context: Context) -> ChannelStatistic | None:
-    known = (context.channels.get(name) for name in statistic_names(x))
-    found = next((statistic for statistic in known if statistic is not None), None)
-    if found is None or not found.count or x.range is None:
-        return None
-    fits = found.axes == (x.type.rank - 1,) and found.minimum.shape == x.type.shape[-1:]
-    return found if fits else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from qir.ir import Value
 from qir.ops import Mul, Reshape, Transpose
 from qir.ops.op import Op
+from qir.types import Array
 
 
 class Multiple(NamedTuple):
@@ -15,12 +18,13 @@ class Multiple(NamedTuple):
 
     Attributes:
         source: The value of the float program that the sum stands for.
-        factor: What it is multiplied by, greater than 0.
+        factor: What it is multiplied by, greater than 0: a scalar, or a number for each channel
+            along the last axis, of the source's rank.
         moves: The ops that move it, in their order.
     """
 
     source: Value
-    factor: float
+    factor: Array
     moves: Sequence[Op]
 
 
@@ -32,14 +36,24 @@ def multiple_of_sum(value: Value, sums: Container[Value]) -> Multiple | None:
         sums: The values that are exact sums.
     """
     moves: list[Op] = []
-    factor, source = 1.0, value
+    factor: Array = np.ones(())
+    source = value
     while source not in sums:
         match source:
-            case Value(Mul(), (inner, Value() as by)) if by.is_constant and by.array.size == 1:
-                factor *= float(by.array.reshape(())[()])
-            case Value(Reshape() | Transpose() as move, (inner,)):
+            case Value(Mul(), (inner, by)) if by.is_constant and by.array.size == 1:
+                factor = factor * by.array.astype(np.float64).reshape(())
+            case Value(Mul(), (inner, by)) if by.is_constant and _is_by_channel(by, inner, source):
+                shape = (1,) * (inner.type.rank - 1) + (-1,)
+                factor = factor * by.array.astype(np.float64).reshape(shape)
+            case Value(Reshape() | Transpose() as move, (inner,)) if np.ndim(factor) == 0:
                 moves.append(move)
             case _:
                 return None
         source = inner
-    return Multiple(source, factor, moves[::-1]) if factor > 0 else None
+    return Multiple(source, factor, moves[::-1]) if np.all(factor > 0) else None
+
+
+def _is_by_channel(by: Value, inner: Value, product: Value) -> bool:
+    """Whether a constant has one number for each channel along the last axis of both."""
+    along = by.array.shape[-1:] == (by.array.size,)
+    return along and inner.type.shape == product.type.shape and product.type.rank > 0

@@ -175,3 +175,20 @@ def statistic_names(value: Value) -> tuple[str, ...]:
     """Returns the keys of a value's statistics in the context."""
     # The % keeps a value that stands for no imported one from an imported one of the same name.
     return value.origin or (f"%{value.name}",)
+
+
+def channel_statistic(
+    value: Value, channels: Mapping[str, ChannelStatistic]
+) -> ChannelStatistic | None:
+    """Returns what was observed of the channels along the last axis of a value with a range.
+
+    Args:
+        value: The value.
+        channels: What was observed of channels, by the name of a value.
+    """
+    known = (channels.get(name) for name in statistic_names(value))
+    found = next((statistic for statistic in known if statistic is not None), None)
+    if found is None or not found.count or value.range is None:
+        return None
+    fits = found.axes == (value.type.rank - 1,) and found.minimum.shape == value.type.shape[-1:]
+    return found if fits else None

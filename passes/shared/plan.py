@@ -10,7 +10,7 @@ from qir.errors import PassError
 from qir.ir import Graph, Node, Value
 from qir.numbers.interval import Interval
 from qir.observe.channels import ChannelStatistic
-from qir.ops import Dot, Return
+from qir.ops import Dot, Mul, Return
 from qir.ops.elementwise import Sum
 from qir.ops.rules import Accumulate, FixedCode, KeepFloat, Normalize, SameCode, Table
 from qir.passes.shared.codes import activation_code, fine_code, reach
@@ -119,6 +119,16 @@ class CodePlan:
     def result_code(self, value: Value) -> Quant:
         """Returns the code of a value whose op can give a wide one as well."""
         return self.wide_code(value) if value in self.wide else self.code_for(value)
+
+    def function_code(self, output: Value) -> Quant:
+        """Returns the code of a function: of 12 bits where smooth ones of sums gate other sums."""
+        gates = all(
+            isinstance(node.op, Mul) and not any(value.is_constant for value in node.inputs)
+            for node in output.users
+        )
+        if gates and output.uses and self.smooth_code(self.cones[output], output) is not None:
+            return fine_code(self.range_of(output), expressed=expressed_type(output.type))
+        return self.code_for(output)
 
     def norm_code(self, value: Value) -> Quant:
         """Returns the code of a norm, of 12 bits where only smooth functions read it."""

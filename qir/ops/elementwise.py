@@ -200,7 +200,10 @@ class Sub(Sum):
 
 @op("mul")
 class Mul(Op):
-    """x * y, with broadcasting; on codes the exact i32 product `(qx - zx) * (qy - zy)`."""
+    """x * y, with broadcasting; on codes the exact i32 product `(qx - zx) * (qy - zy)`.
+
+    A code has at most 16 bits, and those of both operands as few as i32 holds the product of.
+    """
 
     quant = ExactSum()
     elementwise = True
@@ -209,7 +212,7 @@ class Mul(Op):
         shape = broadcast(self, x, y)
         if x.quant is None and y.quant is None:
             return TensorType(shape, same_float(self, x, y))
-        return TensorType(shape, exact_code(self, x, y))
+        return TensorType(shape, exact_code(self, x, y, bits=16))
 
     def interval(self, x: Interval, y: Interval) -> Interval:
         return x * y

@@ -16,17 +16,19 @@ from qir.ops.type_rules import small_codes
 from qir.types import Array, DType, FrozenArray, Quant, TensorType
 
 
-def exact_code(operation: Op, *operands: TensorType) -> Quant:
+def exact_code(operation: Op, *operands: TensorType, bits: int = 8) -> Quant:
     """Returns the code of an exact sum: i32, the product of the operands' scales over the divisor.
 
     Args:
         operation: An op of rule ExactSum with one divisor.
         operands: Its operands.
+        bits: Most bits of their storage.
 
     Raises:
-        QirError: An operand is not coded per tensor in at most 8 bits, or the sum could leave i32.
+        QirError: An operand is not coded per tensor in at most so many bits, or the sum could leave
+            i32.
     """
-    codes = small_codes(operation, *operands)
+    codes = small_codes(operation, *operands, bits=bits)
     reach = prod(max(abs(bound - int(code.zero_points)) for bound in code.range) for code in codes)
     if (weight := operation.weight(operands)) * reach > INT32_MAX:
         raise operation.error(

@@ -205,18 +205,18 @@ def check_bias(
         )
 
 
-def small_codes(operation: Op, *operands: TensorType) -> list[Quant]:
+def small_codes(operation: Op, *operands: TensorType, bits: int = 8) -> list[Quant]:
     """Returns the codes of operands.
 
     Raises:
-        QirError: An operand is not coded per tensor in at most 8 bits.
+        QirError: An operand is not coded per tensor in at most that many bits.
     """
     codes = []
     for operand in operands:
         code = operand.quant
-        if code is None or code.storage.bits > 8 or not code.per_tensor:
+        if code is None or code.storage.bits > bits or not code.per_tensor:
             raise operation.error(
-                f"expected operands coded per tensor in at most 8 bits, got {operand}"
+                f"expected operands coded per tensor in at most {bits} bits, got {operand}"
             )
         if code.levels is not None:
             raise operation.error("a codebook must be expanded by lookup first")

@@ -61,6 +61,9 @@ def sums(draw: Draw, cls: type[Add] | type[Sub] | type[Mul]) -> Case:
     x = coded_operand(draw, draw(codes(far=far)), x_shape, named=named)
     y = coded_operand(draw, draw(codes(far=far)), y_shape, constant=constant)
     if issubclass(cls, Mul):
+        if draw(st.integers(0, 3)) == 0:
+            fine = Quant.of(DType.I16, 0.001, draw(st.integers(-100, 100)), bounds=(-2048, 2047))
+            x = coded_operand(draw, fine, x_shape, named=named)
         return program(cls(), x, y)
     try:
         return program(_rounded(draw, cls(draw(codes(far=True))), x.type, y.type), x, y)

@@ -101,7 +101,7 @@ def multiply(op: Mul, node: Node) -> Computation:
 
 @lowering(Mul, legal=coded)
 def exact_product(op: Mul, node: Node) -> Computation:
-    """The exact product of two differences of at most 9 bits."""
+    """The exact product of two differences, which int32 holds."""
     x_code, y_code = (code_of(value.type) for value in node.inputs)
     return Computation(lambda x, y: steps(x, x_code) * steps(y, y_code), node.inputs)
 

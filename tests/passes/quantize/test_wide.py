@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import qir
-from qir.ops import Add, Dot, Lookup, Requantize
+from qir.ops import Add, Concat, Dot, Lookup, Mul, Requantize, RmsNorm
 from qir.types import Array, DType, Quant
 
 RNG = np.random.default_rng(7)
@@ -204,3 +204,35 @@ def test_a_sum_whose_other_term_is_zero_stands_for_a_value_of_any_form(kept: str
     integer = qir.quantize(graph, SAMPLES, pipeline)
     assert integer.accuracy is not None
     assert integer.accuracy.outputs[0].sqnr >= 30
+
+
+def test_gates_multiply_12_bits_and_round_their_product_once() -> None:
+    gate, up, down = weights(DEPTH, 32), weights(DEPTH, 32), weights(32, 16)
+    graph = quantized(lambda x: (jax.nn.silu(x @ gate) * (x @ up)) @ down)
+    (product,) = (node for node in graph.nodes if isinstance(node.op, Mul))
+    assert [value.type.dtype for value in product.inputs] == [DType.I16, DType.I16]
+
+
+def test_a_concat_that_a_norm_reads_is_one_of_sums() -> None:
+    first, second = weights(DEPTH, 32), 20 * weights(DEPTH, 32)
+
+    def function(x: jax.Array) -> jax.Array:
+        y = jnp.concatenate([x @ first, x @ second], -1)
+        return y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + 1e-6)
+
+    graph = quantized(function)
+    (concat,) = (node for node in graph.nodes if isinstance(node.op, Concat))
+    assert concat.output.type.dtype is DType.I32
+
+
+def test_a_smooth_function_of_a_norm_is_looked_up_from_12_bits() -> None:
+    last = weights(DEPTH, 16)
+
+    def function(x: jax.Array) -> jax.Array:
+        y = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-6)
+        return jax.nn.silu(y) @ last
+
+    graph = quantized(function)
+    (found,) = (node for node in graph.nodes if isinstance(node.op, Lookup))
+    assert found.inputs[0].type.dtype is DType.I16
+    assert isinstance(found.inputs[0].op, RmsNorm)

@@ -1,0 +1,101 @@
+"""smooth-channels keeps what a program computes and gives channels one size."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import qir
+from qir.backends.reference.interpreter import run
+from qir.errors import QirError
+from qir.ops import Mul, Requantize
+from qir.pipeline import Context
+
+CALIBRATED = "fold, calibrate"
+SMOOTH = f"{CALIBRATED}, smooth-channels(report=true)"
+ROUGH = "fold, calibrate, propagate-ranges, quantize, integer"
+RNG = np.random.default_rng(5)
+WIDTH, HIDDEN = 64, 96
+GATE, UP = (RNG.normal(0, WIDTH**-0.5, (WIDTH, HIDDEN)).astype(np.float32) for _ in range(2))
+DOWN = RNG.normal(0, HIDDEN**-0.5, (HIDDEN, WIDTH)).astype(np.float32)
+SIZES = (2.0 ** RNG.uniform(-4, 0, HIDDEN)).astype(np.float32)
+DATA = [RNG.normal(0, 1, (64, WIDTH)).astype(np.float32) for _ in range(4)]
+
+
+def gated(x):
+    return (jax.nn.silu(x @ GATE) * (x @ (UP * SIZES))) @ DOWN
+
+
+def normed(x, gamma=SIZES[:WIDTH]):
+    return (x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-6) * gamma) @ GATE
+
+
+def smoothed(function, pipeline=SMOOTH):
+    context = Context()
+    graph = qir.from_jax(function, DATA[0], batch="B")
+    return qir.optimize(graph, pipeline, data=DATA, context=context), context
+
+
+@pytest.mark.parametrize("function", [gated, normed])
+def test_the_program_computes_the_same(function) -> None:
+    graph, context = smoothed(function)
+    assert any("smooth-channels" in line for line in context.diagnostics)
+    (found,) = run(graph, DATA[1], precision=np.float64)
+    (wanted,) = run(smoothed(function, CALIBRATED)[0], DATA[1], precision=np.float64)
+    # Factors, their inverses and the weights are rounded to float32, each to half a unit.
+    assert np.abs(found - wanted).max() <= 3 * 2.0**-24 * HIDDEN * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("function", [gated, normed])
+def test_small_channels_keep_their_bits_on_other_data(function) -> None:
+    other = np.random.default_rng(9).normal(0, 1, (64, WIDTH)).astype(np.float32)
+    wanted = np.asarray(function(other), np.float64)
+
+    def noise(pipeline: str) -> float:
+        graph = qir.from_jax(function, DATA[0], batch="B")
+        integer = qir.quantize(graph, DATA, pipeline, accuracy_check=False)
+        for found, right in zip(
+            qir.compile(integer)(other), qir.evaluate(integer, other), strict=True
+        ):
+            np.testing.assert_array_equal(found, right)
+        return float(np.square(qir.evaluate(integer, other)[0] - wanted).mean())
+
+    assert noise("w8a8") < noise(ROUGH)
+
+
+def test_the_factors_go_into_the_rounding_that_the_gate_takes_anyway() -> None:
+    graph = qir.quantize(qir.from_jax(gated, DATA[0], batch="B"), DATA)
+    (product,) = (node for node in graph.nodes if isinstance(node.op, Mul))
+    (reader,) = product.output.users
+    assert isinstance(reader.op, Requantize)
+    assert reader.op.to.scale.array.shape == (1, HIDDEN)
+
+
+def test_a_norm_that_is_added_to_something_keeps_its_channels() -> None:
+    gamma = SIZES[:WIDTH]
+
+    def function(x):
+        normal = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-6) * gamma
+        return normal @ GATE[:, :WIDTH] + normal
+
+    assert not smoothed(function)[1].diagnostics
+
+
+def test_a_table_that_embeds_as_well_keeps_its_rows() -> None:
+    table = RNG.normal(0, 1, (32, WIDTH)).astype(np.float32)
+    ids = [RNG.integers(0, 32, (4, 8)).astype(np.int32) for _ in range(2)]
+
+    def function(ids):
+        x = jnp.asarray(table)[ids]
+        normal = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-6)
+        return (normal * SIZES[:WIDTH]) @ table.T
+
+    context = Context()
+    graph = qir.from_jax(function, ids[0])
+    qir.optimize(graph, SMOOTH, data=ids, context=context)
+    assert not any("smooth-channels" in line for line in context.diagnostics)
+
+
+def test_a_negative_gain_is_refused() -> None:
+    with pytest.raises(QirError, match="expected a gain of at least 0 dB"):
+        smoothed(gated, f"{CALIBRATED}, smooth-channels(gain=-1)")
