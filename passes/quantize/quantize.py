@@ -54,6 +54,7 @@ from qir.passes.shared.codes import (
     fine_code,
     reach,
     rows_code,
+    score_code,
     weight_code,
 )
 from qir.passes.shared.divisors import coarse_divisions, too_coarse
@@ -64,8 +65,10 @@ from qir.passes.shared.multiples import multiple_of_sum
 from qir.passes.shared.wide import (
     SMOOTH,
     WIDE_BITS,
+    divided_sums,
     head_codes,
     moved_sums,
+    quotient_code,
     short_code,
     wide_code,
     wide_values,
@@ -180,6 +183,7 @@ class _Quantizer:
         ranges = {value: value.range for value in graph.values() if value.range is not None}
         self.wide = wide_values(graph, kept, ranges)
         self.moved = moved_sums(graph, ranges, self.heads)
+        self.divided = divided_sums(graph)
 
     def run(self) -> None:
         for value in self.graph.inputs:
@@ -392,6 +396,9 @@ class _Quantizer:
     def convert_wide_sum(self, node: Node, builder: Builder) -> None:
         output = node.outputs[0]
         code = self.wide_code(output)
+        if output in self.divided and all(value in self.sums for value in node.inputs):
+            totals = [self.sums[value] for value in node.inputs]
+            code = quotient_code(totals, _float_type(output.type)) or code
         operands = [self.wide_form(value, code, builder) for value in node.inputs]
         self.sums[output] = _form(output, "acc", builder.emit(node.op.with_code(code), *operands))
 
@@ -422,14 +429,21 @@ class _Quantizer:
 
     def finest(self, value: Value, builder: Builder) -> Value:
         """Returns a value that is no sum in its own code, or in 16 bits where it is computed so."""
+        if value.range is None or not self.is_in_float(value):
+            return self.code(value, builder)
+        return self.quantized(value, short_code(value.range, _float_type(value.type)), builder)
+
+    def is_in_float(self, value: Value) -> bool:
+        """Whether a value that is no sum is computed in floating point."""
         own = self.main.get(value)
         in_float = own is None or isinstance(self.coded[value, own].op, Quantize)
-        if not in_float or value in self.cones or value.range is None:
-            return self.code(value, builder)
-        short = short_code(value.range, _float_type(value.type))
-        if (value, short) not in self.coded:
-            self.coded[value, short] = _form(value, "q", builder.emit(Quantize(short), value))
-        return self.coded[value, short]
+        return in_float and value not in self.cones
+
+    def quantized(self, value: Value, code: Quant, builder: Builder) -> Value:
+        """Returns a value of floating point in a code."""
+        if (value, code) not in self.coded:
+            self.coded[value, code] = _form(value, "q", builder.emit(Quantize(code), value))
+        return self.coded[value, code]
 
     def requantize(self, total: Value, to: Quant, rounding: str) -> Requantize:
         """Returns what rounds a sum to a code; raises QirError as `qir.ops.sums.rounded`."""
@@ -569,15 +583,17 @@ class _Quantizer:
             raise _KeptFloat("what it adds to stays in floating point")
 
     def scores(self, value: Value, op: Op, builder: Builder) -> Value:
-        """Returns a value in its code; scores of softmax in 12 bits straight from an exact sum.
+        """Returns a value in its code; scores of softmax in 12 bits, from an exact sum or a float.
 
         A step of scores is a relative error of the shares, which 8 bits of peaked scores show.
         """
         if isinstance(op, Exponentials) and value.range is not None and value.range.is_finite:
-            code = fine_code(value.range, expressed=_float_type(value.type))
+            code = score_code(value.range, expressed=_float_type(value.type))
             found = self.from_sum(value, code, builder)
             if found is not None:
                 return found
+            if self.is_in_float(value):
+                return self.quantized(value, code, builder)
         return self.code(value, builder)
 
     def from_sum(
