@@ -233,7 +233,9 @@ class Observer:
 
     def _located(self, value: Value, array: Array, stage: _Stage) -> QirError:
         subject = f"{'' if value.node else 'input '}%{value.name} in batch {stage.batch}"
-        places = [value.place(), self._blame(value, stage.statistics)] if value.node else []
+        places = ["a mask may be an input of bools or of finite numbers such as -1e9"]
+        if value.node:
+            places = [value.place(), self._blame(value, stage.statistics)]
         problem = _not_finite(array)
         return PassError(f"calibrate: {subject}: expected finite values, got {problem}", places)
 

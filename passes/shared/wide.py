@@ -84,11 +84,7 @@ def divided_sums(graph: Graph) -> set[Value]:
         if isinstance(node.op.quant, Quotient)
         for value in node.inputs
     ]
-    return {
-        value
-        for value in operands
-        if isinstance(value.op, Sum) and all(map(_is_product, value.inputs))
-    }
+    return {value for value in operands if _adds_products(value)}
 
 
 def quotient_code(totals: Iterable[Value], expressed: DType) -> Quant | None:
@@ -158,11 +154,16 @@ def wide_values(graph: Graph, excluded: set[Node], ranges: Mapping[Value, Interv
                 stack.append(node.output)
         elif isinstance(node.op, Exponentials):
             stack.append(node.inputs[0])
-        elif isinstance(node.op, Sum) and all(map(_is_product, node.inputs)):
+        elif isinstance(node.op, Sum) and _adds_products(node.output):
             stack.append(node.output)
         elif isinstance(node.op.quant, Quotient):
             # A sum that is moved before it divides is one still.
-            stack.extend(value for value in node.inputs if _is_sum(unmoved(value)))
+            bases = map(unmoved, node.inputs)
+            stack += [
+                value
+                for value, base in zip(node.inputs, bases, strict=True)
+                if _is_sum(base) or _adds_products(base)
+            ]
     stack += (chain[0].inputs[0] for chain in _chains_to_parts(graph, ranges))
     while stack:
         value = stack.pop()
@@ -182,6 +183,10 @@ def wide_values(graph: Graph, excluded: set[Node], ranges: Mapping[Value, Interv
 def _is_product(value: Value) -> bool:
     """Whether a value is an exact sum that only one op reads; those of convolutions stay short."""
     return _is_sum(value) and len(value.uses) == 1
+
+
+def _adds_products(value: Value) -> bool:
+    return isinstance(value.op, Sum) and all(map(_is_product, value.inputs))
 
 
 def _is_sum(value: Value) -> bool:
