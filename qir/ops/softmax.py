@@ -137,7 +137,7 @@ class Exponentials(Op):
             x = np.where(some, x, np.zeros((), x.dtype))
         return x, whole | ~some
 
-    def powers(self, x: Array, mask: Array | None) -> Array:
+    def powers(self, x: Array, mask: Array | None = None) -> Array:
         """Returns exp(x - max x) in the precision of x, 0 where the mask drops it."""
         x, mask = self.kept(x, mask)
         shown = x if mask is None else np.where(mask, x, np.asarray(-np.inf, x.dtype))
