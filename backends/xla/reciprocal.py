@@ -8,6 +8,7 @@ import numpy as np
 from jax import lax
 
 from qir.backends.xla.arithmetic import high_31_bits
+from qir.backends.xla.words import Words, fenced, quotient_by
 from qir.numbers.reciprocal import MAX_PLACES
 from qir.types import Array
 
@@ -15,26 +16,13 @@ from qir.types import Array
 def reciprocal(divisor: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns the significands and exponents of `qir.numbers.reciprocal.reciprocal`.
 
-    The quotient comes bit by bit, by a loop rather than in one expression: XLA would fuse that
-    into what reads it, and divide once for each number of a row instead of once a row.
-
     Args:
         divisor: int32 in [1, 2^31).
     """
     y = divisor.astype(jnp.uint32)
     bits = np.uint32(32) - lax.clz(y - 1)
-    # 2^b is at least y and less than twice y: the first bit of the quotient is 1.
-    first = jnp.ones_like(y), (np.uint32(1) << bits) - y
-
-    def add_bit(_: int, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        significand, rest = state
-        rest = rest << 1
-        fits = rest >= y
-        rest = jnp.where(fits, rest - y, rest)
-        return (significand << 1) | fits.astype(jnp.uint32), rest
-
-    significand, _ = lax.fori_loop(0, 30, add_bit, first)
-    return significand.astype(jnp.int32), 30 + bits.astype(jnp.int32)
+    significand = quotient_by(Words.constant(np.int64(2**61)), y << (31 - bits))
+    return fenced(significand.astype(jnp.int32)), 30 + bits.astype(jnp.int32)
 
 
 def multiplier(divisor: jax.Array, value: Array, places: Array) -> tuple[jax.Array, jax.Array]:

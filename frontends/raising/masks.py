@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -146,15 +147,48 @@ def _added(x: Value, scores: Value, addend: Value, sign: int, b: Builder) -> Mas
     if kept is not None:
         mask, fill = kept
         return Masked(_stretched(scores, x, b), mask, _masked_rows(fill))
-    least = _least(addend, sign)
-    if least is None or _is_cut(addend):
+    terms = _terms(addend, sign)
+    masking = [term for term in terms if _masks(*term)]
+    if not masking:
         return None
+    for value, direction in terms:
+        if (value, direction) not in masking:
+            scores = b.emit(Add() if direction > 0 else Sub(), scores, value)
+    added = _sum(masking, b)
     zero = b.const(np.zeros((), x.type.dtype.numpy))
     bound = b.const(np.asarray(MASKED, x.type.dtype.numpy))
-    added = addend if sign > 0 else b.emit(Neg(), addend)
     mask = b.emit(Greater(), added, bound)
     rest = b.emit(Add(), scores, b.emit(Select(), mask, added, zero))
+    least = min(number for term in masking if (number := _least(*term)) is not None)
     return Masked(rest, mask, _masked_rows(least))
+
+
+def _terms(value: Value, sign: int) -> list[tuple[Value, int]]:
+    """Returns what a value is the sum of, each with its sign.
+
+    The bias that a mask is added to is no part of the mask: it keeps a range of its own.
+    """
+    match value:
+        case Value(Add() | Sub() as op, (x, y)):
+            return _terms(x, sign) + _terms(y, sign if isinstance(op, Add) else -sign)
+        case _:
+            return [(value, sign)]
+
+
+def _masks(term: Value, sign: int) -> bool:
+    """Whether a term of what is added to scores drops some of them."""
+    return not _is_cut(term) and _least(term, sign) is not None
+
+
+def _sum(terms: Sequence[tuple[Value, int]], b: Builder) -> Value:
+    total: Value | None = None
+    for value, sign in terms:
+        if total is None:
+            total = value if sign > 0 else b.emit(Neg(), value)
+        else:
+            total = b.emit(Add() if sign > 0 else Sub(), total, value)
+    assert total is not None
+    return total
 
 
 def _is_cut(value: Value) -> bool:
@@ -262,6 +296,9 @@ def _least(value: Value, sign: int, depth: int = 6) -> float | None:
     if value.node is None and value.type.is_float:
         # Only data tells whether an input masks, and what is done is exact either way.
         return SWALLOWS
+    if value.is_constant and value.type.is_float and value.array.size:
+        number = float((sign * in_float64(value)).min())
+        return number if number <= MASKED else None
     match value:
         case Value(Reshape() | Transpose() | Broadcast() | Cast(), (inner,)):
             return _least(inner, sign, depth - 1)

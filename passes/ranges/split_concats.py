@@ -12,9 +12,11 @@ from qir.errors import PassError
 from qir.ir import Builder, Graph, Node, Value
 from qir.ir.names import Inheritance
 from qir.numbers.interval import Interval
+from qir.observe.channels import ChannelMoments
 from qir.ops import Concat, Conv, Dot, Reshape, Transpose
 from qir.ops.op import Op
 from qir.passes.shared.constants import derived
+from qir.passes.shared.observed_parts import known_moments, pass_on_moments
 from qir.passes.shared.partial_sums import (
     PartialSum,
     bound,
@@ -61,6 +63,7 @@ class SplitConcats(Pass):
 
     def run(self, graph: Graph, context: Context) -> None:
         names = Inheritance(graph)
+        split: list[tuple[ChannelMoments | None, dict[Value, Array]]] = []
         for node in list(graph.nodes):
             found = _find(node)
             groups = None if found is None else _grouped(found.parts)
@@ -70,7 +73,10 @@ class SplitConcats(Pass):
             if gain < self.gain:
                 continue
             root, kernel, name = node.output, node.inputs[1], node.output.name
-            root.replace_with(found.cut(groups, graph.before(node)))
+            channels: dict[Value, Array] = {}
+            moments = known_moments(node.inputs[0], context)
+            root.replace_with(found.cut(groups, graph.before(node), channels))
+            split.append((moments, channels))
             for old in (node, *(move.node for move in found.path), found.concat):
                 if not any(value.uses for value in old.outputs):
                     graph.erase(old)
@@ -81,6 +87,8 @@ class SplitConcats(Pass):
                     f"split-concats: %{name}: {len(groups)} products, {gain:.1f} dB"
                 )
         names.settle()
+        for moments, channels in split:
+            pass_on_moments(moments, channels, context)
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,11 +189,21 @@ class _Found:
     def _weights(self, parts: Sequence[_Place]) -> Array:
         """Returns the weights [taps, rows, columns] that some parts meet."""
         kernel = self.node.inputs[1].array
-        rows = np.concatenate([np.arange(part.rows.start, part.rows.stop) for part in parts])
-        return kernel.reshape(-1, *kernel.shape[-2:])[:, rows]
+        return kernel.reshape(-1, *kernel.shape[-2:])[:, _rows(parts)]
 
-    def cut(self, groups: Sequence[Sequence[_Place]], builder: Builder) -> Value:
-        """Builds the sum of the products of groups of parts."""
+    def cut(
+        self,
+        groups: Sequence[Sequence[_Place]],
+        builder: Builder,
+        channels: dict[Value, Array],
+    ) -> Value:
+        """Builds the sum of the products of groups of parts.
+
+        Args:
+            groups: The groups.
+            builder: Where to build.
+            channels: Gets for what each product reads its channels in the whole.
+        """
         kernel = self.node.inputs[1]
         built = []
         for group in groups:
@@ -194,7 +212,9 @@ class _Found:
             builder.loc = kernel.loc
             own = derived(builder, weights.reshape(*window, *weights.shape[1:]), kernel)
             builder.graph.name_after(own, f"{kernel.name}.part")
-            built.append(PartialSum(self._joined(group, builder), own, self._bound(group, weights)))
+            x = self._joined(group, builder)
+            channels[x] = _rows(group)
+            built.append(PartialSum(x, own, self._bound(group, weights)))
         return emit_sum(self.node.output, built, builder)
 
     def _joined(self, group: Sequence[_Place], builder: Builder) -> Value:
@@ -219,6 +239,11 @@ class _Found:
         high = np.repeat([max(part.high, 0.0) for part in group], sizes)
         flat = weights.reshape(taps * rows, columns)
         return bound(np.tile(low, taps), np.tile(high, taps), flat)
+
+
+def _rows(parts: Sequence[_Place]) -> Array:
+    """Returns the rows of the weights that some parts meet, which are channels of the concat."""
+    return np.concatenate([np.arange(part.rows.start, part.rows.stop) for part in parts])
 
 
 def _find(node: Node) -> _Found | None:

@@ -12,12 +12,12 @@ from qir.errors import PassError
 from qir.ir import Builder, Graph, Node, Value
 from qir.ir.names import Inheritance
 from qir.numbers.interval import Interval
-from qir.observe.channels import ChannelStatistic
+from qir.observe.channels import ChannelMoments, ChannelStatistic
 from qir.ops import Clip, Dot, Gather, Gelu, Relu, Reshape, Reverse, Silu, Slice, Split, Transpose
 from qir.ops.op import FixedCode, SameCode
 from qir.passes.shared.constants import derived
 from qir.passes.shared.functions import elementwise_functions
-from qir.passes.shared.observed_parts import statistic_names
+from qir.passes.shared.observed_parts import known_moments, pass_on_moments, statistic_names
 from qir.passes.shared.partial_sums import (
     PartialSum,
     bound,
@@ -78,6 +78,7 @@ class SplitOutliers(Pass):
     def run(self, graph: Graph, context: Context) -> None:
         names = Inheritance(graph)
         parts: set[Value] = set()
+        split: list[tuple[ChannelMoments | None, dict[Value, Array]]] = []
         for x in graph.values():  # A sum that is built meanwhile is met too: it may be an operand.
             if x in parts:
                 continue
@@ -94,13 +95,20 @@ class SplitOutliers(Pass):
             if choice is None:
                 continue
             source = elementwise_functions(graph, set())[0].get(x)
-            parts.update(_Splitter(x, products, statistic, choice, source).run())
+            moments = known_moments(x, context)
+            inliers, outliers = _Splitter(x, products, statistic, choice, source).run()
+            split.append(
+                (moments, {inliers: np.arange(len(statistic.peaks)), outliers: choice.channels})
+            )
+            parts |= {inliers, outliers}
             if self.report:
                 context.diagnostics.append(
                     f"split-outliers: %{x.name}: {len(choice.channels)} channels, "
                     f"{choice.gain:.1f} dB"
                 )
         names.settle()
+        for moments, channels in split:
+            pass_on_moments(moments, channels, context)
 
 
 def _can_split(node: Node, x: Value) -> bool:

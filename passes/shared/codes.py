@@ -137,7 +137,7 @@ def weight_code(
     # Where all channels have one scale, those that are all zero must not coarsen the others.
     scale = np.maximum(scale, floor if per_channel else floor.min(initial=np.inf))
     if bias is not None:
-        room = 2**31 - 1 - min(len(columns) * largest * reach, 2**30)
+        room = bias_room(weights, storage, reach)
         # 2^-20 keeps the bias inside the room after the scale is rounded to float32.
         scale = np.maximum(
             scale, np.abs(bias).astype(np.float64) / (input_scale * room) * (1 + 2.0**-20)
@@ -146,6 +146,18 @@ def weight_code(
     if not per_channel or not scale.size:
         return Quant.of(storage, scale.max(initial=SMALLEST_SCALE))
     return Quant.of(storage, scale.reshape((1,) * (weights.ndim - 1) + (-1,)))
+
+
+def bias_room(weights: Array, storage: DType, reach: int) -> int:
+    """Returns the magnitude, in units of the accumulator, that the products leave to a bias.
+
+    Args:
+        weights: The kernel; channels along the last axis.
+        storage: The integer type of its codes.
+        reach: Most steps of an activation from 0.
+    """
+    products = prod(weights.shape[:-1]) * storage.bounds[1] * reach
+    return 2**31 - 1 - min(products, 2**30)
 
 
 def rows_code(

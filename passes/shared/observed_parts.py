@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from qir.ir import Graph, Node, Value
-from qir.observe.channels import ChannelStatistic, RowPeaks, observe_channels, observe_rows
-from qir.ops import Dot, Softmax
+from qir.observe.channels import (
+    ChannelMoments,
+    ChannelStatistic,
+    RowPeaks,
+    observe_channels,
+    observe_rows,
+)
+from qir.ops import Conv, ConvTranspose, Dot, Softmax
+from qir.pipeline import Context
 from qir.types import Array, DType
 
 
@@ -17,14 +25,16 @@ class Parts:
     Attributes:
         channels: For each value observed by channels, the axes that number them.
         rows: For each value that is read along rows, the axes of a row and the mask, or None.
+        moments: The values of whose channels, along the last axis, mean and variance are taken.
     """
 
     channels: dict[Value, tuple[int, ...]] = field(default_factory=dict)
     rows: dict[Value, tuple[tuple[int, ...], Value | None]] = field(default_factory=dict)
+    moments: dict[Value, None] = field(default_factory=dict)
 
     @property
     def values(self) -> list[Value]:
-        """The values that are observed."""
+        """The values that are observed whole."""
         return list(dict.fromkeys([*self.channels, *self.rows]))
 
     @property
@@ -41,10 +51,12 @@ class PartStatistics:
     Attributes:
         channels: The statistic of the channels of a value.
         rows: The least row maximum of a value.
+        moments: Mean and variance of the channels of a value.
     """
 
     channels: dict[Value, ChannelStatistic] = field(default_factory=dict)
     rows: dict[Value, RowPeaks] = field(default_factory=dict)
+    moments: dict[Value, ChannelMoments] = field(default_factory=dict)
 
     def add(self, other: PartStatistics) -> None:
         """Merges in what was observed on further batches."""
@@ -54,6 +66,9 @@ class PartStatistics:
         for value, rows in other.rows.items():
             peaks = self.rows.get(value)
             self.rows[value] = rows if peaks is None else peaks.merge(rows)
+        for value, moments in other.moments.items():
+            before = self.moments.get(value)
+            self.moments[value] = moments if before is None else before.merge(moments)
 
 
 def observed_parts(graph: Graph) -> Parts:
@@ -61,10 +76,15 @@ def observed_parts(graph: Graph) -> Parts:
 
     By channels of the last axis what is multiplied with constant weights; by channels of the batch
     axes but the first, such as the heads, the operands of a product of batches; by rows what a
-    softmax reads. Operands of convolutions are not: nothing asks for theirs.
+    softmax reads. Of what is convolved or multiplied with constant weights, mean and variance of
+    the channels.
     """
     parts = Parts()
     for node in graph.nodes:
+        if isinstance(node.op, Conv | ConvTranspose | Dot) and node.inputs[1].is_constant:
+            x = node.inputs[0]
+            if _is_observed(x) and isinstance(x.type.shape[-1], int):
+                parts.moments[x] = None
         match node.op:
             case Dot(batch=0) if node.inputs[1].is_constant:
                 _number(node.inputs[0], (node.inputs[0].type.rank - 1,), parts)
@@ -124,6 +144,31 @@ def observe_parts(
     if value in parts.rows:
         along, _ = parts.rows[value]
         statistics.rows[value] = observe_rows(array, along, mask)
+
+
+def known_moments(value: Value, context: Context) -> ChannelMoments | None:
+    """Returns what calibrate observed of the channels of what a product reads; None if nothing."""
+    known = (context.moments.get(name) for name in statistic_names(value))
+    found = next((moments for moments in known if moments is not None), None)
+    if found is None or not found.count or found.sums.shape != value.type.shape[-1:]:
+        return None
+    return found
+
+
+def pass_on_moments(
+    whole: ChannelMoments | None, parts: Mapping[Value, Array], context: Context
+) -> None:
+    """Leaves in the context what is known of the channels of parts of a value.
+
+    Args:
+        whole: That of the value, or None.
+        parts: For each part, which have their names already, its channels.
+        context: Where it goes.
+    """
+    if whole is not None:
+        for part, channels in parts.items():
+            for name in statistic_names(part):
+                context.moments.setdefault(name, whole.take(channels))
 
 
 def statistic_names(value: Value) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from qir.errors import PassError, QirError
 from qir.ir import Graph, Node, Value
 from qir.ir.signature import Sizes
 from qir.numbers.interval import Interval
+from qir.observe.channels import few_places, observe_moments
 from qir.observe.statistics import NonFiniteError, Statistic, observe, observe_clipped
 from qir.ops import Clip, Const, Relu, Reshape, Return, Reverse, Transpose
 from qir.ops.softmax import Exponentials
@@ -74,23 +75,26 @@ class _Stage:
     batch: int
     is_last: bool
 
-    def array(self, path: Sequence[Value]) -> Array | None:
+    def array(self, path: Sequence[Value], *, few: bool = False) -> Array | None:
         """Returns the numbers of a value, from what was computed; None where that does not do.
 
         Args:
             path: The value, and what it is a move or a clip of, one behind the other.
+            few: Whether those of some places do; see `few_places`.
         """
         start = next((place for place, known in enumerate(path) if known in self.computed), None)
         if start is None:
             return None
         array = np.asarray(self.computed[path[start]])
+        if few and all(isinstance(clip.op, Relu | Clip) for clip in path[:start]):
+            array, few = few_places(array), False
         for moved in reversed(path[:start]):
             if isinstance(moved.op, Reshape):
                 array = array.reshape(self.sizes.shape(moved.type.shape))
             else:
                 assert moved.op is not None
                 array = np.asarray(moved.op.evaluate(array))
-        return array
+        return few_places(array) if few else array
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +163,7 @@ class Observer:
         self._counted = [value for value in self.values if value not in clipped]
         self._parts = observed_parts(graph)
         self._paths = {value: self._path(value) for value in self._parts.values}
+        self._moment_paths = {value: self._path(value) for value in self._parts.moments}
 
     def _path(self, value: Value) -> list[Value]:
         counted, path = set(self._counted), [value]
@@ -189,7 +194,9 @@ class Observer:
         segments: list[_Segment] = []
         for batch, (arrays, sizes) in enumerate(batches):
             segments = segments or self._cut(sizes)
-            computed: dict[Value, Any] = dict(zip(self.graph.inputs, arrays, strict=True))
+            # They are counted behind the next batch, which may come in the same buffers.
+            copies = map(np.array, arrays)
+            computed: dict[Value, Any] = dict(zip(self.graph.inputs, copies, strict=True))
             statistics: dict[Value, Statistic] = {}
             parts = PartStatistics()
             for segment in segments:
@@ -230,6 +237,11 @@ class Observer:
             array = stage.array(path)
             if array is not None:
                 observe_parts(self._parts, value, array, shown, stage.parts)
+        for value, path in self._moment_paths.items():
+            if value not in stage.parts.moments:
+                array = stage.array(path, few=True)
+                if array is not None:
+                    stage.parts.moments[value] = observe_moments(array)
 
     def _located(self, value: Value, array: Array, stage: _Stage) -> QirError:
         subject = f"{'' if value.node else 'input '}%{value.name} in batch {stage.batch}"

@@ -13,12 +13,14 @@ from qir.observe.channels import ChannelStatistic
 from qir.ops import (
     Broadcast,
     Clip,
+    Concat,
     Dot,
     Gather,
     Gelu,
     Mish,
     Relu,
     Reshape,
+    ResizeNearest,
     Silu,
     Slice,
     Split,
@@ -134,9 +136,9 @@ def short_code(observed: Interval, expressed: DType = DType.F32) -> Quant:
 def wide_values(graph: Graph, excluded: set[Node], ranges: Mapping[Value, Interval]) -> set[Value]:
     """Finds the values of a float program that had better not be rounded to 8 bits.
 
-    They are what a norm or a softmax reads, back through sums, moves and norms to rows of tables;
-    the sum of several products; moved sums that are divided; and what parts are cut out of that
-    have narrower ranges.
+    They are what a norm or a softmax reads, back through sums, moves, concats and norms to rows of
+    tables; the sum of several products; moved sums that are divided; and what parts are cut out of
+    that have narrower ranges.
 
     Args:
         graph: The program.
@@ -172,7 +174,9 @@ def wide_values(graph: Graph, excluded: set[Node], ranges: Mapping[Value, Interv
             continue
         if isinstance(op, Sum):
             stack.extend(operand for operand in value.inputs if not operand.is_constant)
-        elif isinstance(op, _MOVES):
+        elif isinstance(op, Concat):
+            stack.extend(value.inputs)
+        elif isinstance(op, (*_MOVES, ResizeNearest)):
             stack.append(value.inputs[0])
         elif not isinstance(op.quant, Normalize | Quotient | RescaledRows):
             continue

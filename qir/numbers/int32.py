@@ -19,9 +19,10 @@ INT32_MAX = 2**31 - 1
 
 def accumulators(acc: IntegerArray) -> Int64Array:
     """Widens accumulators to int64, all of them in the int32 range."""
-    if np.any(wrong := (acc > INT32_MAX) | (acc < INT32_MIN)):
+    if acc.size and (acc.max() > INT32_MAX or acc.min() < INT32_MIN):
+        wrong = (acc > INT32_MAX) | (acc < INT32_MIN)
         raise QirError(f"accumulator: expected the int32 range, got {first_wrong(acc, wrong)}")
-    return acc.astype(np.int64)
+    return acc.astype(np.int64, copy=False)
 
 
 def rounding_shift(acc: IntegerArray, shift: ArrayLike) -> Int64Array:
@@ -33,4 +34,5 @@ def rounding_shift(acc: IntegerArray, shift: ArrayLike) -> Int64Array:
     """
     wide_shift = np.asarray(shift, np.int64)
     half = np.left_shift(np.int64(1), wide_shift - 1)
-    return np.asarray(np.right_shift(acc.astype(np.int64) + half, wide_shift))
+    total = np.asarray(np.add(acc, half, dtype=np.int64))
+    return np.asarray(np.right_shift(total, wide_shift, out=total))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
+from math import gcd, prod
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,10 @@ from qir.observe.statistics import SMALLEST
 from qir.types import Array
 
 _CHUNK = 1 << 18
-"""Numbers that are squared in float64 at a time."""
+"""Numbers that are squared or summed in float64 at a time."""
+
+MOST_PLACES = 256
+"""Places of a sample, such as pixels, at most twice as many, that moments of channels are of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +92,58 @@ class ChannelStatistic:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class ChannelMoments:
+    """Mean and variance of each channel of a tensor: of what has one index along its last axis.
+
+    Args:
+        sums: Sum of the numbers of each channel that were seen, float64 [channels].
+        squares: Sum of their squares, likewise.
+        count: Numbers seen in each channel.
+    """
+
+    sums: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    count: int
+
+    @classmethod
+    def even(cls, low: float, high: float, channels: int) -> ChannelMoments:
+        """Returns those of numbers spread evenly over a range, the same in each channel."""
+        square = (low**2 + low * high + high**2) / 3
+        return cls(np.full(channels, (low + high) / 2), np.full(channels, square), 1)
+
+    @property
+    def means(self) -> NDArray[np.float32]:
+        """Mean of each channel, in float32 as ChannelStatistic.mean_square; 0 of no numbers."""
+        with np.errstate(over="ignore"):
+            return (self.sums / max(self.count, 1)).astype(np.float32)
+
+    @property
+    def variances(self) -> NDArray[np.float32]:
+        """Variance of each channel, likewise."""
+        count = max(self.count, 1)
+        with np.errstate(over="ignore"):
+            spread = self.squares / count - np.square(self.sums / count)
+            return np.maximum(spread, 0).astype(np.float32)
+
+    def merge(self, other: ChannelMoments) -> ChannelMoments:
+        """Returns those of the numbers of both.
+
+        Raises:
+            QirError: They are of another number of channels.
+        """
+        if self.sums.shape != other.sums.shape:
+            raise QirError(
+                f"channels: expected {len(self.sums)} along the last axis, got {len(other.sums)}"
+            )
+        count = self.count + other.count
+        return ChannelMoments(self.sums + other.sums, self.squares + other.squares, count)
+
+    def take(self, channels: NDArray[np.integer[Any]]) -> ChannelMoments:
+        """Returns those of some channels."""
+        return ChannelMoments(self.sums[channels], self.squares[channels], self.count)
+
+
 @dataclass(frozen=True)
 class RowPeaks:
     """The least of the rows' greatest numbers: what no row of a softmax stays below.
@@ -146,6 +201,40 @@ def _squares(array: NDArray[np.float32], others: tuple[int, ...]) -> NDArray[np.
         chunk = flat[start : start + step].astype(np.float64)
         squares += np.einsum("ij,ij->j", chunk, chunk)
     return squares
+
+
+def few_places(array: NDArray[Any]) -> NDArray[Any]:
+    """Returns the numbers of some evenly spaced places of each sample.
+
+    Whole samples would take as long to sum as to compute. All samples are there, so that how data
+    is cut into batches makes no difference.
+
+    Args:
+        array: Numbers [samples, places…, channels].
+
+    Returns:
+        Numbers [samples, few places, channels], a view where the array lies in order; the array
+        itself where there are no places.
+    """
+    if array.ndim < 3:
+        return array
+    places = prod(array.shape[1:-1])
+    step = max(places // MOST_PLACES, 1)
+    while gcd(step, places) > 1:  # A step that divides rows of pixels would stay in few columns.
+        step += 1
+    return array.reshape(len(array), places, array.shape[-1])[:, ::step]
+
+
+def observe_moments(array: NDArray[Any]) -> ChannelMoments:
+    """Takes mean and variance of the channels along the last axis of an array of finite floats."""
+    flat = array.reshape(-1, array.shape[-1]) if array.size else array.reshape(0, array.shape[-1])
+    sums, squares = np.zeros((2, flat.shape[1]), np.float64)
+    step = max(_CHUNK // max(flat.shape[1], 1), 1)
+    for start in range(0, len(flat), step):
+        chunk = flat[start : start + step].astype(np.float64)
+        sums += np.ones(len(chunk)) @ chunk
+        squares += np.einsum("ij,ij->j", chunk, chunk)
+    return ChannelMoments(sums, squares, len(flat))
 
 
 def observe_rows(array: NDArray[Any], axes: Sequence[int], mask: Array | None = None) -> RowPeaks:

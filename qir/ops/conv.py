@@ -158,14 +158,16 @@ class Conv(Convolution):
         if channels == 1 and outputs == self.groups:
             # Matrix products of one channel each would take ten times as long.
             result = np.zeros((*places, outputs), np.result_type(x, kernel))
+            term = np.empty_like(result)
             for tap in np.ndindex(*window):
-                result += patches[(..., *tap)] * kernel[(*tap, 0)]
-            return np.asarray(result if bias is None else result + bias)
-        # (batch, places…, channels, taps…) -> (batch, places…, groups, channels / groups, taps…)
-        patches = patches.reshape(*places, self.groups, channels, *window)
-        terms = channels * prod(window)
-        taps = np.moveaxis(kernel, -2, 0).reshape(terms, self.groups, outputs // self.groups)
-        rows = np.moveaxis(patches, len(places), 0).reshape(self.groups, prod(places), terms)
+                result += np.multiply(patches[(..., *tap)], kernel[(*tap, 0)], out=term)
+            return np.asarray(result if bias is None else np.add(result, bias, out=result))
+        # (batch, places…, channels, taps…) -> (batch, places…, taps…, groups, channels / groups):
+        # so the channels of a tap are copied in one piece, and nothing is for a window of 1.
+        patches = np.moveaxis(patches, len(places), -1)
+        patches = patches.reshape(prod(places), prod(window), self.groups, channels)
+        rows = np.moveaxis(patches, 2, 0).reshape(self.groups, prod(places), -1)
+        taps = kernel.reshape(prod(window) * channels, self.groups, outputs // self.groups)
         result = np.matmul(rows, np.moveaxis(taps, 1, 0))
         result = np.moveaxis(result, 0, 1).reshape(*places, outputs)
         return np.asarray(result if bias is None else result + bias)

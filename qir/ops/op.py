@@ -9,8 +9,10 @@ from functools import cache
 from typing import Any, ClassVar, Self, TypeAlias, TypeVar, dataclass_transform
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from qir.errors import QirError, counted, did_you_mean
+from qir.numbers.carrier import carrier
 from qir.numbers.interval import EVERYTHING, Interval
 from qir.ops.attributes import attribute_fields, coerce, declared_fields
 from qir.types import Array, Quant, Size, TensorType, expand
@@ -42,13 +44,23 @@ class Coded:
     @property
     def steps(self) -> Array:
         """The integers that the scale multiplies, (levels[stored] - zero point), as int64."""
-        steps = self.stored.astype(np.int64)
+        return self._steps(np.int64)
+
+    @property
+    def carried(self) -> Array:
+        """The same integers as floats, which matrix products of numpy are fast for."""
+        return self._steps(np.float32 if self.stored.itemsize <= 2 else np.float64)
+
+    def _steps(self, element: DTypeLike) -> Array:
         code = self.type.quant
-        if code is None:
-            return steps
-        if code.levels is not None:
-            steps = code.levels.array.astype(np.int64)[steps - code.range[0]]
-        return steps - expand(code.zero_points.astype(np.int64), self.stored.shape)
+        if code is not None and code.levels is not None:
+            index = self.stored.astype(np.int64) - code.range[0]
+            steps = code.levels.array.astype(element)[index]
+        else:
+            steps = self.stored.astype(element)
+        if code is not None and code.zero_points.any():
+            steps -= expand(code.zero_points.astype(element), steps.shape)
+        return steps
 
 
 class QuantRule:
@@ -82,14 +94,14 @@ class Accumulate(QuantRule):
 
     def integer(self, op: Op, operands: Sequence[Coded], result: TensorType) -> Array:
         """Returns the sums of products of the operands' steps, as int64."""
-        return self.exactly(op, *(operand.steps for operand in operands))
+        return self.exactly(op, *(operand.carried for operand in operands))
 
     @staticmethod
     def exactly(op: Op, *operands: Array) -> Array:
         """Returns an op's sums of products of integers as int64; they must stay below 2^53."""
-        # A float64 carrier is exact there and reaches BLAS, unlike integer matrix products.
-        found = op.evaluate(*(operand.astype(np.float64) for operand in operands))
-        return np.rint(found).astype(np.int64)
+        element = carrier(*operands)
+        found = op.evaluate(*(operand.astype(element, copy=False) for operand in operands))
+        return np.asarray(found).astype(np.int64)
 
 
 def holds_bytes(array: Array) -> bool:

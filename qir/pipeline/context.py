@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias
 from qir.analysis.equivalence import Interpreter
 from qir.analysis.properties import Property
 from qir.ir import Graph, Value
-from qir.observe.channels import ChannelStatistic, RowPeaks
+from qir.observe.channels import ChannelMoments, ChannelStatistic, RowPeaks
 from qir.observe.statistics import MovingAverage, Statistic
 from qir.pipeline.rewrite import Exactness
 from qir.types import Array
@@ -63,6 +63,8 @@ class Context:
         averages: Moving averages of the extremes of its batches, likewise.
         channels: What it observed of the channels of the values that products read, likewise;
             for other values, and where statistics were given instead of data, there is nothing.
+        moments: Mean and variance of the channels of what products and convolutions with constant
+            weights read, likewise; where a sum is split, of the parts too.
         row_peaks: The least row maximum of the operands of each softmax, likewise.
         timings: (pass, seconds) of every pass that ran.
         unattained: What a pass is there for but found nothing to make it of, as quantize in a
@@ -80,6 +82,7 @@ class Context:
     sample: Sequence[Array] | None = None
     averages: dict[str, MovingAverage] = field(default_factory=dict)
     channels: dict[str, ChannelStatistic] = field(default_factory=dict)
+    moments: dict[str, ChannelMoments] = field(default_factory=dict)
     row_peaks: dict[str, RowPeaks] = field(default_factory=dict)
     timings: list[tuple[str, float]] = field(default_factory=list)
     unattained: set[Property] = field(default_factory=set)

@@ -87,6 +87,18 @@ REAL: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
+def test_a_bias_that_a_mask_of_floats_is_added_to_first_is_no_part_of_the_mask() -> None:
+    bias = uniform(T, T, seed=3)
+
+    def f(x: Any, m: Any) -> Any:
+        return jax.nn.softmax(0.5 * x + (bias - (1.0 - m[:, None]) * 1e9), -1)
+
+    graph = agrees(f, SCORES, FLOATS, terms=12)
+    (greater,) = (node for node in graph.nodes if node.op.name == "greater")
+    assert greater.output.type.shape == (2, 1, T)
+    assert is_masked(graph)
+
+
 @pytest.mark.parametrize("name", REAL)
 def test_masks_of_floats_keep_what_they_add(name: str) -> None:
     graph = agrees(lambda x, m: jax.nn.softmax(REAL[name](x, m), -1), SCORES, FLOATS, terms=12)

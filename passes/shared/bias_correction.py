@@ -1,0 +1,109 @@
+"""What the bias of a sum of products takes in of the error that rounding its weights makes."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from qir.ir import Node, Value
+from qir.observe.channels import ChannelMoments
+from qir.ops import Conv, ConvTranspose, Dot
+from qir.ops.op import Accumulate, Op
+from qir.passes.shared.codes import bias_room, reach
+from qir.passes.shared.observed_parts import known_moments
+from qir.pipeline import Context
+from qir.types import Array, known
+
+LEAST_SHARE = 0.1
+"""The least ratio of the mean of the error, squared, to its variance that is worth a bias. A mean
+over n samples of numbers around 0 has about 1/n, which is chance."""
+
+
+def corrected_bias(
+    node: Node, rule: Accumulate, activations: Value, right: Value, context: Context
+) -> Array | None:
+    """Returns the bias of a sum of products with what rounding its weights costs on average.
+
+    Without observed moments, numbers far from zero beside their width are known well enough.
+
+    Args:
+        node: The sum in the float program.
+        rule: Its quantization rule.
+        activations: The coded activations.
+        right: The coded weights.
+        context: What calibrate observed.
+
+    Returns:
+        Real numbers [outputs], for which the accumulator has room; None where no weights are
+        rounded, where nothing is known of x, or where a bias would not help.
+    """
+    x, kernel = node.inputs[rule.left], node.inputs[rule.right]
+    code, weights = activations.type.quant, right.type.quant
+    if not kernel.is_constant or code is None or weights is None:
+        return None
+    moments = known_moments(x, context)
+    if moments is None and x.range is not None and not code.holds_zero:
+        moments = ChannelMoments.even(*x.range.bounds, known(x.type.shape[-1], "quantize"))
+    if moments is None:
+        return None
+    means = moments.means if x.range is None else moments.means.clip(*x.range.bounds)
+    lost = lost_by_rounding(node.op, kernel.array, right.real, means, moments.variances)
+    if lost is None:
+        return None
+    room = bias_room(kernel.array, weights.storage, max(reach(code), 255))
+    scales = weights.scale.array.reshape(-1).astype(np.float64) * float(code.scale.array)
+    bias = node.inputs[rule.bias].array if len(node.inputs) > rule.bias else None
+    return added_within(lost, bias, room * scales)
+
+
+def lost_by_rounding(
+    op: Op, weights: Array, rounded: Array, means: Array, variances: Array
+) -> Array | None:
+    """Returns what the outputs of a sum of products lose on average as its weights are rounded.
+
+    Empirical bias correction, arXiv:1906.04721, section 4.2: the error (W - Wq) x has the mean
+    (W - Wq) E[x], which is the same for all data but for that of x and so belongs in the bias. The
+    padding of a convolution counts as x does; the zeros that conv_transpose inserts count as 0.
+
+    Args:
+        op: The product.
+        weights: The kernel [taps…, channels / groups, outputs].
+        rounded: The real numbers that its codes mean, likewise.
+        means: The mean of each channel of x [channels].
+        variances: The variance, likewise.
+
+    Returns:
+        Real numbers, float64 [outputs]; None where the product has no one bias for them, or where
+        they are small beside what remains.
+    """
+    if not isinstance(op, Conv | ConvTranspose | Dot) or (isinstance(op, Dot) and op.batch):
+        return None
+    groups = 1 if isinstance(op, Dot) else op.groups
+    outputs = weights.shape[-1]
+
+    def met(channels: Array) -> Array:
+        """Returns numbers of the channels that each output meets [channels / groups, outputs]."""
+        return np.repeat(channels.astype(np.float64).reshape(groups, -1), outputs // groups, 0).T
+
+    taps = tuple(range(weights.ndim - 2))
+    errors = weights.astype(np.float64) - rounded.astype(np.float64)
+    lost = (errors.sum(axis=taps) * met(means)).sum(axis=0)
+    remaining = (np.square(errors).sum(axis=taps) * met(variances)).sum()
+    if isinstance(op, ConvTranspose):
+        there = 1 / prod(op.strides)
+        lost, remaining = lost * there, remaining * there
+    return np.asarray(lost) if np.square(lost).sum() > LEAST_SHARE * remaining else None
+
+
+def added_within(correction: Array, bias: Array | None, limit: Array) -> Array:
+    """Adds a correction to a bias, which grows no larger than a limit, or than it was.
+
+    Args:
+        correction: What to add [outputs].
+        bias: The bias [outputs], or None.
+        limit: The magnitude for which the accumulator has room [outputs], or of all [1].
+    """
+    own = np.zeros_like(correction) if bias is None else bias.astype(np.float64)
+    most = np.maximum(limit, np.abs(own))
+    return np.asarray(np.clip(own + correction, -most, most))

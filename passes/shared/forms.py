@@ -1,0 +1,326 @@
+"""The forms that the values of a float program have while it is quantized."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+import numpy as np
+
+from qir.errors import QirError
+from qir.ir import Builder, Graph, Node, Value
+from qir.ir.names import Inheritance
+from qir.ops import Dequantize, Quantize, Recode, Requantize
+from qir.ops.op import ExactSum, Op, infer
+from qir.ops.softmax import Exponentials
+from qir.ops.sums import rounded
+from qir.passes.shared.codes import score_code
+from qir.passes.shared.domains import inside_domain
+from qir.passes.shared.multiples import multiple_of_sum
+from qir.passes.shared.plan import CodePlan, KeptFloat, expressed_type
+from qir.passes.shared.wide import WIDE_BITS, short_code
+from qir.types import DType, FrozenArray, Quant, TensorType
+
+
+class Forms:
+    """The forms of values: in floating point, as an exact sum, as rows of a table, and in codes.
+
+    Args:
+        graph: The program.
+        plan: The codes that values get.
+        rounding: The rounding mode of requantizes.
+
+    Attributes:
+        sums: The exact sum that stands for a value.
+        rows: The rows of a coded table that stand for a value.
+        coded: A value in a code.
+        main: The code that a value has where nothing else is asked for.
+        floats: A value in floating point, made of another form.
+        constants: A constant in a code.
+    """
+
+    def __init__(self, graph: Graph, plan: CodePlan, rounding: str) -> None:
+        self.graph = graph
+        self.plan = plan
+        self.rounding = rounding
+        self.names = Inheritance(graph)
+        self.sums: dict[Value, Value] = {}
+        self.rows: dict[Value, Value] = {}
+        self.coded: dict[tuple[Value, Quant], Value] = {}
+        self.main: dict[Value, Quant] = {}
+        self.floats: dict[Value, Value] = {}
+        self.constants: dict[tuple[Value, Quant], Value] = {}
+
+    def give(self, old: Value, new: Value) -> None:
+        """Records the coded form of a value."""
+        code = new.type.quant
+        if code is None:
+            # An index or a mask is the same in both programs.
+            old.replace_with(new)
+            return
+        if code.storage is DType.I32:
+            self.give_sum(old, new)
+            return
+        self.coded[old, code], self.main[old] = form_of(old, "q", new), code
+
+    def alias(self, old: Value, new: Value) -> None:
+        """Lets a value of the float program stand for another one, in every form."""
+        if old in self.sums:
+            self.sums[new] = self.sums[old]
+        for (value, code), form in list(self.coded.items()):
+            if value is old:
+                self.coded[new, code] = form
+        if old in self.main:
+            self.main[new] = self.main[old]
+        elif old not in self.sums:
+            raise KeptFloat("what it adds to stays in floating point")
+
+    def forget(self, node: Node) -> None:
+        """Takes back a node of a conversion that failed, unless another one reads it already."""
+        if any(value.uses for value in node.outputs):
+            return
+        for forms in (self.sums, self.rows, self.floats):
+            for key in [key for key, form in forms.items() if form in node.outputs]:
+                del forms[key]
+        for table in (self.coded, self.constants):
+            for pair in [pair for pair, form in table.items() if form in node.outputs]:
+                del table[pair]
+                if table is self.coded and self.main.get(pair[0]) == pair[1]:
+                    del self.main[pair[0]]
+        self.graph.erase(node)
+
+    def give_sum(self, old: Value, new: Value) -> None:
+        """Records the exact sum that stands for a value."""
+        self.sums[old] = form_of(old, "acc", new)
+
+    def give_rows(self, old: Value, new: Value) -> None:
+        """Records the rows of a coded table that stand for a value."""
+        self.rows[old] = self.floats[old] = form_of(old, "real", new)
+
+    def code(self, value: Value, builder: Builder, code: Quant | None = None) -> Value:
+        """Returns a value in a code: the given one, its own, or the one that its range asks for."""
+        own = self.main.get(value)
+        if value.is_constant:
+            return self.constant(value, code or self.plan.code_for(value), builder)
+        wanted = code or own or self.plan.code_for(value)
+        if (value, wanted) not in self.coded:
+            if value in self.rows:
+                rows = self.rows[value]
+                assert rows.op is not None
+                new = builder.emit(rows.op.with_code(wanted), *rows.inputs)
+            elif value in self.sums:
+                total = self.sums[value]
+                new = builder.emit(self.requantize(total, wanted, self.rounding), total)
+            elif own is not None:
+                new = builder.emit(Requantize(wanted, self.rounding), self.coded[value, own])
+            else:
+                new = builder.emit(Quantize(wanted), value)
+            self.coded[value, wanted] = form_of(value, "q", new)
+        if code is None:
+            self.main[value] = wanted
+        return self.coded[value, wanted]
+
+    def wide_form(self, value: Value, code: Quant, builder: Builder) -> Value:
+        """Returns a value in a wide code: from its sum, or from the finest that there is of it."""
+        if value.is_constant:
+            return self.constant(value, code, builder)
+        if value in self.rows:
+            return self.code(value, builder, code)
+        total = self.sums.get(value)
+        if total is not None and total.type.quant is not None:
+            own = total.type.quant
+            if own.bounds is not None and own.scale == code.scale:
+                return total
+        if (found := self.from_sum(value, code, builder, "fixed31")) is not None:
+            return found
+        if (value, code) not in self.coded:
+            source = self.finest(value, builder)
+            new = builder.emit(self.requantize(source, code, "fixed31"), source)
+            self.coded[value, code] = form_of(value, "wide", new)
+        return self.coded[value, code]
+
+    def finest(self, value: Value, builder: Builder) -> Value:
+        """Returns a value that is no sum in its own code, or in 16 bits where it is computed so."""
+        if value.range is None or not self._is_in_float(value):
+            return self.code(value, builder)
+        return self._quantized(value, short_code(value.range, expressed_type(value.type)), builder)
+
+    def _is_in_float(self, value: Value) -> bool:
+        """Whether a value that is no sum is computed in floating point."""
+        own = self.main.get(value)
+        in_float = own is None or isinstance(self.coded[value, own].op, Quantize)
+        return in_float and value not in self.plan.cones
+
+    def _quantized(self, value: Value, code: Quant, builder: Builder) -> Value:
+        if (value, code) not in self.coded:
+            self.coded[value, code] = form_of(value, "q", builder.emit(Quantize(code), value))
+        return self.coded[value, code]
+
+    def from_sum(
+        self, value: Value, code: Quant, builder: Builder, rounding: str | None = None
+    ) -> Value | None:
+        """Returns a value in a code straight from the exact sum that it is a multiple of.
+
+        The factor goes into the scale of the rounding, moves act on what is rounded.
+        """
+        multiple = multiple_of_sum(value, self.sums)
+        if multiple is None:
+            return None
+        if (value, code) not in self.coded:
+            try:
+                # A factor may be so small or large that no scale makes up for it.
+                wanted = replace(code, scale=_scaled(code, 1 / multiple.factor))
+                total = self.sums[multiple.source]
+                op = self.requantize(total, wanted, rounding or self.rounding)
+            except QirError:
+                return None
+            new = builder.emit(op, total)
+            if wanted != code:
+                new = builder.emit(Recode(code), new)
+            for move in multiple.moves:
+                new = builder.emit(move, new)
+            self.coded[value, code] = form_of(value, "q", new)
+        return self.coded[value, code]
+
+    def requantize(self, total: Value, to: Quant, rounding: str) -> Requantize:
+        """Returns what rounds a sum to a code; raises QirError as `qir.ops.sums.rounded`."""
+        op = total.op
+        if op is not None and isinstance(op.quant, ExactSum):
+            return rounded(op, [operand.type for operand in total.inputs], to, rounding)
+        found = Requantize(to, rounding)
+        found.factors(total.type)
+        return found
+
+    def real(self, value: Value, builder: Builder) -> Value:
+        """Returns a value in floating point; an exact sum straight from the accumulator."""
+        if value in self.rows:
+            return self.rows[value]
+        coded = self.sums.get(value) or (
+            self.coded[value, self.main[value]] if value in self.main else None
+        )
+        computed_in_float = (
+            value in self.main and isinstance(coded, Value) and isinstance(coded.op, Quantize)
+        )
+        if (
+            coded is None
+            or value.is_constant
+            or (computed_in_float and value not in self.plan.cones)
+        ):
+            return value
+        if value not in self.floats:
+            self.floats[value] = form_of(value, "real", builder.emit(Dequantize(), coded))
+        return self.floats[value]
+
+    def constant(self, value: Value, code: Quant, builder: Builder) -> Value:
+        if (value, code) not in self.constants:
+            self.constants[value, code] = builder.const(code.encode(value.array), value.name, code)
+        return self.constants[value, code]
+
+    def moved_sum(self, node: Node, builder: Builder) -> Sequence[Value] | None:
+        """Moves the numbers of a sum; None where its code can't follow them."""
+        operands = [self.sums[node.inputs[0]], *node.inputs[1:]]
+        try:
+            infer(node.op, [operand.type for operand in operands])
+        except QirError:
+            return None
+        return builder.emit_node(node.op, operands).outputs
+
+    def is_real(self, value: Value) -> bool:
+        """Whether a value of the float program is a floating-point number."""
+        return value.type.is_float or value in self.main
+
+    def is_activation(self, value: Value) -> bool:
+        """Whether a value of the float program is a floating-point number that data decides."""
+        return self.is_real(value) and not value.is_constant
+
+    def hand_over(self, old: Value) -> None:
+        """Lets the form that stands for a value most directly take over its name."""
+        code, new = self.main.get(old), self.floats.get(old)
+        if code is not None and new not in self.graph.outputs:
+            new = self.coded[old, code]
+        if new is not None and new.owner is self.graph:
+            old.replace_with(new)
+
+    def tidy(self) -> None:
+        """Erases what nothing reads any more; coded constants get the names of the float ones."""
+        for forms in (self.coded, self.sums, self.floats):
+            for form in forms.values():
+                form.named = True
+        for node in reversed(list(self.graph.nodes)):
+            if node.outputs and not any(value.uses for value in node.outputs):
+                self.graph.erase(node)
+        coded = [value for value in self.constants.values() if value.node and not value.node.erased]
+        self.names.settle(coded)
+
+    def alike(self, values: Sequence[Value], builder: Builder) -> list[Value]:
+        """Codes operands that must have one code without rounding any of them a second time."""
+        first = next(value for value in values if self.is_activation(value))
+        code = self.code(first, builder).type.quant
+        assert code is not None
+        operands = []
+        for value in values:
+            operand = value
+            if value.is_constant and value.type.is_float:
+                if not np.array_equal(code.decode(code.encode(value.array)), value.array):
+                    raise KeptFloat(
+                        f"the code of %{first.name} does not hold the numbers of %{value.name}"
+                    )
+                operand = self.constant(value, code, builder)
+            elif self.is_real(value):
+                operand = self.code(value, builder)
+                if operand.type.quant != code:
+                    raise KeptFloat(f"%{first.name} and %{value.name} have different codes")
+            operands.append(operand)
+        return operands
+
+    def norm_operand(self, op: Op, x: Value, builder: Builder) -> Value:
+        """Returns the operand of a norm: a sum in a wide code, or the finest form there is.
+
+        Rows and channels of very different size then keep bits of their own, which the norm brings
+        to one size. A statistic of more numbers than 32 bits can sum gets fewer bits of each.
+        """
+        if x not in self.sums and x not in self.plan.wide and x not in self.rows:
+            return self.finest(x, builder)
+        for bits in (WIDE_BITS, WIDE_BITS - 2, WIDE_BITS - 4):
+            wide = self.plan.wide_code(x, bits)
+            with suppress(QirError):
+                infer(op, [x.type.with_element(wide)])
+                return self.wide_form(x, wide, builder)
+        return self.code(x, builder)
+
+    def scores(self, value: Value, op: Op, builder: Builder) -> Value:
+        """Returns a value in its code; scores of softmax in 12 bits, from an exact sum or a float.
+
+        A step of scores is a relative error of the shares, which 8 bits of peaked scores show.
+        """
+        if isinstance(op, Exponentials) and value.range is not None and value.range.is_finite:
+            code = score_code(value.range, expressed=expressed_type(value.type))
+            found = self.from_sum(value, code, builder)
+            if found is not None:
+                return found
+            if self._is_in_float(value):
+                return self._quantized(value, code, builder)
+        return self.code(value, builder)
+
+    def rounded(self, op: Op, operands: Sequence[TensorType], to: Quant) -> Requantize:
+        """Returns the requantize of a sum in the wanted rounding; raises QirError as `rounded`."""
+        return rounded(op, operands, to, self.rounding)
+
+    def operand(self, node: Node, index: int, value: Value, builder: Builder) -> Value:
+        """Returns what an op of floating point reads: a value in floating point, in its domain."""
+        real = self.real(value, builder)
+        return real if real is value else inside_domain(node.op, index, value, real, builder)
+
+
+def form_of(value: Value, suffix: str, new: Value) -> Value:
+    """Marks a new value as a form of an imported one; `hand_over` gives one form the plain name."""
+    new.origin = value.origin
+    new.owner.name_after(new, f"{value.name}.{suffix}")
+    return new
+
+
+def _scaled(code: Quant, factor: float) -> FrozenArray:
+    """Returns the scale of a code times a number, in its own type."""
+    scale = code.scale.array
+    return FrozenArray(np.asarray(scale * factor, scale.dtype))

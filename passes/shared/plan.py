@@ -1,0 +1,215 @@
+"""What becomes of the ops and values of a float program on codes, decided before it is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from math import prod
+
+from qir.errors import PassError
+from qir.ir import Graph, Node, Value
+from qir.numbers.interval import Interval
+from qir.observe.channels import ChannelStatistic
+from qir.ops import Dot, Return
+from qir.ops.elementwise import Sum
+from qir.ops.op import Accumulate, FixedCode, KeepFloat, Normalize, SameCode, Table
+from qir.passes.shared.codes import activation_code, fine_code, reach
+from qir.passes.shared.divisors import coarse_divisions
+from qir.passes.shared.functions import elementwise_functions
+from qir.passes.shared.islands import islands
+from qir.passes.shared.wide import (
+    SMOOTH,
+    WIDE_BITS,
+    divided_sums,
+    head_codes,
+    moved_sums,
+    wide_code,
+    wide_values,
+)
+from qir.types import DType, Quant, TensorType
+
+
+class KeptFloat(Exception):
+    """Why an op can't be computed on codes."""
+
+
+class CodePlan:
+    """Which ops stay float, which values are summed in i32, and the code that each value gets.
+
+    Args:
+        graph: A float program with ranges.
+        excluded: The ops that a selector keeps in floating point.
+        channels: What calibration observed of channels, by the name of a value.
+        storage: Storage of activations.
+        symmetric: Whether activations have their zero point in the middle.
+        coded_inputs: Whether the program takes stored numbers.
+        coded_outputs: Whether it returns stored numbers.
+
+    Attributes:
+        cones: For the last value of each function of one other value, that value.
+        inside: The values inside of such functions.
+        coarse: The divisions that no code serves, and what computes their divisors, with reasons.
+        islands: The ops between ops of floating point.
+        wide: The values that are better not rounded to 8 bits.
+        moved: The moves that are better done on sums.
+        divided: The sums of products that a division reads.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        excluded: set[Node],
+        channels: Mapping[str, ChannelStatistic],
+        *,
+        storage: DType = DType.I8,
+        symmetric: bool = False,
+        coded_inputs: bool = False,
+        coded_outputs: bool = False,
+    ) -> None:
+        self.storage = storage
+        self.symmetric = symmetric
+        self._excluded = excluded
+        self._heads = head_codes(graph, channels)
+        self.islands: set[Node] = set()
+        self.cones, self.inside = elementwise_functions(graph, excluded)
+        self.coarse = coarse_divisions(graph, self.code_for)
+        kept = excluded | self.coarse.keys()
+        self.cones, self.inside = elementwise_functions(graph, kept)
+        self.islands = islands(
+            graph,
+            {node for node in graph.nodes if self._stays_float(node)},
+            coded_inputs=coded_inputs,
+            coded_outputs=coded_outputs,
+        )
+        kept |= self.islands
+        self.cones, self.inside = elementwise_functions(graph, kept)
+        ranges = {value: value.range for value in graph.values() if value.range is not None}
+        self.wide = wide_values(graph, kept, ranges)
+        self.moved = moved_sums(graph, ranges, self._heads)
+        self.divided = divided_sums(graph)
+
+    def why_float(self, node: Node) -> str | None:
+        """Says why an op that could be an integer one stays in floating point, if it does."""
+        if node in self.islands:
+            return "it stands between ops of floating point, where codes only cost accuracy"
+        if node in self._excluded or node in self.coarse:
+            return self.coarse.get(node, "a selector keeps it in floating point")
+        return None
+
+    def _stays_float(self, node: Node) -> bool:
+        """Whether an op keeps floating point, by a selector or by its rule."""
+        if node in self._excluded or node in self.coarse:
+            return True
+        known = any(output in self.cones or output in self.inside for output in node.outputs)
+        rule = node.op.quant
+        return isinstance(rule, KeepFloat) or (isinstance(rule, Table) and not known)
+
+    def code_for(self, value: Value, storage: DType | None = None) -> Quant:
+        """Returns the code that a value's range asks for; the op's own where it is fixed."""
+        rule = value.op.quant if value.op is not None else None
+        if isinstance(rule, FixedCode) and rule.serves(value.range):
+            return replace(rule.code, expressed=expressed_type(value.type))
+        if value in self._heads and storage is None:
+            return self._heads[value]
+        observed, storage = self.range_of(value), storage or self.storage
+        expressed = expressed_type(value.type)
+        if not self.symmetric:
+            far = activation_code(observed, storage, expressed=expressed, needs_zero=False)
+            if not far.holds_zero and not self._needs_zero(value, reach(far)):
+                return far
+        return activation_code(observed, storage, symmetric=self.symmetric, expressed=expressed)
+
+    def result_code(self, value: Value) -> Quant:
+        """Returns the code of a value whose op can give a wide one as well."""
+        return self.wide_code(value) if value in self.wide else self.code_for(value)
+
+    def norm_code(self, value: Value) -> Quant:
+        """Returns the code of a norm, of 12 bits where only smooth functions read it."""
+        readers = [output for node in value.users for output in node.outputs]
+        ends = [output for output, source in self.cones.items() if source is value]
+        if (
+            value not in self.wide
+            and ends
+            and all(output in self.inside or output in ends for output in readers)
+        ):
+            codes = [self.smooth_code(value, output) for output in ends]
+            if (code := codes[0]) is not None and None not in codes:
+                return code
+        return self.result_code(value)
+
+    def range_of(self, value: Value) -> Interval:
+        """Returns what a value ranges over; raises where that is not finite."""
+        observed = value.range
+        if value.is_constant:
+            observed = Interval.of(value.array.min(initial=0), value.array.max(initial=0))
+            if not observed.is_finite:
+                raise KeptFloat(
+                    f"the constant %{value.name} is not finite; for a mask, choose by jnp.where "
+                    "with a finite number such as -1e9, or give the mask as an operand"
+                )
+        if observed is None or not observed.is_finite:
+            raise PassError(f"quantize: %{value.name} has no finite range", [value.place()])
+        return observed
+
+    def wide_code(self, value: Value, bits: int = WIDE_BITS) -> Quant:
+        """Returns the code in which a value is summed without a loss that 8 bits would show."""
+        terms = value.inputs if isinstance(value.op, Sum) else ()
+        ranges = [self.range_of(term) for term in terms]
+        return wide_code(self.range_of(value), ranges, expressed_type(value.type), bits)
+
+    def smooth_code(self, source: Value, output: Value) -> Quant | None:
+        """Returns the code of 12 bits of what a smooth function is wanted of: a sum or a norm."""
+        if source.op is None or source.range is None:
+            return None
+        if not isinstance(source.op, Dot | Sum) and not isinstance(source.op.quant, Normalize):
+            return None
+        between, stack = set[Value](), [output]
+        while stack:
+            value = stack.pop()
+            if value is not source and value not in between and not value.is_constant:
+                between.add(value)
+                stack.extend(value.inputs)
+        if not any(isinstance(value.op, SMOOTH) for value in between):
+            return None
+        return fine_code(source.range, expressed=expressed_type(source.type))
+
+    def _needs_zero(self, value: Value, steps: int) -> bool:
+        """Whether the op that computes a value, or one that reads it, needs a code that holds 0.
+
+        Args:
+            value: A value of the float program.
+            steps: How many steps from 0 a code without it reaches.
+        """
+        if value.is_constant or (value.op is not None and value.op.needs_zero(*_types(value))):
+            return True
+        return any(self._reads_zero(node, steps) for node in value.users)
+
+    def _reads_zero(self, node: Node, steps: int) -> bool:
+        rule = node.op.quant
+        if isinstance(node.op, Return) or isinstance(rule, KeepFloat):
+            return False
+        if node in self._excluded or node in self.islands:
+            return False
+        if any(output in self.cones or output in self.inside for output in node.outputs):
+            return False
+        if node.op.needs_zero(*(value.type for value in node.inputs)):
+            return True
+        if isinstance(rule, Accumulate):
+            kernel = node.inputs[rule.right]
+            # A quarter of int32 is left to the bias, which has to be as large.
+            return not kernel.is_constant or (
+                prod(kernel.type.known_shape[:-1]) * 127 * steps > 2**29
+            )
+        if isinstance(rule, SameCode):
+            return any(self._needs_zero(output, steps) for output in node.outputs)
+        return False
+
+
+def expressed_type(type: TensorType) -> DType:
+    """Returns the floating-point type of numbers, or of what a code stands for."""
+    return type.quant.expressed if type.quant is not None else type.dtype
+
+
+def _types(value: Value) -> list[TensorType]:
+    """Returns the types of the operands of the op that computes a value."""
+    return [operand.type for operand in value.inputs]
