@@ -15,6 +15,8 @@ from qir.ops import (
     ConvTranspose,
     Dot,
     ExpBelowMax,
+    ExpBelowMaxHigh,
+    ExpBelowMaxLow,
     GroupNorm,
     L2Norm,
     LayerNorm,
@@ -66,6 +68,15 @@ def softmax(op: Op, operands: Sequence[Array], result: Array) -> Array:
     return np.asarray((2 * spread + terms + 8) * EPSILON * result)
 
 
+def part_of_exponential(op: Op, operands: Sequence[Array], result: Array) -> Array:
+    """What the exponential is off; a step of the high part more where that may round otherwise."""
+    assert isinstance(op, ExpBelowMax)
+    powers = op.powers(*operands)
+    error = softmax(op, operands, powers) + 2 * EPSILON * powers
+    from_tie = np.abs(255 * powers - np.floor(255 * powers) - 0.5) / 255
+    return np.asarray(np.where(from_tie <= error, error + 1 / 255, error))
+
+
 def batch_norm(op: Op, operands: Sequence[Array], result: Array) -> Array:
     """Eight roundings, none of a number greater than these."""
     assert isinstance(op, BatchNorm)
@@ -107,6 +118,7 @@ BOUNDS: dict[type[Op], ErrorBound] = {
     ),
     Sub: lambda op, operands, result: sum_of_products(Add(), operands, result),
     ExpBelowMax: softmax,
+    **dict.fromkeys([ExpBelowMaxHigh, ExpBelowMaxLow], part_of_exponential),
     Softmax: softmax,
     ReduceProd: product,
     BatchNorm: batch_norm,

@@ -60,37 +60,40 @@ def mask_operand(y: Value, b: Builder) -> Value | None:
     """softmax(select(mask, x, -1e9)) and softmax(x + (1 - mask) * -1e9) -> softmax(x, mask)."""
     assert isinstance(y.op, Softmax)
     x, *masks = y.inputs
-    found = _unmasked(x, y.op.axes, b)
+    found = _unmasked(x, b)
     if found is None:
         return None
     mask, rows = found.mask, found.rows
+    if rows == "nan" and _keeps_of_every_row(mask, x, y.op.axes):
+        rows = "uniform"
     if masks:
         mask = b.emit(And(), masks[0], mask)
-        rows = "uniform" if "uniform" in (rows, y.op.masked_rows) else "unmasked"
+        # Which of two masks dropped a row whole is not told apart: no row is NaN that was not.
+        rows = rows if rows == y.op.masked_rows else "uniform"
     return b.emit(replace(y.op, masked_rows=rows), found.scores, mask)
 
 
-def _unmasked(x: Value, axes: tuple[int, ...], b: Builder) -> Masked | None:
+def _unmasked(x: Value, b: Builder) -> Masked | None:
     match x:
         case Value(Select(), (condition, kept, fill)) if (number := _fill(fill)) is not None:
-            return _selected(x, condition, kept, number, axes, b)
+            return _selected(x, condition, kept, number, b)
         case Value(Select(), (condition, fill, kept)) if (number := _fill(fill)) is not None:
-            return _selected(x, b.emit(Not(), condition), kept, number, axes, b)
+            return _selected(x, b.emit(Not(), condition), kept, number, b)
         case Value(Add(), (_, _)):
             for scores, addend in commuted(x.inputs):
-                if (found := _added(x, scores, addend, 1, axes, b)) is not None:
+                if (found := _added(x, scores, addend, 1, b)) is not None:
                     return found
             return None
         case Value(Sub(), (scores, addend)):
-            return _added(x, scores, addend, -1, axes, b)
+            return _added(x, scores, addend, -1, b)
         case Value(Mul(), (before, _)) if (factor := scalar(x.inputs[1])) and factor > 0:
-            found = _unmasked(before, axes, b) if before.type == x.type else None
+            found = _unmasked(before, b) if before.type == x.type else None
             return found and found._replace(scores=b.emit(Mul(), found.scores, x.inputs[1]))
         case Value(Div(), (before, _)) if (factor := scalar(x.inputs[1])) and factor > 0:
-            found = _unmasked(before, axes, b) if before.type == x.type else None
+            found = _unmasked(before, b) if before.type == x.type else None
             return found and found._replace(scores=b.emit(Div(), found.scores, x.inputs[1]))
         case Value(Cast() as cast, (before,)) if x.type.is_float and before.type.is_float:
-            found = _unmasked(before, axes, b)
+            found = _unmasked(before, b)
             return found and found._replace(scores=b.emit(cast, found.scores))
         case _:
             return None
@@ -109,40 +112,41 @@ def _fill(value: Value) -> float | None:
     return float(numbers.min() if np.isneginf(numbers.min()) else numbers.max())
 
 
-def _selected(
-    x: Value, condition: Value, kept: Value, fill: float, axes: tuple[int, ...], b: Builder
-) -> Masked | None:
-    if np.isneginf(fill) and _drops_a_row(condition, x, axes):
-        return None
-    return Masked(_stretched(kept, x, b), condition, "uniform")
+def _selected(x: Value, condition: Value, kept: Value, fill: float, b: Builder) -> Masked:
+    rows: MaskedRows = "nan" if np.isneginf(fill) else "uniform"
+    return Masked(_stretched(kept, x, b), condition, rows)
 
 
 def _stretched(kept: Value, x: Value, b: Builder) -> Value:
     return kept if kept.type.shape == x.type.shape else b.emit(Broadcast(x.type.shape), kept)
 
 
-def _drops_a_row(mask: Value, x: Value, axes: tuple[int, ...]) -> bool:
-    """Whether a constant mask keeps nothing of a row, whose softmax is NaN behind -inf."""
+def _keeps_of_every_row(mask: Value, x: Value, axes: tuple[int, ...]) -> bool:
+    """Whether a mask is a constant that keeps a number of each row."""
     if not mask.is_constant:
         return False
     numbers: Array = mask.array
     numbers = numbers.reshape((1,) * (x.type.rank - numbers.ndim) + numbers.shape)
-    return not np.all(numbers.any(axis=axes))
+    return bool(np.all(numbers.any(axis=axes)))
 
 
-def _added(
-    x: Value, scores: Value, addend: Value, sign: int, axes: tuple[int, ...], b: Builder
-) -> Masked | None:
+def _masked_rows(fill: float) -> MaskedRows:
+    """Returns what a row is to every number of which a number is added."""
+    if np.isneginf(fill):
+        return "nan"
+    return "uniform" if fill <= SWALLOWS else "unmasked"
+
+
+def _added(x: Value, scores: Value, addend: Value, sign: int, b: Builder) -> Masked | None:
     """Takes a mask out of scores + sign * addend."""
     if scores.is_constant or not x.type.is_float:
         return None
     if addend.is_constant:
-        return _constant_added(x, scores, addend, sign, axes, b)
+        return _constant_added(x, scores, addend, sign, b)
     kept = _keeps(addend, sign, b)
     if kept is not None:
         mask, fill = kept
-        rows: MaskedRows = "uniform" if fill <= SWALLOWS else "unmasked"
-        return Masked(_stretched(scores, x, b), mask, rows)
+        return Masked(_stretched(scores, x, b), mask, _masked_rows(fill))
     terms = _terms(addend, sign)
     masking = [term for term in terms if _masks(*term)]
     if not masking:
@@ -156,7 +160,7 @@ def _added(
     mask = b.emit(Greater(), added, bound)
     rest = b.emit(Add(), scores, b.emit(Select(), mask, added, zero))
     least = min(number for term in masking if (number := _least(*term)) is not None)
-    return Masked(rest, mask, "uniform" if least <= SWALLOWS else "unmasked")
+    return Masked(rest, mask, _masked_rows(least))
 
 
 def _terms(value: Value, sign: int) -> list[tuple[Value, int]]:
@@ -196,22 +200,17 @@ def _is_cut(value: Value) -> bool:
             return False
 
 
-def _constant_added(
-    x: Value, scores: Value, addend: Value, sign: int, axes: tuple[int, ...], b: Builder
-) -> Masked | None:
+def _constant_added(x: Value, scores: Value, addend: Value, sign: int, b: Builder) -> Masked | None:
     numbers = sign * in_float64(addend)
     dropped = numbers <= MASKED
     if not np.any(dropped) or np.any(np.isnan(numbers)) or np.any(np.isposinf(numbers)):
         return None
     mask = b.const(~dropped, f"{addend.name}.mask" if addend.named else None)
-    if np.any(np.isneginf(numbers)) and _drops_a_row(mask, x, axes):
-        return None
     rest = np.where(dropped, 0, numbers).astype(addend.array.dtype)
     if np.any(rest):
         name = f"{addend.name}.rest" if addend.named else None
         scores = b.emit(Add(), scores, b.const(rest, name))
-    rows: MaskedRows = "uniform" if numbers[dropped].max() <= SWALLOWS else "unmasked"
-    return Masked(_stretched(scores, x, b), mask, rows)
+    return Masked(_stretched(scores, x, b), mask, _masked_rows(numbers[dropped].max()))
 
 
 def _keeps(value: Value, sign: int, b: Builder) -> tuple[Value, float] | None:

@@ -10,13 +10,31 @@ import numpy as np
 
 from qir.analysis.properties import FLOAT
 from qir.ir import Graph, Node, Value
-from qir.ops import Add, Broadcast, Clip, ExpBelowMax, Mul, Reshape, Select, Softmax, Sub, Transpose
+from qir.ops import (
+    Add,
+    Broadcast,
+    Clip,
+    ExpBelowMax,
+    ExpBelowMaxHigh,
+    ExpBelowMaxLow,
+    Mul,
+    Reshape,
+    Select,
+    Softmax,
+    Sub,
+    Transpose,
+)
 from qir.ops.op import Op
 from qir.ops.softmax import Exponentials
 from qir.passes.shared.calibration_data import read_batches
 from qir.pipeline import Context, Pass, register
 
-DEPTHS: dict[type[Op], float] = {Softmax: 16.0, ExpBelowMax: 10.0}
+DEPTHS: dict[type[Op], float] = {
+    Softmax: 16.0,
+    ExpBelowMax: 10.0,
+    ExpBelowMaxHigh: 16.0,
+    ExpBelowMaxLow: 16.0,
+}
 """How far below a row's greatest score another one counts: exp(-16) is 1e-7 of it. In u8, all that
 is below ln(510) = 6.2 is 0; 10 leaves what stays float 5e-5."""
 
@@ -55,11 +73,18 @@ class ClipScores(Pass):
             for index, probe in enumerate(compute):
                 (found,) = probe(*arrays)
                 least[index] = min(least[index], float(np.asarray(found)))
-        for (node, number), top in zip(masked, least, strict=True):
-            bound = float(np.float32(top - DEPTHS[type(node.op)]))
+        bounds: dict[Value, float] = {}
+        for (node, _), top in zip(masked, least, strict=True):
+            scores, bound = node.inputs[0], float(np.float32(top - DEPTHS[type(node.op)]))
+            bounds[scores] = min(bounds.get(scores, inf), bound)
+        clipped: dict[Value, Value] = {}
+        for node, number in masked:
+            scores = node.inputs[0]
+            bound = bounds[scores]
             if np.isfinite(bound) and number < bound:
-                scores = node.inputs[0]
-                node.set_input(0, graph.before(node).emit(Clip(bound, inf), scores))
+                if scores not in clipped:
+                    clipped[scores] = graph.before(node).emit(Clip(bound, inf), scores)
+                node.set_input(0, clipped[scores])
 
 
 class _LeastRowMaximum:

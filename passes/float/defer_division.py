@@ -6,13 +6,28 @@ from collections.abc import Sequence
 
 from qir.analysis.properties import FLOAT
 from qir.ir import Builder, Graph, Value
-from qir.ops import Div, Dot, ExpBelowMax, ReduceSum, Reshape, Softmax, Transpose
+from qir.ops import (
+    Add,
+    Broadcast,
+    Div,
+    Dot,
+    ExpBelowMax,
+    ExpBelowMaxHigh,
+    ExpBelowMaxLow,
+    ReduceSum,
+    Reshape,
+    Softmax,
+    Transpose,
+)
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.rewrite import rewrite, rule
 from qir.types import Size, product
 
 Span = tuple[int, int]
 """Axes of a tensor from the first up to the second, which it leaves out."""
+
+LONG_ROW = 512
+"""From so many numbers in a row on, exponentials have two parts."""
 
 
 @register
@@ -22,9 +37,12 @@ class DeferDivision(Pass):
     The same in real arithmetic. On codes the unnormalised exponentials keep their 8 bits in long
     flat rows and in peaked ones side by side, where one scale for all shares leaves flat rows no
     steps; what is divided are exact sums, once a number of the product. Softmax may be either
-    operand, behind reshapes and transposes, where its axes are the ones that the product sums over.
-    A softmax that others read too stays beside (the idea is that of the online softmax,
-    arXiv:1805.02867).
+    operand, behind reshapes, transposes and broadcasts, where its axes are the ones that the
+    product sums over. A softmax that others read too stays beside (the idea is that of the online
+    softmax, arXiv:1805.02867).
+
+    In rows of 512 numbers or more, what lies below half a step of u8 adds up: there e is the sum of
+    a high and a low part, each with a product of its own, which have 16 bits together.
     """
 
     name = "defer-division"
@@ -47,11 +65,12 @@ def divide_behind_dot(y: Value, b: Builder) -> Value | None:
             continue
         softmax, moves = chain
         assert isinstance(softmax.op, Softmax)
-        powers = b.emit(ExpBelowMax(softmax.op.axis, softmax.op.masked_rows), *softmax.inputs)
-        for move in moves:
-            assert move.op is not None
-            powers = b.emit(move.op, powers)
-        total = b.emit(ReduceSum((axis,), keep_axes=True), powers)
+        parts = [_moved(b.emit(part, *softmax.inputs), moves, b) for part in _parts(softmax)]
+        products = [
+            b.emit(y.op, *((part, y.inputs[1]) if position == 0 else (y.inputs[0], part)))
+            for part in parts
+        ]
+        total = _sum([b.emit(ReduceSum((axis,), keep_axes=True), part) for part in parts], b)
         if position == 1:
             # [batch…, 1, columns] to the rank of the product, whose rows all have one sum.
             shape = total.type.shape
@@ -59,9 +78,31 @@ def divide_behind_dot(y: Value, b: Builder) -> Value | None:
             wanted = (*shape[: y.op.batch], *(1,) * rows, shape[-1])
             if wanted != shape:
                 total = b.emit(Reshape(wanted), total)
-        operands = [powers, y.inputs[1]] if position == 0 else [y.inputs[0], powers]
-        return b.emit(Div(), b.emit(y.op, *operands), total)
+        return b.emit(Div(), _sum(products, b), total)
     return None
+
+
+def _parts(softmax: Value) -> list[ExpBelowMax]:
+    """Returns the ops whose results make up the exponentials of a softmax."""
+    assert isinstance(softmax.op, Softmax)
+    count = product([softmax.type.shape[axis] for axis in softmax.op.axes])
+    long = isinstance(count, int) and count >= LONG_ROW
+    classes = (ExpBelowMaxHigh, ExpBelowMaxLow) if long else (ExpBelowMax,)
+    return [cls(softmax.op.axis, softmax.op.masked_rows) for cls in classes]
+
+
+def _moved(value: Value, moves: Sequence[Value], b: Builder) -> Value:
+    for move in moves:
+        assert move.op is not None
+        value = b.emit(move.op, value)
+    return value
+
+
+def _sum(terms: Sequence[Value], b: Builder) -> Value:
+    total, *others = terms
+    for term in others:
+        total = b.emit(Add(), total, term)
+    return total
 
 
 def moved_softmax(value: Value, axis: int) -> tuple[Value, Sequence[Value]] | None:
@@ -76,7 +117,7 @@ def moved_softmax(value: Value, axis: int) -> tuple[Value, Sequence[Value]] | No
         none.
     """
     moves = [value]
-    while isinstance(moves[-1].op, Reshape | Transpose):
+    while isinstance(moves[-1].op, Reshape | Transpose | Broadcast):
         moves.append(moves[-1].inputs[0])
     softmax, *rest = reversed(moves)
     if not isinstance(softmax.op, Softmax):
@@ -90,6 +131,12 @@ def moved_softmax(value: Value, axis: int) -> tuple[Value, Sequence[Value]] | No
         if isinstance(move.op, Transpose):
             places = tuple(move.op.permutation.index(place) for place in range(*span))
             span = (places[0], places[-1] + 1) if _adjacent(places) else None
+        elif isinstance(move.op, Broadcast):
+            more = move.type.rank - before.type.rank
+            kept = before.type.shape[slice(*span)]
+            span = (span[0] + more, span[1] + more)
+            if move.type.shape[slice(*span)] != kept:
+                span = None
         else:
             span = _reshaped(before.type.shape, move.type.shape, span)
         before = move

@@ -43,6 +43,7 @@ from qir.passes.shared.divisors import too_coarse
 from qir.passes.shared.forms import Forms
 from qir.passes.shared.functions import defined
 from qir.passes.shared.plan import CodePlan, KeptFloat, expressed_type
+from qir.passes.shared.wide import quotient_code
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.selectors import select
 from qir.report.explain import explain
@@ -319,6 +320,10 @@ class _Quantizer:
     def convert_wide_sum(self, node: Node, builder: Builder) -> None:
         output = node.outputs[0]
         code = self.plan.wide_code(output)
+        sums = self.forms.sums
+        totals = [sums[value] for value in node.inputs if value in sums]
+        if output in self.plan.divided and len(totals) == len(node.inputs):
+            code = quotient_code(totals, expressed_type(output.type)) or code
         operands = [self.forms.wide_form(value, code, builder) for value in node.inputs]
         op = node.op if isinstance(node.op, Concat) else node.op.with_code(code)
         self.forms.give_sum(output, builder.emit(op, *operands))

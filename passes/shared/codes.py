@@ -21,6 +21,9 @@ what is rounded to it stays in the reach of fixed31."""
 ZERO_CHANNEL_RATIO = 2.0**-16
 """The ratio for a channel whose weights are all zero: fine enough for its bias."""
 
+SCORE_MARGIN = 1 / 8
+"""Share of their observed range that scores may lie beyond it; it takes a third of a bit."""
+
 FURTHEST_STEP = 2**14
 """The most steps from 0 that a code for numbers far from 0 reaches."""
 
@@ -76,6 +79,21 @@ def fine_code(observed: Interval, *, expressed: DType = DType.F32) -> Quant:
     scale = _storable((hi - lo) / (high - low))
     point = int(np.clip(np.rint(low - lo / scale), low, high))
     return Quant.of(DType.I16, scale, point, bounds=(low, high), expressed=expressed)
+
+
+def score_code(observed: Interval, *, expressed: DType = DType.F32) -> Quant:
+    """Returns the code of 12 bits for scores of softmax, an eighth wider on either side.
+
+    The greatest score of a row decides what all others count. One that lies beyond those of the
+    calibration data must not be cut off.
+
+    Args:
+        observed: The range in real units, finite.
+        expressed: The floating-point type of the values.
+    """
+    low, high = observed.bounds
+    margin = SCORE_MARGIN * (high - low)
+    return fine_code(Interval.of(low - margin, high + margin), expressed=expressed)
 
 
 def _storable(scale: float) -> float:

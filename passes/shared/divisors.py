@@ -7,6 +7,7 @@ from collections.abc import Callable
 from qir.ir import Graph, Node, Value
 from qir.numbers.interval import Interval
 from qir.ops.rules import Accumulate, ExactSum, Quotient
+from qir.passes.shared.wide import divided_sums, unmoved
 from qir.types import Quant
 
 
@@ -42,12 +43,14 @@ def coarse_divisions(graph: Graph, code_for: Callable[[Value], Quant]) -> dict[N
         code_for: Returns the code that a value's range asks for.
     """
     found: dict[Node, str] = {}
+    divided = divided_sums(graph)
     for node in graph.nodes:
         if not isinstance(node.op.quant, Quotient) or not node.outputs[0].type.is_float:
             continue
         x, y = node.inputs
         by_table = any(value.is_constant and value.array.size == 1 for value in (x, y))
         is_sum = y.op is not None and isinstance(y.op.quant, Accumulate | ExactSum)
+        is_sum = is_sum or unmoved(y) in divided
         if by_table or is_sum or y.is_constant or y.range is None or not y.range.is_finite:
             continue
         reason = too_coarse(y, code_for(y), node.op.quant)

@@ -15,7 +15,7 @@ from qir.ops.op import Op, infer
 from qir.ops.rules import ExactSum, SameCode
 from qir.ops.softmax import Exponentials
 from qir.ops.sums import rounded
-from qir.passes.shared.codes import fine_code
+from qir.passes.shared.codes import fine_code, score_code
 from qir.passes.shared.domains import inside_domain
 from qir.passes.shared.multiples import multiple_of_sum
 from qir.passes.shared.plan import CodePlan, KeptFloat, expressed_type
@@ -142,17 +142,24 @@ class Forms:
 
     def finest(self, value: Value, builder: Builder) -> Value:
         """Returns a value that is no sum in its own code, or in 16 bits where it is computed so."""
-        own = self.main.get(value)
-        form = None if own is None else self.coded[value, own]
-        in_float = form is None or isinstance(form.op, Quantize)
-        # A value that stands for another one is no other than that one.
-        source = form.inputs[0] if form is not None and in_float else value
-        if not in_float or source in self.plan.cones or value.range is None:
+        if value.range is None:
             return self.code(value, builder)
         short = short_code(value.range, expressed_type(value.type))
-        if (value, short) not in self.coded:
-            self.coded[value, short] = form_of(value, "q", builder.emit(Quantize(short), source))
-        return self.coded[value, short]
+        return self._from_float(value, short, builder) or self.code(value, builder)
+
+    def _from_float(self, value: Value, code: Quant, builder: Builder) -> Value | None:
+        """Returns a value that is no sum in a code, if it is computed in floating point."""
+        own = self.main.get(value)
+        form = None if own is None else self.coded[value, own]
+        if form is not None and not isinstance(form.op, Quantize):
+            return None
+        # A value that stands for another one is no other than that one.
+        source = value if form is None else form.inputs[0]
+        if source in self.plan.cones:
+            return None
+        if (value, code) not in self.coded:
+            self.coded[value, code] = form_of(value, "q", builder.emit(Quantize(code), source))
+        return self.coded[value, code]
 
     def from_sum(
         self, value: Value, code: Quant, builder: Builder, rounding: str | None = None
@@ -287,13 +294,16 @@ class Forms:
         return self.code(x, builder)
 
     def scores(self, value: Value, op: Op, builder: Builder) -> Value:
-        """Returns a value in its code; scores of softmax in 12 bits straight from an exact sum.
+        """Returns a value in its code; scores of softmax in 12 bits, from an exact sum or a float.
 
         A step of scores is a relative error of the shares, which 8 bits of peaked scores show.
         """
         if isinstance(op, Exponentials) and value.range is not None and value.range.is_finite:
-            code = fine_code(value.range, expressed=expressed_type(value.type))
+            code = score_code(value.range, expressed=expressed_type(value.type))
             found = self.from_sum(value, code, builder)
+            if found is not None:
+                return found
+            found = self._from_float(value, code, builder)
             if found is not None:
                 return found
         return self.code(value, builder)

@@ -16,6 +16,7 @@ from qir.numbers.interval import Interval
 from qir.observe.channels import few_places, observe_moments
 from qir.observe.statistics import NonFiniteError, Statistic, observe, observe_clipped
 from qir.ops import Clip, Const, Relu, Reshape, Return, Reverse, Transpose
+from qir.ops.softmax import Exponentials
 from qir.passes.shared.observed_parts import PartStatistics, observe_parts, observed_parts
 from qir.pipeline import Executor
 from qir.types import Array
@@ -262,13 +263,20 @@ class Observer:
 
     def _located(self, value: Value, array: Array, stage: _Stage) -> QirError:
         subject = f"{'' if value.node else 'input '}%{value.name} in batch {stage.batch}"
-        places = [value.place(), self._blame(value, stage.statistics)] if value.node else []
+        places = ["a mask may be an input of bools or of finite numbers such as -1e9"]
+        if value.node:
+            places = [value.place(), self._blame(value, stage.statistics)]
         problem = _not_finite(array)
         return PassError(f"calibrate: {subject}: expected finite values, got {problem}", places)
 
     def _blame(self, value: Value, statistics: Mapping[Value, Statistic]) -> str:
         """Says what the operands of the op were that made the first value that is not finite."""
         assert value.op is not None
+        if isinstance(value.op, Exponentials) and value.op.masked_rows == "nan":
+            return (
+                f"{value.op.name} is NaN where a row is masked whole by -inf; keep a number of "
+                "each row, or mask by a finite number such as -1e9"
+            )
         ranges = []
         for operand in dict.fromkeys(value.inputs):
             if operand.is_constant and operand.type.is_float and operand.array.size:

@@ -20,6 +20,7 @@ from qir.passes.shared.islands import islands
 from qir.passes.shared.wide import (
     SMOOTH,
     WIDE_BITS,
+    divided_sums,
     head_codes,
     moved_sums,
     wide_code,
@@ -51,6 +52,7 @@ class CodePlan:
         islands: The ops between ops of floating point.
         wide: The values that are better not rounded to 8 bits.
         moved: The moves that are better done on sums.
+        divided: The sums of products that a division reads.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class CodePlan:
         ranges = {value: value.range for value in graph.values() if value.range is not None}
         self.wide = wide_values(graph, kept, ranges)
         self.moved = moved_sums(graph, ranges, self._heads)
+        self.divided = divided_sums(graph)
 
     def why_float(self, node: Node) -> str | None:
         """Says why an op that could be an integer one stays in floating point, if it does."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import prod
 
 import numpy as np
 
@@ -29,9 +30,9 @@ from qir.ops.elementwise import Sum
 from qir.ops.op import Op
 from qir.ops.rules import ExactSum, Normalize, Quotient, RescaledRows, SameCode
 from qir.ops.softmax import Exponentials
-from qir.passes.shared.codes import ZERO_SCALE
+from qir.passes.shared.codes import ZERO_SCALE, reach
 from qir.passes.shared.observed_parts import statistic_names
-from qir.types import DType, Quant
+from qir.types import DType, Quant, known
 
 WIDE_BITS = 15
 """A wide code resolves its range to 2^-15, a 128th of what 8 bits do."""
@@ -78,6 +79,55 @@ def _peak(interval: Interval) -> float:
     return max(abs(bound) for bound in interval.bounds)
 
 
+def divided_sums(graph: Graph) -> set[Value]:
+    """Returns the sums of products that a division reads, perhaps moved."""
+    operands = [
+        unmoved(value)
+        for node in graph.nodes
+        if isinstance(node.op.quant, Quotient)
+        for value in node.inputs
+    ]
+    return {value for value in operands if _adds_products(value)}
+
+
+def quotient_code(totals: Iterable[Value], expressed: DType) -> Quant | None:
+    """Returns the code in which exact sums are added to be divided: i32 with all of its bits.
+
+    Its bounds lie at what the operands' codes can sum to, not at what data did, so that a row whose
+    sum is a thousandth of another's keeps bits too and none is cut off.
+
+    Args:
+        totals: The exact sums on codes, perhaps moved.
+        expressed: The floating-point type of the values.
+
+    Returns:
+        None where one of them is no exact sum.
+    """
+    greatest = 0.0
+    for value in map(unmoved, totals):
+        op, operands = value.op, [operand.type for operand in value.inputs]
+        if isinstance(op, Dot):
+            count = known(operands[0].shape[-1], op.name)
+        elif op is not None and isinstance(op.quant, ExactSum):
+            count = op.weight(operands)
+        else:
+            return None
+        codes = [operand.quant for operand in operands if operand.quant is not None]
+        assert value.type.quant is not None
+        scale = float(value.type.quant.scale.array.max())
+        greatest += scale * count * prod(reach(code) for code in codes)
+    bound = 2**30 - 1
+    scale = float(np.float32(greatest / bound)) or ZERO_SCALE
+    return Quant.of(DType.I32, scale, bounds=(-bound, bound), expressed=expressed)
+
+
+def unmoved(value: Value) -> Value:
+    """Returns what a value is the moved numbers of, or itself."""
+    while isinstance(value.op, _MOVES):
+        value = value.inputs[0]
+    return value
+
+
 def short_code(observed: Interval, expressed: DType = DType.F32) -> Quant:
     """Returns the code of 16 bits by which floating-point numbers enter a wide sum."""
     scale = float(np.float32(_peak(observed) / (2**WIDE_BITS - 1))) or ZERO_SCALE
@@ -88,8 +138,8 @@ def wide_values(graph: Graph, excluded: set[Node], ranges: Mapping[Value, Interv
     """Finds the values of a float program that had better not be rounded to 8 bits.
 
     They are what a norm or a softmax reads, back through sums, moves, concats and norms to rows of
-    tables;
-    the sum of several products; and what parts are cut out of that have narrower ranges.
+    tables; the sum of several products; moved sums that are divided; and what parts are cut out of
+    that have narrower ranges.
 
     Args:
         graph: The program.
@@ -107,8 +157,16 @@ def wide_values(graph: Graph, excluded: set[Node], ranges: Mapping[Value, Interv
                 stack.append(node.output)
         elif isinstance(node.op, Exponentials):
             stack.append(node.inputs[0])
-        elif isinstance(node.op, Sum) and all(map(_is_product, node.inputs)):
+        elif isinstance(node.op, Sum) and _adds_products(node.output):
             stack.append(node.output)
+        elif isinstance(node.op.quant, Quotient):
+            # A sum that is moved before it divides is one still.
+            bases = map(unmoved, node.inputs)
+            stack += [
+                value
+                for value, base in zip(node.inputs, bases, strict=True)
+                if _is_sum(base) or _adds_products(base)
+            ]
     stack += (chain[0].inputs[0] for chain in _chains_to_parts(graph, ranges))
     while stack:
         value = stack.pop()
@@ -129,10 +187,16 @@ def wide_values(graph: Graph, excluded: set[Node], ranges: Mapping[Value, Interv
 
 def _is_product(value: Value) -> bool:
     """Whether a value is an exact sum that only one op reads; those of convolutions stay short."""
-    product = isinstance(value.op, Dot) or (
-        value.op is not None and isinstance(value.op.quant, ExactSum)
-    )
-    return product and len(value.uses) == 1
+    return _is_sum(value) and len(value.uses) == 1
+
+
+def _adds_products(value: Value) -> bool:
+    return isinstance(value.op, Sum) and all(map(_is_product, value.inputs))
+
+
+def _is_sum(value: Value) -> bool:
+    op = value.op
+    return isinstance(op, Dot) or (op is not None and isinstance(op.quant, ExactSum))
 
 
 def _is_narrower(node: Node, ranges: Mapping[Value, Interval]) -> bool:

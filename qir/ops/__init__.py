@@ -28,7 +28,7 @@ from qir.ops.quotient import Div
 from qir.ops.reduce import ArgMax, Mean, ReduceMax, ReduceMin, ReduceProd, ReduceSum
 from qir.ops.resize import ResizeLinear, ResizeNearest
 from qir.ops.shape import Broadcast, Concat, Reshape, Transpose
-from qir.ops.softmax import ExpBelowMax, Softmax
+from qir.ops.softmax import ExpBelowMax, ExpBelowMaxHigh, ExpBelowMaxLow, Softmax
 from qir.ops.unary import (
     Abs,
     Ceil,
@@ -84,6 +84,8 @@ __all__ = [
     "Erf",
     "Exp",
     "ExpBelowMax",
+    "ExpBelowMaxHigh",
+    "ExpBelowMaxLow",
     "Expm1",
     "Floor",
     "Gather",

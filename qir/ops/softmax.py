@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
 
@@ -21,11 +21,16 @@ from qir.types import Array, DType, Quant, TensorType, known
 SOFTMAX_CODE = Quant.of(DType.I8, 1 / 256, -128)
 EXPONENTIAL_CODE = Quant.of(DType.U8, float(np.float32(1 / 255)), 0)
 
+LOW_STEPS = 254
+"""Steps of the low part of an exponential in one of the high part's: 127 to either side."""
+
+LOW_CODE = Quant.of(DType.I8, float(np.float32(1 / (255 * LOW_STEPS))), 0, bounds=(-127, 127))
+
 LONGEST_TABLE = 4096
 """Entries of the table of an operand of 12 bits."""
 
-MaskedRows: TypeAlias = Literal["uniform", "unmasked"]
-"""What a row whose mask keeps nothing is: equal numbers, or as if it had no mask."""
+MaskedRows: TypeAlias = Literal["uniform", "unmasked", "nan"]
+"""What a row whose mask keeps nothing is: equal numbers, as if it had no mask, or no numbers."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +44,16 @@ class Exponentials(Op):
     Attributes:
         axis: The axis, or several, counted from 0.
         masked_rows: What a row is whose mask keeps nothing: one of equal numbers, which masking by
-            a number so large that it swallows x gives, or as if it had no mask, which masking by a
-            number that is added gives.
+            a number so large that it swallows x gives; as if it had no mask, which masking by a
+            number that is added gives; or NaN, which masking by -inf gives, on codes, which hold no
+            NaN, equal numbers.
     """
 
     axis: int | tuple[int, ...]
     masked_rows: MaskedRows = "uniform"
     to: Quant | None = by_type(result_code, None)
 
-    table_type = DType.I32
+    table_type: ClassVar[DType] = DType.I32
 
     def check(self) -> None:
         if isinstance(self.axis, tuple):
@@ -116,7 +122,7 @@ class Exponentials(Op):
         return prod(known(x.shape[axis], self.name) for axis in self.axes)
 
     def kept(self, x: Array, mask: Array | None) -> tuple[Array, Array | None]:
-        """Returns x and the mask such that every row of the mask keeps something.
+        """Returns x and the mask such that every row of the mask keeps something, or is to be NaN.
 
         Args:
             x: Numbers; equal ones take the place of a uniform row that the mask leaves empty.
@@ -125,12 +131,14 @@ class Exponentials(Op):
         if mask is None:
             return x, None
         whole = np.broadcast_to(mask, x.shape)
+        if self.masked_rows == "nan" and np.issubdtype(x.dtype, np.inexact):
+            return x, whole
         some = whole.any(axis=self.axes, keepdims=True)
-        if self.masked_rows == "uniform":
+        if self.masked_rows != "unmasked":
             x = np.where(some, x, np.zeros((), x.dtype))
         return x, whole | ~some
 
-    def powers(self, x: Array, mask: Array | None) -> Array:
+    def powers(self, x: Array, mask: Array | None = None) -> Array:
         """Returns exp(x - max x) in the precision of x, 0 where the mask drops it."""
         x, mask = self.kept(x, mask)
         shown = x if mask is None else np.where(mask, x, np.asarray(-np.inf, x.dtype))
@@ -210,13 +218,15 @@ class ExpBelowMax(Exponentials):
     """
 
     quant = FixedCode(EXPONENTIAL_CODE)
+    code: ClassVar[Quant] = EXPONENTIAL_CODE
     table_type = DType.U8
 
     def result(
         self, x: TensorType, mask: TensorType | None = None, table: TensorType | None = None
     ) -> TensorType:
-        if self.to is not None and replace(self.to, expressed=DType.F32) != EXPONENTIAL_CODE:
-            raise self.error("expected a result coded u8 with scale 1/255 and zero point 0")
+        if self.to is not None and replace(self.to, expressed=DType.F32) != self.code:
+            expected, got = TensorType(x.shape, self.code), TensorType(x.shape, self.to)
+            raise self.error(f"expected the result {expected}, got {got}")
         return super().result(x, mask, table)
 
     def interval(
@@ -225,13 +235,55 @@ class ExpBelowMax(Exponentials):
         return Interval.of(0, 1)
 
     def evaluate(self, x: Array, mask: Array | None = None, table: Array | None = None) -> Array:
-        return self.powers(x, mask)
+        return self.part(self.powers(x, mask))
+
+    def part(self, powers: Array) -> Array:
+        """Returns the part of exponentials that the op gives, in their precision."""
+        return powers
 
     def integer_tables(self, operands: Sequence[TensorType]) -> dict[str, Array]:
         return {"table": np.rint(255 * self.below(operands[0])).astype(np.uint8)}
 
     def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
         return self.looked_up(operands)
+
+
+@op("exp_below_max_high")
+class ExpBelowMaxHigh(ExpBelowMax):
+    """rint(255 * exp(x - max x)) / 255: `exp_below_max` in the steps of its code, also in float.
+
+    The low part is the rest. Over long rows that few numbers carry, much of the sum is made of
+    exponentials below half a step, which 8 bits lose; both parts together have 16. The integers of
+    the high part are those of `exp_below_max`.
+    """
+
+    def part(self, powers: Array) -> Array:
+        return np.asarray(np.rint(255 * powers) / 255)
+
+
+@op("exp_below_max_low")
+class ExpBelowMaxLow(ExpBelowMax):
+    """exp(x - max x) less its high part, `exp_below_max_high`: within half a 255th of 0.
+
+    On codes, with the operand `table` of rint(255 * 254 * (e - rint(255 * e) / 255)), i8, for e the
+    exponentials. The result is i8 with scale 1/(255 * 254), bounds [-127, 127] and zero point 0.
+    """
+
+    quant = FixedCode(LOW_CODE)
+    code = LOW_CODE
+    table_type = DType.I8
+
+    def interval(
+        self, x: Interval, mask: Interval | None = None, table: Interval | None = None
+    ) -> Interval:
+        return Interval.of(-1 / 510, 1 / 510)
+
+    def part(self, powers: Array) -> Array:
+        return np.asarray(powers - np.rint(255 * powers) / 255)
+
+    def integer_tables(self, operands: Sequence[TensorType]) -> dict[str, Array]:
+        fine = 255 * self.below(operands[0])
+        return {"table": np.rint(LOW_STEPS * (fine - np.rint(fine))).astype(np.int8)}
 
 
 def softmax_table(scale: float, count: int) -> Array:

@@ -12,6 +12,7 @@ import pytest
 from flax import linen as nn
 
 import qir
+from qir.errors import QirError
 from qir.ir import Graph, Node
 from qir.ops import Softmax
 from qir.types import Array
@@ -118,10 +119,28 @@ def test_a_row_that_an_addend_masks_whole_is_as_in_float(fill: float, rows: str)
     np.testing.assert_allclose(qir.evaluate(graph, SCORES)[0], wanted, atol=2e-3)
 
 
-def test_a_constant_row_of_minus_infinity_stays() -> None:
-    mask = np.arange(T)[:, None] != 1
-    graph = qir.from_jax(lambda x: jax.nn.softmax(jnp.where(mask, x, -jnp.inf), -1), SCORES)
-    assert not is_masked(graph)
+@pytest.mark.parametrize("name", ["constant", "input", "addend"])
+def test_a_row_of_minus_infinity_is_no_number_as_in_float(name: str) -> None:
+    mask = np.broadcast_to(np.arange(T)[:, None] != 1, (T, T))
+    functions: dict[str, tuple[Callable[..., Any], list[Any]]] = {
+        "constant": (lambda x: jnp.where(mask, x, -jnp.inf), [SCORES]),
+        "input": (lambda x, seen: jnp.where(seen, x, -jnp.inf), [SCORES, mask]),
+        "addend": (lambda x, seen: x + jnp.where(seen, 0, -jnp.inf), [SCORES, mask]),
+    }
+    change, arrays = functions[name]
+    graph = qir.from_jax(lambda *inputs: jax.nn.softmax(change(*inputs), -1), *arrays)
+    assert is_masked(graph)
+    for (found,) in (qir.evaluate(graph, *arrays), qir.compile(graph)(*arrays)):
+        np.testing.assert_array_equal(np.isnan(found), np.broadcast_to(~mask, SCORES.shape))
+    with pytest.raises(QirError, match=r"NaN.*\n.*test_masks(.|\n)*masked whole by -inf; keep"):
+        qir.quantize(graph, [tuple(arrays)])
+
+
+def test_an_infinite_input_is_refused_with_what_to_do() -> None:
+    mask = np.where(LENGTHS, 0, -np.inf)[:, None].astype(np.float32)
+    graph = qir.from_jax(lambda x, m: jax.nn.softmax(x + m, -1), SCORES, mask)
+    with pytest.raises(QirError, match=r"input %m in batch 0.*2 infinite(.|\n)*bools or .*-1e9"):
+        qir.quantize(graph, [(SCORES, mask)])
 
 
 @pytest.mark.parametrize("fill", [-1e3, -20.0])

@@ -23,6 +23,8 @@ LEAST = 25.0
 LEAST_OF_ROWS = 20.0
 """Decibels of long rows, whole and by the 5th percentile of rows."""
 
+LEAST_OF_LOGARITHMS = 28.0
+
 SIZES = {"flat": 0.1, "peaked": 4.0}
 """Standard deviation of scores: all of a row alike, or a few that carry it."""
 
@@ -59,6 +61,18 @@ def test_softmax_over_many_classes(classes, size):
     assert_argmax_kept(found)
 
 
+@pytest.mark.parametrize("classes", [10, 1000])
+def test_log_softmax_keeps_its_bits(classes):
+    def inputs(seed: int) -> tuple[Array, ...]:
+        return (reals(seed, 32, classes) * np.float32(3),)
+
+    def log_softmax(x: jax.Array) -> jax.Array:
+        return jax.nn.log_softmax(x, -1)
+
+    found = measure(log_softmax, [inputs(seed) for seed in range(1, 5)], inputs(0))
+    assert_close(found, LEAST_OF_LOGARITHMS, LEAST_OF_LOGARITHMS)
+
+
 def assert_close(found: Figures, least: float, least_of_rows: float) -> None:
     assert found.differing == 0, str(found)
     assert found.decibels >= least, str(found)
@@ -76,6 +90,7 @@ def assert_argmax_kept(found: Figures) -> None:
     np.testing.assert_array_equal(right, computed.max(-1))
 
 
+SLOW = pytest.mark.slow
 BATCH, LENGTH, WIDTH, HEADS = 2, 32, 64, 4
 
 HIDDEN = {
@@ -171,6 +186,36 @@ def test_a_mask_costs_no_accuracy(source, spelling, hidden):
         return attention(x, lambda scores: change(scores, kept(mask), number))
 
     assert_as_good_as_without(quantized(masked, masked=source == "input"), without_mask())
+
+
+@pytest.mark.parametrize(
+    "fill", [pytest.param(-20.0, marks=SLOW), -100.0, pytest.param(-9e3, marks=SLOW)]
+)
+@pytest.mark.parametrize("spelling", ["where", "add"])
+def test_a_fill_that_scores_could_have_costs_no_accuracy(spelling, fill):
+    change = SPELLINGS[spelling]
+
+    def masked(x: jax.Array, mask: jax.Array) -> jax.Array:
+        return attention(x, lambda scores: change(scores, kept(mask), fill))
+
+    assert_as_good_as_without(quantized(masked, masked=True), without_mask())
+
+
+def test_graph_attention_over_an_adjacency_costs_no_accuracy():
+    """Scores of pairs are sums of two numbers, leaky below 0, and hidden where no edge is."""
+    generator = np.random.default_rng(5)
+    edges = generator.random((LENGTH, LENGTH)) < 0.2
+    np.fill_diagonal(edges, val=True)
+    source, target = generator.normal(0, 0.3, (2, WIDTH)).astype(np.float32)
+
+    def layer(x: jax.Array, seen: Any) -> jax.Array:
+        h = jnp.matmul(x, MATRICES[0])
+        scores = (h @ target)[:, :, None] + (h @ source)[:, None, :]
+        scores = jnp.where(seen, jax.nn.leaky_relu(scores, 0.2), -1e9)
+        return jax.nn.softmax(scores, -1) @ h
+
+    plain = quantized(lambda x: layer(x, np.ones_like(edges)), masked=False)
+    assert_as_good_as_without(quantized(lambda x: layer(x, edges), masked=False), plain)
 
 
 def linen_attention() -> Callable[..., Any]:

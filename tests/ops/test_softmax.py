@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from qir.errors import QirError
-from qir.ops import ExpBelowMax, Softmax
+from qir.ops import ExpBelowMax, ExpBelowMaxHigh, ExpBelowMaxLow, Softmax
 from qir.ops.op import infer
 from qir.ops.rules import Coded
-from qir.ops.softmax import EXPONENTIAL_CODE, SOFTMAX_CODE, softmax_table
+from qir.ops.softmax import EXPONENTIAL_CODE, LOW_CODE, SOFTMAX_CODE, softmax_table
 from qir.types import Array, DType, Quant, TensorType
 from tests.ops.programs import program
 
@@ -87,6 +87,20 @@ def test_a_row_that_is_masked_whole_is_uniform_or_as_without_a_mask() -> None:
     np.testing.assert_allclose(on_codes(x, 0.1, code, mask), 1 / 3, atol=1 / 256)
 
 
+def test_a_row_that_infinity_masks_whole_is_no_number_but_on_codes() -> None:
+    x, mask = np.array([[1.0, 2.0, 9.0], [1.0, 2.0, 9.0]]), np.array([[False], [True]])
+    for op in (Softmax(1, "nan"), ExpBelowMax(1, "nan"), ExpBelowMaxLow(1, "nan")):
+        found = np.isnan(op.evaluate(x, mask))
+        assert found[0].all()
+        assert not found[1].any()
+    operands = [Coded(np.array([[1, 2, 9]]), TensorType((1, 3), Quant.of(DType.I8, 0.1, 0)))]
+    operands.append(Coded(np.zeros((1, 3), bool), TensorType((1, 3), DType.BOOL)))
+    exponentials = ExpBelowMax(1, "nan", to=EXPONENTIAL_CODE)
+    table = exponentials.integer_tables([operands[0].type])["table"]
+    operands.append(Coded(table, TensorType((256,), DType.U8)))
+    assert exponentials.integer(operands, operands[0].type).tolist() == [[255, 255, 255]]
+
+
 def test_what_is_masked_is_0_though_it_is_the_greatest() -> None:
     x, mask = np.array([[1.0, 2.0, 9.0]]), np.array([True, True, False])
     found = on_codes(x, 0.1, SOFTMAX_CODE, mask)
@@ -125,7 +139,9 @@ def test_exponentials_have_one_code() -> None:
     table = TensorType((256,), DType.U8)
     x = TensorType((2, 3), Quant.of(DType.I8, 0.1, 0))
     assert infer(ExpBelowMax(1, to=EXPONENTIAL_CODE), [x, table])[0].quant == EXPONENTIAL_CODE
-    with pytest.raises(QirError, match="expected a result coded u8 with scale 1/255"):
+    with pytest.raises(
+        QirError, match=r"expected the result u8\[2,3\]\{scale=0.003921569\}, got i8"
+    ):
         infer(ExpBelowMax(1, to=SOFTMAX_CODE), [x, table])
 
 
@@ -140,3 +156,27 @@ def test_the_greatest_of_each_row_is_255() -> None:
     np.testing.assert_allclose(
         found / 255, ExpBelowMax(1).evaluate(code.decode(stored)), atol=0.51 / 255
     )
+
+
+def test_the_parts_of_an_exponential_have_16_bits_together() -> None:
+    code = Quant.of(DType.I16, 0.01, 0, bounds=(-2048, 2047))
+    stored = np.arange(-2048, 2048).reshape(1, -1)
+    x = Coded(stored, TensorType(stored.shape, code))
+    total = np.zeros(stored.shape)
+    for op, code_of_part in ((ExpBelowMaxHigh, EXPONENTIAL_CODE), (ExpBelowMaxLow, LOW_CODE)):
+        part = op(1, to=code_of_part)
+        table = part.integer_tables([x.type])["table"]
+        (result,) = infer(part, [x.type, TensorType(table.shape, part.table_type)])
+        found = part.integer([x, Coded(table, TensorType(table.shape, part.table_type))], result)
+        assert code_of_part.range[0] <= found.min() <= found.max() <= code_of_part.range[1]
+        total += code_of_part.decode(found)
+    wanted = np.exp(0.01 * (stored - 2047.0))
+    # Half a step of the low part, and what float32 rounds off the two scales.
+    np.testing.assert_allclose(total, wanted, atol=0.5 / (255 * 254) + 2.0**-23)
+
+
+def test_the_parts_of_an_exponential_sum_to_it_in_float() -> None:
+    x = np.random.default_rng(3).normal(0, 4, (5, 70))
+    high, low = ExpBelowMaxHigh(1).evaluate(x), ExpBelowMaxLow(1).evaluate(x)
+    np.testing.assert_allclose(high + low, ExpBelowMax(1).evaluate(x), atol=1e-15)
+    assert np.abs(low).max() <= 0.5 / 255 + 1e-15

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 from hypothesis import strategies as st
 
-from qir.ops import Div, ExpBelowMax, Softmax
-from qir.ops.softmax import EXPONENTIAL_CODE, SOFTMAX_CODE, MaskedRows
+from qir.ops import Div, ExpBelowMax, ExpBelowMaxHigh, ExpBelowMaxLow, Softmax
+from qir.ops.softmax import SOFTMAX_CODE, MaskedRows
 from qir.types import DType, Quant
 from tests.strategies.base import (
     BYTES,
@@ -27,13 +27,13 @@ from tests.strategies.base import (
 )
 
 
-@cases_of(Softmax, ExpBelowMax)
+@cases_of(Softmax, ExpBelowMax, ExpBelowMaxHigh, ExpBelowMaxLow)
 def softmaxes(draw: Draw, cls: type[Softmax | ExpBelowMax]) -> Case:
     shape = draw(shapes())
     axes = tuple(sorted(draw(st.sets(st.integers(0, len(shape) - 1), min_size=1, max_size=2))))
     named = 0 not in axes
     masks = []
-    rows: MaskedRows = draw(st.sampled_from(["uniform", "unmasked"]))
+    rows: MaskedRows = draw(st.sampled_from(["uniform", "unmasked", "nan"]))
     if draw(st.booleans()):
         cut = draw(st.integers(0, len(shape)))
         sizes = tuple(draw(st.sampled_from([1, size])) for size in shape[cut:])
@@ -45,11 +45,12 @@ def softmaxes(draw: Draw, cls: type[Softmax | ExpBelowMax]) -> Case:
     code = draw(codes())
     if draw(st.integers(0, 3)) == 0:
         code = Quant.of(DType.I16, float(code.scale.array) / 16, 5, bounds=(-2048, 2047))
-    op = replace(op, to=EXPONENTIAL_CODE)
+    if isinstance(op, ExpBelowMax):
+        op = replace(op, to=op.code)
     x = coded_operand(draw, code, shape, named=named and not masks)
     entries = op.integer_tables([x.type.with_shape(*shape)])["table"]
     dtype = op.table_type
-    if cls is Softmax:
+    if isinstance(op, Softmax):
         if draw(st.booleans()):
             # Shares of small numbers are often halves.
             entries = generator(draw).integers(1, 9, entries.size).astype(np.int32)

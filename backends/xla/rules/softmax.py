@@ -14,7 +14,7 @@ from qir.backends.xla.lowering import coded, floating, lowering, plain
 from qir.backends.xla.reciprocal import multiplier
 from qir.ir import Node
 from qir.numbers.reciprocal import ratio_significand
-from qir.ops import ExpBelowMax, Softmax
+from qir.ops import ExpBelowMax, ExpBelowMaxHigh, ExpBelowMaxLow, Softmax
 from qir.ops.softmax import Exponentials
 
 
@@ -25,13 +25,15 @@ def _kept(
     if mask is None:
         return x, None
     whole = jnp.broadcast_to(mask, x.shape)
+    if op.masked_rows == "nan" and jnp.issubdtype(x.dtype, jnp.inexact):
+        return x, whole
     some = jnp.any(whole, axis=op.axes, keepdims=True)
-    if op.masked_rows == "uniform":
+    if op.masked_rows != "unmasked":
         x = jnp.where(some, x, jnp.zeros((), x.dtype))
     return x, whole | ~some
 
 
-@lowering(Softmax, ExpBelowMax, legal=plain)
+@lowering(Softmax, ExpBelowMax, ExpBelowMaxHigh, ExpBelowMaxLow, legal=plain)
 def exponentials(op: Exponentials, node: Node) -> Computation:
     """With the greatest number that is kept subtracted first."""
 
@@ -42,6 +44,10 @@ def exponentials(op: Exponentials, node: Node) -> Computation:
         powers = jnp.exp(shown - greatest)
         if isinstance(op, Softmax):
             powers = powers / jnp.sum(powers, axis=op.axes, keepdims=True)
+        elif isinstance(op, ExpBelowMaxHigh):
+            powers = jnp.round(255 * powers) / 255
+        elif isinstance(op, ExpBelowMaxLow):
+            powers = powers - jnp.round(255 * powers) / 255
         return powers
 
     return floating(node, run)
@@ -96,7 +102,7 @@ def softmax_by_reciprocal(op: Softmax, node: Node) -> Computation:
     return Computation(run, node.inputs)
 
 
-@lowering(ExpBelowMax, legal=coded)
+@lowering(ExpBelowMax, ExpBelowMaxHigh, ExpBelowMaxLow, legal=coded)
 def exponentials_by_table(op: ExpBelowMax, node: Node) -> Computation:
     """One lookup of each number's distance from the greatest of its row."""
     return Computation(lambda *operands: _looked_up(op, *operands), node.inputs)
