@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -173,6 +174,22 @@ def test_nan_in_the_data():
     assert message(lambda: qir.quantize(model(), [IMAGES, batch]), PassError) == (
         "calibrate: input %image in batch 1: expected finite values, got 1 NaN, "
         "the first at [1, 2, 3, 0]\n"
+        "  leave such samples out of the data, or fill in what the model gets for them in use\n"
+        "  in pass calibrate"
+    )
+
+
+def test_a_mask_of_minus_infinity_in_the_data():
+    def attend(x, mask):
+        return jax.nn.softmax(x @ x.T + mask, -1)
+
+    x, mask = np.eye(4, dtype=np.float32), np.where(np.eye(4), -np.inf, 0).astype(np.float32)
+    graph = qir.from_jax(attend, x, mask)
+    assert message(lambda: qir.quantize(graph, [(x, mask)]), PassError) == (
+        "calibrate: input %mask in batch 0: expected finite values, got 4 infinite, "
+        "the first at [0, 0]\n"
+        "  a mask that is added can't hold -inf: take -1e9 instead, or give the model bools that "
+        "choose by jnp.where\n"
         "  in pass calibrate"
     )
 

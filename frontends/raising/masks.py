@@ -8,16 +8,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qir.frontends.raising.matching import commuted, in_float64, is_scalar, scalar
+from qir.frontends.raising.matching import commuted, epsilon, in_float64, is_scalar, scalar
 from qir.ir import Builder, Value
 from qir.ops import (
     Add,
     And,
     Broadcast,
     Cast,
+    Clip,
     Div,
     Exp,
     Greater,
+    Maximum,
     Mul,
     Neg,
     Not,
@@ -218,10 +220,28 @@ def _keeps(value: Value, sign: int, b: Builder) -> tuple[Value, float] | None:
 
     Only where the addend is 0 or that number by its structure, so that nothing of it is left.
     """
+    if value.is_constant:
+        return _keeps_constant(value, sign, b)
     match value:
         case Value(Reshape() | Transpose() | Broadcast() as move, (inner,)):
             found = _keeps(inner, sign, b)
             return found and (b.emit(move, found[0]), found[1])
+        case Value(Add(), (x, y)):
+            # The sum of two of the least numbers is -inf, which drops a score as well.
+            found, more = _keeps(x, sign, b), _keeps(y, sign, b)
+            if found is None or more is None:
+                return None
+            return b.emit(And(), found[0], more[0]), max(found[1], more[1])
+        case Value(Maximum(), (_, _)) if sign > 0:
+            for inner, bound in commuted(value.inputs):
+                number = scalar(bound)
+                if number is not None and number <= MASKED:
+                    found = _keeps(inner, sign, b)
+                    return found and (found[0], max(found[1], number))
+            return None
+        case Value(Clip() as clip, (inner,)) if sign > 0 and clip.low <= MASKED and clip.high >= 0:
+            found = _keeps(inner, sign, b)
+            return found and (found[0], max(found[1], clip.low))
         case Value(Neg(), (inner,)):
             return _keeps(inner, -sign, b)
         case Value(Cast(), (inner,)) if value.type.is_float and inner.type.is_float:
@@ -243,6 +263,17 @@ def _keeps(value: Value, sign: int, b: Builder) -> tuple[Value, float] | None:
             return None
         case _:
             return None
+
+
+def _keeps_constant(value: Value, sign: int, b: Builder) -> tuple[Value, float] | None:
+    """Returns what `_keeps` does of a constant that is part of an addend."""
+    if not (value.type.is_float and value.array.size):
+        return None
+    numbers = sign * in_float64(value)
+    dropped = numbers <= MASKED
+    if not np.all(dropped | (numbers == 0)) or not np.any(dropped):
+        return None
+    return b.const(~dropped, f"{value.name}.mask" if value.named else None), numbers[dropped].max()
 
 
 def _holds(value: Value, b: Builder) -> Value | None:
@@ -345,10 +376,72 @@ def softmax_where(y: Value, b: Builder) -> Value | None:
     match shift:
         case Value(ReduceMax(keep_axes=True) as greatest, (chosen,)) if greatest.axes == op.axes:
             if _same(_chosen(chosen, mask), x) and x.type == y.type:
-                return b.emit(Softmax(op.axes), x, mask)
+                return _zero_where_dropped(x, mask, op.axes, zero, b)
             return None
         case _:
             return None
+
+
+@rule(Div)
+def softmax_of_kept_powers(y: Value, b: Builder) -> Value | None:
+    """Recognises e / max(sum of e, tiny) where e is exp(x - max x) that a mask sets to 0.
+
+    The greatest number that is kept has an exponential of 1, so a bound of the sum of at most 1, or
+    an addend that it swallows, tells only of rows without any: those are 0.
+    """
+    powers, bounded = y.inputs
+    match powers:
+        case Value(Select(), (mask, Value(Exp(), (Value(Sub(), (shown, shift)),)), zero)) if (
+            is_scalar(zero, 0)
+        ):
+            pass
+        case _:
+            return None
+    match _unbounded(bounded), shift:
+        case (
+            Value(ReduceSum(keep_axes=True) as op, (summed,)),
+            Value(ReduceMax(keep_axes=True) as greatest, (chosen,)),
+        ) if _same(summed, powers) and _same(chosen, shown) and greatest.axes == op.axes:
+            pass
+        case _:
+            return None
+    match shown:
+        case Value(Select(), (again, x, fill)) if _same(again, mask) and _fill(fill) is not None:
+            if x.type == y.type:
+                return _zero_where_dropped(x, mask, op.axes, zero, b)
+            return None
+        case _:
+            return None
+
+
+def _unbounded(value: Value) -> Value:
+    """Returns what a value of at least 1 is before a bound from below that changes only less."""
+    match value:
+        case Value(Maximum(), (_, _)):
+            for inner, bound in commuted(value.inputs):
+                number = scalar(bound)
+                if number is not None and number <= 1:
+                    return inner
+        case Value(Clip() as clip, (inner,)) if clip.low <= 1 and np.isposinf(clip.high):
+            return inner
+        case Value(Add(), (_, _)):
+            for inner, addend in commuted(value.inputs):
+                number = scalar(addend)
+                if number is not None and 0 < number <= epsilon(value) / 2:
+                    return inner
+        case _:
+            pass
+    return value
+
+
+def _zero_where_dropped(
+    x: Value, mask: Value, axes: tuple[int, ...], zero: Value, b: Builder
+) -> Value:
+    """Emits softmax over what a mask keeps, and 0 in rows that it drops whole."""
+    y = b.emit(Softmax(axes), x, mask)
+    if mask.is_constant and not _drops_a_row(mask, x, axes):
+        return y
+    return b.emit(Select(), mask, y, zero)
 
 
 def _chosen(value: Value, mask: Value) -> Value:
@@ -367,4 +460,4 @@ def _same(x: Value, y: Value) -> bool:
     return both and np.array_equal(x.array, y.array)
 
 
-MASKS = [mask_operand, softmax_where]
+MASKS = [mask_operand, softmax_where, softmax_of_kept_powers]

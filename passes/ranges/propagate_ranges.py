@@ -10,9 +10,9 @@ import numpy as np
 
 from qir.ir import Graph, Node, Value
 from qir.numbers.interval import EVERYTHING, Interval
-from qir.ops import Clip, Const, HardSigmoid, HardSwish, Relu, Return
+from qir.ops import Clip, Const, Erf, HardSigmoid, HardSwish, Logistic, Relu, Return, Tanh
 from qir.ops.op import Op
-from qir.ops.rules import Accumulate, FixedCode, SameCode, SharedCode
+from qir.ops.rules import Accumulate, FixedCode, SameCode, SharedCode, Table
 from qir.passes.shared.wide import summed_parts
 from qir.pipeline import Context, Pass, register
 
@@ -26,6 +26,15 @@ _CONSTANT_OUTSIDE: dict[type[Op], tuple[float, float]] = {
     HardSwish: (-3.0, inf),
 }
 """Ops that are constant below or above some argument: their operand can be clipped there."""
+
+_SATURATING = (Erf, Logistic, Tanh)
+"""Rising ops that come ever nearer to a bound."""
+
+_UNSEEN = 1 / 8
+"""What part of a step of its 8-bit code a result may be off by where its operand is clipped."""
+
+_WORTH = 0.75
+"""To what part of the observed range a clip must narrow it: a bit of its code is two of those."""
 
 
 @register
@@ -48,14 +57,17 @@ class PropagateRanges(Pass):
     Attributes:
         share: Whether the operands of such ops get one range with the result instead, so that
             nothing need be requantized.
+        saturate: Whether what only sigmoids and the like read is narrowed to the part in which
+            8 bits of their results tell numbers apart.
     """
 
     share: bool = False
+    saturate: bool = True
 
     name = "propagate-ranges"
 
     def run(self, graph: Graph, context: Context) -> None:
-        bounds = _Bounds(graph, context)
+        bounds = _Bounds(graph, context, saturate=self.saturate)
         ranges = _backward(graph, bounds)
         for group in _groups(graph, share=self.share):
             fixed = next((value for value in group if _is_fixed(value)), None)
@@ -102,9 +114,11 @@ class _Bounds:
     Attributes:
         possible: What the op of each value can give for the ranges of its operands.
         range: The part of it that was observed.
+        saturate: As for the pass.
     """
 
-    def __init__(self, graph: Graph, context: Context) -> None:
+    def __init__(self, graph: Graph, context: Context, *, saturate: bool) -> None:
+        self.saturate = saturate
         self.possible: dict[Value, Interval] = dict.fromkeys(graph.inputs, EVERYTHING)
         self.range = {value: value.range or EVERYTHING for value in graph.inputs}
         for node in graph.nodes:
@@ -187,6 +201,8 @@ def _read_by(
     """
     if outside := _CONSTANT_OUTSIDE.get(type(node.op)):
         return bounds.range[value].intersect(Interval.of(*outside))
+    if bounds.saturate and isinstance(node.op, _SATURATING):
+        return _unsaturated(node, bounds.range[value])
     results = [read[result] for result in node.outputs if result.type.is_float]
     if not isinstance(node.op.quant, SameCode) or len(results) != len(node.outputs) or not results:
         return None
@@ -196,6 +212,30 @@ def _read_by(
     # The result of a shared code is that of other operands too.
     whole = bounds.possible if _passes(node) else bounds.range
     return whole[value].intersect(passed)
+
+
+def _unsaturated(node: Node, seen: Interval) -> Interval | None:
+    """Returns the part of an operand in which a saturating op tells numbers apart in 8 bits.
+
+    None where that is hardly less than what was seen of it, or where the result goes into another
+    lookup: the two are one, so that what is behind them decides what can be told apart.
+    """
+    assert isinstance(node.op, _SATURATING)
+    (result,) = node.outputs
+    if not seen.is_finite or any(isinstance(user.op.quant, Table) for user in result.users):
+        return None
+    numbers = np.linspace(*seen.bounds, 4097)
+    images = node.op.evaluate(numbers)
+    rule = node.op.quant
+    span = float(images[-1] - images[0])
+    if isinstance(rule, FixedCode) and _is_fixed(result):
+        span = min(span, 255 * float(rule.code.scale.array))
+    unseen = _UNSEEN * span / 255
+    low = numbers[images <= images[0] + unseen][-1]
+    high = numbers[images >= images[-1] - unseen][0]
+    if not low < high or high - low > _WORTH * (numbers[-1] - numbers[0]):
+        return None
+    return Interval.of(low, high)
 
 
 class _Groups:

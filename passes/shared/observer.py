@@ -263,9 +263,11 @@ class Observer:
 
     def _located(self, value: Value, array: Array, stage: _Stage) -> QirError:
         subject = f"{'' if value.node else 'input '}%{value.name} in batch {stage.batch}"
-        places = ["a mask may be an input of bools or of finite numbers such as -1e9"]
-        if value.node:
-            places = [value.place(), self._blame(value, stage.statistics)]
+        places = (
+            [value.place(), self._blame(value, stage.statistics)]
+            if value.node
+            else [_remedy_of_data(array)]
+        )
         problem = _not_finite(array)
         return PassError(f"calibrate: {subject}: expected finite values, got {problem}", places)
 
@@ -322,6 +324,16 @@ class Observer:
             part = self.graph.extract(inputs, outputs)
             segments.append(_Segment(inputs, outputs, self.executor.probe(part, part.outputs)))
         return segments[::-1]
+
+
+def _remedy_of_data(array: Array) -> str:
+    """Says what to do about data that is not finite."""
+    if np.isneginf(array).any() and not (np.isnan(array).any() or np.isposinf(array).any()):
+        return (
+            "a mask that is added can't hold -inf: take -1e9 instead, or give the model bools that "
+            "choose by jnp.where"
+        )
+    return "leave such samples out of the data, or fill in what the model gets for them in use"
 
 
 def _not_finite(array: Array) -> str:

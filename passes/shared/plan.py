@@ -17,6 +17,7 @@ from qir.passes.shared.codes import activation_code, fine_code, reach
 from qir.passes.shared.divisors import coarse_divisions
 from qir.passes.shared.functions import elementwise_functions
 from qir.passes.shared.islands import islands
+from qir.passes.shared.periods import coarse_periods
 from qir.passes.shared.wide import (
     SMOOTH,
     WIDE_BITS,
@@ -48,7 +49,8 @@ class CodePlan:
     Attributes:
         cones: For the last value of each function of one other value, that value.
         inside: The values inside of such functions.
-        coarse: The divisions that no code serves, and what computes their divisors, with reasons.
+        coarse: The divisions, sines and cosines that no code serves, and what computes what they
+            divide by or take, with reasons.
         islands: The ops between ops of floating point.
         wide: The values that are better not rounded to 8 bits.
         moved: The moves that are better done on sums.
@@ -72,7 +74,7 @@ class CodePlan:
         self._heads = head_codes(graph, channels)
         self.islands: set[Node] = set()
         self.cones, self.inside = elementwise_functions(graph, excluded)
-        self.coarse = coarse_divisions(graph, self.code_for)
+        self.coarse = coarse_periods(graph, self.code_for) | coarse_divisions(graph, self.code_for)
         kept = excluded | self.coarse.keys()
         self.cones, self.inside = elementwise_functions(graph, kept)
         self.islands = islands(

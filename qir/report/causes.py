@@ -121,7 +121,9 @@ def _of_code(place: Seen, code: Quant) -> tuple[Cause, str, str] | None:
         for end in code.range
     )
     masked = finite[finite > MASK]
-    least, peak = min(float(finite.min()), low), float(np.abs(masked).max(initial=0))
+    least, peak = float(finite.min()), float(np.abs(masked).max(initial=0))
+    if code.per_tensor:
+        least = min(least, low)
     if least <= MASK and masked.size and peak < FEW_STEPS * step:
         text = f"its code reaches down to {least:.4g}, all but a mask is at most {peak:.4g}"
         return "mask", name, text

@@ -472,7 +472,9 @@ def nan() -> np.ndarray:
 ARRAYS: dict[str, tuple[ArrayLike, str]] = {
     "an entry": (nan(), (
         "calibrate: input %image in batch 1: expected finite values, got 1 NaN, the first at "
-        "[3, 1, 2, 0]\n  in pass calibrate"
+        "[3, 1, 2, 0]\n"
+        "  leave such samples out of the data, or fill in what the model gets for them in use\n"
+        "  in pass calibrate"
     )),
     "a shape": (SAMPLES[:, :3], (
         "calibrate: batch 0: expected f32[B,4,4,1] for input %image, got f32[32,3,4,1]\n"

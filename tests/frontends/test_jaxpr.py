@@ -203,6 +203,30 @@ def test_a_named_batch_runs_at_any_size():
         assert_equal(run(graph, image)[0], cnn(cnn_params(), image), terms=72)
 
 
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: x[:, ::2, ::2],
+        lambda x: x[:, 1::2, ::3, ::-2],
+        lambda x: x[:, ::2, 1],
+        lambda x: x[:, -1, ::2],
+        lambda x: x[:, 1, ::2, 1:3],
+        lambda x: x[:, None, ::2, 2:7:2],
+        lambda x: x[:, np.array([0, 5])[:, None], np.array([1, 2, 7])],
+        lambda x: x[:, np.array([0, 5])[:, None], :, np.array([1, 2, 0])],
+    ],
+)
+def test_steps_along_several_axes_of_a_named_batch(f: Any) -> None:
+    """Beside a named size jax writes these as gathers along several axes, not as slices."""
+    agrees(f, uniform(2, 6, 8, 4), batch="B")
+
+
+def test_places_that_depend_on_one_another_are_refused() -> None:
+    pairs = np.array([0, 1])
+    with pytest.raises(UnsupportedError, match="places along one axis"):
+        from_jax(lambda x: x[:, pairs, pairs], uniform(2, 6, 8, 4), batch="B")
+
+
 def test_symbolic_sizes():
     b, n = export.symbolic_shape("B, N")
 

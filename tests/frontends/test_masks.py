@@ -70,6 +70,26 @@ COMPUTED: dict[str, tuple[Callable[[Any, Any], Any], Array]] = {
     "added integers": (lambda x, m: x + (1.0 - m[:, None]) * SMALLEST, INTS),
     "integers compared": (lambda x, m: jnp.where(m[:, None] > 0, x, SMALLEST), INTS),
     "added choice": (lambda x, m: x + jnp.where(m, 0.0, -1e5)[:, None], BOOLS),
+    # The sum of two of the smallest numbers is -inf.
+    "two masks added up": (
+        lambda x, m: (
+            x + (np.where(CAUSAL, 0, SMALLEST).astype("f") + (1.0 - m[:, None]) * SMALLEST)
+        ),
+        INTS,
+    ),
+    "two masks added up, bounded": (
+        lambda x, m: (
+            x
+            + jnp.maximum(
+                np.where(CAUSAL, 0, SMALLEST).astype("f") + (1.0 - m[:, None]) * SMALLEST, SMALLEST
+            )
+        ),
+        INTS,
+    ),
+    "two choices added up": (
+        lambda x, m: x + (jnp.where(m, 0.0, -1e9)[:, None] + jnp.where(CAUSAL, 0.0, -1e9)),
+        BOOLS,
+    ),
 }
 
 
@@ -153,6 +173,46 @@ def test_where_of_softmax() -> None:
     graph = agrees(lambda x: jax.nn.softmax(x, -1, where=CAUSAL), SCORES, terms=12)
     assert op_names(graph) == ["softmax"]
     assert is_masked(graph)
+
+
+SOME = np.array([[True, False, True, True, False, True], [False] * T])[:, None]
+
+
+def test_rows_that_where_of_softmax_drops_whole_are_zero() -> None:
+    graph = agrees(lambda x, m: jax.nn.softmax(x, -1, where=m), SCORES, SOME, terms=12)
+    assert is_masked(graph)
+    assert not qir.evaluate(graph, SCORES, SOME)[0][1].any()
+
+
+def kept_powers(x: Any, m: Any, total: Callable[[Any], Any]) -> Any:
+    shown = jnp.where(m, x, -1e30)
+    powers = jnp.where(m, jnp.exp(shown - shown.max(-1, keepdims=True)), 0)
+    return powers / total(powers.sum(-1, keepdims=True))
+
+
+TOTALS: dict[str, Callable[[Any], Any]] = {
+    "maximum": lambda total: jnp.maximum(total, 1e-6),
+    "clip": lambda total: jnp.clip(total, 1e-6, None),
+    "epsilon": lambda total: total + 1e-9,
+}
+
+
+@pytest.mark.parametrize("name", TOTALS)
+def test_kept_powers_over_a_bounded_sum_are_softmax(name: str) -> None:
+    graph = agrees(lambda x, m: kept_powers(x, m, TOTALS[name]), SCORES, SOME, terms=12)
+    assert is_masked(graph)
+    assert op_names(graph) == ["softmax", "select"]
+
+
+@pytest.mark.parametrize("bound", [1.5, 3.0])
+def test_a_bound_that_sums_reach_is_no_softmax(bound: float) -> None:
+    graph = agrees(
+        lambda x, m: kept_powers(x, m, lambda total: jnp.maximum(total, bound)),
+        SCORES,
+        SOME,
+        terms=12,
+    )
+    assert not softmaxes(graph)
 
 
 def test_softmax_computed_twice_over_two_axes() -> None:

@@ -263,6 +263,17 @@ def test_ops_that_make_no_difference_are_not_named():
     assert "input" not in str(caught[0].message)
 
 
+def test_weights_of_unequal_size_are_no_mask():
+    weights = WEIGHTS.copy()
+    # A weight that meets zeros alone takes the steps of its column.
+    weights[0, 1] = 1e4
+    data = [np.where(np.arange(x.shape[-1]) == 0, 0, x).astype(np.float32) for x in DATA]
+    with pytest.warns(QirAccuracyWarning):
+        integer = quantized(lambda x: x @ weights, data, "w8a8")
+    assert integer.accuracy is not None
+    assert "mask" not in {line.cause for line in integer.accuracy.worst}
+
+
 def test_the_same_models_without_the_fault_are_not_warned_of():
     quantized(lambda x: jax.nn.relu(x @ x.T / 10 + 3) @ x, DATA)
     quantized(jnp.tanh, DATA)

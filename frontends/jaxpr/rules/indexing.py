@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from qir.errors import UnsupportedError
 from qir.frontends.jaxpr.primitives import primitive
 from qir.frontends.jaxpr.rules.shape import cut
@@ -13,7 +15,7 @@ from qir.frontends.shared.emitter import Emitter, Operand, known_integers
 from qir.frontends.shared.known import Known
 from qir.ir import Value
 from qir.ops import Concat, Gather
-from qir.types import Shape, Size, known
+from qir.types import Array, Shape, Size, known
 
 
 @primitive("gather")
@@ -41,6 +43,10 @@ def gather(
         return b.reshape(
             window, tuple(size for axis, size in enumerate(sizes) if axis not in collapsed)
         )
+    if len(axes) > 1 and isinstance(indices, Known):
+        grid = _grid(b, x, indices.full, axes, dimension_numbers, sizes)
+        if grid is not None:
+            return grid
     whole = [axis for axis in range(x.type.rank) if sizes[axis] == x.type.shape[axis]]
     chosen_axes = [axis for axis in axes if axis not in whole]
     if len(axes) > 1 and len(chosen_axes) == 1:
@@ -66,6 +72,64 @@ def gather(
     return b.reshape(
         moved, tuple(1 if source < 0 else chosen.type.shape[source] for source in sources)
     )
+
+
+def _grid(
+    b: Emitter,
+    x: Operand,
+    indices: Array,
+    axes: tuple[int, ...],
+    dimension_numbers: Any,
+    sizes: Shape,
+) -> Operand | None:
+    """Emits a choice of places along each of several axes, as of `x[:, ::2, ::2]`, or None.
+
+    That is what a gather is where the places along an axis depend on one axis of the indices that
+    no other depends on: a choice along one axis after the other.
+    """
+    collapsed = tuple(dimension_numbers.collapsed_slice_dims)
+    rank = indices.ndim - 1
+    read: dict[int, int] = {}
+    starts = [0] * x.type.rank
+    for place, axis in enumerate(axes):
+        column = indices[..., place]
+        varied = [at for at in range(rank) if np.any(column != np.take(column, [0], axis=at))]
+        if not varied and column.size:
+            starts[axis] = int(column.flat[0])
+        elif len(varied) != 1 or varied[0] in read or axis not in collapsed:
+            return None
+        else:
+            read[varied[0]] = axis
+    chosen = {axis: at for at, axis in read.items()}
+    x = _window(
+        b,
+        x,
+        starts,
+        tuple(x.type.shape[axis] if axis in chosen else size for axis, size in enumerate(sizes)),
+    )
+    for axis, at in chosen.items():
+        column = np.moveaxis(indices[..., axes.index(axis)], at, 0)
+        extent = known(x.type.shape[axis], "gather")
+        places = column.reshape(column.shape[0], -1)[:, 0].clip(0, extent - 1)
+        x = b.emit(Gather(axis), x, Known.of(places.astype(np.int32)))
+    if any(indices.shape[at] > 1 and at not in read for at in range(rank)):
+        return None
+    offsets = dict(
+        zip(
+            dimension_numbers.offset_dims,
+            (axis for axis in range(x.type.rank) if axis not in collapsed),
+            strict=True,
+        )
+    )
+    ats = iter(range(rank))
+    sources = [
+        offsets[place] if place in offsets else read.get(next(ats), -1)
+        for place in range(rank + len(offsets))
+    ]
+    moved = [source for source in sources if source >= 0]
+    dropped = [axis for axis in collapsed if axis not in moved]
+    y = b.transpose(x, moved + dropped)
+    return b.reshape(y, tuple(1 if at < 0 else x.type.shape[at] for at in sources))
 
 
 def _column(b: Emitter, indices: Operand, place: int) -> Operand:

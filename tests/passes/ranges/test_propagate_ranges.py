@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 from hypothesis import given, note
 from hypothesis import strategies as st
 
@@ -16,10 +17,13 @@ from qir.ops import (
     Clip,
     Concat,
     Conv,
+    Erf,
+    Exp,
     Gelu,
     Greater,
     HardSigmoid,
     HardSwish,
+    Logistic,
     Maximum,
     MaxPool,
     Minimum,
@@ -36,6 +40,7 @@ from qir.ops import (
     Tanh,
     Transpose,
 )
+from qir.ops.op import Op
 from qir.passes.ranges.propagate_ranges import PropagateRanges
 from qir.pipeline import Context
 from qir.types import Array, DType, TensorType
@@ -140,7 +145,7 @@ def test_numbers_cut_off_at_their_ranges_give_the_same_outputs(program, share, t
     expected = run_all(graph, array)
     context = Context()
     for _ in range(times):
-        PropagateRanges(share).run(graph, context)
+        PropagateRanges(share, saturate=False).run(graph, context)
     assert context.diagnostics == []
     found = run_all(graph, cut(graph.inputs[0], array), hook=cut)
     for value in graph.outputs:
@@ -156,3 +161,33 @@ def test_outputs_lie_in_their_ranges(program):
     computed = run_all(graph, array)
     for value in graph.outputs:
         np.testing.assert_array_equal(cut(value, computed[value]), computed[value])
+
+
+@pytest.mark.parametrize("op", [Erf(), Logistic(), Tanh()])
+@given(st.floats(0.5, 60), st.floats(-1, 1))
+def test_what_8_bits_of_a_sigmoid_tell_apart_stays(op, reach, middle):
+    graph, x = sigmoid(op, Interval.of(reach * (middle - 1), reach * (middle + 1)))
+    before = np.linspace(*x.range.bounds, 1001)
+    PropagateRanges().run(graph, Context())
+    unclipped, clipped = op.evaluate(before), op.evaluate(before.clip(*x.range.bounds))
+    # An eighth of a step of 255; the bounds are places of a grid, so that it is never more.
+    assert np.abs(unclipped - clipped).max() <= np.ptp(unclipped) / 255 / 8 * (1 + 1e-9)
+    low, high = x.range.bounds
+    assert high - low <= 0.75 * np.ptp(before) or (low, high) == (before[0], before[-1])
+
+
+def test_a_wide_operand_of_tanh_is_narrowed_but_not_where_another_lookup_reads_the_result():
+    for read_by_exp, narrowed in ((False, True), (True, False)):
+        graph, x = sigmoid(Tanh(), Interval.of(-50, 50), read_by_exp=read_by_exp)
+        PropagateRanges().run(graph, Context())
+        assert (x.range.bounds[1] < 5) == narrowed
+
+
+def sigmoid(op: Op, seen: Interval, *, read_by_exp: bool = False) -> tuple[Graph, Value]:
+    graph = Graph("main")
+    x = graph.add_input("x", TensorType((4,), DType.F32))
+    builder = graph.at_end()
+    y = builder.emit(op, x)
+    graph.set_outputs([builder.emit(Exp() if read_by_exp else Reshape((2, 2)), y)])
+    x.range, y.range = seen, op.interval(seen)
+    return graph, x
