@@ -9,58 +9,17 @@ from functools import cache
 from typing import Any, ClassVar, Self, TypeAlias, TypeVar, dataclass_transform
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from qir.errors import QirError, counted, did_you_mean
 from qir.numbers.carrier import carrier
 from qir.numbers.interval import EVERYTHING, Interval
 from qir.ops.attributes import attribute_fields, coerce, declared_fields
-from qir.types import Array, Quant, Size, TensorType, expand
+from qir.ops.coded import Coded as Coded
+from qir.types import Array, Quant, Size, TensorType
 
 OpT = TypeVar("OpT", bound="Op")
 Results: TypeAlias = Array | tuple[Array, ...]
 """What an op computes: one array, or one for each result."""
-
-
-@dataclass(frozen=True, eq=False)
-class Coded:
-    """An operand of an integer op: the stored numbers with their type.
-
-    Args:
-        stored: The stored numbers, of any integer numpy type.
-        type: The tensor's type, with a code or without one.
-    """
-
-    stored: Array
-    type: TensorType
-
-    @property
-    def code(self) -> Quant:
-        """The operand's code; raises QirError for plain numbers."""
-        if self.type.quant is None:
-            raise QirError(f"integer op: expected a coded operand, got {self.type}")
-        return self.type.quant
-
-    @property
-    def steps(self) -> Array:
-        """The integers that the scale multiplies, (levels[stored] - zero point), as int64."""
-        return self._steps(np.int64)
-
-    @property
-    def carried(self) -> Array:
-        """The same integers as floats, which matrix products of numpy are fast for."""
-        return self._steps(np.float32 if self.stored.itemsize <= 2 else np.float64)
-
-    def _steps(self, element: DTypeLike) -> Array:
-        code = self.type.quant
-        if code is not None and code.levels is not None:
-            index = self.stored.astype(np.int64) - code.range[0]
-            steps = code.levels.array.astype(element)[index]
-        else:
-            steps = self.stored.astype(element)
-        if code is not None and code.zero_points.any():
-            steps -= expand(code.zero_points.astype(element), steps.shape)
-        return steps
 
 
 class QuantRule:
