@@ -66,6 +66,6 @@ def _rows_of(value: Value, array: Array, name: str, rows: int) -> Array | None:
     first = value.type.shape[0] if value.type.rank else 1
     if not isinstance(first, Dim) or first.names != (name,):
         return None
-    samples = array.reshape(-1, first.factor, *array.shape[1:])
+    samples = array.reshape(len(array) // first.factor, first.factor, *array.shape[1:])
     kept = np.unique(np.linspace(0, len(samples) - 1, rows).round().astype(int))
-    return np.asarray(samples[kept].reshape(-1, *array.shape[1:]))
+    return np.asarray(samples[kept].reshape(kept.size * first.factor, *array.shape[1:]))
