@@ -193,7 +193,7 @@ def _squares(array: NDArray[np.float32], others: tuple[int, ...]) -> NDArray[np.
         return np.asarray(rows.sum(axis=others[:-1]))
     channels = [axis for axis in range(array.ndim) if axis not in others]
     flat = np.transpose(array, (*others, *channels)).reshape(
-        -1, prod(array.shape[axis] for axis in channels)
+        prod(array.shape[axis] for axis in others), prod(array.shape[axis] for axis in channels)
     )
     squares = np.zeros(flat.shape[1], np.float64)
     step = max(_CHUNK // max(flat.shape[1], 1), 1)
