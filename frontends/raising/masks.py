@@ -139,6 +139,13 @@ def _masked_rows(fill: float) -> MaskedRows:
     return "uniform" if fill <= SWALLOWS else "unmasked"
 
 
+def _drops_a_row(mask: Value, x: Value, axes: tuple[int, ...]) -> bool:
+    """Whether a constant mask keeps nothing of a row."""
+    numbers: Array = mask.array
+    numbers = numbers.reshape((1,) * (x.type.rank - numbers.ndim) + numbers.shape)
+    return not np.all(numbers.any(axis=axes))
+
+
 def _added(x: Value, scores: Value, addend: Value, sign: int, b: Builder) -> Masked | None:
     """Takes a mask out of scores + sign * addend."""
     if scores.is_constant or not x.type.is_float:

@@ -167,8 +167,9 @@ class Conv(Convolution):
         # so the channels of a tap are copied in one piece, and nothing is for a window of 1.
         patches = np.moveaxis(patches, len(places), -1)
         patches = patches.reshape(prod(places), prod(window), self.groups, channels)
-        rows = np.moveaxis(patches, 2, 0).reshape(self.groups, prod(places), -1)
-        taps = kernel.reshape(prod(window) * channels, self.groups, outputs // self.groups)
+        terms = prod(window) * channels
+        rows = np.moveaxis(patches, 2, 0).reshape(self.groups, prod(places), terms)
+        taps = kernel.reshape(terms, self.groups, outputs // self.groups)
         result = np.matmul(rows, np.moveaxis(taps, 1, 0))
         result = np.moveaxis(result, 0, 1).reshape(*places, outputs)
         return np.asarray(result if bias is None else result + bias)
