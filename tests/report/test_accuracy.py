@@ -94,7 +94,9 @@ class TestFigures:
         assert large.samples == (
             "the first batch" if batch is None else "1 sample of the first batch"
         )
-        assert context.sample_outputs[0].shape == (ROWS, 16)
+        (kept,) = context.sample_outputs
+        assert kept is not None
+        assert kept.shape == (ROWS, 16)
         right, found = (
             qir.evaluate(program, DATA[0][:rows])[0] for program in (graph, integer_of(graph))
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -64,7 +66,7 @@ def test_a_bias_leaves_the_products_their_room_but_keeps_what_it_had():
     assert np.array_equal(added_within(correction, None, np.full(1, 4.0)), [4, 4, -4])
 
 
-def error_means(function, data: Array) -> tuple[Array, Array]:
+def error_means(function: Any, data: Array) -> tuple[Array, Array]:
     """The mean error of each output channel, without and with correction, over the data."""
     graph = qir.from_jax(function, data)
     exact = np.asarray(function(data)).astype(np.float64)
@@ -100,7 +102,7 @@ def test_a_depthwise_convolution_without_a_bias_gets_one():
     def function(x):
         y = jnp.maximum(x, 0)
         return lax.conv_general_dilated(
-            y, weights, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            y, jnp.asarray(weights), (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"),
             feature_group_count=8,
         )  # fmt: skip
 

@@ -167,7 +167,8 @@ def test_outputs_lie_in_their_ranges(program):
 @given(st.floats(0.5, 60), st.floats(-1, 1))
 def test_what_8_bits_of_a_sigmoid_tell_apart_stays(op, reach, middle):
     graph, x = sigmoid(op, Interval.of(reach * (middle - 1), reach * (middle + 1)))
-    before = np.linspace(*x.range.bounds, 1001)
+    assert x.range is not None
+    before = np.linspace(x.range.bounds[0], x.range.bounds[1], 1001)
     PropagateRanges().run(graph, Context())
     unclipped, clipped = op.evaluate(before), op.evaluate(before.clip(*x.range.bounds))
     # An eighth of a step of 255; the bounds are places of a grid, so that it is never more.
@@ -180,6 +181,7 @@ def test_a_wide_operand_of_tanh_is_narrowed_but_not_where_another_lookup_reads_t
     for read_by_exp, narrowed in ((False, True), (True, False)):
         graph, x = sigmoid(Tanh(), Interval.of(-50, 50), read_by_exp=read_by_exp)
         PropagateRanges().run(graph, Context())
+        assert x.range is not None
         assert (x.range.bounds[1] < 5) == narrowed
 
 

@@ -1,5 +1,7 @@
 """smooth-channels keeps what a program computes and gives channels one size."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,14 +32,14 @@ def normed(x, gamma=SIZES[:WIDTH]):
     return (x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-6) * gamma) @ GATE
 
 
-def smoothed(function, pipeline=SMOOTH):
+def smoothed(function: Any, pipeline: str = SMOOTH) -> tuple[qir.Graph, Context]:
     context = Context()
     graph = qir.from_jax(function, DATA[0], batch="B")
     return qir.optimize(graph, pipeline, data=DATA, context=context), context
 
 
 @pytest.mark.parametrize("function", [gated, normed])
-def test_the_program_computes_the_same(function) -> None:
+def test_the_program_computes_the_same(function: Any) -> None:
     graph, context = smoothed(function)
     assert any("smooth-channels" in line for line in context.diagnostics)
     (found,) = run(graph, DATA[1], precision=np.float64)
@@ -47,7 +49,7 @@ def test_the_program_computes_the_same(function) -> None:
 
 
 @pytest.mark.parametrize("function", [gated, normed])
-def test_small_channels_keep_their_bits_on_other_data(function) -> None:
+def test_small_channels_keep_their_bits_on_other_data(function: Any) -> None:
     other = np.random.default_rng(9).normal(0, 1, (64, WIDTH)).astype(np.float32)
     wanted = np.asarray(function(other), np.float64)
 
