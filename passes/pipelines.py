@@ -10,5 +10,7 @@ INTEGER = "fold-scales, lookup-tables, fuse-requantize, canonicalize, check-over
 PIPELINES |= {
     "w8a8": f"{FOLD}, {SCORES}, calibrate, {RANGES}, quantize, {INTEGER}",
     "fold": FOLD,
+    "scores": SCORES,
+    "ranges": RANGES,
     "integer": INTEGER,
 }
