@@ -35,7 +35,7 @@ def multiplier(divisor: jax.Array, value: Array, places: Array) -> tuple[jax.Arr
         places: Their places, likewise.
     """
     inverse, exponent = reciprocal(jnp.abs(divisor))
-    shape = np.broadcast_shapes(inverse.shape, value.shape)
+    shape = jnp.broadcast_shapes(inverse.shape, value.shape)
     product = high_31_bits(jnp.broadcast_to(inverse, shape), value.astype(np.int32))
     # Places far beyond all shifts must not wrap.
     shift = exponent + (np.clip(places, -128, 1024) - 31).astype(np.int32)

@@ -50,7 +50,7 @@ def divide_by_small(op: Div, node: Node) -> Computation:
         if turned:
             dividend = jnp.where(steps(y, y_code) < first_positive, -dividend, dividend)
         found = table_entry(table, index)
-        shape = np.broadcast_shapes(x.shape, y.shape)
+        shape = jnp.broadcast_shapes(x.shape, y.shape)
         return requantize_scaled(
             jnp.broadcast_to(dividend, shape),
             found,
@@ -78,7 +78,7 @@ def divide_by_sum(op: Div, node: Node) -> Computation:
     never_zero = np.int32(op.never_zero(y_type))
 
     def run(x: jax.Array, y: jax.Array) -> jax.Array:
-        shape = np.broadcast_shapes(x.shape, y.shape)
+        shape = jnp.broadcast_shapes(x.shape, y.shape)
         divisor, dividend = steps(y, y_code), jnp.broadcast_to(steps(x, x_code), shape)
         divisor = jnp.where(divisor == 0, never_zero, divisor)
         if low < 0:

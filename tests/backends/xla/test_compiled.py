@@ -90,6 +90,20 @@ def test_without_kernels_jax_export_takes_a_program():
     np.testing.assert_array_equal(export.export(jax.jit(program))(X).call(X)[0], program(X)[0])
 
 
+@pytest.mark.parametrize("divisor", ["%y", "%sum"])
+def test_a_division_leaves_the_process_with_an_open_batch(divisor):
+    graph = qir.parse(
+        "graph @f(%x: f32[B,4], %y: f32[B,4]) {\n"
+        "  %sum = reduce_sum(%y) {axes = [1], keep_axes = true} : f32[B,1]\n"
+        f"  %z = div(%x, {divisor}) : f32[B,4]\n"
+        "  return %z, %sum\n}"
+    )
+    quotients = qir.quantize(graph, [(X, X + 3)])
+    assert "div" in {node.op.name for node in quotients.nodes}
+    portable = export.deserialize(qir.compile(quotients).export().serialize())
+    np.testing.assert_array_equal(portable.call(X, X + 3)[0], qir.evaluate(quotients, X, X + 3)[0])
+
+
 def test_a_compiled_program_is_not_pickled():
     with pytest.raises(qir.QirError, match=r"qir\.save its graph and compile that where it is to"):
         pickle.dumps(qir.compile(qir.parse(FLOAT)))
