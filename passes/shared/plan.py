@@ -14,6 +14,7 @@ from qir.ops import Dot, Mul, Return
 from qir.ops.elementwise import Sum
 from qir.ops.rules import Accumulate, FixedCode, KeepFloat, Normalize, SameCode, Table
 from qir.passes.shared.codes import activation_code, fine_code, reach
+from qir.passes.shared.comparisons import unseen_comparisons
 from qir.passes.shared.divisors import coarse_divisions
 from qir.passes.shared.functions import elementwise_functions
 from qir.passes.shared.islands import islands
@@ -49,8 +50,8 @@ class CodePlan:
     Attributes:
         cones: For the last value of each function of one other value, that value.
         inside: The values inside of such functions.
-        coarse: The divisions, sines and cosines that no code serves, and what computes what they
-            divide by or take, with reasons.
+        coarse: The divisions, sines, cosines and comparisons that no code serves, and what
+            computes what they divide by or take, with reasons.
         islands: The ops between ops of floating point.
         wide: The values that are better not rounded to 8 bits.
         moved: The moves that are better done on sums.
@@ -75,6 +76,7 @@ class CodePlan:
         self.islands: set[Node] = set()
         self.cones, self.inside = elementwise_functions(graph, excluded)
         self.coarse = coarse_periods(graph, self.code_for) | coarse_divisions(graph, self.code_for)
+        self.coarse |= unseen_comparisons(graph)
         kept = excluded | self.coarse.keys()
         self.cones, self.inside = elementwise_functions(graph, kept)
         self.islands = islands(
