@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from qir.frontends.raising.activations import ACTIVATIONS
 from qir.frontends.raising.affine import AFFINE, BIAS
+from qir.frontends.raising.kept_powers import KEPT_POWERS
 from qir.frontends.raising.layout import LAYOUT
 from qir.frontends.raising.lookups import LOOKUPS
 from qir.frontends.raising.masks import MASKS
@@ -34,7 +35,7 @@ def raise_ops(graph: Graph, calls: Sequence[NamedCall] = ()) -> None:
     raise_named(graph, calls)
     _apply(graph, [*ACTIVATIONS, *REDUCTIONS, *RESIZING, *LOOKUPS])
     raise_norms(graph)
-    _apply(graph, [*LAYOUT, *BIAS, *SOFTMAX, *MASKS])
+    _apply(graph, [*LAYOUT, *BIAS, *SOFTMAX, *MASKS, *KEPT_POWERS])
     _apply(graph, [*NORMS, *AFFINE, *LAYOUT])
 
 

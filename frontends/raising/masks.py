@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qir.frontends.raising.matching import commuted, epsilon, in_float64, is_scalar, scalar
+from qir.frontends.raising.matching import commuted, in_float64, is_scalar, scalar
 from qir.ir import Builder, Value
 from qir.ops import (
     Add,
@@ -17,15 +17,12 @@ from qir.ops import (
     Cast,
     Clip,
     Div,
-    Exp,
     Greater,
     Maximum,
     Mul,
     Neg,
     Not,
     NotEqual,
-    ReduceMax,
-    ReduceSum,
     Reshape,
     Select,
     Softmax,
@@ -66,7 +63,7 @@ def mask_operand(y: Value, b: Builder) -> Value | None:
     if found is None:
         return None
     mask, rows = found.mask, found.rows
-    if rows == "nan" and _keeps_of_every_row(mask, x, y.op.axes):
+    if rows == "nan" and keeps_some_of_every_row(mask, x, y.op.axes):
         rows = "uniform"
     if masks:
         mask = b.emit(And(), masks[0], mask)
@@ -77,9 +74,9 @@ def mask_operand(y: Value, b: Builder) -> Value | None:
 
 def _unmasked(x: Value, b: Builder) -> Masked | None:
     match x:
-        case Value(Select(), (condition, kept, fill)) if (number := _fill(fill)) is not None:
+        case Value(Select(), (condition, kept, fill)) if (number := masking_fill(fill)) is not None:
             return _selected(x, condition, kept, number, b)
-        case Value(Select(), (condition, fill, kept)) if (number := _fill(fill)) is not None:
+        case Value(Select(), (condition, fill, kept)) if (number := masking_fill(fill)) is not None:
             return _selected(x, b.emit(Not(), condition), kept, number, b)
         case Value(Add(), (_, _)):
             for scores, addend in commuted(x.inputs):
@@ -101,7 +98,7 @@ def _unmasked(x: Value, b: Builder) -> Masked | None:
             return None
 
 
-def _fill(value: Value) -> float | None:
+def masking_fill(value: Value) -> float | None:
     """Returns the greatest number of a constant all of which is masked; -inf where one is."""
     source = value
     while isinstance(source.op, Broadcast | Reshape):
@@ -123,7 +120,7 @@ def _stretched(kept: Value, x: Value, b: Builder) -> Value:
     return kept if kept.type.shape == x.type.shape else b.emit(Broadcast(x.type.shape), kept)
 
 
-def _keeps_of_every_row(mask: Value, x: Value, axes: tuple[int, ...]) -> bool:
+def keeps_some_of_every_row(mask: Value, x: Value, axes: tuple[int, ...]) -> bool:
     """Whether a mask is a constant that keeps a number of each row."""
     if not mask.is_constant:
         return False
@@ -137,13 +134,6 @@ def _masked_rows(fill: float) -> MaskedRows:
     if np.isneginf(fill):
         return "nan"
     return "uniform" if fill <= SWALLOWS else "unmasked"
-
-
-def _drops_a_row(mask: Value, x: Value, axes: tuple[int, ...]) -> bool:
-    """Whether a constant mask keeps nothing of a row."""
-    numbers: Array = mask.array
-    numbers = numbers.reshape((1,) * (x.type.rank - numbers.ndim) + numbers.shape)
-    return not np.all(numbers.any(axis=axes))
 
 
 def _added(x: Value, scores: Value, addend: Value, sign: int, b: Builder) -> Masked | None:
@@ -360,111 +350,4 @@ def _least(value: Value, sign: int, depth: int = 6) -> float | None:
             return None
 
 
-@rule(Select)
-def softmax_where(y: Value, b: Builder) -> Value | None:
-    """Recognises softmax over the numbers that a condition keeps, 0 elsewhere."""
-    match y.inputs:
-        case [mask, Value(Div(), (powers, total)), zero] if is_scalar(zero, 0):
-            pass
-        case _:
-            return None
-    match total:
-        case Value(ReduceSum(keep_axes=True) as op, (Value(Select(), (again, summed, nothing)),)):
-            if not (_same(again, mask) and _same(summed, powers) and is_scalar(nothing, 0)):
-                return None
-        case _:
-            return None
-    match powers:
-        case Value(Exp(), (Value(Sub(), (shown, shift)),)):
-            pass
-        case _:
-            return None
-    x = _chosen(shown, mask)
-    match shift:
-        case Value(ReduceMax(keep_axes=True) as greatest, (chosen,)) if greatest.axes == op.axes:
-            if _same(_chosen(chosen, mask), x) and x.type == y.type:
-                return _zero_where_dropped(x, mask, op.axes, zero, b)
-            return None
-        case _:
-            return None
-
-
-@rule(Div)
-def softmax_of_kept_powers(y: Value, b: Builder) -> Value | None:
-    """Recognises e / max(sum of e, tiny) where e is exp(x - max x) that a mask sets to 0.
-
-    The greatest number that is kept has an exponential of 1, so a bound of the sum of at most 1, or
-    an addend that it swallows, tells only of rows without any: those are 0.
-    """
-    powers, bounded = y.inputs
-    match powers:
-        case Value(Select(), (mask, Value(Exp(), (Value(Sub(), (shown, shift)),)), zero)) if (
-            is_scalar(zero, 0)
-        ):
-            pass
-        case _:
-            return None
-    match _unbounded(bounded), shift:
-        case (
-            Value(ReduceSum(keep_axes=True) as op, (summed,)),
-            Value(ReduceMax(keep_axes=True) as greatest, (chosen,)),
-        ) if _same(summed, powers) and _same(chosen, shown) and greatest.axes == op.axes:
-            pass
-        case _:
-            return None
-    match shown:
-        case Value(Select(), (again, x, fill)) if _same(again, mask) and _fill(fill) is not None:
-            if x.type == y.type:
-                return _zero_where_dropped(x, mask, op.axes, zero, b)
-            return None
-        case _:
-            return None
-
-
-def _unbounded(value: Value) -> Value:
-    """Returns what a value of at least 1 is before a bound from below that changes only less."""
-    match value:
-        case Value(Maximum(), (_, _)):
-            for inner, bound in commuted(value.inputs):
-                number = scalar(bound)
-                if number is not None and number <= 1:
-                    return inner
-        case Value(Clip() as clip, (inner,)) if clip.low <= 1 and np.isposinf(clip.high):
-            return inner
-        case Value(Add(), (_, _)):
-            for inner, addend in commuted(value.inputs):
-                number = scalar(addend)
-                if number is not None and 0 < number <= epsilon(value) / 2:
-                    return inner
-        case _:
-            pass
-    return value
-
-
-def _zero_where_dropped(
-    x: Value, mask: Value, axes: tuple[int, ...], zero: Value, b: Builder
-) -> Value:
-    """Emits softmax over what a mask keeps, and 0 in rows that it drops whole."""
-    y = b.emit(Softmax(axes), x, mask)
-    if mask.is_constant and not _drops_a_row(mask, x, axes):
-        return y
-    return b.emit(Select(), mask, y, zero)
-
-
-def _chosen(value: Value, mask: Value) -> Value:
-    match value:
-        case Value(Select(), (condition, kept, _)) if _same(condition, mask):
-            return kept
-        case _:
-            return value
-
-
-def _same(x: Value, y: Value) -> bool:
-    """Whether two values are one, or equal constants."""
-    if x is y:
-        return True
-    both = x.is_constant and y.is_constant and x.type == y.type
-    return both and np.array_equal(x.array, y.array)
-
-
-MASKS = [mask_operand, softmax_where, softmax_of_kept_powers]
+MASKS = [mask_operand]
