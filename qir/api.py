@@ -8,6 +8,8 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from math import isnan
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO, overload
 
@@ -22,7 +24,9 @@ from qir.ir import Graph, expect_graph
 from qir.ir.signature import bind, to_array
 from qir.observe.batches import random_inputs
 from qir.observe.statistics import Statistic
+from qir.ops.attributes import attribute_fields
 from qir.pipeline import Batch, Context, PassManager, Pipeline
+from qir.pipeline.registry import PASSES
 from qir.report.accuracy import THRESHOLD, measure, warning_of
 from qir.text.files import check_writable, write_atomically
 from qir.types import Array
@@ -148,14 +152,18 @@ def quantize(
     Warns:
         QirAccuracyWarning: An output is far from that of the float program: below the threshold, by
             rows 10 dB below it, or not finite. It names the worst ops, why, and what to do.
+
+    Raises:
+        QirError: As for `optimize`; or an option does not exist, or the threshold is no number.
     """
     expect_graph(graph, "quantize")
+    _check_names("quantize", options)
+    threshold = _threshold(accuracy_check)
     context = context or Context()
     integer = optimize(graph, pipeline, data=data, context=context, **options)
-    if accuracy_check is False or context.sample is None or QUANTIZED.missing(integer):
+    if threshold is None or context.sample is None or QUANTIZED.missing(integer):
         return integer
     start = time.perf_counter()
-    threshold = THRESHOLD if accuracy_check is True else float(accuracy_check)
     integer.accuracy = measure(
         graph, integer, context.sample, run_all, threshold, context.sample_outputs
     )
@@ -163,6 +171,42 @@ def quantize(
     if (message := warning_of(integer.accuracy)) is not None:
         warnings.warn(message, QirAccuracyWarning, stacklevel=2)
     return integer
+
+
+def _check_names(function: str, options: Mapping[str, object]) -> None:
+    """Raises QirError for an option that `optimize` lacks; says where one of a pass is written."""
+    names = [
+        parameter.name
+        for parameter in inspect.signature(optimize).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
+    for name in options:
+        if name in names:
+            continue
+        owners = [
+            key
+            for key, kind in PASSES.items()
+            if any(spec.name == name for spec in attribute_fields(kind))
+        ]
+        hint = did_you_mean(name, [*names, "accuracy_check", "pipeline"])
+        if owners:
+            hint = (
+                f"; it is one of pass {' and of pass '.join(sorted(owners))}, written in the "
+                f"pipeline: '…, {sorted(owners)[0]}({name}=…), …'"
+            )
+        raise QirError(f"{function}: no option '{name}'{hint}")
+
+
+def _threshold(accuracy_check: object) -> float | None:
+    """Returns the signal to noise in dB that outputs are to have; None for no check."""
+    if isinstance(accuracy_check, bool):
+        return THRESHOLD if accuracy_check else None
+    if isinstance(accuracy_check, Real) and not isnan(accuracy_check):
+        return float(accuracy_check)
+    raise QirError(
+        "quantize: accuracy_check: expected True, False or a number of decibels, got "
+        f"{accuracy_check!r}"
+    )
 
 
 @overload

@@ -252,6 +252,34 @@ def test_a_selector():
     )
 
 
+OPTIONS = {
+    "acuracy_check": "quantize: no option 'acuracy_check'; did you mean 'accuracy_check'?",
+    "weights": (
+        "quantize: no option 'weights'; it is one of pass quantize, written in the pipeline: "
+        "'…, quantize(weights=…), …'"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_an_option_that_quantizing_lacks(name):
+    assert message(lambda: qir.quantize(model(), [IMAGES], **{name: "i4"})) == OPTIONS[name]
+
+
+@pytest.mark.parametrize("threshold", ["20", None, float("nan")])
+def test_a_threshold_that_is_no_number(threshold):
+    assert message(lambda: qir.quantize(model(), [IMAGES], accuracy_check=threshold)) == (
+        f"quantize: accuracy_check: expected True, False or a number of decibels, got {threshold!r}"
+    )
+
+
+def test_a_pipeline_that_is_no_text():
+    expectation = (
+        "pipeline: expected passes as text, as 'fold, calibrate', or a Pipeline, got ['fold']"
+    )
+    assert message(lambda: qir.quantize(model(), [IMAGES], ["fold"]), ParseError) == expectation
+
+
 WORDS = {
     ("conv(", "cnov("): "op: no op 'cnov'; did you mean 'conv'?",
     ("%k)", "%k) {pading = same}"): "conv: no attribute 'pading'; did you mean 'padding'?",

@@ -58,6 +58,11 @@ class Pipeline:
         Raises:
             ParseError: A pass or option does not exist or does not fit; the message points at it.
         """
+        if not isinstance(text, str):
+            raise ParseError(
+                f"pipeline: expected passes as text, as 'fold, calibrate', or a Pipeline, got "
+                f"{text!r}"
+            )
         allow: list[Exactness] = []
         text = text.replace("\n", " ")  # so that a column is a place in the text
         steps = tuple(_build(*item, allow) for item in _expand(_parse_items(text), text))
