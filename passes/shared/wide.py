@@ -149,10 +149,12 @@ def wide_values(graph: Graph, excluded: set[Node], ranges: Mapping[Value, Interv
     found: set[Value] = set()
     stack: list[Value] = []
     for node in graph.nodes:
+        if isinstance(node.op.quant, Normalize):
+            # Also where a selector keeps the norm in floating point: its operand is what it was.
+            stack.append(node.inputs[0])
         if node in excluded:
             continue
         if isinstance(node.op.quant, Normalize):
-            stack.append(node.inputs[0])
             if any(isinstance(user.op, Relu | Clip) for user in node.output.users):
                 stack.append(node.output)
         elif isinstance(node.op, Exponentials):

@@ -99,7 +99,7 @@ def find_cause(one: Seen, seen: Mapping[Value, Seen]) -> tuple[Cause, str, str]:
         code = _code_of(place.value)
         if code is not None and code.levels is None and (found := _of_code(place, code)):
             return found
-    for weights in _weights(one.value):
+    for weights in _weights(one.value, seen):
         bits = weights.type.dtype.bits
         if bits < 8:
             return "few bits", weights.name, f"its weights have {bits} bits"
@@ -251,11 +251,24 @@ def readers_of(value: Value) -> Iterator[Value]:
                 yield result
 
 
-def _weights(value: Value) -> Iterator[Value]:
-    """Yields the coded constants of an op, or of the exact sum that it rounds."""
-    for operand in value.inputs:
-        code = operand.type.quant
-        if operand.is_constant and code is not None and operand.type.rank > 1:
-            yield operand
-        elif code is not None and is_exact(code):
-            yield from _weights(operand)
+def _weights(value: Value, seen: Mapping[Value, Seen]) -> Iterator[Value]:
+    """Yields the coded constants behind a value, up to those whose numbers are the exact ones.
+
+    A factor that went into weights leaves values between that stand for none of the float program:
+    their errors count as the value's own.
+
+    Args:
+        value: A value of the integer program.
+        seen: The values that stand for one of the float program.
+    """
+    done, stack = {value}, [value]
+    while stack:
+        for operand in stack.pop().inputs:
+            if operand in done:
+                continue
+            done.add(operand)
+            if not operand.is_constant:
+                if operand not in seen:
+                    stack.append(operand)
+            elif operand.type.quant is not None and operand.type.rank > 1:
+                yield operand
