@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from qir.errors import QirError, did_you_mean
 from qir.ir import Graph, Node, Value
 from qir.ops.core import Const, Return
+from qir.ops.softmax import Exponentials, Softmax
 
 
 def select(graph: Graph, selectors: Sequence[str]) -> set[Node]:
@@ -62,6 +63,10 @@ def _value_names(value: Value) -> tuple[str, ...]:
 def _hint(graph: Graph, kind: str, pattern: str, nodes: Sequence[Node]) -> str:
     if not kind and (hint := _hint_of_leaf(graph, pattern)):
         return hint
+    divided = [node for node in nodes if isinstance(node.op, Exponentials)]
+    if kind == "op:" and divided and fnmatchcase(Softmax.name, pattern):
+        name = divided[0].op.name
+        return f"; did you mean 'op:{name}', a softmax whose products are divided behind it?"
     for other in _KINDS:
         if any(_matches(_names(node, other), pattern) for node in nodes):
             return f"; did you mean '{other}{pattern}'?"

@@ -85,6 +85,14 @@ def test_a_weight_with_the_name_of_an_op_leads_to_its_reader():
         select(graph, ["conv"])
 
 
+def test_a_softmax_that_divides_later_has_another_name():
+    graph = qir.parse(
+        "graph @f(%x: f32[2,4]) { %e = exp_below_max(%x) {axis = 1} : f32[2,4] return %e }"
+    )
+    with pytest.raises(QirError, match="did you mean 'op:exp_below_max', a softmax whose products"):
+        select(graph, ["op:softmax"])
+
+
 def test_a_percent_sign_needs_no_quotes_in_a_pipeline():
     (step,) = qir.Pipeline.parse("quantize(keep_float=[%y, %conv*])").steps
     assert qir.Pipeline.parse(str(step)).steps == (step,)

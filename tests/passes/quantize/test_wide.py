@@ -236,3 +236,23 @@ def test_a_smooth_function_of_a_norm_is_looked_up_from_12_bits() -> None:
     (found,) = (node for node in graph.nodes if isinstance(node.op, Lookup))
     assert found.inputs[0].type.dtype is DType.I16
     assert isinstance(found.inputs[0].op, RmsNorm)
+
+
+def test_a_norm_that_a_selector_keeps_reads_the_sum_that_an_integer_one_reads() -> None:
+    kernel = weights(DEPTH, DEPTH)
+
+    def function(x: jax.Array) -> jax.Array:
+        return x + x @ kernel
+
+    def normed(x: jax.Array) -> jax.Array:
+        y = function(x)
+        return y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + 1e-6)
+
+    graph = qir.from_jax(normed, SAMPLES[0], batch="B")
+    recipe = "fold, calibrate, ranges, quantize(keep_float=[op:rms_norm]), integer"
+    kept = qir.quantize(graph, SAMPLES, recipe)
+    (add,) = (node for node in kept.nodes if isinstance(node.op, Add))
+    (norm,) = (node for node in kept.nodes if isinstance(node.op, RmsNorm))
+    assert norm.output.type.dtype is DType.F32
+    assert add.output.type.dtype is DType.I32
+    assert step(kept, Add) == step(qir.quantize(graph, SAMPLES), Add)
