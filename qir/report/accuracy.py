@@ -15,7 +15,7 @@ from qir.ir.accuracy import ROWS_BELOW, Cause
 from qir.ir.signature import bind
 from qir.observe.sample import MOST_ROWS, batch_name, few_rows, same_rows
 from qir.ops import Return
-from qir.report.causes import REMEDIES, Seen, far_middle, find_cause, is_exact, readers_of
+from qir.report.causes import REMEDIES, Seen, code_of, far_middle, find_cause, is_exact, readers_of
 from qir.types import Array, Dim, Size
 
 THRESHOLD = 20.0
@@ -32,6 +32,9 @@ RESULT = 256
 
 PERCENTILE = 0.05
 """The share of rows that may be worse than the figure that stands for rows."""
+
+NOT_BY_CODE = 6.0
+"""How far in dB below what its code makes, an error is for the most part not made by the code."""
 
 WORST = 3
 """How many ops a warning names."""
@@ -215,7 +218,11 @@ def _own_errors(
         # Of a relu that became the clamp of what it reads, the later one.
         old = max(known, key=order.__getitem__)
         right = exact[old]
-        seen[value] = Seen(value, old, right, *_figures_of(right, _decoded(value, array)))
+        figures = _figures_of(right, _decoded(value, array))
+        kept, coded = code_of(value), _figure(*figures)
+        if kept is not None:
+            coded = _figure(*_figures_of(right, kept.decode(kept.encode(right))))
+        seen[value] = Seen(value, old, right, *figures, coded)
         return right.astype(array.dtype) if code is None else code.encode(right)
 
     for value, array in zip(program.inputs, inputs, strict=True):
@@ -241,9 +248,12 @@ def _own_errors(
 def _shown(one: Seen, seen: Mapping[Value, Seen]) -> float:
     """Returns how bad a value is in dB: no worse than the results of those that read it.
 
-    What a relu cuts off anyway may be missing from the code of its operand.
+    What a relu cuts off anyway may be missing from the code of its operand. Where the code is not
+    what makes the error, they do not show it, as they were computed of exact numbers in that code.
     """
-    own, readers, stack = _figure(one), list[float](), [one.value]
+    own, readers, stack = _figure(one.sqnr, one.rows), list[float](), [one.value]
+    if own < one.coded - NOT_BY_CODE:
+        return own
     while stack:
         value = stack.pop()
         if any(isinstance(node.op, Return) for node in value.users):
@@ -255,12 +265,12 @@ def _shown(one: Seen, seen: Mapping[Value, Seen]) -> float:
                 # The same numbers in another form, made of exact ones.
                 stack.append(reader)
             else:
-                readers.append(_figure(seen[reader]))
+                readers.append(_figure(seen[reader].sqnr, seen[reader].rows))
     return max(own, min(readers, default=own))
 
 
-def _figure(one: Seen) -> float:
-    return min(one.sqnr, one.rows + ROWS_BELOW)
+def _figure(sqnr: float, rows: float) -> float:
+    return min(sqnr, rows + ROWS_BELOW)
 
 
 def lines_of(accuracy: Accuracy) -> list[str]:

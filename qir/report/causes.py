@@ -76,6 +76,7 @@ class Seen:
         exact: The numbers of the float program.
         sqnr: Signal to noise of the integer program's numbers in dB, of exact operands.
         rows: The 5th percentile by rows.
+        coded: The lesser of both, of the exact numbers in the value's code.
     """
 
     value: Value
@@ -83,6 +84,7 @@ class Seen:
     exact: Array
     sqnr: float
     rows: float
+    coded: float
 
 
 def find_cause(one: Seen, seen: Mapping[Value, Seen]) -> tuple[Cause, str, str]:
@@ -96,7 +98,7 @@ def find_cause(one: Seen, seen: Mapping[Value, Seen]) -> tuple[Cause, str, str]:
     if found := _division(one, operands) or _centred(one, operands):
         return found
     for place in (*operands, one):
-        code = _code_of(place.value)
+        code = code_of(place.value)
         if code is not None and code.levels is None and (found := _of_code(place, code)):
             return found
     for weights in _weights(one.value, seen):
@@ -181,7 +183,7 @@ def _division(one: Seen, operands: list[Seen]) -> tuple[Cause, str, str] | None:
         if value.op is not None and (value is one.reference or value.op.elementwise):
             stack.extend(end for end in value.inputs if end not in ends)
     for operand in operands:
-        code = _code_of(operand.value)
+        code = code_of(operand.value)
         if code is None or not any(_reads(divisor, operand.reference) for divisor in divisors):
             continue
         exact = np.abs(operand.exact[np.isfinite(operand.exact)])
@@ -198,7 +200,7 @@ def _centred(one: Seen, operands: list[Seen]) -> tuple[Cause, str, str] | None:
     if not isinstance(op, LayerNorm):
         return None
     for operand in operands:
-        code = _code_of(operand.value)
+        code = code_of(operand.value)
         if operand.reference is not one.reference.inputs[0] or code is None:
             continue
         deviation = float(np.median(np.std(np.asarray(operand.exact, np.float64), axis=op.axes)))
@@ -223,7 +225,7 @@ def is_exact(code: Quant) -> bool:
     return code.storage.bits > 16 and code.bounds is None
 
 
-def _code_of(value: Value) -> Quant | None:
+def code_of(value: Value) -> Quant | None:
     """Returns the code of a value; of a decoded one that which it had."""
     if isinstance(value.op, Dequantize):
         return value.inputs[0].type.quant

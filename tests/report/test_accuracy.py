@@ -300,3 +300,23 @@ def test_the_warning_points_at_the_caller():
         warnings.simplefilter("always")
         qir.quantize(qir.from_jax(masked, DATA[0]), DATA)
     assert caught[0].filename == __file__
+
+
+def test_an_op_with_coarse_weights_comes_first_though_its_readers_had_exact_numbers():
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(0, 0.3, (3, 3, 1, 8)).astype(np.float32)
+    dense = rng.normal(0, 0.3, (8, 10)).astype(np.float32)
+
+    def network(x):
+        y = jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return jax.nn.relu(y).mean((1, 2)) @ dense
+
+    found = quantized(
+        network, [rng.uniform(0, 1, (8, 8, 8, 1)).astype(np.float32)], W2, accuracy_check=-99
+    ).accuracy
+    assert found is not None
+    assert (found.worst[0].op, found.worst[0].cause) == ("relu", "few bits")
+    figures = [min(one.sqnr, one.rows + 10) for one in found.worst]
+    assert figures == sorted(figures)
