@@ -32,10 +32,7 @@ def unseen_comparisons(graph: Graph) -> dict[Node, str]:
             source = _from_inputs(x)
             if source is None or x.range.contains(y.array):
                 continue
-            reason = (
-                f"calibration saw no %{x.name} on the other side of the numbers that it is "
-                "compared with"
-            )
+            reason = f"calibration saw %{x.name} on one side of %{y.name} only"
             found |= dict.fromkeys((node, *source), reason)
     return found
 

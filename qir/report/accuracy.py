@@ -11,11 +11,20 @@ import numpy as np
 from qir.analysis.equivalence import Interpreter
 from qir.errors import counted
 from qir.ir import Accuracy, Graph, OutputAccuracy, OwnError, Value
-from qir.ir.accuracy import ROWS_BELOW, Cause
+from qir.ir.accuracy import Cause
 from qir.ir.signature import bind
 from qir.observe.sample import MOST_ROWS, batch_name, few_rows, same_rows
 from qir.ops import Return
-from qir.report.causes import REMEDIES, Seen, code_of, far_middle, find_cause, is_exact, readers_of
+from qir.report.causes import (
+    REMEDIES,
+    Seen,
+    code_of,
+    far_middle,
+    find_cause,
+    is_exact,
+    lesser,
+    readers_of,
+)
 from qir.types import Array, Dim, Size
 
 THRESHOLD = 20.0
@@ -32,9 +41,6 @@ RESULT = 256
 
 PERCENTILE = 0.05
 """The share of rows that may be worse than the figure that stands for rows."""
-
-NOT_BY_CODE = 6.0
-"""How far in dB below what its code makes, an error is for the most part not made by the code."""
 
 WORST = 3
 """How many ops a warning names."""
@@ -219,9 +225,9 @@ def _own_errors(
         old = max(known, key=order.__getitem__)
         right = exact[old]
         figures = _figures_of(right, _decoded(value, array))
-        kept, coded = code_of(value), _figure(*figures)
+        kept, coded = code_of(value), lesser(*figures)
         if kept is not None:
-            coded = _figure(*_figures_of(right, kept.decode(kept.encode(right))))
+            coded = lesser(*_figures_of(right, kept.decode(kept.encode(right))))
         seen[value] = Seen(value, old, right, *figures, coded)
         return right.astype(array.dtype) if code is None else code.encode(right)
 
@@ -251,8 +257,8 @@ def _shown(one: Seen, seen: Mapping[Value, Seen]) -> float:
     What a relu cuts off anyway may be missing from the code of its operand. Where the code is not
     what makes the error, they do not show it, as they were computed of exact numbers in that code.
     """
-    own, readers, stack = _figure(one.sqnr, one.rows), list[float](), [one.value]
-    if own < one.coded - NOT_BY_CODE:
+    own, readers, stack = one.figure, list[float](), [one.value]
+    if not one.is_of_code:
         return own
     while stack:
         value = stack.pop()
@@ -265,12 +271,8 @@ def _shown(one: Seen, seen: Mapping[Value, Seen]) -> float:
                 # The same numbers in another form, made of exact ones.
                 stack.append(reader)
             else:
-                readers.append(_figure(seen[reader].sqnr, seen[reader].rows))
+                readers.append(seen[reader].figure)
     return max(own, min(readers, default=own))
-
-
-def _figure(sqnr: float, rows: float) -> float:
-    return min(sqnr, rows + ROWS_BELOW)
 
 
 def lines_of(accuracy: Accuracy) -> list[str]:
@@ -299,7 +301,7 @@ def warning_of(accuracy: Accuracy) -> str | None:
         f"quantize: expected outputs of at least {accuracy.threshold:g} dB signal to noise, and "
         f"rows 10 dB below that, against the float program; on {accuracy.samples}, {figures}"
     ]
-    figures_of = {one: min(one.sqnr, one.rows + ROWS_BELOW) for one in accuracy.worst}
+    figures_of = {one: lesser(one.sqnr, one.rows) for one in accuracy.worst}
     least = min(figures_of.values(), default=0.0)
     worst = [one for one, figure in figures_of.items() if figure <= least + BESIDE]
     if worst:

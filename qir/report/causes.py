@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qir.ir import Value
-from qir.ir.accuracy import Cause
+from qir.ir.accuracy import ROWS_BELOW, Cause
 from qir.ops import Dequantize, Div, LayerNorm, Log, Rsqrt
 from qir.types import Array, Quant
 
@@ -26,6 +26,9 @@ NEAR_ZERO = 8.0
 
 FEW_STEPS = 8.0
 """A code is too coarse where all numbers are below this many steps."""
+
+NOT_BY_CODE = 6.0
+"""How far in dB below what its code makes, an error is for the most part not made by the code."""
 
 FAR = 2.0
 """A range is far from zero where its middle is this many times its width away."""
@@ -86,6 +89,21 @@ class Seen:
     rows: float
     coded: float
 
+    @property
+    def figure(self) -> float:
+        """Returns the lesser of both figures."""
+        return lesser(self.sqnr, self.rows)
+
+    @property
+    def is_of_code(self) -> bool:
+        """Whether the value's own code makes a fair part of the error, not what computes it."""
+        return self.figure >= self.coded - NOT_BY_CODE
+
+
+def lesser(sqnr: float, rows: float) -> float:
+    """Returns the lesser figure, of the whole tensor or of the rows, in dB."""
+    return min(sqnr, rows + ROWS_BELOW)
+
 
 def find_cause(one: Seen, seen: Mapping[Value, Seen]) -> tuple[Cause, str, str]:
     """Returns why a value is inaccurate, in which value that shows, and the numbers that show it.
@@ -97,15 +115,20 @@ def find_cause(one: Seen, seen: Mapping[Value, Seen]) -> tuple[Cause, str, str]:
     operands = [seen[value] for value in _sources(one.value) if value in seen]
     if found := _division(one, operands) or _centred(one, operands):
         return found
+    few_bits = next((x for x in _weights(one.value, seen) if x.type.dtype.bits < 8), None)
+    if few_bits is not None and not one.is_of_code:
+        return _few_bits(few_bits)
     for place in (*operands, one):
         code = code_of(place.value)
         if code is not None and code.levels is None and (found := _of_code(place, code)):
             return found
-    for weights in _weights(one.value, seen):
-        bits = weights.type.dtype.bits
-        if bits < 8:
-            return "few bits", weights.name, f"its weights have {bits} bits"
+    if few_bits is not None:
+        return _few_bits(few_bits)
     return "rounding", one.reference.name, "its numbers and those of its operands fill their codes"
+
+
+def _few_bits(weights: Value) -> tuple[Cause, str, str]:
+    return "few bits", weights.name, f"its weights have {weights.type.dtype.bits} bits"
 
 
 def _of_code(place: Seen, code: Quant) -> tuple[Cause, str, str] | None:
