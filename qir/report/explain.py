@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from qir.analysis.properties import QUANTIZED, is_float_op
 from qir.ir import Accuracy, Graph, Node, Value, expect_graph
 from qir.ops import Const, Dequantize, Quantize, Return
@@ -39,10 +41,12 @@ class Explanation:
     Args:
         lines: One for each op but constants and the casts between codes and floating point.
         accuracy: What `qir.quantize` measured of the program, None where it did not.
+        inputs: A sentence for each input that held one number only in the calibration data.
     """
 
     lines: tuple[OpVerdict, ...]
     accuracy: Accuracy | None = None
+    inputs: tuple[str, ...] = ()
 
     @property
     def floats(self) -> tuple[OpVerdict, ...]:
@@ -62,7 +66,7 @@ class Explanation:
             for line in self.lines
         ]
         figures = lines_of(self.accuracy) if self.accuracy else []
-        return "\n".join([*table(rows), self.summary, *figures])
+        return "\n".join([*table(rows), self.summary, *self.inputs, *figures])
 
     def __repr__(self) -> str:
         """Returns the table: it is what a notebook shows of the last expression of a cell."""
@@ -80,7 +84,24 @@ def explain(graph: Graph) -> Explanation:
     """
     expect_graph(graph, "explain")
     quantized = QUANTIZED.missing(graph) is None
-    return Explanation(tuple(_lines(graph, quantized)), graph.accuracy)
+    return Explanation(
+        tuple(_lines(graph, quantized)), graph.accuracy, tuple(_constant_inputs(graph))
+    )
+
+
+def _constant_inputs(graph: Graph) -> Iterator[str]:
+    """Yields what a code makes of the numbers that calibration has not seen of a constant input."""
+    for value in graph.inputs:
+        if value.observed is None or len(set(value.observed.bounds)) > 1:
+            continue
+        codes = [node.output.type.quant for node in value.users if isinstance(node.op, Quantize)]
+        for code in codes[:1]:
+            if code is not None and code.per_tensor:
+                low, high = (float(code.decode(np.array(end)).reshape(-1)[0]) for end in code.range)
+                yield (
+                    f"input %{value.name} was {value.observed.bounds[0]:.4g} in all of the "
+                    f"calibration data: other numbers are clamped to [{low:.4g}, {high:.4g}]"
+                )
 
 
 def _lines(graph: Graph, quantized: bool) -> Iterator[OpVerdict]:

@@ -93,7 +93,10 @@ def _arrays_of(path: Path) -> Path:
 
 def _read_arrays(path: Path, entries: tuple[DataEntry, ...]) -> Mapping[str, FrozenArray]:
     if not path.exists():
-        raise QirError(f"load: expected the arrays in {path}, which does not exist")
+        raise QirError(
+            f"load: expected the arrays in {path}, which does not exist; qir.save writes both, a "
+            "dump of passes is text alone"
+        )
     sizes = [_packed_bytes(_dtype(entry, path), _shape(entry)) for entry in entries]
     check_memory(sum(sizes), f"load: {path}")
     arrays = {}

@@ -95,7 +95,7 @@ class TestFigures:
         assert large.samples == (
             "the first batch" if batch is None else "1 sample of the first batch"
         )
-        (kept,) = context.sample_outputs
+        kept, _ = context.sample_outputs
         assert kept is not None
         assert kept.shape == (ROWS, 16)
         right, found = (

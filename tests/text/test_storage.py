@@ -289,7 +289,8 @@ def test_no_text(tmp_path):
 def test_no_arrays(saved):
     saved.with_suffix(".npz").unlink()
     assert error(saved) == (
-        "load: expected the arrays in model.npz, which does not exist\n  in model.qir"
+        "load: expected the arrays in model.npz, which does not exist; qir.save writes both, a "
+        "dump of passes is text alone\n  in model.qir"
     )
 
 

@@ -19,9 +19,9 @@ graph @f(%x: f32[B,4], %m: f32[B,4]) {{{ADDEND}
   return %y
 }}
 """
-X = np.float32([[0, 1, 2, -1], [8, 0, 0, 0], [0, 1, -2, 3]])
+X = np.array([[0, 1, 2, -1], [8, 0, 0, 0], [0, 1, -2, 3]], np.float32)
 KEPT = np.ones((3, 4), np.float32)
-DROPPED = np.tile(np.float32([1, 0, 1, 0]), (3, 1))
+DROPPED = np.tile(np.array([1, 0, 1, 0], np.float32), (3, 1))
 
 
 def test_a_mask_counts_that_calibration_data_never_dropped_anything_by():
