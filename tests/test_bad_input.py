@@ -263,7 +263,8 @@ OPTIONS = {
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_an_option_that_quantizing_lacks(name):
-    assert message(lambda: qir.quantize(model(), [IMAGES], **{name: "i4"})) == OPTIONS[name]
+    option: dict[str, Any] = {name: "i4"}
+    assert message(lambda: qir.quantize(model(), [IMAGES], **option)) == OPTIONS[name]
 
 
 @pytest.mark.parametrize("threshold", ["20", None, float("nan")])
@@ -277,7 +278,8 @@ def test_a_pipeline_that_is_no_text():
     expectation = (
         "pipeline: expected passes as text, as 'fold, calibrate', or a Pipeline, got ['fold']"
     )
-    assert message(lambda: qir.quantize(model(), [IMAGES], ["fold"]), ParseError) == expectation
+    passes: Any = ["fold"]
+    assert message(lambda: qir.quantize(model(), [IMAGES], passes), ParseError) == expectation
 
 
 WORDS = {

@@ -309,7 +309,7 @@ def test_an_op_with_coarse_weights_comes_first_though_its_readers_had_exact_numb
 
     def network(x):
         y = jax.lax.conv_general_dilated(
-            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            x, jnp.asarray(kernel), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
         return jax.nn.relu(y).mean((1, 2)) @ dense
 
