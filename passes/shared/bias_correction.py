@@ -81,16 +81,18 @@ def lost_by_rounding(
     if not isinstance(op, Conv | ConvTranspose | Dot) or (isinstance(op, Dot) and op.batch):
         return None
     groups = 1 if isinstance(op, Dot) else op.groups
-    outputs = weights.shape[-1]
+    taps = prod(weights.shape[:-2])
+    # [groups, terms, outputs / groups], in float32: the differences lose nothing to it.
+    errors = np.subtract(weights, rounded, dtype=np.float32)
+    errors = np.moveaxis(errors.reshape(taps * weights.shape[-2], groups, -1), 1, 0)
 
     def met(channels: Array) -> Array:
-        """Returns numbers of the channels that each output meets [channels / groups, outputs]."""
-        return np.repeat(channels.astype(np.float64).reshape(groups, -1), outputs // groups, 0).T
+        """Returns numbers of the channels that each term has [groups, 1, terms]."""
+        each = channels.astype(np.float32).reshape(groups, 1, -1)
+        return np.tile(each, taps)
 
-    taps = tuple(range(weights.ndim - 2))
-    errors = weights.astype(np.float64) - rounded.astype(np.float64)
-    lost = (errors.sum(axis=taps) * met(means)).sum(axis=0)
-    remaining = (np.square(errors).sum(axis=taps) * met(variances)).sum()
+    lost = np.matmul(met(means), errors).reshape(-1).astype(np.float64)
+    remaining = float(np.matmul(met(variances), np.square(errors)).sum(dtype=np.float64))
     if isinstance(op, ConvTranspose):
         there = 1 / prod(op.strides)
         lost, remaining = lost * there, remaining * there

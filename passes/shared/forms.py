@@ -50,6 +50,7 @@ class Forms:
         self.coded: dict[tuple[Value, Quant], Value] = {}
         self.main: dict[Value, Quant] = {}
         self.floats: dict[Value, Value] = {}
+        self._stand_ins: dict[Value, Value] = {}
         self.constants: dict[tuple[Value, Quant], Value] = {}
 
     def give(self, old: Value, new: Value) -> None:
@@ -66,6 +67,7 @@ class Forms:
 
     def alias(self, old: Value, new: Value) -> None:
         """Lets a value of the float program stand for another one, in every form."""
+        self._stand_ins[new] = old
         if old in self.sums:
             self.sums[new] = self.sums[old]
         for (value, code), form in list(self.coded.items()):
@@ -74,6 +76,7 @@ class Forms:
         if old in self.main:
             self.main[new] = self.main[old]
         elif old not in self.sums:
+            del self._stand_ins[new]
             raise KeptFloat("what it adds to stays in floating point")
 
     def forget(self, node: Node) -> None:
@@ -198,6 +201,7 @@ class Forms:
 
     def real(self, value: Value, builder: Builder) -> Value:
         """Returns a value in floating point; an exact sum straight from the accumulator."""
+        value = self._stand_ins.get(value, value)
         if value in self.rows:
             return self.rows[value]
         coded = self.sums.get(value) or (

@@ -94,7 +94,9 @@ class Embedding(Op):
         return np.asarray(code.scale.array * np.float64(self.factor), np.float32)
 
     def interval(self, table: Interval, ids: Interval) -> Interval:
-        return table.hull() * Interval.of(self.factor, self.factor)
+        # Rows that leave as floats are multiplied by one rounded product of scale and factor.
+        slack = 0.0 if self.factor == 1 else abs(self.factor) * 2.0**-23
+        return table.hull() * Interval.of(self.factor - slack, self.factor + slack)
 
     def evaluate(self, table: Array, ids: Array) -> Array:
         rows = self.rows(table, ids)
