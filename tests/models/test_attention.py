@@ -283,8 +283,13 @@ LIBRARIES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("source", ["constant", "input"])
-def test_the_mask_of_a_library_costs_no_accuracy(source, library):
+def test_the_mask_of_a_library_costs_no_accuracy(source, library, request):
     function = LIBRARIES[library]()
+    if (source, library) == ("constant", "equinox"):
+        reason = (
+            "the first rows of its causal contexts are far larger than the last: one 8-bit code"
+        )
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
 
     def masked(x: jax.Array, mask: jax.Array | None = None) -> Any:
         return function(x, kept(mask))
