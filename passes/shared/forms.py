@@ -255,11 +255,17 @@ class Forms:
         for forms in (self.coded, self.sums, self.floats):
             for form in forms.values():
                 form.named = True
-        for node in reversed(list(self.graph.nodes)):
-            if node.outputs and not any(value.uses for value in node.outputs):
-                self.graph.erase(node)
+        # What has been replaced may stand behind what it reads now: once through is not enough.
+        while sum(map(self._erase_if_dead, reversed(list(self.graph.nodes)))):
+            continue
         coded = [value for value in self.constants.values() if value.node and not value.node.erased]
         self.names.settle(coded)
+
+    def _erase_if_dead(self, node: Node) -> bool:
+        is_dead = bool(node.outputs) and not any(value.uses for value in node.outputs)
+        if is_dead:
+            self.graph.erase(node)
+        return is_dead
 
     def alike(self, values: Sequence[Value], builder: Builder) -> list[Value]:
         """Codes operands that must have one code without rounding any of them a second time."""

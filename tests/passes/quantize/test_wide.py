@@ -256,3 +256,24 @@ def test_a_norm_that_a_selector_keeps_reads_the_sum_that_an_integer_one_reads() 
     assert norm.output.type.dtype is DType.F32
     assert add.output.type.dtype is DType.I32
     assert step(kept, Add) == step(qir.quantize(graph, SAMPLES), Add)
+
+
+@pytest.mark.parametrize(
+    "term",
+    [lambda x, y: jnp.tanh(x), lambda x, y: x, lambda x, y: y],
+    ids=["table", "input", "sum"],
+)
+def test_a_sum_with_a_term_that_was_only_ever_0_leaves_as_the_other_term(term: Any) -> None:
+    kernel = weights(DEPTH, DEPTH)
+
+    def function(x: jax.Array) -> jax.Array:
+        y = x @ kernel
+        return term(x, y) + jax.nn.relu(-jnp.abs(y))
+
+    integer = qir.quantize(qir.from_jax(function, SAMPLES[0]), SAMPLES)
+    (output,) = integer.outputs
+    assert output.type.dtype is DType.F32
+    (found,) = qir.evaluate(integer, SAMPLES[0])
+    wanted = np.asarray(function(jnp.asarray(SAMPLES[0])))
+    noise = np.square(found - wanted).sum(dtype=np.float64)
+    assert np.square(wanted).sum(dtype=np.float64) > 1000 * noise
