@@ -268,7 +268,7 @@ def test_a_sum_with_a_term_that_was_only_ever_0_leaves_as_the_other_term(term: A
 
     def function(x: jax.Array) -> jax.Array:
         y = x @ kernel
-        return term(x, y) + jax.nn.relu(-jnp.abs(y))
+        return jnp.add(term(x, y), jax.nn.relu(-jnp.abs(y)))
 
     integer = qir.quantize(qir.from_jax(function, SAMPLES[0]), SAMPLES)
     (output,) = integer.outputs
