@@ -14,7 +14,7 @@ from qir.ops.rules import Accumulate
 from qir.passes.shared.codes import bias_room, reach
 from qir.passes.shared.observed_parts import known_moments
 from qir.pipeline import Context
-from qir.types import Array, known
+from qir.types import Array, Quant, expand, known
 
 LEAST_SHARE = 0.1
 """The least ratio of the mean of the error, squared, to its variance that is worth a bias. A mean
@@ -49,7 +49,8 @@ def corrected_bias(
     if moments is None:
         return None
     means = moments.means if x.range is None else moments.means.clip(*x.range.bounds)
-    lost = lost_by_rounding(node.op, kernel.array, right.real, means, moments.variances)
+    rounded = _real(right.array, weights) if right.is_constant else right.real
+    lost = lost_by_rounding(node.op, kernel.array, rounded, means, moments.variances)
     if lost is None:
         return None
     room = bias_room(kernel.array, weights.storage, max(reach(code), 255))
@@ -92,11 +93,19 @@ def lost_by_rounding(
         return np.tile(each, taps)
 
     lost = np.matmul(met(means), errors).reshape(-1).astype(np.float64)
-    remaining = float(np.matmul(met(variances), np.square(errors)).sum(dtype=np.float64))
+    squares = np.square(errors, out=errors)
+    remaining = float(np.matmul(met(variances), squares).sum(dtype=np.float64))
     if isinstance(op, ConvTranspose):
         there = 1 / prod(op.strides)
         lost, remaining = lost * there, remaining * there
     return np.asarray(lost) if np.square(lost).sum() > LEAST_SHARE * remaining else None
+
+
+def _real(stored: Array, code: Quant) -> Array:
+    """Returns what symmetric weights mean, as `Quant.decode`, in one pass over them."""
+    if code.levels is not None or np.any(code.zero_points):
+        return code.decode(stored)
+    return np.multiply(stored, expand(code.scale.array, stored.shape), dtype=np.float32)
 
 
 def added_within(correction: Array, bias: Array | None, limit: Array) -> Array:
