@@ -228,6 +228,10 @@ class _Quantizer:
                 self.convert_quotient(node, quotient_rule, builder)
             case Rescale() if (kept := self.unchanged(node)) is not None:
                 self.forms.alias(kept, output)
+                self.context.diagnostics.append(
+                    f"quantize: %{output.name} is %{kept.name} alone: the other term was 0 in all "
+                    "that calibration saw; give it data where it is not, if there is such"
+                )
             case Rescale() if isinstance(op, Sum) and output in self.plan.wide:
                 self.convert_wide_sum(node, builder)
             case Normalize():
