@@ -58,10 +58,14 @@ class ClipScores(Pass):
 
     def run(self, graph: Graph, context: Context) -> None:
         data = context.data
-        if data is None or context.executor is None or iter(data) is data:
-            return
         masked = [(node, number) for node in graph.nodes if (number := _least(node)) is not None]
         if not masked:
+            return
+        if data is None or context.executor is None or iter(data) is data:
+            context.diagnostics.append(
+                f"clip-scores: %{masked[0][0].output.name} keeps its mask's numbers in its range: "
+                "expected data that can be read twice, such as a list of batches"
+            )
             return
         # Rows of one softmax are reduced where they are computed.
         compute = [

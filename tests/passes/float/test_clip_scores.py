@@ -55,4 +55,7 @@ def test_a_mask_of_minus_100_costs_nothing() -> None:
 def test_what_is_no_mask_stays() -> None:
     assert not clips(qir.optimize(masked(-10.0), "clip-scores", data=SCORES))
     assert not clips(qir.optimize(masked(-100.0), "clip-scores"))
-    assert not clips(qir.optimize(masked(-100.0), "clip-scores", data=iter(SCORES)))
+    context = qir.Context()
+    once = qir.optimize(masked(-100.0), "clip-scores", data=iter(SCORES), context=context)
+    assert not clips(once)
+    assert "expected data that can be read twice" in context.diagnostics[0]
