@@ -207,15 +207,19 @@ class Quant:
             return (nearest + low).astype(self.storage.numpy)
         with np.errstate(over="ignore", invalid="ignore"):
             if self.storage.bits <= 16:
-                steps = np.rint(real.astype(np.float32) * expand(self.inverse_scale, real.shape))
+                single = real.astype(np.float32, copy=False)
+                steps = np.asarray(single * expand(self.inverse_scale, real.shape))
             else:
-                steps = np.rint(real.astype(np.float64) / scale)
-        steps = np.where(np.isnan(steps), steps.dtype.type(0), steps)
+                steps = np.asarray(real.astype(np.float64, copy=False) / scale)
+        # In place from here on: weights are large, and new memory takes longer than arithmetic.
+        np.rint(steps, out=steps)
+        np.copyto(steps, 0, where=np.isnan(steps))
         high = min(high, 2**63 - 1024)  # the greatest that float64 holds in 64 bits
         # Bounds and zero points of at most 16 bits are exact in float32 as well.
         wide = points.astype(np.int64)
-        bounds = ((bound - wide).astype(steps.dtype) for bound in (low, high))
-        return (np.clip(steps, *bounds) + wide.astype(steps.dtype)).astype(self.storage.numpy)
+        np.clip(steps, *((bound - wide).astype(steps.dtype) for bound in (low, high)), out=steps)
+        steps += wide.astype(steps.dtype)
+        return steps.astype(self.storage.numpy)
 
     def decode(self, stored: ArrayLike) -> Array:
         """Returns the real numbers of stored ones, in the expressed type; one float32 product."""
