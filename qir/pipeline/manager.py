@@ -166,11 +166,18 @@ class PassManager:
             self._dumped = text
 
 
-def _state(graph: Graph) -> list[tuple[object, ...]]:
-    """Returns all that the verifier looks at; comparing it takes a twentieth of verifying."""
-    parts: list[tuple[object, ...]] = [(graph.name, *map(_facts, graph.inputs))]
+def _state(graph: Graph) -> list[object]:
+    """Returns all that the verifier looks at; comparing it takes a twentieth of verifying.
+
+    One flat list: the garbage collector is not woken by thousands of tuples.
+    """
+    parts: list[object] = [graph.name]
+    for value in graph.inputs:
+        parts += _facts(value)
     for node in graph.walk():
-        parts.append((node, node.op, *node.inputs, *map(_facts, node.outputs)))
+        parts += (node, node.op, *node.inputs)
+        for value in node.outputs:
+            parts += _facts(value)
     return parts
 
 
