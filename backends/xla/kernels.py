@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from qir.backends.native.computation import Group
-from qir.backends.native.partition import Cluster
-from qir.backends.native.plan import Plan
-from qir.bench.profile import Ceilings
 from qir.ir import Node, Value
 from qir.ir.signature import Sizes
 from qir.types import Array
+
+if TYPE_CHECKING:  # Calibration runs without kernels and need not load what they take.
+    from qir.backends.native.computation import Group
+    from qir.backends.native.partition import Cluster
+    from qir.backends.native.plan import Plan
+    from qir.bench.profile import Ceilings
 
 
 class Kernels(Protocol):

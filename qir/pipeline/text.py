@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, cast
-
-from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedToken, v_args
 
 from qir.errors import ParseError, PassError, did_you_mean
 from qir.ir import Graph
 from qir.pipeline.context import Context
+from qir.pipeline.items import Item, point
 from qir.pipeline.registry import PASSES, PIPELINES, Pass, make_pass
 from qir.pipeline.rewrite import Exactness
 
@@ -75,102 +70,21 @@ class Pipeline:
         return ", ".join([*prefix, *map(str, self.steps)])
 
 
-_GRAMMAR = r"""
-pipeline : [item ("," item)*]
-item     : NAME ["(" [argument ("," argument)*] ")"]
-argument : NAME "=" literal -> option
-         | item
-?literal : NUMBER | INT | NAME | STRING | array
-array    : "[" [literal ("," literal)*] "]"
-NUMBER.2 : /-?(inf(?!\w)|\d+\.\d*([eE][+-]?\d+)?|\d+[eE][+-]?\d+)/
-INT.1    : /-?\d+/
-NAME     : /([^\W\d]|[*?%])[\w\-*?.\/:]*/
-STRING   : /"(\\.|[^"\\])*"/
-%ignore /\s+/
-"""
+def _parse_items(text: str) -> list[Item]:
+    items, column = [], 1
+    for part in text.split(","):
+        name = part.strip()
+        if name not in PASSES and name not in PIPELINES:
+            # What has options is read by a grammar, which takes longer to load than all the rest.
+            from qir.pipeline.grammar import read_items
 
-
-@dataclass(frozen=True)
-class _Item:
-    name: str
-    column: int
-    options: tuple[tuple[str, Any], ...]
-    items: tuple[_Item, ...]
-    called: bool
-
-
-class _ToItems(Transformer[Token, Any]):
-    NUMBER = staticmethod(float)
-    INT = staticmethod(int)
-
-    def STRING(self, token: Token) -> str:
-        try:
-            return str(json.loads(token, strict=False))
-        except ValueError as error:
-            places = _point(token, 1)
-            raise ParseError("pipeline: expected a text quoted as in JSON", places) from error
-
-    def array(self, items: list[Any]) -> list[Any]:
-        return [
-            str(item) if isinstance(item, Token) else item for item in items if item is not None
-        ]
-
-    @v_args(inline=True)
-    def option(self, name: Token, value: Any) -> tuple[str, Any]:
-        return str(name), str(value) if isinstance(value, Token) else value
-
-    @v_args(inline=True)
-    def argument(self, item: _Item) -> _Item:
-        return item
-
-    def item(self, parts: list[Any]) -> _Item:
-        name, *arguments = parts
-        options = tuple(part for part in arguments if isinstance(part, tuple))
-        items = tuple(part for part in arguments if isinstance(part, _Item))
-        return _Item(str(name), name.column or 1, options, items, bool(options or items))
-
-    def pipeline(self, items: list[Any]) -> list[_Item]:
-        return [item for item in items if item is not None]
-
-
-@cache
-def _lark() -> Lark:
-    return Lark(
-        _GRAMMAR, start="pipeline", parser="lalr", transformer=_ToItems(), maybe_placeholders=True
-    )
-
-
-def _parse_items(text: str) -> list[_Item]:
-    try:
-        items = cast(list[_Item], _lark().parse(text))
-    except (UnexpectedToken, UnexpectedCharacters) as error:
-        if isinstance(error, UnexpectedToken) and error.token.type == "$END":
-            message, column = "pipeline: expected more text, got the end", len(text) + 1
-        else:
-            message, column = "pipeline: expected passes separated by commas", error.column
-            message += _hint_to_quote(text, column)
-        raise ParseError(message, _point(text, column)) from error
+            return read_items(text)
+        items.append(Item(name, column + len(part) - len(part.lstrip()), (), (), False))
+        column += len(part) + 1
     return items
 
 
-def _hint_to_quote(text: str, column: int) -> str:
-    """Returns how to write the selector at a place that has characters of no name in it."""
-    opened = re.search(r"=\s*(\[(?:[^\[\]]*,)?\s*)?([^,=\[\]]*)$", text[: column - 1])
-    if opened is None:
-        return ""
-    balanced = r"(?:\[[^\[\]]*\]|\([^()]*\)|[^,\[\]()])*"
-    found = re.compile(balanced).match(text, opened.start(2))
-    selector = found[0].strip() if found else ""
-    if not selector or '"' in selector or not (opened[1] or selector.startswith(("loc:", "op:"))):
-        return ""
-    return f"; quote a name of other characters: {json.dumps(selector, ensure_ascii=False)}"
-
-
-def _point(text: str, column: int) -> list[str]:
-    return [text, " " * (column - 1) + "^"]
-
-
-def _expand(items: Iterable[_Item], text: str) -> Iterator[tuple[_Item, str]]:
+def _expand(items: Iterable[Item], text: str) -> Iterator[tuple[Item, str]]:
     """Yields items, those of named pipelines in their place, each with the text it stands in."""
     for item in items:
         if item.name not in PIPELINES:
@@ -184,10 +98,10 @@ def _expand(items: Iterable[_Item], text: str) -> Iterator[tuple[_Item, str]]:
         yield from _expand(_parse_items(PIPELINES[item.name]), PIPELINES[item.name])
 
 
-def _build(item: _Item, text: str, allow: list[Exactness]) -> Pass | None:
+def _build(item: Item, text: str, allow: list[Exactness]) -> Pass | None:
     if item.name in ("repeat", "allow") and item.options:
         name = item.options[0][0]
-        raise ParseError(f"pipeline: {item.name} has no option '{name}'", _point(text, item.column))
+        raise ParseError(f"pipeline: {item.name} has no option '{name}'", point(text, item.column))
     if item.name == "repeat":
         steps = (_build(*part, allow) for part in _expand(item.items, text))
         return Repeat(tuple(step for step in steps if step is not None))
@@ -202,13 +116,13 @@ def _build(item: _Item, text: str, allow: list[Exactness]) -> Pass | None:
         return None
     if item.name not in PASSES:
         hint = did_you_mean(item.name, [*PASSES, *PIPELINES, "repeat", "allow"])
-        raise ParseError(f"pipeline: no pass '{item.name}'{hint}", _point(text, item.column))
+        raise ParseError(f"pipeline: no pass '{item.name}'{hint}", point(text, item.column))
     if item.items:
         raise ParseError(
             f"pipeline: expected option=value in {item.name}(...), got '{item.items[0].name}'",
-            _point(text, item.items[0].column),
+            point(text, item.items[0].column),
         )
     options = dict(item.options)
     if len(options) < len(item.options):
-        raise ParseError(f"pipeline: {item.name} has an option twice", _point(text, item.column))
-    return make_pass(PASSES[item.name], options, _point(text, item.column))
+        raise ParseError(f"pipeline: {item.name} has an option twice", point(text, item.column))
+    return make_pass(PASSES[item.name], options, point(text, item.column))

@@ -1,9 +1,8 @@
 """The textual form: a program prints, parses back to an equal one, and runs."""
 
 from qir.ir import Graph
-from qir.text.parser import build, parse
+from qir.text.parser import build, parse, parse_syntax
 from qir.text.printer import Program, to_program, to_text
-from qir.text.syntax import parse_syntax
 
 Graph.printer = to_text
 

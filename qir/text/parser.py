@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from qir.errors import ParseError, did_you_mean
 from qir.ir import Graph
 from qir.text.reader import GraphReader, element_type
-from qir.text.syntax import VERSION, ProgramSyntax, parse_syntax
+from qir.text.syntax import VERSION, ProgramSyntax
 from qir.text.version1 import Version1Reader
 from qir.types import Array, FrozenArray, format_shape
 
@@ -29,6 +29,18 @@ def parse(text: str, arrays: Mapping[str, Array] | None = None) -> Graph:
     """
     frozen = {name: FrozenArray.by_reference(array) for name, array in (arrays or {}).items()}
     return build(parse_syntax(text), frozen)
+
+
+def parse_syntax(text: str) -> ProgramSyntax:
+    """Parses a text by the grammar alone.
+
+    Raises:
+        ParseError: The text does not fit; the message shows the line with a caret.
+    """
+    # Quantizing reads no text and need not load what that takes.
+    from qir.text.grammar import read_syntax
+
+    return read_syntax(text)
 
 
 def build(program: ProgramSyntax, arrays: Mapping[str, FrozenArray]) -> Graph:
