@@ -304,8 +304,24 @@ def _half_exponent(bound: Fraction) -> int:
     return k
 
 
+class NormOverAxes(Normalization):
+    """Base of the norms whose statistics are over whole axes, counted from 0, increasing."""
+
+    axes: tuple[int, ...]
+
+    def check(self) -> None:
+        if not self.axes:
+            raise self.error("expected at least one axis, got []")
+        check_axes(self, self.axes)
+        self.check_epsilon()
+
+    def view_axes(self, rank: int) -> tuple[int, ...]:
+        check_axes(self, self.axes, rank)
+        return self.axes
+
+
 @op("layer_norm")
-class LayerNorm(Normalization):
+class LayerNorm(NormOverAxes):
     """(x - mean) / sqrt(variance + epsilon) * gamma + beta, with statistics over axes.
 
     Over the last axes of each row this is layer norm (arXiv:1607.06450), over the spatial axes
@@ -325,14 +341,6 @@ class LayerNorm(Normalization):
     to: Quant | None = by_type(result_code, None)
 
     centred = True
-
-    def check(self) -> None:
-        _check_axes(self, self.axes)
-        self.check_epsilon()
-
-    def view_axes(self, rank: int) -> tuple[int, ...]:
-        check_axes(self, self.axes, rank)
-        return self.axes
 
 
 @op("group_norm")
@@ -374,7 +382,7 @@ class GroupNorm(Normalization):
 
 
 @op("rms_norm")
-class RmsNorm(Normalization):
+class RmsNorm(NormOverAxes):
     """x / sqrt(mean of x² + epsilon) * gamma + beta (arXiv:1910.07467).
 
     Operands: x, then gamma and beta, as of layer_norm.
@@ -388,17 +396,9 @@ class RmsNorm(Normalization):
     epsilon: float = 1e-6
     to: Quant | None = by_type(result_code, None)
 
-    def check(self) -> None:
-        _check_axes(self, self.axes)
-        self.check_epsilon()
-
-    def view_axes(self, rank: int) -> tuple[int, ...]:
-        check_axes(self, self.axes, rank)
-        return self.axes
-
 
 @op("l2_norm")
-class L2Norm(Normalization):
+class L2Norm(NormOverAxes):
     """x / sqrt(sum of x² + epsilon) * gamma + beta, or x / sqrt(max(sum of x², epsilon)).
 
     Operands: x, then gamma and beta, as of layer_norm.
@@ -416,23 +416,9 @@ class L2Norm(Normalization):
 
     is_mean = False
 
-    def check(self) -> None:
-        _check_axes(self, self.axes)
-        self.check_epsilon()
-
-    def view_axes(self, rank: int) -> tuple[int, ...]:
-        check_axes(self, self.axes, rank)
-        return self.axes
-
     def interval(
         self, x: Interval, gamma: Interval | None = None, beta: Interval | None = None
     ) -> Interval:
         unit = Interval.of(-1, 1)
         scaled = unit if gamma is None else unit * gamma
         return scaled if beta is None else scaled + beta
-
-
-def _check_axes(operation: Op, axes: Sequence[int]) -> None:
-    if not axes:
-        raise operation.error("expected at least one axis, got []")
-    check_axes(operation, axes)
