@@ -15,23 +15,28 @@ from qir.ops.type_rules import broadcast, same_element
 from qir.types import Array, DType, TensorType
 
 
+class Predicate(Op):
+    """Base of the ops whose results are true or false, one for each place."""
+
+    elementwise = True
+
+    def interval(self, *operands: Interval) -> Interval:
+        return Interval.of(0, 1)
+
+
 @dataclass(frozen=True)
-class Comparison(Op):
+class Comparison(Predicate):
     """Base of the comparisons: a mask, with broadcasting.
 
     Operands of one code are compared by their stored numbers, whose order is that of the real ones.
     """
 
     quant = SameCode()
-    elementwise = True
     compare: ClassVar[Callable[..., Any]]
 
     def result(self, x: TensorType, y: TensorType) -> TensorType:
         same_element(self, x, y)
         return TensorType(broadcast(self, x, y), DType.BOOL)
-
-    def interval(self, x: Interval, y: Interval) -> Interval:
-        return Interval.of(0, 1)
 
     def evaluate(self, x: Array, y: Array) -> Array:
         return np.asarray(type(self).compare(x, y))
@@ -86,74 +91,58 @@ def check_masks(operation: Op, *types: TensorType) -> None:
             raise operation.error(f"expected bool, got {operand}")
 
 
-@op("and")
-class And(Op):
-    """Whether both masks hold, with broadcasting."""
+class Connective(Predicate):
+    """Base of the ops that connect two masks."""
 
     quant = KeepFloat("masks have no code")
-    elementwise = True
+    connect: ClassVar[Callable[..., Any]]
 
     def result(self, x: TensorType, y: TensorType) -> TensorType:
         check_masks(self, x, y)
         return TensorType(broadcast(self, x, y), DType.BOOL)
 
-    def interval(self, x: Interval, y: Interval) -> Interval:
-        return Interval.of(0, 1)
-
     def evaluate(self, x: Array, y: Array) -> Array:
-        return np.asarray(x & y)
+        return np.asarray(type(self).connect(x, y))
+
+
+@op("and")
+class And(Connective):
+    """Whether both masks hold, with broadcasting."""
+
+    connect = np.logical_and
 
 
 @op("or")
-class Or(Op):
+class Or(Connective):
     """Whether one of two masks holds, with broadcasting."""
 
-    quant = KeepFloat("masks have no code")
-    elementwise = True
-
-    def result(self, x: TensorType, y: TensorType) -> TensorType:
-        check_masks(self, x, y)
-        return TensorType(broadcast(self, x, y), DType.BOOL)
-
-    def interval(self, x: Interval, y: Interval) -> Interval:
-        return Interval.of(0, 1)
-
-    def evaluate(self, x: Array, y: Array) -> Array:
-        return np.asarray(x | y)
+    connect = np.logical_or
 
 
 @op("not")
-class Not(Op):
+class Not(Predicate):
     """Whether a mask does not hold."""
 
     quant = KeepFloat("masks have no code")
-    elementwise = True
 
     def result(self, x: TensorType) -> TensorType:
         check_masks(self, x)
         return x
-
-    def interval(self, x: Interval) -> Interval:
-        return Interval.of(0, 1)
 
     def evaluate(self, x: Array) -> Array:
         return np.asarray(~x)
 
 
 @op("is_finite")
-class IsFinite(Op):
+class IsFinite(Predicate):
     """Whether a floating-point number is neither infinite nor NaN."""
 
     quant = KeepFloat("codes are always finite")
-    elementwise = True
 
     def result(self, x: TensorType) -> TensorType:
         if not x.is_float:
             raise self.error(f"expected floating-point numbers, got {x}")
         return x.with_element(DType.BOOL)
-
-    def interval(self, x: Interval) -> Interval:
-        return Interval.of(0, 1)
 
     def evaluate(self, x: Array) -> Array:
         return np.isfinite(x)
