@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING
+from dataclasses import MISSING, dataclass
 from functools import cache
 from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 
@@ -17,6 +17,7 @@ from qir.types import Array, Quant, Size, TensorType
 OpT = TypeVar("OpT", bound="Op")
 
 
+@dataclass(frozen=True)
 class Op:
     """Base of every op. Subclasses are declared with `@op("name")` and become frozen dataclasses.
 

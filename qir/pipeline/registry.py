@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING
+from dataclasses import MISSING, dataclass
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, dataclass_transform
 
 from qir.analysis.properties import Property
@@ -19,6 +19,7 @@ Effect: TypeAlias = Literal["exact", "within_1lsb", "approximate"]
 """What a pass keeps: everything, stored numbers but for one step, or what the model is about."""
 
 
+@dataclass(frozen=True, repr=False)
 class Pass(ABC):
     """A step from one valid graph to another.
 
