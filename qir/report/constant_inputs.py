@@ -35,7 +35,7 @@ def inputs_left_out(reference: Graph, program: Graph) -> Iterator[str]:
 
 
 def _only_number(value: Value) -> str | None:
-    if value.observed is None or len(set(value.observed.bounds)) > 1:
+    if value.observed is None or len(set(value.observed.bounds)) > 1 or 0 in value.type.shape:
         return None
     number = value.observed.bounds[0]
     return f"input %{value.name} was {number:.4g} in all of the calibration data"
