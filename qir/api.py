@@ -6,7 +6,7 @@ import inspect
 import os
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import isnan
 from numbers import Real
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, overload
 
 # Imported to register the passes and pipelines.
 import qir.passes  # noqa: F401  # pyright: ignore[reportUnusedImport]
-from qir.analysis.properties import QUANTIZED
+from qir.analysis.properties import FLOAT, QUANTIZED
 from qir.backends import RUNNERS, WRITERS, Runnable, Runner
 from qir.backends.reference.interpreter import run, run_all
 from qir.errors import QirAccuracyWarning, QirError, did_you_mean
@@ -23,11 +23,14 @@ from qir.frontends import READERS
 from qir.ir import Graph, expect_graph
 from qir.ir.signature import bind, to_array
 from qir.observe.batches import random_inputs
+from qir.observe.sample import MOST_ROWS, few_rows
 from qir.observe.statistics import Statistic
 from qir.ops.attributes import attribute_fields
+from qir.passes.shared.calibration_data import read_batches
 from qir.pipeline import Batch, Context, PassManager, Pipeline
 from qir.pipeline.registry import PASSES
 from qir.report.accuracy import THRESHOLD, measure, warning_of
+from qir.report.constant_inputs import constant_inputs, inputs_left_out
 from qir.text.files import check_writable, write_atomically
 from qir.types import Array
 
@@ -138,20 +141,22 @@ def quantize(
     """Quantizes a float program; `optimize` with the pipeline that most people want.
 
     At the end both programs are computed on a few rows of the first batch. The figures are the
-    result's `accuracy`, which `qir.explain` shows.
+    result's `accuracy`, what the passes had to say its `diagnostics`; `qir.explain` shows both.
 
     Args:
         graph: The float program; it stays as it is.
         data: Calibration batches: arrays, tuples of arrays or dicts by input name.
         pipeline: A named pipeline or passes as text.
         accuracy_check: Whether to compare the result with the float program, or the signal to
-            noise in dB below which an output is warned of, 20 by default.
+            noise in dB below which an output is warned of, 20 by default. False leaves out all
+            that is warned of.
         context: As for `optimize`.
         options: As for `optimize`.
 
     Warns:
         QirAccuracyWarning: An output is far from that of the float program: below the threshold, by
-            rows 10 dB below it, or not finite. It names the worst ops, why, and what to do.
+            rows 10 dB below it, or not finite. It names the worst ops, why, and what to do. Or an
+            input held one number only in all of the data, so that others are clamped or ignored.
 
     Raises:
         QirError: As for `optimize`; or an option does not exist, or the threshold is no number.
@@ -160,10 +165,21 @@ def quantize(
     _check_names("quantize", options)
     threshold = _threshold(accuracy_check)
     context = context or Context()
+    known = context.sample
     integer = optimize(graph, pipeline, data=data, context=context, **options)
-    if threshold is None or context.sample is None or QUANTIZED.missing(integer):
+    if threshold is None or QUANTIZED.missing(integer) or FLOAT.missing(graph):
         return integer
     start = time.perf_counter()
+    if data is not None and context.sample is known:  # The pipeline does not calibrate.
+        context.sample, context.sample_outputs = _first_rows(graph, data), ()
+    for sentence in (*constant_inputs(integer), *inputs_left_out(graph, integer)):
+        advice = "calibrate on data that varies as in use"
+        warnings.warn(f"quantize: {sentence}; {advice}", QirAccuracyWarning, stacklevel=2)
+    if context.sample is None:
+        sentence = "quantize: the accuracy was not measured, as there was no data to read for it"
+        context.diagnostics.append(sentence)
+        integer.diagnostics += (sentence,)
+        return integer
     integer.accuracy = measure(
         graph, integer, context.sample, run_all, threshold, context.sample_outputs
     )
@@ -171,6 +187,16 @@ def quantize(
     if (message := warning_of(integer.accuracy)) is not None:
         warnings.warn(message, QirAccuracyWarning, stacklevel=2)
     return integer
+
+
+def _first_rows(graph: Graph, data: Iterable[Batch]) -> Sequence[Array] | None:
+    """Returns rows of the first batch with any; None for data that can be read only once."""
+    if isinstance(data, Iterator):
+        return None
+    for arrays, sizes in read_batches(graph, data):
+        if not sizes.empty:
+            return few_rows(graph, arrays, MOST_ROWS)
+    return None
 
 
 def _check_names(function: str, options: Mapping[str, object]) -> None:

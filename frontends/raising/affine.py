@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from qir.frontends.raising.masks import MASKED
 from qir.frontends.raising.matching import epsilon, in_float64, scalar, single_use
 from qir.frontends.shared.weight_names import derived_name
 from qir.ir import Builder, Value
@@ -20,6 +21,8 @@ def bias(y: Value, b: Builder) -> Value | None:
             continue
         columns = layer.type.shape[-1]
         array = constant.array
+        if array.size and array.min() <= MASKED:
+            continue  # A mask, which softmax may take as its own.
         is_per_column = array.size == 1 or (array.shape[-1] == array.size == columns)
         if not (is_per_column and single_use(layer) and y.type == layer.type) or not isinstance(
             columns, int

@@ -38,7 +38,7 @@ from qir.ops.rules import (
     Table,
 )
 from qir.passes.shared.bias_correction import corrected_bias
-from qir.passes.shared.codes import bias_code, reach, rows_code, weight_code
+from qir.passes.shared.codes import bias_code, holds_bias, reach, rows_code, weight_code
 from qir.passes.shared.divisors import too_coarse
 from qir.passes.shared.forms import Forms
 from qir.passes.shared.functions import defined
@@ -273,15 +273,15 @@ class _Quantizer:
             if self.options.correct_bias
             else None
         )
+        assert accumulator.quant is not None
         if corrected is not None:
-            assert accumulator.quant is not None
             code = bias_code(accumulator.quant, corrected.size)
             operands.append(builder.const(code.encode(corrected), f"{output.name}.bias", code))
         elif bias is not None:
-            assert accumulator.quant is not None
-            operands.append(
-                self.forms.constant(bias, bias_code(accumulator.quant, bias.array.size), builder)
-            )
+            code = bias_code(accumulator.quant, bias.array.size)
+            if not kernel.is_constant and not holds_bias(code, bias.array, terms, operands):
+                raise KeptFloat(f"its sum has no room for the bias %{bias.name} in 32 bits")
+            operands.append(self.forms.constant(bias, code, builder))
         self.forms.give_sum(output, builder.emit(node.op, *operands))
 
     def convert_exact_sum(self, node: Node, builder: Builder) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
 
+from qir.ir import Value
 from qir.numbers.interval import Interval
 from qir.ops.softmax import LONGEST_TABLE
 from qir.types import SMALLEST_SCALE, Array, DType, FrozenArray, Quant
@@ -190,6 +192,21 @@ def rows_code(
 def reach(code: Quant) -> int:
     """Returns the most steps from 0 that a code has."""
     return max(int(np.abs(bound - code.zero_points.astype(np.int64)).max()) for bound in code.range)
+
+
+def holds_bias(code: Quant, bias: Array, terms: int, operands: Sequence[Value]) -> bool:
+    """Whether 32 bits hold a bias beside whatever a dot of two coded operands sums.
+
+    Args:
+        code: The code of the bias.
+        bias: Its numbers.
+        terms: How many products are summed.
+        operands: Both operands.
+    """
+    codes = [operand.type.quant for operand in operands]
+    products = terms * prod(reach(operand) for operand in codes if operand is not None)
+    largest = np.abs(bias.astype(np.float64) / code.scale.array).max(initial=0)
+    return bool(largest + products < 2**31)
 
 
 def bias_code(accumulator: Quant, channels: int) -> Quant:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from qir.ir import Builder, Graph, Value
+from qir.ops import Softmax
 from qir.passes.shared.affine import AFFINE_OPS, affine_chain, chain_goes_on
 from qir.passes.shared.commute import backward, extracted
 from qir.passes.shared.weights import WEIGHTED_OPS, cannot_enter, emit_for, into_inputs
 from qir.pipeline.rewrite import Skip, rewrite, rule
+
+MASKED = -1e4
+"""What is at most this is a mask where it is added to scores, no bias."""
 
 MOST_READERS = 16
 """Readers of a value that are asked whether all can take in its map; more would not stay linear."""
@@ -18,6 +24,10 @@ def fold_back(y: Value, b: Builder) -> Value | Skip | None:
     if chain_goes_on(y) or (chain := affine_chain(y)) is None:
         return None
     source = chain.source
+    if np.min(chain.affine.offset, initial=0) <= MASKED and any(
+        isinstance(node.op, Softmax) for node in y.users
+    ):
+        return Skip("it masks scores, beside which nothing else would have a range", y)
     if len(source.uses) != 1:
         return Skip("what it scales is read elsewhere too", source)
     plan = backward(source, chain.affine)

@@ -73,9 +73,11 @@ class Forms:
         for (value, code), form in list(self.coded.items()):
             if value is old:
                 self.coded[new, code] = form
+        if old in self.rows:
+            self.rows[new] = self.floats[new] = self.rows[old]
         if old in self.main:
             self.main[new] = self.main[old]
-        elif old not in self.sums:
+        elif old not in self.sums and old not in self.rows:
             del self._stand_ins[new]
             raise KeptFloat("what it adds to stays in floating point")
 
@@ -294,7 +296,7 @@ class Forms:
         Rows and channels of very different size then keep bits of their own, which the norm brings
         to one size. A statistic of more numbers than 32 bits can sum gets fewer bits of each.
         """
-        if x not in self.sums and x not in self.plan.wide and x not in self.rows:
+        if x not in self.sums and x not in self.rows:
             return self.finest(x, builder)
         for bits in (WIDE_BITS, WIDE_BITS - 2, WIDE_BITS - 4):
             wide = self.plan.wide_code(x, bits)

@@ -13,7 +13,13 @@ from qir.cli.arguments import Commands, add_program, check_apart, files_of
 from qir.cli.pipelines import add_pipeline_options, run_pipeline
 from qir.errors import QirAccuracyWarning, QirError
 from qir.report.accuracy import THRESHOLD, warning_of
+from qir.report.constant_inputs import constant_inputs
 from qir.report.explain import explain
+
+_SWITCHES = (
+    "--no-accuracy-check skips this check, --accuracy-threshold sets another threshold; "
+    "--pipeline takes passes with such options as quantize(keep_float=[...])"
+)
 
 
 def add(commands: Commands) -> None:
@@ -23,7 +29,8 @@ def add(commands: Commands) -> None:
         help="calibrate a float program on data and make it an integer one",
         description="Calibrates a float program on samples and quantizes it. At the end both "
         "programs are compared on a few samples; an output that is far from the float program's is "
-        "told on stderr, with the ops at fault, the cause and what to do. The exit status stays 0.",
+        "told on stderr, with the ops at fault, the cause and what to do; so is an input that held "
+        "one number in all samples. The exit status stays 0.",
     )
     command.set_defaults(command=_quantize)
     add_program(command, "the float program, a .qir file")
@@ -62,7 +69,7 @@ def add(commands: Commands) -> None:
     check.add_argument(
         "--no-accuracy-check",
         action="store_true",
-        help="leave out the comparison with the float program",
+        help="leave out the comparison with the float program, and all warnings",
     )
     add_pipeline_options(command)
 
@@ -85,7 +92,11 @@ def _quantize(options: argparse.Namespace) -> int:
             ),
         )
     save(integer, options.output)
-    if integer.accuracy is not None and (message := warning_of(integer.accuracy)) is not None:
+    if not options.no_accuracy_check:
+        for sentence in constant_inputs(integer):
+            print(f"qir: warning: quantize: {sentence}", file=sys.stderr)
+    accuracy = integer.accuracy
+    if accuracy is not None and (message := warning_of(accuracy, _SWITCHES)) is not None:
         print(f"qir: warning: {message}", file=sys.stderr)
     if options.explain:
         print(explain(integer))

@@ -35,6 +35,8 @@ class Graph:
         inputs: The values that the graph takes.
         accuracy: What `qir.quantize` measured when it made the program, None where it did not; a
             whole copy has it too, a file does not.
+        diagnostics: Sentences that the passes which made the program left for the user; a whole
+            copy has them too, a file does not.
     """
 
     def __init__(self, name: str, inputs: Iterable[tuple[str, TensorType]] = ()) -> None:
@@ -44,6 +46,7 @@ class Graph:
         self._last: Node | None = None
         self.inputs: tuple[Value, ...] = ()
         self.accuracy: Accuracy | None = None
+        self.diagnostics: tuple[str, ...] = ()
         for name_, type_ in inputs:
             self.add_input(name_, type_)
 
@@ -232,7 +235,7 @@ class Graph:
     def copy(self) -> Graph:
         """Returns a graph that shares arrays and types with this one, but no value or node."""
         copy = clone(self)
-        copy.accuracy = self.accuracy
+        copy.accuracy, copy.diagnostics = self.accuracy, self.diagnostics
         return copy
 
     def extract(self, inputs: Sequence[Value], outputs: Sequence[Value], name: str = "") -> Graph:

@@ -58,8 +58,10 @@ class PassManager:
         self._dumped = ""
         self._count = 0
         self._dump(result, "input")
+        known = len(context.diagnostics)
         for step in self.pipeline.steps:
             self._step(step, result, context)
+        result.diagnostics += tuple(context.diagnostics[known:])
         return result
 
     def _check_exactness(self) -> None:

@@ -287,8 +287,17 @@ def lines_of(accuracy: Accuracy) -> list[str]:
     return lines
 
 
-def warning_of(accuracy: Accuracy) -> str | None:
-    """Returns what to warn the user of, None where every output is accurate."""
+SWITCHES = "accuracy_check=False skips this check, a number there is another threshold"
+"""How `qir.quantize` is told to check otherwise."""
+
+
+def warning_of(accuracy: Accuracy, switches: str = SWITCHES) -> str | None:
+    """Returns what to warn the user of, None where every output is accurate.
+
+    Args:
+        accuracy: The figures.
+        switches: The last sentence: how to leave the check out.
+    """
     bad = accuracy.inaccurate
     if not bad:
         return None
@@ -311,7 +320,7 @@ def warning_of(accuracy: Accuracy) -> str | None:
         sentences.append(f"  {_place(one)}: {_figures(one)}; {found}")
     causes: dict[Cause, None] = dict.fromkeys(one.cause for one in worst)
     sentences += [f"{cause}: {REMEDIES[cause]}" for cause in causes]
-    sentences.append("accuracy_check=False skips this check, a number there is another threshold")
+    sentences.append(switches)
     return "\n".join(sentences)
 
 

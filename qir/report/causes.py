@@ -48,7 +48,7 @@ def far_middle(numbers: Array) -> float:
 
 
 REMEDIES: dict[Cause, str] = {
-    "mask": "give softmax its mask by jnp.where or `where=` right before it, or add a mask to "
+    "mask": "give softmax its mask by a select such as jnp.where right before it, or add a mask to "
     "nothing but the operand of a softmax, so that it becomes the softmax's own and has no range",
     "shared code": "one scale serves parts of very different size: split them before the op that "
     "computes them, normalize them, scale them by a constant, or keep the op in floating point by "
@@ -62,8 +62,8 @@ REMEDIES: dict[Cause, str] = {
     "quantize(keep_float=[...])",
     "constant range": "the calibrated range is a point, or far from zero beside its width: "
     "calibrate on data that varies, or subtract the offset first",
-    "few bits": "the weights are rounded to less than 8 bits: take weights=i8 for this op's model, "
-    "or train with the rounding",
+    "few bits": "the weights are rounded to less than 8 bits: take quantize(weights=i8) for this "
+    "op's model, or train with the rounding",
     "rounding": "8 bits are few for this op here: keep it in floating point by "
     "quantize(keep_float=[...])",
 }

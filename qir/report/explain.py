@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from qir.analysis.properties import QUANTIZED, is_float_op
 from qir.ir import Accuracy, Graph, Node, Value, expect_graph
 from qir.ops import Const, Dequantize, Quantize, Return
 from qir.ops.rules import KeepFloat, Table
 from qir.report.accuracy import lines_of
+from qir.report.constant_inputs import constant_inputs
 from qir.report.tables import table
 
 
@@ -42,11 +41,14 @@ class Explanation:
         lines: One for each op but constants and the casts between codes and floating point.
         accuracy: What `qir.quantize` measured of the program, None where it did not.
         inputs: A sentence for each input that held one number only in the calibration data.
+        diagnostics: What the passes that made an integer program had to say; that nothing was
+            quantized, the lines say.
     """
 
     lines: tuple[OpVerdict, ...]
     accuracy: Accuracy | None = None
     inputs: tuple[str, ...] = ()
+    diagnostics: tuple[str, ...] = ()
 
     @property
     def floats(self) -> tuple[OpVerdict, ...]:
@@ -66,7 +68,7 @@ class Explanation:
             for line in self.lines
         ]
         figures = lines_of(self.accuracy) if self.accuracy else []
-        return "\n".join([*table(rows), self.summary, *self.inputs, *figures])
+        return "\n".join([*table(rows), self.summary, *self.inputs, *self.diagnostics, *figures])
 
     def __repr__(self) -> str:
         """Returns the table: it is what a notebook shows of the last expression of a cell."""
@@ -85,23 +87,11 @@ def explain(graph: Graph) -> Explanation:
     expect_graph(graph, "explain")
     quantized = QUANTIZED.missing(graph) is None
     return Explanation(
-        tuple(_lines(graph, quantized)), graph.accuracy, tuple(_constant_inputs(graph))
+        tuple(_lines(graph, quantized)),
+        graph.accuracy,
+        tuple(constant_inputs(graph)),
+        graph.diagnostics if quantized else (),
     )
-
-
-def _constant_inputs(graph: Graph) -> Iterator[str]:
-    """Yields what a code makes of the numbers that calibration has not seen of a constant input."""
-    for value in graph.inputs:
-        if value.observed is None or len(set(value.observed.bounds)) > 1:
-            continue
-        codes = [node.output.type.quant for node in value.users if isinstance(node.op, Quantize)]
-        for code in codes[:1]:
-            if code is not None and code.per_tensor:
-                low, high = (float(code.decode(np.array(end)).reshape(-1)[0]) for end in code.range)
-                yield (
-                    f"input %{value.name} was {value.observed.bounds[0]:.4g} in all of the "
-                    f"calibration data: other numbers are clamped to [{low:.4g}, {high:.4g}]"
-                )
 
 
 def _lines(graph: Graph, quantized: bool) -> Iterator[OpVerdict]:

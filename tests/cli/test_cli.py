@@ -576,4 +576,18 @@ def test_an_inaccurate_output_is_told_and_the_status_is_0(qir_command):
     status, _, err = qir_command(f"{command} --accuracy-threshold 99")
     assert status == 0
     assert err.startswith("qir: warning: quantize: expected outputs of at least 99 dB")
+    assert "accuracy_check" not in err
+    assert "--no-accuracy-check skips this check" in err
     assert qir_command(f"{command} --no-accuracy-check") == (0, "", "")
+
+
+def test_an_input_of_one_number_is_told(qir_command):
+    qir.save(
+        qir.parse("graph @g(%x: f32[B,2]) {\n  %y = tanh(%x) : f32[B,2]\n  return %y\n}"), "g.qir"
+    )
+    np.save("zeros.npy", np.zeros((3, 2), np.float32))
+    line = "quantize g.qir --data zeros.npy -o int8.qir"
+    status, _, err = qir_command(line)
+    assert status == 0
+    assert err.startswith("qir: warning: quantize: input %x was 0 in all of the calibration data: ")
+    assert qir_command(f"{line} --no-accuracy-check") == (0, "", "")

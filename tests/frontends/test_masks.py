@@ -64,6 +64,13 @@ def test_a_bias_beside_a_constant_mask_stays() -> None:
     assert op_names(graph) == ["add", "softmax"]
 
 
+def test_a_constant_mask_of_columns_is_no_bias_of_what_computes_the_scores() -> None:
+    kernel, mask = uniform(T, 4, seed=4), np.array([0, -1e9, 0, -3e38], np.float32)
+    graph = agrees(lambda x: jax.nn.softmax(x @ kernel + mask, -1), SCORES, terms=12)
+    assert is_masked(graph)
+    assert op_names(graph) == ["dot", "softmax"]
+
+
 COMPUTED: dict[str, tuple[Callable[[Any, Any], Any], Array]] = {
     "where": (lambda x, m: jnp.where(m[:, None], x, -1e9), BOOLS),
     "added bools": (lambda x, m: x + (1 - m.astype("f"))[:, None] * -1e9, BOOLS),

@@ -1,8 +1,12 @@
 """What `qir.explain` returns; its reasons and its table are golden (golden/explain)."""
 
+import re
+
 import numpy as np
+import pytest
 
 import qir
+from qir.errors import QirAccuracyWarning
 
 MODEL = """\
 graph @g(%x: f32[2,4] in [-1.0, 1.0]) {
@@ -35,5 +39,68 @@ def test_an_input_that_calibration_saw_one_number_of_is_told_of():
     x = np.array([[1, 2], [-3, 4]], np.float32)
     text = "input %s was 1 in all of the calibration data: other numbers are clamped to [0, 1]"
     constant, varying = np.ones((2, 1), np.float32), np.array([[1], [2]], np.float32)
-    assert text in str(qir.explain(qir.quantize(graph, [(x, constant)])))
+    with pytest.warns(QirAccuracyWarning, match=re.escape(text)) as caught:
+        integer = qir.quantize(graph, [(x, constant)])
+    assert caught[0].filename == __file__
+    assert text in str(qir.explain(integer))
     assert qir.explain(qir.quantize(graph, [(x, varying)])).inputs == ()
+
+
+def test_a_program_of_zeros_is_warned_of_once_for_each_input():
+    graph = qir.parse("graph @f(%x: f32[2,2]) { %y = tanh(%x) : f32[2,2] return %y }")
+    with pytest.warns(QirAccuracyWarning, match="input %x was 0 in all of the") as caught:
+        qir.quantize(graph, [np.zeros((2, 2), np.float32)])
+    assert len(caught) == 1
+
+
+def test_a_term_that_was_only_ever_0_is_warned_of_and_kept_on_the_result():
+    graph = qir.parse(
+        "graph @f(%x: f32[2,2], %s: f32[2,2], %unused: f32[2,2]) {\n"
+        "  %t = tanh(%x) : f32[2,2]\n  %y = add(%t, %s) : f32[2,2]\n  return %y\n}"
+    )
+    x, zeros = np.array([[1, 2], [-3, 4]], np.float32), np.zeros((2, 2), np.float32)
+    with pytest.warns(QirAccuracyWarning, match="input %s was 0 .* it is left out") as caught:
+        integer = qir.quantize(graph, [(x, zeros, zeros)])
+    assert len(caught) == 1
+    (sentence,) = integer.diagnostics
+    assert sentence.startswith("quantize: %y is %t alone: the other term was 0")
+    assert sentence in str(qir.explain(integer))
+    assert integer.copy().diagnostics == integer.diagnostics
+    again = qir.optimize(integer, "lower-requantize", context=qir.Context(diagnostics=["else"]))
+    assert again.diagnostics == integer.diagnostics
+
+
+def test_accuracy_check_false_leaves_out_warnings_of_inputs():
+    graph = qir.parse("graph @f(%x: f32[2,2]) { %y = tanh(%x) : f32[2,2] return %y }")
+    qir.quantize(graph, [np.zeros((2, 2), np.float32)], accuracy_check=False)
+
+
+class TestPipelinesThatDoNotCalibrate:
+    RANGED = qir.parse(
+        "graph @f(%x: f32[2,4] in [-1.0, 1.0]) {\n"
+        "  %y = tanh(%x) : f32[2,4] in [-1.0, 1.0]\n  return %y\n}"
+    )
+    PIPELINE = "quantize, integer"
+    X = np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)
+
+    def test_data_is_read_for_the_accuracy_alone(self):
+        accuracy = qir.quantize(self.RANGED, [self.X], self.PIPELINE).accuracy
+        assert accuracy == qir.quantize(self.RANGED, [self.X, self.X], self.PIPELINE).accuracy
+        assert accuracy is not None
+        assert accuracy.outputs[0].sqnr > 20
+
+    def test_an_output_that_is_far_from_it_is_warned_of(self):
+        with pytest.warns(QirAccuracyWarning, match="at least 20 dB"):
+            qir.quantize(self.RANGED, [self.X * 100], self.PIPELINE)
+
+    @pytest.mark.parametrize("data", [None, iter([X])])
+    def test_without_data_to_read_the_absence_is_told(self, data):
+        context = qir.Context()
+        integer = qir.quantize(self.RANGED, data, self.PIPELINE, context=context)
+        assert integer.accuracy is None
+        assert "the accuracy was not measured" in str(qir.explain(integer))
+        assert integer.diagnostics == tuple(context.diagnostics)
+
+    def test_nothing_is_told_where_no_check_was_asked_for(self):
+        integer = qir.quantize(self.RANGED, None, self.PIPELINE, accuracy_check=False)
+        assert integer.diagnostics == ()

@@ -153,3 +153,14 @@ def test_a_factor_of_rows_leaves_the_table_as_it_is():
     numbers = [node.output for node in integer.nodes if isinstance(node.op, Const)]
     kernel = next(value for value in numbers if value.type.shape == (WIDTH, ROWS))
     assert np.array_equal(kernel.array, lookup.inputs[0].array.T)
+
+
+def test_rows_to_which_only_0_was_ever_added_are_normed_as_rows() -> None:
+    def normed(ids: jax.Array, x: jax.Array) -> jax.Array:
+        y = jnp.add(EVEN[ids], jax.nn.relu(-jnp.abs(x @ HIDDEN)))
+        return (y - y.mean(-1, keepdims=True)) / jnp.sqrt(y.var(-1, keepdims=True) + 1e-3)
+
+    x = np.random.default_rng(14).normal(0, 1, (*IDS.shape, WIDTH)).astype(np.float32)
+    integer = qir.quantize(qir.from_jax(normed, IDS, x), [(IDS, x)])
+    assert not qir.explain(integer).floats
+    assert decibels(normed(jnp.asarray(IDS), jnp.asarray(x)), qir.evaluate(integer, IDS, x)[0]) > 30

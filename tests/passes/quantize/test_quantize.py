@@ -207,3 +207,17 @@ def test_a_product_that_sums_over_the_batch_stays_float() -> None:
     products = [node for node in integer.nodes if isinstance(node.op, Dot)]
     assert [node.output.type.is_float for node in products] == [False, True]
     assert products[1].note == "it sums over the named dimension B, so that no sum is bounded"
+
+
+def test_a_bias_that_no_accumulator_holds_beside_computed_products_stays_float() -> None:
+    text = """graph @f(%x: f32[2,2], %k: f32[2,2]) {{
+  %large = const [0.0, {}] : f32[2]
+  %y = dot(%x, %k, %large) : f32[2,2]
+  return %y
+}}"""
+    x, k = np.array([[1, 2], [3, 4]], np.float32), np.array([[1, -1], [2, 0.5]], np.float32)
+    # The product of the steps, 4/255 by 3/255, holds biases below about 2^31 of it, 4e5.
+    (line,) = qir.explain(qir.quantize(qir.parse(text.format(1e9)), [(x, k)])).floats
+    assert line.reason == "its sum has no room for the bias %large in 32 bits"
+    held = qir.quantize(qir.parse(text.format(1e5)), [(x, k)], accuracy_check=False)
+    assert not qir.explain(held).floats

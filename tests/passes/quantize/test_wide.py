@@ -279,3 +279,18 @@ def test_a_sum_with_a_term_that_was_only_ever_0_leaves_as_the_other_term(term: A
     wanted = np.asarray(function(jnp.asarray(SAMPLES[0])))
     noise = np.square(found - wanted).sum(dtype=np.float64)
     assert np.square(wanted).sum(dtype=np.float64) > 1000 * noise
+
+
+@pytest.mark.parametrize("kept", ["none", "op:tanh"])
+def test_a_norm_reads_a_sum_whose_other_term_was_only_ever_0_and_stayed_float(kept: str) -> None:
+    kernel = weights(DEPTH, DEPTH)
+
+    def function(x: jax.Array) -> jax.Array:
+        y = jnp.add(jnp.tanh(x), jax.nn.relu(-jnp.abs(x @ kernel)))
+        return (y - y.mean(-1, keepdims=True)) / jnp.sqrt(y.var(-1, keepdims=True) + 1e-3)
+
+    graph = qir.from_jax(function, SAMPLES[0])
+    recipe = f"fold, calibrate, ranges, quantize(keep_float=[{kept}]), integer"
+    accuracy = qir.quantize(graph, SAMPLES, recipe.replace("(keep_float=[none])", "")).accuracy
+    assert accuracy is not None
+    assert not accuracy.inaccurate
