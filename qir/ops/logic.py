@@ -32,6 +32,7 @@ class Comparison(Predicate):
     """
 
     quant = SameCode()
+    compares = True
     compare: ClassVar[Callable[..., Any]]
 
     def result(self, x: TensorType, y: TensorType) -> TensorType:
