@@ -65,6 +65,11 @@ class Float8(LevelCode):
         super().__post_init__()
 
     @property
+    def range(self) -> tuple[int, int]:
+        """All patterns, those of infinities and NaN too."""
+        return self.storage.bounds
+
+    @property
     def levels(self) -> Array:
         """The number of each pattern, NaN for infinities and NaN."""
         return self.numbers

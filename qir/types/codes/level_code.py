@@ -88,8 +88,8 @@ class LevelCode(Code):
         outside = (sizes < low) | (sizes > high)
         if np.any(outside):
             raise QirError(
-                f"code: C7: expected scales between {low:.4g} and {high:.4g} for these levels, "
-                f"got {sizes[outside].astype(np.float32).flat[0]!s}"
+                f"code: C7: expected scales between {np.float32(low)!s} and {np.float32(high)!s} "
+                f"for levels of these magnitudes, got {sizes[outside].astype(np.float32).flat[0]!s}"
             )
 
     @property
