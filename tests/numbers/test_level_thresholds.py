@@ -87,9 +87,11 @@ def test_the_level_grows_by_one_at_each(code: LevelCode) -> None:
 @pytest.mark.parametrize("code", CODES.values(), ids=CODES)
 def test_xla_gives_the_numbers_of_the_definition(code: LevelCode) -> None:
     columns = around(code)  # [step sizes, numbers]
-    grid = code.grid or (1, 1)
+    grid, block = code.grid or (1, 1), {"mxfp4": 32, "nvfp4": 16}.get(code.kind)
     x = np.moveaxis(columns.reshape(*grid, -1), -1, 0).reshape(-1, *grid)
-    wide = code.map_arrays(lambda factors: factors[None])
+    blocks = 1 if block is None else -(-len(x) // block)
+    x = x if block is None else np.resize(x, (blocks * block, *grid))
+    wide = code.map_arrays(lambda factors: np.repeat(factors[None], blocks, axis=0))
     graph = qir.Graph("quantize")
     real = graph.add_input("x", TensorType(x.shape, DType.F32))
     graph.set_outputs([graph.at_end().emit(Quantize(wide), real)])
