@@ -28,7 +28,8 @@ def level_thresholds(code: LevelCode) -> NDArray[np.int32]:
     wanted = np.arange(1, len(code.order))
     wanted = np.broadcast_to(wanted, (code.step_sizes.size, len(wanted)))
     # Beyond the infinities: a level may be that of no number, or of all.
-    ends = ordered(np.array([-np.inf, np.inf], np.float32)).astype(np.int64) + [-1, 1]
+    least, greatest = ordered(np.array([-np.inf, np.inf], np.float32)).tolist()
+    ends = least - 1, greatest + 1
     below, reached = (np.full(wanted.shape, end) for end in ends)
     while np.any(reached - below > 1):
         middle = (below + reached) >> 1
