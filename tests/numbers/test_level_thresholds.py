@@ -11,7 +11,19 @@ from qir.numbers.level_thresholds import level_thresholds
 from qir.numbers.quantize_mode import in_order
 from qir.ops import MaxPool, Quantize
 from qir.ops.op import infer
-from qir.types import Array, Codebook, DType, FrozenArray, LevelCode, TensorType
+from qir.types import (
+    MXFP4,
+    NVFP4,
+    Array,
+    Codebook,
+    DType,
+    Float8E4M3,
+    Float8E5M2,
+    FrozenArray,
+    LevelCode,
+    PowerOfTwo,
+    TensorType,
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +44,15 @@ class SignMagnitude(LevelCode):
 
 CODES: dict[str, LevelCode] = {
     "sign and magnitude": SignMagnitude(DType.U4, FrozenArray([[0.25, 1.0, 3.0]])),
+    "e4m3": Float8E4M3.of([[0.25, 1 / 3]]),
+    "e5m2": Float8E5M2.of(1 / 3),
+    "mxfp4": MXFP4.of(np.exp2([[-9.0], [4.0]])),
+    "nvfp4": NVFP4.of(1 / 3, [[1, 8, 0x7E], [2, 7, 0x40]]),
+    "powers": PowerOfTwo.of(4, [[0.3], [0.01]]),
+    "powers, 3 bits": PowerOfTwo.of(3, 2.0**-125),
+    "half octaves": PowerOfTwo.of(5, 1 / 3, 2),
+    "quarter octaves": PowerOfTwo.of(8, 1e-6, 4, multipliers=[[1], [3], [255]]),
+    "widest powers": PowerOfTwo.of(8, 2.0**-124),
     "two levels": Codebook.of(DType.I2, 0.1, [-1, 1]),
     "nf4": Codebook.named("nf4", 0.37),
     "no zero": Codebook.of(DType.I4, 1.0, [3, 5, 100]),
@@ -55,17 +76,22 @@ def test_the_level_grows_by_one_at_each(code: LevelCode) -> None:
     places = level_thresholds(code)
     rows = code.map_arrays(lambda factors: np.broadcast_to(factors, code.grid).reshape(-1, 1))
     for shift, first in ((-1, 0), (0, 1)):
-        stored = rows.encode(in_order((places + shift).astype(np.int32)))
+        reals = in_order((places + shift).astype(np.int32))
         expected = code.order[first : first + places.shape[1]] + code.storage.bounds[0]
+        # No number has the infinities of E5M2: their thresholds are not between numbers.
+        stored = np.where(np.isnan(reals), expected, rows.encode(reals))
+        assert np.sum(np.isnan(reals)) == (len(reals) if code.kind == "fp8_e5m2" else 0)
         assert np.array_equal(stored, np.broadcast_to(expected, stored.shape))
 
 
 @pytest.mark.parametrize("code", CODES.values(), ids=CODES)
 def test_xla_gives_the_numbers_of_the_definition(code: LevelCode) -> None:
     columns = around(code)  # [step sizes, numbers]
-    grid = code.grid or (1, 1)
+    grid, block = code.grid or (1, 1), {"mxfp4": 32, "nvfp4": 16}.get(code.kind)
     x = np.moveaxis(columns.reshape(*grid, -1), -1, 0).reshape(-1, *grid)
-    wide = code.map_arrays(lambda factors: factors[None])
+    blocks = 1 if block is None else -(-len(x) // block)
+    x = x if block is None else np.resize(x, (blocks * block, *grid))
+    wide = code.map_arrays(lambda factors: np.repeat(factors[None], blocks, axis=0))
     graph = qir.Graph("quantize")
     real = graph.add_input("x", TensorType(x.shape, DType.F32))
     graph.set_outputs([graph.at_end().emit(Quantize(wide), real)])

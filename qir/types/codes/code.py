@@ -13,11 +13,9 @@ from numpy.typing import ArrayLike
 
 from qir.errors import QirError, did_you_mean
 from qir.types.arrays import FrozenArray, expand
+from qir.types.codes.parts import SMALLEST_SCALE, magnitudes, per_part
 from qir.types.dims import Dim, Shape, format_shape
 from qir.types.dtype import Array, DType
-
-SMALLEST_SCALE = 2.0**-125
-"""See constraint C7 of Code."""
 
 MOST_MULTIPLIER = 255
 """See constraint C9 of Code."""
@@ -69,6 +67,7 @@ def in_text(
     *,
     default: Any = MISSING,
     spread: bool = False,
+    by_place: bool = False,
     names: Mapping[str, Any] | None = None,
 ) -> Any:
     """Declares a field of a kind of code that its text spells in a way of its own.
@@ -77,9 +76,15 @@ def in_text(
         name: What the text calls it, where that is another name.
         default: Its default; a field that has it is not printed.
         spread: Whether an array has the scale's shape, and is written as the scale is.
+        by_place: Whether an array has the tensor's rank, and is moved along with the numbers.
         names: Values that the text calls by a name.
     """
-    metadata = {"text": name, "spread": spread, "names": names or {}}
+    metadata = {
+        "text": name,
+        "spread": spread,
+        "by_place": by_place or spread,
+        "names": names or {},
+    }
     return field(default=default, metadata=metadata)
 
 
@@ -193,7 +198,7 @@ class Code(ABC):
             stored: An array of the tensor's shape.
         """
         stored = np.asarray(stored)
-        scale = expand(self.scale.array, stored.shape).astype(np.float32)
+        scale = expand(self.decoding_scale, stored.shape)
         with np.errstate(over="ignore"):
             return (self.multiples(stored) * scale).astype(self.expressed.numpy)
 
@@ -277,6 +282,11 @@ class Code(ABC):
         return np.broadcast_to(scale * expand(self.multipliers.array, self.grid), self.grid)
 
     @property
+    def decoding_scale(self) -> Array:
+        """What `decode` multiplies by, float32."""
+        return self.scale.array.astype(np.float32)
+
+    @property
     def inverse_scale(self) -> Array:
         """The float32 reciprocal of `step_sizes`, by which `quantize` multiplies; of its shape."""
         return (1.0 / self.step_sizes.astype(np.float64)).astype(np.float32)
@@ -294,6 +304,42 @@ class Code(ABC):
             return least, greatest
         factors = int(self.multipliers.array.min()), int(self.multipliers.array.max())
         return min(least * f for f in factors), max(greatest * f for f in factors)
+
+    @classmethod
+    def fit(cls, array: ArrayLike, parts: tuple[int, ...] = (), bits: int | None = None) -> Self:
+        """Returns the code of this kind that real numbers are stored in, its scales from them.
+
+        Args:
+            array: The numbers, of the tensor's shape.
+            parts: Shape of the scales: the number of parts along each axis, each of which has a
+                scale, 1 along all but one for scales per channel; () for one scale.
+            bits: How many a stored number has; None for the kind's usual width.
+
+        Raises:
+            QirError: The parts do not divide the tensor, a number is not finite, or the kind has no
+                such width.
+        """
+        raise QirError(f"code: expected a kind that finds scales, got {cls.kind}; give it a scale")
+
+    def in_two_levels(self, parts: tuple[int, ...] = (), most: int = MOST_MULTIPLIER) -> Self:
+        """Returns the code whose scales are those of this one as integers times fewer scales.
+
+        Each becomes an integer from 1 to `most`, rounded to nearest, times the scale of its part,
+        the greatest of those there over `most`. Sums over blocks are exact with it.
+
+        Args:
+            parts: Shape of the scales that stay, which divide those of this code; () for one.
+            most: The greatest multiplier.
+
+        Raises:
+            QirError: The parts do not divide the scales, or there are multipliers already.
+        """
+        if self.multipliers is not None:
+            raise QirError("code: expected scales of one level, got multipliers too")
+        scale = FrozenArray(magnitudes(self.scale.array, parts) / most, np.float32)
+        ratios = per_part(self.scale.array, scale.array)
+        multipliers = FrozenArray(np.clip(np.rint(ratios), 1, most))
+        return replace(self, scale=scale, multipliers=multipliers)
 
     def check(self, shape: Shape) -> None:
         """Raises QirError unless the code fits a tensor of this shape (constraints C4 and C9)."""
@@ -315,7 +361,7 @@ class Code(ABC):
         changed: dict[str, Any] = {}
         for spec in fields(self):
             value = getattr(self, spec.name)
-            by_place = spec.name in ("scale", "multipliers") or spec.metadata.get("spread")
+            by_place = spec.name in ("scale", "multipliers") or spec.metadata.get("by_place")
             if by_place and isinstance(value, FrozenArray) and value.array.ndim:
                 changed[spec.name] = FrozenArray(change(value.array))
         return replace(self, **changed) if changed else self

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from qir.errors import QirError
 from qir.types.arrays import expand
 from qir.types.codes.code import Code
+from qir.types.codes.parts import SMALLEST_SCALE
 from qir.types.dtype import Array
 
 MOST_BITS = 8
@@ -27,6 +28,8 @@ class LevelCode(Code):
 
     A kind gives `levels`. Its own constraint, beside those of all codes:
 
+    - C7, of all codes, holds for the magnitudes of finite levels too: those that are not 0 lie
+      between 2^-125 and 2^127 times the scale.
     - C8: storage has at most 8 bits, and the levels are 2 at least and no more than it has codes;
       those that mean something are distinct numbers that float32 holds, infinities and -0.0 among
       them.
@@ -42,11 +45,20 @@ class LevelCode(Code):
         """
 
     @property
-    def ties_up(self) -> Array:
-        """Whether the middle between neighbours has the greater one, for each pair, bool.
+    def borders(self) -> Array:
+        """The multiples of the scale between which lies what has one level, float64.
 
-        The pairs are those of the increasing levels. The lower one has it everywhere unless a kind
-        says otherwise.
+        One for each pair of increasing levels: the middle of the two unless a kind says otherwise.
+        """
+        levels = self.levels[self.order]
+        middles: Array = (levels[1:] + levels[:-1]) / 2
+        return middles
+
+    @property
+    def ties_up(self) -> Array:
+        """Whether the border between two levels has the greater one, for each pair, bool.
+
+        The lower one has it everywhere unless a kind says otherwise.
         """
         return np.zeros(len(self.order) - 1, np.bool_)
 
@@ -67,6 +79,21 @@ class LevelCode(Code):
                 f"code: C8: expected 2 to {min(most, 2**MOST_BITS)} distinct levels of float32 in "
                 f"storage of at most {MOST_BITS} bits, got {len(levels)} in {self.storage.value}"
             )
+        (low, high), sizes = self.scale_bounds, self.step_sizes
+        outside = (sizes < low) | (sizes > high)
+        if np.any(outside):
+            raise QirError(
+                f"code: C7: expected scales between {np.float32(low)!s} and {np.float32(high)!s} "
+                f"for levels of these magnitudes, got {sizes[outside].astype(np.float32).flat[0]!s}"
+            )
+
+    @property
+    def scale_bounds(self) -> tuple[float, float]:
+        """The least and the greatest scale that keep levels normal numbers of float32."""
+        sizes = np.abs(self.levels[self.order])
+        sizes = sizes[(sizes > 0) & np.isfinite(sizes)]
+        low, high = SMALLEST_SCALE / min(1.0, sizes.min()), 1 / SMALLEST_SCALE
+        return float(low), float(min(high, 2.0**127 / sizes.max()))
 
     @property
     def range(self) -> tuple[int, int]:
@@ -100,7 +127,7 @@ class LevelCode(Code):
     def encode(self, real: ArrayLike) -> Array:
         """Returns the stored number of the level that is nearest to real / step size, in float64.
 
-        The middle between two has the one that `ties_up` says; -0.0 has the level -0.0 where there
+        The border between two has the one that `ties_up` says; -0.0 has the level -0.0 where there
         is one. NaN counts as 0.
 
         Args:
@@ -113,13 +140,12 @@ class LevelCode(Code):
         with np.errstate(invalid="ignore", over="ignore"):
             multiples = real.astype(np.float64) / expand(self.step_sizes, real.shape)
         multiples = np.where(np.isnan(multiples), 0.0, multiples)
-        levels = self.levels[self.order]
-        middles = (levels[1:] + levels[:-1]) / 2
-        place = np.asarray(np.searchsorted(middles, multiples, side="left"))
-        at = np.minimum(place, len(middles) - 1)
+        levels, borders = self.levels[self.order], self.borders
+        place = np.asarray(np.searchsorted(borders, multiples, side="left"))
+        at = np.minimum(place, len(borders) - 1)
         is_zero = (levels[at] == 0) & (levels[at + 1] == 0)
         ties_up = np.where(is_zero, ~np.signbit(multiples), self.ties_up[at])
-        place = place + ((middles[at] == multiples) & ties_up & (place < len(middles)))
+        place = place + ((borders[at] == multiples) & ties_up & (place < len(borders)))
         stored: Array = self.order[place] + self.storage.bounds[0]
         return stored.astype(self.storage.numpy)
 
