@@ -53,7 +53,8 @@ def corrected_bias(
     lost = lost_by_rounding(node.op, kernel.array, rounded, means, moments.variances)
     if lost is None:
         return None
-    room = bias_room(kernel.array, weights.storage, max(reach(code), 255))
+    largest = weights.step_bounds[1] if weights.step_bounds else weights.storage.bounds[1]
+    room = bias_room(kernel.array, largest, max(reach(code), 255))
     scales = weights.scale.array.reshape(-1).astype(np.float64) * float(code.scale.array)
     bias = node.inputs[rule.bias].array if len(node.inputs) > rule.bias else None
     return added_within(lost, bias, room * scales)

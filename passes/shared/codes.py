@@ -112,23 +112,58 @@ def weight_code(
     bias: Array | None,
     reach: int = 255,
 ) -> Affine:
-    """Returns the symmetric code of a kernel, its scales raised where the accumulator needs it.
-
-    The scale of a channel is max|w| / (largest code). It is raised where
-
-    - the weights are so small (or all zero) that no product could move the output, and
-    - the bias, expressed in accumulator units, would leave too little of int32 for the products.
+    """Returns the symmetric code of a kernel, of `weight_scales`.
 
     Args:
         weights: The kernel; channels along the last axis.
-        storage: A signed integer type of at most 8 bits.
+        storage: A signed integer type of at most 16 bits.
         per_channel: Whether each channel gets a scale of its own.
         input_scale: Scale of the activations.
         output_scale: Scale of the result.
         bias: The bias [channels], or None.
         reach: Most steps of an activation from 0.
     """
-    largest = storage.bounds[1]
+    scale = weight_scales(
+        weights,
+        storage.bounds[1],
+        per_channel=per_channel,
+        input_scale=input_scale,
+        output_scale=output_scale,
+        bias=bias,
+        reach=reach,
+    )
+    return Affine.of(storage, scale)
+
+
+def weight_scales(
+    weights: Array,
+    largest: int,
+    *,
+    per_channel: bool,
+    input_scale: float,
+    output_scale: float,
+    bias: Array | None,
+    reach: int = 255,
+) -> Array:
+    """Returns the scales of a kernel, raised where the accumulator needs it.
+
+    The scale of a channel is max|w| / (largest step). It is raised where
+
+    - the weights are so small (or all zero) that no product could move the output, and
+    - the bias, expressed in accumulator units, would leave too little of int32 for the products.
+
+    Args:
+        weights: The kernel; channels along the last axis.
+        largest: The greatest step that a stored number means.
+        per_channel: Whether each channel gets a scale of its own.
+        input_scale: Scale of the activations.
+        output_scale: Scale of the result.
+        bias: The bias [channels], or None.
+        reach: Most steps of an activation from 0.
+
+    Returns:
+        float64 numbers of the kernel's rank, 1 in all dimensions but the last one, or a scalar.
+    """
     columns = weights.reshape(prod(weights.shape[:-1]), weights.shape[-1])
     zero = weights.dtype.type(0)
     tops, bottoms = columns.max(axis=0, initial=zero), columns.min(axis=0, initial=zero)
@@ -138,26 +173,26 @@ def weight_code(
     # Where all channels have one scale, those that are all zero must not coarsen the others.
     scale = np.maximum(scale, floor if per_channel else floor.min(initial=np.inf))
     if bias is not None:
-        room = bias_room(weights, storage, reach)
+        room = bias_room(weights, largest, reach)
         # 2^-20 keeps the bias inside the room after the scale is rounded to float32.
         scale = np.maximum(
             scale, np.abs(bias).astype(np.float64) / (input_scale * room) * (1 + 2.0**-20)
         )
     scale = np.clip(scale, SMALLEST_SCALE, 1 / SMALLEST_SCALE)
     if not per_channel or not scale.size:
-        return Affine.of(storage, scale.max(initial=SMALLEST_SCALE))
-    return Affine.of(storage, scale.reshape((1,) * (weights.ndim - 1) + (-1,)))
+        return np.asarray(scale.max(initial=SMALLEST_SCALE))
+    return np.asarray(scale.reshape((1,) * (weights.ndim - 1) + (-1,)))
 
 
-def bias_room(weights: Array, storage: DType, reach: int) -> int:
+def bias_room(weights: Array, largest: int, reach: int) -> int:
     """Returns the magnitude, in units of the accumulator, that the products leave to a bias.
 
     Args:
         weights: The kernel; channels along the last axis.
-        storage: The integer type of its codes.
+        largest: The greatest step of its code.
         reach: Most steps of an activation from 0.
     """
-    products = prod(weights.shape[:-1]) * storage.bounds[1] * reach
+    products = prod(weights.shape[:-1]) * largest * reach
     return 2**31 - 1 - min(products, 2**30)
 
 

@@ -20,7 +20,7 @@ from qir.passes.shared.domains import inside_domain
 from qir.passes.shared.multiples import multiple_of_sum
 from qir.passes.shared.plan import CodePlan, KeptFloat, expressed_type
 from qir.passes.shared.wide import WIDE_BITS, short_code
-from qir.types import Affine, Array, DType, TensorType
+from qir.types import Affine, Array, Code, DType, TensorType
 
 
 class Forms:
@@ -51,7 +51,7 @@ class Forms:
         self.main: dict[Value, Affine] = {}
         self.floats: dict[Value, Value] = {}
         self._stand_ins: dict[Value, Value] = {}
-        self.constants: dict[tuple[Value, Affine], Value] = {}
+        self.constants: dict[tuple[Value, Code], Value] = {}
 
     def give(self, old: Value, new: Value) -> None:
         """Records the coded form of a value."""
@@ -220,7 +220,7 @@ class Forms:
             self.floats[value] = form_of(value, "real", builder.emit(Dequantize(), coded))
         return self.floats[value]
 
-    def constant(self, value: Value, code: Affine, builder: Builder) -> Value:
+    def constant(self, value: Value, code: Code, builder: Builder) -> Value:
         if (value, code) not in self.constants:
             self.constants[value, code] = builder.const(code.encode(value.array), value.name, code)
         return self.constants[value, code]

@@ -79,7 +79,7 @@ class PassManager:
                 if earlier == graph:
                     return
             raise PassError(f"pipeline: {step} does not come to an end in 32 rounds")
-        for wanted in step.requires:
+        for wanted in step.needs:
             if reason := wanted.missing(graph):
                 if wanted in context.unattained:
                     return
