@@ -69,9 +69,10 @@ class LevelCode(Code):
 
     @property
     def range(self) -> tuple[int, int]:
-        """Smallest and largest number that may be stored."""
+        """The first and the last stored number that mean something."""
+        (meant,) = np.nonzero(~np.isnan(self.levels))
         low = self.storage.bounds[0]
-        return low, low + len(self.levels) - 1
+        return low + int(meant[0]), low + int(meant[-1])
 
     @cached_property
     def order(self) -> Array:
@@ -87,7 +88,7 @@ class LevelCode(Code):
     @property
     def is_ordered(self) -> bool:
         """Whether a greater stored number means a greater real one."""
-        return bool(np.all(np.diff(self.levels) > 0))
+        return bool(np.all(np.diff(self.order) == 1))
 
     @property
     def holds_zero(self) -> bool:
@@ -114,7 +115,7 @@ class LevelCode(Code):
         place = np.searchsorted(middles, multiples, side="left")
         at = np.minimum(place, len(middles) - 1)
         place += (middles[at] == multiples) & self.ties_up[at] & (place < len(middles))
-        return (self.order[place] + self.range[0]).astype(self.storage.numpy)
+        return (self.order[place] + self.storage.bounds[0]).astype(self.storage.numpy)
 
     def multiples(self, stored: Array) -> Array:
         """Returns level times multiplier, as float32; the product is rounded once."""
@@ -132,7 +133,8 @@ class LevelCode(Code):
         """Returns the least and the greatest step of stored numbers from low to high."""
         if self.step_table is None:
             return None
-        some = self.step_table[low - self.range[0] : high + 1 - self.range[0]]
+        first = self.storage.bounds[0]
+        some = self.step_table[low - first : high + 1 - first]
         return self.multiplied_bounds(int(some.min()), int(some.max()))
 
     def steps(self, stored: Array) -> Array:
@@ -142,5 +144,5 @@ class LevelCode(Code):
         return self.multiplied(self._of(self.step_table.astype(np.int64), stored))
 
     def _of(self, table: Array, stored: Array) -> Array:
-        found: Array = table[stored.astype(np.int64) - self.range[0]]
+        found: Array = table[stored.astype(np.int64) - self.storage.bounds[0]]
         return found
