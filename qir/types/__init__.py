@@ -10,7 +10,6 @@ from qir.types.arrays import (
 from qir.types.codes.affine import Affine
 from qir.types.codes.code import (
     CODES,
-    SMALLEST_SCALE,
     Code,
     code,
     code_kind,
@@ -20,6 +19,7 @@ from qir.types.codes.code import (
 )
 from qir.types.codes.codebook import Codebook
 from qir.types.codes.level_code import LevelCode
+from qir.types.codes.parts import SMALLEST_SCALE
 from qir.types.dims import Dim, Shape, Size, divide, format_shape, known, product
 from qir.types.dtype import Array, DType
 from qir.types.tensor import Element, TensorType, tensor

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from qir.errors import QirError
 from qir.types.arrays import FrozenArray, expand
 from qir.types.codes.code import Code, code, in_text
+from qir.types.codes.parts import magnitudes, scales_of, storage_of
 from qir.types.dtype import Array, DType
 
 FURTHEST_POINT = 2**16
@@ -63,6 +64,26 @@ class Affine(Code):
             expressed=expressed,
             multipliers=None if multipliers is None else FrozenArray(multipliers),
         )
+
+    @classmethod
+    def fit(cls, array: ArrayLike, parts: tuple[int, ...] = (), bits: int | None = None) -> Affine:
+        """Returns the symmetric code of 2 to 16 bits: scale = greatest magnitude / greatest number.
+
+        The bounds are as far from 0 on either side, so that no sign is cut off.
+
+        Args:
+            array: The numbers, of the tensor's shape.
+            parts: Shape of the scales; () for one.
+            bits: The width, 8 unless given.
+
+        Raises:
+            QirError: The parts do not divide the tensor, a number is not finite, or the width is
+                another.
+        """
+        storage, width = storage_of(bits or 8, signed=True), bits or 8
+        greatest = 2 ** (width - 1) - 1
+        scale = scales_of(magnitudes(array, parts) / greatest)
+        return cls(storage, scale, 0, (-greatest, greatest))
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -13,11 +13,9 @@ from numpy.typing import ArrayLike
 
 from qir.errors import QirError, did_you_mean
 from qir.types.arrays import FrozenArray, expand
+from qir.types.codes.parts import SMALLEST_SCALE, magnitudes, per_part
 from qir.types.dims import Dim, Shape, format_shape
 from qir.types.dtype import Array, DType
-
-SMALLEST_SCALE = 2.0**-125
-"""See constraint C7 of Code."""
 
 MOST_MULTIPLIER = 255
 """See constraint C9 of Code."""
@@ -294,6 +292,42 @@ class Code(ABC):
             return least, greatest
         factors = int(self.multipliers.array.min()), int(self.multipliers.array.max())
         return min(least * f for f in factors), max(greatest * f for f in factors)
+
+    @classmethod
+    def fit(cls, array: ArrayLike, parts: tuple[int, ...] = (), bits: int | None = None) -> Self:
+        """Returns the code of this kind that real numbers are stored in, its scales from them.
+
+        Args:
+            array: The numbers, of the tensor's shape.
+            parts: Shape of the scales: the number of parts along each axis, each of which has a
+                scale, 1 along all but one for scales per channel; () for one scale.
+            bits: How many a stored number has; None for the kind's usual width.
+
+        Raises:
+            QirError: The parts do not divide the tensor, a number is not finite, or the kind has no
+                such width.
+        """
+        raise QirError(f"code: expected a kind that finds scales, got {cls.kind}; give it a scale")
+
+    def in_two_levels(self, parts: tuple[int, ...] = (), most: int = MOST_MULTIPLIER) -> Self:
+        """Returns the code whose scales are those of this one as integers times fewer scales.
+
+        Each becomes an integer from 1 to `most`, rounded to nearest, times the scale of its part,
+        the greatest of those there over `most`. Sums over blocks are exact with it.
+
+        Args:
+            parts: Shape of the scales that stay, which divide those of this code; () for one.
+            most: The greatest multiplier.
+
+        Raises:
+            QirError: The parts do not divide the scales, or there are multipliers already.
+        """
+        if self.multipliers is not None:
+            raise QirError("code: expected scales of one level, got multipliers too")
+        scale = FrozenArray(magnitudes(self.scale.array, parts) / most, np.float32)
+        ratios = per_part(self.scale.array, scale.array)
+        multipliers = FrozenArray(np.clip(np.rint(ratios), 1, most))
+        return replace(self, scale=scale, multipliers=multipliers)
 
     def check(self, shape: Shape) -> None:
         """Raises QirError unless the code fits a tensor of this shape (constraints C4 and C9)."""
