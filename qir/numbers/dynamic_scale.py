@@ -39,9 +39,8 @@ def symmetric_scale(x: Array, axes: tuple[int, ...], largest: int) -> NDArray[np
         The scales, in x's rank: 1 along the axes.
     """
     peaks = np.abs(_finite(x)).max(axis=axes, keepdims=True, initial=0)
-    return np.clip(
-        peaks / np.float32(largest), np.float32(SMALLEST_SCALE), np.float32(1 / SMALLEST_SCALE)
-    )
+    bounds = np.float32(SMALLEST_SCALE), np.float32(1 / SMALLEST_SCALE)
+    return np.asarray(np.clip(peaks / np.float32(largest), *bounds), np.float32)
 
 
 def symmetric_steps(x: Array, scale: Array, largest: int) -> Array:
@@ -97,4 +96,6 @@ def onnx_quantization(x: Array) -> tuple[Array, Array, Array]:
 
 def _finite(x: Array) -> NDArray[np.float32]:
     """Returns numbers with 0 for NaN and the greatest finite number for infinities."""
-    return np.nan_to_num(x, nan=0.0, posinf=LARGEST_FLOAT, neginf=-LARGEST_FLOAT)
+    greatest = float(LARGEST_FLOAT)
+    found = np.nan_to_num(np.asarray(x, np.float32), nan=0.0, posinf=greatest, neginf=-greatest)
+    return np.asarray(found, np.float32)

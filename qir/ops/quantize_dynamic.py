@@ -60,8 +60,8 @@ class QuantizeDynamic(Op):
     What is computed of the steps is exact. The scale then is a factor of floats, one rounding each,
     in this order: `dequantize` of the accumulator, which multiplies by the scale of the weights;
     times the scale of the first operand; times that of the second, where that has one; plus the
-    bias. A product of scales alone could leave float32. XLA on CPU may contract the last product
-    and the bias into one rounding.
+    bias. A product of scales alone could leave float32. XLA gives the bits of the reference there,
+    as its lowering of `add` keeps the product and the bias apart.
 
     In mode `onnx` it is DynamicQuantizeLinear of ONNX, asymmetric and per tensor, with three
     results: plain u8 numbers, the scale and the zero point, a scalar of u8. Plain integers have
