@@ -144,10 +144,10 @@ class _DynamicQuantizer:
         total = builder.emit(node.op, steps, weights)
         self.graph.name_after(total, f"{output.name}.acc")
         real = builder.emit(Dequantize(), total)
-        self.graph.name_after(real, f"{output.name}.steps")
+        self.graph.name_after(real, f"{output.name}.unscaled")
         for scale in scales:
             real = builder.emit(Mul(), real, scale)
-            self.graph.name_after(real, f"{output.name}.real")
+            self.graph.name_after(real, f"{output.name}.scaled")
             assert real.node is not None
             real.node.note = "it multiplies by a scale that is found at run time"
         for bias in node.inputs[rule.bias :]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from qir.backends.native.computation import Computation, Parameter
 from qir.backends.xla.codes import code_of, levels, steps, zero_points
@@ -117,8 +118,15 @@ def rounded_sum(op: Sum, node: Node) -> Computation:
 
 @lowering(Mul, legal=plain)
 def multiply(op: Mul, node: Node) -> Computation:
-    """The product x * y."""
-    return floating(node, jnp.multiply)
+    """The product x * y, in the order of the program where a scale of run time is a factor."""
+    if not _is_scaled_sum(node.output):
+        return floating(node, jnp.multiply)
+
+    def run(*operands: jax.Array) -> jax.Array:
+        # XLA would multiply the scale by the constant one of the integers first.
+        return jnp.multiply(*lax.optimization_barrier(operands))  # type: ignore[no-untyped-call]
+
+    return floating(node, run)
 
 
 @lowering(Mul, legal=coded)
