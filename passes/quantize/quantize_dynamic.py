@@ -19,7 +19,7 @@ from qir.passes.shared.codes import rows_code, weight_code
 from qir.passes.shared.plan import KeptFloat
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.selectors import select
-from qir.types import SMALLEST_SCALE, Dim, DType, Quant, product
+from qir.types import SMALLEST_SCALE, Dim, DType, Affine, product
 
 STEPS = {"i8": 127, "i4": 7}
 """The largest step of activations of each width; those of 4 bits are stored in i8."""
@@ -87,7 +87,7 @@ class _DynamicQuantizer:
         self.excluded = excluded
         self.names = Inheritance(graph)
         self.steps: dict[tuple[Value, tuple[int, ...]], Scaled] = {}
-        self.constants: dict[tuple[Value, Quant], Value] = {}
+        self.constants: dict[tuple[Value, Affine], Value] = {}
 
     def run(self) -> None:
         for node in list(self.graph.nodes):
@@ -208,7 +208,7 @@ class _DynamicQuantizer:
         )
         return self.constant(kernel, code, builder)
 
-    def constant(self, value: Value, code: Quant, builder: Builder) -> Value:
+    def constant(self, value: Value, code: Affine, builder: Builder) -> Value:
         if (value, code) not in self.constants:
             self.constants[value, code] = builder.const(code.encode(value.array), value.name, code)
         return self.constants[value, code]

@@ -46,7 +46,7 @@ def symmetric_scale(x: Array, axes: tuple[int, ...], largest: int) -> NDArray[np
 def symmetric_steps(x: Array, scale: Array, largest: int) -> Array:
     """Returns `clamp(rne(x * float32(1 / scale)), -largest, largest)`, whole float32 numbers.
 
-    So does `Quant.encode` of a code with this scale; NaN is 0.
+    So does `Affine.encode` of a code with this scale; NaN is 0.
 
     Args:
         x: Numbers, float32.

@@ -22,20 +22,20 @@ from qir.types import (
     Array,
     DType,
     Element,
-    Quant,
+    Affine,
     Size,
     TensorType,
 )
 
 
-def steps_code(largest: int, storage: DType = DType.I8) -> Quant:
+def steps_code(largest: int, storage: DType = DType.I8) -> Affine:
     """Returns the code of numbers whose scale stands beside them: the steps -largest to largest.
 
     Args:
         largest: The largest step: 127 for 8 bits, 7 for 4.
         storage: The integer type that they are stored in.
     """
-    return Quant.of(storage, 1.0, bounds=(-largest, largest))
+    return Affine.of(storage, 1.0, bounds=(-largest, largest))
 
 
 def _element(result: TensorType) -> Element:
@@ -102,7 +102,7 @@ class QuantizeDynamic(Op):
     def _holds_steps(self) -> bool:
         code = self.to
         return (
-            isinstance(code, Quant)
+            isinstance(code, Affine)
             and code.levels is None
             and code.storage.bits <= 16
             and code.per_tensor
@@ -115,7 +115,7 @@ class QuantizeDynamic(Op):
     @property
     def largest(self) -> int:
         """The largest step, in mode `onnx` the greatest stored number."""
-        return self.to.range[1] if isinstance(self.to, Quant) else ONNX_STEPS
+        return self.to.range[1] if isinstance(self.to, Affine) else ONNX_STEPS
 
     def result(self, x: TensorType) -> tuple[TensorType, ...]:
         if x.element != DType.F32:

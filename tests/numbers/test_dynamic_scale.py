@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qir.numbers.dynamic_scale import onnx_quantization, symmetric_scale, symmetric_steps
-from qir.types import SMALLEST_SCALE, Array, DType, Quant
+from qir.types import SMALLEST_SCALE, Array, DType, Affine
 
 
 def nearest(real: Fraction) -> np.float32:
@@ -35,7 +35,7 @@ def test_scales_are_quotients_rounded_once(largest: int) -> None:
 def test_steps_are_those_of_the_code_with_that_scale() -> None:
     x = np.random.default_rng(0).normal(0, 3, (50, 40)).astype(np.float32)
     scales = symmetric_scale(x, (1,), 127)
-    code = Quant.of(DType.I8, scales, bounds=(-127, 127))
+    code = Affine.of(DType.I8, scales, bounds=(-127, 127))
     steps = symmetric_steps(x, scales, 127)
     assert np.array_equal(steps, code.encode(x))
     assert np.array_equal(np.abs(steps).max(axis=1), np.full(50, 127))

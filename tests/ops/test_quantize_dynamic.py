@@ -10,7 +10,7 @@ from qir.ops import QuantizeDynamic
 from qir.ops.op import infer
 from qir.ops.quantize_dynamic import steps_code
 from qir.ops.rules import Coded
-from qir.types import Array, Dim, DType, Element, Quant, TensorType
+from qir.types import Array, Dim, DType, Element, Affine, TensorType
 
 BYTES = steps_code(127)
 
@@ -50,7 +50,7 @@ def test_blocks_are_the_rows_of_a_reshaped_tensor() -> None:
     "code",
     [steps_code(7), steps_code(7, DType.I4), steps_code(1, DType.I2), steps_code(32767, DType.I16)],
 )
-def test_a_code_of_any_width_has_all_its_steps(code: Quant) -> None:
+def test_a_code_of_any_width_has_all_its_steps(code: Affine) -> None:
     x = np.linspace(-3, 3, 100_001, dtype=np.float32)
     steps, _ = computed(QuantizeDynamic((0,), code), x)
     low, high = code.range
@@ -76,9 +76,9 @@ def test_types() -> None:
 @pytest.mark.parametrize(
     ("to", "options", "problem"),
     [
-        (Quant.of(DType.I8, 0.5, bounds=(-127, 127)), {}, "expected a code of scale 1"),
-        (Quant.of(DType.I8, 1.0), {}, "bounds \\[-n, n\\]"),
-        (Quant.of(DType.U8, 1.0, 128), {}, "zero point 0"),
+        (Affine.of(DType.I8, 0.5, bounds=(-127, 127)), {}, "expected a code of scale 1"),
+        (Affine.of(DType.I8, 1.0), {}, "bounds \\[-n, n\\]"),
+        (Affine.of(DType.U8, 1.0, 128), {}, "zero point 0"),
         (DType.I8, {}, "expected a code of scale 1"),
         (BYTES, {"mode": "onnx"}, "expected plain u8 and no blocks"),
         (DType.U8, {"mode": "onnx", "block": 2}, "expected plain u8 and no blocks"),
