@@ -20,8 +20,9 @@ import numpy as np
 from jax import lax
 
 from qir.backends.native.computation import Argument, Computation, Parameter
-from qir.backends.xla.codes import signed, signed_zero_points
+from qir.backends.xla.codes import in_sums, signed, signed_zero_points, type_in_sums
 from qir.backends.xla.lowering import coded
+from qir.errors import UnsupportedError
 from qir.ir import Node
 from qir.ops.op import Op
 from qir.ops.type_rules import are_bytes
@@ -57,7 +58,13 @@ def accumulation(
         pack: Changes the layout of weights, numpy or jax, into what the product takes.
     """
     x, weights, *bias = node.inputs
-    x_storage, storage = x.type.dtype, weights.type.dtype
+    x_type, weights_type = x.type, weights.type
+    x_storage, storage = (type_in_sums(type).dtype for type in (x_type, weights_type))
+    if max(x_storage.bits, storage.bits) > 8:
+        raise UnsupportedError(
+            f"xla: expected operands whose steps are of at most 8 bits, got {x_type} and "
+            f"{weights_type}; qir.evaluate computes it"
+        )
     x_point = int(signed_zero_points(x.type)[0])
     points = signed_zero_points(weights.type)
     name = node.output.name
@@ -76,7 +83,7 @@ def accumulation(
         return acc
 
     if weights.is_constant:
-        kernel, points = _centred(signed(weights.array, storage), points)
+        kernel, points = _centred(signed(in_sums(weights.array, weights_type), storage), points)
         zero_points = points if np.any(points) else None
         offset = correction(kernel, points)
         if bias and bias[0].is_constant:
@@ -89,15 +96,17 @@ def accumulation(
             arguments.append(Parameter(f"{name}.bias", offset))
 
         def run(x: jax.Array, kernel: jax.Array, *addends: jax.Array) -> jax.Array:
-            return finish(product(signed(x, x_storage), kernel, zero_points), addends)
+            bytes = signed(in_sums(x, x_type), x_storage)
+            return finish(product(bytes, kernel, zero_points), addends)
 
         return Computation(run, (*arguments, *bias))
 
     def run_with_varying_weights(
         x: jax.Array, weights: jax.Array, *addends: jax.Array
     ) -> jax.Array:
-        kernel = signed(weights, storage)
-        acc = product(signed(x, x_storage), pack(kernel), points if np.any(points) else None)
+        kernel = signed(in_sums(weights, weights_type), storage)
+        bytes = signed(in_sums(x, x_type), x_storage)
+        acc = product(bytes, pack(kernel), points if np.any(points) else None)
         if x_point:
             addends = (correction(kernel, points), *addends)
         return finish(acc, addends)

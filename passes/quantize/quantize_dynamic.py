@@ -19,7 +19,7 @@ from qir.passes.shared.codes import rows_code, weight_code
 from qir.passes.shared.plan import KeptFloat
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.selectors import select
-from qir.types import SMALLEST_SCALE, Dim, DType, Affine, product
+from qir.types import SMALLEST_SCALE, Affine, Dim, DType, product
 
 STEPS = {"i8": 127, "i4": 7}
 """The largest step of activations of each width; those of 4 bits are stored in i8."""

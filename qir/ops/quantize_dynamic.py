@@ -19,10 +19,10 @@ from qir.ops.op import Op, op
 from qir.ops.rules import Coded, KeepFloat
 from qir.ops.type_rules import check_axes
 from qir.types import (
+    Affine,
     Array,
     DType,
     Element,
-    Affine,
     Size,
     TensorType,
 )
@@ -103,7 +103,6 @@ class QuantizeDynamic(Op):
         code = self.to
         return (
             isinstance(code, Affine)
-            and code.levels is None
             and code.storage.bits <= 16
             and code.per_tensor
             and float(code.scale.array) == 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qir.numbers.dynamic_scale import onnx_quantization, symmetric_scale, symmetric_steps
-from qir.types import SMALLEST_SCALE, Array, DType, Affine
+from qir.types import SMALLEST_SCALE, Affine, Array, DType
 
 
 def nearest(real: Fraction) -> np.float32:

@@ -10,7 +10,7 @@ from qir.ops import QuantizeDynamic
 from qir.ops.op import infer
 from qir.ops.quantize_dynamic import steps_code
 from qir.ops.rules import Coded
-from qir.types import Array, Dim, DType, Element, Affine, TensorType
+from qir.types import Affine, Array, Dim, DType, Element, TensorType
 
 BYTES = steps_code(127)
 

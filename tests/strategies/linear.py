@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from qir.ops import Conv, Dot
 from qir.ops.type_rules import accumulator
 from qir.ops.windows import Padding, dilated
-from qir.types import Array, DType, Quant
+from qir.types import Affine, Array, Code, DType
 from tests.strategies.base import (
     BYTES,
     FLOATS,
@@ -34,18 +34,18 @@ def weights(draw: Draw, shape: tuple[int, ...], far: bool = False) -> Operand:
     return coded_operand(draw, code, shape, constant=draw(st.sampled_from([True, True, False])))
 
 
-def heads(draw: Draw, shape: tuple[int, ...], axis: int) -> Quant:
+def heads(draw: Draw, shape: tuple[int, ...], axis: int) -> Affine:
     """Draws a code that varies along a batch axis, with one zero point."""
     varying = tuple(size if place == axis else 1 for place, size in enumerate(shape))
     scales = generator(draw).uniform(0.1, 1.0, varying)
-    return Quant.of(DType.I8, scales, np.full(varying if scales.size > 1 else (), 3))
+    return Affine.of(DType.I8, scales, np.full(varying if scales.size > 1 else (), 3))
 
 
-def bias(draw: Draw, code: Quant, outputs: int) -> Operand:
+def bias(draw: Draw, code: Affine, outputs: int) -> Operand:
     """Draws a bias of the accumulator's code, far larger than the products."""
     scale = code.scale.array.reshape(-1) if code.scale.array.ndim else code.scale.array
     array: Array = generator(draw).integers(-(2**30), 2**30, outputs).astype(np.int32)
-    return Operand(array, Quant.of(DType.I32, scale), constant=draw(st.booleans()))
+    return Operand(array, Affine.of(DType.I32, scale), constant=draw(st.booleans()))
 
 
 def plain_operands(
@@ -60,12 +60,12 @@ def plain_operands(
         return [x, float_operand(draw, shape, dtype, constant=kept), *biases]
     storages = [draw(st.sampled_from(NARROW)) for _ in range(2)]
     x, kernel = (
-        Operand(stored(draw, Quant.of(storage, 1), sizes), storage, **options)
+        Operand(stored(draw, Affine.of(storage, 1), sizes), storage, **options)
         for storage, sizes, options in zip(
             storages, (x_shape, shape), ({"named": named}, {"constant": kept}), strict=True
         )
     )
-    sums = stored(draw, Quant.of(DType.I32, 1), shape[-1:])
+    sums = stored(draw, Affine.of(DType.I32, 1), shape[-1:])
     return [
         x,
         kernel,
@@ -96,7 +96,7 @@ def convs(draw: Draw, cls: type[Conv]) -> Case:
         x = coded_operand(draw, draw(codes(NARROW, far=padding == "valid")), x_shape, named=named)
         kernel = weights(draw, shape)
         code = accumulator(op, x.type, kernel.type, count + 2, shape[-1])
-        assert isinstance(code, Quant)
+        assert isinstance(code, Code)
         biases = [bias(draw, code, shape[-1])] if draw(st.booleans()) else []
         return program(op, x, kernel, *biases)
     return program(op, *plain_operands(draw, x_shape, shape, named=named))
@@ -121,7 +121,7 @@ def dots(draw: Draw, cls: type[Dot]) -> Case:
                 kernel = coded_operand(draw, heads(draw, shape, axis), shape)
             return program(op, x, kernel)
         code = accumulator(op, x.type, kernel.type, len(x_shape), columns)
-        assert isinstance(code, Quant)
+        assert isinstance(code, Code)
         biases = [bias(draw, code, columns)] if draw(st.booleans()) else []
         return program(op, x, kernel, *biases)
     return program(op, *plain_operands(draw, x_shape, shape, named=named))

@@ -22,7 +22,7 @@ W = RNG.normal(0, 0.3, (32, 24)).astype(np.float32)
 V = RNG.normal(0, 0.3, (24, 8)).astype(np.float32)
 BIAS = RNG.normal(size=24).astype(np.float32)
 IMAGES = RNG.normal(size=(4, 9, 9, 6)).astype(np.float32)
-KERNEL = RNG.normal(0, 0.3, (3, 3, 6, 10)).astype(np.float32)
+KERNEL = jnp.asarray(RNG.normal(0, 0.3, (3, 3, 6, 10)), jnp.float32)
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 STEP = 20 * np.log10(2 * 127 * np.sqrt(3))
 """Decibels of a number against the error of rounding it, uniform in a step of which it has 127."""
@@ -58,7 +58,7 @@ def test_a_network_is_quantized_without_data():
     found = check_exact(graph, X)
     # Two layers round weights and activations: four errors of the size of a step's or less, of
     # normal numbers whose peak is 2.4 times their root mean square in rows and columns of 24 to 32.
-    assert decibels(mlp(X), found) > STEP - 20 * np.log10(2.4) - 10 * np.log10(4) - 3
+    assert decibels(mlp(jnp.asarray(X)), found) > STEP - 20 * np.log10(2.4) - 10 * np.log10(4) - 3
     assert [node.inputs[1].type.dtype for node in ops(graph, Dot)] == [DType.I8, DType.I8]
     assert graph == qir.parse(str(graph), qir.to_program(graph).arrays)
 
