@@ -9,6 +9,7 @@ INTEGER = "fold-scales, lookup-tables, fuse-requantize, canonicalize, check-over
 
 PIPELINES |= {
     "w8a8": f"{FOLD}, {SCORES}, calibrate, {RANGES}, quantize, {INTEGER}",
+    "w8-dynamic": f"{FOLD}, quantize-dynamic, canonicalize, check-overflow",
     "fold": FOLD,
     "scores": SCORES,
     "ranges": RANGES,

@@ -5,21 +5,44 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from qir.backends.native.computation import Computation, Parameter
 from qir.backends.xla.codes import code_of, steps, zero_points
 from qir.backends.xla.lowering import coded, floating, lowering, plain
 from qir.backends.xla.requantize import Factor, no_form, rescaling
-from qir.ir import Node
+from qir.ir import Node, Value
+from qir.numbers.dynamic_scale import LARGEST_FLOAT
 from qir.numbers.rounding import rounding_mode
-from qir.ops import Add, Clip, Maximum, Minimum, Mul, Pow, Relu, Sub
+from qir.ops import Add, Clip, Dequantize, Maximum, Minimum, Mul, Pow, Relu, Sub
 from qir.ops.elementwise import Sum
+from qir.types import DType
 
 
 @lowering(Add, legal=plain)
 def add(op: Add, node: Node) -> Computation:
-    """The sum x + y."""
-    return floating(node, jnp.add)
+    """The sum x + y, of sums times scales that are found at run time the rounded products."""
+    scaled = [_is_scaled_sum(value) for value in node.inputs]
+    if not any(scaled):
+        return floating(node, jnp.add)
+
+    def run(*operands: jax.Array) -> jax.Array:
+        # XLA on CPU contracts a product and a sum into one rounding unless a maximum is between.
+        return jnp.add(
+            *(
+                jnp.maximum(x, -LARGEST_FLOAT) if is_product else x
+                for x, is_product in zip(operands, scaled, strict=True)
+            )
+        )
+
+    return floating(node, run)
+
+
+def _is_scaled_sum(value: Value) -> bool:
+    """Whether a value is what integers stand for times a scale that is found at run time."""
+    if not isinstance(value.op, Mul) or value.type.dtype is not DType.F32:
+        return False
+    return any(isinstance(x.op, Dequantize) or _is_scaled_sum(x) for x in value.inputs)
 
 
 @lowering(Sub, legal=plain)
@@ -95,8 +118,15 @@ def rounded_sum(op: Sum, node: Node) -> Computation:
 
 @lowering(Mul, legal=plain)
 def multiply(op: Mul, node: Node) -> Computation:
-    """The product x * y."""
-    return floating(node, jnp.multiply)
+    """The product x * y, in the order of the program where a scale of run time is a factor."""
+    if not _is_scaled_sum(node.output):
+        return floating(node, jnp.multiply)
+
+    def run(*operands: jax.Array) -> jax.Array:
+        # XLA would multiply the scale by the constant one of the integers first.
+        return jnp.multiply(*lax.optimization_barrier(operands))  # type: ignore[no-untyped-call]
+
+    return floating(node, run)
 
 
 @lowering(Mul, legal=coded)
