@@ -81,6 +81,11 @@ class XlaProgram:
                 self._enter(part, kernels)
             else:
                 self._lower(part, choose(part), reasons.get(part, ""))
+        self._computations = _read(self._computations, self.outputs)
+        for placed in self._computations:
+            for argument in placed.computation.arguments:
+                if isinstance(argument, Value | Parameter):
+                    self._register(argument)
         for value in self.outputs:
             self._register(value)
         self.arrays = dict(self._arrays)
@@ -133,7 +138,8 @@ class XlaProgram:
             for value in node.outputs:
                 self.choices[value.name, node.op.name] = Choice(way, str(kernels))
         first = group.outputs[0]
-        self._add(_Placed(group.outputs, f"kernels.{first.name}", first.place(), group.computation))
+        label = f"kernels.{first.name}"
+        self._computations.append(_Placed(group.outputs, label, first.place(), group.computation))
 
     def _lower(self, node: Node, choice: Choice, reason: str) -> None:
         try:
@@ -145,13 +151,7 @@ class XlaProgram:
         for value in node.outputs:
             self.choices[value.name, node.op.name] = choice
         label = f"{node.op.name}.{node.outputs[0].name}" if node.outputs else node.op.name
-        self._add(_Placed(node.outputs, label, node.place(), computation))
-
-    def _add(self, placed: _Placed) -> None:
-        self._computations.append(placed)
-        for argument in placed.computation.arguments:
-            if isinstance(argument, Value | Parameter):
-                self._register(argument)
+        self._computations.append(_Placed(node.outputs, label, node.place(), computation))
 
     def _register(self, argument: Value | Parameter) -> None:
         if argument in self._names:
@@ -163,6 +163,20 @@ class XlaProgram:
         if id(array) not in self._array_names:
             self._array_names[id(array)] = self._arrays.add(name, array)
         self._names[argument] = self._array_names[id(array)]
+
+
+def _read(computations: Sequence[_Placed], outputs: Sequence[Value]) -> list[_Placed]:
+    """Returns the computations without those that no other reads, in order.
+
+    A way may read what an operand is computed of in its place, as products do of coded weights.
+    """
+    needed: set[object] = set(outputs)
+    kept = []
+    for placed in reversed(computations):
+        if needed.intersection(placed.outputs):
+            needed.update(x for x in placed.computation.arguments if isinstance(x, Value))
+            kept.append(placed)
+    return kept[::-1]
 
 
 def nodes_of(graph: Graph, outputs: Sequence[Value]) -> list[Node]:

@@ -42,6 +42,7 @@ from qir.passes.shared.codes import bias_code, reach
 from qir.passes.shared.divisors import too_coarse
 from qir.passes.shared.forms import Forms
 from qir.passes.shared.functions import defined
+from qir.passes.shared.interface import Interface, return_from, take_coded
 from qir.passes.shared.plan import CodePlan, KeptFloat, expressed_type
 from qir.passes.shared.weight_codes import WeightCoding
 from qir.passes.shared.weight_only import WeightCoder
@@ -50,8 +51,6 @@ from qir.pipeline import Context, Pass, register
 from qir.pipeline.selectors import select
 from qir.report.explain import explain
 from qir.types import Affine, Dim, DType
-
-Interface = Literal["float", "i8", "u8"]
 
 
 @register
@@ -166,14 +165,15 @@ class _Quantizer:
 
     def run(self) -> None:
         for value in self.graph.inputs:
-            self.take_input(value)
+            if self.options.inputs != "float":
+                take_coded(value, DType(self.options.inputs), self.forms)
         replaced: list[Value] = []
         for node in list(self.graph.nodes):
             if isinstance(node.op, Const):
                 continue
             builder = self.graph.before(node)
             if isinstance(node.op, Return):
-                self.finish(node, builder)
+                return_from(node, self.options.outputs, self.forms, builder)
             elif self.becomes_integer(node, builder):
                 replaced.extend(node.outputs)
             else:
@@ -182,26 +182,6 @@ class _Quantizer:
         for value in replaced:
             self.forms.hand_over(value)
         self.forms.tidy()
-
-    def take_input(self, value: Value) -> None:
-        if self.options.inputs == "float" or not value.type.is_float or value.range is None:
-            return
-        code = self.plan.code_for(value, DType(self.options.inputs))
-        value.type = value.type.with_element(code)
-        value.observed = None
-        self.forms.coded[value, code], self.forms.main[value] = value, code
-
-    def finish(self, node: Node, builder: Builder) -> None:
-        for index, value in enumerate(node.inputs):
-            if self.options.outputs == "float" or not self.forms.is_activation(value):
-                node.set_input(index, self.forms.real(value, builder))
-                continue
-            code = self.forms.main.get(value) or self.plan.code_for(value)
-            wanted = DType(self.options.outputs)
-            if code.storage is not wanted:
-                points = int(code.zero_points) + wanted.bounds[0] - code.storage.bounds[0]
-                code = Affine.of(wanted, code.scale.array, points, expressed=code.expressed)
-            node.set_input(index, self.forms.code(value, builder, code))
 
     def becomes_integer(self, node: Node, builder: Builder) -> bool:
         if not isinstance(node.op.quant, RescaledRows) and not any(

@@ -14,6 +14,7 @@ import numpy as np
 from qir.errors import QirError, did_you_mean
 from qir.passes.shared.codes import weight_scales
 from qir.types import SMALLEST_SCALE, Affine, Array, Code, Codebook, DType
+from qir.types.codes.parts import magnitudes
 
 Make: TypeAlias = Callable[[DType, Array, Array | None], Code]
 """Builds a code from its width, its scale and the multipliers of a scale of two levels."""
@@ -155,7 +156,7 @@ class WeightCoding:
         """
         parts = self._parts(kernel.shape)
         blocks = self.block is not None and prod(parts) > parts[-1]
-        most = max(1, int(DType.I8.bounds[1] // self._largest)) if blocks else 1
+        most = self._most_factor if blocks else 1
         scale = weight_scales(
             kernel,
             int(self._largest) * most,
@@ -176,7 +177,7 @@ class WeightCoding:
             summed: The axis that blocks divide, and whose places are rows.
         """
         parts = self._parts(weights.shape, channel, summed)
-        peaks = _peaks(weights, parts)
+        peaks = magnitudes(weights, parts)
         if self.block is None or prod(parts) == parts[channel]:
             scale = np.maximum(peaks / self._largest, SMALLEST_SCALE)
             return self._make(self._searched(weights, scale))
@@ -204,6 +205,13 @@ class WeightCoding:
             reach=255,
         )
         return code.map_arrays(lambda factors: np.moveaxis(factors, -1, 0))
+
+    @cached_property
+    def _most_factor(self) -> int:
+        """The greatest multiplier that leaves steps in signed bytes: of 4 bits it is 16."""
+        low, high = self._make(np.ones(())).step_bounds or (-1, 1)
+        least, greatest = DType.I8.bounds
+        return max(1, min(least // low, greatest // high))
 
     @cached_property
     def _largest(self) -> float:
@@ -235,7 +243,7 @@ class WeightCoding:
 
     def _two_levels(self, weights: Array, parts: tuple[int, ...], scale: Array, most: int) -> Code:
         """Returns the code whose multipliers give each part the steps that fit it best."""
-        wanted = _peaks(weights, parts) / self._largest / scale
+        wanted = magnitudes(weights, parts) / self._largest / scale
         best, least = np.ones(parts), np.full(parts, np.inf)
         for share in SEARCHED if DType(self.width).bits <= SEARCHED_BITS else (1.0,):
             factors = np.clip(np.rint(wanted * share), 1, most)
@@ -258,23 +266,13 @@ class WeightCoding:
         return np.asarray(best.reshape(scale.shape))
 
 
-def _peaks(weights: Array, parts: tuple[int, ...]) -> Array:
-    """Returns the greatest magnitude of each part of an array, float64."""
-    return _by_part(np.abs(weights), parts, np.maximum)
-
-
 def _squared_error(weights: Array, code: Code, parts: tuple[int, ...]) -> Array:
     """Returns what coding the weights costs each part, as the sum of squares."""
     errors = np.subtract(weights, code.decode(code.encode(weights)), dtype=np.float32)
-    return _by_part(np.square(errors, out=errors), parts, np.add)
-
-
-def _by_part(array: Array, parts: tuple[int, ...], reduction: np.ufunc) -> Array:
-    """Reduces each part of an array to one number, float64 of shape `parts`."""
     split = [
         size
-        for count, whole in zip(parts, array.shape, strict=True)
+        for count, whole in zip(parts, weights.shape, strict=True)
         for size in (count, whole // count)
     ]
-    inner = tuple(range(1, 2 * array.ndim, 2))
-    return np.asarray(reduction.reduce(array.reshape(split), axis=inner, initial=0), np.float64)
+    squares = np.square(errors, out=errors).reshape(split)
+    return np.asarray(squares.sum(axis=tuple(range(1, 2 * weights.ndim, 2)), dtype=np.float64))

@@ -3,6 +3,7 @@
 from qir.backends.xla.lowering import LOWERINGS, legal_ways
 from qir.backends.xla.rules import (
     cast,
+    coded_weights,
     conv,
     conv_transpose,
     dot,
@@ -25,6 +26,7 @@ from qir.backends.xla.rules import (
 __all__ = [
     "LOWERINGS",
     "cast",
+    "coded_weights",
     "conv",
     "conv_transpose",
     "dot",

@@ -142,7 +142,11 @@ def _fits_int32(op: Dequantize, node: Node) -> bool:
     return node.inputs[0].type.dtype is not DType.U32
 
 
-@lowering(Dequantize, legal=_fits_int32)
+def _is_computed(op: Dequantize, node: Node) -> bool:
+    return not node.inputs[0].is_constant
+
+
+@lowering(Dequantize, legal=_fits_int32, preferred=_is_computed)
 def dequantize(op: Dequantize, node: Node) -> Computation:
     """One float32 multiplication."""
     code = node.inputs[0].type.code
