@@ -118,6 +118,23 @@ def test_products_of_two_activations(expression):
     assert "is not a constant, and products=weights" in str(qir.explain(kept))
 
 
+def test_attention_is_exact_but_for_its_floats():
+    weights = jnp.asarray(RNG.normal(0, 0.2, (3, 16, 16)), jnp.float32)
+    x = RNG.normal(size=(4, 12, 16)).astype(np.float32)
+
+    def attention(x: jax.Array) -> jax.Array:
+        q, k, v = (x @ each for each in weights)
+        mixed: jax.Array = jax.nn.softmax(q @ k.swapaxes(-1, -2) / 4) @ v
+        return mixed
+
+    graph = quantized(attention, x)
+    assert len(ops(graph, QuantizeDynamic)) == 5
+    # Each step is compared with what the floats before it, as XLA has them, may become.
+    plain = qir.compile(graph, kernels=False).report
+    assert qir.compile(graph, kernels=False, check=[x]).report == plain
+    assert decibels(attention(jnp.asarray(x)), qir.evaluate(graph, x)[0]) > 30
+
+
 def test_what_several_products_read_is_quantized_once():
     graph = quantized(lambda x: x @ W[:, :8] + x @ W[:, 8:16], X)
     assert len(ops(graph, QuantizeDynamic)) == 1
