@@ -7,6 +7,7 @@ from math import prod
 
 import numpy as np
 
+from qir.numbers.int32 import INT32_MAX
 from qir.ops.op import Op
 from qir.types import DType, Element, FrozenArray, Quant, Size, TensorType
 
@@ -122,7 +123,9 @@ def accumulator(
 ) -> DType | Quant:
     """Returns the element of a sum of products: the product of the operands' codes.
 
-    Plain integers of at most 8 bits, of one type or of two, are summed in i32.
+    Plain integers of at most 8 bits, of one type or of two, are summed in i32; so are codes of 8
+    bits, and wider ones where their bounds and the number of terms prove that i32 holds every sum.
+    Others are summed in i64.
 
     Args:
         operation: The op, for messages.
@@ -155,7 +158,7 @@ def accumulator(
         )
     if a.levels is not None or b.levels is not None:
         raise operation.error("a codebook must be expanded by lookup first")
-    storage = DType.I64 if max(a.storage.bits, b.storage.bits) > 8 else DType.I32
+    storage = _sum_storage(left, right, right.shape[batch:-1])
     factors = [code.scale.array.astype(np.float64) for code in (a, b)]
     aligned = (
         scale.reshape(*scale.shape[:batch], *(1,) * (rank - batch - 1), scale.shape[-1])
@@ -164,6 +167,25 @@ def accumulator(
         for scale in factors
     )
     return Quant(storage, FrozenArray(prod(aligned, start=np.float64(1))), expressed=a.expressed)
+
+
+def _sum_storage(left: TensorType, right: TensorType, summed: Sequence[Size]) -> DType:
+    """Returns i32 for sums of products of bytes, and where no sum of wider ones can leave it."""
+    if max(left.dtype.bits, right.dtype.bits) <= 8:
+        return DType.I32
+    counts = [size for size in summed if isinstance(size, int)]
+    if len(counts) < len(summed):
+        return DType.I64
+    most = prod(counts) * _most_steps(left) * _most_steps(right)
+    return DType.I32 if most <= INT32_MAX else DType.I64
+
+
+def _most_steps(x: TensorType) -> int:
+    """Returns the greatest magnitude of the integers that a code's scale multiplies."""
+    assert x.quant is not None
+    low, high = x.quant.range
+    points = x.quant.zero_points.astype(np.int64)
+    return max(abs(low - int(points.max())), abs(high - int(points.min())))
 
 
 def _varies_along(x: TensorType, axes: Collection[int], *, points: bool = False) -> bool:
