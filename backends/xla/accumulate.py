@@ -23,7 +23,7 @@ import numpy as np
 from jax import lax
 
 from qir.backends.native.computation import Argument, Computation, Parameter
-from qir.backends.xla.limbs import Limb, constant_limbs, limbs, zero_bytes
+from qir.backends.xla.limbs import Limb, constant_limbs, empty_limbs, limbs, point_of, zero_bytes
 from qir.backends.xla.lowering import coded
 from qir.backends.xla.words import Words
 from qir.errors import UnsupportedError
@@ -74,10 +74,7 @@ def accumulation(
     x_type, weights_type = x.type, weights.type
     terms = prod(known(weights_type.shape[axis], "xla") for axis in summed)
     zeros = zero_bytes(x_type)
-    point = sum(
-        int(limb.points[0]) << limb.places
-        for limb in limbs(np.zeros(1, x_type.dtype.numpy), x_type)
-    )
+    point = point_of(x_type)
     known_bias = np.asarray(sum(value.array for value in bias if value.is_constant), np.int64)
     others = [value for value in bias if not value.is_constant]
 
@@ -115,7 +112,7 @@ def accumulation(
 
     constants = _constants(f"{name}.bias", known_bias, long)
     if long:
-        _check_terms(limbs(np.zeros(1, weights_type.dtype.numpy), weights_type), terms)
+        _check_terms(empty_limbs(weights_type), terms)
 
     def run_with_varying_weights(x: jax.Array, weights: jax.Array, *arrays: Any) -> Accumulators:
         kernel = limbs(weights, weights_type)

@@ -190,7 +190,7 @@ def quantize(
 ) -> jax.Array:
     """Quantizes: `clamp(rne(x * inverse_scale), low - zero_point, high - zero_point) + zero_point`.
 
-    This is `qir.types.Quant.encode` for codes of at most 16 bits. NaN becomes the zero point and
+    This is `qir.types.Affine.encode` for codes of at most 16 bits. NaN becomes the zero point and
     infinities the bounds. The barrier keeps XLA from folding the multiply into one that produced
     `x`, which would make the integers depend on the caller's `jit`. The inverse scale lies in
     [2^-126, 2^125], so that a denormal `x`, which XLA may flush, is below one half when scaled.

@@ -1,10 +1,11 @@
-"""Stored numbers of up to 16 bits as signed bytes: one limb, or a high and a low one.
+"""Steps of codes as signed bytes: one limb where bytes hold them, or several.
 
 A sum of products of numbers in limbs is the sum over the pairs of limbs, each a product of signed
 bytes, shifted by the places of both:
 
-    stored - point = sum over limbs of (bytes - limb's point) * 2^places
+    step = sum over limbs of (bytes - the limb's point) * 2^places
 
+Stored numbers of affine codes enter as they are, and their zero points stay outside of the dot.
 The byte that stands for the real number 0, and which pads, is the limb's own.
 """
 
@@ -14,11 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from qir.backends.xla.codes import signed, signed_zero_points
-from qir.types import Array, DType, TensorType
+from qir.backends.xla.codes import signed, signed_zero_points, steps
+from qir.types import Affine, Array, DType, TensorType
 
-LOW_BITS = 8
-"""Bits of the low one of two limbs."""
+BYTE = 8
+"""Bits of every limb but the highest."""
+
+_NONE = np.zeros(1, np.int32)
 
 
 class Limb(NamedTuple):
@@ -43,51 +46,39 @@ class Limb(NamedTuple):
 def limbs(x: Any, type: TensorType) -> list[Limb]:
     """Splits stored numbers.
 
-    The low limb is less than the low byte by 128, so that it is signed; its point makes up for it.
-
     Args:
         x: A numpy or jax array of the storage's type.
-        type: The tensor's type: plain integers of at most 8 bits, or a code of at most 16.
+        type: The tensor's type: plain integers of at most 8 bits, or a code of at most 16 that has
+            steps.
     """
+    code = type.quant
+    if code is not None and not _enters_stored(type):
+        bounds = code.step_bounds
+        assert bounds is not None
+        return _limbs_of(code.steps(x) if isinstance(x, np.ndarray) else steps(x, code), bounds)
     points = signed_zero_points(type)
-    if type.dtype.bits <= LOW_BITS:
+    if type.dtype.bits <= BYTE:
         return [Limb(signed(x, type.dtype), points, 0)]
-    if type.quant is not None and -128 <= type.quant.range[0] <= type.quant.range[1] <= 127:
+    if code is not None and -128 <= code.range[0] <= code.range[1] <= 127:
         return [Limb(x.astype(np.int8), points, 0)]
-    high = x >> LOW_BITS
+    # The low limb is less than the low byte by 128, so that it is signed; points make up for it.
+    high = x >> BYTE
     low = signed((x & 0xFF).astype(np.uint8), DType.U8)
     if type.dtype is DType.U16:
         high = signed(high.astype(np.uint8), DType.U8)
-        points = points - (128 << LOW_BITS)
+        points = points - (128 << BYTE)
     above, below = _split(points - 128)
-    return [Limb(high.astype(np.int8), above, LOW_BITS), Limb(low, below, 0)]
+    return [Limb(high.astype(np.int8), above, BYTE), Limb(low, below, 0)]
 
 
 def constant_limbs(stored: Array, type: TensorType) -> list[Limb]:
-    """Splits stored numbers that are known; zero points are taken off where bytes hold the rest."""
-    points = signed_zero_points(type)
-    if type.dtype.bits <= LOW_BITS and not np.any(points):
-        return limbs(stored, type)
-    offset = 128 if type.dtype is DType.U8 else 0
-    steps = stored.astype(np.int32) - offset - points
-    if not steps.size:
-        return [Limb(steps.astype(np.int8), np.zeros(1, np.int32), 0)]
-    none = np.zeros(1, np.int32)
-    least, most = int(steps.min()), int(steps.max())
-    if least >= -128 and most <= 127:
-        return [Limb(steps.astype(np.int8), none, 0)]
-    # The greatest with a high byte of 127, the least with one of -128.
-    fit = least >= (-128 << LOW_BITS) - 128 and most <= (127 << LOW_BITS) + 127
-    if type.dtype.bits > LOW_BITS and fit:
-        high, low = (limb.astype(np.int8) for limb in _split(steps))
-        return [Limb(high, none, LOW_BITS), Limb(low, none, 0)]
-    return limbs(stored, type)
-
-
-def _split(numbers: Array) -> tuple[Array, Array]:
-    """Returns high and low with numbers = 256 * high + low and low in [-128, 127]."""
-    high = (numbers + 128) >> LOW_BITS
-    return high, numbers - (high << LOW_BITS)
+    """Splits stored numbers that are known; zero points are taken off where limbs get no more."""
+    whole = limbs(stored, type)
+    if all(limb.nonzero_points is None for limb in whole) or not stored.size:
+        return whole
+    known = type.code.steps(stored) if type.quant is not None else stored.astype(np.int64)
+    centred = _limbs_of(known, (int(known.min()), int(known.max())))
+    return centred if len(centred) <= len(whole) else whole
 
 
 def zero_bytes(type: TensorType) -> list[int]:
@@ -95,7 +86,45 @@ def zero_bytes(type: TensorType) -> list[int]:
 
     Where no stored number means 0, none stands for it, and nothing asks for it.
     """
-    (point, *_) = np.zeros(1, int) if type.quant is None else type.quant.zero_points.reshape(-1)
-    low, high = type.dtype.bounds
-    nearest = np.clip([point], low, high).astype(type.dtype.numpy)
+    code = type.quant
+    if code is not None and not _enters_stored(type):
+        return [0 for _ in empty_limbs(type)]
+    point = code.zero_points.reshape(-1)[0] if isinstance(code, Affine) else 0
+    nearest = np.clip([point], *type.dtype.bounds).astype(type.dtype.numpy)
     return [int(limb.bytes[0]) for limb in limbs(nearest, type)]
+
+
+def empty_limbs(type: TensorType) -> list[Limb]:
+    """Returns the points and the places of a tensor's limbs, with bytes that mean nothing."""
+    code = type.quant
+    if code is None or _enters_stored(type):
+        return limbs(np.zeros(1, type.dtype.numpy), type)
+    assert code.step_bounds is not None
+    return _limbs_of(np.zeros(1, np.int64), code.step_bounds)
+
+
+def point_of(type: TensorType) -> int:
+    """Returns what limbs of a tensor with one zero point exceed its steps by."""
+    return sum(int(limb.points[0]) << limb.places for limb in empty_limbs(type))
+
+
+def _enters_stored(type: TensorType) -> bool:
+    """Whether stored numbers less one number for each channel are the steps."""
+    code = type.quant
+    return code is None or (isinstance(code, Affine) and code.multipliers is None)
+
+
+def _limbs_of(numbers: Any, bounds: tuple[int, int]) -> list[Limb]:
+    """Splits integers within bounds into as few limbs as hold them."""
+    parts, places, (low, high) = [], 0, bounds
+    while low < -128 or high > 127:
+        numbers, rest = _split(numbers)
+        parts.append(Limb(rest.astype(np.int8), _NONE, places))
+        (low, high), places = ((low + 128) >> BYTE, (high + 128) >> BYTE), places + BYTE
+    return [*parts, Limb(numbers.astype(np.int8), _NONE, places)]
+
+
+def _split(numbers: Any) -> tuple[Any, Any]:
+    """Returns high and low with numbers = 256 * high + low and low in [-128, 127]."""
+    high = (numbers + 128) >> BYTE
+    return high, numbers - (high << BYTE)

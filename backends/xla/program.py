@@ -216,7 +216,7 @@ def _read_often(nodes: Sequence[Node]) -> set[Value]:
         value
         for value, count in readers.items()
         if count > 1 and value.type.quant is not None
-        if value.type.dtype.bits <= 8 or value.type.quant.bounds is not None
+        if value.type.dtype.bits <= 8 or value.type.quant.range != value.type.dtype.bounds
         if value.node is not None and not isinstance(value.op, Const)
     }
 

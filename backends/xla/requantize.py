@@ -31,7 +31,7 @@ from qir.numbers.rounding import (
     Thresholds,
     rounding_mode,
 )
-from qir.types import Array, Quant
+from qir.types import Affine, Array
 
 Factor: TypeAlias = Array | jax.Array
 Rescaling: TypeAlias = Callable[..., jax.Array]
@@ -41,7 +41,7 @@ Rescaling: TypeAlias = Callable[..., jax.Array]
 def rescaling(
     name: str,
     multiplier: Multiplier,
-    code: Quant,
+    code: Affine,
     bounds: tuple[int, int] | None = None,
     rounding: str = "fixed31",
 ) -> tuple[Rescaling, tuple[Argument, ...]]:
@@ -68,7 +68,7 @@ def rescaling(
 
 
 def rescaling_by(
-    name: str, form: MachineForm, code: Quant, bounds: tuple[int, int], long: bool = False
+    name: str, form: MachineForm, code: Affine, bounds: tuple[int, int], long: bool = False
 ) -> tuple[Rescaling, tuple[Argument, ...]]:
     """Prepares a requantization by a machine form; see `rescaling`.
 
@@ -122,7 +122,7 @@ def no_form(what: str, rounding: str, bounds: tuple[int, int]) -> str:
 
 
 def _by_high_word(
-    name: str, form: HighWord, code: Quant, bounds: tuple[int, int]
+    name: str, form: HighWord, code: Affine, bounds: tuple[int, int]
 ) -> tuple[Rescaling, tuple[Argument, ...]]:
     (low, high), dtype = bounds, code.storage.numpy
     # One parameter, so that requantizations of one shape are one and the same code to XLA.
@@ -136,7 +136,7 @@ def _by_high_word(
 
 
 def _scaled(
-    name: str, form: Scaled, code: Quant, bounds: tuple[int, int]
+    name: str, form: Scaled, code: Affine, bounds: tuple[int, int]
 ) -> tuple[Rescaling, tuple[Argument, ...]]:
     (low, high), dtype = bounds, code.storage.numpy
     value, shift = form.value, form.shift
@@ -169,7 +169,7 @@ def _scaled(
 
 
 def _float32(
-    name: str, form: Float32, code: Quant, bounds: tuple[int, int]
+    name: str, form: Float32, code: Affine, bounds: tuple[int, int]
 ) -> tuple[Rescaling, tuple[Argument, ...]]:
     (low, high), dtype = bounds, code.storage.numpy
 
@@ -181,7 +181,7 @@ def _float32(
 
 
 def _by_thresholds(
-    name: str, form: Thresholds, code: Quant
+    name: str, form: Thresholds, code: Affine
 ) -> tuple[Rescaling, tuple[Argument, ...]]:
     dtype, rows = code.storage.numpy, np.arange(form.base.size, dtype=np.int32)
     each = rows.reshape(form.base.shape)

@@ -15,19 +15,26 @@ from qir.numbers.rounding import MachineForm, Multiplier, rounding_mode
 from qir.ops.attributes import by_type
 from qir.ops.op import Op, op
 from qir.ops.rules import Coded, KeepFloat
-from qir.types import Array, DType, Element, FrozenArray, Quant, TensorType, expand
+from qir.types import Affine, Array, Code, DType, Element, FrozenArray, TensorType, expand
 
 
-def _code(result: TensorType) -> Quant:
+def _code(result: TensorType) -> Code:
     if result.quant is None:
         raise QirError(f"cast: expected a result type with a code, got {result}")
     return result.quant
 
 
-def _saturated(x: Interval, code: Quant, bounds: tuple[int, int]) -> Interval:
-    scale = code.scale.array.astype(np.float64)
-    points = code.zero_points.astype(np.float64)
-    low, high = ((bound - points) * scale for bound in bounds)
+def _affine(result: TensorType) -> Affine:
+    return result.affine
+
+
+def _saturated(x: Interval, code: Code, bounds: tuple[int, int] | None = None) -> Interval:
+    sizes = code.step_sizes.astype(np.float64)
+    if isinstance(code, Affine):
+        # In float64, as the bounds of accumulators of any width are meant.
+        low, high = ((bound - code.zero_points) * sizes for bound in bounds or code.range)
+    else:
+        low, high = (end * sizes for end in code.real_bounds)
     return Interval.of(*(np.clip(bound, low, high) for bound in x.bounds)).hull()
 
 
@@ -35,23 +42,27 @@ def _saturated(x: Interval, code: Quant, bounds: tuple[int, int]) -> Interval:
 class Quantize(Op):
     """Real numbers to stored ones, in a mode of `qir.numbers.quantize_mode`.
 
-    The usual one is `Quant.encode`: one float32 multiplication, ties to even, the zero point added
+    The usual one is `Affine.encode`: one float32 multiplication, ties to even, the zero point added
     after. An import keeps the mode of its source.
 
     Attributes:
         to: The code, of at most 16 bits.
-        rounding: The name of the mode; a codebook has `reciprocal` alone.
+        rounding: The name of the mode; kinds other than affine have `reciprocal` alone, the
+            definition of the code.
     """
 
-    to: Quant = by_type(_code)
+    to: Code = by_type(_code)
     rounding: str = "reciprocal"
 
     quant = KeepFloat("a cast")
 
     def check(self) -> None:
         quantize_mode(self.rounding)
-        if self.to.levels is not None and self.rounding != "reciprocal":
-            raise self.error(f"expected rounding reciprocal for a codebook, got {self.rounding}")
+        if not isinstance(self.to, Affine) and self.rounding != "reciprocal":
+            raise self.error(
+                f"expected rounding reciprocal for a code of kind {self.to.kind}, got "
+                f"{self.rounding}"
+            )
 
     def result(self, x: TensorType) -> TensorType:
         if x.element != self.to.expressed:
@@ -61,7 +72,7 @@ class Quantize(Op):
         return TensorType(x.shape, self.to)
 
     def interval(self, x: Interval) -> Interval:
-        return _saturated(x, self.to, self.to.range)
+        return _saturated(x, self.to)
 
     def evaluate(self, x: Array) -> Array:
         return x
@@ -72,12 +83,14 @@ class Quantize(Op):
 
     def encode(self, real: Array) -> Array:
         """Returns the stored numbers of real ones."""
+        if not isinstance(self.to, Affine):
+            return self.to.encode(real)
         return quantize_mode(self.rounding)(real, self.to)
 
 
 @op("dequantize")
 class Dequantize(Op):
-    """Stored numbers to real ones, by `Quant.decode`: float32(q - zp) times the float32 scale."""
+    """Stored numbers to real ones, by `Affine.decode`: float32(q - zp) times the float32 scale."""
 
     quant = KeepFloat("a cast")
 
@@ -122,7 +135,7 @@ class Requantize(Op):
             adds it, and the verifier proves it again (`qir.analysis.certificates`).
     """
 
-    to: Quant = by_type(_code)
+    to: Affine = by_type(_affine)
     rounding: str = "fixed31"
     clamp: tuple[int, int] | None = None
     multiplier: FrozenArray | None = None
@@ -169,10 +182,12 @@ class Requantize(Op):
         return False
 
     def result(self, x: TensorType) -> TensorType:
-        if x.quant is None or x.quant.levels is not None:
-            raise self.error(f"expected an operand with an affine code, got {x}")
+        if x.quant is None:
+            raise self.error(f"expected an operand with a code, got {x}")
+        if x.quant.step_bounds is None:
+            raise self.error(f"{x}: {x.quant.without_steps}")
         bounded = self.to.storage is DType.I32 and self.to.bounds is not None
-        if (self.to.storage.bits > 16 and not bounded) or self.to.levels is not None:
+        if (self.to.storage.bits > 16 and not bounded) or self.to.multipliers is not None:
             raise self.error(
                 "expected an affine code of at most 16 bits, or one of i32 with bounds, got "
                 f"{self.to.storage.value}"
@@ -288,7 +303,7 @@ class Recode(Op):
         to: The code, or the plain type, of the result.
     """
 
-    to: Quant | DType = by_type(_element)
+    to: Code | DType = by_type(_element)
 
     quant = KeepFloat("a cast")
 
@@ -318,9 +333,8 @@ class Recode(Op):
         if x.dtype is not storage and not offset:
             raise self.error(f"expected storage of {x.dtype.value}, got {storage.value}")
         if offset and not (
-            isinstance(self.to, Quant)
-            and x.quant is not None
-            and self.to.levels is x.quant.levels is None
+            isinstance(self.to, Affine)
+            and isinstance(x.quant, Affine)
             and np.array_equal(self.to.zero_points, x.quant.zero_points + offset)
         ):
             raise self.error(
@@ -333,9 +347,7 @@ class Recode(Op):
     def interval(self, x: Interval) -> Interval:
         if isinstance(self.to, DType):
             return Interval.of(*self.to.bounds)
-        levels = self.to.levels
-        ends = self.to.range if levels is None else (int(levels.array[0]), int(levels.array[-1]))
-        return _saturated(EVERYTHING, self.to, ends)
+        return _saturated(EVERYTHING, self.to)
 
     def evaluate(self, x: Array) -> Array:
         return x
@@ -346,7 +358,7 @@ class Recode(Op):
 
 
 def _range(element: Element) -> tuple[int, int]:
-    return element.range if isinstance(element, Quant) else element.bounds
+    return element.range if isinstance(element, Code) else element.bounds
 
 
 def _plain(result: TensorType) -> DType:

@@ -13,7 +13,7 @@ from qir.errors import UnsupportedError
 from qir.ir import Graph
 from qir.ops import Conv, ConvTranspose, Dequantize, Dot, Requantize, Transpose
 from qir.ops.op import Op
-from qir.types import Array, DType, Quant, TensorType
+from qir.types import Affine, Array, DType, TensorType
 from tests.exact.test_reference_vs_xla import run_together
 
 STORAGES = (DType.I8, DType.U8, DType.I16, DType.U16)
@@ -39,7 +39,7 @@ def layer(
     """A layer that rounds to 16 bits, and inputs of which a part lies at the ends of the types."""
     rng = np.random.default_rng(11)
     codes = [
-        Quant.of(storage, 0.01, (storage.bounds[0] + storage.bounds[1] + 1) // 2 + point)
+        Affine.of(storage, 0.01, (storage.bounds[0] + storage.bounds[1] + 1) // 2 + point)
         for storage, point in zip(types, points, strict=True)
     ]
     arrays: list[Array] = []
@@ -58,7 +58,7 @@ def layer(
     (acc,) = qir.evaluate(graph, *arrays[: 1 + (not constant)])
     assert sums.type.quant is not None
     step = float(sums.type.quant.scale.array) * np.abs(acc).max() / 30000
-    to = Quant.of(DType.I16, step, -5)
+    to = Affine.of(DType.I16, step, -5)
     graph.set_outputs([graph.at_end().emit(Requantize(to), sums, name="y")])
     return graph, arrays[: 1 + (not constant)]
 
@@ -81,7 +81,7 @@ def test_every_pair_of_storages(
 
 def test_i32_holds_the_sums_that_bounds_prove_small() -> None:
     def sums(bits: int, terms: int) -> DType:
-        code = Quant.of(DType.I16, 0.1, bounds=(1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1))
+        code = Affine.of(DType.I16, 0.1, bounds=(1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1))
         x, kernel = TensorType((1, terms), code), TensorType((terms, 2), code)
         (found,) = qir.ops.op.infer(Dot(), [x, kernel])
         return found.dtype
@@ -110,12 +110,12 @@ def test_sums_in_i64_leave_a_program_rounded_alone() -> None:
 
 
 def test_sums_of_more_terms_than_a_pair_of_bytes_holds_are_refused() -> None:
-    code = Quant.of(DType.I16, 0.1)
+    code = Affine.of(DType.I16, 0.1)
     graph = Graph("long", [("x", TensorType((1, 70000), code))])
     b = graph.at_end()
     kernel = b.const(np.full((70000, 1), 32767, np.int16), "kernel", code)
     sums = b.emit(Dot(), graph.inputs[0], kernel)
-    graph.set_outputs([b.emit(Requantize(Quant.of(DType.I16, 1e5)), sums)])
+    graph.set_outputs([b.emit(Requantize(Affine.of(DType.I16, 1e5)), sums)])
     with pytest.raises(UnsupportedError, match="sums in i64 of at most 65535 terms, got 70000"):
         compile_graph(graph)
 
@@ -123,11 +123,11 @@ def test_sums_of_more_terms_than_a_pair_of_bytes_holds_are_refused() -> None:
 def test_check_overflow_holds_i64_to_48_bits() -> None:
     graph, _ = layer(Dot(), (DType.I16, DType.I16), ((5, 70), (70, 6)), constant=True)
     qir.optimize(graph, "check-overflow")
-    code = Quant.of(DType.I16, 0.1)
+    code = Affine.of(DType.I16, 0.1)
     wide = Graph("wide", [("x", TensorType((1, 2**17), code))])
     b = wide.at_end()
     kernel = b.const(np.full((2**17, 1), -32768, np.int16), "kernel", code)
     sums = b.emit(Dot(), wide.inputs[0], kernel)
-    wide.set_outputs([b.emit(Requantize(Quant.of(DType.I16, 1e5)), sums)])
+    wide.set_outputs([b.emit(Requantize(Affine.of(DType.I16, 1e5)), sums)])
     with pytest.raises(qir.QirError, match=r"check-overflow: dot: .*\[-140737488355328"):
         qir.optimize(wide, "check-overflow")

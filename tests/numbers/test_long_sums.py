@@ -16,10 +16,10 @@ from qir.errors import QirError
 from qir.numbers.int32 import INT32_MAX, INT32_MIN
 from qir.numbers.long_sums import LONG_MAX, LONG_MIN, LONG_PLACES
 from qir.numbers.rounding import ROUNDINGS, Multiplier, rounding_mode
-from qir.types import Array, DType, Quant
+from qir.types import Affine, Array, DType
 
 LONG = [name for name, mode in ROUNDINGS.items() if mode.takes_long]
-CODE = Quant.of(DType.I16, 1.0, 7)
+CODE = Affine.of(DType.I16, 1.0, 7)
 
 
 def numbers(seed: int) -> Array:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from qir.ops import Conv, Dot
 from qir.ops.type_rules import accumulator
 from qir.ops.windows import Padding, dilated
-from qir.types import Array, DType, Quant
+from qir.types import Affine, Array, Code, DType
 from tests.strategies.base import (
     BYTES,
     FLOATS,
@@ -39,31 +39,31 @@ def weights(draw: Draw, shape: tuple[int, ...], far: bool = False) -> Operand:
     return coded_operand(draw, code, shape, constant=draw(st.sampled_from([True, True, False])))
 
 
-def heads(draw: Draw, shape: tuple[int, ...], axis: int) -> Quant:
+def heads(draw: Draw, shape: tuple[int, ...], axis: int) -> Affine:
     """Draws a code that varies along a batch axis, with one zero point."""
     varying = tuple(size if place == axis else 1 for place, size in enumerate(shape))
     scales = generator(draw).uniform(0.1, 1.0, varying)
-    return Quant.of(DType.I8, scales, np.full(varying if scales.size > 1 else (), 3))
+    return Affine.of(DType.I8, scales, np.full(varying if scales.size > 1 else (), 3))
 
 
-def activations(draw: Draw, storages: Sequence[DType], *, far: bool) -> Quant:
+def activations(draw: Draw, storages: Sequence[DType], *, far: bool) -> Affine:
     """Draws a code of 8 bits, or of up to 16 by its bounds."""
     code = draw(codes(draw(st.sampled_from([storages, WIDE])), far=far))
     if code.storage in WIDE and draw(st.booleans()):
         bits = draw(st.integers(3, 15))
         low, high = (-(2**bits), 2**bits - 1) if code.storage is DType.I16 else (0, 2**bits)
         point = int(np.clip(code.zero_points, low, high))
-        code = Quant.of(code.storage, code.scale.array, point, bounds=(low, high))
+        code = Affine.of(code.storage, code.scale.array, point, bounds=(low, high))
     return code
 
 
-def bias(draw: Draw, code: Quant, outputs: int) -> Operand:
+def bias(draw: Draw, code: Affine, outputs: int) -> Operand:
     """Draws a bias of the accumulator's code, far larger than the products."""
     scale = code.scale.array.reshape(-1) if code.scale.array.ndim else code.scale.array
     long = code.storage is DType.I64
     reach = 2**45 if long else 2**30
     array: Array = generator(draw).integers(-reach, reach, outputs).astype(code.storage.numpy)
-    return Operand(array, Quant.of(code.storage, scale), constant=long or draw(st.booleans()))
+    return Operand(array, Affine.of(code.storage, scale), constant=long or draw(st.booleans()))
 
 
 def plain_operands(
@@ -78,12 +78,12 @@ def plain_operands(
         return [x, float_operand(draw, shape, dtype, constant=kept), *biases]
     storages = [draw(st.sampled_from(NARROW)) for _ in range(2)]
     x, kernel = (
-        Operand(stored(draw, Quant.of(storage, 1), sizes), storage, **options)
+        Operand(stored(draw, Affine.of(storage, 1), sizes), storage, **options)
         for storage, sizes, options in zip(
             storages, (x_shape, shape), ({"named": named}, {"constant": kept}), strict=True
         )
     )
-    sums = stored(draw, Quant.of(DType.I32, 1), shape[-1:])
+    sums = stored(draw, Affine.of(DType.I32, 1), shape[-1:])
     return [
         x,
         kernel,
@@ -115,7 +115,7 @@ def convs(draw: Draw, cls: type[Conv]) -> Case:
         x = coded_operand(draw, x_code, x_shape, named=named)
         kernel = weights(draw, shape)
         code = accumulator(op, x.type, kernel.type, count + 2, shape[-1])
-        assert isinstance(code, Quant)
+        assert isinstance(code, Code)
         biases = [bias(draw, code, shape[-1])] if draw(st.booleans()) else []
         return rounded(draw, program(op, x, kernel, *biases))
     return program(op, *plain_operands(draw, x_shape, shape, named=named))
@@ -140,7 +140,7 @@ def dots(draw: Draw, cls: type[Dot]) -> Case:
                 kernel = coded_operand(draw, heads(draw, shape, axis), shape)
             return rounded(draw, program(op, x, kernel))
         code = accumulator(op, x.type, kernel.type, len(x_shape), columns)
-        assert isinstance(code, Quant)
+        assert isinstance(code, Code)
         biases = [bias(draw, code, columns)] if draw(st.booleans()) else []
         return rounded(draw, program(op, x, kernel, *biases))
     return program(op, *plain_operands(draw, x_shape, shape, named=named))

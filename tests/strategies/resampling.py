@@ -12,7 +12,7 @@ from qir.errors import QirError
 from qir.ops import Cast, ConvTranspose, ResizeLinear, ResizeNearest
 from qir.ops.resize import Coordinates, Nearest
 from qir.ops.type_rules import accumulator
-from qir.types import DType, Quant
+from qir.types import Code, DType
 from tests.strategies.base import (
     FLOATS,
     NARROW,
@@ -92,7 +92,7 @@ def transposed_convs(draw: Draw, cls: type[ConvTranspose]) -> Case:
         x = coded_operand(draw, activations(draw, NARROW, far=False), x_shape, named=named)
         kernel = weights(draw, shape)
         code = accumulator(op, x.type, kernel.type, count + 2, shape[-1])
-        assert isinstance(code, Quant)
+        assert isinstance(code, Code)
         biases = [bias(draw, code, shape[-1])] if draw(st.booleans()) else []
         operands = [x, kernel, *biases]
     else:
