@@ -252,18 +252,18 @@ def check_bias(
         )
 
 
-def small_codes(operation: Op, *operands: TensorType, bits: int = 8) -> list[Affine]:
+def small_codes(operation: Op, *operands: TensorType) -> list[Affine]:
     """Returns the codes of operands.
 
     Raises:
-        QirError: An operand is not coded per tensor in at most that many bits.
+        QirError: An operand is not coded per tensor in at most 16 bits.
     """
     codes = []
     for operand in operands:
         code = operand.quant
-        if code is None or code.storage.bits > bits or not code.per_tensor:
+        if code is None or code.storage.bits > 16 or not code.per_tensor:
             raise operation.error(
-                f"expected operands coded per tensor in at most {bits} bits, got {operand}"
+                f"expected operands coded per tensor in at most 16 bits, got {operand}"
             )
         if not isinstance(code, Affine):
             raise operation.error(
@@ -277,11 +277,11 @@ def rescaled(operation: Op, code: Affine, *operands: TensorType) -> Affine:
     """Checks the codes around an op that gives its result a code of its own, and returns that code.
 
     Raises:
-        QirError: An operand is not coded per tensor in at most 8 bits, or the result is not.
+        QirError: An operand is not coded per tensor in at most 16 bits, or the result is not.
     """
     small_codes(operation, *operands)
-    if code.storage.bits > 8 or not code.per_tensor:
+    if code.storage.bits > 16 or not code.per_tensor:
         raise operation.error(
-            f"expected a result coded per tensor in at most 8 bits, got {code.storage.value}"
+            f"expected a result coded per tensor in at most 16 bits, got {code.storage.value}"
         )
     return code

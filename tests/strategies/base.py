@@ -23,6 +23,8 @@ Draw: TypeAlias = st.DrawFn
 BYTES = (DType.I8, DType.U8)
 NARROW = (DType.I8, DType.U8, DType.I4, DType.U4)
 WIDE = (DType.I16, DType.U16)
+SUMMED = (*NARROW, *WIDE)
+"""Storage of what exact sums and products take."""
 LONG_ROUNDINGS = [name for name in ANY_RATIO if rounding_mode(name).takes_long]
 FLOATS = (DType.F32, DType.F32, DType.F32, DType.F16, DType.BF16)
 
