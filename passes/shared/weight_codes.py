@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from typing import TypeAlias
@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 
 from qir.errors import QirError, did_you_mean
-from qir.passes.shared.codes import weight_scales
+from qir.passes.shared.codes import reach, sums_long, weight_scales
 from qir.types import SMALLEST_SCALE, Affine, Array, Code, Codebook, DType
 from qir.types.codes.parts import magnitudes
 
@@ -136,11 +136,10 @@ class WeightCoding:
     def for_sums(
         self,
         kernel: Array,
+        activations: Code,
         *,
-        input_scale: float,
         output_scale: float,
-        bias: Array | None,
-        reach: int,
+        bias: Array | None = None,
     ) -> Code:
         """Returns the code of a kernel whose products are summed in integers.
 
@@ -149,10 +148,9 @@ class WeightCoding:
 
         Args:
             kernel: The kernel [taps…, terms, outputs].
-            input_scale: Scale of the activations.
+            activations: The code of what it is multiplied by.
             output_scale: Scale of the result.
             bias: The bias [outputs], or None.
-            reach: Most steps of an activation from 0.
         """
         parts = self._parts(kernel.shape)
         blocks = self.block is not None and prod(parts) > parts[-1]
@@ -161,10 +159,11 @@ class WeightCoding:
             kernel,
             int(self._largest) * most,
             per_channel=self.per != "tensor",
-            input_scale=input_scale,
+            input_scale=float(activations.scale.array),
             output_scale=output_scale,
             bias=bias,
-            reach=reach,
+            reach=max(reach(activations), 255),
+            long=sums_long(activations, self._make(np.ones(()), np.full((), most)), kernel),
         )
         return self._two_levels(kernel, parts, scale, most) if most > 1 else self._make(scale)
 
@@ -196,14 +195,16 @@ class WeightCoding:
             factor: What rows are multiplied by.
             output_scale: Scale of the result.
         """
-        coding = self if self.per == "tensor" else replace(self, per="channel")
-        code = coding.for_sums(
-            np.moveaxis(table, 0, -1),
+        columns = np.moveaxis(table, 0, -1)
+        scale = weight_scales(
+            columns,
+            int(self._largest),
+            per_channel=self.per != "tensor",
             input_scale=factor,
             output_scale=output_scale,
             bias=None,
-            reach=255,
         )
+        code = self._make(scale)
         return code.map_arrays(lambda factors: np.moveaxis(factors, -1, 0))
 
     @cached_property
