@@ -36,7 +36,7 @@ def steps(x: jax.Array, code: Code) -> jax.Array:
 
 def multiples(x: jax.Array, code: Code) -> jax.Array:
     """Returns what the scale multiplies, `Code.multiples`, in float32."""
-    if code.step_bounds is not None:
+    if isinstance(code, Affine):
         return steps(x, code).astype(jnp.float32)
     low, high = code.range
     table = replace(code, multipliers=None).multiples(np.arange(low, high + 1))

@@ -106,7 +106,7 @@ def _type(value: Value) -> str:
     code = value.type.quant
     if code is None:
         return text
-    blocks = "x".join(map(str, code.scale.array.shape))
+    blocks = "x".join(map(str, code.decoding_scale.shape))
     marks = [] if code.per_tensor else [f"scale={blocks}"]
     if np.any(signed_zero_points(value.type)):
         marks.append("zp")

@@ -152,7 +152,7 @@ def _is_computed(op: Dequantize, node: Node) -> bool:
 def dequantize(op: Dequantize, node: Node) -> Computation:
     """One float32 multiplication."""
     code = node.inputs[0].type.code
-    scale = argument(f"{node.inputs[0].name}.scale", code.scale.array.astype(np.float32))
+    scale = argument(f"{node.inputs[0].name}.scale", code.decoding_scale)
 
     def run(x: jax.Array | Words, scale: Factor) -> jax.Array:
         factor = spread(scale, x.shape)

@@ -67,6 +67,7 @@ def in_text(
     *,
     default: Any = MISSING,
     spread: bool = False,
+    by_place: bool = False,
     names: Mapping[str, Any] | None = None,
 ) -> Any:
     """Declares a field of a kind of code that its text spells in a way of its own.
@@ -75,9 +76,15 @@ def in_text(
         name: What the text calls it, where that is another name.
         default: Its default; a field that has it is not printed.
         spread: Whether an array has the scale's shape, and is written as the scale is.
+        by_place: Whether an array has the tensor's rank, and is moved along with the numbers.
         names: Values that the text calls by a name.
     """
-    metadata = {"text": name, "spread": spread, "names": names or {}}
+    metadata = {
+        "text": name,
+        "spread": spread,
+        "by_place": by_place or spread,
+        "names": names or {},
+    }
     return field(default=default, metadata=metadata)
 
 
@@ -191,7 +198,7 @@ class Code(ABC):
             stored: An array of the tensor's shape.
         """
         stored = np.asarray(stored)
-        scale = expand(self.scale.array, stored.shape).astype(np.float32)
+        scale = expand(self.decoding_scale, stored.shape)
         with np.errstate(over="ignore"):
             return (self.multiples(stored) * scale).astype(self.expressed.numpy)
 
@@ -275,6 +282,11 @@ class Code(ABC):
         return np.broadcast_to(scale * expand(self.multipliers.array, self.grid), self.grid)
 
     @property
+    def decoding_scale(self) -> Array:
+        """What `decode` multiplies by, float32."""
+        return self.scale.array.astype(np.float32)
+
+    @property
     def inverse_scale(self) -> Array:
         """The float32 reciprocal of `step_sizes`, by which `quantize` multiplies; of its shape."""
         return (1.0 / self.step_sizes.astype(np.float64)).astype(np.float32)
@@ -349,7 +361,7 @@ class Code(ABC):
         changed: dict[str, Any] = {}
         for spec in fields(self):
             value = getattr(self, spec.name)
-            by_place = spec.name in ("scale", "multipliers") or spec.metadata.get("spread")
+            by_place = spec.name in ("scale", "multipliers") or spec.metadata.get("by_place")
             if by_place and isinstance(value, FrozenArray) and value.array.ndim:
                 changed[spec.name] = FrozenArray(change(value.array))
         return replace(self, **changed) if changed else self

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from qir.errors import QirError, did_you_mean
 from qir.types.arrays import FrozenArray
+from qir.types.codes.apot import apot
 from qir.types.codes.code import code, in_text
 from qir.types.codes.level_code import MOST_STEP, LevelCode
+from qir.types.codes.lloyd import nearest_levels
+from qir.types.codes.parts import magnitudes, per_part, scales_of, storage_of
 from qir.types.dtype import Array, DType
 
 NF4 = FrozenArray(
@@ -25,8 +28,21 @@ NF4 = FrozenArray(
 """Quantiles of a normal distribution in [-1, 1], 0 among them: NormalFloat of 4 bits, appendix E of
 "QLoRA" (Dettmers et al. 2023, arXiv:2305.14314)."""
 
-TABLES: dict[str, FrozenArray] = {"nf4": NF4}
+TABLES: dict[str, FrozenArray] = {
+    "nf4": NF4,
+    **{f"apot{bits}": apot(bits) for bits in range(3, 8)},
+}
 """Levels by the names that texts call them."""
+
+
+def named_levels(name: str) -> FrozenArray:
+    """Returns published levels; raises QirError where none have that name."""
+    if name not in TABLES:
+        raise QirError(
+            f"code: expected levels called {', '.join(TABLES)}, got '{name}'"
+            f"{did_you_mean(name, TABLES)}"
+        )
+    return TABLES[name]
 
 
 @code("codebook")
@@ -82,13 +98,61 @@ class Codebook(LevelCode):
         Raises:
             QirError: No levels have that name.
         """
-        if name not in TABLES:
-            raise QirError(
-                f"code: expected levels called {', '.join(TABLES)}, got '{name}'"
-                f"{did_you_mean(name, TABLES)}"
-            )
-        few = len(TABLES[name].array) <= 16
-        return Codebook.of(storage or (DType.U4 if few else DType.U8), scale, TABLES[name].array)
+        levels = named_levels(name).array
+        few = len(levels) <= 16
+        return Codebook.of(storage or (DType.U4 if few else DType.U8), scale, levels)
+
+    @classmethod
+    def fit(
+        cls,
+        array: ArrayLike,
+        parts: tuple[int, ...] = (),
+        bits: int | None = None,
+        *,
+        levels: str | ArrayLike | None = None,
+    ) -> Codebook:
+        """Returns the code of given levels or of those that fit the numbers best.
+
+        The greatest of given levels is the greatest magnitude of a part. Without levels, they are
+        those with the least squared error for the numbers, each divided by the greatest magnitude
+        of its part: k-means in one dimension, see `nearest_levels`.
+
+        Args:
+            array: The numbers, of the tensor's shape.
+            parts: Shape of the scales; () for one.
+            bits: The width, 4 unless given: 2^bits levels; with levels, the width of the storage.
+            levels: A name of `TABLES`, or increasing numbers.
+
+        Raises:
+            QirError: The parts do not divide the tensor, a number is not finite, the width is none
+                of 1 to 8 or has not that many levels, or no levels have that name.
+        """
+        greatest = magnitudes(array, parts)
+        if levels is None:
+            count = 2 ** (4 if bits is None else bits)
+            table = nearest_levels(per_part(array, greatest), count)
+            largest = 1.0
+        else:
+            table = named_levels(levels).array if isinstance(levels, str) else np.asarray(levels)
+            largest = float(np.abs(table).max())
+        width = max(1, int(np.ceil(np.log2(len(table))))) if bits is None else bits
+        storage = storage_of(width, signed=False, least=1, most=8)
+        one = cls.of(storage, 1.0, table)
+        scale = scales_of(greatest / largest, *one.scale_bounds)
+        return replace(one, scale=scale)
+
+    def in_integers(self, greatest: int = 127) -> Codebook:
+        """Returns the code with levels rounded to integers, whose sums of products are exact.
+
+        Levels that become equal are one.
+
+        Args:
+            greatest: The magnitude of the greatest level.
+        """
+        largest = np.abs(self.levels).max()
+        table = np.unique(np.rint(self.levels / largest * greatest).astype(np.int32))
+        scale = self.scale.array.astype(np.float64) * (largest / greatest)
+        return replace(self, scale=FrozenArray(scale, np.float32), table=FrozenArray(table))
 
     def __post_init__(self) -> None:
         array = self.table.array

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from qir.errors import QirError
 from qir.types.arrays import expand
 from qir.types.codes.code import Code
+from qir.types.codes.parts import SMALLEST_SCALE
 from qir.types.dtype import Array
 
 MOST_BITS = 8
@@ -27,8 +28,10 @@ class LevelCode(Code):
 
     A kind gives `levels`. Its own constraint, beside those of all codes:
 
+    - C7, of all codes: the least and the greatest magnitude of levels, 0 apart, are held to it too:
+      times the scale they lie between 2^-125 and 2^127.
     - C8: storage has at most 8 bits, and the levels are 2 at least and no more than it has codes;
-      those that mean something are distinct numbers that float32 holds.
+      those that mean something are distinct numbers that float32 holds. -0 is another than 0.
     """
 
     @property
@@ -41,13 +44,28 @@ class LevelCode(Code):
         """
 
     @property
-    def ties_up(self) -> Array:
-        """Whether the middle between neighbours has the greater one, for each pair, bool.
+    def borders(self) -> Array:
+        """The multiples of the scale between which lies what has one level, float64.
 
-        The pairs are those of the increasing levels. The lower one has it everywhere unless a kind
-        says otherwise.
+        One for each pair of increasing levels: the middle of the two unless a kind says otherwise.
+        """
+        levels = self.levels[self.order]
+        middles: Array = (levels[1:] + levels[:-1]) / 2
+        return middles
+
+    @property
+    def ties_up(self) -> Array:
+        """Whether the border between two levels has the greater one, for each pair, bool.
+
+        The lower one has it everywhere unless a kind says otherwise. Between -0 and 0 lies no
+        number; each has its own where 0 has the greater one.
         """
         return np.zeros(len(self.order) - 1, np.bool_)
+
+    @property
+    def meanings(self) -> Array:
+        """The levels that stored numbers are decoded as; `levels` has those that are chosen."""
+        return self.levels
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,13 +77,28 @@ class LevelCode(Code):
         if (
             self.storage.bits > MOST_BITS
             or not 2 <= len(meant) <= len(levels) <= most
-            or len(np.unique(meant)) < len(meant)
+            or len(np.unique(meant.view(np.int64))) < len(meant)
             or not np.all(exact)
         ):
             raise QirError(
                 f"code: C8: expected 2 to {min(most, 2**MOST_BITS)} distinct levels of float32 in "
                 f"storage of at most {MOST_BITS} bits, got {len(levels)} in {self.storage.value}"
             )
+        (low, high), sizes = self.scale_bounds, self.step_sizes
+        outside = (sizes < low) | (sizes > high)
+        if np.any(outside):
+            raise QirError(
+                f"code: C7: expected scales between {np.float32(low)!s} and {np.float32(high)!s} "
+                f"for levels of these magnitudes, got {sizes[outside].astype(np.float32).flat[0]!s}"
+            )
+
+    @property
+    def scale_bounds(self) -> tuple[float, float]:
+        """The least and the greatest scale that keep levels normal numbers of float32."""
+        sizes = np.abs(self.levels[self.order])
+        sizes = sizes[sizes > 0]
+        low, high = SMALLEST_SCALE / min(1.0, sizes.min()), 1 / SMALLEST_SCALE
+        return float(low), float(min(high, 2.0**127 / sizes.max()))
 
     @property
     def range(self) -> tuple[int, int]:
@@ -77,7 +110,7 @@ class LevelCode(Code):
     @cached_property
     def order(self) -> Array:
         """The places in `levels` of those that mean something, from the least to the greatest."""
-        order = np.argsort(self.levels, kind="stable")
+        order = np.lexsort((~np.signbit(self.levels), self.levels))
         return order[: int(np.sum(~np.isnan(self.levels)))]
 
     @property
@@ -98,7 +131,7 @@ class LevelCode(Code):
     def encode(self, real: ArrayLike) -> Array:
         """Returns the stored number of the level that is nearest to real / step size, in float64.
 
-        The middle between two has the one that `ties_up` says. NaN counts as 0.
+        The border between two has the one that `ties_up` says. NaN counts as 0.
 
         Args:
             real: An array of the tensor's shape.
@@ -110,16 +143,16 @@ class LevelCode(Code):
         with np.errstate(invalid="ignore", over="ignore"):
             multiples = real.astype(np.float64) / expand(self.step_sizes, real.shape)
         multiples = np.where(np.isnan(multiples), 0.0, multiples)
-        levels = self.levels[self.order]
-        middles = (levels[1:] + levels[:-1]) / 2
-        place = np.searchsorted(middles, multiples, side="left")
-        at = np.minimum(place, len(middles) - 1)
-        place += (middles[at] == multiples) & self.ties_up[at] & (place < len(middles))
+        borders = self.borders
+        place = np.searchsorted(borders, multiples, side="left")
+        at = np.minimum(place, len(borders) - 1)
+        below = np.signbit(multiples) & (multiples == 0)  # -0 lies below the border 0
+        place += (borders[at] == multiples) & self.ties_up[at] & ~below & (place < len(borders))
         return (self.order[place] + self.storage.bounds[0]).astype(self.storage.numpy)
 
     def multiples(self, stored: Array) -> Array:
         """Returns level times multiplier, as float32; the product is rounded once."""
-        return self.multiplied(self._of(self.levels, stored)).astype(np.float32)
+        return self.multiplied(self._of(self.meanings, stored)).astype(np.float32)
 
     @cached_property
     def step_table(self) -> Array | None:

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qir.errors import QirError
 from qir.types.arrays import FrozenArray, expand
+from qir.types.dims import Shape, format_shape
 from qir.types.dtype import Array, DType
 
 SMALLEST_SCALE = 2.0**-125
@@ -29,21 +30,59 @@ def magnitudes(array: ArrayLike, parts: tuple[int, ...] = ()) -> NDArray[np.floa
         QirError: The parts do not divide the array, or a number is not finite.
     """
     found = np.abs(np.asarray(array)).astype(np.float64, copy=False)
-    shape = found.shape
+    if not np.all(np.isfinite(found)):
+        raise QirError("code: expected finite numbers to fit a code to, got inf or NaN")
+    greatest: NDArray[np.float64] = np.max(*_by_part(found, parts), initial=0.0)
+    return greatest
+
+
+def sums(array: Array, parts: tuple[int, ...] = ()) -> NDArray[np.float64]:
+    """Returns the sum over each part of an array, of shape `parts`, in float64.
+
+    Args:
+        array: Real numbers.
+        parts: The number of parts along each axis, each dividing the array's; () for one in all.
+
+    Raises:
+        QirError: The parts do not divide the array.
+    """
+    total: NDArray[np.float64] = np.sum(*_by_part(np.asarray(array), parts), dtype=np.float64)
+    return total
+
+
+def _by_part(array: Array, parts: tuple[int, ...]) -> tuple[Array, tuple[int, ...]]:
+    """Returns an array with two axes for each, its parts and what is in them, and the latter."""
+    if not parts:
+        return array, tuple(range(array.ndim))
+    shape = array.shape
     divided = all(part > 0 and size % part == 0 for part, size in zip(parts, shape, strict=False))
-    if parts and not (len(parts) == len(shape) and divided):
+    if len(parts) != len(shape) or not divided:
         raise QirError(
             f"code: expected parts that divide an array of shape {list(shape)}, got {list(parts)}"
         )
-    if not np.all(np.isfinite(found)):
-        raise QirError("code: expected finite numbers to fit a code to, got inf or NaN")
-    if not parts:
-        return np.asarray(found.max(initial=0.0))
-    blocked = found.reshape(
-        [each for part, size in zip(parts, shape, strict=True) for each in (part, size // part)]
-    )
-    greatest: NDArray[np.float64] = blocked.max(axis=tuple(range(1, 2 * len(parts), 2)), initial=0)
-    return greatest
+    split = [each for part, size in zip(parts, shape, strict=True) for each in (part, size // part)]
+    return array.reshape(split), tuple(range(1, 2 * len(parts), 2))
+
+
+def check_blocks(constraint: str, shape: Shape, parts: tuple[int, ...], block: int) -> None:
+    """Raises QirError unless parts are blocks of one size along one axis, of 1 along all others.
+
+    Args:
+        constraint: Its number, for the message.
+        shape: The tensor's shape.
+        parts: The number of parts along each axis; () for one in all.
+        block: The size of a block.
+    """
+    counts = parts or (1,) * len(shape)
+    fits = len(counts) == len(shape) and sorted(
+        size // count if isinstance(size, int) and count and size % count == 0 else 0
+        for size, count in zip(shape, counts, strict=True)
+    ) == [1] * (len(shape) - 1) + [block]
+    if not fits:
+        raise QirError(
+            f"code: {constraint}: expected a scale for each {block} numbers along one axis of "
+            f"{format_shape(shape)}, got {list(parts)} of them"
+        )
 
 
 def per_part(array: ArrayLike, factors: Array) -> NDArray[np.float64]:
@@ -63,11 +102,32 @@ def per_part(array: ArrayLike, factors: Array) -> NDArray[np.float64]:
     return quotient
 
 
-def scales_of(wanted: ArrayLike) -> FrozenArray:
-    """Returns scales as codes hold them: float32, inside of what a code may have, 1 for 0."""
+def scales_of(
+    wanted: ArrayLike, low: float = SMALLEST_SCALE, high: float = 1 / SMALLEST_SCALE
+) -> FrozenArray:
+    """Returns scales as codes hold them: float32, inside of what a code may have.
+
+    Args:
+        wanted: The scales, 0 where all numbers are 0, which leaves the scale free.
+        low: The least scale.
+        high: The greatest.
+    """
     some = np.asarray(wanted, np.float64)
-    inside = np.clip(some, SMALLEST_SCALE, 1 / SMALLEST_SCALE)
-    return FrozenArray(np.where(some > 0, inside, 1.0), np.float32)
+    margin = 1 + 2.0**-22  # what is rounded to float32 must not leave the bounds
+    inside = np.clip(some, low * margin, high / margin)
+    return FrozenArray(np.where(some > 0, inside, np.clip(1.0, low, high)), np.float32)
+
+
+def only_width(kind: str, bits: int | None, only: int) -> None:
+    """Raises QirError where a width is asked for that a kind does not have.
+
+    Args:
+        kind: The kind, for the message.
+        bits: The width asked for; None for the kind's own.
+        only: The kind's own.
+    """
+    if bits not in (None, only):
+        raise QirError(f"code: expected {only} bits, which kind {kind} has, got {bits}")
 
 
 def storage_of(bits: int, *, signed: bool, least: int = 2, most: int = 16) -> DType:
