@@ -25,8 +25,8 @@ def common_shift_multipliers(
     the results. Here the sum is exact, and the shift is the largest in [1, 30] for which it stays
     in int32, or below another limit: `sum(magnitude_i * M_i) + 2^(s-1) < 2^31`. Before its
     rounding, the sum is within `sum(magnitude_i) / 2^(s+1)` output steps of the real one, because
-    each M_i is within 1/2 of its own: 2^-14 for two 8-bit operands of the output's scale. For a subtraction, negate the
-    operand's multiplier.
+    each M_i is within 1/2 of its own: 2^-14 for two 8-bit operands of the output's scale. For a
+    subtraction, negate the operand's multiplier.
 
     Args:
         scales: Scale of each operand.
