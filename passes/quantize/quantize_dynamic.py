@@ -24,8 +24,8 @@ from qir.types import SMALLEST_SCALE, Affine, Dim, DType, product
 STEPS = {"i8": 127, "i4": 7}
 """The largest step of activations of each width; those of 4 bits are stored in i8."""
 
-Scaled: TypeAlias = tuple[Value, Value]
-"""Steps, and the scale that they are to be multiplied by."""
+StepsAndScale: TypeAlias = tuple[Value, Value]
+"""Steps, and what they are to be multiplied by."""
 
 _STAYS = "quantize-dynamic codes products, convolutions and embeddings, and nothing else"
 
@@ -86,7 +86,7 @@ class _DynamicQuantizer:
         self.graph = graph
         self.excluded = excluded
         self.names = Inheritance(graph)
-        self.steps: dict[tuple[Value, tuple[int, ...]], Scaled] = {}
+        self.steps: dict[tuple[Value, tuple[int, ...]], StepsAndScale] = {}
         self.constants: dict[tuple[Value, Affine], Value] = {}
 
     def run(self) -> None:
@@ -175,7 +175,7 @@ class _DynamicQuantizer:
         if terms * largest * most > INT32_MAX:
             raise KeptFloat(f"its sums of {terms} products might leave 32 bits")
 
-    def quantized(self, x: Value, axes: tuple[int, ...], builder: Builder) -> Scaled:
+    def quantized(self, x: Value, axes: tuple[int, ...], builder: Builder) -> StepsAndScale:
         """Returns the steps of an activation and their scale; those of each axes once."""
         if self.options.scales == "tensor":
             axes = tuple(range(x.type.rank))

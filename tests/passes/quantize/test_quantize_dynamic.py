@@ -15,6 +15,8 @@ import qir
 from qir.ir import Graph
 from qir.ops import Const, Conv, ConvTranspose, Dot, Embedding, QuantizeDynamic, Reshape
 from qir.types import Array, DType
+from tests.drawing import drawn
+from tests.models.random_programs import quantizations
 
 RNG = np.random.default_rng(21)
 X = RNG.normal(size=(16, 32)).astype(np.float32)
@@ -116,6 +118,36 @@ def test_products_of_two_activations(expression):
         "quantize-dynamic(products=weights)",
     )
     assert "is not a constant, and products=weights" in str(qir.explain(kept))
+
+
+def test_attention_is_exact_but_for_its_floats():
+    weights = jnp.asarray(RNG.normal(0, 0.2, (3, 16, 16)), jnp.float32)
+    x = RNG.normal(size=(4, 12, 16)).astype(np.float32)
+
+    def attention(x: jax.Array) -> jax.Array:
+        q, k, v = (x @ each for each in weights)
+        mixed: jax.Array = jax.nn.softmax(q @ k.swapaxes(-1, -2) / 4) @ v
+        return mixed
+
+    graph = quantized(attention, x)
+    assert len(ops(graph, QuantizeDynamic)) == 5
+    # Each step is compared with what the floats before it, as XLA has them, may become.
+    plain = qir.compile(graph, kernels=False).report
+    assert qir.compile(graph, kernels=False, check=[x]).report == plain
+    assert decibels(attention(jnp.asarray(x)), qir.evaluate(graph, x)[0]) > 30
+
+
+@pytest.mark.hypothesis
+def test_random_networks():
+    """Every fourth is compared with the reference: integers equal, floats within bounds."""
+    cases = [case for case, _ in drawn(quantizations(), 32, pack=4)]
+    for index, case in enumerate(cases):
+        graph = qir.quantize(case.graph, pipeline="w8-dynamic")
+        program = qir.to_program(graph)
+        assert qir.parse(program.text, program.arrays) == graph
+        if index % 4 == 0:
+            plain = qir.compile(graph, kernels=False).report
+            assert qir.compile(graph, kernels=False, check=case.inputs).report == plain
 
 
 def test_what_several_products_read_is_quantized_once():
