@@ -61,7 +61,7 @@ class QuantizeDynamic(Op):
     in this order: `dequantize` of the accumulator, which multiplies by the scale of the weights;
     times the scale of the first operand; times that of the second, where that has one; plus the
     bias. A product of scales alone could leave float32. XLA gives the bits of the reference there,
-    as its lowering of `add` keeps the product and the bias apart.
+    denormal ones aside, as its lowerings of `mul` and `add` keep to the order.
 
     In mode `onnx` it is DynamicQuantizeLinear of ONNX, asymmetric and per tensor, with three
     results: plain u8 numbers, the scale and the zero point, a scalar of u8. Plain integers have

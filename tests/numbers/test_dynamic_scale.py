@@ -17,7 +17,8 @@ def nearest(real: Fraction) -> np.float32:
     below, above = (np.nextafter(near, np.float32(end)) for end in (0, np.inf))
     even = [int(number.view(np.int32)) & 1 for number in (below, near, above)]
     numbers = zip((below, near, above), even, strict=True)
-    return min(numbers, key=lambda pair: (abs(Fraction(float(pair[0])) - real), pair[1]))[0]
+    found = min(numbers, key=lambda pair: (abs(Fraction(float(pair[0])) - real), pair[1]))[0]
+    return np.float32(found)
 
 
 @pytest.mark.parametrize("largest", [1, 7, 127, 32767])

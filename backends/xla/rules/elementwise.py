@@ -42,10 +42,12 @@ def add(op: Add, node: Node) -> Computation:
 
 
 def _is_scaled_sum(value: Value) -> bool:
-    """Whether a value is what integers stand for times a scale that is found at run time."""
-    if not isinstance(value.op, Mul) or value.type.dtype is not DType.F32:
-        return False
-    return any(isinstance(x.op, Dequantize) or _is_scaled_sum(x) for x in value.inputs)
+    """Whether a value is what integers stand for times scales that are found at run time."""
+    while isinstance(value.op, Mul) and value.type.dtype is DType.F32:
+        if any(isinstance(x.op, Dequantize) for x in value.inputs):
+            return True
+        value = value.inputs[0]
+    return False
 
 
 @lowering(Sub, legal=plain)

@@ -15,6 +15,8 @@ import qir
 from qir.ir import Graph
 from qir.ops import Const, Conv, ConvTranspose, Dot, Embedding, QuantizeDynamic, Reshape
 from qir.types import Array, DType
+from tests.drawing import drawn
+from tests.models.random_programs import quantizations
 
 RNG = np.random.default_rng(21)
 X = RNG.normal(size=(16, 32)).astype(np.float32)
@@ -133,6 +135,19 @@ def test_attention_is_exact_but_for_its_floats():
     plain = qir.compile(graph, kernels=False).report
     assert qir.compile(graph, kernels=False, check=[x]).report == plain
     assert decibels(attention(jnp.asarray(x)), qir.evaluate(graph, x)[0]) > 30
+
+
+@pytest.mark.hypothesis
+def test_random_networks():
+    """Every fourth is compared with the reference: integers equal, floats within bounds."""
+    cases = [case for case, _ in drawn(quantizations(), 32, pack=4)]
+    for index, case in enumerate(cases):
+        graph = qir.quantize(case.graph, pipeline="w8-dynamic")
+        program = qir.to_program(graph)
+        assert qir.parse(program.text, program.arrays) == graph
+        if index % 4 == 0:
+            plain = qir.compile(graph, kernels=False).report
+            assert qir.compile(graph, kernels=False, check=case.inputs).report == plain
 
 
 def test_what_several_products_read_is_quantized_once():
