@@ -10,11 +10,22 @@ INTEGER = "fold-scales, lookup-tables, fuse-requantize, canonicalize, check-over
 FINE = f"{FOLD}, clip-scores, calibrate, split-concats, propagate-ranges"
 """What comes before 16 bits, which need no parts to be kept apart."""
 
+ACTIVATIONS = f"{FOLD}, {SCORES}, calibrate, {RANGES}"
+"""What comes before activations of 8 bits."""
+
 PIPELINES |= {
-    "w8a8": f"{FOLD}, {SCORES}, calibrate, {RANGES}, quantize, {INTEGER}",
-    "w8-dynamic": f"{FOLD}, quantize-dynamic, canonicalize, check-overflow",
+    "w8a8": f"{ACTIVATIONS}, quantize, {INTEGER}",
+    "w4a8": f"{ACTIVATIONS}, quantize(weights=i4, per=block:32), {INTEGER}",
+    "log4": f"{ACTIVATIONS}, quantize(weights=i4, scheme=log2), {INTEGER}",
     "w8a16": f"{FINE}, quantize(activations=i16), {INTEGER}",
+    "w4a16": f"{FINE}, quantize(weights=i4, activations=i16, per=block:32), {INTEGER}",
     "w16a16": f"{FINE}, quantize(weights=i16, activations=i16), {INTEGER}",
+    "w8-dynamic": f"{FOLD}, quantize-dynamic, canonicalize, check-overflow",
+    "w8": f"{FOLD}, quantize(activations=float), canonicalize",
+    "w4": f"{FOLD}, quantize(weights=i4, activations=float, per=block:32), canonicalize",
+    "nf4": f"{FOLD}, quantize(weights=i4, activations=float, per=block:64, scheme=nf4), "
+    "canonicalize",
+    "fp8": f"{FOLD}, quantize(activations=float, scheme=fp8), canonicalize",
     "fold": FOLD,
     "scores": SCORES,
     "ranges": RANGES,

@@ -86,11 +86,12 @@ class Forms:
         for forms in (self.sums, self.rows, self.floats):
             for key in [key for key, form in forms.items() if form in node.outputs]:
                 del forms[key]
-        for table in (self.coded, self.constants):
-            for pair in [pair for pair, form in table.items() if form in node.outputs]:
-                del table[pair]
-                if table is self.coded and self.main.get(pair[0]) == pair[1]:
-                    del self.main[pair[0]]
+        for value, code in [key for key, form in self.coded.items() if form in node.outputs]:
+            del self.coded[value, code]
+            if self.main.get(value) == code:
+                del self.main[value]
+        for constant in [key for key, form in self.constants.items() if form in node.outputs]:
+            del self.constants[constant]
         self.graph.erase(node)
 
     def give_sum(self, old: Value, new: Value) -> None:

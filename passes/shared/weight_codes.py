@@ -13,7 +13,21 @@ import numpy as np
 
 from qir.errors import QirError, did_you_mean
 from qir.passes.shared.codes import reach, sums_long, weight_scales
-from qir.types import SMALLEST_SCALE, Affine, Array, Code, Codebook, DType
+from qir.types import (
+    SMALLEST_SCALE,
+    Affine,
+    Array,
+    Code,
+    Codebook,
+    DType,
+    Float8,
+    Float8E4M3,
+    Float8E5M2,
+    FrozenArray,
+    LevelCode,
+    PowerOfTwo,
+    code_kind,
+)
 from qir.types.codes.parts import magnitudes
 
 Make: TypeAlias = Callable[[DType, Array, Array | None], Code]
@@ -37,38 +51,59 @@ class Scheme:
     Args:
         make: Builds a code.
         widths: The storage types that `weights=` may name with it.
-        exact: Whether the scale multiplies integers, so that sums of products are exact.
-        instead: What to write where integers are asked for and there are none.
+        inexact: Why sums of products with such weights are no integers, with the nearest that is;
+            empty where they are.
+        kind: The kind of code that finds its own scales, for blocks of a size of its own.
+        block: That size.
     """
 
     make: Make
     widths: tuple[str, ...]
-    exact: bool = True
-    instead: str = ""
+    inexact: str = ""
+    kind: str = ""
+    block: int = 0
 
 
 def _affine(storage: DType, scale: Array, multipliers: Array | None) -> Code:
     return Affine.of(storage, scale, multipliers=multipliers)
 
 
-def _nf4(storage: DType, scale: Array, multipliers: Array | None) -> Code:
-    code = Codebook.named("nf4", scale)
-    return Codebook.of(code.storage, scale, code.table.array, multipliers=multipliers)
+def _levels(name: str) -> Make:
+    def make(storage: DType, scale: Array, multipliers: Array | None) -> Code:
+        named = Codebook.named(name, 1.0)
+        return Codebook.of(named.storage, scale, named.table.array, multipliers=multipliers)
+
+    return make
 
 
-APOT_LEVELS = np.array([-10, -8, -6, -4, -3, -2, -1, 0, 1, 2, 3, 4, 6, 8, 10], np.int32)
-"""Sums of two powers of two in 4 bits, {0, 8, 4, 1} + {0, 2}, and their opposites: "Additive
-Powers-of-Two Quantization" (Li et al. 2020, arXiv:1909.13144), times 16."""
+def _powers(per_octave: int) -> Make:
+    def make(storage: DType, scale: Array, multipliers: Array | None) -> Code:
+        return PowerOfTwo.of(storage.bits, scale, per_octave, multipliers=multipliers)
+
+    return make
 
 
-def _apot(storage: DType, scale: Array, multipliers: Array | None) -> Code:
-    return Codebook.of(DType.I4, scale, APOT_LEVELS, multipliers=multipliers)
+def _float8(kind: type[Float8]) -> Make:
+    def make(storage: DType, scale: Array, multipliers: Array | None) -> Code:
+        factors = None if multipliers is None else FrozenArray(multipliers)
+        return kind(DType.U8, FrozenArray(scale), multipliers=factors)
 
+    return make
+
+
+_FLOATS = "its numbers are no integers times a scale"
+_BLOCKS = "its scales vary along what is summed"
 
 SCHEMES: dict[str, Scheme] = {
     "affine": Scheme(_affine, ("i8", "i4", "i2", "i16")),
-    "apot": Scheme(_apot, ("i4",)),
-    "nf4": Scheme(_nf4, ("i4",), exact=False, instead="scheme=apot, whose levels are integers"),
+    "log2": Scheme(_powers(1), ("i4", "i8"), "of 8 bits its steps exceed 16 bits; write weights=i4"),
+    "log2_half": Scheme(_powers(2), ("i4", "i8"), f"{_FLOATS}; write scheme=log2"),
+    "apot": Scheme(_levels("apot4"), ("i4",)),
+    "nf4": Scheme(_levels("nf4"), ("i4",), f"{_FLOATS}; write scheme=apot"),
+    "fp8": Scheme(_float8(Float8E4M3), ("i8",), f"{_FLOATS}; write scheme=affine"),
+    "fp8_e5m2": Scheme(_float8(Float8E5M2), ("i8",), f"{_FLOATS}; write scheme=affine"),
+    "mxfp4": Scheme(_affine, ("i4",), f"{_BLOCKS}; write scheme=affine", "mxfp4", 32),
+    "nvfp4": Scheme(_affine, ("i4",), f"{_BLOCKS}; write scheme=affine", "nvfp4", 16),
 }
 """The schemes by name."""
 
@@ -112,12 +147,17 @@ class WeightCoding:
                 f"{self.subject}: per: expected channel, tensor, row or block:N with N of 2 or "
                 f"more, such as block:32, got {self.per}"
             )
+        if scheme.block and self.block != scheme.block:
+            raise QirError(
+                f"{self.subject}: scheme={self.scheme} has blocks of {scheme.block}, got "
+                f"per={self.per}; write per=block:{scheme.block}"
+            )
         if not exact:
             return
-        if not scheme.exact:
+        if self._unit.step_bounds is None or scheme.block:
             raise QirError(
-                f"{self.subject}: scheme={self.scheme} has no integer steps for sums of integers; "
-                f"write activations=float, which codes the weights alone, or {scheme.instead}"
+                f"{self.subject}: scheme={self.scheme} has no exact sums of integers: "
+                f"{scheme.inexact}, or activations=float, which codes the weights alone"
             )
         if self.per == "row":
             raise QirError(
@@ -165,7 +205,12 @@ class WeightCoding:
             reach=max(reach(activations), 255),
             long=sums_long(activations, self._make(np.ones(()), np.full((), most)), kernel),
         )
-        return self._two_levels(kernel, parts, scale, most) if most > 1 else self._make(scale)
+        if most > 1:
+            return self._two_levels(kernel, parts, scale, most)
+        # Where the accumulator asks for a greater scale, a lesser one is none.
+        wanted = magnitudes(kernel, parts).reshape(scale.shape) / self._largest
+        raised = scale > wanted * (1 + 1e-12)
+        return self._make(np.where(raised, scale, self._searched(kernel, scale)))
 
     def for_floats(self, weights: Array, *, channel: int = -1, summed: int = -2) -> Code:
         """Returns the code of weights that are dequantized before anything is computed with them.
@@ -176,13 +221,15 @@ class WeightCoding:
             summed: The axis that blocks divide, and whose places are rows.
         """
         parts = self._parts(weights.shape, channel, summed)
+        if kind := SCHEMES[self.scheme].kind:
+            return code_kind(kind).fit(weights, parts)
         peaks = magnitudes(weights, parts)
         if self.block is None or prod(parts) == parts[channel]:
-            scale = np.maximum(peaks / self._largest, SMALLEST_SCALE)
+            scale = self._scales(peaks / self._largest)
             return self._make(self._searched(weights, scale))
         across = tuple(axis for axis in range(weights.ndim) if axis != channel % weights.ndim)
         top = peaks.max(axis=across, keepdims=True) / self._largest / MOST_FACTOR
-        return self._two_levels(weights, parts, np.maximum(top, SMALLEST_SCALE), MOST_FACTOR)
+        return self._two_levels(weights, parts, self._scales(top), MOST_FACTOR)
 
     def for_rows(self, table: Array, *, factor: float, output_scale: float) -> Code:
         """Returns the code of a table whose rows are rounded to a code: each has one scale.
@@ -210,14 +257,29 @@ class WeightCoding:
     @cached_property
     def _most_factor(self) -> int:
         """The greatest multiplier that leaves steps in signed bytes: of 4 bits it is 16."""
-        low, high = self._make(np.ones(())).step_bounds or (-1, 1)
+        low, high = self._unit.step_bounds or (-1, 1)
         least, greatest = DType.I8.bounds
         return max(1, min(least // low, greatest // high))
 
     @cached_property
+    def _unit(self) -> Code:
+        """The code with a scale of 1."""
+        return self._make(np.ones(()))
+
+    @cached_property
     def _largest(self) -> float:
         """The greatest magnitude that a stored number of either sign means, in scales."""
-        return min(map(abs, self._make(np.ones(())).real_bounds))
+        return min(map(abs, self._unit.real_bounds))
+
+    def _scales(self, wanted: Array) -> Array:
+        """Returns scales inside of what the code may have, float64 numbers that float32 holds."""
+        unit = self._unit
+        low, high = (
+            unit.scale_bounds
+            if isinstance(unit, LevelCode)
+            else (SMALLEST_SCALE, 1 / SMALLEST_SCALE)
+        )
+        return np.asarray(np.clip(wanted, low, high).astype(np.float32), np.float64)
 
     def _make(self, scale: Array, multipliers: Array | None = None) -> Code:
         return SCHEMES[self.scheme].make(DType(self.width), scale, multipliers)
@@ -233,6 +295,11 @@ class WeightCoding:
         if self.per != "tensor":
             parts[channel] = shape[channel]
         size = shape[summed]
+        if wanted := SCHEMES[self.scheme].block:
+            # The kind itself says what is wrong with blocks that do not divide the axis.
+            parts = list(shape)
+            parts[summed] = max(1, size // wanted)
+            return tuple(parts)
         if self.block is not None and size > self.block:
             parts[summed] = next(
                 n for n in range(-(-size // self.block), size + 1) if size % n == 0
@@ -260,7 +327,7 @@ class WeightCoding:
         parts = np.broadcast_to(scale, scale.shape or (1,) * weights.ndim).shape
         best, least = scale.reshape(parts), np.full(parts, np.inf)
         for share in SEARCHED:
-            some = np.maximum(scale * share, SMALLEST_SCALE).reshape(parts)
+            some = self._scales(scale * share).reshape(parts)
             error = _squared_error(weights, self._make(some), parts)
             better = error < least
             best, least = np.where(better, some, best), np.where(better, error, least)

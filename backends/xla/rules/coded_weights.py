@@ -16,7 +16,7 @@ from qir.backends.xla.lowering import lowering, spread
 from qir.backends.xla.packed import packed, unpacked
 from qir.ir import Node, Value
 from qir.ops import Dequantize, Dot, Embedding
-from qir.types import Affine, Array, Code, FrozenArray
+from qir.types import Affine, Array, Code
 
 TILE_BYTES = 2**20
 """Floats of weights that are decoded at once. A loop over tiles takes about as long as decoding all
@@ -39,8 +39,7 @@ def _varies_by_scale(code: Code) -> bool:
 
 def _decoded(stored: jax.Array, code: Code, scale: jax.Array, factors: jax.Array) -> jax.Array:
     """Returns `Code.decode` of stored numbers, scale and multipliers given beside them."""
-    plain = replace(code, scale=FrozenArray(np.float32(1)), multipliers=None)
-    real = multiples(stored, plain)
+    real = multiples(stored, code if code.multipliers is None else replace(code, multipliers=None))
     if code.multipliers is not None:
         real = real * spread(factors.astype(jnp.float32), real.shape)
     return (real * spread(scale, real.shape)).astype(code.expressed.numpy)
@@ -64,7 +63,7 @@ def decoded_constant(op: Dequantize, node: Node) -> Computation:
     octets = packed(value.array.reshape(-1), code.storage, 0)
     arguments: list[Argument] = [
         Parameter(f"{name}.packed", octets) if octets.dtype != value.array.dtype else value,
-        Parameter(f"{name}.scale", code.scale.array),
+        Parameter(f"{name}.scale", code.decoding_scale),
         Parameter(f"{name}.multipliers", _factors(code)),
     ]
 
@@ -103,7 +102,7 @@ def dot_of_coded_weights(op: Dot, node: Node) -> Computation:
 
     arguments: tuple[Argument, ...] = (
         Parameter(f"{name}.packed", packed(tiles(stored.array), code.storage, 1)),
-        Parameter(f"{name}.scale", tiles(code.scale.array)),
+        Parameter(f"{name}.scale", tiles(code.decoding_scale)),
         Parameter(f"{name}.multipliers", tiles(_factors(code))),
     )
 
@@ -136,7 +135,7 @@ def _reads_coded_table(op: Embedding, node: Node) -> bool:
     stored = coded_constant(table)
     if stored is None or table.type.rank != 2:
         return False
-    arrays = (stored.type.code.scale.array, _factors(stored.type.code))
+    arrays = (stored.type.code.decoding_scale, _factors(stored.type.code))
     return all(array.ndim == 0 or array.shape[0] in (1, table.type.shape[0]) for array in arrays)
 
 
@@ -150,7 +149,7 @@ def rows_of_coded_table(op: Embedding, node: Node) -> Computation:
     columns = stored.array.shape[1]
     arguments: tuple[Argument, ...] = (
         Parameter(f"{name}.packed", packed(stored.array, code.storage, 1)),
-        Parameter(f"{name}.scale", code.scale.array),
+        Parameter(f"{name}.scale", code.decoding_scale),
         Parameter(f"{name}.multipliers", _factors(code)),
     )
 
