@@ -13,6 +13,10 @@ FINE = f"{FOLD}, clip-scores, calibrate, split-concats, propagate-ranges"
 ACTIVATIONS = f"{FOLD}, {SCORES}, calibrate, {RANGES}"
 """What comes before activations of 8 bits."""
 
+WEIGHTS = f"{FOLD}, calibrate(optional=true)"
+"""What comes before codes of weights alone, which need no data; where there is some, biases take in
+what rounding the weights costs on average."""
+
 PIPELINES |= {
     "w8a8": f"{ACTIVATIONS}, quantize, {INTEGER}",
     "w4a8": f"{ACTIVATIONS}, quantize(weights=i4, per=block:32), {INTEGER}",
@@ -21,11 +25,11 @@ PIPELINES |= {
     "w4a16": f"{FINE}, quantize(weights=i4, activations=i16, per=block:32), {INTEGER}",
     "w16a16": f"{FINE}, quantize(weights=i16, activations=i16), {INTEGER}",
     "w8-dynamic": f"{FOLD}, quantize-dynamic, canonicalize, check-overflow",
-    "w8": f"{FOLD}, quantize(activations=float), canonicalize",
-    "w4": f"{FOLD}, quantize(weights=i4, activations=float, per=block:32), canonicalize",
-    "nf4": f"{FOLD}, quantize(weights=i4, activations=float, per=block:64, scheme=nf4), "
+    "w8": f"{WEIGHTS}, quantize(activations=float), canonicalize",
+    "fp8": f"{WEIGHTS}, quantize(activations=float, scheme=fp8), canonicalize",
+    "w4": f"{WEIGHTS}, quantize(weights=i4, activations=float, per=block:32), canonicalize",
+    "nf4": f"{WEIGHTS}, quantize(weights=i4, activations=float, per=block:64, scheme=nf4), "
     "canonicalize",
-    "fp8": f"{FOLD}, quantize(activations=float, scheme=fp8), canonicalize",
     "fold": FOLD,
     "scores": SCORES,
     "ranges": RANGES,

@@ -96,7 +96,9 @@ _BLOCKS = "its scales vary along what is summed"
 
 SCHEMES: dict[str, Scheme] = {
     "affine": Scheme(_affine, ("i8", "i4", "i2", "i16")),
-    "log2": Scheme(_powers(1), ("i4", "i8"), "of 8 bits its steps exceed 16 bits; write weights=i4"),
+    "log2": Scheme(
+        _powers(1), ("i4", "i8"), "of 8 bits its steps exceed 16 bits; write weights=i4"
+    ),
     "log2_half": Scheme(_powers(2), ("i4", "i8"), f"{_FLOATS}; write scheme=log2"),
     "apot": Scheme(_levels("apot4"), ("i4",)),
     "nf4": Scheme(_levels("nf4"), ("i4",), f"{_FLOATS}; write scheme=apot"),

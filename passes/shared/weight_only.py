@@ -9,7 +9,6 @@ import numpy as np
 from qir.errors import QirError
 from qir.ir import Builder, Graph, Node, Value
 from qir.ir.names import Inheritance
-from qir.observe.channels import ChannelMoments
 from qir.ops import Const, Dequantize, Embedding, Return
 from qir.ops.op import Op
 from qir.ops.rules import Accumulate
@@ -17,7 +16,7 @@ from qir.passes.shared.bias_correction import added_within, lost_by_rounding
 from qir.passes.shared.observed_parts import known_moments
 from qir.passes.shared.weight_codes import WeightCoding
 from qir.pipeline import Context
-from qir.types import Array, Code
+from qir.types import Code
 
 WEIGHTS_ONLY = "its weights have codes, and activations=float"
 """Why a product with coded weights computes in floating point."""
@@ -92,33 +91,46 @@ class WeightCoder:
         return False
 
     def _convert_sum(self, node: Node, rule: Accumulate) -> None:
-        x, kernel = node.inputs[rule.left], node.inputs[rule.right]
+        kernel = node.inputs[rule.right]
         code = replace(self.coding.for_floats(kernel.array), expressed=kernel.type.dtype)
         builder = self.graph.before(node)
         coded = self._constant(kernel, code, builder)
-        if self.correct_bias and (moments := known_moments(x, self.context)) is not None:
-            self._correct(node, rule, coded, moments, builder)
+        bias = self._corrected(node, rule, coded, builder) if self.correct_bias else None
         node.set_input(rule.right, self._dequantized(coded, kernel, builder))
+        if bias is not None and len(node.inputs) > rule.bias:
+            old = node.inputs[rule.bias]
+            node.set_input(rule.bias, bias)
+            self._erase_unused(old)
+        elif bias is not None:
+            node = self._with_bias(node, bias, builder)
         self._erase_unused(kernel)
         node.note = WEIGHTS_ONLY
 
-    def _correct(
-        self, node: Node, rule: Accumulate, coded: Value, moments: ChannelMoments, builder: Builder
-    ) -> None:
-        """Puts into a bias that is there what rounding the weights costs on average."""
+    def _corrected(
+        self, node: Node, rule: Accumulate, coded: Value, builder: Builder
+    ) -> Value | None:
+        """Returns a bias with what rounding the weights costs on average, where that is known."""
         x, kernel, *rest = node.inputs
-        if not rest or not rest[0].is_constant:
-            return
-        (bias,) = rest
+        moments = known_moments(x, self.context)
+        if moments is None or not all(bias.is_constant for bias in rest):
+            return None
         means = moments.means if x.range is None else moments.means.clip(*x.range.bounds)
         real = coded.type.code.decode(coded.array)
         lost = lost_by_rounding(node.op, kernel.array, real, means, moments.variances)
         if lost is None:
-            return
-        corrected: Array = added_within(lost, bias.array, np.full(1, np.inf))
-        new = builder.const(corrected.astype(bias.array.dtype), bias.name, bias.type.element)
-        node.set_input(rule.bias, new)
-        self._erase_unused(bias)
+            return None
+        corrected = added_within(lost, rest[0].array if rest else None, np.full(1, np.inf))
+        dtype = node.output.type.dtype
+        name = rest[0].name if rest else f"{node.output.name}.bias"
+        return builder.const(corrected.astype(dtype.numpy), name, dtype)
+
+    def _with_bias(self, node: Node, bias: Value, builder: Builder) -> Node:
+        """Replaces a sum by one with a bias."""
+        new = builder.emit_node(node.op, [*node.inputs, bias])
+        new.output.observed, new.output.range = node.output.observed, node.output.range
+        node.output.replace_with(new.output)
+        self.graph.erase(node)
+        return new
 
     def _convert_table(self, node: Node) -> None:
         table, ids = node.inputs
