@@ -19,7 +19,7 @@ from qir.passes.integer import (
     lower_requantize,
     move_requantize,
 )
-from qir.passes.quantize import quantize
+from qir.passes.quantize import quantize, quantize_dynamic
 from qir.passes.ranges import (
     calibrate,
     propagate_ranges,
@@ -46,6 +46,7 @@ __all__ = [
     "pipelines",
     "propagate_ranges",
     "quantize",
+    "quantize_dynamic",
     "smooth_channels",
     "split_concats",
     "split_outliers",

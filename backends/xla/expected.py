@@ -32,6 +32,7 @@ from qir.ops import (
     Iota,
     Lookup,
     Neg,
+    QuantizeDynamic,
     Return,
     Round,
     Sign,
@@ -102,11 +103,13 @@ class Uncertain:
             if isinstance(node.op, Return) or not node.outputs:
                 continue
             reads = not found.floats.isdisjoint(node.inputs)
-            floats = all(value.type.is_float for value in node.outputs)
-            if reads and (not floats or isinstance(node.op, STEPS)):
-                found.cuts.update(node.outputs)
-            elif floats and node.inputs and (reads or not _exact(node)):
-                found.floats.update(node.outputs)
+            # Quotients that are rounded once are exact, of what is exact.
+            rounds = not (_exact(node) or isinstance(node.op, QuantizeDynamic))
+            for value in node.outputs:
+                if reads and (not value.type.is_float or isinstance(node.op, STEPS)):
+                    found.cuts.add(value)
+                elif value.type.is_float and node.inputs and (reads or rounds):
+                    found.floats.add(value)
         return found
 
 

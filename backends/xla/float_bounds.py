@@ -22,6 +22,7 @@ from qir.ops import (
     LayerNorm,
     Mean,
     Mul,
+    QuantizeDynamic,
     ReduceProd,
     ReduceSum,
     RmsNorm,
@@ -51,6 +52,11 @@ def _terms(op: Op, operands: Sequence[Array], result: Array) -> int:
     types = [TensorType(array.shape, DType.F64) for array in (*operands, result)]
     products = known(op.multiply_adds(types[:-1], types[-1]), "terms")
     return max(products, operands[0].size, result.size) // max(result.size, 1)
+
+
+def scale(op: Op, operands: Sequence[Array], result: Array) -> Array:
+    """One rounding, of the quotient; a number and its neighbour may lie on either side of it."""
+    return np.asarray(2 * EPSILON * np.abs(result))
 
 
 def product(op: Op, operands: Sequence[Array], result: Array) -> Array:
@@ -120,6 +126,7 @@ BOUNDS: dict[type[Op], ErrorBound] = {
     ExpBelowMax: softmax,
     **dict.fromkeys([ExpBelowMaxHigh, ExpBelowMaxLow], part_of_exponential),
     Softmax: softmax,
+    QuantizeDynamic: scale,
     ReduceProd: product,
     BatchNorm: batch_norm,
     **dict.fromkeys([GroupNorm, L2Norm, LayerNorm, RmsNorm], normalization),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from qir.analysis.properties import FLOAT, QUANTIZED, RANGED
+from qir.analysis.properties import FLOAT, QUANTIZED, RANGED, Property
 from qir.errors import PassError, QirError
 from qir.ir import Builder, Graph, Node, Value
 from qir.numbers.rounding import rounding_mode
@@ -22,6 +22,7 @@ from qir.ops import (
     Return,
     Sub,
 )
+from qir.ops.cast import is_long
 from qir.ops.elementwise import Sum
 from qir.ops.op import infer
 from qir.ops.rules import (
@@ -38,18 +39,19 @@ from qir.ops.rules import (
     Table,
 )
 from qir.passes.shared.bias_correction import corrected_bias
-from qir.passes.shared.codes import bias_code, holds_bias, reach, rows_code, weight_code
+from qir.passes.shared.codes import bias_code, holds_bias
 from qir.passes.shared.divisors import too_coarse
 from qir.passes.shared.forms import Forms
 from qir.passes.shared.functions import defined
+from qir.passes.shared.interface import Interface, return_from, take_coded
 from qir.passes.shared.plan import CodePlan, KeptFloat, expressed_type
+from qir.passes.shared.weight_codes import WeightCoding
+from qir.passes.shared.weight_only import WeightCoder
 from qir.passes.shared.wide import quotient_code
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.selectors import select
 from qir.report.explain import explain
 from qir.types import Affine, Dim, DType
-
-Interface = Literal["float", "i8", "u8"]
 
 
 @register
@@ -64,10 +66,16 @@ class QuantizePass(Pass):
     says why (`qir.explain`). Where that is everything, the program stays as it is, and later passes
     that need codes are left out.
 
+    With `activations=float` the weights alone get codes: they are dequantized where they are read,
+    and nothing needs a range. See qir.passes.shared.weight_only.
+
     Attributes:
         weights: Storage of weights.
-        activations: Storage of activations.
-        per: Whether weights have a scale for each output channel or one for the tensor.
+        activations: Storage of activations; `float` leaves them as they are.
+        per: What has a scale of its own: each output `channel`, the `tensor`, each `row` of what is
+            summed, or each block of so many rows of a channel, as `block:32`. Blocks have scales of
+            two levels, so that sums of integers stay exact.
+        scheme: The kind of code of the weights; see qir.passes.shared.weight_codes.
         symmetric: Whether activations have their zero point in the middle.
         inputs: What the program takes: floating-point numbers, or stored numbers of one of two
             types.
@@ -79,9 +87,10 @@ class QuantizePass(Pass):
             qir.passes.shared.bias_correction.
     """
 
-    weights: Literal["i8", "i4", "i2"] = "i8"
-    activations: Literal["i8", "u8"] = "i8"
-    per: Literal["channel", "tensor"] = "channel"
+    weights: Literal["i8", "i4", "i2", "i16"] = "i8"
+    activations: Literal["i8", "u8", "i16", "float"] = "i8"
+    per: str = "channel"
+    scheme: str = "affine"
     symmetric: bool = False
     inputs: Interface = "float"
     outputs: Interface = "float"
@@ -98,10 +107,29 @@ class QuantizePass(Pass):
             rounding_mode(self.rounding)
         except QirError as error:
             raise QirError(f"quantize: {error.message}") from error
+        self.coding.check(exact=self.activations != "float")
+        if self.activations == "float" and {self.inputs, self.outputs} != {"float"}:
+            raise QirError(
+                "quantize: activations=float leaves inputs and outputs as floats, got "
+                f"inputs={self.inputs}, outputs={self.outputs}; write activations=i8 for codes"
+            )
+
+    @property
+    def coding(self) -> WeightCoding:
+        """The codes that weights get."""
+        return WeightCoding(self.weights, self.per, self.scheme)
+
+    @property
+    def needs(self) -> tuple[Property, ...]:
+        """What must hold before: ranges, unless activations stay floats."""
+        return (FLOAT,) if self.activations == "float" else self.requires
 
     def run(self, graph: Graph, context: Context) -> None:
         excluded = select(graph, self.keep_float)
-        _Quantizer(self, graph, excluded, context).run()
+        if self.activations == "float":
+            WeightCoder(graph, self.coding, excluded, context, correct_bias=self.correct_bias).run()
+        else:
+            _Quantizer(self, graph, excluded, context).run()
         if QUANTIZED.missing(graph):
             context.unattained.add(QUANTIZED)
             context.diagnostics.append(f"quantize: nothing was quantized; {_reasons(graph)}")
@@ -138,14 +166,15 @@ class _Quantizer:
 
     def run(self) -> None:
         for value in self.graph.inputs:
-            self.take_input(value)
+            if self.options.inputs != "float":
+                take_coded(value, DType(self.options.inputs), self.forms)
         replaced: list[Value] = []
         for node in list(self.graph.nodes):
             if isinstance(node.op, Const):
                 continue
             builder = self.graph.before(node)
             if isinstance(node.op, Return):
-                self.finish(node, builder)
+                return_from(node, self.options.outputs, self.forms, builder)
             elif self.becomes_integer(node, builder):
                 replaced.extend(node.outputs)
             else:
@@ -154,26 +183,6 @@ class _Quantizer:
         for value in replaced:
             self.forms.hand_over(value)
         self.forms.tidy()
-
-    def take_input(self, value: Value) -> None:
-        if self.options.inputs == "float" or not value.type.is_float or value.range is None:
-            return
-        code = self.plan.code_for(value, DType(self.options.inputs))
-        value.type = value.type.with_element(code)
-        value.observed = None
-        self.forms.coded[value, code], self.forms.main[value] = value, code
-
-    def finish(self, node: Node, builder: Builder) -> None:
-        for index, value in enumerate(node.inputs):
-            if self.options.outputs == "float" or not self.forms.is_activation(value):
-                node.set_input(index, self.forms.real(value, builder))
-                continue
-            code = self.forms.main.get(value) or self.plan.code_for(value)
-            wanted = DType(self.options.outputs)
-            if code.storage is not wanted:
-                points = int(code.zero_points) + wanted.bounds[0] - code.storage.bounds[0]
-                code = Affine.of(wanted, code.scale.array, points, expressed=code.expressed)
-            node.set_input(index, self.forms.code(value, builder, code))
 
     def becomes_integer(self, node: Node, builder: Builder) -> bool:
         if not isinstance(node.op.quant, RescaledRows) and not any(
@@ -309,10 +318,8 @@ class _Quantizer:
         if not table.is_constant:
             raise KeptFloat(f"the table %{table.name} is not a constant")
         assert isinstance(node.op, Embedding)
-        code = rows_code(
+        code = self.options.coding.for_rows(
             table.array,
-            DType(self.options.weights),
-            per_row=self.options.per == "channel",
             factor=node.op.factor,
             output_scale=float(self.plan.code_for(output).scale.array),
         )
@@ -335,14 +342,11 @@ class _Quantizer:
         self, kernel: Value, bias: Value | None, x: Value, output: Value, builder: Builder
     ) -> Value:
         activations = x.type.code
-        code = weight_code(
+        code = self.options.coding.for_sums(
             kernel.array,
-            DType(self.options.weights),
-            per_channel=self.options.per == "channel",
-            input_scale=float(activations.scale.array),
+            activations,
             output_scale=float(self.plan.code_for(output).scale.array),
             bias=None if bias is None else bias.array,
-            reach=max(reach(activations), 255),
         )
         return self.forms.constant(kernel, replace(code, expressed=activations.expressed), builder)
 
@@ -411,8 +415,10 @@ class _Quantizer:
         """Divides codes, and exact sums as they are: nothing is rounded between them."""
         output, (x, y) = node.outputs[0], node.inputs
         # A sum has its own rounded form too, where others read it.
+        totals = {value: self.forms.sums.get(value) for value in (x, y)}
         dividend, divisor = (
-            self.forms.sums.get(value) or self.forms.code(value, builder) for value in (x, y)
+            self.forms.code(value, builder) if total is None or is_long(total.type) else total
+            for value, total in totals.items()
         )
         code = divisor.type.quant
         if not isinstance(code, Affine) or not code.per_tensor:

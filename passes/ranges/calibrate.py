@@ -59,6 +59,8 @@ class Calibrate(Pass):
         symmetric: Whether the codes have their zero point in the middle; for percentile, entropy
             and mse.
         bins: Bins of the histograms that percentile, entropy and mse look at.
+        optional: Whether it does nothing where there is neither data nor a statistic, as for
+            weights alone, whose biases are better for data.
     """
 
     method: Method = "minmax"
@@ -67,6 +69,7 @@ class Calibrate(Pass):
     bits: int = 8
     symmetric: bool = False
     bins: int = BINS
+    optional: bool = False
 
     name = "calibrate"
     requires = (FLOAT,)
@@ -82,6 +85,9 @@ class Calibrate(Pass):
             self._solver()
 
     def run(self, graph: Graph, context: Context) -> None:
+        if self.optional and context.data is None and not context.statistics:
+            context.unattained.add(RANGED)
+            return
         values = float_values(graph)
         if context.data is not None:
             self._observe(graph, values, context.data, context)

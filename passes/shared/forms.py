@@ -20,7 +20,7 @@ from qir.passes.shared.domains import inside_domain
 from qir.passes.shared.multiples import multiple_of_sum
 from qir.passes.shared.plan import CodePlan, KeptFloat, expressed_type
 from qir.passes.shared.wide import WIDE_BITS, short_code
-from qir.types import Affine, Array, DType, TensorType
+from qir.types import Affine, Array, Code, DType, TensorType
 
 
 class Forms:
@@ -51,7 +51,7 @@ class Forms:
         self.main: dict[Value, Affine] = {}
         self.floats: dict[Value, Value] = {}
         self._stand_ins: dict[Value, Value] = {}
-        self.constants: dict[tuple[Value, Affine], Value] = {}
+        self.constants: dict[tuple[Value, Code], Value] = {}
 
     def give(self, old: Value, new: Value) -> None:
         """Records the coded form of a value."""
@@ -60,7 +60,7 @@ class Forms:
             old.replace_with(new)
             return
         code = new.type.affine
-        if code.storage is DType.I32:
+        if code.storage in (DType.I32, DType.I64):
             self.give_sum(old, new)
             return
         self.coded[old, code], self.main[old] = form_of(old, "q", new), code
@@ -88,11 +88,12 @@ class Forms:
         for forms in (self.sums, self.rows, self.floats):
             for key in [key for key, form in forms.items() if form in node.outputs]:
                 del forms[key]
-        for table in (self.coded, self.constants):
-            for pair in [pair for pair, form in table.items() if form in node.outputs]:
-                del table[pair]
-                if table is self.coded and self.main.get(pair[0]) == pair[1]:
-                    del self.main[pair[0]]
+        for value, code in [key for key, form in self.coded.items() if form in node.outputs]:
+            del self.coded[value, code]
+            if self.main.get(value) == code:
+                del self.main[value]
+        for constant in [key for key, form in self.constants.items() if form in node.outputs]:
+            del self.constants[constant]
         self.graph.erase(node)
 
     def give_sum(self, old: Value, new: Value) -> None:
@@ -222,7 +223,7 @@ class Forms:
             self.floats[value] = form_of(value, "real", builder.emit(Dequantize(), coded))
         return self.floats[value]
 
-    def constant(self, value: Value, code: Affine, builder: Builder) -> Value:
+    def constant(self, value: Value, code: Code, builder: Builder) -> Value:
         if (value, code) not in self.constants:
             self.constants[value, code] = builder.const(code.encode(value.array), value.name, code)
         return self.constants[value, code]
@@ -305,12 +306,13 @@ class Forms:
         return self.code(x, builder)
 
     def scores(self, value: Value, op: Op, builder: Builder) -> Value:
-        """Returns a value in its code; scores of softmax in 12 bits, from an exact sum or a float.
+        """Returns a value in its code; scores of softmax in 12 bits or 16, from a sum or a float.
 
         A step of scores is a relative error of the shares, which 8 bits of peaked scores show.
         """
         if isinstance(op, Exponentials) and value.range is not None and value.range.is_finite:
-            code = score_code(value.range, expressed=expressed_type(value.type))
+            storage = self.plan.storage if self.plan.is_fine else None
+            code = score_code(value.range, storage, expressed=expressed_type(value.type))
             found = self.from_sum(value, code, builder)
             if found is not None:
                 return found
@@ -324,7 +326,7 @@ class Forms:
 
         So what gates, and positions that turn heads, round only their product to 8 bits.
         """
-        if not any(self._is_from_dot(value) for value in values):
+        if self.plan.is_fine or not any(self._is_from_dot(value) for value in values):
             return [self.code(value, builder) for value in values]
         return [
             self.code(

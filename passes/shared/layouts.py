@@ -23,6 +23,7 @@ from qir.ops import (
     Lookup2,
     Pad,
     Quantize,
+    QuantizeDynamic,
     Recode,
     Requantize,
     Reverse,
@@ -102,6 +103,10 @@ def turned(node: Node, order: Order) -> Turned | None:
             return Turned(op, (0, 1), (order,))
         case Quantize() | Requantize():
             return Turned(op.with_code(_turned_code(op.to, order)), (0,), (order,))
+        case QuantizeDynamic() if op.block is None or order[-1] == rank - 1:
+            axes = tuple(sorted(order[axis] for axis in op.axes))
+            scalars: tuple[Order, ...] = ((), ()) if op.mode == "onnx" else (order,)
+            return Turned(replace(op, axes=axes), (0,), (order, *scalars))
         case Recode():
             to = _turned_code(op.to, order) if isinstance(op.to, Code) else op.to
             return Turned(Recode(to), (0,), (order,))

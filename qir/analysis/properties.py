@@ -9,6 +9,7 @@ from qir.ir import Graph, Node
 from qir.ops.cast import Dequantize, Quantize
 from qir.ops.core import Const, Return
 from qir.ops.embedding import Embedding
+from qir.ops.quantize_dynamic import QuantizeDynamic
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def is_float_op(node: Node) -> bool:
     made of them at compile time. Rows of a coded table that leave as floating-point numbers are
     cast.
     """
-    if isinstance(node.op, Quantize | Dequantize | Const | Return):
+    if isinstance(node.op, Quantize | QuantizeDynamic | Dequantize | Const | Return):
         return False
     if isinstance(node.op, Embedding):
         return node.inputs[0].type.quant is None

@@ -37,8 +37,8 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--data",
         type=Path,
-        required=True,
-        help="samples: .npy for one input, .npz with an array for each input by name",
+        help="samples: .npy for one input, .npz with an array for each input by name; none where "
+        "the pipeline does not calibrate, as w8-dynamic",
     )
     command.add_argument(
         "-o",

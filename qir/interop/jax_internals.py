@@ -78,25 +78,32 @@ def lines_of(equation: Any) -> list[tuple[str, int]]:
     return [(frame.file_name, frame.start_line) for frame in frames]
 
 
-def guarded(x: jax.Array, gradient: str, export: str = "") -> jax.Array:
+def guarded(x: jax.Array, gradient: str, export: str = "", elsewhere: str = "") -> jax.Array:
     """Returns an array as it is, where nothing is asked of the program that it can't do.
 
     Args:
         x: The array.
         gradient: The error that is raised where jax differentiates the array.
         export: The error that is raised where the program is exported; none when empty.
+        elsewhere: The error that is raised where the program is for another platform than cpu,
+            which takes the place of `{}` in it; none when empty.
     """
-    guard: jax.Array = _GUARD.bind(x, gradient=gradient, export=export)
+    guard: jax.Array = _GUARD.bind(x, gradient=gradient, export=export, elsewhere=elsewhere)
     return guard
 
 
-def _refuse_gradient(primals: Any, tangents: Any, *, gradient: str, export: str) -> Any:
+def _refuse_gradient(
+    primals: Any, tangents: Any, *, gradient: str, export: str, elsewhere: str
+) -> Any:
     raise QirError(gradient)
 
 
-def _lower(context: Any, x: Any, *, gradient: str, export: str) -> list[Any]:
+def _lower(context: Any, x: Any, *, gradient: str, export: str, elsewhere: str) -> list[Any]:
     if export and context.module_context.lowering_parameters.for_export:
         raise QirError(export)
+    others = [name for name in context.module_context.platforms if name != "cpu"]
+    if elsewhere and others:
+        raise QirError(elsewhere.format(" and ".join(others)))
     return [x]
 
 

@@ -24,6 +24,7 @@ from qir.ops.lookup import Lookup, Lookup2
 from qir.ops.norm import BatchNorm
 from qir.ops.normalization import GroupNorm, L2Norm, LayerNorm, RmsNorm
 from qir.ops.pool import AvgPool, MaxPool
+from qir.ops.quantize_dynamic import QuantizeDynamic
 from qir.ops.quotient import Div
 from qir.ops.reduce import ArgMax, Mean, ReduceMax, ReduceMin, ReduceProd, ReduceSum
 from qir.ops.resize import ResizeLinear, ResizeNearest
@@ -120,6 +121,7 @@ __all__ = [
     "Pad",
     "Pow",
     "Quantize",
+    "QuantizeDynamic",
     "Reciprocal",
     "Recode",
     "ReduceMax",

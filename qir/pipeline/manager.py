@@ -81,7 +81,7 @@ class PassManager:
                 if earlier == graph:
                     return
             raise PassError(f"pipeline: {step} does not come to an end in 32 rounds")
-        for wanted in step.requires:
+        for wanted in step.needs:
             if reason := wanted.missing(graph):
                 if wanted in context.unattained:
                     return
@@ -113,6 +113,8 @@ class PassManager:
             ):
                 self._check(step, before, graph, context, self.check_inputs, context.interpreter)
             for promised in step.ensures:
+                if promised in context.unattained:
+                    continue
                 if reason := promised.missing(graph):
                     raise PassError(
                         f"pipeline: {step.name} should have left {promised.name}: {reason}"

@@ -27,7 +27,8 @@ class Pass(ABC):
 
     Attributes:
         name: Name in pipelines, kebab-case.
-        requires: What must hold before.
+        requires: What must hold before, whatever the options are; otherwise a subclass overrides
+            the property `needs`.
         ensures: What holds after.
         keeps: What the pass keeps of the program, whatever its options are; otherwise a subclass
             overrides the property `effect`.
@@ -42,6 +43,11 @@ class Pass(ABC):
     def effect(self) -> Effect:
         """What the pass keeps of the program with these options."""
         return self.keeps
+
+    @property
+    def needs(self) -> tuple[Property, ...]:
+        """What must hold before the pass with these options."""
+        return self.requires
 
     @abstractmethod
     def run(self, graph: Graph, context: Context) -> None:

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 from qir.analysis.properties import QUANTIZED, is_float_op
 from qir.ir import Accuracy, Graph, Node, Value, expect_graph
-from qir.ops import Const, Dequantize, Quantize, Return
+from qir.ops import Const, Dequantize, Quantize, QuantizeDynamic, Return
 from qir.ops.rules import KeepFloat, Table
 from qir.report.accuracy import lines_of
 from qir.report.constant_inputs import constant_inputs
 from qir.report.tables import table
+
+CASTS = (Const, Dequantize, Quantize, QuantizeDynamic, Return)
+"""What has no line: constants, the return, and what stands between codes and floating point."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def explain(graph: Graph) -> Explanation:
 
 def _lines(graph: Graph, quantized: bool) -> Iterator[OpVerdict]:
     for node in graph.walk():
-        if isinstance(node.op, Const | Return | Quantize | Dequantize) or not node.outputs:
+        if isinstance(node.op, CASTS) or not node.outputs:
             continue
         integer = not is_float_op(node)
         reason = "" if integer else _reason(node, quantized)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, fields
 
 from qir.ir import Graph, Node, Value, expect_graph
 from qir.ir.held import HeldArrays
 from qir.ir.signature import check_sizes
 from qir.ops.core import Const, Return
 from qir.report.tables import table
-from qir.types import Dim, Size, TensorType
+from qir.text.printer import INLINE_LIMIT
+from qir.types import Dim, FrozenArray, Size, TensorType
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Summary:
         ops: One entry an op, in order.
         parameters: Elements of all constants. One that several ops read counts once, and so do
             equal matrices and those that are each other's transposes, as a file holds them.
-        parameter_bytes: Their size, packed.
+        parameter_bytes: Their size, packed, and that of the scales of their codes and what else of
+            these is an array in a file.
         multiply_adds: Multiply-accumulates by the types of the factors.
         peak_bytes: Greatest size of the activations that are alive at once, in the order of the
             program: each from the op that computes it to its last reader.
@@ -123,7 +125,8 @@ def summary(graph: Graph, sizes: Mapping[str, int] | None = None) -> Summary:
         graph.name,
         tuple(ops),
         sum(count(type.size, known) for type in constants.values()),
-        sum(packed_bytes(type, known) for type in constants.values()),
+        sum(packed_bytes(type, known) for type in constants.values())
+        + _code_bytes(constants.values()),
         dict(macs),
         peak,
         at,
@@ -143,6 +146,25 @@ def count(size: Size, sizes: Mapping[str, int]) -> int:
 def packed_bytes(type: TensorType, sizes: Mapping[str, int]) -> int:
     """Returns the bytes of a tensor, elements of less than 8 bits packed."""
     return -(-count(type.size, sizes) * type.dtype.bits // 8)
+
+
+def _code_bytes(types: Iterable[TensorType]) -> int:
+    """Returns the bytes of the arrays in codes that files hold beside the text, each content once.
+
+    Those of accumulators follow from their operands.
+    """
+    arrays = {}
+    for type in types:
+        code = type.quant
+        if code is None or code.storage.bits > 16:
+            continue
+        for spec in fields(code):
+            value = getattr(code, spec.name)
+            if not isinstance(value, FrozenArray) or value.array.size <= INLINE_LIMIT:
+                continue
+            if value not in spec.metadata.get("names", {}).values():
+                arrays[value.digest] = value.array.nbytes
+    return sum(arrays.values())
 
 
 def _held(op: Const, stored: HeldArrays) -> Hashable:

@@ -61,6 +61,14 @@ def test_quantize(qir_command):
     assert f"output %m: {integer.accuracy.outputs[0].sqnr:.1f} dB" in lines[verdict + 2]
 
 
+def test_what_does_not_calibrate_needs_no_samples(qir_command):
+    assert qir_command("quantize float.qir -p w8-dynamic -o g.qir") == (0, "", "")
+    assert qir.load("g.qir") == qir.quantize(qir.parse(MODEL), pipeline="w8-dynamic")
+    status, _, err = qir_command("quantize float.qir -o g.qir")
+    assert status == 1
+    assert "calibrate: expected data, or statistics of the model, got neither" in err
+
+
 def test_the_batch_size_and_the_pipeline_are_the_users(qir_command):
     pipeline = "calibrate(method=moving_average), quantize(weights=i4)"
     options = ("--batch-size", "10", "--pipeline", pipeline)

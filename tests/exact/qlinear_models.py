@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 
 from qir.types import Array
@@ -16,23 +17,44 @@ MICROSOFT = "com.microsoft"
 
 
 def run(op: str, x: Array, rest: Mapping[str, Array], domain: str = "", **attributes: Any) -> Array:
+    """Runs an op of one input and one result whose other operands are constants; see `results`."""
+    (found,) = results(op, x, rest, {"y": None}, domain, **attributes)
+    return found
+
+
+def results(
+    op: str,
+    x: Array,
+    rest: Mapping[str, Array],
+    outputs: Mapping[str, type[np.generic] | None],
+    domain: str = "",
+    **attributes: Any,
+) -> list[Array]:
     """Runs an op of one input whose other operands are constants.
 
     Args:
         op: The op.
         x: Its first operand.
         rest: The others by name, in their order.
+        outputs: The numpy type of each result by name; None for that of x.
         domain: Whose op it is; empty for ONNX.
         attributes: Its attributes.
     """
     helper, numpy_helper = onnx.helper, onnx.numpy_helper
-    node = helper.make_node(op, ["x", *rest], ["y"], domain=domain, **attributes)
+    node = helper.make_node(op, ["x", *rest], list(outputs), domain=domain, **attributes)
     kind = helper.np_dtype_to_tensor_dtype(x.dtype)
     graph = helper.make_graph(
         [node],
         "one",
         [helper.make_tensor_value_info("x", kind, x.shape)],
-        [helper.make_tensor_value_info("y", kind, None)],
+        [
+            helper.make_tensor_value_info(
+                name,
+                kind if dtype is None else helper.np_dtype_to_tensor_dtype(np.dtype(dtype)),
+                None,
+            )
+            for name, dtype in outputs.items()
+        ],
         [numpy_helper.from_array(array, name) for name, array in rest.items()],
     )
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid(MICROSOFT, 1)]
@@ -44,5 +66,4 @@ def run(op: str, x: Array, rest: Mapping[str, Array], domain: str = "", **attrib
     session = runtime.InferenceSession(
         content.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    (found,) = session.run(None, {"x": x})
-    return found  # type: ignore[no-any-return]
+    return session.run(None, {"x": x})  # type: ignore[no-any-return]

@@ -13,7 +13,7 @@ from jax import lax
 
 from qir.backends.xla import accumulate
 from qir.backends.xla.accumulate import MAX_TERMS, dot_rows
-from qir.ops import Conv, ConvTranspose, Dequantize, Dot, Lookup, Softmax
+from qir.ops import Conv, ConvTranspose, Dequantize, Dot, Lookup, QuantizeDynamic, Softmax
 from qir.ops.op import Op
 from qir.types import Affine, Array, DType
 from tests.drawing import drawn
@@ -35,7 +35,9 @@ def platform(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.hypothesis
-@pytest.mark.parametrize("cls", [Conv, ConvTranspose, Dot, Lookup, Softmax, Dequantize])
+@pytest.mark.parametrize(
+    "cls", [Conv, ConvTranspose, Dot, Lookup, Softmax, Dequantize, QuantizeDynamic]
+)
 def test_ops(cls: type[Op], platform: str) -> None:
     check_packed([case for case in drawn(STRATEGIES[cls], 48, pack=8) if case.coded])
 

@@ -61,6 +61,22 @@ def test_every_product_is_of_eight_bits():
     assert sum(products.values()) >= SENTENCES * minilm.TOKENS * each
 
 
+def test_scales_of_run_time_need_no_samples():
+    encode = partial(minilm.encode, minilm.load())
+    ids, mask = minilm.WordPiece.installed()(sentences()[1])
+    wanted = np.asarray(jax.jit(encode)(ids, mask), np.float64)
+    graph = qir.quantize(qir.from_jax(encode, ids, mask, batch="B"), pipeline="w8-dynamic")
+    assert wide_products(graph) == []
+    found = np.asarray(qir.compile(graph)(ids, mask)[0], np.float64)
+    decibels = 10 * np.log10(np.sum(wanted**2) / np.sum((wanted - found) ** 2))
+    cosines = np.sum(wanted * found, axis=1) / np.linalg.norm(found, axis=1)
+    line = f"{decibels:.1f} dB; cosine {cosines.mean():.4f}, least {cosines.min():.4f}"
+    print(f"MiniLM, scales of run time: {line}")
+    assert decibels >= 22, line
+    assert cosines.mean() >= 0.997, line
+    assert cosines.min() >= 0.995, line
+
+
 def described() -> Sequence[Docstring]:
     """Functions whose description is long enough to tell what they do, from all over SciPy."""
     long = [item for item in docstrings() if len(item.description) > 80]

@@ -93,9 +93,11 @@ def quantize(op: Quantize, node: Node, target: InstructionSet) -> Match | str:
 def dequantize(op: Dequantize, node: Node, target: InstructionSet) -> Match | str:
     """One float32 multiplication."""
     (x,) = node.inputs
-    code, kind = x.type.affine, stored(x)
-    if kind is None or code.expressed is not DType.F32:
-        return "not from a code of 8 or 32 bits to f32"
+    code, kind = x.type.code, stored(x)
+    if x.is_constant:
+        return "weights that XLA decodes where it reads them"
+    if not isinstance(code, Affine) or kind is None or code.expressed is not DType.F32:
+        return "not from an affine code of 8 or 32 bits to f32"
     if _belongs_to_xla(x):
         return "behind sums that XLA forms"
     found = repeated({"scale": code.scale.array.astype(np.float32)}, x)

@@ -3,6 +3,7 @@
 from qir.backends.xla.lowering import LOWERINGS, legal_ways
 from qir.backends.xla.rules import (
     cast,
+    coded_weights,
     conv,
     conv_transpose,
     dot,
@@ -13,6 +14,7 @@ from qir.backends.xla.rules import (
     norm,
     normalization,
     pool,
+    quantize_dynamic,
     quotient,
     reduce,
     resize,
@@ -24,6 +26,7 @@ from qir.backends.xla.rules import (
 __all__ = [
     "LOWERINGS",
     "cast",
+    "coded_weights",
     "conv",
     "conv_transpose",
     "dot",
@@ -35,6 +38,7 @@ __all__ = [
     "norm",
     "normalization",
     "pool",
+    "quantize_dynamic",
     "quotient",
     "reduce",
     "resize",

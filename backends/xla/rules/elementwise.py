@@ -5,21 +5,49 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from qir.backends.native.computation import Computation, Parameter
+from qir.backends.xla.arithmetic import scaled_sum
 from qir.backends.xla.codes import code_of, steps, zero_points
 from qir.backends.xla.lowering import coded, floating, lowering, plain
 from qir.backends.xla.requantize import Factor, no_form, rescaling
-from qir.ir import Node
+from qir.backends.xla.words import Words
+from qir.ir import Node, Value
+from qir.numbers.dynamic_scale import LARGEST_FLOAT
 from qir.numbers.rounding import rounding_mode
-from qir.ops import Add, Clip, Maximum, Minimum, Mul, Pow, Relu, Sub
+from qir.ops import Add, Clip, Dequantize, Maximum, Minimum, Mul, Pow, Relu, Sub
+from qir.ops.cast import is_long
 from qir.ops.elementwise import Sum
+from qir.types import DType
 
 
 @lowering(Add, legal=plain)
 def add(op: Add, node: Node) -> Computation:
-    """The sum x + y."""
-    return floating(node, jnp.add)
+    """The sum x + y, of sums times scales that are found at run time the rounded products."""
+    scaled = [_is_scaled_sum(value) for value in node.inputs]
+    if not any(scaled):
+        return floating(node, jnp.add)
+
+    def run(*operands: jax.Array) -> jax.Array:
+        # XLA on CPU contracts a product and a sum into one rounding unless a maximum is between.
+        return jnp.add(
+            *(
+                jnp.maximum(x, -LARGEST_FLOAT) if is_product else x
+                for x, is_product in zip(operands, scaled, strict=True)
+            )
+        )
+
+    return floating(node, run)
+
+
+def _is_scaled_sum(value: Value) -> bool:
+    """Whether a value is what integers stand for times scales that are found at run time."""
+    while isinstance(value.op, Mul) and value.type.dtype is DType.F32:
+        if any(isinstance(x.op, Dequantize) for x in value.inputs):
+            return True
+        value = value.inputs[0]
+    return False
 
 
 @lowering(Sub, legal=plain)
@@ -28,8 +56,29 @@ def subtract(op: Sub, node: Node) -> Computation:
     return floating(node, jnp.subtract)
 
 
+def _is_long(op: Sum, node: Node) -> bool:
+    return coded(op, node) and op.is_long(*(value.type for value in node.inputs))
+
+
+@lowering(Add, Sub, legal=_is_long)
+def long_sum(op: Sum, node: Node) -> Computation:
+    """One multiply-add in 48 bits and one rounding."""
+    x_type, y_type = (value.type for value in node.inputs)
+    x_code, y_code, code = code_of(x_type), code_of(y_type), code_of(node.output.type)
+    factors, shift = op.factors(x_type, y_type)
+    point, (low, high) = int(code.zero_points), code.range
+
+    def run(x: jax.Array, y: jax.Array) -> jax.Array:
+        rounded = scaled_sum(steps(x, x_code), steps(y, y_code), factors, shift)
+        result: jax.Array = jnp.clip(rounded, low - point, high - point) + point
+        return result.astype(code.storage.numpy)
+
+    return Computation(run, node.inputs)
+
+
 def _rounds_half_up(op: Sum, node: Node) -> bool:
-    return coded(op, node) and op.rounds_half_up and not op.is_exact
+    short = coded(op, node) and not _is_long(op, node)
+    return short and op.rounds_half_up and not op.is_exact
 
 
 @lowering(Add, Sub, legal=_rounds_half_up)
@@ -95,15 +144,32 @@ def rounded_sum(op: Sum, node: Node) -> Computation:
 
 @lowering(Mul, legal=plain)
 def multiply(op: Mul, node: Node) -> Computation:
-    """The product x * y."""
-    return floating(node, jnp.multiply)
+    """The product x * y, in the order of the program where a scale of run time is a factor."""
+    if not _is_scaled_sum(node.output):
+        return floating(node, jnp.multiply)
+
+    def run(*operands: jax.Array) -> jax.Array:
+        # XLA would multiply the scale by the constant one of the integers first.
+        return jnp.multiply(*lax.optimization_barrier(operands))  # type: ignore[no-untyped-call]
+
+    return floating(node, run)
 
 
 @lowering(Mul, legal=coded)
 def exact_product(op: Mul, node: Node) -> Computation:
-    """The exact product of two differences, which int32 holds."""
+    """The exact product of two differences, which int32 holds, or two words."""
     x_code, y_code = (code_of(value.type) for value in node.inputs)
-    return Computation(lambda x, y: steps(x, x_code) * steps(y, y_code), node.inputs)
+    long = is_long(node.output.type)
+
+    def run(x: jax.Array, y: jax.Array) -> jax.Array | Words:
+        x, y = steps(x, x_code), steps(y, y_code)
+        if not long:
+            return x * y
+        # Both have at most 18 bits: the parts of y leave the products in 32.
+        high, low = Words.of_signed(x * (y >> 8)), Words.of_signed(x * (y & 0xFF))
+        return high.moved(8).plus(low)
+
+    return Computation(run, node.inputs)
 
 
 @lowering(Pow)
