@@ -129,6 +129,7 @@ class _Quantizer:
             graph,
             excluded,
             context.channels,
+            context.positions,
             storage=DType(options.activations),
             symmetric=options.symmetric,
             coded_inputs=options.inputs != "float",

@@ -7,7 +7,6 @@ from math import prod
 import numpy as np
 
 from qir.numbers.interval import Interval
-from qir.ops.softmax import LONGEST_TABLE
 from qir.types import SMALLEST_SCALE, Array, DType, FrozenArray, Quant
 
 LEAST_RATIO = 2.0**-30
@@ -23,6 +22,9 @@ ZERO_CHANNEL_RATIO = 2.0**-16
 
 SCORE_MARGIN = 1 / 8
 """Share of their observed range that scores may lie beyond it; it takes a third of a bit."""
+
+FINE_BITS = 12
+"""Bits of a fine code: those of the longest table of exponentials and of functions."""
 
 FURTHEST_STEP = 2**14
 """The most steps from 0 that a code for numbers far from 0 reaches."""
@@ -67,15 +69,18 @@ def activation_code(
     )
 
 
-def fine_code(observed: Interval, *, expressed: DType = DType.F32) -> Quant:
+def fine_code(
+    observed: Interval, *, bits: int = FINE_BITS, expressed: DType = DType.F32
+) -> Quant:
     """Returns the code of 12 bits, stored in i16, that covers a range and represents 0 exactly.
 
     Args:
         observed: The range in real units, finite.
+        bits: Bits of the code.
         expressed: The floating-point type of the values.
     """
     lo, hi = min(observed.bounds[0], 0.0), max(observed.bounds[1], 0.0)
-    low, high = -LONGEST_TABLE // 2, LONGEST_TABLE // 2 - 1
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     scale = _storable((hi - lo) / (high - low))
     point = int(np.clip(np.rint(low - lo / scale), low, high))
     return Quant.of(DType.I16, scale, point, bounds=(low, high), expressed=expressed)

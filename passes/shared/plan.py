@@ -19,6 +19,8 @@ from qir.passes.shared.divisors import coarse_divisions
 from qir.passes.shared.functions import elementwise_functions
 from qir.passes.shared.islands import islands
 from qir.passes.shared.periods import coarse_periods
+from qir.passes.shared.positions import uneven_codes
+from qir.passes.shared.score_factors import both_sides, score_factors
 from qir.passes.shared.wide import (
     SMOOTH,
     WIDE_BITS,
@@ -42,6 +44,7 @@ class CodePlan:
         graph: A float program with ranges.
         excluded: The ops that a selector keeps in floating point.
         channels: What calibration observed of channels, by the name of a value.
+        positions: What it observed at each position, likewise.
         storage: Storage of activations.
         symmetric: Whether activations have their zero point in the middle.
         coded_inputs: Whether the program takes stored numbers.
@@ -63,6 +66,7 @@ class CodePlan:
         graph: Graph,
         excluded: set[Node],
         channels: Mapping[str, ChannelStatistic],
+        positions: Mapping[str, ChannelStatistic] | None = None,
         *,
         storage: DType = DType.I8,
         symmetric: bool = False,
@@ -73,6 +77,8 @@ class CodePlan:
         self.symmetric = symmetric
         self._excluded = excluded
         self._heads = head_codes(graph, channels)
+        self._factors = score_factors(graph)
+        self._uneven = uneven_codes(graph, positions or {}, excluded)
         self.islands: set[Node] = set()
         self.cones, self.inside = elementwise_functions(graph, excluded)
         self.coarse = coarse_periods(graph, self.code_for) | coarse_divisions(graph, self.code_for)
@@ -113,10 +119,12 @@ class CodePlan:
         rule = value.op.quant if value.op is not None else None
         if isinstance(rule, FixedCode) and rule.serves(value.range):
             return replace(rule.code, expressed=expressed_type(value.type))
-        if value in self._heads and storage is None:
-            return self._heads[value]
+        if storage is None and (own := self._heads.get(value) or self._uneven.get(value)):
+            return own
         observed, storage = self.range_of(value), storage or self.storage
         expressed = expressed_type(value.type)
+        if value in self._factors:
+            observed = both_sides(observed)
         if not self.symmetric:
             far = activation_code(observed, storage, expressed=expressed, needs_zero=False)
             if not far.holds_zero and not self._needs_zero(value, reach(far)):

@@ -22,7 +22,7 @@ class Div(Op):
 
     On codes, `clamp(round((qx - zx) / (qy - zy) * sx / (sy * s)) + z)` by an integer reciprocal of
     each divisor, see `qir.numbers.reciprocal`. Either operand has 8 bits or is an exact sum in i32;
-    the dividend's scale may vary, the divisor's does not. No quotient is infinite: a divisor of no
+    the dividend's scale may vary, the divisor's does not. The result has up to 16 bits, or i32. No quotient is infinite: a divisor of no
     step divides as the step next to it does, 1, or -1 where its code has no positive step.
 
     Attributes:
@@ -45,7 +45,7 @@ class Div(Op):
         self.divisor_steps(y)
         if self.to.levels is not None or not self.to.per_tensor or not self._holds(self.to):
             raise self.error(
-                "expected a result coded per tensor in at most 8 bits, or in i32 with bounds "
+                "expected a result coded per tensor in at most 16 bits, or in i32 with bounds "
                 f"inside [-2^28, 2^28], got {TensorType(shape, self.to)}"
             )
         return TensorType(shape, self.to)
@@ -53,7 +53,7 @@ class Div(Op):
     @staticmethod
     def _holds(code: Quant) -> bool:
         narrow = code.storage is DType.I32 and max(map(abs, code.range)) <= 2**28
-        return code.storage.bits <= 8 or narrow
+        return code.storage.bits <= 16 or narrow
 
     def _dividend(self, x: TensorType) -> Quant:
         code = x.quant
