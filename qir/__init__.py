@@ -31,7 +31,7 @@ _HOMES = {
     "qir.pipeline.rewrite": ("Skip", "near_misses", "rewrite", "rule"),
     "qir.report.summary": ("summary",),
     "qir.text": ("parse", "to_program", "to_text"),
-    "qir.types": ("Dim", "DType", "Quant", "TensorType"),
+    "qir.types": ("Affine", "Code", "Codebook", "Dim", "DType", "TensorType"),
     "qir.analysis.verify": ("verify",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -90,9 +90,11 @@ if TYPE_CHECKING:
     from qir.text import parse as parse
     from qir.text import to_program as to_program
     from qir.text import to_text as to_text
+    from qir.types import Affine as Affine
+    from qir.types import Code as Code
+    from qir.types import Codebook as Codebook
     from qir.types import Dim as Dim
     from qir.types import DType as DType
-    from qir.types import Quant as Quant
     from qir.types import TensorType as TensorType
 else:
     __all__ = ["__version__", *(name for name in _HOME_OF if name not in _QUALIFIED)]

@@ -347,7 +347,7 @@ def test_a_scale_of_the_wrong_shape():
         "  at line 1\n"
         f"  |graph @g(%x: i8[2,3]{{{scales}}}) {{"
     )
-    code = qir.Quant.of(qir.DType.I8, [[0.5, 0.25]])
+    code = qir.Affine.of(qir.DType.I8, [[0.5, 0.25]])
     assert message(lambda: qir.TensorType((2, 3), code)) == (
         "code: C4: expected a scalar scale or one whose dimensions divide [2,3], "
         "got a scale of shape [1, 2]"

@@ -14,7 +14,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import qir
-from qir import Builder, Context, Graph, Interval, Node, Pass, Quant, Skip, TensorType, Value
+from qir import Affine, Builder, Context, Graph, Interval, Node, Pass, Skip, TensorType, Value
 from qir.analysis.reach import corners, with_zero
 from qir.backends.native.computation import Computation
 from qir.backends.xla.codes import steps
@@ -28,7 +28,7 @@ from qir.ops.op import OPS
 from qir.ops.rules import Coded, Rescale, SameCode
 from qir.ops.type_rules import broadcast, check_axis, rescaled, same_float, uncoded_axes
 from qir.passes.integer.check_overflow import INTERMEDIATES
-from qir.types import Array
+from qir.types import Array, Code
 from tests.exact.test_reference_vs_xla import check_integers
 from tests.ops.test_complete import count_paths, parts_missing
 from tests.registries import restored
@@ -105,7 +105,7 @@ def add_an_op_that_rescales() -> None:
     class Gated(qir.Op):
         """x * max(y, 0), with broadcasting; on codes rounded once, by fixed31."""
 
-        to: Quant | None = by_type(result_code, None)
+        to: Affine | None = by_type(result_code, None)
 
         quant = Rescale()
 
@@ -121,12 +121,12 @@ def add_an_op_that_rescales() -> None:
         def evaluate(self, x: Array, y: Array) -> Array:
             return x * np.maximum(y, 0)
 
-        def factor(self, x: Quant, y: Quant, to: Quant) -> Multiplier:
+        def factor(self, x: Code, y: Code, to: Code) -> Multiplier:
             product = x.scale.array.astype(np.float64) * y.scale.array
             return rounding_mode("fixed31").multipliers(product, to.scale.array)
 
         def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
-            (x, y), to = operands, Coded(np.zeros(()), result).code
+            (x, y), to = operands, result.affine
             products = x.steps * np.maximum(y.steps, 0)
             return requantize(products, self.factor(x.code, y.code, to), to.zero_points, *to.range)
 

@@ -17,7 +17,7 @@ from qir.backends.native.plan import BufferView, Plan
 from qir.ir import Node, Value
 from qir.ir.signature import Sizes
 from qir.ops.op import Op, OpT
-from qir.types import Array
+from qir.types import Affine, Array, Code
 
 
 class Region:
@@ -165,9 +165,14 @@ def match(node: Node, target: InstructionSet) -> Match | str:
 
 
 def _far(node: Node) -> str:
-    """Says that a zero point of a node is no stored number; empty where all are."""
-    codes = [value.type.quant for value in (*node.inputs, *node.outputs)]
-    if all(code is None or code.holds_zero for code in codes):
+    """Says which code of a node kernels don't reckon with; empty where they do with all."""
+    elements = [value.type.element for value in (*node.inputs, *node.outputs)]
+    codes = [element for element in elements if isinstance(element, Code)]
+    for code in codes:
+        if not isinstance(code, Affine) or code.multipliers is not None:
+            kind = code.kind if code.multipliers is None else "two-level"
+            return f"a code of kind {kind}, where kernels know affine ones"
+    if all(code.holds_zero for code in codes):
         return ""
     # Differences from such a zero point leave the 9 bits that kernels reckon with.
     return "a zero point outside of the stored numbers"

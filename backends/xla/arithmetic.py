@@ -22,8 +22,10 @@ from jax import lax
 from jax.typing import DTypeLike
 from numpy.typing import NDArray
 
+from qir.backends.xla.words import Words
 from qir.errors import QirError
 from qir.numbers.int32 import INT32_MAX, INT32_MIN
+from qir.numbers.long_sums import LONG_PLACES
 from qir.numbers.rounding import MAX_SHIFT, Ties, check_float32_bounds
 
 ZeroPoint: TypeAlias = int | NDArray[np.integer]
@@ -31,7 +33,7 @@ NumberOrArray: TypeAlias = float | NDArray[np.number] | jax.Array
 
 
 def requantize_scaled(
-    acc: jax.Array,
+    acc: jax.Array | Words,
     multiplier: NumberOrArray,
     shift: NumberOrArray,
     zero_point: ZeroPoint,
@@ -49,7 +51,8 @@ def requantize_scaled(
     behind nearly every conv and dot. Smaller shifts need the low word of the product as well.
 
     Args:
-        acc: int32 accumulators.
+        acc: int32 accumulators, or those of two words, which count 2^-16 (`long_scaled` of
+            `qir.numbers.long_sums` is what they come to).
         multiplier: M, a constant or a traced int32 array that broadcasts against `acc`.
         shift: s, likewise.
         zero_point: Constant scalar or array.
@@ -75,11 +78,15 @@ def requantize_scaled(
             places = np.where(value == 0, max(33, int(places.max())), places).astype(np.int32)
         least, greatest = int(places.min()), int(places.max())
 
-    high_word = product_high_word(acc, value >> 16, value & 0xFFFF)
+    if isinstance(acc, Words):
+        high_word, low_word = _long_product(acc, value)
+    else:
+        high_word = product_high_word(acc, value >> 16, value & 0xFFFF)
+        low_word = acc * value
     if least >= 33:
         rounded = _shift_high_word(high_word, places)
     else:
-        rounded = _shift_both_words(high_word, acc * value, jnp.minimum(places, 32))
+        rounded = _shift_both_words(high_word, low_word, jnp.minimum(places, 32))
         if greatest >= 33:
             far = _shift_high_word(high_word, jnp.maximum(places, 33))
             rounded = jnp.where(places >= 33, far, rounded)
@@ -135,7 +142,7 @@ def requantize_by_thresholds(
 
 
 def requantize_float32(
-    acc: jax.Array,
+    acc: jax.Array | Words,
     multiplier: NumberOrArray,
     zero_point: ZeroPoint,
     low: int,
@@ -148,7 +155,7 @@ def requantize_float32(
     rounding.
 
     Args:
-        acc: int32 accumulators.
+        acc: int32 accumulators, or those of two words, which count 2^-16.
         multiplier: float32 constant, or traced array that broadcasts against `acc`.
         zero_point: Constant scalar or array.
         low: Smallest stored value of the result.
@@ -158,7 +165,8 @@ def requantize_float32(
     Raises:
         QirError: A bound is not within 2^24 of the zero point.
     """
-    scaled = _round(acc.astype(jnp.float32) * jnp.asarray(multiplier, jnp.float32))
+    real = acc.float32(LONG_PLACES) if isinstance(acc, Words) else acc.astype(jnp.float32)
+    scaled = _round(real * jnp.asarray(multiplier, jnp.float32))
     return _store(_clamp_float(scaled, zero_point, low, high), zero_point, dtype)
 
 
@@ -182,7 +190,7 @@ def quantize(
 ) -> jax.Array:
     """Quantizes: `clamp(rne(x * inverse_scale), low - zero_point, high - zero_point) + zero_point`.
 
-    This is `qir.types.Quant.encode` for codes of at most 16 bits. NaN becomes the zero point and
+    This is `qir.types.Affine.encode` for codes of at most 16 bits. NaN becomes the zero point and
     infinities the bounds. The barrier keeps XLA from folding the multiply into one that produced
     `x`, which would make the integers depend on the caller's `jit`. The inverse scale lies in
     [2^-126, 2^125], so that a denormal `x`, which XLA may flush, is below one half when scaled.
@@ -240,6 +248,21 @@ def product_high_word(
     middle = acc_high * value_low + lowest.astype(jnp.int32)
     carried = (acc_low * value_high + (middle & 0xFFFF)) >> 16
     return acc_high * value_high + (middle >> 16) + carried
+
+
+def _long_product(acc: Words, value: NDArray[np.int32] | jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns both words of floor(acc * M / 2^16) as int32, for acc of 48 bits and M in [0, 2^31).
+
+    With acc = a1 * 2^16 + a0 it is a1 * M + floor(a0 * M / 2^16), the latter below 2^32.
+    """
+    value_high, value_low = value >> 16, value & 0xFFFF
+    upper = lax.bitcast_convert_type((acc.high << 16) | (acc.low >> 16), jnp.int32)
+    lower = acc.low & 0xFFFF
+    rest = lower * value_high.astype(jnp.uint32)
+    rest = rest + ((lower * value_low.astype(jnp.uint32)) >> 16)
+    low = (upper * value).astype(jnp.uint32) + rest
+    high = product_high_word(upper, value_high, value_low) + (low < rest).astype(jnp.int32)
+    return high, low.astype(jnp.int32)
 
 
 def _shift_high_word(high_word: jax.Array, shift: NDArray[np.int32] | jax.Array) -> jax.Array:

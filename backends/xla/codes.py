@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -9,34 +10,49 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from qir.errors import QirError
-from qir.types import Array, DType, Quant, TensorType, expand
+from qir.types import Affine, Array, Code, DType, TensorType, expand
 
 
-def code_of(type: TensorType) -> Quant:
-    """Returns the code of a type; raises QirError for plain numbers."""
-    if type.quant is None:
-        raise QirError(f"xla: expected a coded operand, got {type}")
-    return type.quant
+def code_of(type: TensorType) -> Affine:
+    """Returns the affine code of a type; raises QirError for plain numbers and other kinds."""
+    return type.affine
 
 
-def zero_points(code: Quant, shape: tuple[Any, ...]) -> Array:
+def zero_points(code: Affine, shape: tuple[Any, ...]) -> Array:
     """Returns zero points in int32 that broadcast against a tensor of this shape."""
     return expand(code.zero_points, shape)
 
 
-def levels(x: jax.Array, code: Quant) -> jax.Array:
-    """Returns the stored numbers, or for a codebook their levels, in int32."""
+def steps(x: jax.Array, code: Code) -> jax.Array:
+    """Returns the integers that the scale multiplies, `Code.steps`, in int32."""
     wide = x.astype(jnp.int32)
-    if code.levels is None:
-        return wide
-    return table_entry(jnp.asarray(code.levels.array), wide - code.range[0])
+    if isinstance(code, Affine):
+        points = zero_points(code, x.shape)
+        wide = wide - points if np.any(points) else wide
+    else:
+        wide = table_entry(jnp.asarray(step_table(code)), wide - code.range[0])
+    return _multiplied(wide, code)
 
 
-def steps(x: jax.Array, code: Quant) -> jax.Array:
-    """Returns the integers that the scale multiplies, (levels[stored] - zero point), in int32."""
-    points = zero_points(code, x.shape)
-    return levels(x, code) - points if np.any(points) else levels(x, code)
+def multiples(x: jax.Array, code: Code) -> jax.Array:
+    """Returns what the scale multiplies, `Code.multiples`, in float32."""
+    if code.step_bounds is not None:
+        return steps(x, code).astype(jnp.float32)
+    low, high = code.range
+    table = replace(code, multipliers=None).multiples(np.arange(low, high + 1))
+    return _multiplied(table_entry(jnp.asarray(table), x.astype(jnp.int32) - low), code)
+
+
+def step_table(code: Code) -> Array:
+    """Returns the step of each stored number in order, without its multiplier, as int32."""
+    low, high = code.range
+    return replace(code, multipliers=None).steps(np.arange(low, high + 1)).astype(np.int32)
+
+
+def _multiplied(numbers: jax.Array, code: Code) -> jax.Array:
+    if code.multipliers is None:
+        return numbers
+    return numbers * expand(code.multipliers.array, numbers.shape).astype(numbers.dtype)
 
 
 def signed(x: Any, storage: DType) -> Any:
@@ -62,7 +78,7 @@ def signed_zero_points(type: TensorType) -> Array:
     The zero point of plain integers is 0.
     """
     offset = 128 if type.dtype is DType.U8 else 0
-    points = np.int32(0) if type.quant is None else type.quant.zero_points
+    points = type.quant.zero_points if isinstance(type.quant, Affine) else np.int32(0)
     return np.asarray(points - np.int32(offset)).reshape(-1)
 
 

@@ -14,7 +14,7 @@ from qir.ops.elementwise import Sum
 from qir.ops.op import Op
 from qir.report.summary import count
 from qir.text.printer import format_attribute
-from qir.types import FrozenArray
+from qir.types import Affine, FrozenArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +110,8 @@ def _type(value: Value) -> str:
     marks = [] if code.per_tensor else [f"scale={blocks}"]
     if np.any(signed_zero_points(value.type)):
         marks.append("zp")
-    if code.levels is not None:
-        marks.append("levels")
+    if not isinstance(code, Affine):
+        marks.append(code.kind)
+    if code.multipliers is not None:
+        marks.append(f"multipliers={list(code.multipliers.array.shape)}")
     return f"{text}{{{', '.join(marks)}}}"

@@ -18,6 +18,7 @@ from qir.backends.xla.arithmetic import (
 )
 from qir.backends.xla.codes import zero_points
 from qir.backends.xla.lowering import argument, spread
+from qir.backends.xla.words import Words
 from qir.errors import UnsupportedError
 from qir.numbers.rounding import (
     MAX_SHIFT,
@@ -30,7 +31,7 @@ from qir.numbers.rounding import (
     Thresholds,
     rounding_mode,
 )
-from qir.types import Array, Quant
+from qir.types import Affine, Array
 
 Factor: TypeAlias = Array | jax.Array
 Rescaling: TypeAlias = Callable[..., jax.Array]
@@ -40,7 +41,7 @@ Rescaling: TypeAlias = Callable[..., jax.Array]
 def rescaling(
     name: str,
     multiplier: Multiplier,
-    code: Quant,
+    code: Affine,
     bounds: tuple[int, int] | None = None,
     rounding: str = "fixed31",
 ) -> tuple[Rescaling, tuple[Argument, ...]]:
@@ -67,7 +68,7 @@ def rescaling(
 
 
 def rescaling_by(
-    name: str, form: MachineForm, code: Quant, bounds: tuple[int, int]
+    name: str, form: MachineForm, code: Affine, bounds: tuple[int, int], long: bool = False
 ) -> tuple[Rescaling, tuple[Argument, ...]]:
     """Prepares a requantization by a machine form; see `rescaling`.
 
@@ -76,11 +77,13 @@ def rescaling_by(
         form: The form, made for the zero points of the code and the bounds.
         code: The code of the result.
         bounds: Least and greatest stored number of the result.
+        long: Whether accumulators have two words.
     """
     match form:
         case Scaled():
             # Zero points that vary stay out of the sum, so that it is no larger than the others.
-            high_word = form.high_word(code.zero_points) if code.zero_points.ndim == 0 else None
+            scalar = code.zero_points.ndim == 0 and not long
+            high_word = form.high_word(code.zero_points) if scalar else None
             if high_word is not None and not high_word.lifted:
                 return _by_high_word(name, high_word, code, bounds)
             return _scaled(name, form, code, bounds)
@@ -119,7 +122,7 @@ def no_form(what: str, rounding: str, bounds: tuple[int, int]) -> str:
 
 
 def _by_high_word(
-    name: str, form: HighWord, code: Quant, bounds: tuple[int, int]
+    name: str, form: HighWord, code: Affine, bounds: tuple[int, int]
 ) -> tuple[Rescaling, tuple[Argument, ...]]:
     (low, high), dtype = bounds, code.storage.numpy
     # One parameter, so that requantizations of one shape are one and the same code to XLA.
@@ -133,7 +136,7 @@ def _by_high_word(
 
 
 def _scaled(
-    name: str, form: Scaled, code: Quant, bounds: tuple[int, int]
+    name: str, form: Scaled, code: Affine, bounds: tuple[int, int]
 ) -> tuple[Rescaling, tuple[Argument, ...]]:
     (low, high), dtype = bounds, code.storage.numpy
     value, shift = form.value, form.shift
@@ -143,7 +146,7 @@ def _scaled(
     seconds = () if form.rounds_once else (argument(f"{name}.second_shift", form.second),)
 
     def rescale(
-        acc: jax.Array, factor: Factor, places: Factor, second: Factor | None = None
+        acc: jax.Array | Words, factor: Factor, places: Factor, second: Factor | None = None
     ) -> jax.Array:
         return requantize_scaled(
             acc,
@@ -166,11 +169,11 @@ def _scaled(
 
 
 def _float32(
-    name: str, form: Float32, code: Quant, bounds: tuple[int, int]
+    name: str, form: Float32, code: Affine, bounds: tuple[int, int]
 ) -> tuple[Rescaling, tuple[Argument, ...]]:
     (low, high), dtype = bounds, code.storage.numpy
 
-    def rescale(acc: jax.Array, factor: Factor) -> jax.Array:
+    def rescale(acc: jax.Array | Words, factor: Factor) -> jax.Array:
         factor, points = spread(factor, acc.shape), zero_points(code, acc.shape)
         return requantize_float32(acc, factor, points, low, high, dtype)
 
@@ -178,7 +181,7 @@ def _float32(
 
 
 def _by_thresholds(
-    name: str, form: Thresholds, code: Quant
+    name: str, form: Thresholds, code: Affine
 ) -> tuple[Rescaling, tuple[Argument, ...]]:
     dtype, rows = code.storage.numpy, np.arange(form.base.size, dtype=np.int32)
     each = rows.reshape(form.base.shape)

@@ -13,7 +13,7 @@ from qir.errors import PassError, QirError
 from qir.ir import Graph, Node, Value
 from qir.ir.names import Inheritance
 from qir.ops import Conv, ConvTranspose, Dot
-from qir.passes.shared.affine import Affine
+from qir.passes.shared.affine import AffineMap
 from qir.passes.shared.commute import FARTHEST, outside
 from qir.passes.shared.constants import derived, rounded
 from qir.passes.shared.weights import WEIGHTED_OPS
@@ -127,7 +127,7 @@ def find_pair(node: Node) -> Path | Skip | None:
     assert first is not None
     outputs = known(values[-1].type.shape[-1], "equalize")
     # Numbered factors tell where each channel goes.
-    affine = Affine(np.arange(1.0, outputs + 1), np.zeros(1), rank - 1)
+    affine = AffineMap(np.arange(1.0, outputs + 1), np.zeros(1), rank - 1)
     for value in reversed(values[:-1]):
         assert value.op is not None
         moved = outside(value, value.op, affine)

@@ -8,7 +8,7 @@ from qir.analysis.properties import FLOAT
 from qir.ir import Builder, Graph, Value
 from qir.ir.names import Inheritance
 from qir.ops import Add, BatchNorm, Conv, Mul
-from qir.passes.shared.affine import AFFINE_OPS, Affine, Chain, affine_chain, chain_goes_on
+from qir.passes.shared.affine import AFFINE_OPS, AffineMap, Chain, affine_chain, chain_goes_on
 from qir.passes.shared.constants import rounded
 from qir.passes.shared.folding import fold_affine
 from qir.pipeline import Context, Pass, register
@@ -105,7 +105,7 @@ def _whole_chain(y: Value) -> Chain | Skip | None:
     return Skip("its statistics are computed", y) if isinstance(y.op, BatchNorm) else None
 
 
-def _shaped(numbers: Array, affine: Affine, y: Value) -> Array:
+def _shaped(numbers: Array, affine: AffineMap, y: Value) -> Array:
     """Returns factors or offsets in the smallest shape that broadcasts against the value."""
     if numbers.size == 1:
         return numbers.reshape(())

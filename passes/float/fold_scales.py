@@ -22,7 +22,7 @@ from qir.passes.shared.weights import (
 )
 from qir.pipeline import Context, Effect, Pass, register
 from qir.pipeline.rewrite import Skip, rewrite, rule
-from qir.types import Dim, DType, Quant, Size, TensorType
+from qir.types import Affine, Code, Dim, DType, Size, TensorType
 
 
 @register
@@ -113,19 +113,19 @@ def _same(x: Value) -> WeightPlan:
     return lambda _: x
 
 
-def _encodes_back(code: Quant) -> bool:
+def _encodes_back(code: Code) -> bool:
     """Whether encoding decoded numbers gives them back.
 
     Three float32 roundings of at most 16 bits stay below half a step, unless the real numbers
     overflow or are rounded to a narrower type.
     """
+    if not isinstance(code, Affine) or code.multipliers is not None:
+        return False
     low, high = code.range
     points = code.zero_points.astype(np.int64)
     reach = np.maximum(np.abs(low - points), np.abs(high - points)).max()
-    return (
-        code.levels is None
-        and code.expressed in (DType.F32, DType.F64)
-        and bool(reach * code.scale.array.astype(np.float64).max() < np.finfo(np.float32).max)
+    return code.expressed in (DType.F32, DType.F64) and bool(
+        reach * code.scale.array.astype(np.float64).max() < np.finfo(np.float32).max
     )
 
 
@@ -154,6 +154,8 @@ def requantize_exactly(y: Value, b: Builder) -> Value | Skip | None:
             own = x.type.quant
             if own is None or own == code:
                 return None
+            if own.multipliers is not None or own.step_bounds is None:
+                return Skip("its steps are no whole numbers of one size", x)
             ratio = own.scale.array.astype(np.float64) / code.scale.array
             if not np.all((ratio == np.rint(ratio)) & (ratio < 2**24)) or not _encodes_back(code):
                 return Skip("requantize would round ties another way", x)
@@ -172,7 +174,9 @@ def requantize_nearly(y: Value, b: Builder) -> Value | Skip | None:
             return None
 
 
-def _requantized(x: Value, code: Quant, b: Builder) -> Value | Skip:
+def _requantized(x: Value, code: Code, b: Builder) -> Value | Skip:
+    if not isinstance(code, Affine):
+        return Skip(f"a requantize gives no code of kind {code.kind}", x)
     try:
         return b.emit(Requantize(code), x)
     except QirError as error:

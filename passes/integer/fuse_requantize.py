@@ -11,9 +11,10 @@ from qir.errors import QirError
 from qir.ir import Builder, Graph, Value
 from qir.numbers.rounding import Multiplier, rounding_mode
 from qir.ops import Clip, MaxPool, Relu, Requantize, Reshape, Transpose
+from qir.ops.cast import is_long
 from qir.pipeline import Context, Effect, Pass, register
 from qir.pipeline.rewrite import Skip, rewrite, rule
-from qir.types import Quant, TensorType
+from qir.types import Affine, TensorType
 
 LARGEST_RATIO = 1.9
 """Greatest ratio of two steps at which merging their roundings moves a result by at most one step.
@@ -58,7 +59,7 @@ def _clamped(source: Value, op: Requantize, low: int, high: int, b: Builder) -> 
 def _clip_bounds(y: Value) -> tuple[int, int] | None:
     """Returns the stored bounds of a relu or clip of a code per tensor; None for any other op."""
     code = y.type.quant
-    if code is None or not code.per_tensor or code.storage.bits > 16 or code.levels is not None:
+    if not isinstance(code, Affine) or not code.per_tensor or code.storage.bits > 16:
         return None
     match y.op:
         case Relu():
@@ -172,6 +173,8 @@ def merge_requantizes(y: Value, b: Builder) -> Value | Skip | None:
                 return Skip("the multipliers are written out", between)
             if first.clamp is not None:
                 return Skip("the first one clamps", between)
+            if is_long(x.type):
+                return Skip("the first one rounds sums in i64", between)
             for name in (first.rounding, second.rounding):
                 if not rounding_mode(name).nearest:
                     return Skip(f"rounding {name} is not to the nearest integer", between)
@@ -192,7 +195,6 @@ def merge_requantizes(y: Value, b: Builder) -> Value | Skip | None:
 def _saturates_as_well(x: Value, first: Requantize, second: Requantize) -> bool:
     """Whether numbers that the first requantize saturates are none, or saturate in the second."""
     between, reached = TensorType(x.type.shape, first.to), _reached(x)
-    assert x.type.quant is not None
     for side in (0, 1):
         end = first.to.range[side] - first.to.zero_points.astype(np.int64)
         last = rounding_mode(second.rounding).requantize(
@@ -202,7 +204,7 @@ def _saturates_as_well(x: Value, first: Requantize, second: Requantize) -> bool:
             continue
         if reached is None:
             return False
-        furthest = reached[side] - x.type.quant.zero_points.astype(np.int64)
+        furthest = reached[side] - x.type.affine.zero_points.astype(np.int64)
         steps = rounding_mode(first.rounding).rounded(furthest, first.factors(x.type))
         if np.any(steps < end if side == 0 else steps > end):
             return False
@@ -211,9 +213,8 @@ def _saturates_as_well(x: Value, first: Requantize, second: Requantize) -> bool:
 
 def _keeps(op: Requantize, x: TensorType) -> bool:
     """Whether a requantize from a scale to the same one gives every integer of the code back."""
-    assert x.quant is not None
     factors = op.factors(x)
-    low, high = (bound - x.quant.zero_points.astype(np.int64) for bound in x.quant.range)
+    low, high = (bound - x.affine.zero_points.astype(np.int64) for bound in x.affine.range)
     steps = np.arange(low.min(), high.max() + 1)
     value, shift = factors.value.reshape(-1), factors.shift.reshape(-1)
     # Equal scales make few multipliers, mostly one.
@@ -225,7 +226,7 @@ def _keeps(op: Requantize, x: TensorType) -> bool:
     )
 
 
-def _same_scale(a: Quant, b: Quant) -> bool:
+def _same_scale(a: Affine, b: Affine) -> bool:
     return np.array_equal(a.scale.array, b.scale.array) and a.storage.bits == b.storage.bits
 
 

@@ -44,12 +44,11 @@ def sink_requantize(y: Value, b: Builder) -> Value | Skip | None:
                 return Skip(f"nothing is gained below {mover.name}", between)
             if len(between.uses) > 1:
                 return Skip("the requantize has another user", between)
-            assert y.type.quant is not None
             channels = op.factors(x.type).value.shape
             multiplier, shift = (_along(each, y, channels) for each in (op.multiplier, op.shift))
             if (multiplier is None) != (op.multiplier is None):
                 return Skip("its multipliers don't go along", between)
-            moved = replace(op, to=y.type.quant, multiplier=multiplier, shift=shift)
+            moved = replace(op, to=y.type.affine, multiplier=multiplier, shift=shift)
             try:
                 return b.emit(moved, b.emit(mover, x, *rest))
             except QirError as error:

@@ -47,7 +47,7 @@ from qir.passes.shared.wide import quotient_code
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.selectors import select
 from qir.report.explain import explain
-from qir.types import Dim, DType, Quant
+from qir.types import Affine, Dim, DType
 
 Interface = Literal["float", "i8", "u8"]
 
@@ -173,7 +173,7 @@ class _Quantizer:
             wanted = DType(self.options.outputs)
             if code.storage is not wanted:
                 points = int(code.zero_points) + wanted.bounds[0] - code.storage.bounds[0]
-                code = Quant.of(wanted, code.scale.array, points, expressed=code.expressed)
+                code = Affine.of(wanted, code.scale.array, points, expressed=code.expressed)
             node.set_input(index, self.forms.code(value, builder, code))
 
     def becomes_integer(self, node: Node, builder: Builder) -> bool:
@@ -275,13 +275,11 @@ class _Quantizer:
             else None
         )
         if corrected is not None:
-            assert accumulator.quant is not None
-            code = bias_code(accumulator.quant, corrected.size)
+            code = bias_code(accumulator.code, corrected.size)
             operands.append(builder.const(code.encode(corrected), f"{output.name}.bias", code))
         elif bias is not None:
-            assert accumulator.quant is not None
             operands.append(
-                self.forms.constant(bias, bias_code(accumulator.quant, bias.array.size), builder)
+                self.forms.constant(bias, bias_code(accumulator.code, bias.array.size), builder)
             )
         self.forms.give_sum(output, builder.emit(node.op, *operands))
 
@@ -336,17 +334,17 @@ class _Quantizer:
     def weights(
         self, kernel: Value, bias: Value | None, x: Value, output: Value, builder: Builder
     ) -> Value:
-        assert x.type.quant is not None
+        activations = x.type.code
         code = weight_code(
             kernel.array,
             DType(self.options.weights),
             per_channel=self.options.per == "channel",
-            input_scale=float(x.type.quant.scale.array),
+            input_scale=float(activations.scale.array),
             output_scale=float(self.plan.code_for(output).scale.array),
             bias=None if bias is None else bias.array,
-            reach=max(reach(x.type.quant), 255),
+            reach=max(reach(activations), 255),
         )
-        return self.forms.constant(kernel, replace(code, expressed=x.type.quant.expressed), builder)
+        return self.forms.constant(kernel, replace(code, expressed=activations.expressed), builder)
 
     def convert_same(self, node: Node, builder: Builder) -> None:
         x = node.inputs[0]
@@ -417,7 +415,7 @@ class _Quantizer:
             self.forms.sums.get(value) or self.forms.code(value, builder) for value in (x, y)
         )
         code = divisor.type.quant
-        if code is None or not code.per_tensor:
+        if not isinstance(code, Affine) or not code.per_tensor:
             raise KeptFloat(f"the scale of the divisor %{y.name} varies")
         if (reason := too_coarse(y, code, rule)) is not None:
             raise KeptFloat(reason)
@@ -429,8 +427,7 @@ class _Quantizer:
         source = self.plan.cones[output]
         coded = self.forms.code(source, builder, self.plan.smooth_code(source, output))
         real = builder.emit(Dequantize(), coded)
-        assert coded.type.quant is not None
-        if source.range is not None and not defined(output, source, coded.type.quant):
+        if source.range is not None and not defined(output, source, coded.type.affine):
             low, high = source.range.bounds
             real = builder.emit(Clip(float(low), float(high)), real)
         copies = {source: real}

@@ -18,7 +18,7 @@ AFFINE_OPS: tuple[type[Op], ...] = (Add, Sub, Mul, Div, Neg, BatchNorm)
 
 
 @dataclass(frozen=True, eq=False)
-class Affine:
+class AffineMap:
     """x * factor + offset, constant or varying along one axis of x.
 
     Args:
@@ -51,30 +51,30 @@ class Affine:
         """Whether all factors are greater than 0."""
         return bool(np.all(self.factor > 0))
 
-    def after(self, inner: Affine) -> Affine | None:
+    def after(self, inner: AffineMap) -> AffineMap | None:
         """Returns this map of the result of another; None where they vary along different axes."""
         if self.varies and inner.varies and self.axis != inner.axis:
             return None
         axis = self.axis if self.varies else inner.axis
-        return Affine(self.factor * inner.factor, inner.offset * self.factor + self.offset, axis)
+        return AffineMap(self.factor * inner.factor, inner.offset * self.factor + self.offset, axis)
 
-    def along(self, axis: int, repeats: int = 1) -> Affine:
+    def along(self, axis: int, repeats: int = 1) -> AffineMap:
         """Returns the map along another axis, its numbers repeated as a whole."""
         if not self.varies:
             return self
         factor, offset = np.broadcast_arrays(self.factor, self.offset)
-        return Affine(np.tile(factor, repeats), np.tile(offset, repeats), axis)
+        return AffineMap(np.tile(factor, repeats), np.tile(offset, repeats), axis)
 
-    def split(self, sizes: Sequence[Size]) -> list[Affine]:
+    def split(self, sizes: Sequence[Size]) -> list[AffineMap]:
         """Returns the maps of consecutive parts along the axis."""
         if not self.varies:
             return [self] * len(sizes)
         factor, offset = np.broadcast_arrays(self.factor, self.offset)
         cuts = np.cumsum([known(size, "axis of an affine map") for size in sizes])[:-1]
         parts = zip(np.split(factor, cuts), np.split(offset, cuts), strict=True)
-        return [Affine(*part, self.axis) for part in parts]
+        return [AffineMap(*part, self.axis) for part in parts]
 
-    def without_offset(self) -> Affine:
+    def without_offset(self) -> AffineMap:
         """Returns the map of differences."""
         return replace(self, offset=np.zeros(1))
 
@@ -112,7 +112,7 @@ def along_one_axis(array: Array, rank: int) -> tuple[Array, int] | None:
     return real.reshape(-1), axis
 
 
-def match_affine(value: Value) -> tuple[Value, Affine] | None:
+def match_affine(value: Value) -> tuple[Value, AffineMap] | None:
     """Returns the tensor that a value is an affine map of, and the map; None for anything else."""
     rank = value.type.rank
     one, zero = np.ones(1), np.zeros(1)
@@ -122,9 +122,9 @@ def match_affine(value: Value) -> tuple[Value, Affine] | None:
                 return None
             gamma, beta, mean, variance = (part.real.astype(np.float64) for part in statistics)
             with np.errstate(all="ignore"):
-                return x, Affine(*op.affine(gamma, beta, mean, variance), rank - 1)
+                return x, AffineMap(*op.affine(gamma, beta, mean, variance), rank - 1)
         case Value(Neg(), [x]) if x.type.is_float:
-            return x, Affine(-one, zero, rank - 1)
+            return x, AffineMap(-one, zero, rank - 1)
         case Value(Add() | Sub() | Mul() | Div() as op, [a, b]) if a.is_constant != b.is_constant:
             x, constant = (b, a) if a.is_constant else (a, b)
             if x.type != value.type or not x.type.is_float:
@@ -134,14 +134,16 @@ def match_affine(value: Value) -> tuple[Value, Affine] | None:
             numbers, axis = found
             match op:
                 case Add():
-                    return x, Affine(one, numbers, axis)
+                    return x, AffineMap(one, numbers, axis)
                 case Sub():
-                    return x, Affine(-one, numbers, axis) if x is b else Affine(one, -numbers, axis)
+                    return x, AffineMap(-one, numbers, axis) if x is b else AffineMap(
+                        one, -numbers, axis
+                    )
                 case Mul():
-                    return x, Affine(numbers, zero, axis)
+                    return x, AffineMap(numbers, zero, axis)
                 case Div():
                     if x is a and np.all(numbers != 0):
-                        return x, Affine(1 / numbers, zero, axis)
+                        return x, AffineMap(1 / numbers, zero, axis)
         case _:
             pass
     return None
@@ -157,7 +159,7 @@ class Chain(NamedTuple):
     """
 
     source: Value
-    affine: Affine
+    affine: AffineMap
     values: tuple[Value, ...]
 
 

@@ -14,7 +14,7 @@ from qir.ops.rules import Accumulate
 from qir.passes.shared.codes import bias_room, reach
 from qir.passes.shared.observed_parts import known_moments
 from qir.pipeline import Context
-from qir.types import Array, Quant, expand, known
+from qir.types import Affine, Array, Code, expand, known
 
 LEAST_SHARE = 0.1
 """The least ratio of the mean of the error, squared, to its variance that is worth a bias. A mean
@@ -101,9 +101,9 @@ def lost_by_rounding(
     return np.asarray(lost) if np.square(lost).sum() > LEAST_SHARE * remaining else None
 
 
-def _real(stored: Array, code: Quant) -> Array:
-    """Returns what symmetric weights mean, as `Quant.decode`, in one pass over them."""
-    if code.levels is not None or np.any(code.zero_points):
+def _real(stored: Array, code: Code) -> Array:
+    """Returns what symmetric weights mean, as `Affine.decode`, in one pass over them."""
+    if not isinstance(code, Affine) or code.multipliers is not None or np.any(code.zero_points):
         return code.decode(stored)
     return np.multiply(stored, expand(code.scale.array, stored.shape), dtype=np.float32)
 

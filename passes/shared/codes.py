@@ -6,8 +6,9 @@ from math import prod
 
 import numpy as np
 
+from qir.errors import QirError
 from qir.numbers.interval import Interval
-from qir.types import SMALLEST_SCALE, Array, DType, FrozenArray, Quant
+from qir.types import SMALLEST_SCALE, Affine, Array, Code, DType, FrozenArray
 
 LEAST_RATIO = 2.0**-30
 """Least ratio of an accumulator's scale to the output's: a product of two bytes that is scaled by
@@ -37,7 +38,7 @@ def activation_code(
     symmetric: bool = False,
     expressed: DType = DType.F32,
     needs_zero: bool = True,
-) -> Quant:
+) -> Affine:
     """Returns the code per tensor that covers a range and represents 0 exactly.
 
     The range is widened to hold 0, unless nothing needs 0 and that would cost a bit or more.
@@ -57,21 +58,21 @@ def activation_code(
         # 2^14 leaves sums of products of such steps room in int32.
         least = max(-bottom, top) / FURTHEST_STEP
         scale = _storable(max((top - bottom) / (high - low), least))
-        return Quant.of(storage, scale, int(np.rint(low - bottom / scale)), expressed=expressed)
+        return Affine.of(storage, scale, int(np.rint(low - bottom / scale)), expressed=expressed)
     lo, hi = min(observed.bounds[0], 0.0), max(observed.bounds[1], 0.0)
     if symmetric:
         middle = (low + high + 1) // 2
         scale = _storable(max(-lo, hi) / (high - middle))
-        return Quant.of(storage, scale, middle, expressed=expressed)
+        return Affine.of(storage, scale, middle, expressed=expressed)
     scale = _storable((hi - lo) / (high - low))
-    return Quant.of(
+    return Affine.of(
         storage, scale, int(np.clip(np.rint(low - lo / scale), low, high)), expressed=expressed
     )
 
 
 def fine_code(
     observed: Interval, *, bits: int = FINE_BITS, expressed: DType = DType.F32
-) -> Quant:
+) -> Affine:
     """Returns the code of 12 bits, stored in i16, that covers a range and represents 0 exactly.
 
     Args:
@@ -83,10 +84,10 @@ def fine_code(
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     scale = _storable((hi - lo) / (high - low))
     point = int(np.clip(np.rint(low - lo / scale), low, high))
-    return Quant.of(DType.I16, scale, point, bounds=(low, high), expressed=expressed)
+    return Affine.of(DType.I16, scale, point, bounds=(low, high), expressed=expressed)
 
 
-def score_code(observed: Interval, *, expressed: DType = DType.F32) -> Quant:
+def score_code(observed: Interval, *, expressed: DType = DType.F32) -> Affine:
     """Returns the code of 12 bits for scores of softmax, an eighth wider on either side.
 
     The greatest score of a row decides what all others count. One that lies beyond those of the
@@ -115,7 +116,7 @@ def weight_code(
     output_scale: float,
     bias: Array | None,
     reach: int = 255,
-) -> Quant:
+) -> Affine:
     """Returns the symmetric code of a kernel, its scales raised where the accumulator needs it.
 
     The scale of a channel is max|w| / (largest code). It is raised where
@@ -149,8 +150,8 @@ def weight_code(
         )
     scale = np.clip(scale, SMALLEST_SCALE, 1 / SMALLEST_SCALE)
     if not per_channel or not scale.size:
-        return Quant.of(storage, scale.max(initial=SMALLEST_SCALE))
-    return Quant.of(storage, scale.reshape((1,) * (weights.ndim - 1) + (-1,)))
+        return Affine.of(storage, scale.max(initial=SMALLEST_SCALE))
+    return Affine.of(storage, scale.reshape((1,) * (weights.ndim - 1) + (-1,)))
 
 
 def bias_room(weights: Array, storage: DType, reach: int) -> int:
@@ -167,7 +168,7 @@ def bias_room(weights: Array, storage: DType, reach: int) -> int:
 
 def rows_code(
     table: Array, storage: DType, *, per_row: bool, factor: float, output_scale: float
-) -> Quant:
+) -> Affine:
     """Returns the symmetric code of a table whose rows are looked up: by `weight_code`, row by row.
 
     A kernel that is the transposed table gets the same stored numbers, wherever neither scale has
@@ -192,15 +193,17 @@ def rows_code(
     return code.map_arrays(lambda factors: np.moveaxis(factors, -1, 0) if factors.ndim else factors)
 
 
-def reach(code: Quant) -> int:
-    """Returns the most steps from 0 that a code has."""
-    return max(int(np.abs(bound - code.zero_points.astype(np.int64)).max()) for bound in code.range)
+def reach(code: Code) -> int:
+    """Returns the most steps from 0 that a code has; raises QirError where it has none."""
+    if code.step_bounds is None:
+        raise QirError(f"code: {code.without_steps}")
+    return max(map(abs, code.step_bounds))
 
 
-def bias_code(accumulator: Quant, channels: int) -> Quant:
+def bias_code(accumulator: Code, channels: int) -> Affine:
     """Returns the code of a bias [channels]: the accumulator's own."""
     scale = accumulator.scale.array
-    return Quant(
+    return Affine(
         accumulator.storage,
         FrozenArray(np.broadcast_to(scale.reshape(-1), (channels,)) if scale.ndim else scale),
         expressed=accumulator.expressed,

@@ -32,7 +32,7 @@ from qir.ops import (
     Transpose,
 )
 from qir.ops.op import Op
-from qir.passes.shared.affine import Affine, affine_chain
+from qir.passes.shared.affine import AffineMap, affine_chain
 from qir.passes.shared.constants import rounded
 from qir.passes.shared.weights import WEIGHTED_OPS, WeightPlan, emit_as, into_outputs
 from qir.pipeline.rewrite import Skip
@@ -42,7 +42,7 @@ FARTHEST = 64
 """Ops that a map may travel through: more than lie between two layers, and safe to recurse."""
 
 
-def backward(value: Value, affine: Affine, distance: int = 0) -> WeightPlan | Skip:
+def backward(value: Value, affine: AffineMap, distance: int = 0) -> WeightPlan | Skip:
     """Plans affine(value) by other weights and constants in what computes the value.
 
     Args:
@@ -85,7 +85,7 @@ def backward(value: Value, affine: Affine, distance: int = 0) -> WeightPlan | Sk
             return inner if isinstance(inner, Skip) else _through(value, *inner, distance)
 
 
-def _through(value: Value, op: Op, parts: Sequence[Affine], distance: int) -> WeightPlan | Skip:
+def _through(value: Value, op: Op, parts: Sequence[AffineMap], distance: int) -> WeightPlan | Skip:
     """Plans op(affine(operand), …), with a map for each operand."""
     plans: list[WeightPlan] = []
     for index, part in enumerate(parts):
@@ -100,7 +100,7 @@ def _through(value: Value, op: Op, parts: Sequence[Affine], distance: int) -> We
     return build
 
 
-def _into_one_factor(value: Value, affine: Affine, distance: int) -> WeightPlan | Skip:
+def _into_one_factor(value: Value, affine: AffineMap, distance: int) -> WeightPlan | Skip:
     """Plans a scaled product by scaling one of its factors, a constant one where there is one."""
     first = 1 if value.inputs[1].is_constant else 0
     plan: WeightPlan | Skip | None = None
@@ -125,7 +125,7 @@ def _is_tied(kernel: Value) -> bool:
     )
 
 
-def _into_rows(value: Value, op: Embedding, affine: Affine) -> WeightPlan | Skip:
+def _into_rows(value: Value, op: Embedding, affine: AffineMap) -> WeightPlan | Skip:
     """Plans a multiple of rows, whose table stays the same: an output layer may be tied to it."""
     if affine.varies or affine.shifts:
         return Skip("rows of a table take one factor", value)
@@ -135,7 +135,9 @@ def _into_rows(value: Value, op: Embedding, affine: Affine) -> WeightPlan | Skip
     return lambda builder: emit_as(builder, value, replace(op, factor=factor), *value.inputs)
 
 
-def _with_factor(value: Value, index: int, scaled: WeightPlan, affine: Affine) -> WeightPlan | Skip:
+def _with_factor(
+    value: Value, index: int, scaled: WeightPlan, affine: AffineMap
+) -> WeightPlan | Skip:
     bias = value.inputs[2] if len(value.inputs) > 2 else None
     total = None if bias is None else _constant(bias, value, affine)
     if isinstance(total, Skip):
@@ -152,7 +154,7 @@ def _with_factor(value: Value, index: int, scaled: WeightPlan, affine: Affine) -
     return build
 
 
-def _operand(value: Value, index: int, affine: Affine, distance: int) -> WeightPlan | Skip:
+def _operand(value: Value, index: int, affine: AffineMap, distance: int) -> WeightPlan | Skip:
     x = value.inputs[index]
     if x.is_constant:
         return _constant(x, value, affine)
@@ -165,7 +167,7 @@ def _operand(value: Value, index: int, affine: Affine, distance: int) -> WeightP
     return backward(x, affine, distance + 1)
 
 
-def _constant(x: Value, value: Value, affine: Affine) -> WeightPlan | Skip:
+def _constant(x: Value, value: Value, affine: AffineMap) -> WeightPlan | Skip:
     """Plans affine(x) for a constant operand that broadcasts against the value."""
     if not x.is_constant or not x.type.is_float:
         return Skip("it is computed", x)
@@ -184,7 +186,7 @@ class Extracted(NamedTuple):
     """
 
     plan: WeightPlan
-    affine: Affine
+    affine: AffineMap
 
 
 def extracted(value: Value, distance: int = 0) -> Extracted | Skip | None:
@@ -240,7 +242,7 @@ def _joined(value: Value, op: Concat, axis: int, distance: int) -> Extracted | S
     sizes = [known(x.type.shape[axis], "concat") for x in value.inputs]
     factors = [np.broadcast_to(a.factor, n) for a, n in zip(affines, sizes, strict=True)]
     offsets = [np.broadcast_to(a.offset, n) for a, n in zip(affines, sizes, strict=True)]
-    joined = Affine(np.concatenate(factors), np.concatenate(offsets), axis)
+    joined = AffineMap(np.concatenate(factors), np.concatenate(offsets), axis)
     return Extracted(lambda b: emit_as(b, value, op, *[part.plan(b) for part in parts]), joined)
 
 
@@ -259,7 +261,7 @@ def _added(value: Value, op: Add, distance: int) -> Extracted | Skip | None:
     factors = np.broadcast_arrays(a.factor, b.factor)
     if not np.array_equal(factors[0], factors[1]):
         return Skip("the branches have different factors", value)
-    total = Affine(a.factor, a.offset + b.offset, a.axis if a.varies else b.axis)
+    total = AffineMap(a.factor, a.offset + b.offset, a.axis if a.varies else b.axis)
     return Extracted(lambda b: emit_as(b, value, op, left.plan(b), right.plan(b)), total)
 
 
@@ -267,8 +269,8 @@ def _itself(x: Value) -> WeightPlan:
     return lambda _: x
 
 
-def _identity() -> Affine:
-    return Affine(np.ones(1), np.zeros(1), 0)
+def _identity() -> AffineMap:
+    return AffineMap(np.ones(1), np.zeros(1), 0)
 
 
 def _commutes(op: Op) -> bool:
@@ -292,7 +294,7 @@ _MOVERS = (
 )
 
 
-def _inside(value: Value, op: Op, affine: Affine) -> tuple[Op, list[Affine]] | Skip:
+def _inside(value: Value, op: Op, affine: AffineMap) -> tuple[Op, list[AffineMap]] | Skip:
     """Returns op' and affine' such that affine(op(x)) = op'(affine'(x))."""
     if reason := _hindrance(value, op, affine):
         return Skip(reason, value)
@@ -308,7 +310,7 @@ def _inside(value: Value, op: Op, affine: Affine) -> tuple[Op, list[Affine]] | S
             return op, [inner]
 
 
-def outside(value: Value, op: Op, affine: Affine) -> tuple[Op, Affine] | Skip:
+def outside(value: Value, op: Op, affine: AffineMap) -> tuple[Op, AffineMap] | Skip:
     """Returns op' and affine' such that op(affine(x)) = affine'(op'(x)).
 
     Args:
@@ -330,7 +332,7 @@ def outside(value: Value, op: Op, affine: Affine) -> tuple[Op, Affine] | Skip:
             return op, outer
 
 
-def _hindrance(value: Value, op: Op, affine: Affine) -> str | None:
+def _hindrance(value: Value, op: Op, affine: AffineMap) -> str | None:
     """Says why an op of one operand does not commute with a map, if so."""
     if not affine.factor.size or not affine.offset.size:
         return "the map is of no numbers"
@@ -352,7 +354,7 @@ def _hindrance(value: Value, op: Op, affine: Affine) -> str | None:
             return None if _commutes(op) else f"it does not commute with {op.name}"
 
 
-def _moved(value: Value, op: Op, affine: Affine, *, backwards: bool) -> Affine | None:
+def _moved(value: Value, op: Op, affine: AffineMap, *, backwards: bool) -> AffineMap | None:
     """Returns the map along the axis of the operand (or of the result) that has the same places."""
     if not affine.varies:
         return affine

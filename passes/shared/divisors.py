@@ -8,10 +8,10 @@ from qir.ir import Graph, Node, Value
 from qir.numbers.interval import Interval
 from qir.ops.rules import Accumulate, ExactSum, Quotient
 from qir.passes.shared.wide import divided_sums, unmoved
-from qir.types import Quant
+from qir.types import Affine
 
 
-def too_coarse(divisor: Value, code: Quant, rule: Quotient) -> str | None:
+def too_coarse(divisor: Value, code: Affine, rule: Quotient) -> str | None:
     """Says why a code has too few steps for what divides; None where it has enough.
 
     Args:
@@ -32,7 +32,7 @@ def too_coarse(divisor: Value, code: Quant, rule: Quotient) -> str | None:
     )
 
 
-def coarse_divisions(graph: Graph, code_for: Callable[[Value], Quant]) -> dict[Node, str]:
+def coarse_divisions(graph: Graph, code_for: Callable[[Value], Affine]) -> dict[Node, str]:
     """Finds the quotients whose divisor no code serves, with what computes it, and why.
 
     A divisor that is rounded to the steps of 8 bits could become 0 even in floating point, so that

@@ -20,7 +20,7 @@ from qir.passes.shared.domains import inside_domain
 from qir.passes.shared.multiples import multiple_of_sum
 from qir.passes.shared.plan import CodePlan, KeptFloat, expressed_type
 from qir.passes.shared.wide import WIDE_BITS, short_code
-from qir.types import Array, DType, Quant, TensorType
+from qir.types import Affine, Array, DType, TensorType
 
 
 class Forms:
@@ -47,19 +47,19 @@ class Forms:
         self.names = Inheritance(graph)
         self.sums: dict[Value, Value] = {}
         self.rows: dict[Value, Value] = {}
-        self.coded: dict[tuple[Value, Quant], Value] = {}
-        self.main: dict[Value, Quant] = {}
+        self.coded: dict[tuple[Value, Affine], Value] = {}
+        self.main: dict[Value, Affine] = {}
         self.floats: dict[Value, Value] = {}
         self._stand_ins: dict[Value, Value] = {}
-        self.constants: dict[tuple[Value, Quant], Value] = {}
+        self.constants: dict[tuple[Value, Affine], Value] = {}
 
     def give(self, old: Value, new: Value) -> None:
         """Records the coded form of a value."""
-        code = new.type.quant
-        if code is None:
+        if new.type.quant is None:
             # An index or a mask is the same in both programs.
             old.replace_with(new)
             return
+        code = new.type.affine
         if code.storage is DType.I32:
             self.give_sum(old, new)
             return
@@ -101,7 +101,7 @@ class Forms:
         """Records the rows of a coded table that stand for a value."""
         self.rows[old] = self.floats[old] = form_of(old, "real", new)
 
-    def code(self, value: Value, builder: Builder, code: Quant | None = None) -> Value:
+    def code(self, value: Value, builder: Builder, code: Affine | None = None) -> Value:
         """Returns a value in a code: the given one, its own, or the one that its range asks for."""
         own = self.main.get(value)
         if value.is_constant:
@@ -124,7 +124,7 @@ class Forms:
             self.main[value] = wanted
         return self.coded[value, wanted]
 
-    def wide_form(self, value: Value, code: Quant, builder: Builder) -> Value:
+    def wide_form(self, value: Value, code: Affine, builder: Builder) -> Value:
         """Returns a value in a wide code: from its sum, or from the finest that there is of it."""
         if value.is_constant:
             return self.constant(value, code, builder)
@@ -132,7 +132,7 @@ class Forms:
             return self.code(value, builder, code)
         total = self.sums.get(value)
         if total is not None and total.type.quant is not None:
-            own = total.type.quant
+            own = total.type.affine
             if own.bounds is not None and own.scale == code.scale:
                 return total
         if (found := self.from_sum(value, code, builder, "fixed31")) is not None:
@@ -150,7 +150,7 @@ class Forms:
         short = short_code(value.range, expressed_type(value.type))
         return self._from_float(value, short, builder) or self.code(value, builder)
 
-    def _from_float(self, value: Value, code: Quant, builder: Builder) -> Value | None:
+    def _from_float(self, value: Value, code: Affine, builder: Builder) -> Value | None:
         """Returns a value that is no sum in a code, if it is computed in floating point."""
         own = self.main.get(value)
         form = None if own is None else self.coded[value, own]
@@ -165,7 +165,7 @@ class Forms:
         return self.coded[value, code]
 
     def from_sum(
-        self, value: Value, code: Quant, builder: Builder, rounding: str | None = None
+        self, value: Value, code: Affine, builder: Builder, rounding: str | None = None
     ) -> Value | None:
         """Returns a value in a code straight from the exact sum that it is a multiple of.
 
@@ -190,7 +190,7 @@ class Forms:
             self.coded[value, code] = form_of(value, "q", new)
         return self.coded[value, code]
 
-    def requantize(self, total: Value, to: Quant, rounding: str) -> Requantize:
+    def requantize(self, total: Value, to: Affine, rounding: str) -> Requantize:
         """Returns what rounds a sum to a code; raises QirError as `qir.ops.sums.rounded`."""
         op = total.op
         if op is not None and isinstance(op.quant, ExactSum):
@@ -220,7 +220,7 @@ class Forms:
             self.floats[value] = form_of(value, "real", builder.emit(Dequantize(), coded))
         return self.floats[value]
 
-    def constant(self, value: Value, code: Quant, builder: Builder) -> Value:
+    def constant(self, value: Value, code: Affine, builder: Builder) -> Value:
         if (value, code) not in self.constants:
             self.constants[value, code] = builder.const(code.encode(value.array), value.name, code)
         return self.constants[value, code]
@@ -270,8 +270,7 @@ class Forms:
     def alike(self, values: Sequence[Value], builder: Builder) -> list[Value]:
         """Codes operands that must have one code without rounding any of them a second time."""
         first = next(value for value in values if self.is_activation(value))
-        code = self.code(first, builder).type.quant
-        assert code is not None
+        code = self.code(first, builder).type.affine
         operands = []
         for value in values:
             operand = value
@@ -342,7 +341,7 @@ class Forms:
             total = total.inputs[0]
         return total is not None and isinstance(total.op, Dot)
 
-    def rounded(self, op: Op, operands: Sequence[TensorType], to: Quant) -> Requantize:
+    def rounded(self, op: Op, operands: Sequence[TensorType], to: Affine) -> Requantize:
         """Returns the requantize of a sum in the wanted rounding; raises QirError as `rounded`."""
         return rounded(op, operands, to, self.rounding)
 
@@ -359,9 +358,9 @@ def form_of(value: Value, suffix: str, new: Value) -> Value:
     return new
 
 
-def _scaled(code: Quant, factor: Array) -> Quant:
+def _scaled(code: Affine, factor: Array) -> Affine:
     """Returns a code whose scale is multiplied by a number, or by one for each channel."""
     scale = code.scale.array
     scaled = np.asarray(scale * factor, scale.dtype)
     points = np.broadcast_to(code.zero_points, scaled.shape)
-    return Quant.of(code.storage, scaled, points, bounds=code.bounds, expressed=code.expressed)
+    return Affine.of(code.storage, scaled, points, bounds=code.bounds, expressed=code.expressed)

@@ -6,7 +6,7 @@ import numpy as np
 
 from qir.ir import Graph, Node, Value
 from qir.ops.rules import SameCode
-from qir.types import Quant
+from qir.types import Affine
 
 LONGEST_FUNCTION = 64
 """Ops that one table stands for at most, one behind the other: a value inside that others read
@@ -68,7 +68,7 @@ def elementwise_functions(
     return last, inside
 
 
-def defined(output: Value, source: Value, code: Quant) -> bool:
+def defined(output: Value, source: Value, code: Affine) -> bool:
     """Whether a function of one value is a number, be it infinite, at all that a code decodes to.
 
     Args:

@@ -37,7 +37,7 @@ from qir.ops.pool import Pool
 from qir.ops.reduce import Reduction
 from qir.ops.resize import Resize
 from qir.ops.windows import Padding
-from qir.types import Dim, DType, Quant, Shape, Size
+from qir.types import Code, Dim, DType, Shape, Size
 
 Order: TypeAlias = tuple[int, ...]
 """The axes of a tensor in terms of another's: axis i of the first is axis order[i] of the other."""
@@ -103,7 +103,7 @@ def turned(node: Node, order: Order) -> Turned | None:
         case Quantize() | Requantize():
             return Turned(op.with_code(_turned_code(op.to, order)), (0,), (order,))
         case Recode():
-            to = _turned_code(op.to, order) if isinstance(op.to, Quant) else op.to
+            to = _turned_code(op.to, order) if isinstance(op.to, Code) else op.to
             return Turned(Recode(to), (0,), (order,))
         case Softmax() | ExpBelowMax():
             # A mask has a rank and a shape of its own.
@@ -170,7 +170,7 @@ def _has_last_parameters(node: Node, order: Order) -> bool:
     )
 
 
-def _turned_code(code: Quant, order: Order) -> Quant:
+def _turned_code(code: Code, order: Order) -> Code:
     return code.map_arrays(lambda factors: factors.transpose(inverse(order)))
 
 

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from qir.ir import Graph, Node, Value
 from qir.ops import Cos, Sin
 from qir.ops.rules import SameCode
-from qir.types import Quant
+from qir.types import Affine
 
 COARSEST = 0.2
 """The greatest step in radians: sines of numbers rounded to it have 10 * log10(12 / 0.2^2), which
 is 25 dB, signal to noise."""
 
 
-def coarse_periods(graph: Graph, code_for: Callable[[Value], Quant]) -> dict[Node, str]:
+def coarse_periods(graph: Graph, code_for: Callable[[Value], Affine]) -> dict[Node, str]:
     """Finds the sines and cosines of numbers whose code is too coarse, and why.
 
     What scales, moves and adds up those numbers is rounded to as coarse a code, so that it stays in

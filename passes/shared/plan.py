@@ -30,7 +30,7 @@ from qir.passes.shared.wide import (
     wide_code,
     wide_values,
 )
-from qir.types import DType, Quant, TensorType
+from qir.types import Affine, DType, TensorType
 
 
 class KeptFloat(Exception):
@@ -114,7 +114,7 @@ class CodePlan:
         rule = node.op.quant
         return isinstance(rule, KeepFloat) or (isinstance(rule, Table) and not known)
 
-    def code_for(self, value: Value, storage: DType | None = None) -> Quant:
+    def code_for(self, value: Value, storage: DType | None = None) -> Affine:
         """Returns the code that a value's range asks for; the op's own where it is fixed."""
         rule = value.op.quant if value.op is not None else None
         if isinstance(rule, FixedCode) and rule.serves(value.range):
@@ -131,11 +131,11 @@ class CodePlan:
                 return far
         return activation_code(observed, storage, symmetric=self.symmetric, expressed=expressed)
 
-    def result_code(self, value: Value) -> Quant:
+    def result_code(self, value: Value) -> Affine:
         """Returns the code of a value whose op can give a wide one as well."""
         return self.wide_code(value) if value in self.wide else self.code_for(value)
 
-    def function_code(self, output: Value) -> Quant:
+    def function_code(self, output: Value) -> Affine:
         """Returns the code of a function: of 12 bits where smooth ones of sums gate other sums."""
         gates = all(
             isinstance(node.op, Mul) and not any(value.is_constant for value in node.inputs)
@@ -145,7 +145,7 @@ class CodePlan:
             return fine_code(self.range_of(output), expressed=expressed_type(output.type))
         return self.code_for(output)
 
-    def norm_code(self, value: Value) -> Quant:
+    def norm_code(self, value: Value) -> Affine:
         """Returns the code of a norm, of 12 bits where only smooth functions read it."""
         readers = [output for node in value.users for output in node.outputs]
         ends = [output for output, source in self.cones.items() if source is value]
@@ -173,13 +173,13 @@ class CodePlan:
             raise PassError(f"quantize: %{value.name} has no finite range", [value.place()])
         return observed
 
-    def wide_code(self, value: Value, bits: int = WIDE_BITS) -> Quant:
+    def wide_code(self, value: Value, bits: int = WIDE_BITS) -> Affine:
         """Returns the code in which a value is summed without a loss that 8 bits would show."""
         terms = value.inputs if isinstance(value.op, Sum) else ()
         ranges = [self.range_of(term) for term in terms]
         return wide_code(self.range_of(value), ranges, expressed_type(value.type), bits)
 
-    def smooth_code(self, source: Value, output: Value) -> Quant | None:
+    def smooth_code(self, source: Value, output: Value) -> Affine | None:
         """Returns the code of 12 bits of what a smooth function is wanted of: a sum or a norm."""
         if source.op is None or source.range is None:
             return None

@@ -12,7 +12,7 @@ from qir.ops import Dot, Reshape, Transpose
 from qir.ops.rules import Accumulate, Quotient
 from qir.passes.shared.codes import fine_code, reach
 from qir.passes.shared.observed_parts import statistic_names
-from qir.types import Quant, known
+from qir.types import Code, known
 
 LEAST_SPREAD = 1.5
 """Decibels that a code of 8 bits may cost the average position beside the whole. Attention that
@@ -44,7 +44,7 @@ def spread(statistic: ChannelStatistic) -> float:
 
 def uneven_codes(
     graph: Graph, positions: Mapping[str, ChannelStatistic], excluded: Iterable[Node] = ()
-) -> dict[Value, Quant]:
+) -> dict[Value, Code]:
     """Returns codes of 12 bits for quotients that are far larger at some positions than at others.
 
     Under a causal mask the first rows of attention are those of few values, the last ones means of
@@ -57,7 +57,7 @@ def uneven_codes(
         excluded: The ops that stay in floating point.
     """
     kept = set(excluded)
-    codes: dict[Value, Quant] = {}
+    codes: dict[Value, Code] = {}
     for node in graph.nodes:
         value = node.outputs[0] if node.outputs else None
         if value is None or not isinstance(node.op.quant, Quotient) or node in kept:

@@ -18,7 +18,7 @@ from qir.numbers.rounding import Multiplier, rounding_mode
 from qir.ops import Const, Requantize
 from qir.ops.op import infer
 from qir.ops.rules import Accumulate, SameCode
-from qir.types import SMALLEST_SCALE, Array, FrozenArray, Quant, TensorType
+from qir.types import SMALLEST_SCALE, Array, Code, FrozenArray, TensorType
 
 
 def other_roundings(op: Requantize, roundings: Sequence[str]) -> list[str]:
@@ -214,15 +214,13 @@ class ScaleSearch:
     ) -> None:
         self.layer = layer
         self.most = ulps
-        code = layer.weights.type.quant
-        assert code is not None
+        code = layer.weights.type.affine
         self.code = code
         self.bits = code.scale.array.reshape(-1).view(np.int32)
         # The scale of the sum is the float64 product of two float32 ones.
         rule = layer.node.op.quant
         assert isinstance(rule, Accumulate)
-        other = layer.node.inputs[rule.left].type.quant
-        assert other is not None
+        other = layer.node.inputs[rule.left].type.affine
         self.factor = float(other.scale.array)
         self.ulps = np.zeros(self.bits.size, np.int64)
         self.rows = [
@@ -327,7 +325,7 @@ class ScaleSearch:
                 value.type = type
 
 
-def _recode(node: Node, constant: Value, code: Quant) -> None:
+def _recode(node: Node, constant: Value, code: Code) -> None:
     """Gives a constant that a node reads another code; its other readers keep the one it has."""
     op = constant.op
     assert isinstance(op, Const)

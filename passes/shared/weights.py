@@ -10,7 +10,7 @@ import numpy as np
 from qir.ir import Builder, Value
 from qir.ops import Conv, ConvTranspose, Dot
 from qir.ops.op import Op
-from qir.passes.shared.affine import Affine
+from qir.passes.shared.affine import AffineMap
 from qir.passes.shared.constants import derived, rounded, rounded_product
 from qir.pipeline.rewrite import Skip
 from qir.types import Array, known
@@ -36,7 +36,7 @@ def emit_for(root: Value, plan: WeightPlan, builder: Builder) -> Value:
     return new
 
 
-def into_outputs(value: Value, affine: Affine) -> WeightPlan | Skip:
+def into_outputs(value: Value, affine: AffineMap) -> WeightPlan | Skip:
     """Plans affine(value) for a sum of products: its weights and its bias change.
 
     Args:
@@ -61,7 +61,7 @@ def into_outputs(value: Value, affine: Affine) -> WeightPlan | Skip:
     return _rebuilt(value, lambda _: value.inputs[0], factors, sums)
 
 
-def into_inputs(value: Value, affine: Affine, source: WeightPlan) -> WeightPlan | Skip:
+def into_inputs(value: Value, affine: AffineMap, source: WeightPlan) -> WeightPlan | Skip:
     """Plans value, whose operand is an affine map of something else, straight from that.
 
     Args:
@@ -87,7 +87,7 @@ def into_inputs(value: Value, affine: Affine, source: WeightPlan) -> WeightPlan 
     return _rebuilt(value, source, spread(affine.factor), sums)
 
 
-def cannot_enter(value: Value, affine: Affine) -> Skip | None:
+def cannot_enter(value: Value, affine: AffineMap) -> Skip | None:
     """Says why the weights of a sum of products can't take in an affine map of operand 0, if so."""
     x = value.inputs[0]
     kernel, bias = _weights(value)

@@ -32,7 +32,7 @@ from qir.ops.rules import ExactSum, Normalize, Quotient, RescaledRows, SameCode
 from qir.ops.softmax import Exponentials
 from qir.passes.shared.codes import ZERO_SCALE, reach
 from qir.passes.shared.observed_parts import statistic_names
-from qir.types import DType, Quant, known
+from qir.types import Affine, DType, known
 
 WIDE_BITS = 15
 """A wide code resolves its range to 2^-15, a 128th of what 8 bits do."""
@@ -57,7 +57,7 @@ def wide_code(
     terms: Iterable[Interval] = (),
     expressed: DType = DType.F32,
     bits: int = WIDE_BITS,
-) -> Quant:
+) -> Affine:
     """Returns the wide code of a value: i32 with bounds, per tensor, zero point 0.
 
     Its scale is the largest magnitude over 2^bits, and its bounds lie at four times that, so that
@@ -72,7 +72,7 @@ def wide_code(
     peak = max(_peak(observed), max(map(_peak, terms), default=0.0) / 4)
     scale = float(np.float32(peak / 2**bits)) or ZERO_SCALE
     bound = 2 ** (bits + 2) - 1
-    return Quant.of(DType.I32, scale, bounds=(-bound, bound), expressed=expressed)
+    return Affine.of(DType.I32, scale, bounds=(-bound, bound), expressed=expressed)
 
 
 def _peak(interval: Interval) -> float:
@@ -90,7 +90,7 @@ def divided_sums(graph: Graph) -> set[Value]:
     return {value for value in operands if _adds_products(value)}
 
 
-def quotient_code(totals: Iterable[Value], expressed: DType) -> Quant | None:
+def quotient_code(totals: Iterable[Value], expressed: DType) -> Affine | None:
     """Returns the code in which exact sums are added to be divided: i32 with all of its bits.
 
     Its bounds lie at what the operands' codes can sum to, not at what data did, so that a row whose
@@ -113,12 +113,11 @@ def quotient_code(totals: Iterable[Value], expressed: DType) -> Quant | None:
         else:
             return None
         codes = [operand.quant for operand in operands if operand.quant is not None]
-        assert value.type.quant is not None
-        scale = float(value.type.quant.scale.array.max())
-        greatest += scale * count * prod(reach(code) for code in codes)
+        scale = float(value.type.code.scale.array.max())
+        greatest += scale * count * prod([reach(code) for code in codes])
     bound = 2**30 - 1
     scale = float(np.float32(greatest / bound)) or ZERO_SCALE
-    return Quant.of(DType.I32, scale, bounds=(-bound, bound), expressed=expressed)
+    return Affine.of(DType.I32, scale, bounds=(-bound, bound), expressed=expressed)
 
 
 def unmoved(value: Value) -> Value:
@@ -128,10 +127,10 @@ def unmoved(value: Value) -> Value:
     return value
 
 
-def short_code(observed: Interval, expressed: DType = DType.F32) -> Quant:
+def short_code(observed: Interval, expressed: DType = DType.F32) -> Affine:
     """Returns the code of 16 bits by which floating-point numbers enter a wide sum."""
     scale = float(np.float32(_peak(observed) / (2**WIDE_BITS - 1))) or ZERO_SCALE
-    return Quant.of(DType.I16, scale, expressed=expressed)
+    return Affine.of(DType.I16, scale, expressed=expressed)
 
 
 def wide_values(graph: Graph, excluded: set[Node], ranges: Mapping[Value, Interval]) -> set[Value]:
@@ -261,7 +260,7 @@ def moved_sums(graph: Graph, ranges: Mapping[Value, Interval], heads: Iterable[V
     return {move for chain in (*siblings, *(chains[value] for value in heads)) for move in chain}
 
 
-def head_codes(graph: Graph, channels: Mapping[str, ChannelStatistic]) -> dict[Value, Quant]:
+def head_codes(graph: Graph, channels: Mapping[str, ChannelStatistic]) -> dict[Value, Affine]:
     """Returns codes by head for operands of products of batches whose heads differ much in size.
 
     They are symmetric, one scale for each place along the batch axes but the first.
@@ -270,7 +269,7 @@ def head_codes(graph: Graph, channels: Mapping[str, ChannelStatistic]) -> dict[V
         graph: The program.
         channels: What calibration observed of channels, by the name of a value.
     """
-    codes: dict[Value, Quant] = {}
+    codes: dict[Value, Affine] = {}
     chains = moves_from_sums(graph)
     for value in chains:
         readers = [node.op for node in value.users]
@@ -287,5 +286,5 @@ def head_codes(graph: Graph, channels: Mapping[str, ChannelStatistic]) -> dict[V
         if peaks.max(initial=0) >= UNEVEN * peaks.min(initial=np.inf) > 0:
             scale = (peaks / 127).astype(np.float32).reshape(shape)
             expressed = value.type.dtype
-            codes[value] = Quant.of(DType.I8, scale, np.zeros(shape, int), expressed=expressed)
+            codes[value] = Affine.of(DType.I8, scale, np.zeros(shape, int), expressed=expressed)
     return codes

@@ -12,6 +12,7 @@ from qir.errors import QirError
 from qir.ir import Graph, Node, Value
 from qir.numbers.int32 import INT32_MAX, INT32_MIN, Int64Array
 from qir.numbers.interval import EVERYTHING, Interval
+from qir.numbers.long_sums import LONG_MAX, LONG_MIN
 from qir.ops import (
     Broadcast,
     Concat,
@@ -38,15 +39,15 @@ from qir.ops import (
 )
 from qir.ops.op import Op, infer
 from qir.ops.rules import Accumulate, Coded, ExactSum, SameCode
-from qir.types import Array, DType, FrozenArray, Quant, TensorType, known
+from qir.types import Affine, Array, DType, FrozenArray, TensorType, known
 
 Reach: TypeAlias = tuple[int, int]
 """The least and the greatest integer that can occur."""
 
 INT32: Reach = (INT32_MIN, INT32_MAX)
 
-CARRIED: Reach = (-(2**53), 2**53)
-"""What the reference carries exactly: it computes sums of products in float64."""
+LONG: Reach = (LONG_MIN, LONG_MAX)
+"""What sums in i64 may be."""
 
 MOVES: tuple[type[Op], ...] = (
     Broadcast,
@@ -200,19 +201,14 @@ class StoredReach:
     def steps(self, value: Value) -> Reach:
         """Returns the integers that the scale multiplies, (stored - zero point)."""
         (low, high), code = self[value], value.type.quant
-        if code is None:
-            return low, high
-        if code.levels is not None:
-            levels = code.levels.array
-            low, high = (int(levels[bound - code.range[0]]) for bound in (low, high))
-        return low - int(code.zero_points.max()), high - int(code.zero_points.min())
+        return (code and code.steps_between(low, high)) or (low, high)
 
     def steps_by_place(self, value: Value) -> Places:
         """Returns `steps` channel by channel, where more than one reach for all is known."""
         if value in self._places:
             return self._places[value]
         code = value.type.quant
-        if code is None or code.levels is not None:
+        if not isinstance(code, Affine) or code.multipliers is not None:
             return Places(*(np.asarray(bound, np.int64) for bound in self.steps(value)))
         low, high = self[value]
         points = code.zero_points.astype(np.int64)
@@ -234,7 +230,7 @@ def followed(value: Value, shape: tuple[int, ...]) -> Int64Array | None:
         return None
     # The op's type rule carries scales along with the numbers: numbered ones tell the way.
     count = prod(shape)
-    numbered = Quant(DType.I32, FrozenArray(np.arange(1.0, count + 1).reshape(shape)))
+    numbered = Affine(DType.I32, FrozenArray(np.arange(1.0, count + 1).reshape(shape)))
     operands = [
         x.type.with_element(numbered) if x.type.quant is not None else x.type for x in value.inputs
     ]
@@ -279,8 +275,13 @@ def products(node: Node, stored: StoredReach) -> Sums | None:
         bounds = (bias.array, bias.array) if bias.is_constant else stored.steps(bias)
         from_below, from_above = (np.asarray(bound).astype(object) for bound in bounds)
         least, greatest = np.asarray(least + from_below), np.asarray(greatest + from_above)
-    limit = _bounds(node.outputs[0].type)
-    return Sums(least, greatest, (max(limit[0], CARRIED[0]), min(limit[1], CARRIED[1])))
+    return Sums(least, greatest, sum_limit(node.outputs[0].type))
+
+
+def sum_limit(type: TensorType) -> Reach:
+    """Returns what the sums that a tensor holds must fit: its bounds, and 48 bits in i64."""
+    low, high = _bounds(type)
+    return max(low, LONG[0]), min(high, LONG[1])
 
 
 def exact_sums(node: Node, stored: StoredReach) -> Sums | None:
@@ -299,7 +300,8 @@ def exact_sums(node: Node, stored: StoredReach) -> Sums | None:
 def _signed_sums(weights: Value, axes: tuple[int, ...]) -> tuple[Array, Array]:
     """Returns the sums of the positive and of the negative weights, in Python's integers."""
     code = weights.type.quant
-    plain = code is None or (code.levels is None and not np.any(code.zero_points))
+    plain = code is None or (isinstance(code, Affine) and not np.any(code.zero_points))
+    plain = plain and (code is None or code.multipliers is None)
     steps = weights.array if plain else Coded(weights.array, weights.type).steps
     positive = np.maximum(steps, 0).sum(axis=axes, dtype=np.int64)
     negative = np.minimum(steps, 0).sum(axis=axes, dtype=np.int64)
@@ -343,7 +345,7 @@ def _bounds(type: TensorType) -> Reach:
 def is_exact(type: TensorType) -> bool:
     """Whether float64 holds the real numbers of a code, and encoding gives the stored ones back."""
     code = type.quant
-    if code is None or not code.per_tensor or code.levels is not None or code.storage.bits > 16:
+    if not isinstance(code, Affine) or not code.per_tensor or code.storage.bits > 16:
         return False
     return bool(np.all(np.isfinite(code.decode(code.range))))
 

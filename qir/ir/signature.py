@@ -11,7 +11,7 @@ import numpy as np
 
 from qir.errors import QirError, counted, did_you_mean, kind_of
 from qir.ir import Node, Value
-from qir.types import Array, Dim, DType, Shape, Size, TensorType, format_shape
+from qir.types import Affine, Array, Dim, DType, Shape, Size, TensorType, format_shape
 
 
 class Shaped(Protocol):
@@ -52,24 +52,25 @@ class Port:
 
     @property
     def scale(self) -> Array | None:
-        """Real size of one step, None for plain numbers; see `Quant`."""
+        """Real size of one step, None for plain numbers; see `Affine`."""
         return None if self.type.quant is None else self.type.quant.scale.array
 
     @property
     def zero_point(self) -> Array | None:
-        """The stored number that means 0, None for plain numbers."""
-        return None if self.type.quant is None else self.type.quant.zero_points
+        """The stored number that means 0, None for plain numbers and codes that are not affine."""
+        return self.type.quant.zero_points if isinstance(self.type.quant, Affine) else None
 
     def __str__(self) -> str:
         code = self.type.quant
         text = f"{self.name}: {self.type.dtype.value}{format_shape(self.shape)}"
         if code is None:
             return text
+        if not isinstance(code, Affine):
+            return f"{text}, real by code {code.kind}"
         zero_point = "zero point" if code.zero_points.ndim else str(int(code.zero_points))
-        stored = "stored" if code.levels is None else "level"
         scale = f"{code.scale.array:.9g}" if code.per_tensor else f"scale of axis {code.axis}"
         difference = (
-            stored if zero_point == "0" else f"({stored} - {zero_point})".replace("- -", "+ ")
+            "stored" if zero_point == "0" else f"(stored - {zero_point})".replace("- -", "+ ")
         )
         return f"{text}, real = {difference} * {scale}"
 

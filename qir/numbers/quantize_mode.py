@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qir.errors import QirError, did_you_mean
-from qir.types import Array, Quant, expand
+from qir.types import Affine, Array, expand
 
-QuantizeMode: TypeAlias = Callable[[Array, Quant], Array]
+QuantizeMode: TypeAlias = Callable[[Array, Affine], Array]
 """From an array of real numbers and an affine code of at most 16 bits to the stored numbers."""
 
 QUANTIZE_MODES: dict[str, QuantizeMode] = {}
@@ -59,7 +59,7 @@ def quantize_mode(name: str) -> QuantizeMode:
 
 
 @register_quantize_mode("reciprocal")
-def reciprocal(real: Array, code: Quant) -> Array:
+def reciprocal(real: Array, code: Affine) -> Array:
     """Returns `clamp(rne(x * float32(1 / scale)) + zp)`: QIR's own, and PyTorch's fake-quantize.
 
     PT2E graphs hold it too, as `quantized_decomposed.quantize_per_tensor`.
@@ -68,13 +68,13 @@ def reciprocal(real: Array, code: Quant) -> Array:
 
 
 @register_quantize_mode("divide")
-def divide(real: Array, code: Quant) -> Array:
+def divide(real: Array, code: Affine) -> Array:
     """Returns `clamp(rne(x / scale) + zp)`, a float32 division: QuantizeLinear of ONNX."""
     return _stored(np.rint(_quotient(real, code)), code)
 
 
 @register_quantize_mode("half_away")
-def half_away(real: Array, code: Quant) -> Array:
+def half_away(real: Array, code: Affine) -> Array:
     """Returns `clamp(round(x / scale) + zp)` with C's round, ties away from zero.
 
     The reference kernel of TFLite's QUANTIZE, `reference_ops::AffineQuantize`.
@@ -87,7 +87,7 @@ def half_away(real: Array, code: Quant) -> Array:
 
 
 @register_quantize_mode("zero_point_first")
-def zero_point_first(real: Array, code: Quant) -> Array:
+def zero_point_first(real: Array, code: Affine) -> Array:
     """Returns `clamp(rne(fma(x, float32(1 / scale), zp)))`: `torch.quantize_per_tensor`.
 
     The multiply-add rounds to float32 once, before rne. An odd zero point turns ties round.
@@ -132,7 +132,7 @@ def in_order(places: NDArray[np.int32]) -> NDArray[np.float32]:
     return np.where(places < 0, places ^ np.int32(2**31 - 1), places).view(np.float32)
 
 
-def thresholds(rounding: str, code: Quant) -> NDArray[np.int32]:
+def thresholds(rounding: str, code: Affine) -> NDArray[np.int32]:
     """Returns the least float32 number that a mode takes to each stored number but the least.
 
     They are found by bisection over the mode itself.
@@ -148,8 +148,8 @@ def thresholds(rounding: str, code: Quant) -> NDArray[np.int32]:
     mode, (low, high) = quantize_mode(rounding), code.range
     scales = code.scale.array.reshape(-1, 1)
     points = np.broadcast_to(code.zero_points.reshape(-1, 1), scales.shape)
-    rows = Quant.of(code.storage, scales, points if scales.size > 1 else int(points[0, 0]))
-    rows = Quant(rows.storage, rows.scale, rows.zero_point, code.bounds)
+    rows = Affine.of(code.storage, scales, points if scales.size > 1 else int(points[0, 0]))
+    rows = Affine(rows.storage, rows.scale, rows.zero_point, code.bounds)
     wanted = np.broadcast_to(np.arange(low + 1, high + 1), (scales.size, high - low))
     ends = ordered(np.array([-np.inf, np.inf], np.float32)).astype(np.int64)
     below, reached = (np.full(wanted.shape, end) for end in ends)
@@ -160,13 +160,13 @@ def thresholds(rounding: str, code: Quant) -> NDArray[np.int32]:
     return reached.astype(np.int32)
 
 
-def _quotient(real: Array, code: Quant) -> Array:
+def _quotient(real: Array, code: Affine) -> Array:
     x = np.asarray(real, np.float32)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         return np.asarray(x / expand(code.scale.array, x.shape))
 
 
-def _stored(steps: Array, code: Quant) -> Array:
+def _stored(steps: Array, code: Affine) -> Array:
     """Adds zero points to whole numbers and saturates; NaN becomes the zero point, saturated."""
     points = expand(code.zero_points, steps.shape).astype(np.float64)
     low, high = code.range

@@ -14,7 +14,7 @@ from qir.errors import QirError, counted, did_you_mean
 from qir.ir import Graph, Value
 from qir.ir.signature import Sizes, named_dimensions
 from qir.text.storage import NPY_MAGIC, Npy, reading
-from qir.types import Array, Dim, DType, Quant, expand
+from qir.types import Affine, Array, Dim, DType, expand
 
 NAMED_SIZE = 2
 """The size that named dimensions get in random inputs."""
@@ -97,8 +97,11 @@ def _random(value: Value, sizes: Sizes, generator: np.random.Generator) -> Array
     shape, dtype = sizes.shape(value.type.shape), value.type.dtype
     if dtype is DType.BOOL:
         return generator.integers(0, 2, shape).astype(np.bool_)
-    if value.type.quant is not None:
+    if isinstance(value.type.quant, Affine):
         return _codes(value.type.quant, shape, generator).astype(dtype.numpy)
+    if value.type.quant is not None:
+        low, high = value.type.quant.range
+        return generator.integers(low, high, shape, endpoint=True).astype(dtype.numpy)
     if dtype.is_integer:
         return generator.integers(*PLAIN_INTEGERS, shape, endpoint=True).astype(dtype.numpy)
     if value.range is not None and value.range.is_finite:
@@ -106,7 +109,7 @@ def _random(value: Value, sizes: Sizes, generator: np.random.Generator) -> Array
     return generator.standard_normal(shape).astype(dtype.numpy)
 
 
-def _codes(code: Quant, shape: Sequence[int], generator: np.random.Generator) -> Array:
+def _codes(code: Affine, shape: Sequence[int], generator: np.random.Generator) -> Array:
     """Returns stored numbers, of a wide code half of them of any magnitude from its zero point."""
     low, high = code.range
     stored = generator.integers(low, high, shape, endpoint=True)

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 import numpy as np
 
 from qir.errors import QirError, did_you_mean
-from qir.types import Dim, DType, FrozenArray, Quant, TensorType
+from qir.types import Affine, Dim, DType, FrozenArray, TensorType
 
 T = TypeVar("T")
 
@@ -88,10 +88,10 @@ def declared_fields(cls: type[T], subject: str, *, repr: bool = True) -> type[T]
         if spec.by_type is not None or _has_text(spec.annotation):
             continue
         remedy = ""
-        if Quant in (spec.annotation, *get_args(spec.annotation)):
+        if Affine in (spec.annotation, *get_args(spec.annotation)):
             remedy = (
                 "; a code is read off the result type: "
-                f"{spec.name}: Quant | None = by_type(result_code, None)"
+                f"{spec.name}: Affine | None = by_type(result_code, None)"
             )
         raise QirError(
             f"{subject}: expected field '{spec.name}' to be of int, float, bool, str, Literal, "

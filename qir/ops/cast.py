@@ -9,24 +9,32 @@ import numpy as np
 
 from qir.errors import QirError
 from qir.numbers.interval import EVERYTHING, Interval
+from qir.numbers.long_sums import LONG_PLACES
 from qir.numbers.quantize_mode import quantize_mode
 from qir.numbers.rounding import MachineForm, Multiplier, rounding_mode
 from qir.ops.attributes import by_type
 from qir.ops.op import Op, op
 from qir.ops.rules import Coded, KeepFloat
-from qir.types import Array, DType, Element, FrozenArray, Quant, TensorType, expand
+from qir.types import Affine, Array, Code, DType, Element, FrozenArray, TensorType, expand
 
 
-def _code(result: TensorType) -> Quant:
+def _code(result: TensorType) -> Code:
     if result.quant is None:
         raise QirError(f"cast: expected a result type with a code, got {result}")
     return result.quant
 
 
-def _saturated(x: Interval, code: Quant, bounds: tuple[int, int]) -> Interval:
-    scale = code.scale.array.astype(np.float64)
-    points = code.zero_points.astype(np.float64)
-    low, high = ((bound - points) * scale for bound in bounds)
+def _affine(result: TensorType) -> Affine:
+    return result.affine
+
+
+def _saturated(x: Interval, code: Code, bounds: tuple[int, int] | None = None) -> Interval:
+    sizes = code.step_sizes.astype(np.float64)
+    if isinstance(code, Affine):
+        # In float64, as the bounds of accumulators of any width are meant.
+        low, high = ((bound - code.zero_points) * sizes for bound in bounds or code.range)
+    else:
+        low, high = (end * sizes for end in code.real_bounds)
     return Interval.of(*(np.clip(bound, low, high) for bound in x.bounds)).hull()
 
 
@@ -34,23 +42,27 @@ def _saturated(x: Interval, code: Quant, bounds: tuple[int, int]) -> Interval:
 class Quantize(Op):
     """Real numbers to stored ones, in a mode of `qir.numbers.quantize_mode`.
 
-    The usual one is `Quant.encode`: one float32 multiplication, ties to even, the zero point added
+    The usual one is `Affine.encode`: one float32 multiplication, ties to even, the zero point added
     after. An import keeps the mode of its source.
 
     Attributes:
         to: The code, of at most 16 bits.
-        rounding: The name of the mode; a codebook has `reciprocal` alone.
+        rounding: The name of the mode; kinds other than affine have `reciprocal` alone, the
+            definition of the code.
     """
 
-    to: Quant = by_type(_code)
+    to: Code = by_type(_code)
     rounding: str = "reciprocal"
 
     quant = KeepFloat("a cast")
 
     def check(self) -> None:
         quantize_mode(self.rounding)
-        if self.to.levels is not None and self.rounding != "reciprocal":
-            raise self.error(f"expected rounding reciprocal for a codebook, got {self.rounding}")
+        if not isinstance(self.to, Affine) and self.rounding != "reciprocal":
+            raise self.error(
+                f"expected rounding reciprocal for a code of kind {self.to.kind}, got "
+                f"{self.rounding}"
+            )
 
     def result(self, x: TensorType) -> TensorType:
         if x.element != self.to.expressed:
@@ -60,7 +72,7 @@ class Quantize(Op):
         return TensorType(x.shape, self.to)
 
     def interval(self, x: Interval) -> Interval:
-        return _saturated(x, self.to, self.to.range)
+        return _saturated(x, self.to)
 
     def evaluate(self, x: Array) -> Array:
         return x
@@ -71,12 +83,14 @@ class Quantize(Op):
 
     def encode(self, real: Array) -> Array:
         """Returns the stored numbers of real ones."""
+        if not isinstance(self.to, Affine):
+            return self.to.encode(real)
         return quantize_mode(self.rounding)(real, self.to)
 
 
 @op("dequantize")
 class Dequantize(Op):
-    """Stored numbers to real ones, by `Quant.decode`: float32(q - zp) times the float32 scale."""
+    """Stored numbers to real ones, by `Affine.decode`: float32(q - zp) times the float32 scale."""
 
     quant = KeepFloat("a cast")
 
@@ -114,13 +128,14 @@ class Requantize(Op):
         clamp: Narrower bounds of the stored result, such as those of a fused relu.
         multiplier: What the rounding mode makes of m, written out by pass lower-requantize: a
             scalar, or one for each channel along the axis in which the codes vary.
-        shift: The shift that goes with an integer multiplier.
+        shift: The shift that goes with an integer multiplier. For an accumulator in i64 both are
+            those of 2^16 times m, which is applied to the accumulator over 2^16.
         agrees: A certificate: rounding modes that give the same integers, each with the multiplier
             that it makes of the scales, for every accumulator that can occur. Pass agree-roundings
             adds it, and the verifier proves it again (`qir.analysis.certificates`).
     """
 
-    to: Quant = by_type(_code)
+    to: Affine = by_type(_affine)
     rounding: str = "fixed31"
     clamp: tuple[int, int] | None = None
     multiplier: FrozenArray | None = None
@@ -167,10 +182,12 @@ class Requantize(Op):
         return False
 
     def result(self, x: TensorType) -> TensorType:
-        if x.quant is None or x.quant.levels is not None:
-            raise self.error(f"expected an operand with an affine code, got {x}")
+        if x.quant is None:
+            raise self.error(f"expected an operand with a code, got {x}")
+        if x.quant.step_bounds is None:
+            raise self.error(f"{x}: {x.quant.without_steps}")
         bounded = self.to.storage is DType.I32 and self.to.bounds is not None
-        if (self.to.storage.bits > 16 and not bounded) or self.to.levels is not None:
+        if (self.to.storage.bits > 16 and not bounded) or self.to.multipliers is not None:
             raise self.error(
                 "expected an affine code of at most 16 bits, or one of i32 with bounds, got "
                 f"{self.to.storage.value}"
@@ -192,8 +209,11 @@ class Requantize(Op):
         """
         mode = rounding_mode(self.rounding)
         code = _code(x)
+        if is_long(x) and not mode.takes_long:
+            raise self.error(f"rounding {self.rounding}: {mode.refuses_long}")
         if self.multiplier is None:
-            return mode.multipliers(code.scale.array, self.to.scale.array)
+            places = LONG_PLACES if is_long(x) else 0
+            return mode.multipliers(code.scale.array * 2.0**places, self.to.scale.array)
         axis = code.axis if code.axis is not None else self.to.axis
         value, shift = (
             self.multiplier.array,
@@ -236,7 +256,16 @@ class Requantize(Op):
         found = self.factors(x.type)
         factors = Multiplier(expand(found.value, shape), expand(found.shift, shape))
         points = expand(self.to.zero_points, shape)
-        return rounding_mode(self.rounding).requantize(x.steps, factors, points, *self.bounds)
+        mode = rounding_mode(self.rounding)
+        if is_long(x.type):
+            rounded = mode.apply_long(x.stored, factors)
+            return np.clip(rounded + points.astype(np.int64), *self.bounds)
+        return mode.requantize(x.steps, factors, points, *self.bounds)
+
+
+def is_long(x: TensorType) -> bool:
+    """Whether a tensor holds accumulators in i64; see `qir.numbers.long_sums`."""
+    return x.quant is not None and x.dtype is DType.I64
 
 
 @lru_cache(maxsize=256)
@@ -274,7 +303,7 @@ class Recode(Op):
         to: The code, or the plain type, of the result.
     """
 
-    to: Quant | DType = by_type(_element)
+    to: Code | DType = by_type(_element)
 
     quant = KeepFloat("a cast")
 
@@ -304,9 +333,8 @@ class Recode(Op):
         if x.dtype is not storage and not offset:
             raise self.error(f"expected storage of {x.dtype.value}, got {storage.value}")
         if offset and not (
-            isinstance(self.to, Quant)
-            and x.quant is not None
-            and self.to.levels is x.quant.levels is None
+            isinstance(self.to, Affine)
+            and isinstance(x.quant, Affine)
             and np.array_equal(self.to.zero_points, x.quant.zero_points + offset)
         ):
             raise self.error(
@@ -319,9 +347,7 @@ class Recode(Op):
     def interval(self, x: Interval) -> Interval:
         if isinstance(self.to, DType):
             return Interval.of(*self.to.bounds)
-        levels = self.to.levels
-        ends = self.to.range if levels is None else (int(levels.array[0]), int(levels.array[-1]))
-        return _saturated(EVERYTHING, self.to, ends)
+        return _saturated(EVERYTHING, self.to)
 
     def evaluate(self, x: Array) -> Array:
         return x
@@ -332,7 +358,7 @@ class Recode(Op):
 
 
 def _range(element: Element) -> tuple[int, int]:
-    return element.range if isinstance(element, Quant) else element.bounds
+    return element.range if isinstance(element, Code) else element.bounds
 
 
 def _plain(result: TensorType) -> DType:

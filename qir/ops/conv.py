@@ -86,7 +86,7 @@ class Convolution(Op):
         if outputs % self.groups:
             raise self.error(f"expected a multiple of {self.groups} output channels, got {outputs}")
         shape: Shape = (x.shape[0], *self.spatial(x.shape[1:-1], window), outputs)
-        element = accumulator(self, x, kernel, len(shape), outputs)
+        element = accumulator(self, x, kernel, len(shape), outputs, rows=1)
         check_bias(self, bias, element, outputs)
         return TensorType(shape, element)
 

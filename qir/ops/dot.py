@@ -49,7 +49,7 @@ class Dot(Op):
                 f"x has {counted(x.shape[-1], 'column')}"
             )
         shape = (*x.shape[:-1], kernel.shape[-1])
-        element = accumulator(self, x, kernel, len(shape), kernel.shape[-1], self.batch)
+        element = accumulator(self, x, kernel, len(shape), kernel.shape[-1], self.batch, x.rank - 1)
         check_bias(self, bias, element, kernel.shape[-1])
         return TensorType(shape, element)
 

@@ -16,13 +16,13 @@ from qir.ops.attributes import by_type
 from qir.ops.op import Op, op
 from qir.ops.rules import Coded, ExactSum, Rescale, SameCode, SharedCode, Table
 from qir.ops.sums import exact_code
-from qir.ops.type_rules import broadcast, rescaled, same_element, same_float
-from qir.types import Array, DType, Quant, TensorType
+from qir.ops.type_rules import affine_or_plain, broadcast, rescaled, same_element, same_float
+from qir.types import Affine, Array, Code, DType, TensorType
 
 
-def result_code(result: TensorType) -> Quant | None:
+def result_code(result: TensorType) -> Affine | None:
     """Reads the code that an op of rule Rescale or FixedCode gives its result."""
-    return result.quant
+    return None if result.quant is None else result.affine
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Sum(Op):
         shift: s, in [1, 30], which goes with the multipliers.
     """
 
-    to: Quant | None = by_type(result_code, None)
+    to: Affine | None = by_type(result_code, None)
     rounding: str = "fixed31"
     multipliers: tuple[int, int] | None = None
     shift: int | None = None
@@ -99,7 +99,7 @@ class Sum(Op):
             )
         return result
 
-    def _common_code(self, to: Quant, *operands: TensorType) -> Quant:
+    def _common_code(self, to: Affine, *operands: TensorType) -> Affine:
         """Checks that operands and result of an exact sum are i32 codes of one scale."""
         codes = [operand.quant for operand in operands]
         if not all(
@@ -130,7 +130,7 @@ class Sum(Op):
             QirError: The multipliers written out could make i32 overflow, or none serve the scales.
         """
         assert self.to is not None
-        codes = [operand.quant for operand in (x, y) if operand.quant is not None]
+        codes = [x.affine, y.affine]
         reach = [max(abs(bound - int(code.zero_points)) for bound in code.range) for code in codes]
         if self.multipliers is None or self.shift is None:
             scales = [float(code.scale.array) for code in codes]
@@ -157,7 +157,7 @@ class Sum(Op):
 
     def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
         x, y = operands
-        code = Coded(np.zeros(()), result).code
+        code = result.affine
         if self.is_exact:
             return np.asarray(np.clip(x.steps + self.sign * y.steps, *code.range))
         (mx, my), shift = self.factors(x.type, y.type)
@@ -270,6 +270,7 @@ class Maximum(Op):
     """The greater of x and y, with broadcasting; NaN where either is. Codes must be equal."""
 
     quant = SharedCode()
+    compares = True
     elementwise = True
 
     def result(self, x: TensorType, y: TensorType) -> TensorType:
@@ -287,6 +288,7 @@ class Minimum(Op):
     """The lesser of x and y, with broadcasting; NaN where either is. Codes must be equal."""
 
     quant = SharedCode()
+    compares = True
     elementwise = True
 
     def result(self, x: TensorType, y: TensorType) -> TensorType:
@@ -307,9 +309,7 @@ class Relu(Op):
     elementwise = True
 
     def result(self, x: TensorType) -> TensorType:
-        if x.quant is not None and x.quant.levels is not None:
-            raise self.error("a codebook must be expanded by lookup first")
-        return x
+        return x.with_element(affine_or_plain(self, x))
 
     def interval(self, x: Interval) -> Interval:
         return x.clip(0, np.inf)
@@ -335,6 +335,7 @@ class Clip(Op):
     high: float
 
     quant = SameCode()
+    compares = True
     elementwise = True
 
     def check(self) -> None:
@@ -350,7 +351,7 @@ class Clip(Op):
     def evaluate(self, x: Array) -> Array:
         return np.clip(x, np.asarray(self.low, x.dtype), np.asarray(self.high, x.dtype))
 
-    def coded_bounds(self, code: Quant) -> tuple[int, int]:
+    def coded_bounds(self, code: Code) -> tuple[int, int]:
         """Returns the stored numbers of the two bounds; raises QirError for a code per channel."""
         if not code.per_tensor or code.storage.bits > 16:
             raise self.error("expected a code per tensor of at most 16 bits; requantize first")

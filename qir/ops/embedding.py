@@ -12,7 +12,7 @@ from qir.ops.attributes import by_type
 from qir.ops.elementwise import result_code
 from qir.ops.op import Op, op
 from qir.ops.rules import Coded, RescaledRows
-from qir.types import Array, DType, Element, Quant, TensorType
+from qir.types import Affine, Array, Code, DType, Element, TensorType
 
 
 @op("embedding")
@@ -32,7 +32,7 @@ class Embedding(Op):
     """
 
     factor: float = 1.0
-    to: Quant | None = by_type(result_code, None)
+    to: Affine | None = by_type(result_code, None)
 
     quant = RescaledRows()
 
@@ -56,8 +56,10 @@ class Embedding(Op):
             if self.to is not None or not table.is_float:
                 raise self.error(f"expected a table of floats or with a code, got {table}")
             return table.element
+        if code.step_bounds is None and self.to is not None:
+            raise self.error(f"{table}: {code.without_steps}")
         rows = code.axis in (None, 0) and code.scale.array.shape[:1] in ((), table.shape[:1])
-        if not rows or np.any(code.zero_points) or code.levels is not None:
+        if not rows or _has_points(code) or code.multipliers is not None:
             raise self.error(
                 "expected a table with one scale for each row, or one for all, and the zero point "
                 f"0, got {table}"
@@ -65,7 +67,7 @@ class Embedding(Op):
         if self.to is None:
             return code.expressed
         low, high = self.to.range
-        if not self.to.per_tensor or self.to.levels is not None or high - low >= 2**31:
+        if not self.to.per_tensor or high - low >= 2**31:
             raise self.error(
                 "expected a result coded per tensor in at most 16 bits, or in i32 with bounds, got "
                 f"{TensorType((), self.to)}"
@@ -89,7 +91,7 @@ class Embedding(Op):
         scale = table.quant.scale.array * np.float64(self.factor)
         return rounding_mode("fixed31").multipliers(scale, self.to.scale.array)
 
-    def scales(self, code: Quant) -> Array:
+    def scales(self, code: Code) -> Array:
         """Returns what stored numbers are multiplied by where the result has no code, float32."""
         return np.asarray(code.scale.array * np.float64(self.factor), np.float32)
 
@@ -113,11 +115,16 @@ class Embedding(Op):
         def chosen(factors: Array) -> Array:
             return self.rows(factors, ids.stored) if factors.ndim else factors
 
-        rows = self.rows(table.stored, ids.stored)
         if self.to is None:
-            return np.asarray(rows.astype(np.float32) * chosen(self.scales(table.code)))
+            multiples = table.code.multiples(self.rows(table.stored, ids.stored))
+            return np.asarray(multiples * chosen(self.scales(table.code)))
+        rows = table.code.steps(self.rows(table.stored, ids.stored))
         found = self.factors(table.type)
         multiplier = Multiplier(chosen(found.value), chosen(found.shift))
         return rounding_mode("fixed31").requantize(
             rows, multiplier, self.to.zero_points, *self.to.range
         )
+
+
+def _has_points(code: Code) -> bool:
+    return isinstance(code, Affine) and bool(np.any(code.zero_points))

@@ -12,7 +12,7 @@ from qir.ops.attributes import all_ones, by_type, left_out
 from qir.ops.op import Op, op
 from qir.ops.rules import Coded, KeepFloat, SameCode, SharedCode
 from qir.ops.type_rules import check_axes, check_axis, uncoded_axes
-from qir.types import Array, DType, Quant, Shape, Size, TensorType, known
+from qir.types import Array, Code, DType, Shape, Size, TensorType, known
 
 
 def sliced(
@@ -28,11 +28,10 @@ def sliced(
     size = known(x.shape[axis], f"{operation.name} along axis {axis}")
     shape = (*x.shape[:axis], len(range(start, limit, stride)), *x.shape[axis + 1 :])
     element = x.element
-    if (
-        isinstance(element, Quant)
-        and not element.per_tensor
-        and (count := element.scale.array.shape[axis]) != 1
-    ):
+
+    def cut(factors: Array) -> Array:
+        if (count := factors.shape[axis]) == 1:
+            return factors
         block = max(size // count, 1)
         if block != 1 and (stride != 1 or start % block or limit % block):
             raise operation.error(
@@ -40,8 +39,10 @@ def sliced(
             )
         # A code has at least one scale, for a tensor without numbers too.
         kept = slice(start // block, limit // block, stride) if start < limit else slice(1)
-        places = (*(slice(None),) * axis, kept)
-        element = element.map_arrays(lambda factors: factors[places])
+        return factors[(*(slice(None),) * axis, kept)]
+
+    if isinstance(element, Code):
+        element = element.map_arrays(cut)
     return TensorType(shape, element)
 
 
@@ -180,7 +181,7 @@ class Gather(Op):
             raise self.error(f"expected at least one place along axis {self.axis}, got {x}")
         uncoded_axes(self, x, [self.axis])
         element = x.element
-        if isinstance(element, Quant):
+        if isinstance(element, Code):
             ones = (1,) * indices.rank
             element = element.map_arrays(
                 lambda factors: factors.reshape(
@@ -260,9 +261,9 @@ class Pad(Op):
     def evaluate(self, x: Array) -> Array:
         return self.filled(x, np.asarray(self.value))
 
-    def stored_value(self, code: Quant) -> Array:
+    def stored_value(self, code: Code) -> Array:
         """Returns the stored numbers that stand for the value, of the shape of the scale."""
-        return code.encode(np.full(code.scale.array.shape, self.value, code.expressed.numpy))
+        return code.encode(np.full(code.grid, self.value, code.expressed.numpy))
 
     def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
         (x,) = operands
@@ -288,7 +289,7 @@ class Reverse(Op):
         check_axes(self, self.axes, x.rank)
         element = x.element
         return TensorType(
-            x.shape, element.map_arrays(self.evaluate) if isinstance(element, Quant) else element
+            x.shape, element.map_arrays(self.evaluate) if isinstance(element, Code) else element
         )
 
     def interval(self, x: Interval) -> Interval:
@@ -324,12 +325,8 @@ class Tile(Op):
             )
         shape = tuple(size * count for size, count in zip(x.shape, self.repeats, strict=True))
         element = x.element
-        if isinstance(element, Quant) and not element.per_tensor:
-            counts = element.scale.array.shape
-            repeats = [
-                1 if size == 1 else count for size, count in zip(counts, self.repeats, strict=True)
-            ]
-            element = element.map_arrays(lambda factors: np.tile(factors, repeats))
+        if isinstance(element, Code):
+            element = element.map_arrays(self._tiled)
         return TensorType(shape, element)
 
     def interval(self, x: Interval) -> Interval:
@@ -337,6 +334,10 @@ class Tile(Op):
 
     def evaluate(self, x: Array) -> Array:
         return np.tile(x, self.repeats)
+
+    def _tiled(self, factors: Array) -> Array:
+        counts = zip(factors.shape, self.repeats, strict=True)
+        return np.tile(factors, [1 if size == 1 else count for size, count in counts])
 
 
 @op("iota")

@@ -23,6 +23,7 @@ class Comparison(Op):
     """
 
     quant = SameCode()
+    compares = True
     elementwise = True
     compare: ClassVar[Callable[..., Any]]
 

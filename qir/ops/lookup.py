@@ -12,7 +12,7 @@ from qir.numbers.interval import Interval
 from qir.ops.op import Op, op
 from qir.ops.rules import Coded, Table
 from qir.ops.type_rules import broadcast
-from qir.types import Array, Element, Quant, TensorType
+from qir.types import Array, Code, Element, TensorType
 
 
 @op("lookup")
@@ -133,9 +133,9 @@ def table_of_pairs(
         raise QirError(
             f"lookup2: the function is undefined for {codes[0][row]} and {codes[1][column]}"
         )
-    if isinstance(to, Quant) and not stored:
+    if isinstance(to, Code) and not stored:
         return to.encode(found)
-    low, high = to.range if isinstance(to, Quant) else to.bounds
+    low, high = to.range if isinstance(to, Code) else to.bounds
     if np.any((found < low) | (found > high) | (found != np.rint(found))):
         raise QirError(f"lookup2: expected a function whose values are integers in [{low}, {high}]")
     return found.astype(TensorType((256, 256), to).dtype.numpy)

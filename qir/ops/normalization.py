@@ -18,7 +18,7 @@ from qir.ops.elementwise import result_code
 from qir.ops.op import Op, op
 from qir.ops.rules import Coded, Normalize
 from qir.ops.type_rules import broadcast, check_axes, same_real, uncoded_axes
-from qir.types import Array, DType, Quant, Shape, TensorType, expand, format_shape, known
+from qir.types import Affine, Array, DType, Shape, TensorType, expand, format_shape, known
 
 Guard: TypeAlias = Literal["add", "max"]
 """How epsilon keeps the divisor from 0: sqrt(s + epsilon), or sqrt(max(s, epsilon))."""
@@ -88,7 +88,7 @@ class Normalization(Op):
     is_mean: ClassVar[bool] = True
     """Whether the squares are averaged and not summed."""
     epsilon: float
-    to: Quant | None
+    to: Affine | None
 
     guard: Guard = "add"
     """How epsilon is joined to the squares."""
@@ -127,7 +127,7 @@ class Normalization(Op):
                     f"expected gamma and beta in floating point, got {operand}; multipliers are "
                     "made of them at compile time"
                 )
-        if not self.to.per_tensor or self.to.levels is not None or self.to.storage.bits > 32:
+        if not self.to.per_tensor or self.to.storage.bits > 32:
             raise self.error(
                 "expected a result coded per tensor in at most 32 bits, got "
                 f"{TensorType(x.shape, self.to)}"
@@ -154,10 +154,8 @@ class Normalization(Op):
             QirError: The operand's code does not fit, or its numbers are too many or too wide.
         """
         code = x.quant
-        if code is None:
-            raise self.error(f"expected a coded operand for a coded result, got {x}")
-        if code.levels is not None:
-            raise self.error("a codebook must be expanded by lookup first")
+        if not isinstance(code, Affine) or code.multipliers is not None:
+            raise self.error(f"expected an operand with an affine code for a coded result, got {x}")
         self.check_code(x)
         count = self.count(x)
         low, high = code.range
@@ -252,7 +250,7 @@ class Normalization(Op):
         # Outside of these bounds c is 0.
         shift = np.clip(form.first_shift - exponent, 1, 62)
         normalized = rounding_shift(centred * significand, shift).reshape(stored.shape)
-        code = Coded(np.zeros(()), result).code
+        code = result.affine
         arrays = [operand.stored for operand in parameters]
         multiplier, offset, places_of = affine_terms(arrays, code, form.result_fraction)
         rounded = (normalized * multiplier + offset) >> places_of
@@ -260,7 +258,7 @@ class Normalization(Op):
 
 
 def affine_terms(
-    parameters: Sequence[Array], to: Quant, result_fraction: int
+    parameters: Sequence[Array], to: Affine, result_fraction: int
 ) -> tuple[Int64Array, Int64Array, Int64Array]:
     """Returns the integers that take normalized numbers t to steps of a code.
 
@@ -322,7 +320,7 @@ class LayerNorm(Normalization):
 
     axes: tuple[int, ...]
     epsilon: float = 1e-5
-    to: Quant | None = by_type(result_code, None)
+    to: Affine | None = by_type(result_code, None)
 
     centred = True
 
@@ -348,7 +346,7 @@ class GroupNorm(Normalization):
 
     groups: int
     epsilon: float = 1e-5
-    to: Quant | None = by_type(result_code, None)
+    to: Affine | None = by_type(result_code, None)
 
     centred = True
 
@@ -386,7 +384,7 @@ class RmsNorm(Normalization):
 
     axes: tuple[int, ...]
     epsilon: float = 1e-6
-    to: Quant | None = by_type(result_code, None)
+    to: Affine | None = by_type(result_code, None)
 
     def check(self) -> None:
         _check_axes(self, self.axes)
@@ -412,7 +410,7 @@ class L2Norm(Normalization):
     axes: tuple[int, ...]
     epsilon: float = 1e-12
     guard: Guard = "add"
-    to: Quant | None = by_type(result_code, None)
+    to: Affine | None = by_type(result_code, None)
 
     is_mean = False
 

@@ -12,7 +12,7 @@ from qir.errors import QirError, counted, did_you_mean
 from qir.numbers.interval import EVERYTHING, Interval
 from qir.ops.attributes import attribute_fields, coerce, declared_fields
 from qir.ops.rules import Coded, FixedCode, KeepFloat, QuantRule, Rescale, Results
-from qir.types import Array, Quant, Size, TensorType
+from qir.types import Array, Code, Size, TensorType
 
 OpT = TypeVar("OpT", bound="Op")
 
@@ -29,6 +29,8 @@ class Op:
     quant: ClassVar[QuantRule] = KeepFloat("no rule for codes")
     elementwise: ClassVar[bool] = False
     """Whether each number of the result depends on the operands' numbers at the same place only."""
+    compares: ClassVar[bool] = False
+    """Whether the op compares stored numbers, whose order has to be that of the real ones."""
     region_count: ClassVar[int] = 0
 
     def result(self, *operands: Any, **_: Any) -> TensorType | tuple[TensorType, ...]:
@@ -121,7 +123,7 @@ class Op:
     def check(self) -> None:
         """Raises QirError for attributes that can't stand together; the default accepts all."""
 
-    def with_code(self, code: Quant) -> Self:
+    def with_code(self, code: Code) -> Self:
         """Returns the op with another code for its result, which its field `to` holds.
 
         Raises:
@@ -144,7 +146,7 @@ class Op:
 
 _NO_CODE = (
     "expected a field that holds the code of the result, "
-    "to: Quant | None = by_type(result_code, None), as ops of rule Rescale or FixedCode have"
+    "to: Affine | None = by_type(result_code, None), as ops of rule Rescale or FixedCode have"
 )
 
 OPS: dict[str, type[Op]] = {}
@@ -236,6 +238,11 @@ def infer(operation: Op, operands: Sequence[TensorType]) -> tuple[TensorType, ..
             raise operation.error(
                 f"expected operands whose codes hold the number 0, got {operand}; requantize it to "
                 "a code whose zero point is a stored number"
+            )
+        if operand.quant and operation.compares and not operand.quant.is_ordered:
+            raise operation.error(
+                f"expected codes whose stored numbers have the order of the real ones, got "
+                f"{operand}; dequantize it"
             )
     result = operation.result(*operands)
     results = result if isinstance(result, tuple) else (result,)

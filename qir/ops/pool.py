@@ -26,7 +26,7 @@ from qir.ops.windows import (
     sliding,
     windowed,
 )
-from qir.types import Array, DType, Quant, Size, TensorType
+from qir.types import Affine, Array, DType, Size, TensorType
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,10 @@ class MaxPool(Pool):
     """The greatest number in each window; padding never wins."""
 
     quant = SameCode()
+    compares = True
 
     def result(self, x: TensorType) -> TensorType:
-        if x.quant is not None and not x.quant.per_tensor and x.quant.axis != x.rank - 1:
+        if x.quant is not None and prod(x.quant.grid[:-1]) != 1:
             raise self.error(f"expected a code per tensor or per channel, got {x}")
         return TensorType(self.pooled_shape(x), x.element)
 
@@ -100,10 +101,9 @@ class MaxPool(Pool):
         return np.asarray(self.windows(x, least).max(axis=-1))
 
 
-def _own_code(result: TensorType) -> Quant | None:
+def _own_code(result: TensorType) -> Affine | None:
     """Reads the code that a pool gives its result; None for that of an exact sum."""
-    code = result.quant
-    return None if code is None or code.storage is DType.I32 else code
+    return None if result.dtype is DType.I32 or result.quant is None else result.affine
 
 
 @op("avg_pool")
@@ -121,7 +121,7 @@ class AvgPool(Pool):
     """
 
     count_padding: bool = False
-    to: Quant | None = by_type(_own_code, None)
+    to: Affine | None = by_type(_own_code, None)
     rounding: str = "fixed31"
 
     quant = ExactSum()

@@ -13,7 +13,7 @@ from qir.ops.elementwise import result_code
 from qir.ops.op import Op, op
 from qir.ops.rules import Coded, Quotient
 from qir.ops.type_rules import broadcast, same_float
-from qir.types import Array, DType, Quant, TensorType, expand
+from qir.types import Affine, Array, DType, TensorType, expand
 
 
 @op("div")
@@ -29,7 +29,7 @@ class Div(Op):
         to: The code of the result; None for plain numbers.
     """
 
-    to: Quant | None = by_type(result_code, None)
+    to: Affine | None = by_type(result_code, None)
 
     quant = Quotient()
     elementwise = True
@@ -43,7 +43,7 @@ class Div(Op):
             return TensorType(shape, element)
         self._dividend(x)
         self.divisor_steps(y)
-        if self.to.levels is not None or not self.to.per_tensor or not self._holds(self.to):
+        if not self.to.per_tensor or not self._holds(self.to):
             raise self.error(
                 "expected a result coded per tensor in at most 16 bits, or in i32 with bounds "
                 f"inside [-2^28, 2^28], got {TensorType(shape, self.to)}"
@@ -51,14 +51,14 @@ class Div(Op):
         return TensorType(shape, self.to)
 
     @staticmethod
-    def _holds(code: Quant) -> bool:
+    def _holds(code: Affine) -> bool:
         narrow = code.storage is DType.I32 and max(map(abs, code.range)) <= 2**28
         return code.storage.bits <= 16 or narrow
 
-    def _dividend(self, x: TensorType) -> Quant:
+    def _dividend(self, x: TensorType) -> Affine:
         code = x.quant
         small = code is not None and code.storage.bits <= 8 and code.per_tensor
-        if code is None or code.levels is not None or not (small or code.storage is DType.I32):
+        if not isinstance(code, Affine) or not (small or code.storage is DType.I32):
             raise self.error(
                 f"expected a dividend coded per tensor in at most 8 bits, or in i32, got {x}"
             )
@@ -72,7 +72,7 @@ class Div(Op):
         """
         code = y.quant
         fits = code is not None and (code.storage.bits <= 8 or code.storage is DType.I32)
-        if code is None or not fits or not code.per_tensor or code.levels is not None:
+        if not isinstance(code, Affine) or not fits or not code.per_tensor:
             raise self.error(
                 f"expected a divisor coded per tensor, in at most 8 bits or in i32, got {y}"
             )
@@ -108,7 +108,7 @@ class Div(Op):
 
     def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
         x, y = operands
-        code = Coded(np.zeros(()), result).code
+        code = result.affine
         numerator, denominator = self.scales(x.type, y.type)
         if numerator.ndim:
             # A scale of a block of more than one number is stretched over it.

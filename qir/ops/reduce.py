@@ -12,7 +12,7 @@ from qir.ops.op import Op, op
 from qir.ops.rules import Coded, ExactSum, KeepFloat, SameCode
 from qir.ops.sums import exact_code
 from qir.ops.type_rules import check_axes, check_axis, same_float, same_real, uncoded_axes
-from qir.types import Array, DType, Element, Quant, Shape, TensorType, known, product
+from qir.types import Array, Code, DType, Element, Shape, TensorType, known, product
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,7 @@ class Extremum(Reduction):
     """Base of reduce_max and reduce_min; on codes the extremum of the stored numbers."""
 
     quant = SameCode()
+    compares = True
 
     def needed_axes(self) -> tuple[int, ...]:
         return self.axes
@@ -131,7 +132,7 @@ class Extremum(Reduction):
         self.check_not_empty(x)
         uncoded_axes(self, x, self.axes)
         element: Element = x.element
-        if isinstance(element, Quant) and not self.keep_axes:
+        if isinstance(element, Code) and not self.keep_axes:
             element = element.map_arrays(lambda factors: factors.squeeze(self.axes))
         return TensorType(shape, element)
 
@@ -196,6 +197,7 @@ class ArgMax(Op):
     keep_axes: bool = False
 
     quant = SameCode()
+    compares = True
 
     def needed_axes(self) -> tuple[int, ...]:
         return (self.axis,)

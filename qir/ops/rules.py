@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 from qir.errors import QirError
 from qir.numbers.carrier import carrier
 from qir.numbers.interval import Interval
-from qir.types import Array, Quant, TensorType, expand
+from qir.types import Affine, Array, Code, TensorType, expand
 
 if TYPE_CHECKING:
     from qir.ops.op import Op
@@ -34,29 +34,24 @@ class Coded:
     type: TensorType
 
     @property
-    def code(self) -> Quant:
+    def code(self) -> Code:
         """The operand's code; raises QirError for plain numbers."""
-        if self.type.quant is None:
-            raise QirError(f"integer op: expected a coded operand, got {self.type}")
-        return self.type.quant
+        return self.type.code
 
     @property
     def steps(self) -> Array:
-        """The integers that the scale multiplies, (levels[stored] - zero point), as int64."""
-        return self._steps(np.int64)
+        """The integers that the scale multiplies, as int64; see `Code.steps`."""
+        code = self.type.quant
+        return self.stored.astype(np.int64) if code is None else code.steps(self.stored)
 
     @property
     def carried(self) -> Array:
         """The same integers as floats, which matrix products of numpy are fast for."""
-        return self._steps(np.float32 if self.stored.itemsize <= 2 else np.float64)
-
-    def _steps(self, element: DTypeLike) -> Array:
         code = self.type.quant
-        if code is not None and code.levels is not None:
-            index = self.stored.astype(np.int64) - code.range[0]
-            steps = code.levels.array.astype(element)[index]
-        else:
-            steps = self.stored.astype(element)
+        element: DTypeLike = np.float32 if self.stored.itemsize <= 2 else np.float64
+        if code is not None and (not isinstance(code, Affine) or code.multipliers is not None):
+            return code.steps(self.stored).astype(np.float64)
+        steps = self.stored.astype(element)
         if code is not None and code.zero_points.any():
             steps -= expand(code.zero_points.astype(element), steps.shape)
         return steps
@@ -182,7 +177,7 @@ class FixedCode(QuantRule):
             observed is below, the code is one that the range asks for.
     """
 
-    code: Quant
+    code: Affine
     least_peak: float = 0.0
 
     def serves(self, observed: Interval | None) -> bool:

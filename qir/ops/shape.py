@@ -15,8 +15,8 @@ from qir.ops.rules import SameCode, SharedCode
 from qir.ops.type_rules import check_axes, check_axis, same_element, uncoded_axes
 from qir.types import (
     Array,
+    Code,
     Dim,
-    Quant,
     Shape,
     Size,
     TensorType,
@@ -135,7 +135,7 @@ class Transpose(Op):
             )
         shape: tuple[Size, ...] = tuple(x.shape[axis] for axis in self.permutation)
         element = x.element
-        if isinstance(element, Quant):
+        if isinstance(element, Code):
             element = element.map_arrays(lambda factors: factors.transpose(self.permutation))
         return TensorType(shape, element)
 
@@ -185,7 +185,7 @@ class Broadcast(Op):
                     f"{x} does not broadcast to {format_shape(self.shape)} along axes {list(axes)}"
                 )
         element = x.element
-        if isinstance(element, Quant):
+        if isinstance(element, Code):
             element = element.map_arrays(
                 lambda factors: factors.reshape(self._spread(axes, factors.shape))
             )

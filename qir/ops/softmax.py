@@ -16,15 +16,15 @@ from qir.ops.elementwise import result_code
 from qir.ops.op import Op, op
 from qir.ops.rules import Coded, FixedCode
 from qir.ops.type_rules import broadcast, check_axes, rescaled, same_float
-from qir.types import Array, DType, Quant, TensorType, known
+from qir.types import Affine, Array, DType, TensorType, known
 
-SOFTMAX_CODE = Quant.of(DType.I8, 1 / 256, -128)
-EXPONENTIAL_CODE = Quant.of(DType.U8, float(np.float32(1 / 255)), 0)
+SOFTMAX_CODE = Affine.of(DType.I8, 1 / 256, -128)
+EXPONENTIAL_CODE = Affine.of(DType.U8, float(np.float32(1 / 255)), 0)
 
 LOW_STEPS = 254
 """Steps of the low part of an exponential in one of the high part's: 127 to either side."""
 
-LOW_CODE = Quant.of(DType.I8, float(np.float32(1 / (255 * LOW_STEPS))), 0, bounds=(-127, 127))
+LOW_CODE = Affine.of(DType.I8, float(np.float32(1 / (255 * LOW_STEPS))), 0, bounds=(-127, 127))
 
 LONGEST_TABLE = 4096
 """Entries of the table of an operand of 12 bits."""
@@ -51,7 +51,7 @@ class Exponentials(Op):
 
     axis: int | tuple[int, ...]
     masked_rows: MaskedRows = "uniform"
-    to: Quant | None = by_type(result_code, None)
+    to: Affine | None = by_type(result_code, None)
 
     table_type: ClassVar[DType] = DType.I32
 
@@ -105,7 +105,7 @@ class Exponentials(Op):
             QirError: The operand is not coded per tensor, or in more than 12 bits.
         """
         code = x.quant
-        if code is None or not code.per_tensor or code.levels is not None:
+        if not isinstance(code, Affine) or not code.per_tensor:
             raise self.error(f"expected an operand coded per tensor, got {x}")
         if code.storage.bits <= 8:
             return 256
@@ -203,7 +203,7 @@ class Softmax(Exponentials):
         total = powers.sum(axis=self.axes, keepdims=True)
         if self.has_default_code:
             return np.asarray(np.minimum((powers * 256 + total // 2) // total - 128, 127))
-        code = Coded(np.zeros(()), result).code
+        code = result.affine
         shares = quotient(powers, total, 1.0, float(code.scale.array))
         return np.clip(shares + int(code.zero_points), *code.range)
 
@@ -218,7 +218,7 @@ class ExpBelowMax(Exponentials):
     """
 
     quant = FixedCode(EXPONENTIAL_CODE)
-    code: ClassVar[Quant] = EXPONENTIAL_CODE
+    code: ClassVar[Affine] = EXPONENTIAL_CODE
     table_type = DType.U8
 
     def result(

@@ -13,10 +13,10 @@ from qir.numbers.rounding import rounding_mode
 from qir.ops.cast import Requantize
 from qir.ops.op import Op, infer
 from qir.ops.type_rules import small_codes
-from qir.types import Array, DType, FrozenArray, Quant, TensorType
+from qir.types import Affine, Array, DType, FrozenArray, TensorType
 
 
-def exact_code(operation: Op, *operands: TensorType, bits: int = 8) -> Quant:
+def exact_code(operation: Op, *operands: TensorType, bits: int = 8) -> Affine:
     """Returns the code of an exact sum: i32, the product of the operands' scales over the divisor.
 
     Args:
@@ -36,11 +36,11 @@ def exact_code(operation: Op, *operands: TensorType, bits: int = 8) -> Quant:
             f"{INT32_MAX // reach} is the greatest weight"
         )
     scale = _scale(codes) / (operation.divisor(operands) or 1)
-    return Quant(DType.I32, FrozenArray(scale, np.float64), expressed=codes[0].expressed)
+    return Affine(DType.I32, FrozenArray(scale, np.float64), expressed=codes[0].expressed)
 
 
 def rounded(
-    operation: Op, operands: Sequence[TensorType], to: Quant, rounding: str = "fixed31"
+    operation: Op, operands: Sequence[TensorType], to: Affine, rounding: str = "fixed31"
 ) -> Requantize:
     """Returns the requantize that rounds the result of an op.
 
@@ -78,6 +78,6 @@ def rounded(
     return Requantize(to, rounding, multiplier=FrozenArray(wanted.value), shift=shift)
 
 
-def _scale(codes: Sequence[Quant]) -> Array:
+def _scale(codes: Sequence[Affine]) -> Array:
     """Multiplies scales per tensor; float64, where the product of two float32 ones is exact."""
     return np.asarray(prod((code.scale.array.astype(np.float64) for code in codes), start=1.0))

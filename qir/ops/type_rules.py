@@ -7,8 +7,9 @@ from math import prod
 
 import numpy as np
 
+from qir.numbers.int32 import INT32_MAX
 from qir.ops.op import Op
-from qir.types import DType, Element, FrozenArray, Quant, Size, TensorType
+from qir.types import Affine, DType, Element, FrozenArray, Size, TensorType
 
 
 def broadcast(operation: Op, *types: TensorType) -> tuple[Size, ...]:
@@ -84,10 +85,24 @@ def uncoded_axes(operation: Op, x: TensorType, axes: Iterable[int]) -> None:
     if x.quant is None or x.quant.per_tensor:
         return
     for axis in axes:
-        if x.quant.scale.array.shape[axis] != 1:
+        if x.quant.grid[axis] != 1:
             raise operation.error(
                 f"the code of {x} varies along axis {axis}; requantize to one code first"
             )
+
+
+def affine_or_plain(operation: Op, x: TensorType) -> Element:
+    """Returns the element of an operand.
+
+    Raises:
+        QirError: It has a code that is not affine, or multipliers.
+    """
+    code = x.quant
+    if code is not None and (not isinstance(code, Affine) or code.multipliers is not None):
+        raise operation.error(
+            f"expected plain numbers or an affine code without multipliers, got {x}; dequantize it"
+        )
+    return x.element
 
 
 def check_axes(operation: Op, axes: Sequence[int], rank: int | None = None) -> None:
@@ -119,21 +134,27 @@ def accumulator(
     rank: int,
     columns: Size,
     batch: int = 0,
-) -> DType | Quant:
+    rows: int = 0,
+) -> DType | Affine:
     """Returns the element of a sum of products: the product of the operands' codes.
 
-    Plain integers of at most 8 bits, of one type or of two, are summed in i32.
+    Plain integers of at most 8 bits, of one type or of two, are summed in i32; so are codes of 8
+    bits, and wider ones where their bounds and the number of terms prove that i32 holds every sum.
+    Others are summed in i64.
 
     Args:
         operation: The op, for messages.
-        left: The activations; a code may vary along the batch axes, with one zero point.
-        right: The weights; a code may vary along the last axis, or likewise.
+        left: The activations; a scale may vary along the batch axes and rows.
+        right: The weights; a code may vary along the last axis, a scale along the batch axes.
         rank: Rank of the result, whose last axis is the weights' last axis.
         columns: Size of that axis.
         batch: The number of leading axes that operands and result share.
+        rows: The number of leading axes, those included, that the first operand and the result
+            share.
 
     Raises:
-        QirError: One operand is coded and the other is not, or a code varies along a summed axis.
+        QirError: One operand is coded and the other is not, the scale of one multiplies no
+            integers, or varies along a summed axis.
     """
     a, b = left.quant, right.quant
     if are_bytes(left, right):
@@ -142,28 +163,51 @@ def accumulator(
         return same_float(operation, left, right)
     if a is None or b is None:
         raise operation.error(f"expected both operands coded or neither, got {left} and {right}")
-    if not _varies_along(left, range(batch)):
-        shared = " or one that varies along the batch axes, with one zero point," if batch else ""
+    for operand, code in ((left, a), (right, b)):
+        if code.step_bounds is None:
+            raise operation.error(f"{operand}: {code.without_steps}")
+    if not _varies_along(left, range(max(batch, rows))):
         raise operation.error(
-            f"expected a code per tensor{shared} on the first operand, got {left}"
+            "expected a code per tensor, or a scale that varies along rows with one zero point, on "
+            f"the first operand, got {left}"
         )
     by_column = _varies_along(right, [right.rank - 1], points=True)
     if not by_column and not _varies_along(right, range(batch)):
         raise operation.error(
             "expected a code per tensor or per channel of the last axis on the second "
-            f"operand, got {right}"
+            f"operand, got {right}; scales along the summed axis are multipliers of the steps, or "
+            "float sums of what dequantize gives"
         )
-    if a.levels is not None or b.levels is not None:
-        raise operation.error("a codebook must be expanded by lookup first")
-    storage = DType.I64 if max(a.storage.bits, b.storage.bits) > 8 else DType.I32
-    factors = [code.scale.array.astype(np.float64) for code in (a, b)]
-    aligned = (
-        scale.reshape(*scale.shape[:batch], *(1,) * (rank - batch - 1), scale.shape[-1])
-        if scale.ndim
-        else scale
-        for scale in factors
-    )
-    return Quant(storage, FrozenArray(prod(aligned, start=np.float64(1))), expressed=a.expressed)
+    if not _varies_along(left, range(batch)) and not _varies_along(right, range(batch)):
+        raise operation.error(
+            f"expected scales that vary along rows or along columns, got {left} and {right}"
+        )
+    storage = _sum_storage(left, right, right.shape[batch:-1])
+    scale, columns_scale = (code.scale.array.astype(np.float64) for code in (a, b))
+    if columns_scale.ndim:
+        between = (1,) * (rank - batch - 1)
+        columns_scale = columns_scale.reshape(
+            *columns_scale.shape[:batch], *between, columns_scale.shape[-1]
+        )
+    return Affine(storage, FrozenArray(scale * columns_scale), expressed=a.expressed)
+
+
+def _sum_storage(left: TensorType, right: TensorType, summed: Sequence[Size]) -> DType:
+    """Returns i32 for sums of products of bytes, and where no sum of wider ones can leave it."""
+    if max(left.dtype.bits, right.dtype.bits) <= 8:
+        return DType.I32
+    counts = [size for size in summed if isinstance(size, int)]
+    if len(counts) < len(summed):
+        return DType.I64
+    most = prod(counts) * _most_steps(left) * _most_steps(right)
+    return DType.I32 if most <= INT32_MAX else DType.I64
+
+
+def _most_steps(x: TensorType) -> int:
+    """Returns the greatest magnitude of the integers that a code's scale multiplies."""
+    bounds = x.code.step_bounds
+    assert bounds is not None
+    return max(map(abs, bounds))
 
 
 def _varies_along(x: TensorType, axes: Collection[int], *, points: bool = False) -> bool:
@@ -174,16 +218,16 @@ def _varies_along(x: TensorType, axes: Collection[int], *, points: bool = False)
         axes: The axes.
         points: Whether zero points may vary as well.
     """
-    assert x.quant is not None
-    if x.quant.per_tensor:
+    code = x.code
+    if not code.scale.array.ndim:
         return True
-    pairs = enumerate(zip(x.quant.scale.array.shape, x.shape, strict=True))
+    pairs = enumerate(zip(code.scale.array.shape, x.shape, strict=True))
     fits = all(count in ((1, size) if axis in axes else (1,)) for axis, (count, size) in pairs)
-    return fits and (points or not x.quant.zero_points.ndim)
+    return fits and (points or not (isinstance(code, Affine) and code.zero_points.ndim))
 
 
 def check_bias(
-    operation: Op, bias: TensorType | None, element: DType | Quant, columns: Size
+    operation: Op, bias: TensorType | None, element: DType | Affine, columns: Size
 ) -> None:
     """Raises QirError unless a bias has one entry a column and the accumulator's own code."""
     if bias is None:
@@ -199,13 +243,16 @@ def check_bias(
         raise operation.error(
             f"expected a bias coded in {element.storage.value} like the accumulator, got {bias}"
         )
-    if not np.array_equal(code.scale.array.reshape(-1), element.scale.array.reshape(-1)):
+    varies = element.scale.array.shape[:-1]
+    if prod(varies) != 1 or not np.array_equal(
+        code.scale.array.reshape(-1), element.scale.array.reshape(-1)
+    ):
         raise operation.error(
             "expected a bias with the accumulator's scale, the product of the operands' scales"
         )
 
 
-def small_codes(operation: Op, *operands: TensorType, bits: int = 8) -> list[Quant]:
+def small_codes(operation: Op, *operands: TensorType, bits: int = 8) -> list[Affine]:
     """Returns the codes of operands.
 
     Raises:
@@ -218,20 +265,22 @@ def small_codes(operation: Op, *operands: TensorType, bits: int = 8) -> list[Qua
             raise operation.error(
                 f"expected operands coded per tensor in at most {bits} bits, got {operand}"
             )
-        if code.levels is not None:
-            raise operation.error("a codebook must be expanded by lookup first")
+        if not isinstance(code, Affine):
+            raise operation.error(
+                f"expected affine codes, got {operand}; dequantize it, or requantize it to one"
+            )
         codes.append(code)
     return codes
 
 
-def rescaled(operation: Op, code: Quant, *operands: TensorType) -> Quant:
+def rescaled(operation: Op, code: Affine, *operands: TensorType) -> Affine:
     """Checks the codes around an op that gives its result a code of its own, and returns that code.
 
     Raises:
         QirError: An operand is not coded per tensor in at most 8 bits, or the result is not.
     """
     small_codes(operation, *operands)
-    if code.storage.bits > 8 or not code.per_tensor or code.levels is not None:
+    if code.storage.bits > 8 or not code.per_tensor:
         raise operation.error(
             f"expected a result coded per tensor in at most 8 bits, got {code.storage.value}"
         )

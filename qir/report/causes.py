@@ -10,7 +10,7 @@ import numpy as np
 from qir.ir import Value
 from qir.ir.accuracy import ROWS_BELOW, Cause
 from qir.ops import Dequantize, Div, LayerNorm, Log, Rsqrt
-from qir.types import Array, Quant
+from qir.types import Affine, Array, Code
 
 MASK = -1e4
 """Numbers at or below this are a mask where all others are small beside it."""
@@ -120,7 +120,7 @@ def find_cause(one: Seen, seen: Mapping[Value, Seen]) -> tuple[Cause, str, str]:
         return _few_bits(few_bits)
     for place in (*operands, one):
         code = code_of(place.value)
-        if code is not None and code.levels is None and (found := _of_code(place, code)):
+        if isinstance(code, Affine) and (found := _of_code(place, code)):
             return found
     if few_bits is not None:
         return _few_bits(few_bits)
@@ -131,7 +131,7 @@ def _few_bits(weights: Value) -> tuple[Cause, str, str]:
     return "few bits", weights.name, f"its weights have {weights.type.dtype.bits} bits"
 
 
-def _of_code(place: Seen, code: Quant) -> tuple[Cause, str, str] | None:
+def _of_code(place: Seen, code: Affine) -> tuple[Cause, str, str] | None:
     """Returns what is wrong with one value's code, None where nothing is."""
     exact, name = np.asarray(place.exact, np.float64), place.reference.name
     exact = exact[..., None] if exact.ndim == 0 else exact
@@ -243,12 +243,12 @@ def _reads(value: Value, source: Value) -> bool:
     return any(_reads(operand, source) for operand in value.inputs)
 
 
-def is_exact(code: Quant) -> bool:
+def is_exact(code: Code) -> bool:
     """Whether a code is that of exact sums; one with bounds is of sums rounded to more bits."""
-    return code.storage.bits > 16 and code.bounds is None
+    return code.storage.bits > 16 and code.range == code.storage.bounds
 
 
-def code_of(value: Value) -> Quant | None:
+def code_of(value: Value) -> Code | None:
     """Returns the code of a value; of a decoded one that which it had."""
     if isinstance(value.op, Dequantize):
         return value.inputs[0].type.quant

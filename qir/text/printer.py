@@ -18,14 +18,16 @@ from qir.ops.core import Const
 from qir.ops.rules import Accumulate, ExactSum, SameCode
 from qir.text.syntax import VERSION, Reference
 from qir.types import (
+    Affine,
     Array,
+    Code,
     DType,
     FrozenArray,
-    Quant,
     TensorType,
     format_number,
     format_numbers,
     format_shape,
+    written_fields,
 )
 
 INLINE_LIMIT = 8
@@ -214,24 +216,26 @@ class _Printer:
         code = type.quant
         if code is None:
             return text
-        shown = self.scale(code, value)
-        if code.zero_point != 0:
-            shown.append(f"zp={self.factors(code.zero_points, f'{value.name}.zp', code)}")
-        if code.bounds is not None:
-            shown.append(f"bounds=[{code.bounds[0]}, {code.bounds[1]}]")
-        if code.levels is not None:
-            shown.append(f"levels={self.attribute(code.levels, f'{value.name}.levels')}")
+        shown = [] if code.kind == Affine.kind else [f"kind={code.kind}"]
+        shown += self.scale(code, value)
+        for name, spec, held in written_fields(code):
+            named = f"{value.name}.{name}"
+            if spec.metadata.get("spread") and isinstance(held, FrozenArray):
+                shown.append(f"{name}={self.factors(held.array, named, code)}")
+            else:
+                shown.append(f"{name}={self.attribute(held, named)}")
         if code.expressed is not DType.F32:
             shown.append(f"as={code.expressed.value}")
         return text + "{" + ", ".join(shown) + "}"
 
-    def scale(self, code: Quant, value: Value) -> list[str]:
-        along = [] if code.per_tensor else [f"axis={code.axis}"]
+    def scale(self, code: Code, value: Value) -> list[str]:
+        one = not code.scale.array.ndim
+        along = [] if one else [f"axis={code.axis}"]
         if code.storage.bits >= 32 and (product := self.product(code, value)):
             self.products[value] = product
             return ["scale=" + "*".join(f"%{name}" for name in product), *along]
         spelled = "scale=" + self.factors(code.scale.array, f"{value.name}.scale", code)
-        if code.per_tensor:
+        if one:
             return [spelled]
         if self.per_channel(code, value.type):
             return [spelled, *along]
@@ -241,10 +245,10 @@ class _Printer:
         ]
         return [spelled, f"blocks={format_attribute(blocks)}"]
 
-    def per_channel(self, code: Quant, type: TensorType) -> bool:
+    def per_channel(self, code: Code, type: TensorType) -> bool:
         return code.axis is not None and code.scale.array.shape[code.axis] == type.shape[code.axis]
 
-    def factors(self, array: Array, name: str, code: Quant) -> str:
+    def factors(self, array: Array, name: str, code: Code) -> str:
         if array.ndim == 0:
             return format_number(array[()])
         flat = array.reshape(-1) if code.axis is not None else array
@@ -252,9 +256,9 @@ class _Printer:
             return format_numbers(flat)
         return self.reference(FrozenArray.by_reference(flat), name)
 
-    def product(self, code: Quant, value: Value) -> tuple[str, ...]:
+    def product(self, code: Code, value: Value) -> tuple[str, ...]:
         """Names the values whose scales multiply to this one's: an accumulator's code is theirs."""
-        if not code.per_tensor and code.axis is None:
+        if code.scale.array.ndim and code.axis is None:
             return ()
         node = value.node
         if (
@@ -287,14 +291,14 @@ class _Printer:
         return ()
 
 
-def _is_product(code: Quant, factors: Sequence[Value]) -> bool:
+def _is_product(code: Code, factors: Sequence[Value]) -> bool:
     codes = [factor.type.quant for factor in factors if factor.type.quant is not None]
     return len(codes) == len(factors) and np.array_equal(
         product_of(codes), code.scale.array.reshape(-1)
     )
 
 
-def product_of(codes: Sequence[Quant]) -> Array:
+def product_of(codes: Sequence[Code]) -> Array:
     """Multiplies scales of which at most one varies; returns a flat float64 array."""
     result = np.ones(1)
     for code in codes:

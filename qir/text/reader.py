@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, Field
 from math import prod
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 
@@ -25,15 +26,17 @@ from qir.text.syntax import (
     show_line,
 )
 from qir.types import (
+    Affine,
     Array,
     Dim,
     DType,
     FrozenArray,
-    Quant,
     Shape,
     Size,
     TensorType,
+    code_kind,
     format_shape,
+    own_fields,
 )
 
 
@@ -47,14 +50,13 @@ def element_type(name: str) -> DType:
 
 
 _CODE_FIELDS: dict[str, Any] = {
+    "kind": str,
     "scale": float | tuple[float, ...] | np.ndarray,
     "axis": int,
     "blocks": tuple[int | str, ...],
-    "zp": int | tuple[int, ...] | np.ndarray,
-    "bounds": tuple[int, int],
-    "levels": tuple[int, ...] | np.ndarray,
     "as": DType,
 }
+"""The fields that codes of all kinds are written with, beside those of the kind's class."""
 
 
 class GraphReader:
@@ -187,7 +189,8 @@ class GraphReader:
     def _resolve(self, value: Any) -> Any:
         return self._array(value) if isinstance(value, Reference) else value
 
-    def _given(self, value: Any) -> Any:
+    def given(self, value: Any) -> Any:
+        """Returns what is written, the array where that is its name."""
         return self._array(value).array if isinstance(value, Reference) else value
 
     def _array(self, reference: Reference) -> FrozenArray:
@@ -215,36 +218,60 @@ class GraphReader:
         if syntax.code is None:
             return TensorType(syntax.shape, element_type(syntax.dtype))
         if any(isinstance(value, Scales) for _, value in syntax.code):
-            return self._coded_type(syntax, syntax.code)
+            return self.coded_type(syntax, syntax.code)
         # Many values have the same code: spelled alike, it is read once.
         spelling = f"{syntax.dtype}{syntax.shape}{syntax.code}"
         if spelling not in self.types:
-            self.types[spelling] = self._coded_type(syntax, syntax.code)
+            self.types[spelling] = self.coded_type(syntax, syntax.code)
         return self.types[spelling]
 
-    def _coded_type(self, syntax: TypeSyntax, written: tuple[tuple[str, Any], ...]) -> TensorType:
+    def coded_type(self, syntax: TypeSyntax, written: tuple[tuple[str, Any], ...]) -> TensorType:
+        """Returns a type with a code.
+
+        Args:
+            syntax: The type.
+            written: The fields of its code.
+
+        Raises:
+            QirError: The kind does not exist, or its fields are others.
+        """
         dtype = element_type(syntax.dtype)
         given = _once(written, "code: field")
+        kind = code_kind(coerce(given.get("kind", Affine.kind), str, "code: kind"))
+        own = dict(own_fields(kind))
         for name in given:
-            if name not in _CODE_FIELDS:
-                raise QirError(f"code: no field '{name}'{did_you_mean(name, _CODE_FIELDS)}")
+            if name not in _CODE_FIELDS and name not in own:
+                raise QirError(
+                    f"code: kind {kind.kind} has no field '{name}'"
+                    f"{did_you_mean(name, [*_CODE_FIELDS, *own])}"
+                )
         if "scale" not in given:
             raise QirError("code: expected a scale")
         fields: dict[str, Any] = {
             name: value
             if name == "scale" and isinstance(value, Scales)
-            else coerce(self._given(value), _CODE_FIELDS[name], f"code: {name}")
+            else coerce(self.given(value), _CODE_FIELDS[name], f"code: {name}")
             for name, value in given.items()
+            if name in _CODE_FIELDS
         }
         spread = _Spread(syntax.shape, fields.get("axis"), fields.get("blocks"))
-        levels = fields.get("levels")
-        code = Quant.of(
+        annotations = get_type_hints(kind)
+        values: dict[str, Any] = {}
+        for name, spec in own.items():
+            if name not in given:
+                if spec.default is MISSING:
+                    raise QirError(f"code: expected field '{name}' of kind {kind.kind}")
+                continue
+            value = self.given(_unnamed(given[name], spec, name))
+            value = coerce(value, annotations[spec.name], f"code: {name}")
+            if spec.metadata.get("spread") and isinstance(value, FrozenArray):
+                value = FrozenArray(spread(value.array, name))
+            values[spec.name] = value
+        code = kind(
             dtype,
-            spread(self._scale(fields["scale"]), "scale"),
-            spread(np.asarray(fields.get("zp", 0)), "zp"),
-            bounds=fields.get("bounds"),
+            FrozenArray(spread(self._scale(fields["scale"]), "scale")),
             expressed=fields.get("as", DType.F32),
-            levels=None if levels is None else np.asarray(levels),
+            **values,
         )
         return TensorType(syntax.shape, code)
 
@@ -281,6 +308,19 @@ def _once(pairs: Iterable[tuple[str, Any]], subject: str) -> dict[str, Any]:
             raise QirError(f"{subject} '{name}' stands twice")
         found[name] = value
     return found
+
+
+def _unnamed(value: Any, spec: Field[Any], name: str) -> Any:
+    """Returns what a word stands for in a field whose values have names."""
+    names: Mapping[str, Any] = spec.metadata.get("names", {})
+    if not names or not isinstance(value, str):
+        return value
+    if value not in names:
+        raise QirError(
+            f"code: expected {name} called {', '.join(names)}, or numbers, got '{value}'"
+            f"{did_you_mean(value, names)}"
+        )
+    return names[value]
 
 
 class _Spread:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
+
+from qir.errors import QirError
 from qir.ir import Graph, Node, Value, node_types
 from qir.ops.cast import Cast
 from qir.ops.conv import Conv, ConvTranspose
@@ -16,8 +20,9 @@ from qir.ops.resize import ResizeLinear
 from qir.ops.sums import rounded
 from qir.ops.type_rules import are_bytes, rescaled
 from qir.text.reader import GraphReader, check_written
-from qir.text.syntax import GraphSyntax, NodeSyntax
-from qir.types import DType, TensorType
+from qir.text.syntax import GraphSyntax, NodeSyntax, TypeSyntax
+from qir.types import Affine, Codebook, DType, TensorType
+from qir.types.codes.level_code import MOST_STEP
 
 _ROUNDED_THEMSELVES = (Mul, ReduceSum, Mean, AvgPool, ResizeLinear)
 """Ops that rounded their sums to a code of their own, in mode fixed31."""
@@ -38,6 +43,23 @@ class Version1Reader(GraphReader):
         self.taken.update(name for line in syntax.nodes for name in line.results)
         return super().build(syntax)
 
+    def coded_type(self, syntax: TypeSyntax, written: tuple[tuple[str, Any], ...]) -> TensorType:
+        """Reads a type with a code; one with levels was affine, with a zero point among them."""
+        given = dict(written)
+        if "levels" in given and "kind" not in given:
+            levels, point = (
+                np.asarray(self.given(given.get(name, 0))) for name in ("levels", "zp")
+            )
+            if point.ndim:
+                raise QirError("code: expected one zero point beside levels, got several")
+            folded = levels.astype(np.int64) - int(point)
+            if np.any(np.abs(folded) > MOST_STEP):
+                folded = folded.astype(np.float32)
+            rest = {name: value for name, value in given.items() if name != "zp"}
+            rest |= {"kind": Codebook.kind, "levels": folded}
+            written = tuple(rest.items())
+        return super().coded_type(syntax, written)
+
     def insert(
         self,
         graph: Graph,
@@ -48,7 +70,11 @@ class Version1Reader(GraphReader):
     ) -> Node:
         """Appends what a line said; see the base class."""
         cls, inputs = find_op(line.op), [value.type for value in operands]
-        if issubclass(cls, _ROUNDED_THEMSELVES) and inputs and (code := types[0].quant):
+        if (
+            issubclass(cls, _ROUNDED_THEMSELVES)
+            and inputs
+            and (isinstance(code := types[0].quant, Affine))
+        ):
             # A pool reads its code off the type, and an exact sum has none of its own.
             plain = TensorType(types[0].shape, DType.F32)
             op = from_attributes(cls, self.attributes(line), [plain])

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from qir.errors import QirError
 from qir.types.arrays import FrozenArray
-from qir.types.codes.affine import Quant
+from qir.types.codes.affine import Affine
+from qir.types.codes.code import Code, written_fields
 from qir.types.dims import Shape, Size, format_shape, known, product
 from qir.types.dtype import Array, DType
 
-Element: TypeAlias = DType | Quant
+Element: TypeAlias = DType | Code
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class TensorType:
     element: Element
 
     def __post_init__(self) -> None:
-        if isinstance(self.element, Quant):
+        if isinstance(self.element, Code):
             self.element.check(self.shape)
 
     @property
@@ -36,12 +38,26 @@ class TensorType:
     @property
     def dtype(self) -> DType:
         """The plain type of the stored numbers."""
-        return self.element.storage if isinstance(self.element, Quant) else self.element
+        return self.element.storage if isinstance(self.element, Code) else self.element
 
     @property
-    def quant(self) -> Quant | None:
+    def quant(self) -> Code | None:
         """The code, or None for plain numbers."""
-        return self.element if isinstance(self.element, Quant) else None
+        return self.element if isinstance(self.element, Code) else None
+
+    @property
+    def code(self) -> Code:
+        """The code; raises QirError for plain numbers."""
+        if not isinstance(self.element, Code):
+            raise QirError(f"type: expected a code, got {self}; quantize the numbers first")
+        return self.element
+
+    @property
+    def affine(self) -> Affine:
+        """The affine code; raises QirError for plain numbers and other kinds of code."""
+        if not isinstance(self.element, Affine):
+            raise QirError(f"type: expected an affine code, got {self}")
+        return self.element
 
     @property
     def is_float(self) -> bool:
@@ -70,25 +86,24 @@ class TensorType:
         text = f"{self.dtype.value}{format_shape(self.shape)}"
         if self.quant is None:
             return text
-        code = [f"scale={_flat(self.quant.scale)}"]
-        if not self.quant.per_tensor:
-            parts = self.quant.scale.array.shape
-            axis = self.quant.axis
+        code = self.quant
+        shown = [] if code.kind == Affine.kind else [f"kind={code.kind}"]
+        shown.append(f"scale={_flat(code.scale)}")
+        if parts := code.scale.array.shape:
+            axis = code.axis
             whole = axis is not None and parts[axis] == self.shape[axis]
-            code.append(f"axis={axis}" if whole else f"parts={list(parts)}")
-        if self.quant.zero_point != 0:
-            code.append(f"zp={_flat(self.quant.zero_point)}")
-        if self.quant.bounds is not None:
-            code.append(f"bounds={list(self.quant.bounds)}")
-        if self.quant.levels is not None:
-            code.append(f"levels={self.quant.levels!r}")
-        if self.quant.expressed is not DType.F32:
-            code.append(f"as={self.quant.expressed.value}")
-        return text + "{" + ", ".join(code) + "}"
+            shown.append(f"axis={axis}" if whole else f"parts={list(parts)}")
+        for name, _, value in written_fields(code):
+            spelled = _flat(value) if isinstance(value, FrozenArray) else value
+            spelled = list(value) if isinstance(value, tuple) else spelled
+            shown.append(f"{name}={spelled}")
+        if code.expressed is not DType.F32:
+            shown.append(f"as={code.expressed.value}")
+        return text + "{" + ", ".join(shown) + "}"
 
 
-def _flat(numbers: int | FrozenArray) -> str:
-    if isinstance(numbers, int) or not numbers.array.ndim:
+def _flat(numbers: FrozenArray) -> str:
+    if not numbers.array.ndim:
         return repr(numbers)
     return repr(FrozenArray(numbers.array.reshape(-1)))
 

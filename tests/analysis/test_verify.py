@@ -8,7 +8,7 @@ from qir.analysis.verify import verify
 from qir.errors import ParseError, VerifyError
 from qir.ir import Graph, Node
 from qir.ops import Add, Const, Relu, Return
-from qir.types import DType, FrozenArray, Quant, TensorType
+from qir.types import Affine, DType, FrozenArray, TensorType
 from tests.loops import loops
 
 F32 = TensorType((2,), DType.F32)
@@ -133,7 +133,7 @@ def test_a_constant_of_another_type(graph):
 
 def test_a_constant_outside_its_bounds():
     graph = Graph("g")
-    code = Quant.of(DType.I8, 1.0, bounds=(-127, 127))
+    code = Affine.of(DType.I8, 1.0, bounds=(-127, 127))
     graph.set_outputs([graph.at_end().const(np.array([-128, 0], np.int8), "w", code)])
     message = "verify: const: expected stored numbers in [-127, 127], got -128 to 0"
     assert error(graph).startswith(message)
@@ -147,7 +147,7 @@ def test_a_bias_with_a_code_of_its_own():
           %a = dot(%x, %k, %b) : i32[2,3]{scale=%x*%k, axis=1}
           return %a
         }""")
-    graph.inputs[0].type = graph.inputs[0].type.with_element(Quant.of(DType.I8, 0.25))
+    graph.inputs[0].type = graph.inputs[0].type.with_element(Affine.of(DType.I8, 0.25))
     message = "dot: expected a bias with the accumulator's scale, the product of the operands'"
     assert message in error(graph)
 

@@ -23,11 +23,11 @@ from qir.passes.float.fold_batch_norm import FoldBatchNorm
 from qir.passes.float.fold_scales import FoldScales
 from qir.pipeline import Context, Pass
 from qir.text import parse, to_program
-from qir.types import DType, Quant, TensorType
+from qir.types import Affine, DType, TensorType
 
 SIZES = (1_000, 10_000, 50_000)
 PASSES: tuple[Pass, ...] = (Canonicalize(), FoldBatchNorm(), FoldScales())
-CODE = Quant.of(DType.I8, 0.05)
+CODE = Affine.of(DType.I8, 0.05)
 
 
 class Builder:

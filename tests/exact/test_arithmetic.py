@@ -15,7 +15,7 @@ from qir.backends.xla import arithmetic
 from qir.errors import QirError
 from qir.numbers import int32, rounding
 from qir.numbers.rounding import Multiplier
-from qir.types import DType, Quant
+from qir.types import Affine, DType
 
 Ints = NDArray[np.int32]
 
@@ -190,25 +190,25 @@ def test_rounding_shift() -> None:
 
 
 CODES = {
-    "i8": Quant.of(DType.I8, 0.0478, -7),
-    "narrow": Quant.of(DType.I8, 0.1, 0, bounds=(-127, 127)),
-    "u8": Quant.of(DType.U8, 1 / 3, 131),
-    "i16": Quant.of(DType.I16, 2.0**-9, 11),
-    "per channel": Quant.of(DType.I8, np.geomspace(2.0**-125, 2.0**118, 8).reshape(1, 8)),
-    "zero points": Quant.of(
+    "i8": Affine.of(DType.I8, 0.0478, -7),
+    "narrow": Affine.of(DType.I8, 0.1, 0, bounds=(-127, 127)),
+    "u8": Affine.of(DType.U8, 1 / 3, 131),
+    "i16": Affine.of(DType.I16, 2.0**-9, 11),
+    "per channel": Affine.of(DType.I8, np.geomspace(2.0**-125, 2.0**118, 8).reshape(1, 8)),
+    "zero points": Affine.of(
         DType.I8, np.linspace(0.1, 0.4, 8).reshape(1, 8), np.arange(-4, 4).reshape(1, 8)
     ),
 }
 
 
-def quantize(x: jax.Array, code: Quant) -> jax.Array:
+def quantize(x: jax.Array, code: Affine) -> jax.Array:
     low, high = code.range
     return arithmetic.quantize(
         x, code.inverse_scale, code.zero_points, low, high, code.storage.numpy
     )
 
 
-def floats(code: Quant) -> NDArray[np.float32]:
+def floats(code: Affine) -> NDArray[np.float32]:
     """Values across the code's range, ties, denormals, infinities and NaN, in every channel."""
     rng = np.random.default_rng(1)
     scale = np.broadcast_to(code.scale.array, (1, 8)).astype(np.float64)
@@ -238,9 +238,9 @@ def test_dequantize(name: str) -> None:
 
 
 def test_quantize_is_the_same_inside_another_program() -> None:
-    coarse = Quant.of(DType.I8, 0.0478, -7)
+    coarse = Affine.of(DType.I8, 0.0478, -7)
     # Every odd number is a tie up to the rounding of each multiply, so folding the two shows.
-    fine = Quant.of(DType.I16, coarse.scale.array / 2)
+    fine = Affine.of(DType.I16, coarse.scale.array / 2)
     q = np.arange(-250, 250, dtype=np.int16)
 
     def round_trip(q: jax.Array) -> jax.Array:

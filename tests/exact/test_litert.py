@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qir.numbers.rounding import Multiplier, requantize, rounding_mode
-from qir.types import Array, DType, Quant
+from qir.types import Affine, Array, DType
 from tests.exact.tflite_models import RESOLVERS, Tensor, constant, model, run
 
 SIZE = 1_000_000
@@ -242,7 +242,7 @@ def test_quantize_of_floats() -> None:
     whole = np.trunc(quotient)
     away = whole + np.copysign(np.abs(quotient - whole) >= 0.5, quotient)
     assert np.array_equal(found["reference"], np.clip(away + 5, LOW, HIGH))
-    encoded = Quant.of(DType.I8, float(scale), 5).encode(x)
+    encoded = Affine.of(DType.I8, float(scale), 5).encode(x)
     assert np.array_equal(found["optimized"], encoded)
     assert np.array_equal(found["xnnpack"], encoded)
 

@@ -15,10 +15,10 @@ from qir.backends.xla.words import Words, inverse_root
 from qir.ir import Graph
 from qir.numbers.inverse_root import inverse_root as defined
 from qir.ops import L2Norm, LayerNorm, RmsNorm
-from qir.types import Array, DType, Quant, TensorType
+from qir.types import Affine, Array, DType, TensorType
 from tests.ops.test_normalization import I8, U8, WIDE, extremes, parameters
 
-SUM = Quant.of(DType.I32, 1e-7, bounds=(1 - 2**31, 2**31 - 1))
+SUM = Affine.of(DType.I32, 1e-7, bounds=(1 - 2**31, 2**31 - 1))
 
 
 @pytest.mark.parametrize("count", [1, 3, 4096, 2**17])
@@ -28,7 +28,7 @@ def test_norms_at_the_ends(count: int) -> None:
     builder = graph.at_end()
     gamma, beta = (builder.const(array) for array in parameters(count))
     outputs = []
-    targets = cycle([Quant.of(DType.I8, 0.05, 9), Quant.of(DType.I32, 1e-4)])
+    targets = cycle([Affine.of(DType.I8, 0.05, 9), Affine.of(DType.I32, 1e-4)])
     for code in (I8, U8, WIDE, SUM):
         x = extremes(count, code)
         value = graph.add_input(f"x{len(arrays)}", TensorType(x.shape, code))

@@ -15,7 +15,7 @@ from qir.backends.xla import accumulate
 from qir.backends.xla.accumulate import MAX_TERMS, dot_rows
 from qir.ops import Conv, ConvTranspose, Dequantize, Dot, Lookup, Softmax
 from qir.ops.op import Op
-from qir.types import Array, DType, Quant
+from qir.types import Affine, Array, DType
 from tests.drawing import drawn
 from tests.exact.test_reference_vs_xla import check_packed
 from tests.strategies import STRATEGIES
@@ -61,9 +61,9 @@ def test_windows(platform: str) -> None:
         low, high = storage.bounds
         x = rng.integers(low, high + 1, shape).astype(storage.numpy)
         kernel = rng.integers(-128, 128, window, np.int8)
-        code = Quant.of(storage, 0.5, 7)
+        code = Affine.of(storage, 0.5, 7)
         cases.append(
-            program(op, Operand(x, code), Operand(kernel, Quant.of(DType.I8, 0.25), constant=True))
+            program(op, Operand(x, code), Operand(kernel, Affine.of(DType.I8, 0.25), constant=True))
         )
     check_packed(cases)
 

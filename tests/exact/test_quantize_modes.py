@@ -13,11 +13,11 @@ from qir.errors import UnsupportedError
 from qir.ir import Graph
 from qir.numbers.quantize_mode import QUANTIZE_MODES, quantize_mode, register_quantize_mode
 from qir.ops import Quantize
-from qir.types import Array, DType, Quant, TensorType
+from qir.types import Affine, Array, DType, TensorType
 from tests.numbers.test_quantize_mode import CODES, around_thresholds
 
 
-def quantizing(code: Quant, rounding: str, shape: tuple[int, ...]) -> Graph:
+def quantizing(code: Affine, rounding: str, shape: tuple[int, ...]) -> Graph:
     graph = Graph("quantize")
     x = graph.add_input("x", TensorType(shape, DType.F32))
     graph.set_outputs([graph.at_end().emit(Quantize(code, rounding), x)])
@@ -25,7 +25,7 @@ def quantizing(code: Quant, rounding: str, shape: tuple[int, ...]) -> Graph:
 
 
 @pytest.mark.parametrize("code", CODES.values(), ids=CODES)
-def test_all_modes_at_all_thresholds(code: Quant) -> None:
+def test_all_modes_at_all_thresholds(code: Affine) -> None:
     x = around_thresholds(code)
     programs = [qir.compile(quantizing(code, name, x.shape)) for name in QUANTIZE_MODES]
 
@@ -55,7 +55,7 @@ def own() -> Iterator[None]:
     with patch.dict(QUANTIZE_MODES):
 
         @register_quantize_mode("half_up")
-        def half_up(real: Array, code: Quant) -> Array:
+        def half_up(real: Array, code: Affine) -> Array:
             """Rounds half toward +infinity."""
             steps = np.floor(real.astype(np.float64) / code.scale.array + 0.5)
             whole = np.nan_to_num(steps, nan=0) + code.zero_points
@@ -63,7 +63,7 @@ def own() -> Iterator[None]:
             return stored
 
         @register_quantize_mode("doubled")
-        def doubled(real: Array, code: Quant) -> Array:
+        def doubled(real: Array, code: Affine) -> Array:
             """Is far from the product."""
             return code.encode(real * 2)
 
@@ -72,7 +72,7 @@ def own() -> Iterator[None]:
 
 @pytest.mark.usefixtures("own")
 def test_a_mode_of_ones_own_runs_where_it_rounds_the_product() -> None:
-    code = Quant.of(DType.I8, 0.25, 3)
+    code = Affine.of(DType.I8, 0.25, 3)
     x = np.arange(-200, 200, dtype=np.float32) / 16
     graph = quantizing(code, "half_up", x.shape)
     assert "rounding = half_up" in str(graph)
@@ -85,7 +85,7 @@ def test_a_mode_of_ones_own_runs_where_it_rounds_the_product() -> None:
 
 def test_kernels_leave_other_modes_to_xla() -> None:
     pytest.importorskip("llvmlite")
-    code = Quant.of(DType.I8, 0.25, 3)
+    code = Affine.of(DType.I8, 0.25, 3)
     graph = quantizing(code, "half_away", (512,))
     compiled = qir.compile(graph, kernels=True)
     assert "no form of the rounding half_away" in str(compiled.partition())

@@ -20,7 +20,7 @@ from qir.ops import Add, Conv, Dot, Quantize, Requantize
 from qir.ops.attributes import attribute_fields
 from qir.ops.op import OPS, Op
 from qir.pipeline import Context
-from qir.types import FrozenArray, Quant
+from qir.types import Affine, FrozenArray
 from tests.roundings import ANY_RATIO, COMPUTED, OWN, HalfOutward, near_multipliers, registered
 from tests.strategies import STRATEGIES, Case
 
@@ -58,7 +58,7 @@ def rounded_by(graph: Graph, mode: str) -> Graph:
     return copy
 
 
-def written_out(mode: str, x: qir.TensorType, to: Quant) -> dict[str, FrozenArray]:
+def written_out(mode: str, x: qir.TensorType, to: Affine) -> dict[str, FrozenArray]:
     """Returns the multipliers of the nearest ratios of scales that a mode accepts."""
     assert x.quant is not None
     found = near_multipliers(mode, x.quant.scale.array.astype(np.float64) / to.scale.array)
@@ -132,11 +132,11 @@ def test_every_mode_behind_sums_is_computed_or_refused(
     pytest.importorskip("llvmlite")
     op, shape, window = layer
     rng = np.random.default_rng(1)
-    code, weight_code = Quant.of(qir.DType.I8, 0.021, -3), Quant.of(qir.DType.I8, 0.013)
+    code, weight_code = Affine.of(qir.DType.I8, 0.021, -3), Affine.of(qir.DType.I8, 0.013)
     graph = Graph("layer", [("x", qir.TensorType(shape, code))])
     at = graph.at_end()
     kernel = at.const(rng.integers(-127, 128, window).astype(np.int8), "kernel", weight_code)
-    to = Quant.of(qir.DType.I8, 0.03 * np.prod(window[:-1]) ** 0.5, 5)
+    to = Affine.of(qir.DType.I8, 0.03 * np.prod(window[:-1]) ** 0.5, 5)
     sums = at.emit(op, graph.inputs[0], kernel)
     fits = mode in ANY_RATIO or mode not in COMPUTED
     options: dict[str, Any] = {} if fits else written_out(mode, sums.type, to)
@@ -262,7 +262,7 @@ def test_names_of_modes_are_checked_when_they_are_registered() -> None:
 
 
 def test_a_step_asked_to_round_by_a_mode_without_a_form_refuses_it() -> None:
-    code = Quant.of(qir.DType.I8, 1.0)
+    code = Affine.of(qir.DType.I8, 1.0)
     multiplier = rounding_mode("half_outward").multipliers(0.5, 1.0)
     with pytest.raises(UnsupportedError, match=re.escape("xla: %y: expected a rounding that has")):
         rescaling("y", multiplier, code, rounding="half_outward")

@@ -10,7 +10,7 @@ from qir.errors import QirError
 from qir.ir import Builder, Graph, Node, Value
 from qir.numbers.interval import Interval
 from qir.ops import Add, Exp, Relu, Tanh
-from qir.types import DType, Quant, TensorType
+from qir.types import Affine, DType, TensorType
 from tests.loops import Loop, loops
 
 F32 = TensorType((2,), DType.F32)
@@ -123,7 +123,7 @@ class TestReplaceWith:
 
     def test_a_range_in_other_codes_is_not_handed_on(self, chain):
         b = chain.value("b")
-        b.type = F32.with_element(Quant.of(DType.I8, 0.5))
+        b.type = F32.with_element(Affine.of(DType.I8, 0.5))
         new = chain.before(b.node).emit(Tanh(), chain.value("a"))
         b.replace_with(new)
         assert new.range is None
@@ -335,7 +335,7 @@ class TestEquality:
 class TestBuilder:
     def test_constants_have_a_type(self):
         build = Graph("g").at_end()
-        code = Quant.of(DType.I4, 0.5)
+        code = Affine.of(DType.I4, 0.5)
         assert build.const(np.zeros(2, np.int8), "a", code).type == TensorType((2,), code)
         assert build.const([1, 2]).type == TensorType((2,), DType.I64)
 

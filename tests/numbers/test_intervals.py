@@ -13,7 +13,7 @@ from qir.numbers.interval import Interval
 from qir.ops import Const, Dequantize, Quantize, Requantize, Return
 from qir.ops.op import OPS, Op
 from qir.ops.rules import Coded
-from qir.types import Array, expand
+from qir.types import Affine, Array, expand
 from tests.drawing import examples
 from tests.strategies import STRATEGIES, Case
 
@@ -50,7 +50,7 @@ def reachable(found: Interval, value: Value, shape: tuple[int, ...]) -> tuple[Ar
     rounded to their own type, others are computed in float64. Plain integers may wrap.
     """
     low, high, code = found.lo, found.hi, value.type.quant
-    if code is not None:
+    if isinstance(code, Affine):
         scale = expand(code.scale.array.astype(np.float64), shape)
         bounds = value.op.bounds if isinstance(value.op, Requantize) else code.range
         points = expand(code.zero_points.astype(np.int64), shape)

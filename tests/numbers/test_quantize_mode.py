@@ -15,19 +15,19 @@ from qir.numbers.quantize_mode import (
     thresholds,
 )
 from qir.ops import Quantize
-from qir.types import Array, DType, Quant
+from qir.types import Affine, Array, Codebook, DType
 
 CODES = {
-    "i8": Quant.of(DType.I8, 0.0123, 5),
-    "u8, odd": Quant.of(DType.U8, 1 / 3, 127),
-    "power of two": Quant.of(DType.I8, 0.25, -127),
-    "i16": Quant.of(DType.I16, 0.3, 12345),
-    "narrow": Quant.of(DType.I4, 0.7, 1, bounds=(-7, 7)),
-    "least scale": Quant.of(DType.U8, 2.0**-125, 101),
-    "greatest scale": Quant.of(DType.U8, 2.0**125, 101),
-    "far below 0": Quant.of(DType.U8, 0.3, 300),
-    "far above 0": Quant.of(DType.I8, 0.0123, -5000),
-    "channels": Quant.of(DType.I8, np.array([[0.1, 0.5, 3.0]]), np.array([[0, 3, -127]])),
+    "i8": Affine.of(DType.I8, 0.0123, 5),
+    "u8, odd": Affine.of(DType.U8, 1 / 3, 127),
+    "power of two": Affine.of(DType.I8, 0.25, -127),
+    "i16": Affine.of(DType.I16, 0.3, 12345),
+    "narrow": Affine.of(DType.I4, 0.7, 1, bounds=(-7, 7)),
+    "least scale": Affine.of(DType.U8, 2.0**-125, 101),
+    "greatest scale": Affine.of(DType.U8, 2.0**125, 101),
+    "far below 0": Affine.of(DType.U8, 0.3, 300),
+    "far above 0": Affine.of(DType.I8, 0.0123, -5000),
+    "channels": Affine.of(DType.I8, np.array([[0.1, 0.5, 3.0]]), np.array([[0, 3, -127]])),
 }
 SPECIAL = np.array(
     [np.nan, -np.nan, np.inf, -np.inf, 0, -0.0, 1e-45, -1e-45, 1.1754942e-38, 3.4e38, -3.4e38],
@@ -35,7 +35,7 @@ SPECIAL = np.array(
 )
 
 
-def around_thresholds(code: Quant) -> Array:
+def around_thresholds(code: Affine) -> Array:
     """The thresholds of all modes and their neighbours, with ties: [numbers, scales]."""
     found = []
     for name in QUANTIZE_MODES:
@@ -48,7 +48,7 @@ def around_thresholds(code: Quant) -> Array:
 
 @pytest.mark.parametrize("rounding", QUANTIZE_MODES)
 @pytest.mark.parametrize("code", CODES.values(), ids=CODES)
-def test_a_mode_steps_up_at_its_thresholds(code: Quant, rounding: str) -> None:
+def test_a_mode_steps_up_at_its_thresholds(code: Affine, rounding: str) -> None:
     found, mode, (low, high) = thresholds(rounding, code).T, quantize_mode(rounding), code.range
     wanted = np.broadcast_to(np.arange(low + 1, high + 1)[:, None], found.shape)
     # From infinity, a code with steps of 2^125 takes many at once.
@@ -58,7 +58,7 @@ def test_a_mode_steps_up_at_its_thresholds(code: Quant, rounding: str) -> None:
 
 @pytest.mark.parametrize("rounding", QUANTIZE_MODES)
 @pytest.mark.parametrize("code", CODES.values(), ids=CODES)
-def test_stored_numbers_come_back(code: Quant, rounding: str) -> None:
+def test_stored_numbers_come_back(code: Affine, rounding: str) -> None:
     low, high = code.range
     stored = np.repeat(np.arange(low, high + 1)[:, None], code.scale.array.size, axis=1)
     with np.errstate(over="ignore"):
@@ -69,7 +69,7 @@ def test_stored_numbers_come_back(code: Quant, rounding: str) -> None:
 
 @pytest.mark.parametrize("rounding", QUANTIZE_MODES)
 @pytest.mark.parametrize("code", CODES.values(), ids=CODES)
-def test_special_numbers_saturate_and_nan_is_the_zero_point(code: Quant, rounding: str) -> None:
+def test_special_numbers_saturate_and_nan_is_the_zero_point(code: Affine, rounding: str) -> None:
     low, high = code.range
     x = np.repeat(SPECIAL[:, None], code.scale.array.size, axis=1)
     found = quantize_mode(rounding)(x, code).astype(np.int64)
@@ -84,7 +84,7 @@ def test_special_numbers_saturate_and_nan_is_the_zero_point(code: Quant, roundin
 
 
 def test_the_modes_differ_where_their_sources_do() -> None:
-    code = Quant.of(DType.I8, 0.5, 3)
+    code = Affine.of(DType.I8, 0.5, 3)
     x = np.array([0.25, 0.75, -0.25, -0.75], np.float32)
     assert {name: mode(x, code).tolist() for name, mode in QUANTIZE_MODES.items()} == {
         "reciprocal": [3, 5, 3, 1],
@@ -92,7 +92,7 @@ def test_the_modes_differ_where_their_sources_do() -> None:
         "half_away": [4, 5, 2, 1],
         "zero_point_first": [4, 4, 2, 2],
     }
-    code = Quant.of(DType.I8, 0.3)
+    code = Affine.of(DType.I8, 0.3)
     x = around_thresholds(code)[:, 0]
     assert np.any(QUANTIZE_MODES["reciprocal"](x, code) != QUANTIZE_MODES["divide"](x, code))
 
@@ -135,11 +135,11 @@ def test_floats_have_an_order() -> None:
 
 
 def test_an_unknown_mode_is_refused_by_name() -> None:
-    code = Quant.of(DType.I8, 0.5)
+    code = Affine.of(DType.I8, 0.5)
     with pytest.raises(QirError, match=r"got 'half_awy'; did you mean 'half_away'\?"):
         Quantize(code, "half_awy")
-    levels = Quant.of(DType.I4, 0.5, levels=[-3, 0, 5])
-    with pytest.raises(QirError, match=r"reciprocal for a codebook, got divide"):
+    levels = Codebook.of(DType.I4, 0.5, [-3, 0, 5])
+    with pytest.raises(QirError, match=r"reciprocal for a code of kind codebook, got divide"):
         Quantize(levels, "divide")
     with pytest.raises(QirError, match=r"'divide' is already declared"):
         register_quantize_mode("divide")(QUANTIZE_MODES["divide"])
@@ -152,7 +152,7 @@ def test_an_unknown_mode_is_refused_by_name() -> None:
 def test_divide_is_what_onnx_runtime_computes(scale: float, storage: str, point: int) -> None:
     runtime = pytest.importorskip("onnxruntime")
     helper = pytest.importorskip("onnx").helper
-    code = Quant.of(DType(storage), scale, point)
+    code = Affine.of(DType(storage), scale, point)
     kind = {"i8": 3, "u8": 2}[storage]
     node = helper.make_node("QuantizeLinear", ["x", "s", "z"], ["y"])
     graph = helper.make_graph(

@@ -13,7 +13,7 @@ from qir.errors import QirError
 from qir.ops.attributes import by_type
 from qir.ops.op import Op
 from qir.ops.rules import FixedCode, Rescale, SameCode
-from qir.types import Array, DType, Quant, TensorType
+from qir.types import Affine, Array, Code, DType, TensorType
 from tests.registries import restored
 
 
@@ -36,13 +36,13 @@ class Ruled(Same):
 class Fixed(Same):
     """Has no field for its code either."""
 
-    quant = FixedCode(Quant.of(DType.I8, 0.5))
+    quant = FixedCode(Affine.of(DType.I8, 0.5))
 
 
 class Guessed(Ruled):
     """Has a field for its code that no text shows."""
 
-    to: Quant | None = None
+    to: Affine | None = None
 
 
 class Computed(Same):
@@ -90,7 +90,7 @@ class Foreign:
     """Is no op."""
 
 
-FIELD = r"to: Quant \| None = by_type\(result_code, None\)"
+FIELD = r"to: Affine \| None = by_type\(result_code, None\)"
 MISTAKES = [
     ("Bad Name", Same, r"op: expected a name of letters, digits and '_', got 'Bad Name'"),
     ("é", Same, "op: expected a name of letters"),
@@ -103,7 +103,7 @@ MISTAKES = [
     ("own", Unknown, "op own: expected the fields of a dataclass, got name 'Whatever'"),
     ("own", Ruled, f"op own: expected a field that holds the code of the result, {FIELD}"),
     ("own", Fixed, f"op own: expected a field that holds the code of the result, {FIELD}"),
-    ("own", Guessed, rf"op own: expected field 'to' to be .*Quant \| None; .*: {FIELD}"),
+    ("own", Guessed, rf"op own: expected field 'to' to be .*Affine \| None; .*: {FIELD}"),
 ]
 
 
@@ -122,14 +122,14 @@ def test_a_mistake_is_told_where_an_op_is_declared(name: str, cls: Any, message:
 def test_a_code_for_an_op_without_its_field_is_refused() -> None:
     cls = qir.op("own")(Computed)
     with pytest.raises(QirError, match=f"own: expected a field that holds .*{FIELD}"):
-        cls().with_code(Quant.of(DType.I8, 0.5))
+        cls().with_code(Affine.of(DType.I8, 0.5))
 
 
 def test_a_field_that_the_result_type_shows_is_of_any_type() -> None:
     class Shaped(Same):
         """Reads a code."""
 
-        to: Quant | None = by_type(lambda result: result.quant, None)
+        to: Code | None = by_type(lambda result: result.quant, None)
         quant = Rescale()
 
     assert qir.op("own")(Shaped)().to is None

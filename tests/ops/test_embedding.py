@@ -67,8 +67,7 @@ SCALES = np.array([0.5, 0.25, 0.002])
 )
 def test_each_row_is_rounded_once_by_its_own_multiplier(to: str) -> None:
     line = f"embedding(%t, %i) {{factor = 3.0}} : {to}"
-    code = qir.parse(f"graph @g(%x: {to}) {{\n  return %x\n}}").inputs[0].type.quant
-    assert code is not None
+    code = qir.parse(f"graph @g(%x: {to}) {{\n  return %x\n}}").inputs[0].type.affine
     types = "%t: i8[3,2]{scale=[0.5, 0.25, 0.002], axis=0}, %i: i32[4]"
     (found,) = run(program(types, line), ROWS, np.array([2, 0, 1, 0], np.int32))
     multipliers = [

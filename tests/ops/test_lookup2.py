@@ -12,7 +12,7 @@ from qir.ir import Graph
 from qir.numbers.interval import Interval
 from qir.numbers.quantize_mode import fused_multiply_add
 from qir.ops import Lookup2
-from qir.types import Array, DType, Element, Quant, TensorType
+from qir.types import Affine, Array, DType, Element, TensorType
 from tests.ops.programs import program
 
 INPUTS = """
@@ -72,8 +72,8 @@ def every(storage: DType) -> Array:
 
 
 def test_a_function_of_real_numbers_is_encoded() -> None:
-    x, y = Quant.of(DType.I8, 0.1, 5), Quant.of(DType.U8, 0.05, 200)
-    to = Quant.of(DType.I8, 0.02, -3, bounds=(-127, 127))
+    x, y = Affine.of(DType.I8, 0.1, 5), Affine.of(DType.U8, 0.05, 200)
+    to = Affine.of(DType.I8, 0.02, -3, bounds=(-127, 127))
     graph = of_pairs(np.arctan2, [x, y, to])
     a, b = every(DType.I8)[:, None], every(DType.U8)
     expected = to.encode(np.arctan2(x.decode(a).astype(float), y.decode(b).astype(float)))
@@ -83,7 +83,7 @@ def test_a_function_of_real_numbers_is_encoded() -> None:
 
 
 def test_a_function_of_stored_numbers_is_stored() -> None:
-    x, y = Quant.of(DType.I8, 0.1, 5), Quant.of(DType.U8, 0.05, 200)
+    x, y = Affine.of(DType.I8, 0.1, 5), Affine.of(DType.U8, 0.05, 200)
     graph = of_pairs(lambda a, b: (a * b) & 127, [x, y, DType.U8], stored=True)
     a, b = every(DType.I8)[:, None], every(DType.U8)
     expected = (a.astype(np.int64) * b) & 127
@@ -102,7 +102,7 @@ def test_plain_operands_stand_for_themselves() -> None:
     [((2, 1, 5), (3, 1)), ((1,), (2, 3)), ((4, 3), (4, 3)), ((), (2, 2)), ((0, 3), (1, 3))],
 )
 def test_operands_broadcast(x_shape: tuple[int, ...], y_shape: tuple[int, ...]) -> None:
-    graph = of_pairs(np.subtract, [Quant.of(DType.I8, 1.0)] * 3, x_shape, y_shape)
+    graph = of_pairs(np.subtract, [Affine.of(DType.I8, 1.0)] * 3, x_shape, y_shape)
     rng = np.random.default_rng(0)
     a, b = (rng.integers(-128, 128, shape).astype(np.int8) for shape in (x_shape, y_shape))
     expected = np.clip(a.astype(int) - b, -128, 127)
@@ -111,7 +111,7 @@ def test_operands_broadcast(x_shape: tuple[int, ...], y_shape: tuple[int, ...]) 
 
 
 def test_what_no_table_can_hold_is_refused() -> None:
-    code, varying = Quant.of(DType.I8, 0.5), Quant.of(DType.I8, np.array([[0.5, 0.25]]))
+    code, varying = Affine.of(DType.I8, 0.5), Affine.of(DType.I8, np.array([[0.5, 0.25]]))
     with pytest.raises(QirError, match=r"undefined for 0\.0 and 0\.0"), np.errstate(all="ignore"):
         of_pairs(np.divide, [code] * 3)
     with pytest.raises(QirError, match=r"values are integers in \[-128, 127\]"):
@@ -124,14 +124,14 @@ def test_bounds_follow_from_the_table_and_the_operands() -> None:
     assert Lookup2().interval(
         Interval.of(0, 1), Interval.of(0, 1), Interval.of(-2, np.array([1.0, 3.0]))
     ).bounds == (-2, 3)
-    narrow = Quant.of(DType.I8, 1.0, bounds=(-2, 3))
-    graph = of_pairs(np.add, [narrow, narrow, Quant.of(DType.I8, 1.0)])
+    narrow = Affine.of(DType.I8, 1.0, bounds=(-2, 3))
+    graph = of_pairs(np.add, [narrow, narrow, Affine.of(DType.I8, 1.0)])
     assert StoredReach.of(graph)[graph.outputs[0]] == (-4, 6)
 
 
 def test_kernels_leave_it_to_xla() -> None:
     pytest.importorskip("llvmlite")
-    code = Quant.of(DType.I8, 1.0)
+    code = Affine.of(DType.I8, 1.0)
     compiled = qir.compile(of_pairs(np.add, [code] * 3), kernels=True)
     assert "no kernel for lookup2" in str(compiled.partition())
 
@@ -144,7 +144,7 @@ CODES = {
 }
 
 
-def onnx_runtime(kind: str, codes: list[Quant], *inputs: Array) -> Array:
+def onnx_runtime(kind: str, codes: list[Affine], *inputs: Array) -> Array:
     """What ONNX Runtime computes of two tensors of bytes."""
     runtime = pytest.importorskip("onnxruntime")
     helper = pytest.importorskip("onnx").helper
@@ -172,7 +172,7 @@ def onnx_runtime(kind: str, codes: list[Quant], *inputs: Array) -> Array:
     return np.asarray(session.run(None, dict(zip("ab", inputs, strict=True)))[0])
 
 
-def linear_add(a: Array, b: Array, x: Quant, y: Quant, to: Quant) -> Array:
+def linear_add(a: Array, b: Array, x: Affine, y: Affine, to: Affine) -> Array:
     """QLinearAdd: rne(fma(rA, a, fma(rB, b, zC - fma(rA, zA, rB * zB)))) in float32."""
     ra, rb = (np.float32(code.scale.array / to.scale.array) for code in (x, y))
     za, zb, zc = (np.float32(code.zero_points) for code in (x, y, to))
@@ -181,7 +181,7 @@ def linear_add(a: Array, b: Array, x: Quant, y: Quant, to: Quant) -> Array:
     return np.clip(np.rint(total), *to.range)
 
 
-def linear_mul(a: Array, b: Array, x: Quant, y: Quant, to: Quant) -> Array:
+def linear_mul(a: Array, b: Array, x: Affine, y: Affine, to: Affine) -> Array:
     """QLinearMul: rne(P * r + zC) in float32, the zero point before the rounding, not fused."""
     ratio = np.float32(x.scale.array * y.scale.array) / to.scale.array
     product = ((a - int(x.zero_points)) * (b - int(y.zero_points))).astype(np.float32)
@@ -196,7 +196,7 @@ def test_the_arithmetic_of_onnx_runtime_is_a_table(
     name: str, kind: str, function: Callable[..., Array]
 ) -> None:
     storage = DType(name[:2])
-    codes = [Quant.of(storage, scale, point) for scale, point in CODES[name]]
+    codes = [Affine.of(storage, scale, point) for scale, point in CODES[name]]
     a, b = (side.ravel() for side in np.meshgrid(every(storage), every(storage), indexing="ij"))
     graph = of_pairs(lambda a, b: function(a, b, *codes), codes, a.shape, b.shape, stored=True)
     expected = onnx_runtime(f"QLinear{kind}", codes, a, b)

@@ -12,15 +12,15 @@ from qir.ops import GroupNorm, L2Norm, LayerNorm, RmsNorm
 from qir.ops.normalization import Normalization
 from qir.ops.op import infer
 from qir.ops.rules import Coded
-from qir.types import Array, DType, Quant, TensorType
+from qir.types import Affine, Array, DType, TensorType
 
-I8 = Quant.of(DType.I8, 0.02, -5)
-U8 = Quant.of(DType.U8, 3e-3)
-WIDE = Quant.of(DType.I32, 1e-4, bounds=(1 - 2**17, 2**17 - 1))
+I8 = Affine.of(DType.I8, 0.02, -5)
+U8 = Affine.of(DType.U8, 3e-3)
+WIDE = Affine.of(DType.I32, 1e-4, bounds=(1 - 2**17, 2**17 - 1))
 CORES = [LayerNorm((1,)), RmsNorm((1,)), L2Norm((1,)), L2Norm((1,), guard="max")]
 
 
-def extremes(count: int, code: Quant) -> Array:
+def extremes(count: int, code: Affine) -> Array:
     """Rows at the ends of a code: all equal, one-hot, alternating, tiny, anywhere."""
     rng = np.random.default_rng(count)
     low, high = code.range
@@ -48,7 +48,7 @@ def parameters(count: int) -> tuple[Array, Array]:
     return gamma.astype(np.float32), rng.normal(0, 1, count).astype(np.float32)
 
 
-def on_codes(op: Normalization, x: Array, code: Quant, to: Quant, *floats: Array) -> Array:
+def on_codes(op: Normalization, x: Array, code: Affine, to: Affine, *floats: Array) -> Array:
     """Runs the integer meaning."""
     types = [TensorType(x.shape, code)]
     types += [TensorType(array.shape, DType.F32) for array in floats]
@@ -63,7 +63,7 @@ def with_epsilon(op: Normalization, epsilon: float) -> Normalization:
     return type(op)(**{**op.attributes(), "epsilon": epsilon})
 
 
-def real(op: Normalization, x: Array, code: Quant, *floats: Array) -> Array:
+def real(op: Normalization, x: Array, code: Affine, *floats: Array) -> Array:
     """Computes the norm in extended precision and in steps, whose mean is exact; beta for 0 / 0."""
     steps = x.astype(np.longdouble) - int(code.zero_points)
     gamma, beta = (array.astype(np.longdouble) for array in floats)
@@ -72,7 +72,7 @@ def real(op: Normalization, x: Array, code: Quant, *floats: Array) -> Array:
     return np.where(np.isfinite(found), found, beta)
 
 
-def allowance(op: Normalization, x: Array, code: Quant, to: Quant, gamma: Array) -> Array:
+def allowance(op: Normalization, x: Array, code: Affine, to: Affine, gamma: Array) -> Array:
     """How far a step count may be off: the rounding, t's resolution, W's and the multiplier's."""
     form = op.standard(TensorType(x.shape, code))
     resolution = np.abs(gamma) / float(to.scale.array) * 2.0 ** -(form.result_fraction + 1)
@@ -86,15 +86,15 @@ def allowance(op: Normalization, x: Array, code: Quant, to: Quant, gamma: Array)
 @pytest.mark.parametrize("epsilon", [0.0, 1e-3, 1e4])
 @pytest.mark.parametrize("count", [1, 2, 3, 384, 4096])
 @pytest.mark.parametrize("code", [I8, U8, WIDE], ids=["i8", "u8", "wide"])
-def test_it_is_the_real_norm_but_for_one_rounding(count: int, code: Quant, epsilon: float) -> None:
+def test_it_is_the_real_norm_but_for_one_rounding(count: int, code: Affine, epsilon: float) -> None:
     x, floats = extremes(count, code), parameters(count)
     for core in CORES:
         op = with_epsilon(core, epsilon)
         exact = real(op, x, code, *floats)
         peak = float(np.max(np.abs(exact)))
         for to in (
-            Quant.of(DType.I8, peak / 127, 3),
-            Quant.of(DType.I32, peak / 2**15, bounds=(1 - 2**17, 2**17 - 1)),
+            Affine.of(DType.I8, peak / 127, 3),
+            Affine.of(DType.I32, peak / 2**15, bounds=(1 - 2**17, 2**17 - 1)),
         ):
             found = on_codes(op, x, code, to, *floats)
             want = exact / float(to.scale.array) + int(to.zero_points)
@@ -106,7 +106,7 @@ def test_it_is_the_real_norm_but_for_one_rounding(count: int, code: Quant, epsil
 
 @pytest.mark.parametrize("core", CORES, ids=lambda op: op.name)
 def test_rows_without_any_spread_give_beta(core: Normalization) -> None:
-    to = Quant.of(DType.I8, 0.05, 7)
+    to = Affine.of(DType.I8, 0.05, 7)
     gamma, beta = parameters(5)
     zero = np.full((3, 5), int(I8.zero_points), np.int8)
     found = on_codes(core, zero, I8, to, gamma, beta)
@@ -116,10 +116,10 @@ def test_rows_without_any_spread_give_beta(core: Normalization) -> None:
 def test_a_code_for_each_channel_is_normalized_away() -> None:
     rng = np.random.default_rng(0)
     x = rng.integers(-128, 128, (2, 6, 6, 8)).astype(np.int8)
-    to = Quant.of(DType.I8, 4 / 127)
+    to = Affine.of(DType.I8, 4 / 127)
     scales = np.geomspace(0.01, 10, 8).reshape(1, 1, 1, 8)
     points = rng.integers(-9, 9, (1, 1, 1, 8))
-    varying = Quant.of(DType.I8, scales, points)
+    varying = Affine.of(DType.I8, scales, points)
     op = LayerNorm((1, 2), 0.0)
     assert np.array_equal(on_codes(op, x, varying, to), on_codes(op, x, I8, to))
     across = LayerNorm((3,)).with_code(to)
@@ -130,7 +130,7 @@ def test_a_code_for_each_channel_is_normalized_away() -> None:
 def test_groups_are_layer_norms_of_their_channels() -> None:
     rng = np.random.default_rng(0)
     x = rng.integers(-128, 128, (2, 3, 4, 6)).astype(np.int8)
-    to = Quant.of(DType.I8, 4 / 127)
+    to = Affine.of(DType.I8, 4 / 127)
     found = on_codes(GroupNorm(3), x, I8, to)
     parts = [on_codes(LayerNorm((1, 2, 3)), part, I8, to) for part in np.split(x, 3, axis=3)]
     assert np.array_equal(found, np.concatenate(parts, axis=3))

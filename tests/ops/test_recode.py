@@ -7,12 +7,12 @@ from qir.backends.reference.interpreter import run
 from qir.errors import QirError
 from qir.numbers.interval import Interval
 from qir.ops import Recode
-from qir.types import DType, Quant
+from qir.types import Affine, Codebook, DType
 from tests.ops.programs import program
 
 INPUTS = """
   %p: i8[B,2], %u: u8[B,2], %f: f32[B,2], %i: i32[B,2],
-  %h: i4[B,2]{levels=[-9, -1, 0, 4], scale=0.5},
+  %h: i4[B,2]{kind=codebook, levels=[-9, -1, 0, 4], scale=0.5},
   %q: i8[B,2]{scale=0.5, zp=3}, %n: i8[B,2]{scale=0.5, bounds=[-127, 127]},
   %c: u8[B,2]{scale=[0.5, 0.25], axis=1, zp=[128, 3]}, %a: i32[B,2]{scale=0.5}
 """
@@ -70,9 +70,9 @@ def test_the_numbers_stay_or_turn_their_highest_bit() -> None:
 
 def test_intervals_are_those_of_the_result() -> None:
     assert Recode(DType.I8).interval(Interval.of(0, 1)) == Interval.of(-128, 127)
-    code = Quant.of(DType.I8, 0.5, 28)
+    code = Affine.of(DType.I8, 0.5, 28)
     assert Recode(code).interval(Interval.of(0, 1)).bounds == (-78, 49.5)
-    levels = Quant.of(DType.I4, 0.5, levels=[-9, -1, 0, 4])
+    levels = Codebook.of(DType.I4, 0.5, [-9, -1, 0, 4])
     assert Recode(levels).interval(Interval.of(0, 1)).bounds == (-4.5, 2)
 
 

@@ -12,7 +12,7 @@ from qir.ops import ExpBelowMax, ExpBelowMaxHigh, ExpBelowMaxLow, Softmax
 from qir.ops.op import infer
 from qir.ops.rules import Coded
 from qir.ops.softmax import EXPONENTIAL_CODE, LOW_CODE, SOFTMAX_CODE, softmax_table
-from qir.types import Array, DType, Quant, TensorType
+from qir.types import Affine, Array, DType, TensorType
 from tests.ops.programs import program
 
 F = TensorType((2, 3), DType.F32)
@@ -29,8 +29,8 @@ def row_sqnr(wanted: Array, found: Array) -> Array:
     return np.asarray(10 * np.log10(np.square(wanted).sum(-1) / np.maximum(noise, 1e-300)))
 
 
-def on_codes(x: Array, scale: float, to: Quant, mask: Array | None = None) -> Array:
-    code = Quant.of(DType.I8, scale, 0)
+def on_codes(x: Array, scale: float, to: Affine, mask: Array | None = None) -> Array:
+    code = Affine.of(DType.I8, scale, 0)
     operands = [Coded(code.encode(x), TensorType(x.shape, code))]
     if mask is not None:
         operands.append(Coded(mask, TensorType(mask.shape, DType.BOOL)))
@@ -83,7 +83,7 @@ def test_a_row_that_is_masked_whole_is_uniform_or_as_without_a_mask() -> None:
     x, mask = np.array([[1.0, 2.0, 9.0]]), np.zeros((1, 3), bool)
     np.testing.assert_allclose(Softmax(1).evaluate(x, mask), 1 / 3)
     np.testing.assert_allclose(Softmax(1, "unmasked").evaluate(x, mask), exact(x))
-    code = Quant.of(DType.I8, 1 / 256, -128)
+    code = Affine.of(DType.I8, 1 / 256, -128)
     np.testing.assert_allclose(on_codes(x, 0.1, code, mask), 1 / 3, atol=1 / 256)
 
 
@@ -93,7 +93,7 @@ def test_a_row_that_infinity_masks_whole_is_no_number_but_on_codes() -> None:
         found = np.isnan(op.evaluate(x, mask))
         assert found[0].all()
         assert not found[1].any()
-    operands = [Coded(np.array([[1, 2, 9]]), TensorType((1, 3), Quant.of(DType.I8, 0.1, 0)))]
+    operands = [Coded(np.array([[1, 2, 9]]), TensorType((1, 3), Affine.of(DType.I8, 0.1, 0)))]
     operands.append(Coded(np.zeros((1, 3), bool), TensorType((1, 3), DType.BOOL)))
     exponentials = ExpBelowMax(1, "nan", to=EXPONENTIAL_CODE)
     table = exponentials.integer_tables([operands[0].type])["table"]
@@ -124,10 +124,10 @@ def test_many_classes_keep_their_greatest_and_their_bits(classes: int, size: flo
     x = np.clip(rng.normal(0, size, (32, classes)), -4 * size, 4 * size)
     scale = float(np.abs(x).max()) / 127
     wanted = exact(x)
-    to = Quant.of(DType.U8, wanted.max() / 255, 0)
+    to = Affine.of(DType.U8, wanted.max() / 255, 0)
     found = on_codes(x, scale, to)
     whole = 10 * np.log10(np.square(wanted).sum() / np.square(wanted - found).sum())
-    code = Quant.of(DType.I8, scale, 0)
+    code = Affine.of(DType.I8, scale, 0)
     steps = code.encode(x)
     # The greatest share belongs to one of the scores that are the greatest in 8 bits.
     tops = np.take_along_axis(steps, found.argmax(-1)[:, None], -1)[:, 0]
@@ -137,7 +137,7 @@ def test_many_classes_keep_their_greatest_and_their_bits(classes: int, size: flo
 
 def test_exponentials_have_one_code() -> None:
     table = TensorType((256,), DType.U8)
-    x = TensorType((2, 3), Quant.of(DType.I8, 0.1, 0))
+    x = TensorType((2, 3), Affine.of(DType.I8, 0.1, 0))
     assert infer(ExpBelowMax(1, to=EXPONENTIAL_CODE), [x, table])[0].quant == EXPONENTIAL_CODE
     with pytest.raises(
         QirError, match=r"expected the result u8\[2,3\]\{scale=0.003921569\}, got i8"
@@ -146,7 +146,7 @@ def test_exponentials_have_one_code() -> None:
 
 
 def test_the_greatest_of_each_row_is_255() -> None:
-    code = Quant.of(DType.I8, 0.05, 3)
+    code = Affine.of(DType.I8, 0.05, 3)
     stored = np.random.default_rng(2).integers(-128, 128, (5, 7)).astype(np.int8)
     x = Coded(stored, TensorType(stored.shape, code))
     op = ExpBelowMax(1, to=EXPONENTIAL_CODE)
@@ -159,7 +159,7 @@ def test_the_greatest_of_each_row_is_255() -> None:
 
 
 def test_the_parts_of_an_exponential_have_16_bits_together() -> None:
-    code = Quant.of(DType.I16, 0.01, 0, bounds=(-2048, 2047))
+    code = Affine.of(DType.I16, 0.01, 0, bounds=(-2048, 2047))
     stored = np.arange(-2048, 2048).reshape(1, -1)
     x = Coded(stored, TensorType(stored.shape, code))
     total = np.zeros(stored.shape)

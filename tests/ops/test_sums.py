@@ -13,7 +13,7 @@ from qir.numbers.rounding import ROUNDINGS
 from qir.ops import AvgPool, Mean, Mul, ReduceSum, Requantize, ResizeLinear
 from qir.ops.op import Op, infer
 from qir.ops.sums import rounded
-from qir.types import DType, Quant, TensorType
+from qir.types import Affine, DType, TensorType
 from tests.ops.programs import program
 from tests.roundings import ANY_RATIO
 
@@ -87,7 +87,7 @@ SUMS: list[tuple[Op, tuple[int, ...], int]] = [
 def test_the_multiplier_is_that_of_scales_and_divisor(
     op: Op, shape: tuple[int, ...], divisor: int, rounding: str, x: float, to: float
 ) -> None:
-    operand, code = TensorType(shape, Quant.of(DType.I8, x, 3)), Quant.of(DType.I8, to, -5)
+    operand, code = TensorType(shape, Affine.of(DType.I8, x, 3)), Affine.of(DType.I8, to, -5)
     (sums,) = infer(op, [operand])
     found = rounded(op, [operand], code, rounding)
     wanted = ROUNDINGS[rounding].multipliers(x, to * divisor)
@@ -102,8 +102,8 @@ def test_a_multiplier_is_written_out_where_the_scale_of_the_sum_would_make_anoth
     x, to = np.float32(0.1), np.float32(0.3)
     written = []
     for divisor in range(2, 2000):
-        operand = TensorType((divisor,), Quant.of(DType.I8, x))
-        found = rounded(Mean((0,)), [operand], Quant.of(DType.I8, to), "f32_rne")
+        operand = TensorType((divisor,), Affine.of(DType.I8, x))
+        found = rounded(Mean((0,)), [operand], Affine.of(DType.I8, to), "f32_rne")
         written.append(found.multiplier is not None)
         (sums,) = infer(Mean((0,)), [operand])
         assert found.factors(sums).value == x / np.float32(float(to) * divisor)
@@ -119,7 +119,7 @@ def test_products_are_exact(x: int, y: int, x_point: int, y_point: int) -> None:
 
 
 def test_scales_of_products_are_exact() -> None:
-    x, y = (TensorType((1,), Quant.of(DType.I8, scale)) for scale in (0.1, 0.3))
+    x, y = (TensorType((1,), Affine.of(DType.I8, scale)) for scale in (0.1, 0.3))
     (product,) = infer(Mul(), [x, y])
     assert product.quant is not None
     factors = [Fraction(float(np.float32(scale))) for scale in (0.1, 0.3)]

@@ -13,7 +13,7 @@ from qir.backends.reference.interpreter import run
 from qir.errors import QirError
 from qir.ops import Reshape
 from qir.ops.op import infer
-from qir.types import DType, FrozenArray, Quant, TensorType, expand
+from qir.types import Affine, DType, FrozenArray, TensorType, expand
 from tests.ops.programs import program
 
 WIDE = "i32[4]{scale=0.5, bounds=[-100, 100]}"
@@ -84,7 +84,7 @@ def test_codes_follow_every_reshape(
 ) -> None:
     before, after, counts = shapes
     scale = np.random.default_rng(seed).integers(1, 4, counts).astype(np.float64)
-    x = TensorType(before, Quant(DType.I32, FrozenArray(scale)))
+    x = TensorType(before, Affine(DType.I32, FrozenArray(scale)))
     (result,) = infer(Reshape(after), [x])
     assert result.quant is not None
     found = result.quant.scale.array

@@ -11,14 +11,19 @@ import numpy as np
 from hypothesis import strategies as st
 
 from qir.ir import Graph, Node
+from qir.numbers.rounding import rounding_mode
+from qir.ops import Requantize
+from qir.ops.cast import is_long
 from qir.ops.op import Op
-from qir.types import Array, Dim, DType, Element, Quant, Size, TensorType, expand
+from qir.types import Affine, Array, Code, Dim, DType, Element, Size, TensorType, expand
 from tests.roundings import ANY_RATIO, COMPUTED
 
 Draw: TypeAlias = st.DrawFn
 
 BYTES = (DType.I8, DType.U8)
 NARROW = (DType.I8, DType.U8, DType.I4, DType.U4)
+WIDE = (DType.I16, DType.U16)
+LONG_ROUNDINGS = [name for name in ANY_RATIO if rounding_mode(name).takes_long]
 FLOATS = (DType.F32, DType.F32, DType.F32, DType.F16, DType.BF16)
 
 
@@ -42,7 +47,7 @@ class Operand:
     def type(self) -> TensorType:
         """The operand's type."""
         sizes: tuple[Size, ...] = self.array.shape
-        quant = self.element if isinstance(self.element, Quant) else None
+        quant = self.element if isinstance(self.element, Code) else None
         uniform = quant is None or quant.per_tensor or quant.scale.array.shape[0] == 1
         if self.named and sizes and uniform:
             sizes = (Dim.named("B"), *sizes[1:])
@@ -63,8 +68,10 @@ class Case:
 
     @cached_property
     def node(self) -> Node:
-        """The last op: the one that the case is of."""
-        return [node for node in self.graph.nodes if node.outputs][-1]
+        """The op that the case is of: the last one, but for what rounds sums in i64."""
+        last = [node for node in self.graph.nodes if node.outputs][-1]
+        summed = last.inputs[0]
+        return last if summed.node is None or not is_long(summed.type) else summed.node
 
     @property
     def coded(self) -> bool:
@@ -117,6 +124,20 @@ def program(op: Op, *operands: Operand) -> Case:
     return Case(graph, inputs)
 
 
+def rounded(draw: Draw, case: Case) -> Case:
+    """Ends a case by a requantize where its result is in i64, which no program returns."""
+    (value,) = case.graph.outputs
+    if not is_long(value.type):
+        return case
+    assert value.type.quant is not None
+    storage = draw(st.sampled_from([*BYTES, DType.I16, DType.U16]))
+    step = float(value.type.quant.scale.array.max()) * 2.0 ** draw(st.integers(4, 30))
+    code = Affine.of(storage, step * draw(st.floats(0.5, 1)), draw(st.sampled_from([0, 3, 100])))
+    rounding = draw(st.sampled_from(LONG_ROUNDINGS))
+    case.graph.set_outputs([case.graph.at_end().emit(Requantize(code, rounding), value, name="z")])
+    return case
+
+
 def in_float(draw: Draw) -> bool:
     """Draws whether a case is one of the float path; the integer path comes twice as often."""
     return draw(st.sampled_from([False, False, True]))
@@ -151,7 +172,7 @@ def codes(
     axis: int | None = None,
     symmetric: bool = False,
     far: bool = False,
-) -> Quant:
+) -> Affine:
     """Draws codes.
 
     Args:
@@ -182,10 +203,10 @@ def codes(
             point = rng.integers(low, high, np.shape(scale), endpoint=True)
         else:
             point = np.full(np.shape(scale), point)
-    return Quant.of(storage, scale, point, bounds=None if wide else bounds)
+    return Affine.of(storage, scale, point, bounds=None if wide else bounds)
 
 
-def computed_roundings(code: Quant, *, any_ratio: bool = False) -> st.SearchStrategy[str]:
+def computed_roundings(code: Affine, *, any_ratio: bool = False) -> st.SearchStrategy[str]:
     """Draws rounding modes that backends compute.
 
     Args:
@@ -198,7 +219,7 @@ def computed_roundings(code: Quant, *, any_ratio: bool = False) -> st.SearchStra
     return st.sampled_from(names)
 
 
-def stored(draw: Draw, code: Quant, shape: tuple[int, ...], reach: int = 2**31 - 1) -> Array:
+def stored(draw: Draw, code: Code, shape: tuple[int, ...], reach: int = 2**31 - 1) -> Array:
     """Draws stored numbers: anywhere, at the bounds and around the zero point.
 
     Args:
@@ -213,9 +234,8 @@ def stored(draw: Draw, code: Quant, shape: tuple[int, ...], reach: int = 2**31 -
     if code.storage.bits >= 32:
         small = anywhere >> rng.integers(0, 31, shape)
         anywhere = np.where(rng.random(shape) < 0.5, small, anywhere)
-    near = np.clip(
-        expand(code.zero_points.astype(np.int64), shape) + rng.integers(-1, 2, shape), low, high
-    )
+    points = code.zero_points if isinstance(code, Affine) else np.zeros((), int)
+    near = np.clip(expand(points.astype(np.int64), shape) + rng.integers(-1, 2, shape), low, high)
     ends = np.where(rng.random(shape) < 0.5, low, high)
     kind = rng.choice(3, shape, p=[0.7, 0.15, 0.15])
     return np.asarray(np.choose(kind, [anywhere, near, ends])).astype(code.storage.numpy)
@@ -230,7 +250,7 @@ def floats(
     return np.where(rng.random(shape) < 0.05, 0.0, values).astype(dtype.numpy)
 
 
-def coded_operand(draw: Draw, code: Quant, shape: tuple[int, ...], **options: Any) -> Operand:
+def coded_operand(draw: Draw, code: Code, shape: tuple[int, ...], **options: Any) -> Operand:
     """Draws an operand of a code."""
     return Operand(stored(draw, code, shape), code, **options)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from qir.numbers.quantize_mode import QUANTIZE_MODES
 from qir.numbers.rounding import rounding_mode
 from qir.ops import Dequantize, Lookup, Lookup2, Quantize, Recode, Requantize
 from qir.ops.lookup import index_bits
-from qir.types import Array, DType, Element, FrozenArray, Quant, TensorType, expand
+from qir.types import Affine, Array, Code, Codebook, DType, Element, FrozenArray, TensorType, expand
 from tests.roundings import ANY_RATIO, near_multipliers
 from tests.strategies.base import (
     BYTES,
@@ -39,10 +40,10 @@ SMALL = (*NARROW, DType.I2, DType.I16, DType.U16)
 SPECIAL = [np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-42, 0.0, -0.0]
 
 
-def with_expressed(draw: Draw, code: Quant) -> Quant:
+def with_expressed(draw: Draw, code: Affine) -> Affine:
     """Lets a code stand for 16-bit floats at times."""
     expressed = draw(st.sampled_from([DType.F32, DType.F32, DType.F16, DType.BF16]))
-    return Quant(code.storage, code.scale, code.zero_point, code.bounds, expressed)
+    return replace(code, expressed=expressed)
 
 
 @cases_of(Quantize)
@@ -75,12 +76,14 @@ def dequantizes(draw: Draw, cls: type[Dequantize]) -> Case:
     kind = draw(st.sampled_from(["affine", "levels", "blocks"]))
     if kind == "levels" and code.storage.bits == 4 and code.per_tensor:
         levels = np.sort(generator(draw).choice(np.arange(-128, 128), 16, replace=False))
-        code = Quant.of(code.storage, code.scale.array, levels=levels)
+        scaled = levels / np.float32(7) if draw(st.booleans()) else levels
+        table = Codebook.of(code.storage, code.scale.array, scaled)
+        return program(cls(), coded_operand(draw, table, shape, constant=draw(st.booleans())))
     elif kind == "blocks" and len(shape) == 2:
         shape = (shape[0] * 2, shape[1] * 3)
         factors = generator(draw).uniform(0.1, 1.0, (shape[0] // 2, shape[1]))
-        code = Quant.of(code.storage, factors)
-    code = code if code.levels else with_expressed(draw, code)
+        code = Affine.of(code.storage, factors)
+    code = with_expressed(draw, code)
     return program(cls(), coded_operand(draw, code, shape, constant=draw(st.booleans())))
 
 
@@ -91,12 +94,12 @@ def requantizes(draw: Draw, cls: type[Requantize]) -> Case:
     source = draw(codes((DType.I32, DType.I32, *SMALL), shape=shape, axis=last, far=True))
     to = draw(codes(SMALL, shape=shape, axis=last, far=True))
     if draw(st.integers(0, 4)) == 0:
-        to = Quant.of(DType.I32, to.scale.array.max(), bounds=(-(2**17), 2**17 - 1))
+        to = Affine.of(DType.I32, to.scale.array.max(), bounds=(-(2**17), 2**17 - 1))
     if len(shape) == 2 and draw(st.booleans()):
         return _requantize_blocks(draw, cls, shape)
     if source.storage is DType.I32:
         scale = source.scale.array * 2.0 ** -draw(st.integers(0, 30))
-        source = Quant.of(DType.I32, scale)
+        source = Affine.of(DType.I32, scale)
     low, high = to.range
     ends = draw(st.tuples(st.integers(low, high), st.integers(low, high)))
     clamp = draw(st.sampled_from([None, (min(ends), max(ends))]))
@@ -117,13 +120,13 @@ def requantizes(draw: Draw, cls: type[Requantize]) -> Case:
 
 def _requantize_blocks(draw: Draw, cls: type[Requantize], shape: tuple[int, ...]) -> Case:
     rng = generator(draw)
-    source = Quant.of(DType.I8, rng.uniform(0.1, 1.0, shape))
+    source = Affine.of(DType.I8, rng.uniform(0.1, 1.0, shape))
     blocks = (shape[0] * 2, shape[1] * 3)
     return program(cls(draw(codes(SMALL))), coded_operand(draw, source, blocks))
 
 
 def _written_out(
-    draw: Draw, rounding: str, source: Quant, to: Quant, shape: tuple[int, ...]
+    draw: Draw, rounding: str, source: Affine, to: Affine, shape: tuple[int, ...]
 ) -> dict[str, FrozenArray]:
     try:
         if rounding in ANY_RATIO:
@@ -157,7 +160,7 @@ def recodes(draw: Draw, cls: type[Recode]) -> Case:
         low, high = code.range
         bounds = (low + offset, high + offset)
         of = code
-        to = Quant.of(
+        to = Affine.of(
             other,
             code.scale.array * draw(st.sampled_from([1, 0.5, 3])),
             code.zero_points + offset,
@@ -165,9 +168,9 @@ def recodes(draw: Draw, cls: type[Recode]) -> Case:
         )
     elif kind == "code":
         to = draw(codes([code.storage], shape=shape, axis=axis, far=True))
-        to = Quant(to.storage, to.scale, to.zero_point)
+        to = Affine(to.storage, to.scale, to.zero_point)
         of = code if draw(st.booleans()) else code.storage
-    x = stored(draw, code if isinstance(of, Quant) else Quant.of(code.storage, 1), shape)
+    x = stored(draw, code if isinstance(of, Code) else Affine.of(code.storage, 1), shape)
     named = axis != 0 and draw(st.booleans())
     return program(cls(to), Operand(x, of, constant=draw(st.booleans()), named=named))
 
@@ -176,7 +179,7 @@ def recodes(draw: Draw, cls: type[Recode]) -> Case:
 def lookups(draw: Draw, cls: type[Lookup]) -> Case:
     code = draw(codes((DType.I2, *NARROW, *BYTES), far=True))
     if draw(st.integers(0, 3)) == 0:
-        code = Quant.of(DType.I16, 0.01, bounds=draw(st.sampled_from([(-300, 511), (-512, 9)])))
+        code = Affine.of(DType.I16, 0.01, bounds=draw(st.sampled_from([(-300, 511), (-512, 9)])))
     return lookup(draw, code)
 
 
@@ -187,7 +190,7 @@ def lookups_of_pairs(draw: Draw, cls: type[Lookup2]) -> Case:
     def operand(shape: tuple[int, ...], **options: bool) -> Operand:
         storage = draw(st.sampled_from(BYTES))
         of = draw(codes([storage]))
-        numbers = stored(draw, Quant.of(storage, 1) if plain else of, shape)
+        numbers = stored(draw, Affine.of(storage, 1) if plain else of, shape)
         return Operand(numbers, storage if plain or draw(st.booleans()) else of, **options)
 
     x_shape, y_shape = draw(broadcasting())
@@ -199,7 +202,7 @@ def lookups_of_pairs(draw: Draw, cls: type[Lookup2]) -> Case:
     return program(cls(), *operands)
 
 
-def lookup(draw: Draw, code: Quant, entries: Array | None = None, element: Any = None) -> Case:
+def lookup(draw: Draw, code: Affine, entries: Array | None = None, element: Any = None) -> Case:
     """Draws a lookup in a table, a random one where none is given."""
     shape = draw(shapes())
     size = 2 ** index_bits(TensorType(shape, code))
@@ -210,7 +213,7 @@ def lookup(draw: Draw, code: Quant, entries: Array | None = None, element: Any =
                 st.sampled_from([DType.F32, DType.I32, DType.BOOL]),
             )
         )
-        if isinstance(element, Quant):
+        if isinstance(element, Code):
             entries = stored(draw, element, (size,))
         else:
             entries = (floats(draw, (size,)) * 100).astype(element.numpy)

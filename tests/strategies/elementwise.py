@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from qir.errors import QirError
 from qir.ops import Add, Clip, Mul, Relu, Sub
 from qir.ops.elementwise import Sum
-from qir.types import DType, Quant, TensorType
+from qir.types import Affine, DType, TensorType
 from tests.strategies.base import (
     BYTES,
     FLOATS,
@@ -62,7 +62,7 @@ def sums(draw: Draw, cls: type[Add] | type[Sub] | type[Mul]) -> Case:
     y = coded_operand(draw, draw(codes(far=far)), y_shape, constant=constant)
     if issubclass(cls, Mul):
         if draw(st.integers(0, 3)) == 0:
-            fine = Quant.of(DType.I16, 0.001, draw(st.integers(-100, 100)), bounds=(-2048, 2047))
+            fine = Affine.of(DType.I16, 0.001, draw(st.integers(-100, 100)), bounds=(-2048, 2047))
             x = coded_operand(draw, fine, x_shape, named=named)
         return program(cls(), x, y)
     try:
@@ -73,10 +73,10 @@ def sums(draw: Draw, cls: type[Add] | type[Sub] | type[Mul]) -> Case:
         raise
 
 
-def wide_code(draw: Draw, most: int) -> Quant:
+def wide_code(draw: Draw, most: int) -> Affine:
     """Draws a code of i32 with bounds of at most some magnitude; all have one scale."""
     low, high = -draw(st.integers(1, most)), draw(st.integers(1, most))
-    return Quant.of(DType.I32, 0.001, bounds=(low, high))
+    return Affine.of(DType.I32, 0.001, bounds=(low, high))
 
 
 def _rounded(draw: Draw, op: Sum, x: TensorType, y: TensorType) -> Sum:

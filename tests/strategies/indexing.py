@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from qir.ops import Broadcast, Embedding, Gather, Iota, Pad, Reverse, Slice, Split, Tile
-from qir.types import Dim, DType, Quant, Size
+from qir.types import Affine, Dim, DType, Size
 from tests.strategies.base import (
     FLOATS,
     NARROW,
@@ -98,8 +98,8 @@ def embeddings(draw: Draw, cls: type[Embedding]) -> Case:
         return program(cls(factor), float_operand(draw, shape, draw(st.sampled_from(FLOATS))), ids)
     code = draw(codes((*NARROW, DType.I16), shape=shape, axis=0, symmetric=True))
     if np.any(code.zero_points):  # where the bounds leave out 0
-        code = Quant(code.storage, code.scale)
-    wide = Quant.of(DType.I32, draw(scales()) / 256, bounds=(-(2**17) + 1, 2**17 - 1))
+        code = Affine(code.storage, code.scale)
+    wide = Affine.of(DType.I32, draw(scales()) / 256, bounds=(-(2**17) + 1, 2**17 - 1))
     to = draw(st.one_of(st.just(None), codes((*NARROW, DType.I16)), st.just(wide)))
     table = coded_operand(draw, code, shape, constant=draw(st.booleans()))
     return program(cls(factor, to), table, ids)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from hypothesis import strategies as st
 
 from qir.ops import Conv, Dot
 from qir.ops.type_rules import accumulator
 from qir.ops.windows import Padding, dilated
-from qir.types import Array, DType, Quant
+from qir.types import Affine, Array, Code, DType
 from tests.strategies.base import (
     BYTES,
     FLOATS,
     NARROW,
+    WIDE,
     Case,
     Draw,
     Operand,
@@ -23,6 +26,7 @@ from tests.strategies.base import (
     generator,
     in_float,
     program,
+    rounded,
     stored,
 )
 
@@ -30,22 +34,36 @@ from tests.strategies.base import (
 def weights(draw: Draw, shape: tuple[int, ...], far: bool = False) -> Operand:
     """Draws weights: mostly constant and symmetric per channel, sometimes with zero points."""
     symmetric = draw(st.booleans())
-    code = draw(codes(NARROW, shape=shape, axis=len(shape) - 1, symmetric=symmetric, far=far))
+    storages = draw(st.sampled_from([NARROW, NARROW, WIDE]))
+    code = draw(codes(storages, shape=shape, axis=len(shape) - 1, symmetric=symmetric, far=far))
     return coded_operand(draw, code, shape, constant=draw(st.sampled_from([True, True, False])))
 
 
-def heads(draw: Draw, shape: tuple[int, ...], axis: int) -> Quant:
+def heads(draw: Draw, shape: tuple[int, ...], axis: int) -> Affine:
     """Draws a code that varies along a batch axis, with one zero point."""
     varying = tuple(size if place == axis else 1 for place, size in enumerate(shape))
     scales = generator(draw).uniform(0.1, 1.0, varying)
-    return Quant.of(DType.I8, scales, np.full(varying if scales.size > 1 else (), 3))
+    return Affine.of(DType.I8, scales, np.full(varying if scales.size > 1 else (), 3))
 
 
-def bias(draw: Draw, code: Quant, outputs: int) -> Operand:
+def activations(draw: Draw, storages: Sequence[DType], *, far: bool) -> Affine:
+    """Draws a code of 8 bits, or of up to 16 by its bounds."""
+    code = draw(codes(draw(st.sampled_from([storages, WIDE])), far=far))
+    if code.storage in WIDE and draw(st.booleans()):
+        bits = draw(st.integers(3, 15))
+        low, high = (-(2**bits), 2**bits - 1) if code.storage is DType.I16 else (0, 2**bits)
+        point = int(np.clip(code.zero_points, low, high))
+        code = Affine.of(code.storage, code.scale.array, point, bounds=(low, high))
+    return code
+
+
+def bias(draw: Draw, code: Affine, outputs: int) -> Operand:
     """Draws a bias of the accumulator's code, far larger than the products."""
     scale = code.scale.array.reshape(-1) if code.scale.array.ndim else code.scale.array
-    array: Array = generator(draw).integers(-(2**30), 2**30, outputs).astype(np.int32)
-    return Operand(array, Quant.of(DType.I32, scale), constant=draw(st.booleans()))
+    long = code.storage is DType.I64
+    reach = 2**45 if long else 2**30
+    array: Array = generator(draw).integers(-reach, reach, outputs).astype(code.storage.numpy)
+    return Operand(array, Affine.of(code.storage, scale), constant=long or draw(st.booleans()))
 
 
 def plain_operands(
@@ -60,12 +78,12 @@ def plain_operands(
         return [x, float_operand(draw, shape, dtype, constant=kept), *biases]
     storages = [draw(st.sampled_from(NARROW)) for _ in range(2)]
     x, kernel = (
-        Operand(stored(draw, Quant.of(storage, 1), sizes), storage, **options)
+        Operand(stored(draw, Affine.of(storage, 1), sizes), storage, **options)
         for storage, sizes, options in zip(
             storages, (x_shape, shape), ({"named": named}, {"constant": kept}), strict=True
         )
     )
-    sums = stored(draw, Quant.of(DType.I32, 1), shape[-1:])
+    sums = stored(draw, Affine.of(DType.I32, 1), shape[-1:])
     return [
         x,
         kernel,
@@ -93,12 +111,13 @@ def convs(draw: Draw, cls: type[Conv]) -> Case:
     shape = (*window, channels, groups * draw(st.integers(1, 3)))
     named = draw(st.booleans())
     if not in_float(draw):
-        x = coded_operand(draw, draw(codes(NARROW, far=padding == "valid")), x_shape, named=named)
+        x_code = activations(draw, NARROW, far=padding == "valid")
+        x = coded_operand(draw, x_code, x_shape, named=named)
         kernel = weights(draw, shape)
         code = accumulator(op, x.type, kernel.type, count + 2, shape[-1])
-        assert isinstance(code, Quant)
+        assert isinstance(code, Code)
         biases = [bias(draw, code, shape[-1])] if draw(st.booleans()) else []
-        return program(op, x, kernel, *biases)
+        return rounded(draw, program(op, x, kernel, *biases))
     return program(op, *plain_operands(draw, x_shape, shape, named=named))
 
 
@@ -111,7 +130,7 @@ def dots(draw: Draw, cls: type[Dot]) -> Case:
     x_shape, shape = (*batch, *rows, depth), (*batch, depth, columns)
     named = not batch and len(x_shape) > 1 and draw(st.booleans())
     if not in_float(draw):
-        x = coded_operand(draw, draw(codes(BYTES, far=True)), x_shape, named=named)
+        x = coded_operand(draw, activations(draw, BYTES, far=True), x_shape, named=named)
         # Sums of products of numbers that are both far from zero leave int32 soon.
         kernel = weights(draw, shape, far=x.type.quant is not None and x.type.quant.holds_zero)
         if len(batch) > 0 and draw(st.booleans()):
@@ -119,9 +138,9 @@ def dots(draw: Draw, cls: type[Dot]) -> Case:
             x = coded_operand(draw, heads(draw, x_shape, axis), x_shape)
             if draw(st.booleans()):
                 kernel = coded_operand(draw, heads(draw, shape, axis), shape)
-            return program(op, x, kernel)
+            return rounded(draw, program(op, x, kernel))
         code = accumulator(op, x.type, kernel.type, len(x_shape), columns)
-        assert isinstance(code, Quant)
+        assert isinstance(code, Code)
         biases = [bias(draw, code, columns)] if draw(st.booleans()) else []
-        return program(op, x, kernel, *biases)
+        return rounded(draw, program(op, x, kernel, *biases))
     return program(op, *plain_operands(draw, x_shape, shape, named=named))

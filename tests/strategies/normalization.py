@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from qir.ops import GroupNorm, L2Norm, LayerNorm, RmsNorm
 from qir.ops.normalization import Normalization
-from qir.types import DType, Quant
+from qir.types import Affine, DType
 from tests.strategies.base import (
     BYTES,
     FLOATS,
@@ -29,13 +29,13 @@ from tests.strategies.base import (
 from tests.strategies.base import floats as float_array
 
 
-def wide_codes(draw: Draw) -> Quant:
+def wide_codes(draw: Draw) -> Affine:
     """Draws a code of sums: 32 bits, and bounds of a few more bits than 16."""
     bound = 2 ** draw(st.integers(1, 18)) - 1
-    return Quant.of(DType.I32, draw(scales()), bounds=(-bound, bound))
+    return Affine.of(DType.I32, draw(scales()), bounds=(-bound, bound))
 
 
-def result_codes(draw: Draw) -> Quant:
+def result_codes(draw: Draw) -> Affine:
     """Draws the code of a result."""
     return wide_codes(draw) if draw(st.booleans()) else draw(codes((*BYTES, DType.I16)))
 

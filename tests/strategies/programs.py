@@ -26,7 +26,7 @@ from qir.ops import (
     Transpose,
 )
 from qir.ops.softmax import SOFTMAX_CODE, softmax_table
-from qir.types import Dim, DType, Quant, TensorType, known
+from qir.types import Affine, Code, Dim, DType, TensorType, known
 from tests.strategies.base import BYTES, Case, Draw, codes, computed_roundings, generator, stored
 
 
@@ -48,30 +48,29 @@ class Network:
         self.inputs = (stored(draw, code, (draw(st.integers(1, 3)), *sizes)),)
         self.values = [self.last]
 
-    def code(self, scale: float) -> Quant:
+    def code(self, scale: float) -> Affine:
         """Draws a code of about a scale."""
         storage = self.draw(st.sampled_from(BYTES))
         point = int(self.rng.integers(*storage.bounds, endpoint=True))
-        return Quant.of(storage, scale * self.draw(st.sampled_from([0.5, 0.77, 1.0])), point)
+        return Affine.of(storage, scale * self.draw(st.sampled_from([0.5, 0.77, 1.0])), point)
 
     @property
     def scale(self) -> float:
         """Scale of the last value."""
-        assert self.last.type.quant is not None
-        return float(self.last.type.quant.scale.array)
+        return float(self.last.type.code.scale.array)
 
     def weights(self, *shape: int) -> Value:
         """Adds weights coded per channel of their last axis."""
         axes = (1,) * (len(shape) - 1)
-        code = Quant.of(DType.I8, self.rng.uniform(0.005, 0.02, (*axes, shape[-1])))
+        code = Affine.of(DType.I8, self.rng.uniform(0.005, 0.02, (*axes, shape[-1])))
         array = self.rng.integers(-127, 128, shape).astype(np.int8)
         return self.builder.const(array, "weights", code)
 
-    def bias(self, accumulator: Quant, count: int) -> Value:
+    def bias(self, accumulator: Code, count: int) -> Value:
         """Adds a bias of the accumulator's code."""
         array = self.rng.integers(-(2**14), 2**14, count).astype(np.int32)
         flat = accumulator.scale.array.reshape(-1 if accumulator.scale.array.ndim else ())
-        return self.builder.const(array, "bias", Quant.of(DType.I32, flat))
+        return self.builder.const(array, "bias", Affine.of(DType.I32, flat))
 
     def requantized(self, accumulator: Value, terms: int) -> Value:
         """Brings an accumulator back to 8 bits at a scale that most of its values fit."""

@@ -12,7 +12,7 @@ from qir.errors import QirError
 from qir.ops import Cast, ConvTranspose, ResizeLinear, ResizeNearest
 from qir.ops.resize import Coordinates, Nearest
 from qir.ops.type_rules import accumulator
-from qir.types import DType, Quant
+from qir.types import Code, DType
 from tests.strategies.base import (
     FLOATS,
     NARROW,
@@ -25,9 +25,10 @@ from tests.strategies.base import (
     float_operand,
     generator,
     program,
+    rounded,
 )
 from tests.strategies.choices import numbers
-from tests.strategies.linear import bias, plain_operands, weights
+from tests.strategies.linear import activations, bias, plain_operands, weights
 from tests.strategies.moves import STORAGES
 
 PLAIN = [DType(name) for name in ("bool", "i4", "u4", "i8", "u8", "i16", "u16", "i32", "u32")]
@@ -88,16 +89,16 @@ def transposed_convs(draw: Draw, cls: type[ConvTranspose]) -> Case:
     shape = (*window, channels, groups * draw(st.integers(1, 3)))
     named = draw(st.booleans())
     if draw(st.booleans()):
-        x = coded_operand(draw, draw(codes(NARROW)), x_shape, named=named)
+        x = coded_operand(draw, activations(draw, NARROW, far=False), x_shape, named=named)
         kernel = weights(draw, shape)
         code = accumulator(op, x.type, kernel.type, count + 2, shape[-1])
-        assert isinstance(code, Quant)
+        assert isinstance(code, Code)
         biases = [bias(draw, code, shape[-1])] if draw(st.booleans()) else []
         operands = [x, kernel, *biases]
     else:
         operands = plain_operands(draw, x_shape, shape, named=named)
     try:
-        return program(op, *operands)
+        return rounded(draw, program(op, *operands))
     except QirError:
         # Cropped until no window fits.
         assume(False)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from qir.ops import Div, ExpBelowMax, ExpBelowMaxHigh, ExpBelowMaxLow, Softmax
 from qir.ops.softmax import SOFTMAX_CODE, MaskedRows
-from qir.types import DType, Quant
+from qir.types import Affine, DType
 from tests.strategies.base import (
     BYTES,
     FLOATS,
@@ -44,7 +44,7 @@ def softmaxes(draw: Draw, cls: type[Softmax | ExpBelowMax]) -> Case:
         return program(op, x, *masks)
     code = draw(codes())
     if draw(st.integers(0, 3)) == 0:
-        code = Quant.of(DType.I16, float(code.scale.array) / 16, 5, bounds=(-2048, 2047))
+        code = Affine.of(DType.I16, float(code.scale.array) / 16, 5, bounds=(-2048, 2047))
     if isinstance(op, ExpBelowMax):
         op = replace(op, to=op.code)
     x = coded_operand(draw, code, shape, named=named and not masks)

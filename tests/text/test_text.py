@@ -19,7 +19,7 @@ from qir.numbers.interval import Interval
 from qir.ops import Const
 from qir.ops.op import OPS, Op
 from qir.text import parse, to_program, to_text
-from qir.types import Dim, DType, FrozenArray, Quant, TensorType, format_number
+from qir.types import Affine, Codebook, Dim, DType, FrozenArray, TensorType, format_number
 from qir.types.names import DIMENSION, SYMBOL, VALUE
 from tests.drawing import examples
 from tests.loops import Loop, loops
@@ -92,14 +92,14 @@ def codes(draw, shape):
     storage, scale, expressed = draw(INTEGERS), draw(scales(shape)), draw(FLOATS)
     rng = draw(GENERATORS)
     if storage.bits >= 32:
-        return Quant.of(storage, scale.astype(np.float64) * draw(SCALES), expressed=expressed)
+        return Affine.of(storage, scale.astype(np.float64) * draw(SCALES), expressed=expressed)
     if storage.bits <= 8 and draw(st.booleans()):
         levels = np.sort(rng.choice(1000, rng.integers(2, 2**storage.bits + 1), replace=False))
-        return Quant.of(storage, scale, 0, levels=levels - 500, expressed=expressed)
+        return Codebook.of(storage, scale, levels - 500, expressed=expressed)
     low, high = storage.bounds
     low, high = draw(st.sampled_from([(low, high), (low + 1, high), (low, high - 1)]))
     points = rng.integers(low, high, np.shape(scale), endpoint=True)
-    return Quant.of(storage, scale, points, bounds=(low, high), expressed=expressed)
+    return Affine.of(storage, scale, points, bounds=(low, high), expressed=expressed)
 
 
 @st.composite
@@ -328,7 +328,7 @@ def test_types_that_print_alike_are_equal(type):
     graph.set_outputs(graph.inputs)
     spelled = str(type)
     assert spelled.startswith(f"{type.dtype.value}[")
-    other = type.quant and TensorType(type.shape, Quant.of(DType.I32, 0.75))
+    other = type.quant and TensorType(type.shape, Affine.of(DType.I32, 0.75))
     assert other is None or str(other) != spelled or other == type
 
 
@@ -340,7 +340,7 @@ graph @cnn(%image: f32[1,8,8,3] in [-1.0, 1.0], %d: f32[B,4]) {
   %b = const [1, 2] : i32[2]{scale=%x*%k, axis=0}
   %a = conv(%x, %k, %b) {padding = same, strides = [2, 2]} : i32[1,4,4,2]{scale=%x*%k, axis=3}
   %r = requantize(%a) {clamp = [0, 127], multiplier = [1073741824, 1073741825], shift = [40, 41]} : i8[1,4,4,2]{scale=0.5, zp=-128} loc("a.py:3 (conv)") why("a reason")
-  %q = const [[1, 2], [3, 4]] : u4[2,2]{scale=1.0, levels=[-1, 2, 5, 9, 10], as=f16}
+  %q = const [[1, 2], [3, 4]] : u4[2,2]{kind=codebook, scale=1.0, levels=[-1, 2, 5, 9, 10], as=f16}
   %w = const 1 : i4[4,4]{scale=[0.5, 1.0], blocks=[2, 4]}
   %f = const [1.0, nan, -inf, 1e-07] : bf16[4]
   %y = loop(%d) {times = 3} with (%h: f32[B,4]) {

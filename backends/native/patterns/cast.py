@@ -22,17 +22,14 @@ from qir.backends.native.patterns.lookup import every_byte, looked_up
 from qir.ir import Node, Value
 from qir.numbers.rounding import Float32, MachineForm, Scaled
 from qir.ops import Dequantize, Quantize, Requantize
-from qir.types import Array, DType, Quant
+from qir.types import Affine, Array, DType
 
 
 def stored(value: Value) -> Stored | None:
     """Returns how a kernel reads a value; None where it does not."""
     if is_bytes(value):
         return "unsigned" if value.type.dtype is DType.U8 else "signed"
-    code = value.type.quant
-    if code is None or code.storage is not DType.I32 or code.levels is not None:
-        return None
-    return "wide"
+    return "wide" if value.type.quant is not None and value.type.dtype is DType.I32 else None
 
 
 def _belongs_to_xla(x: Value) -> bool:
@@ -87,7 +84,7 @@ def quantize(op: Quantize, node: Node, target: InstructionSet) -> Match | str:
         "inverse": int(op.to.inverse_scale.view(np.int32)),
         "low": low,
         "high": high,
-        "point": int(op.to.zero_points),
+        "point": int(node.output.type.affine.zero_points),
     }
     return passed(node, QuantizeKernel(op.to.storage is DType.U8), parameters, {})
 
@@ -96,8 +93,8 @@ def quantize(op: Quantize, node: Node, target: InstructionSet) -> Match | str:
 def dequantize(op: Dequantize, node: Node, target: InstructionSet) -> Match | str:
     """One float32 multiplication."""
     (x,) = node.inputs
-    code, kind = x.type.quant, stored(x)
-    if code is None or kind is None or code.expressed is not DType.F32:
+    code, kind = x.type.affine, stored(x)
+    if kind is None or code.expressed is not DType.F32:
         return "not from a code of 8 or 32 bits to f32"
     if _belongs_to_xla(x):
         return "behind sums that XLA forms"
@@ -135,7 +132,7 @@ def requantize(op: Requantize, node: Node, target: InstructionSet) -> Match | st
     return passed(node, kernel, {**code_parameters(op.to, op.bounds), **period}, tables)
 
 
-def code_parameters(code: Quant, bounds: tuple[int, int] | None = None) -> dict[str, int]:
+def code_parameters(code: Affine, bounds: tuple[int, int] | None = None) -> dict[str, int]:
     """Returns the parameters that narrow int32 to a code."""
     low, high = bounds or code.range
     return {"low": low, "high": high, "point": int(code.zero_points)}

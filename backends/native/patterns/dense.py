@@ -50,8 +50,7 @@ def convolution(op: Conv, node: Node, epilogue: MatchedEpilogue) -> Match | str:
         for index, axis in enumerate(AXES):
             parameters[f"bytes_{axis}"] = prod(size[index + 1 :]) * shape[-1]
         parameters["images_bytes"] = prod(size) * shape[-1]
-        code = x.type.quant
-        assert code is not None
+        code = x.type.affine
         parameters["fill"] = int(code.zero_points)
         taps = [trim(parameters, axis) for axis in AXES[-len(window) :]]
         return rows, parameters, tuple(taps)
@@ -133,7 +132,7 @@ def unfit(x: Value, weights: Value, bias: Sequence[Value]) -> str:
         return "activations without a code of 8 bits"
     if code is None or not weights.is_constant:
         return "weights that are no constants"
-    if code.levels is not None or code.storage not in (*BYTES, DType.I4, DType.I2, DType.U4):
+    if code.storage not in (*BYTES, DType.I4, DType.I2, DType.U4):
         return f"weights of {code}"
     if bias and not bias[0].is_constant:
         return "a bias that is no constant"
@@ -141,8 +140,7 @@ def unfit(x: Value, weights: Value, bias: Sequence[Value]) -> str:
 
 
 def _wide(weights: Value) -> str:
-    code = weights.type.quant
-    assert code is not None
+    code = weights.type.affine
     centred = weights.array.astype(np.int32) - code.zero_points
     if centred.size and (centred.min() < -128 or centred.max() > 127):
         return "weights further than a byte from their zero point"
@@ -175,9 +173,7 @@ class DenseWriter:
     def write(self, region: Region) -> None:
         """Adds the steps."""
         x, weights, *bias = self.node.inputs
-        code, weight_code = x.type.quant, weights.type.quant
-        assert code is not None
-        assert weight_code is not None
+        code, weight_code = x.type.affine, weights.type.affine
         rows, window, taps = self.geometry(region)
         columns = int(weights.type.known_shape[-1])
         matrix = (weights.array[taps].astype(np.int32) - weight_code.zero_points).astype(np.int8)

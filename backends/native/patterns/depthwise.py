@@ -248,9 +248,7 @@ class DepthwiseWriter:
     def write(self, region: Region) -> None:
         """Adds the step."""
         x, kernel, *bias = self.node.inputs
-        code, weight_code = x.type.quant, kernel.type.quant
-        assert code is not None
-        assert weight_code is not None
+        code, weight_code = x.type.affine, kernel.type.affine
         columns, order = self.columns, self.order()
         result = (self.node, *self.epilogue.nodes)[-1].output
         spatial = spatial_parameters(

@@ -23,7 +23,7 @@ from qir.ir import Node, Value
 from qir.ops import Add, Maximum, Minimum, Mul, Sub
 from qir.ops.elementwise import Sum
 from qir.ops.op import Op
-from qir.types import DType, Quant, Shape
+from qir.types import Affine, DType, Shape
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,9 @@ def unsigned(value: Value) -> bool:
     return value.type.dtype is DType.U8
 
 
-def quant(value: Value) -> Quant:
+def quant(value: Value) -> Affine:
     """Returns the code of a value that has one."""
-    code = value.type.quant
-    assert code is not None
-    return code
+    return value.type.affine
 
 
 def _way(node: Node, *others: Value) -> tuple[Value, Value] | str:

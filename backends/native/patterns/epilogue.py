@@ -12,7 +12,7 @@ from qir.backends.native.pattern import sole_reader
 from qir.ir import Node, Value
 from qir.numbers.rounding import Float32, MachineForm, Scaled
 from qir.ops import Add, Conv, Dequantize, Dot, Requantize
-from qir.types import Array, DType
+from qir.types import Affine, Array, DType
 
 BYTES = (DType.I8, DType.U8)
 
@@ -21,8 +21,7 @@ def is_bytes(value: Value) -> bool:
     """Whether a value has an affine code of 8 bits for the whole tensor."""
     code = value.type.quant
     return (
-        code is not None
-        and code.levels is None
+        isinstance(code, Affine)
         and code.storage in BYTES
         and code.per_tensor
         and code.zero_points.ndim == 0
@@ -55,8 +54,8 @@ def matched_epilogue(sums: Value) -> MatchedEpilogue:
     if node is None:
         return stored
     if isinstance(node.op, Dequantize):
-        code = sums.type.quant
-        if code is None or code.expressed is not DType.F32 or np.any(code.zero_points):
+        code = sums.type.affine
+        if code.expressed is not DType.F32 or np.any(code.zero_points):
             return stored
         return MatchedEpilogue(
             (node,), Epilogue("real"), {"multiplier": _per_column(code.scale.array)}, {}
@@ -130,10 +129,7 @@ def _with_sum(requantize: Node, epilogue: MatchedEpilogue) -> MatchedEpilogue:
     (own, others), shift = node.op.factors(first.type, second.type)
     if other is first:
         own, others = others, own
-    stored, mine, theirs = (value.type.quant for value in (node.output, requantize.output, other))
-    assert stored is not None
-    assert mine is not None
-    assert theirs is not None
+    stored, mine, theirs = (value.type.affine for value in (node.output, requantize.output, other))
     addend = (1 << (shift - 1)) - own * int(mine.zero_points) - others * int(theirs.zero_points)
     low, high = stored.range
     parameters = {

@@ -25,8 +25,7 @@ def every_byte(node: Node) -> Array:
         256 bytes, in the order of the operand's bits as an unsigned number.
     """
     (x,) = node.inputs
-    code = x.type.quant
-    assert code is not None
+    code = x.type.affine
     stored = np.arange(256, dtype=np.uint8).view(x.type.dtype.numpy).clip(*code.range)
     operand = Coded(stored, TensorType(stored.shape, code))
     found = node.op.integer([operand], TensorType(stored.shape, node.output.type.element))
@@ -51,9 +50,9 @@ def lookup(op: Lookup, node: Node, target: InstructionSet) -> Match | str:
 @pattern(Relu)
 def relu(op: Relu, node: Node, target: InstructionSet) -> Match | str:
     """Bytes of at least the zero point."""
-    code = node.output.type.quant
-    if code is None or not is_bytes(node.output):
+    if not is_bytes(node.output):
         return "not a code of 8 bits"
+    code = node.output.type.affine
     parameters = {"low": int(code.zero_points), "high": code.range[1]}
     return passed(node, ClampKernel(code.storage is DType.U8), parameters, {})
 
@@ -61,8 +60,8 @@ def relu(op: Relu, node: Node, target: InstructionSet) -> Match | str:
 @pattern(Clip)
 def clip(op: Clip, node: Node, target: InstructionSet) -> Match | str:
     """Bytes between the codes of the bounds."""
-    code = node.output.type.quant
-    if code is None or not is_bytes(node.output):
+    if not is_bytes(node.output):
         return "not a code of 8 bits"
+    code = node.output.type.affine
     low, high = op.coded_bounds(code)
     return passed(node, ClampKernel(code.storage is DType.U8), {"low": low, "high": high}, {})

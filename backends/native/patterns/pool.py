@@ -20,7 +20,7 @@ from qir.ir import Node, Value
 from qir.numbers.rounding import rounding_mode
 from qir.ops import AvgPool, MaxPool
 from qir.ops.pool import Pool
-from qir.types import Array, Quant
+from qir.types import Affine, Array
 
 MOST_TAPS = 4096
 """In a window over padding, which has terms for each number of taps."""
@@ -50,7 +50,7 @@ def avg_pool(op: AvgPool, node: Node, _: InstructionSet) -> Match | str:
     return sums if isinstance(sums, str) else _pool(op, node, combination("sum", x, most), sums)
 
 
-def _means(op: AvgPool, x: Value, to: Quant, counts: Array) -> SumsEpilogue | str:
+def _means(op: AvgPool, x: Value, to: Affine, counts: Array) -> SumsEpilogue | str:
     """Returns how sums become means over as many bytes as they have."""
     if to.storage not in BYTES:
         return "a sum without codes of 8 bits"

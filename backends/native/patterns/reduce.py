@@ -26,8 +26,7 @@ NARROW_COUNT = 128
 
 def has_bytes(value: Value) -> bool:
     """Whether a value is stored in 8 bits, in an order that is that of its numbers."""
-    code = value.type.quant
-    return value.type.dtype in BYTES and (code is None or code.levels is None)
+    return value.type.dtype in BYTES
 
 
 def is_unsigned(value: Value) -> bool:

@@ -14,7 +14,7 @@ from qir.ir import Node, Value
 from qir.numbers.int32 import INT32_MAX
 from qir.numbers.rounding import MachineForm, Scaled
 from qir.ops import Requantize
-from qir.types import Array, DType, Quant
+from qir.types import Affine, Array, DType
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,13 +82,12 @@ def sums_epilogue(x: Value, sums: Value, counts: Array) -> SumsEpilogue:
 
 
 def _offsets(x: Value, counts: Array) -> Array:
-    code = x.type.quant
-    assert code is not None
+    code = x.type.affine
     return -int(code.zero_points) * counts.astype(np.int64)
 
 
 def rounded(
-    x: Value, counts: Array, form: Scaled, to: Quant, bounds: tuple[int, int]
+    x: Value, counts: Array, form: Scaled, to: Affine, bounds: tuple[int, int]
 ) -> SumsEpilogue | str:
     """Returns the epilogue of sums that are rounded to bytes, or why 32 bits don't hold it.
 
@@ -102,8 +101,7 @@ def rounded(
         to: The code of the result.
         bounds: Least and greatest number that is stored.
     """
-    code = x.type.quant
-    assert code is not None
+    code = x.type.affine
     point = int(code.zero_points)
     low, high = code.storage.bounds
     farthest = max(high - point, point - low)

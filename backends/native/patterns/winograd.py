@@ -51,8 +51,7 @@ def winograd(
     x, kernel, *bias = node.inputs
     if reason := unfit(op, node, target) or dense.unfit(x, kernel, bias):
         return reason
-    code = x.type.quant
-    assert code is not None
+    code = x.type.affine
     weights, (low, high) = centred(kernel), code.storage.bounds
     transform = TRANSFORMS[tile]
     # As many numbers lie on each side. It need not stand for 0, as planes of padding are summed.
@@ -68,8 +67,7 @@ def winograd(
 
 def centred(kernel: Value) -> Array:
     """Returns the weights as differences from their zero points."""
-    code = kernel.type.quant
-    assert code is not None
+    code = kernel.type.affine
     # Stored in 8 bits, as unfit says: 16 are enough for the sum of nine.
     return kernel.array.astype(np.int16) - np.asarray(code.zero_points, np.int16)
 
@@ -126,8 +124,7 @@ class WinogradWriter:
     def write(self, region: Region) -> None:
         """Adds the step."""
         x, kernel, *bias = self.node.inputs
-        code = x.type.quant
-        assert code is not None
+        code = x.type.affine
         *window, channels, columns = kernel.type.known_shape
         weights, point, target = centred(kernel), int(code.zero_points), region.target
         tables = {

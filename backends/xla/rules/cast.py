@@ -11,17 +11,20 @@ from jax import lax
 
 from qir.backends.native.computation import Computation, Parameter
 from qir.backends.xla import arithmetic
-from qir.backends.xla.codes import code_of, steps, table_entry, zero_points
+from qir.backends.xla.codes import code_of, multiples, steps, table_entry, zero_points
 from qir.backends.xla.lowering import argument, lowering, never, spread
 from qir.backends.xla.requantize import Factor, no_form, rescaling_by
+from qir.backends.xla.words import Words
 from qir.errors import UnsupportedError
 from qir.interop.jax_internals import guarded
 from qir.ir import Node
 from qir.numbers.int32 import INT32_MAX, INT32_MIN
+from qir.numbers.level_thresholds import level_thresholds
 from qir.numbers.quantize_mode import thresholds
 from qir.numbers.rounding import Float32, MachineForm, Scaled, Thresholds
 from qir.ops import Cast, Dequantize, Quantize, Recode, Requantize
-from qir.types import Array, DType
+from qir.ops.cast import is_long
+from qir.types import Affine, Array, DType, LevelCode
 
 _NO_GRADIENT = (
     "gradient: expected a float program, got one that rounds to the integers of %{}; "
@@ -30,13 +33,13 @@ _NO_GRADIENT = (
 
 
 def _multiplies(op: Quantize, node: Node) -> bool:
-    return op.to.levels is None and op.rounding == "reciprocal"
+    return isinstance(op.to, Affine) and op.rounding == "reciprocal"
 
 
 @lowering(Quantize, legal=_multiplies)
 def quantize(op: Quantize, node: Node) -> Computation:
     """One float32 multiplication, ties to even."""
-    code, (low, high) = op.to, op.to.range
+    code, (low, high) = code_of(node.output.type), op.to.range
     inverse = argument(f"{node.output.name}.inverse_scale", code.inverse_scale)
 
     def run(x: jax.Array, inverse: Factor) -> jax.Array:
@@ -55,7 +58,7 @@ def _compares(op: Quantize, node: Node) -> bool:
 @lowering(Quantize, legal=_compares)
 def quantize_by_thresholds(op: Quantize, node: Node) -> Computation:
     """One float32 multiplication, and a step up or down where the mode's thresholds say so."""
-    code, (low, high) = op.to, op.to.range
+    code, (low, high) = code_of(node.output.type), op.to.range
     count = high - low + 1
     found = thresholds(op.rounding, code)
     _check_nearby(op, found)
@@ -83,8 +86,46 @@ def quantize_by_thresholds(op: Quantize, node: Node) -> Computation:
     return Computation(run, (*node.inputs, inverse, *arguments))
 
 
+def _compares_levels(op: Quantize, node: Node) -> bool:
+    return isinstance(op.to, LevelCode)
+
+
+@lowering(Quantize, legal=_compares_levels)
+def quantize_to_levels(op: Quantize, node: Node) -> Computation:
+    """A binary search among float32 thresholds, in the order of float32 numbers."""
+    code, name = op.to, node.output.name
+    assert isinstance(code, LevelCode)
+    found = level_thresholds(code)
+    bits = found.shape[1].bit_length()
+    # No number reaches what fills a row up; there is one entry more than the search asks for.
+    table = np.full((len(found), 2**bits), INT32_MAX, np.int32)
+    table[:, : found.shape[1]] = found
+    rows = np.arange(len(found), dtype=np.int32).reshape(code.grid)
+    stored_in_order = (code.order + code.range[0]).astype(np.int32)
+    nothing = int(code.encode(np.nan if code.per_tensor else np.full(code.grid, np.nan)).flat[0])
+
+    def run(x: jax.Array, table: jax.Array, rows: Factor) -> jax.Array:
+        real = guarded(x.astype(jnp.float32), _NO_GRADIENT.format(name))
+        fenced: jax.Array = lax.optimization_barrier(real)  # type: ignore[no-untyped-call]
+        place, entries = _ordered(fenced), table.reshape(-1)
+        start = spread(rows, x.shape) * 2**bits
+        reached = jnp.zeros(x.shape, jnp.int32)
+        for bit in reversed(range(bits)):
+            above = place >= table_entry(entries, start + reached + (2**bit - 1))
+            reached = reached + above.astype(jnp.int32) * 2**bit
+        if code.is_ordered:
+            stored = reached + code.range[0]
+        else:
+            stored = table_entry(jnp.asarray(stored_in_order), reached)
+        return jnp.where(jnp.isnan(fenced), nothing, stored).astype(code.storage.numpy)
+
+    arguments = (Parameter(f"{name}.thresholds", table), argument(f"{name}.rows", rows))
+    return Computation(run, (*node.inputs, *arguments))
+
+
 def _check_nearby(op: Quantize, found: Array) -> None:
     """Raises UnsupportedError where a mode may be two steps away from the rounded product."""
+    assert isinstance(op.to, Affine)
     product = thresholds("reciprocal", op.to)
     if np.any(found[:, 1:] < product[:, :-1]) or np.any(found[:, :-1] > product[:, 1:]):
         raise UnsupportedError(
@@ -106,11 +147,15 @@ def _fits_int32(op: Dequantize, node: Node) -> bool:
 @lowering(Dequantize, legal=_fits_int32)
 def dequantize(op: Dequantize, node: Node) -> Computation:
     """One float32 multiplication."""
-    code = code_of(node.inputs[0].type)
+    code = node.inputs[0].type.code
     scale = argument(f"{node.inputs[0].name}.scale", code.scale.array.astype(np.float32))
 
-    def run(x: jax.Array, scale: Factor) -> jax.Array:
-        real = arithmetic.dequantize(steps(x, code), 0, spread(scale, x.shape))
+    def run(x: jax.Array | Words, scale: Factor) -> jax.Array:
+        factor = spread(scale, x.shape)
+        if isinstance(x, Words):
+            real = x.float32() * jnp.asarray(factor, jnp.float32)
+        else:
+            real = multiples(x, code) * factor
         return real.astype(code.expressed.numpy)
 
     return Computation(run, (*node.inputs, scale))
@@ -160,12 +205,14 @@ def requantize_by_integers(op: Requantize, node: Node) -> Computation:
 
 def _requantization(op: Requantize, node: Node, form: MachineForm | None) -> Computation:
     (x,) = node.inputs
-    code = code_of(x.type)
+    code = x.type.code
     assert form is not None
-    rescale, factors = rescaling_by(node.output.name, form, op.to, op.bounds)
+    long = is_long(x.type)
+    rescale, factors = rescaling_by(node.output.name, form, op.to, op.bounds, long)
 
-    def run(stored: jax.Array, *factors: Factor) -> jax.Array:
-        return rescale(steps(stored, code), *factors)
+    def run(stored: jax.Array | Words, *factors: Factor) -> jax.Array:
+        acc = stored if isinstance(stored, Words) else steps(stored, code)
+        return rescale(acc, *factors)
 
     return Computation(run, (x, *factors))
 

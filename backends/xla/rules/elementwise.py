@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qir.backends.native.computation import Computation, Parameter
-from qir.backends.xla.codes import code_of, levels, steps, zero_points
+from qir.backends.xla.codes import code_of, steps, zero_points
 from qir.backends.xla.lowering import coded, floating, lowering, plain
 from qir.backends.xla.requantize import Factor, no_form, rescaling
 from qir.ir import Node
@@ -47,7 +47,7 @@ def common_shift(op: Sum, node: Node) -> Computation:
 
     def run(x: jax.Array, y: jax.Array, numbers: jax.Array) -> jax.Array:
         x_factor, y_factor, offset, places, least, most, point = numbers
-        total = levels(x, x_code) * x_factor + levels(y, y_code) * y_factor + offset
+        total = x.astype(jnp.int32) * x_factor + y.astype(jnp.int32) * y_factor + offset
         result: jax.Array = jnp.clip(total >> places, least, most) + point
         return result.astype(code.storage.numpy)
 
@@ -127,7 +127,7 @@ def minimum(op: Minimum, node: Node) -> Computation:
 @lowering(Relu)
 def relu(op: Relu, node: Node) -> Computation:
     """The greater of x and 0, on codes of the stored number and the zero point."""
-    code = node.output.type.quant
+    code = None if node.output.type.quant is None else node.output.type.affine
 
     def run(x: jax.Array) -> jax.Array:
         zero = 0 if code is None else zero_points(code, x.shape).astype(x.dtype)

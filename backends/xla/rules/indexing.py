@@ -8,13 +8,12 @@ import numpy as np
 from jax import lax
 
 from qir.backends.native.computation import Computation
-from qir.backends.xla import arithmetic
-from qir.backends.xla.codes import code_of
+from qir.backends.xla.codes import code_of, multiples, steps
 from qir.backends.xla.lowering import argument, coded, floating, lowering, plain
 from qir.backends.xla.requantize import Factor, rescaling
 from qir.ir import Node
 from qir.ops import Embedding, Gather, Iota, Pad, Reverse, Slice, Split, Tile
-from qir.types import Quant
+from qir.types import Code
 
 
 @lowering(Slice)
@@ -68,11 +67,11 @@ def _is_decoded(op: Embedding, node: Node) -> bool:
 def decoded_rows(op: Embedding, node: Node) -> Computation:
     """A gather of stored rows and of their scales, and one float32 multiplication."""
     table = node.inputs[0]
-    code = code_of(table.type)
+    code = table.type.code
     scale = argument(f"{node.output.name}.scale", op.scales(code))
 
     def run(stored: jax.Array, ids: jax.Array, scale: Factor) -> jax.Array:
-        real = arithmetic.dequantize(_taken(stored, ids, 0), 0, _of_rows(scale, ids, code))
+        real = multiples(_taken(stored, ids, 0), code) * _of_rows(scale, ids, code)
         return real.astype(code.expressed.numpy)
 
     return Computation(run, (*node.inputs, scale))
@@ -87,16 +86,16 @@ def rounded_rows(op: Embedding, node: Node) -> Computation:
     """A gather of stored rows and of their multipliers, and one rounding."""
     table, to = node.inputs[0].type, code_of(node.output.type)
     rescale, factors = rescaling(node.output.name, op.factors(table), to)
-    code = code_of(table)
+    code = table.code
 
     def run(stored: jax.Array, ids: jax.Array, *factors: Factor) -> jax.Array:
-        rows = _taken(stored, ids, 0).astype(jnp.int32)
+        rows = steps(_taken(stored, ids, 0), code)
         return rescale(rows, *(_of_rows(factor, ids, code) for factor in factors))
 
     return Computation(run, (*node.inputs, *factors))
 
 
-def _of_rows(factors: Factor, ids: jax.Array, code: Quant) -> Factor:
+def _of_rows(factors: Factor, ids: jax.Array, code: Code) -> Factor:
     """Takes the factors of the chosen rows; a table with one scale has the same for all.
 
     Args:

@@ -1,1 +1,1 @@
-"""One kind of code a file."""
+"""What stored integers mean: one kind of code a file."""

@@ -13,7 +13,7 @@ from qir.backends.cpu.target import Target
 from qir.backends.native.pattern import PATTERNS, Match, match
 from qir.ir import Graph
 from qir.ops import Add, Conv, Dequantize, Dot, Requantize
-from qir.types import Array, DType, Quant, TensorType
+from qir.types import Affine, Array, DType, TensorType
 from tests import drawing
 from tests.strategies import STRATEGIES
 from tests.strategies.base import Case
@@ -48,14 +48,14 @@ class Linear:
         """Returns the program, and arrays to run it on."""
         rng = np.random.default_rng(7)
         other = DType.U8 if self.storage is DType.I8 else DType.I8
-        code = Quant.of(self.storage, 0.021, 77 if self.storage is DType.U8 else -3)
+        code = Affine.of(self.storage, 0.021, 77 if self.storage is DType.U8 else -3)
         scale = np.float32(0.013) * rng.uniform(0.5, 2, self.window[-1]).astype(np.float32)
-        weight_code = Quant.of(DType.I8, scale.reshape((1,) * (len(self.window) - 1) + (-1,)))
+        weight_code = Affine.of(DType.I8, scale.reshape((1,) * (len(self.window) - 1) + (-1,)))
         graph = Graph("g", [("x", TensorType(self.shape, code))])
         at = graph.at_end()
         inputs = [self._stored(self.storage, self.shape, rng)]
         kernel = at.const(self._stored(DType.I8, self.window, rng), "kernel", weight_code)
-        bias_code = Quant.of(DType.I32, np.float64(code.scale.array) * scale.astype(np.float64))
+        bias_code = Affine.of(DType.I32, np.float64(code.scale.array) * scale.astype(np.float64))
         numbers = rng.integers(-9999, 9999, self.window[-1]).astype(np.int32)
         result = at.emit(self.op, graph.inputs[0], kernel, at.const(numbers, "bias", bias_code))
         if self.epilogue == "real":
@@ -63,7 +63,7 @@ class Linear:
         elif self.epilogue != "accumulator":
             # With the smallest scale, most sums come out beyond int32.
             spread = 1e-9 if self.epilogue == "f32_rne_wide" else 0.031
-            to = Quant.of(
+            to = Affine.of(
                 other,
                 spread * np.sqrt(np.prod(self.window[:-1])),
                 131 if other is DType.U8 else 5,
@@ -74,7 +74,7 @@ class Linear:
         if self.epilogue == "sum":
             added = graph.add_input("y", TensorType(result.type.shape, code))
             inputs.append(self._stored(self.storage, added.type.known_shape, rng))
-            result = at.emit(Add(Quant.of(other, 0.07, 3)), result, added)
+            result = at.emit(Add(Affine.of(other, 0.07, 3)), result, added)
         graph.set_outputs([result])
         return graph, inputs
 

@@ -20,7 +20,7 @@ from qir.ir import Graph
 from qir.ir.signature import Sizes
 from qir.ops import Add, Conv, Dequantize, Requantize
 from qir.ops.windows import Padding
-from qir.types import Array, DType, Quant, TensorType
+from qir.types import Affine, Array, DType, TensorType
 from tests.backends.cpu import harness
 
 TARGET = host_target()
@@ -55,7 +55,7 @@ class Case:
 
 
 def stored(dtype: DType, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-    low, high = Quant.of(dtype, 1.0).range
+    low, high = Affine.of(dtype, 1.0).range
     return rng.integers(low, high, shape, endpoint=True).astype(dtype.numpy)
 
 
@@ -64,9 +64,9 @@ def program(case: Case) -> tuple[Graph, list[Array]]:
     rng = np.random.default_rng(7)
     dtype, other = (DType.U8, DType.I8) if case.unsigned else (DType.I8, DType.U8)
     columns = case.kernel[-1]
-    code = Quant.of(dtype, 0.021, 77 if case.unsigned else -3)
+    code = Affine.of(dtype, 0.021, 77 if case.unsigned else -3)
     scale = np.float32(0.013) * rng.uniform(0.5, 2, columns).astype(np.float32)
-    weight_code = Quant.of(
+    weight_code = Affine.of(
         DType.I8,
         scale.reshape((1,) * (len(case.kernel) - 1) + (-1,)) if case.per_channel else 0.013,
     )
@@ -84,10 +84,10 @@ def program(case: Case) -> tuple[Graph, list[Array]]:
     bias = at.const(
         rng.integers(-9999, 9999, columns).astype(np.int32),
         "bias",
-        Quant.of(DType.I32, bias_scale.reshape(-1) if case.per_channel else bias_scale),
+        Affine.of(DType.I32, bias_scale.reshape(-1) if case.per_channel else bias_scale),
     )
     sums = at.emit(case.op, graph.inputs[0], kernel, bias)
-    to = Quant.of(
+    to = Affine.of(
         other, 0.031 * np.sqrt(np.prod(case.kernel[:-1])), 131 if other is DType.U8 else 5
     )
     if case.epilogue == "real":
@@ -100,7 +100,7 @@ def program(case: Case) -> tuple[Graph, list[Array]]:
     if case.epilogue == "sum":
         added = graph.add_input("y", TensorType(sums.type.shape, code))
         inputs.append(stored(dtype, added.type.known_shape, rng))
-        result = at.emit(Add(Quant.of(other, 0.07, 3)), result, added)
+        result = at.emit(Add(Affine.of(other, 0.07, 3)), result, added)
     graph.set_outputs([result])
     return graph, inputs
 

@@ -43,7 +43,7 @@ from qir.ops import (
 )
 from qir.ops.type_rules import accumulator
 from qir.ops.windows import Padding, dilated
-from qir.types import Array, DType, Quant, TensorType
+from qir.types import Affine, Array, Code, DType, TensorType
 from tests import drawing
 from tests.backends.cpu import harness
 from tests.backends.cpu.programs import EPILOGUES
@@ -80,7 +80,7 @@ def check(case: Case, threads: int, *kernels: type[object]) -> None:
     harness.check(case.graph, *case.inputs, threads=threads)
 
 
-def numbers(draw: Draw, code: Quant, shape: tuple[int, ...]) -> Array:
+def numbers(draw: Draw, code: Affine, shape: tuple[int, ...]) -> Array:
     """Draws stored numbers: anywhere, at both ends, or all at one."""
     low, high = code.range
     how = draw(st.sampled_from(["anywhere", "anywhere", "ends", "low", "high"]))
@@ -90,12 +90,12 @@ def numbers(draw: Draw, code: Quant, shape: tuple[int, ...]) -> Array:
     return generator(draw).choice(ends, shape).astype(code.storage.numpy)
 
 
-def near(draw: Draw, scale: float) -> Quant:
+def near(draw: Draw, scale: float) -> Affine:
     """Draws a code of bytes of a scale that is a power of two away, or anything near."""
     storage = draw(st.sampled_from(BYTES))
     point = draw(st.one_of(st.sampled_from([*storage.bounds, 0]), st.integers(*storage.bounds)))
     factor = draw(st.sampled_from([0.25, 0.5, 1.0, 2.0, 0.3, 0.77, 1.9]))
-    return Quant.of(storage, scale * factor, point)
+    return Affine.of(storage, scale * factor, point)
 
 
 def linear(draw: Draw, op: Conv | Dot, x_shape: tuple[int, ...], shape: tuple[int, ...]) -> Case:
@@ -109,16 +109,16 @@ def linear(draw: Draw, op: Conv | Dot, x_shape: tuple[int, ...], shape: tuple[in
     draw_weights = numbers if symmetric else stored
     weights = Operand(draw_weights(draw, weight_code, shape), weight_code, constant=True)
     sums = accumulator(op, x.type, weights.type, len(x_shape), shape[-1])
-    assert isinstance(sums, Quant)
+    assert isinstance(sums, Code)
     biases = []
     if draw(st.booleans()):
-        wide = Quant.of(DType.I32, sums.scale.array.reshape(-1 if sums.scale.array.ndim else ()))
+        wide = Affine.of(DType.I32, sums.scale.array.reshape(-1 if sums.scale.array.ndim else ()))
         array = generator(draw).integers(-99999, 99999, shape[-1:]).astype(np.int32)
         biases = [Operand(array, wide, constant=True)]
     return ended(draw, program(op, x, weights, *biases), sums, prod(shape[:-1]))
 
 
-def ended(draw: Draw, case: Case, sums: Quant, terms: int) -> Case:
+def ended(draw: Draw, case: Case, sums: Affine, terms: int) -> Case:
     """Draws what follows sums."""
     epilogue = draw(st.sampled_from(EPILOGUES))
     at, result, inputs = case.graph.at_end(), case.node.output, case.inputs
@@ -258,7 +258,7 @@ def branches(draw: Draw) -> Case:
             groups = channels if kind == "depthwise" else 1
             kernel = (*window, channels // groups, columns)
             scale = 2.0 ** -np.rint(np.log2(60 * np.sqrt(prod(kernel[:-1]))))
-            weight_code = Quant.of(DType.I8, float(scale))
+            weight_code = Affine.of(DType.I8, float(scale))
             weights = at.const(numbers(draw, weight_code, kernel), f"k{number}", weight_code)
             sums = at.emit(Conv((), "same", (), groups), x, weights)
             part = at.emit(Requantize(to, draw(st.sampled_from(["f32_rne", "fixed31"]))), sums)

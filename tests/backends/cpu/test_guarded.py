@@ -21,7 +21,7 @@ from qir.backends.cpu.target import Target, host_target
 from qir.backends.native.pattern import PATTERNS, Match, Region
 from qir.ir import Graph, Node
 from qir.ops import Relu
-from qir.types import DType, Quant, TensorType
+from qir.types import Affine, DType, TensorType
 from tests.backends.cpu import guarded, harness, programs
 from tests.layout import ROOT
 
@@ -173,7 +173,7 @@ def try_astray(arguments: str) -> None:
 
     PATTERNS[Relu] = astray
     CODES[Astray] = Astray
-    graph = Graph("g", [("x", TensorType((33,), Quant.of(DType.I8, 1.0)))])
+    graph = Graph("g", [("x", TensorType((33,), Affine.of(DType.I8, 1.0)))])
     at = graph.at_end()
     graph.set_outputs([at.emit(Relu(), graph.inputs[0])])
     print("started", flush=True)

@@ -15,7 +15,7 @@ from qir.backends.cpu.target import host_target
 from qir.backends.native.pattern import match
 from qir.ops import AvgPool, MaxPool, Requantize
 from qir.ops.windows import Padding
-from qir.types import DType, Quant
+from qir.types import Affine, DType
 from tests.backends.cpu.harness import check
 from tests.strategies.base import BYTES, Case, Draw, Operand, coded_operand, codes, program
 from tests.strategies.pools import windows
@@ -76,9 +76,9 @@ def test_sums_at_the_ends_of_their_width(
     storage: DType, shape: tuple[int, ...], window: tuple[int, ...], extreme: int
 ) -> None:
     """128 taps are the most that 16 bits hold, at both ends of the stored numbers."""
-    code = Quant.of(storage, 1.0, storage.bounds[1 - extreme])
+    code = Affine.of(storage, 1.0, storage.bounds[1 - extreme])
     x = np.full(shape, storage.bounds[extreme], storage.numpy)
-    result = Quant.of(storage, 1.5, storage.bounds[1 - extreme])
+    result = Affine.of(storage, 1.5, storage.bounds[1 - extreme])
     case = program(AvgPool(window), Operand(x, code))
     check(case.graph, *case.inputs)
     case = then(case, Requantize(result))
@@ -89,7 +89,7 @@ def test_sums_at_the_ends_of_their_width(
     ("shape", "op"),
     [
         ((1, 112, 112, 64), MaxPool((3, 3), (2, 2), ((1, 1), (1, 1)))),
-        ((2, 35, 35, 48), AvgPool((3, 3), (1, 1), "same", to=Quant.of(DType.I8, 0.11, -3))),
+        ((2, 35, 35, 48), AvgPool((3, 3), (1, 1), "same", to=Affine.of(DType.I8, 0.11, -3))),
         ((1, 4, 28, 28, 32), MaxPool((2, 3, 3), (2, 2, 2), "same")),
     ],
 )
@@ -98,21 +98,21 @@ def test_tasks_share_a_large_pool(
     shape: tuple[int, ...], op: MaxPool | AvgPool, threads: int
 ) -> None:
     x = np.random.default_rng(prod(shape)).integers(-128, 128, shape).astype(np.int8)
-    case = program(op, Operand(x, Quant.of(DType.I8, 0.1, 5)))
+    case = program(op, Operand(x, Affine.of(DType.I8, 0.1, 5)))
     check(case.graph, *case.inputs, threads=threads)
 
 
 def test_reasons() -> None:
     target = host_target()
     assert target is not None
-    small, large = (Quant.of(DType.I8, scale, 5) for scale in (1e-9, 1.0))
+    small, large = (Affine.of(DType.I8, scale, 5) for scale in (1e-9, 1.0))
     x = np.zeros((1, 4, 4, 3), np.int8)
     means = AvgPool((2, 2), padding="same")
     faint = program(means.with_code(large), Operand(x, small)).node
     assert match(faint, target) == "a multiplier too small for 32 bits"
-    loud = program(means.with_code(Quant.of(DType.I8, 1e-8, 0)), Operand(x, large)).node
+    loud = program(means.with_code(Affine.of(DType.I8, 1e-8, 0)), Operand(x, large)).node
     assert match(loud, target) == "a sum or its multiplier too large for 32 bits"
-    louder = program(means.with_code(Quant.of(DType.I8, 1e-30, 0)), Operand(x, large)).node
+    louder = program(means.with_code(Affine.of(DType.I8, 1e-30, 0)), Operand(x, large)).node
     assert match(louder, target) == "a multiplier out of reach"
     other = program(replace(means, to=large, rounding="f32_rne"), Operand(x, large)).node
     assert match(other, target) == "no kernel for the machine form of the rounding f32_rne"

@@ -20,7 +20,7 @@ from qir.ops import (
     ResizeLinear,
 )
 from qir.text import parse
-from qir.types import DType, Quant
+from qir.types import Affine, DType
 from tests.backends.cpu.harness import check, matches_of
 from tests.strategies.base import BYTES, Case, Draw, Operand, coded_operand, codes, program
 from tests.strategies.sums import finished, then
@@ -85,28 +85,28 @@ def test_argmax_takes_the_first_of_equals(dtype: DType) -> None:
 @pytest.mark.parametrize("extreme", [0, 1])
 @pytest.mark.parametrize("shape", [(1, 49, 512), (3, 128, 130), (1, 12544, 32), (2, 5000, 1)])
 def test_sums_of_extremes(dtype: DType, extreme: int, shape: tuple[int, ...]) -> None:
-    code = Quant.of(dtype, 1.0, dtype.bounds[1 - extreme])
+    code = Affine.of(dtype, 1.0, dtype.bounds[1 - extreme])
     x = np.full(shape, dtype.bounds[extreme], dtype.numpy)
     case = program(Mean((1,)), Operand(x, code))
     check(case.graph, *case.inputs)
-    case = then(case, Requantize(Quant.of(dtype, 1.25, code.zero_points)))
+    case = then(case, Requantize(Affine.of(dtype, 1.25, code.zero_points)))
     check(case.graph, *case.inputs)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_ranges_of_channels(threads: int) -> None:
     x = np.random.default_rng(0).integers(-128, 128, (1, 20, 20, 1000)).astype(np.int8)
-    code = Quant.of(DType.I8, 0.1, 7)
+    code = Affine.of(DType.I8, 0.1, 7)
     case = program(Mean((1, 2)), Operand(x, code))
     check(case.graph, *case.inputs, threads=threads)
-    case = then(case, Requantize(Quant.of(DType.I8, 0.01, -7)))
+    case = then(case, Requantize(Affine.of(DType.I8, 0.01, -7)))
     check(case.graph, *case.inputs, threads=threads)
 
 
 def test_reasons() -> None:
     target = host_target()
     assert target is not None
-    x = Operand(np.zeros((4, 3, 5), np.int8), Quant.of(DType.I8, 0.1, 7))
+    x = Operand(np.zeros((4, 3, 5), np.int8), Affine.of(DType.I8, 0.1, 7))
     assert match(program(ReduceMax((0, 2)), x).node, target) == "axes that are not neighbours"
     assert match(program(ArgMax(1), x).node, target) == "an axis that is not the last"
     real = Operand(np.zeros((4, 3), np.float32), DType.F32)
@@ -139,7 +139,7 @@ def test_the_requantize_behind_sums_is_a_part_of_their_step(name: str) -> None:
 def test_sums_that_xla_forms_are_rounded_there() -> None:
     target = host_target()
     assert target is not None
-    code, to = Quant.of(DType.I8, 0.5, 3), Quant.of(DType.I8, 0.4, -9)
+    code, to = Affine.of(DType.I8, 0.5, 3), Affine.of(DType.I8, 0.4, -9)
     x = Operand(np.zeros((1, 5, 2), np.int8), code)
     for behind in (Requantize(to), Dequantize()):
         node = then(program(ResizeLinear((7,)), x), behind).node

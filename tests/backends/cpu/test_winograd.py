@@ -24,7 +24,7 @@ from qir.ir import Graph
 from qir.ir.signature import Sizes
 from qir.ops import Add, Conv, Dequantize, Requantize
 from qir.ops.windows import Padding
-from qir.types import Array, Dim, DType, Quant, Size, TensorType, known
+from qir.types import Affine, Array, Dim, DType, Size, TensorType, known
 from tests.backends.cpu import harness
 
 TARGET = host_target()
@@ -65,7 +65,7 @@ class Case:
     tile: int = 4
 
 
-def stored(code: Quant, shape: tuple[int, ...], how: str, rng: np.random.Generator) -> Array:
+def stored(code: Affine, shape: tuple[int, ...], how: str, rng: np.random.Generator) -> Array:
     low, high = code.storage.bounds
     if how == "random":
         return rng.integers(low, high, shape, endpoint=True).astype(code.storage.numpy)
@@ -82,15 +82,15 @@ def stored(code: Quant, shape: tuple[int, ...], how: str, rng: np.random.Generat
 def program(case: Case) -> tuple[Graph, list[Array]]:
     rng = np.random.default_rng(7)
     x_type, other = (DType.U8, DType.I8) if case.point > 127 else (DType.I8, DType.U8)
-    code = Quant.of(x_type, 0.021, case.point)
+    code = Affine.of(x_type, 0.021, case.point)
     scale = np.float32(0.013) * rng.uniform(0.5, 2, case.columns).astype(np.float32)
     depth = () if case.depth is None else (case.depth,)
     window = (*depth, 3, 3, known(case.shape[-1], "channels"), case.columns)
-    weight_code = Quant.of(DType.I8, scale.reshape((1,) * (len(window) - 1) + (-1,)))
+    weight_code = Affine.of(DType.I8, scale.reshape((1,) * (len(window) - 1) + (-1,)))
     graph = Graph("g", [("x", TensorType(case.shape, code))])
     at = graph.at_end()
     kernel = at.const(stored(weight_code, window, case.extremes[1], rng), "kernel", weight_code)
-    bias_code = Quant.of(DType.I32, np.float64(code.scale.array) * scale.astype(np.float64))
+    bias_code = Affine.of(DType.I32, np.float64(code.scale.array) * scale.astype(np.float64))
     numbers = rng.integers(-9999, 9999, case.columns).astype(np.int32)
     bias = at.const(numbers, "bias", bias_code)
     sums = at.emit(Conv(case.strides, case.padding), graph.inputs[0], kernel, bias)
@@ -102,13 +102,13 @@ def program(case: Case) -> tuple[Graph, list[Array]]:
         result = at.emit(Dequantize(), sums)
     else:
         point = 131 if other is DType.U8 else 5
-        to = Quant.of(other, 0.031 * np.sqrt(np.prod(window[:-1])), point)
+        to = Affine.of(other, 0.031 * np.sqrt(np.prod(window[:-1])), point)
         rounding = "f32_rne" if case.epilogue == "f32_rne" else "fixed31"
         result = at.emit(Requantize(to, rounding, clamp=(to.range[0] + 9, to.range[1] - 4)), sums)
     if case.epilogue == "sum":
         added = graph.add_input("y", TensorType(sums.type.shape, code))
         inputs.append(stored(code, added.type.known_shape, "random", rng))
-        result = at.emit(Add(Quant.of(other, 0.07, 3)), result, added)
+        result = at.emit(Add(Affine.of(other, 0.07, 3)), result, added)
     graph.set_outputs([result])
     return graph, inputs
 
@@ -311,6 +311,5 @@ def test_the_choice_does_not_depend_on_named_sizes(size: int, kernel: type) -> N
     sizes = Sizes({"b": 4})
     (step,) = harness.planned(graph, sizes).plan.steps
     assert type(step.kernel) is kernel
-    code = graph.inputs[0].type.quant
-    assert code is not None
+    code = graph.inputs[0].type.affine
     harness.check(graph, stored(code, shape, "random", np.random.default_rng(8)))

@@ -30,7 +30,7 @@ from qir.ops.op import Op
 from qir.passes.float.fold_scales import CAST_RULES, _encodes_back, requantize_nearly
 from qir.pipeline import Context, PassManager, Pipeline
 from qir.pipeline.rewrite import rewrite
-from qir.types import DType, Quant, TensorType
+from qir.types import Affine, DType, TensorType
 from tests.drawing import examples
 from tests.strategies.base import Draw, codes, stored
 from tests.strategies.float_programs import FloatCase
@@ -47,7 +47,7 @@ STORAGES = (DType.I8, DType.U8, DType.I4, DType.I16)
 )
 def test_every_stored_number_is_encoded_back(storage, exponent, mantissa, data):
     low, high = storage.bounds
-    code = Quant.of(storage, mantissa * 2.0**exponent, data.draw(st.integers(low, high)))
+    code = Affine.of(storage, mantissa * 2.0**exponent, data.draw(st.integers(low, high)))
     assume(_encodes_back(code))
     every = np.arange(low, high + 1).astype(storage.numpy)
     np.testing.assert_array_equal(code.encode(code.decode(every)), every)
@@ -55,13 +55,13 @@ def test_every_stored_number_is_encoded_back(storage, exponent, mantissa, data):
 
 def test_codes_that_are_not_encoded_back():
     every = np.arange(-128, 128).astype(np.int8)
-    overflows = Quant.of(DType.I8, 2.0**124)
+    overflows = Affine.of(DType.I8, 2.0**124)
     assert not _encodes_back(overflows)
     assert np.any(overflows.encode(overflows.decode(every)) != every)
-    assert not _encodes_back(Quant.of(DType.I16, 0.3, expressed=DType.BF16))
+    assert not _encodes_back(Affine.of(DType.I16, 0.3, expressed=DType.BF16))
 
 
-def cast_program(before: Quant, after: Quant) -> Graph:
+def cast_program(before: Affine, after: Affine) -> Graph:
     """Returns quantize(dequantize(x))."""
     graph = Graph("casts")
     x = graph.add_input("x", TensorType((256,), before))
@@ -79,7 +79,9 @@ def cast_program(before: Quant, after: Quant) -> Graph:
 )
 def test_a_requantize_by_whole_numbers_is_exact(before, after, ratio, data):
     scale = np.float32(after.scale.array)
-    before = Quant.of(before.storage, float(scale) * ratio, before.zero_point, bounds=before.bounds)
+    before = Affine.of(
+        before.storage, float(scale) * ratio, before.zero_point, bounds=before.bounds
+    )
     assume(float(before.scale.array) == float(scale) * ratio)
     x = stored(data.draw, before, (256,))
     graph = cast_program(before, after)

@@ -34,7 +34,7 @@ class Model:
     def __init__(self, seed=0, shape=(1, 4, 4, 3)):
         self.rng = np.random.default_rng(seed)
         self.graph = qir.Graph("model")
-        element = qir.Quant.of(qir.DType.I8, 0.02, int(self.rng.integers(-128, 128)))
+        element = qir.Affine.of(qir.DType.I8, 0.02, int(self.rng.integers(-128, 128)))
         self.x = self.graph.add_input("x", qir.TensorType(shape, element))
         self.build = self.graph.at_end()
 
@@ -42,7 +42,7 @@ class Model:
         """Weights with random scales for each of their outputs or with one scale."""
         axes = (1,) * (len(shape) - 1)
         scales = self.rng.uniform(0.3, 1, (*axes, shape[-1])) / 100
-        element = qir.Quant.of(qir.DType.I8, scales if per_channel else scales.max())
+        element = qir.Affine.of(qir.DType.I8, scales if per_channel else scales.max())
         array = self.rng.integers(-127, 128, shape).astype(np.int8)
         return self.build.const(array, "k", element)
 
@@ -52,14 +52,14 @@ class Model:
             return self.build.emit(op, x, kernel)
         scale = op.result(x.type, kernel.type).quant.scale.array
         array = self.rng.integers(-(2**12), 2**12, kernel.type.shape[-1]).astype(np.int32)
-        element = qir.Quant.of(qir.DType.I32, scale.reshape(-1) if scale.ndim else scale)
+        element = qir.Affine.of(qir.DType.I32, scale.reshape(-1) if scale.ndim else scale)
         return self.build.emit(op, x, kernel, self.build.const(array, "b", element))
 
     def requantize(self, total, step=None, **options):
         """Brings a sum to 8 bits; a step of the result is about `step` of the sum."""
         scale = total.type.quant.scale.array.max() * (step or self.rng.uniform(20, 3000))
         point = int(self.rng.integers(-128, 128))
-        to = qir.Quant.of(qir.DType.I8, scale, point)
+        to = qir.Affine.of(qir.DType.I8, scale, point)
         return self.build.emit(Requantize(to, **options), total)
 
     def done(self, *outputs):
@@ -196,7 +196,7 @@ def _differing_channels(graph):
         column = np.arange(low[channel], high[channel] + 1)
         assert len(column) > 2**19
         scale = code(graph.value("dot")).scale.array[0, channel]
-        acc = qir.TensorType((len(column),), qir.Quant.of(qir.DType.I32, scale))
+        acc = qir.TensorType((len(column),), qir.Affine.of(qir.DType.I32, scale))
         results = [
             replace(op, rounding=rounding, agrees=()).integer([Coded(column, acc)], acc)
             for rounding in MODES
@@ -210,7 +210,9 @@ def test_sums_beyond_float32():
     model = Model(11, (1, 9000))
     total = model.sum(Dot(), model.x, model.weights(9000, 3))
     scale = code(total).scale.array.max() * 2**24 / 1.1
-    few = model.build.emit(Requantize(qir.Quant.of(qir.DType.I8, scale, 72), clamp=(73, 75)), total)
+    few = model.build.emit(
+        Requantize(qir.Affine.of(qir.DType.I8, scale, 72), clamp=(73, 75)), total
+    )
     graph = model.done(few)
     after = qir.optimize(graph, PIPELINE)
     op = requantize(after.outputs[0])

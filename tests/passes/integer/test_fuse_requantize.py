@@ -9,7 +9,7 @@ import qir
 from qir.errors import PassError
 from qir.ops import Clip, MaxPool, Relu, Requantize, Reshape, Transpose
 from qir.ops.op import Op
-from qir.types import DType, Quant, TensorType
+from qir.types import Affine, DType, TensorType
 from tests.roundings import ANY_RATIO
 from tests.strategies.programs import integer_programs
 
@@ -25,7 +25,7 @@ def codes(draw):
     point = draw(st.sampled_from([low, (low + high + 1) // 2, (low + high + 1) // 2 + 1]))
     bounds = draw(st.sampled_from([None, None, (low + 1, high - 2)]))
     scale = draw(SCALES) * (16 if storage is DType.I4 else 1)
-    return Quant.of(storage, scale, max(point, bounds[0]) if bounds else point, bounds=bounds)
+    return Affine.of(storage, scale, max(point, bounds[0]) if bounds else point, bounds=bounds)
 
 
 @st.composite
@@ -63,7 +63,7 @@ def chains(draw):
 
 
 def codes_of_inputs():
-    return st.builds(Quant.of, st.just(DType.I8), SCALES, st.sampled_from([-128, 0, 5]))
+    return st.builds(Affine.of, st.just(DType.I8), SCALES, st.sampled_from([-128, 0, 5]))
 
 
 @given(chains())
@@ -94,11 +94,11 @@ def pairs(draw):
     source = draw(st.sampled_from([DType.I8, DType.I32]))
     scales = [draw(RATIOS) if source is DType.I8 else draw(st.floats(2.0**8, 2.0**20))]
     scales.append(scales[0] / draw(RATIOS))
-    graph = qir.Graph("pair", [("x", TensorType((4096,), Quant.of(source, 1.0)))])
+    graph = qir.Graph("pair", [("x", TensorType((4096,), Affine.of(source, 1.0)))])
     value = graph.inputs[0]
     for scale in scales:
         storage = draw(st.sampled_from([DType.I8, DType.U8]))
-        to = Quant.of(storage, scale, draw(st.integers(*storage.bounds)))
+        to = Affine.of(storage, scale, draw(st.integers(*storage.bounds)))
         rounding = draw(st.sampled_from(ANY_RATIO))
         value = graph.at_end().emit(Requantize(to, rounding), value)
     graph.set_outputs([value])

@@ -10,7 +10,7 @@ from qir.numbers.quantize_mode import QUANTIZE_MODES
 from qir.ops import Add, Clip, Const, Dequantize, Lookup, Mul, Quantize, Relu, Requantize
 from qir.ops.op import OPS
 from qir.ops.unary import Unary
-from qir.types import DType, Quant, TensorType
+from qir.types import Affine, DType, TensorType
 from tests.roundings import ANY_RATIO
 from tests.strategies.base import codes
 
@@ -103,12 +103,12 @@ def test_composed_tables_keep_every_number(graph):
 
 
 def test_long_functions_become_tables():
-    graph, build, x = program_of(Quant.of(DType.I8, 2.0**-6))
+    graph, build, x = program_of(Affine.of(DType.I8, 2.0**-6))
     value = build.emit(Dequantize(), x)
     for _ in range(3000):
         value = build.emit(OPS["neg"](), value)
-    graph.set_outputs([build.emit(Quantize(Quant.of(DType.I8, 2.0**-6)), value)])
+    graph.set_outputs([build.emit(Quantize(Affine.of(DType.I8, 2.0**-6)), value)])
     tabulated = qir.optimize(graph, "lookup-tables")
-    every = every_number(Quant.of(DType.I8, 1.0))
+    every = every_number(Affine.of(DType.I8, 1.0))
     assert [node.op.name for node in tabulated.nodes] == ["const", "lookup", "return"]
     assert np.array_equal(qir.evaluate(tabulated, every)[0], every)

@@ -19,9 +19,9 @@ SCALES = st.floats(2.0**-14, 2.0**14, width=32)
     st.data(),
 )
 def test_keeps_every_bit(scales, output_scale, zero_point, rounding, data):
-    code = qir.Quant.of(qir.DType.I32, np.reshape(scales, (1, -1)))
+    code = qir.Affine.of(qir.DType.I32, np.reshape(scales, (1, -1)))
     graph = qir.Graph("g", [("acc", qir.TensorType((2, len(scales)), code))])
-    result = qir.Quant.of(qir.DType.I8, output_scale, zero_point)
+    result = qir.Affine.of(qir.DType.I8, output_scale, zero_point)
     graph.set_outputs([graph.at_end().emit(Requantize(result, rounding), graph.inputs[0])])
     lowered = qir.optimize(graph, "lower-requantize")
     numbers = st.lists(st.integers(-(2**31), 2**31 - 1), min_size=len(scales), max_size=len(scales))

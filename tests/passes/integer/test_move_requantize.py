@@ -27,7 +27,7 @@ from qir.ops import (
 from qir.passes.integer.move_requantize import hoist_requantize, sink_requantize
 from qir.pipeline import Context, PassManager, Pipeline
 from qir.pipeline.rewrite import rewrite
-from qir.types import DType, Quant, TensorType
+from qir.types import Affine, DType, TensorType
 from tests.drawing import examples
 from tests.roundings import ANY_RATIO
 from tests.strategies.base import BYTES, Case, codes, stored
@@ -75,7 +75,7 @@ def moved_sums(draw):
             scale = float(code.scale.array.max()) * 2.0 ** draw(st.integers(-1, 8))
             to = draw(codes((*BYTES, DType.I16), shape=value.type.known_shape, axis=code.axis))
             factor = scale / float(to.scale.array.max())
-            to = Quant.of(to.storage, to.scale.array * factor, to.zero_points, bounds=to.bounds)
+            to = Affine.of(to.storage, to.scale.array * factor, to.zero_points, bounds=to.bounds)
             clamp = draw(st.sampled_from([None, (to.range[0] + 1, to.range[1] - 3)]))
             rounding = draw(st.sampled_from(ANY_RATIO))
             value = builder.emit(Requantize(to, rounding, clamp), value)

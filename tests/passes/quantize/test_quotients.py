@@ -83,8 +83,7 @@ def test_a_short_softmax_keeps_256ths() -> None:
     rng = np.random.default_rng(0)
     _, integer = quantized(lambda x: jax.nn.softmax(x, -1), [rng.normal(0, 3, (8, 10)).astype("f")])
     (node,) = [node for node in integer.nodes if node.op.name == "softmax"]
-    code = node.outputs[0].type.quant
-    assert code is not None
+    code = node.outputs[0].type.affine
     assert (float(code.scale.array), code.zero_point) == (1 / 256, -128)
 
 

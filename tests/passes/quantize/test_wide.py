@@ -10,7 +10,7 @@ import pytest
 
 import qir
 from qir.ops import Add, Concat, Dot, Lookup, Mul, Requantize, RmsNorm
-from qir.types import Array, DType, Quant
+from qir.types import Affine, Array, DType
 
 RNG = np.random.default_rng(7)
 DEPTH = 64
@@ -71,8 +71,7 @@ def test_a_sum_saturates_at_four_times_its_range_only() -> None:
     first, second = weights(DEPTH, 16), weights(DEPTH, 16)
     graph = quantized(lambda x: x @ first + (0.5 * x) @ second)
     (add,) = (node for node in graph.nodes if isinstance(node.op, Add))
-    code = add.output.type.quant
-    assert code is not None
+    code = add.output.type.affine
     assert code.bounds is not None
     peak = max(abs(bound) for bound in add.output.observed.bounds) if add.output.observed else 0.0
     (found,) = qir.evaluate(graph, SAMPLES[0])
@@ -114,7 +113,7 @@ def test_a_smooth_function_is_looked_up_from_12_bits_of_a_sum(function: Callable
     graph = quantized(lambda x: function(x @ kernel))
     (lookup,) = (node for node in graph.nodes if isinstance(node.op, Lookup))
     fine = lookup.inputs[0].type.quant
-    assert isinstance(fine, Quant)
+    assert isinstance(fine, Affine)
     assert fine.bounds == (-2048, 2047)
     assert lookup.inputs[1].type.shape == (4096,)
     x, columns = real_operands(graph)[0]

@@ -1,0 +1,146 @@
+"""Codes that are a table: each stored number means one of a few levels."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from qir.errors import QirError
+from qir.types.arrays import expand
+from qir.types.codes.code import Code
+from qir.types.dtype import Array
+
+MOST_BITS = 8
+"""See constraint C8 of LevelCode."""
+
+MOST_STEP = 2**15 - 1
+"""The greatest magnitude of a level that counts as an integer step."""
+
+
+@dataclass(frozen=True)
+class LevelCode(Code):
+    """A code whose stored numbers are those of a table: real = levels[stored] * scale.
+
+    A kind gives `levels`. Its own constraint, beside those of all codes:
+
+    - C8: storage has at most 8 bits, and the levels are 2 at least and no more than it has codes;
+      those that mean something are distinct numbers that float32 holds.
+    """
+
+    @property
+    @abstractmethod
+    def levels(self) -> Array:
+        """The real multiple of the scale for each stored number, float64.
+
+        In order of storage, from the least number of the storage type on. NaN stands for a stored
+        number that means nothing.
+        """
+
+    @property
+    def ties_up(self) -> Array:
+        """Whether the middle between neighbours has the greater one, for each pair, bool.
+
+        The pairs are those of the increasing levels. The lower one has it everywhere unless a kind
+        says otherwise.
+        """
+        return np.zeros(len(self.order) - 1, np.bool_)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        most = 2**self.storage.bits
+        levels = self.levels
+        meant = levels[~np.isnan(levels)]
+        with np.errstate(over="ignore"):
+            exact = np.isfinite(meant) & (meant.astype(np.float32) == meant)
+        if (
+            self.storage.bits > MOST_BITS
+            or not 2 <= len(meant) <= len(levels) <= most
+            or len(np.unique(meant)) < len(meant)
+            or not np.all(exact)
+        ):
+            raise QirError(
+                f"code: C8: expected 2 to {min(most, 2**MOST_BITS)} distinct levels of float32 in "
+                f"storage of at most {MOST_BITS} bits, got {len(levels)} in {self.storage.value}"
+            )
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """Smallest and largest number that may be stored."""
+        low = self.storage.bounds[0]
+        return low, low + len(self.levels) - 1
+
+    @cached_property
+    def order(self) -> Array:
+        """The places in `levels` of those that mean something, from the least to the greatest."""
+        order = np.argsort(self.levels, kind="stable")
+        return order[: int(np.sum(~np.isnan(self.levels)))]
+
+    @property
+    def real_bounds(self) -> tuple[float, float]:
+        """The least and the greatest level."""
+        return float(np.nanmin(self.levels)), float(np.nanmax(self.levels))
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether a greater stored number means a greater real one."""
+        return bool(np.all(np.diff(self.levels) > 0))
+
+    @property
+    def holds_zero(self) -> bool:
+        """Whether a level is 0."""
+        return bool(np.any(self.levels == 0))
+
+    def encode(self, real: ArrayLike) -> Array:
+        """Returns the stored number of the level that is nearest to real / step size, in float64.
+
+        The middle between two has the one that `ties_up` says. NaN counts as 0.
+
+        Args:
+            real: An array of the tensor's shape.
+
+        Returns:
+            An array of the same shape and of the storage's numpy type.
+        """
+        real = np.asarray(real)
+        with np.errstate(invalid="ignore", over="ignore"):
+            multiples = real.astype(np.float64) / expand(self.step_sizes, real.shape)
+        multiples = np.where(np.isnan(multiples), 0.0, multiples)
+        levels = self.levels[self.order]
+        middles = (levels[1:] + levels[:-1]) / 2
+        place = np.searchsorted(middles, multiples, side="left")
+        at = np.minimum(place, len(middles) - 1)
+        place += (middles[at] == multiples) & self.ties_up[at] & (place < len(middles))
+        return (self.order[place] + self.range[0]).astype(self.storage.numpy)
+
+    def multiples(self, stored: Array) -> Array:
+        """Returns level times multiplier, as float32; the product is rounded once."""
+        return self.multiplied(self._of(self.levels, stored)).astype(np.float32)
+
+    @cached_property
+    def step_table(self) -> Array | None:
+        """The levels as int32, 0 for those that mean nothing; None where one is no integer."""
+        levels = np.where(np.isnan(self.levels), 0, self.levels)
+        if np.any(levels != np.rint(levels)) or np.any(np.abs(levels) > MOST_STEP):
+            return None
+        return levels.astype(np.int32)
+
+    def steps_between(self, low: int, high: int) -> tuple[int, int] | None:
+        """Returns the least and the greatest step of stored numbers from low to high."""
+        if self.step_table is None:
+            return None
+        some = self.step_table[low - self.range[0] : high + 1 - self.range[0]]
+        return self.multiplied_bounds(int(some.min()), int(some.max()))
+
+    def steps(self, stored: Array) -> Array:
+        """Returns level times multiplier, as int64; raises QirError unless levels are integers."""
+        if self.step_table is None:
+            raise QirError(self.without_steps)
+        return self.multiplied(self._of(self.step_table.astype(np.int64), stored))
+
+    def _of(self, table: Array, stored: Array) -> Array:
+        found: Array = table[stored.astype(np.int64) - self.range[0]]
+        return found
