@@ -18,6 +18,7 @@ from qir.passes.shared.comparisons import unseen_comparisons
 from qir.passes.shared.divisors import coarse_divisions
 from qir.passes.shared.functions import elementwise_functions
 from qir.passes.shared.islands import islands
+from qir.passes.shared.multiplied import multiplied_sums
 from qir.passes.shared.periods import coarse_periods
 from qir.passes.shared.positions import uneven_codes
 from qir.passes.shared.score_factors import both_sides, score_factors
@@ -78,6 +79,7 @@ class CodePlan:
         self._excluded = excluded
         self._heads = head_codes(graph, channels)
         self._factors = score_factors(graph)
+        self._multiplied = multiplied_sums(graph)
         self._uneven = uneven_codes(graph, positions or {}, excluded)
         self.islands: set[Node] = set()
         self.cones, self.inside = elementwise_functions(graph, excluded)
@@ -121,8 +123,10 @@ class CodePlan:
             return replace(rule.code, expressed=expressed_type(value.type))
         if storage is None and (own := self._heads.get(value) or self._uneven.get(value)):
             return own
-        observed, storage = self.range_of(value), storage or self.storage
-        expressed = expressed_type(value.type)
+        observed, expressed = self.range_of(value), expressed_type(value.type)
+        if storage is None and value in self._multiplied:
+            return fine_code(observed, expressed=expressed)
+        storage = storage or self.storage
         if value in self._factors:
             observed = both_sides(observed)
         if not self.symmetric:
