@@ -157,6 +157,7 @@ class _Quantizer:
             graph,
             excluded,
             context.channels,
+            context.positions,
             storage=DType(options.activations),
             symmetric=options.symmetric,
             coded_inputs=options.inputs != "float",
@@ -288,7 +289,7 @@ class _Quantizer:
         elif bias is not None:
             code = bias_code(accumulator.code, bias.array.size)
             if not kernel.is_constant and not holds_bias(code, bias.array, terms, operands):
-                raise KeptFloat(f"its sum has no room for the bias %{bias.name} in 32 bits")
+                raise KeptFloat(f"its sum has no room for the bias %{bias.name}")
             operands.append(self.forms.constant(bias, code, builder))
         self.forms.give_sum(output, builder.emit(node.op, *operands))
 

@@ -45,8 +45,8 @@ class Calibrate(Pass):
     data, ranges are solved anew from the statistics that the context has.
 
     Beside that, the context gets the extremes and the mean square of the channels of what products
-    read, mean and variance of those and of what convolutions read, and the least row maximum of
-    what a softmax reads.
+    read, mean and variance of those and of what convolutions read, the least row maximum of what a
+    softmax reads, and the extremes and the mean square at each position of what attention returns.
 
     Attributes:
         method: How a range follows from a statistic: its extremes; averages of the extremes of each
@@ -131,6 +131,11 @@ class Calibrate(Pass):
         context.channels = {
             name: channels
             for value, channels in parts.channels.items()
+            for name in statistic_names(value)
+        }
+        context.positions = {
+            name: found
+            for value, found in parts.positions.items()
             for name in statistic_names(value)
         }
         context.moments = {

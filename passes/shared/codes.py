@@ -7,15 +7,12 @@ from math import prod
 
 import numpy as np
 
-from qir.ir import Value
 from qir.errors import QirError
+from qir.ir import Value
 from qir.numbers.int32 import INT32_MAX
 from qir.numbers.interval import Interval
 from qir.numbers.long_sums import LONG_MAX
 from qir.types import SMALLEST_SCALE, Affine, Array, Code, DType, FrozenArray
-
-FINE_STEPS = 2**12
-"""Stored numbers of a code of 12 bits."""
 
 LEAST_RATIO = 2.0**-30
 """Least ratio of an accumulator's scale to the output's: a product of two bytes that is scaled by
@@ -33,6 +30,9 @@ ZERO_CHANNEL_RATIO = 2.0**-16
 
 SCORE_MARGIN = 1 / 8
 """Share of their observed range that scores may lie beyond it; it takes a third of a bit."""
+
+FINE_BITS = 12
+"""Bits of a fine code: those of the longest table of exponentials and of functions."""
 
 FURTHEST_STEP = 2**14
 """The most steps from 0 that a code for numbers far from 0 reaches."""
@@ -77,15 +77,16 @@ def activation_code(
     )
 
 
-def fine_code(observed: Interval, *, expressed: DType = DType.F32) -> Affine:
+def fine_code(observed: Interval, *, bits: int = FINE_BITS, expressed: DType = DType.F32) -> Affine:
     """Returns the code of 12 bits, stored in i16, that covers a range and represents 0 exactly.
 
     Args:
         observed: The range in real units, finite.
+        bits: Bits of the code.
         expressed: The floating-point type of the values.
     """
     lo, hi = min(observed.bounds[0], 0.0), max(observed.bounds[1], 0.0)
-    low, high = -FINE_STEPS // 2, FINE_STEPS // 2 - 1
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     scale = _storable((hi - lo) / (high - low))
     point = int(np.clip(np.rint(low - lo / scale), low, high))
     return Affine.of(DType.I16, scale, point, bounds=(low, high), expressed=expressed)
@@ -255,17 +256,17 @@ def reach(code: Code) -> int:
 
 
 def holds_bias(code: Affine, bias: Array, terms: int, operands: Sequence[Value]) -> bool:
-    """Whether 32 bits hold a bias beside whatever a dot of two coded operands sums.
+    """Whether a sum has room for a bias beside whatever a dot of two coded operands sums.
 
     Args:
-        code: The code of the bias.
+        code: The code of the bias, i32 or i64.
         bias: Its numbers.
         terms: How many products are summed.
         operands: Both operands.
     """
     products = terms * prod(reach(operand.type.code) for operand in operands)
     largest = np.abs(bias.astype(np.float64) / code.scale.array).max(initial=0)
-    return bool(largest + products < 2**31)
+    return bool(largest + products <= (LONG_MAX if code.storage is DType.I64 else INT32_MAX))
 
 
 def bias_code(accumulator: Code, channels: int) -> Affine:

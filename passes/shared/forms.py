@@ -326,7 +326,8 @@ class Forms:
 
         So what gates, and positions that turn heads, round only their product to 8 bits.
         """
-        if self.plan.is_fine or not any(self._is_from_dot(value) for value in values):
+        fine = any(self._is_from_dot(value) or self._is_fine(value) for value in values)
+        if self.plan.is_fine or not fine:
             return [self.code(value, builder) for value in values]
         return [
             self.code(
@@ -338,6 +339,10 @@ class Forms:
             else self.code(value, builder)
             for value in values
         ]
+
+    def _is_fine(self, value: Value) -> bool:
+        """Whether a value's own code has more than 8 bits."""
+        return value in self.main and self.main[value].storage.bits > 8
 
     def _is_from_dot(self, value: Value) -> bool:
         total = self.sums.get(value)

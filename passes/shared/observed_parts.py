@@ -13,7 +13,7 @@ from qir.observe.channels import (
     observe_channels,
     observe_rows,
 )
-from qir.ops import Conv, ConvTranspose, Dot, Softmax
+from qir.ops import Conv, ConvTranspose, Div, Dot, Softmax
 from qir.pipeline import Context
 from qir.types import Array, DType
 
@@ -25,17 +25,19 @@ class Parts:
     Attributes:
         channels: For each value observed by channels, the axes that number them.
         rows: For each value that is read along rows, the axes of a row and the mask, or None.
+        positions: For each quotient of a division by rows, the axes that number the rows.
         moments: The values of whose channels, along the last axis, mean and variance are taken.
     """
 
     channels: dict[Value, tuple[int, ...]] = field(default_factory=dict)
     rows: dict[Value, tuple[tuple[int, ...], Value | None]] = field(default_factory=dict)
+    positions: dict[Value, tuple[int, ...]] = field(default_factory=dict)
     moments: dict[Value, None] = field(default_factory=dict)
 
     @property
     def values(self) -> list[Value]:
         """The values that are observed whole."""
-        return list(dict.fromkeys([*self.channels, *self.rows]))
+        return list(dict.fromkeys([*self.channels, *self.rows, *self.positions]))
 
     @property
     def masks(self) -> list[Value]:
@@ -51,18 +53,24 @@ class PartStatistics:
     Attributes:
         channels: The statistic of the channels of a value.
         rows: The least row maximum of a value.
+        positions: The statistic of each position of a value.
         moments: Mean and variance of the channels of a value.
     """
 
     channels: dict[Value, ChannelStatistic] = field(default_factory=dict)
     rows: dict[Value, RowPeaks] = field(default_factory=dict)
+    positions: dict[Value, ChannelStatistic] = field(default_factory=dict)
     moments: dict[Value, ChannelMoments] = field(default_factory=dict)
 
     def add(self, other: PartStatistics) -> None:
         """Merges in what was observed on further batches."""
-        for value, channels in other.channels.items():
-            known = self.channels.get(value)
-            self.channels[value] = channels if known is None else known.merge(channels)
+        for mine, theirs in (
+            (self.channels, other.channels),
+            (self.positions, other.positions),
+        ):
+            for value, channels in theirs.items():
+                known = mine.get(value)
+                mine[value] = channels if known is None else known.merge(channels)
         for value, rows in other.rows.items():
             peaks = self.rows.get(value)
             self.rows[value] = rows if peaks is None else peaks.merge(rows)
@@ -76,8 +84,8 @@ def observed_parts(graph: Graph) -> Parts:
 
     By channels of the last axis what is multiplied with constant weights; by channels of the batch
     axes but the first, such as the heads, the operands of a product of batches; by rows what a
-    softmax reads. Of what is convolved or multiplied with constant weights, mean and variance of
-    the channels.
+    softmax reads; at each position what a product of batches is divided into, row by row. Of what
+    is convolved or multiplied with constant weights, mean and variance of the channels.
     """
     parts = Parts()
     for node in graph.nodes:
@@ -91,6 +99,8 @@ def observed_parts(graph: Graph) -> Parts:
             case Dot(batch=batch) if batch > 1:
                 for operand in node.inputs[:2]:
                     _number(operand, tuple(range(1, batch)), parts)
+            case Div() if (axes := _positions(node)) and _is_observed(node.output):
+                parts.positions[node.output] = axes
             case Softmax() if _is_observed(node.inputs[0]):
                 parts.rows.setdefault(node.inputs[0], (softmax_axes(node.op), _mask(node)))
             case _:
@@ -107,6 +117,15 @@ def softmax_axes(op: Softmax) -> tuple[int, ...]:
 def _mask(node: Node) -> Value | None:
     masks = (value for value in node.inputs[1:] if value.type.element is DType.BOOL)
     return next(masks, None)
+
+
+def _positions(node: Node) -> tuple[int, ...]:
+    """Returns the axes behind the first that number the rows of a division by rows, or none."""
+    quotient, divisor = node.output.type.shape, node.inputs[1].type.shape
+    if len(quotient) != len(divisor) or node.inputs[1].is_constant or 1 not in divisor[1:]:
+        return ()
+    axes = tuple(axis for axis in range(1, len(divisor)) if divisor[axis] != 1)
+    return axes if all(isinstance(quotient[axis], int) for axis in axes) else ()
 
 
 def _is_observed(value: Value) -> bool:
@@ -141,6 +160,8 @@ def observe_parts(
     """
     if axes := parts.channels.get(value):
         statistics.channels[value] = observe_channels(array, axes)
+    if axes := parts.positions.get(value):
+        statistics.positions[value] = observe_channels(array, axes)
     if value in parts.rows:
         along, _ = parts.rows[value]
         statistics.rows[value] = observe_rows(array, along, mask)

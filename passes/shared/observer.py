@@ -244,7 +244,8 @@ class Observer:
 
     def _count_parts(self, stage: _Stage) -> None:
         for value, path in self._paths.items():
-            if value in stage.parts.channels or value in stage.parts.rows:
+            known = stage.parts
+            if value in known.channels or value in known.rows or value in known.positions:
                 continue
             mask = self._parts.rows[value][1] if value in self._parts.rows else None
             shown = mask.array if mask is not None and mask.is_constant else None

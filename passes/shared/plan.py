@@ -18,7 +18,10 @@ from qir.passes.shared.comparisons import unseen_comparisons
 from qir.passes.shared.divisors import coarse_divisions
 from qir.passes.shared.functions import elementwise_functions
 from qir.passes.shared.islands import islands
+from qir.passes.shared.multiplied import multiplied_sums
 from qir.passes.shared.periods import coarse_periods
+from qir.passes.shared.positions import uneven_codes
+from qir.passes.shared.score_factors import both_sides, score_factors
 from qir.passes.shared.wide import (
     SMOOTH,
     WIDE_BITS,
@@ -42,6 +45,7 @@ class CodePlan:
         graph: A float program with ranges.
         excluded: The ops that a selector keeps in floating point.
         channels: What calibration observed of channels, by the name of a value.
+        positions: What it observed at each position, likewise.
         storage: Storage of activations.
         symmetric: Whether activations have their zero point in the middle.
         coded_inputs: Whether the program takes stored numbers.
@@ -63,6 +67,7 @@ class CodePlan:
         graph: Graph,
         excluded: set[Node],
         channels: Mapping[str, ChannelStatistic],
+        positions: Mapping[str, ChannelStatistic] | None = None,
         *,
         storage: DType = DType.I8,
         symmetric: bool = False,
@@ -74,6 +79,9 @@ class CodePlan:
         self._excluded = excluded
         # Where codes have 16 bits, no part of a tensor is in want of some.
         self._heads = {} if self.is_fine else head_codes(graph, channels)
+        self._factors = score_factors(graph)
+        self._multiplied = frozenset() if self.is_fine else multiplied_sums(graph)
+        self._uneven = {} if self.is_fine else uneven_codes(graph, positions or {}, excluded)
         self.islands: set[Node] = set()
         self.cones, self.inside = elementwise_functions(graph, excluded)
         self.coarse = coarse_periods(graph, self.code_for) | coarse_divisions(graph, self.code_for)
@@ -117,13 +125,17 @@ class CodePlan:
     def code_for(self, value: Value, storage: DType | None = None) -> Affine:
         """Returns the code that a value's range asks for; the op's own where it is fixed."""
         rule = value.op.quant if value.op is not None else None
-        own = not self.is_fine or isinstance(value.op, ExpBelowMax)
-        if isinstance(rule, FixedCode) and own and rule.serves(value.range):
+        fixed = not self.is_fine or isinstance(value.op, ExpBelowMax)
+        if isinstance(rule, FixedCode) and fixed and rule.serves(value.range):
             return replace(rule.code, expressed=expressed_type(value.type))
-        if value in self._heads and storage is None:
-            return self._heads[value]
-        observed, storage = self.range_of(value), storage or self.storage
-        expressed = expressed_type(value.type)
+        if storage is None and (own := self._heads.get(value) or self._uneven.get(value)):
+            return own
+        observed, expressed = self.range_of(value), expressed_type(value.type)
+        if storage is None and value in self._multiplied:
+            return fine_code(observed, expressed=expressed)
+        storage = storage or self.storage
+        if value in self._factors:
+            observed = both_sides(observed)
         if not self.symmetric and not self.is_fine:
             far = activation_code(observed, storage, expressed=expressed, needs_zero=False)
             if not far.holds_zero and not self._needs_zero(value, reach(far)):

@@ -22,9 +22,9 @@ class Div(Op):
 
     On codes, `clamp(round((qx - zx) / (qy - zy) * sx / (sy * s)) + z)` by an integer reciprocal of
     each divisor, see `qir.numbers.reciprocal`. Either operand has at most 16 bits or is an exact
-    sum in i32; the dividend's scale may vary, the divisor's does not. No quotient is infinite: a
-    divisor of no step divides as the step next to it does, 1, or -1 where its code has no positive
-    step.
+    sum in i32; the dividend's scale may vary, the divisor's does not. The result has up to 16 bits,
+    or 32 with bounds. No quotient is infinite: a divisor of no step divides as the step next to it
+    does, 1, or -1 where its code has no positive step.
 
     Attributes:
         to: The code of the result; None for plain numbers.

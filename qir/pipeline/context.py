@@ -68,6 +68,8 @@ class Context:
         moments: Mean and variance of the channels of what products and convolutions with constant
             weights read, likewise; where a sum is split, of the parts too.
         row_peaks: The least row maximum of the operands of each softmax, likewise.
+        positions: The extremes and the mean square at each position of a sequence, or row, of what
+            is divided row by row, as attention is, likewise.
         timings: (pass, seconds) of every pass that ran, and of the `accuracy-check` of `quantize`.
         unattained: What a pass is there for but found nothing to make it of, as quantize in a
             program that only returns its inputs: passes that need it are left out.
@@ -87,5 +89,6 @@ class Context:
     channels: dict[str, ChannelStatistic] = field(default_factory=dict)
     moments: dict[str, ChannelMoments] = field(default_factory=dict)
     row_peaks: dict[str, RowPeaks] = field(default_factory=dict)
+    positions: dict[str, ChannelStatistic] = field(default_factory=dict)
     timings: list[tuple[str, float]] = field(default_factory=list)
     unattained: set[Property] = field(default_factory=set)

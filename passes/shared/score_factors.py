@@ -1,0 +1,59 @@
+"""The values whose products are the scores of a softmax."""
+
+from __future__ import annotations
+
+from qir.ir import Graph, Value
+from qir.numbers.interval import Interval
+from qir.ops import Broadcast, Clip, Div, Dot, Mul, Reshape, Select, Transpose
+from qir.ops.elementwise import Sum
+from qir.ops.op import Op
+from qir.ops.softmax import Exponentials
+
+_MOVES: tuple[type[Op], ...] = (Broadcast, Reshape, Transpose)
+_CHANGES: tuple[type[Op], ...] = (*_MOVES, Clip, Div, Mul, Select, Sum)
+"""What may stand between a product and the softmax."""
+
+LOPSIDED = 2.0
+"""Ranges that reach further than this times as far to one side of 0 as to the other stay so."""
+
+
+def score_factors(graph: Graph) -> set[Value]:
+    """Finds the queries and keys of attention, and what they are the moved numbers of.
+
+    Args:
+        graph: A float program.
+    """
+    found: set[Value] = set()
+    seen: set[Value] = set()
+    stack = [node.inputs[0] for node in graph.nodes if isinstance(node.op, Exponentials)]
+    while stack:
+        value = stack.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        if isinstance(value.op, _CHANGES):
+            stack.extend(operand for operand in value.inputs if not operand.is_constant)
+        elif isinstance(value.op, Dot) and not any(x.is_constant for x in value.inputs):
+            for operand in value.inputs:
+                found.add(operand)
+                while isinstance(operand.op, _MOVES):
+                    operand = operand.inputs[0]
+                    found.add(operand)
+    return found
+
+
+def both_sides(observed: Interval) -> Interval:
+    """Returns a range that reaches as far to one side of 0 as to the other.
+
+    The largest scores decide a row of softmax, and they are products of the largest numbers, on
+    either side. What calibration saw of one side tells what the other may hold: one number cut off
+    by a fifth costs all scores of its row more than the steps of a code that is wider.
+
+    Args:
+        observed: A range; one that lies far to one side stays as it is.
+    """
+    low, high = observed.bounds
+    most = max(-low, high)
+    if not 0 < most <= LOPSIDED * min(-low, high):
+        return observed
+    return Interval.of(-most, most)
