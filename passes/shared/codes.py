@@ -12,6 +12,7 @@ from qir.ir import Value
 from qir.numbers.int32 import INT32_MAX
 from qir.numbers.interval import Interval
 from qir.numbers.long_sums import LONG_MAX
+from qir.ops.type_rules import MOST_PRODUCTS
 from qir.types import SMALLEST_SCALE, Affine, Array, Code, DType, FrozenArray
 
 LEAST_RATIO = 2.0**-30
@@ -289,4 +290,5 @@ def sums_long(activations: Code, code: Code, weights: Array) -> bool:
     """
     if max(activations.storage.bits, code.storage.bits) <= 8:
         return False
-    return prod(weights.shape[:-1]) * reach(code) * reach(activations) > INT32_MAX
+    terms = prod(weights.shape[:-1])
+    return terms * reach(code) * reach(activations) > MOST_PRODUCTS
