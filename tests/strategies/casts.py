@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from qir.errors import QirError
 from qir.numbers.quantize_mode import QUANTIZE_MODES
 from qir.numbers.rounding import rounding_mode
-from qir.ops import Dequantize, Lookup, Lookup2, Quantize, QuantizeDynamic, Recode, Requantize
+from qir.ops import Dequantize, Lookup, Lookup2, Quantize, Recode, Requantize
 from qir.ops.lookup import index_bits
-from qir.ops.quantize_dynamic import steps_code
 from qir.types import Affine, Array, Code, Codebook, DType, Element, FrozenArray, TensorType, expand
 from tests.roundings import ANY_RATIO, near_multipliers
 from tests.strategies.base import (
@@ -25,6 +24,7 @@ from tests.strategies.base import (
     Draw,
     Operand,
     cases_of,
+    codebooks,
     coded_operand,
     codes,
     computed_roundings,
@@ -38,7 +38,6 @@ from tests.strategies.base import (
 from tests.strategies.elementwise import broadcasting
 
 SMALL = (*NARROW, DType.I2, DType.I16, DType.U16)
-STEPS = [(127, DType.I8), (7, DType.I8), (7, DType.I4), (1, DType.I2), (32767, DType.I16)]
 SPECIAL = [np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-42, 0.0, -0.0]
 
 
@@ -52,6 +51,8 @@ def with_expressed(draw: Draw, code: Affine) -> Affine:
 def quantizes(draw: Draw, cls: type[Quantize]) -> Case:
     shape = draw(shapes())
     code = with_expressed(draw, draw(codes(SMALL, shape=shape, axis=len(shape) - 1, far=True)))
+    if draw(st.integers(0, 3)) == 0:
+        return _to_levels(draw, cls, shape)
     rng, scale = generator(draw), expand(code.scale.array, shape).astype(np.float64)
     ties = (rng.integers(-300, 300, shape) + 0.5) * scale
     around = np.nextafter(
@@ -70,26 +71,14 @@ def quantizes(draw: Draw, cls: type[Quantize]) -> Case:
     )
 
 
-@cases_of(QuantizeDynamic)
-def quantizes_at_run_time(draw: Draw, cls: type[QuantizeDynamic]) -> Case:
-    shape = draw(shapes())
-    rng, rank = generator(draw), len(shape)
-    onnx, block = in_float(draw), None
-    axes = tuple(range(rank)) if onnx else tuple(sorted(draw(st.sets(st.integers(0, rank - 1)))))
-    to = steps_code(*draw(st.sampled_from(STEPS)))
-    if not onnx and rank - 1 in axes and draw(st.booleans()):
-        block = draw(st.integers(1, 3))
-        shape = (*shape[:-1], shape[-1] * block)
-    # Rows of any size, some of them of small whole numbers, where the scale makes ties.
-    rows = 10.0 ** rng.integers(-44, 38, (*shape[:-1], 1))
-    whole = rng.integers(-2 * to.range[1], 2 * to.range[1] + 1, shape) / 2
-    anywhere = rng.normal(0, 1, shape) * rows
-    kind = rng.choice(4, (*shape[:-1], 1), p=[0.5, 0.3, 0.1, 0.1])
-    special = np.where(rng.random(shape) < 0.3, rng.choice(SPECIAL, shape), anywhere)
-    with np.errstate(over="ignore"):
-        x = np.choose(kind, [anywhere, whole, special, np.zeros(shape)]).astype(np.float32)
-    op = cls(axes, DType.U8, mode="onnx") if onnx else cls(axes, to, block)
-    return program(op, Operand(x, DType.F32, named=(rank > 1 or not block) and draw(st.booleans())))
+def _to_levels(draw: Draw, cls: type[Quantize], shape: tuple[int, ...]) -> Case:
+    code = codebooks(draw, shape, len(shape) - 1, whole=draw(st.booleans()))
+    rng, scale = generator(draw), expand(code.scale.array, shape)
+    middles = (code.levels[1:] + code.levels[:-1]) / 2
+    near = (rng.choice([*middles, -200, 200], shape) * scale).astype(np.float32)
+    moved = np.nextafter(near, rng.choice([-np.inf, np.inf], shape), dtype=np.float32)
+    values = np.choose(rng.integers(0, 3, shape), [near, moved, rng.choice(SPECIAL, shape)])
+    return program(cls(code), Operand(values.astype(np.float32), DType.F32))
 
 
 @cases_of(Dequantize)
@@ -98,12 +87,10 @@ def dequantizes(draw: Draw, cls: type[Dequantize]) -> Case:
     axis = draw(st.integers(0, len(shape) - 1))
     code = draw(codes((*SMALL, DType.I32), shape=shape, axis=axis, far=True))
     kind = draw(st.sampled_from(["affine", "levels", "blocks"]))
-    if kind == "levels" and code.storage.bits == 4 and code.per_tensor:
-        levels = np.sort(generator(draw).choice(np.arange(-128, 128), 16, replace=False))
-        scaled = levels / np.float32(7) if draw(st.booleans()) else levels
-        table = Codebook.of(code.storage, code.scale.array, scaled)
+    if kind == "levels":
+        table = codebooks(draw, shape, axis, whole=draw(st.booleans()))
         return program(cls(), coded_operand(draw, table, shape, constant=draw(st.booleans())))
-    elif kind == "blocks" and len(shape) == 2:
+    if kind == "blocks" and len(shape) == 2:
         shape = (shape[0] * 2, shape[1] * 3)
         factors = generator(draw).uniform(0.1, 1.0, (shape[0] // 2, shape[1]))
         code = Affine.of(code.storage, factors)
@@ -134,7 +121,10 @@ def requantizes(draw: Draw, cls: type[Requantize]) -> Case:
     # 2^24 codes around a multiple of half a step, where float32 is dense and ties are frequent.
     reach = draw(st.sampled_from([2**31 - 1, 2**24, 2**12]))
     named = to.axis != 0 and draw(st.booleans())
-    x = Operand(stored(draw, source, shape, reach), source, named=named)
+    held: Code = source
+    if source.storage.bits == 4 and options.get("multiplier") is None:
+        held = Codebook.of(source.storage, source.scale.array, np.arange(-60, 60, 8))
+    x = Operand(stored(draw, held, shape, reach), held, named=named)
     try:
         return program(cls(to, **options), x)
     except QirError:

@@ -1,0 +1,50 @@
+"""Thresholds of codes that are a table: at each of them the level changes, in XLA too."""
+
+import numpy as np
+import pytest
+
+import qir
+from qir.numbers.level_thresholds import level_thresholds
+from qir.numbers.quantize_mode import in_order
+from qir.ops import Quantize
+from qir.types import Array, Codebook, DType, LevelCode, TensorType
+
+CODES = {
+    "two levels": Codebook.of(DType.I2, 0.1, [-1, 1]),
+    "nf4": Codebook.named("nf4", 0.37),
+    "no zero": Codebook.of(DType.I4, 1.0, [3, 5, 100]),
+    "256 levels": Codebook.of(DType.U8, 1 / 3, np.cumsum(np.arange(1, 257)) - 9000),
+    "by channel": Codebook.of(DType.I4, [[0.5, 0.3]], np.linspace(-1, 1, 15)),
+    "multipliers": Codebook.of(DType.I4, [[0.5, 0.3]], [-7, 0, 9], multipliers=[[2], [1], [255]]),
+}
+
+
+def around(code: LevelCode) -> Array:
+    """Returns numbers at, below and above each threshold, and special ones, for each step size."""
+    places = level_thresholds(code)
+    near = [in_order((places + shift).astype(np.int32)) for shift in (-1, 0, 1)]
+    special = np.array([np.nan, -np.nan, np.inf, -np.inf, 3e38, 0.0, -0.0, 1e-45], np.float32)
+    special = np.broadcast_to(special, (len(places), special.size))
+    return np.concatenate([*near, special], axis=1)
+
+
+@pytest.mark.parametrize("code", CODES.values(), ids=CODES)
+def test_the_level_grows_by_one_at_each(code: LevelCode) -> None:
+    places = level_thresholds(code)
+    rows = code.map_arrays(lambda factors: np.broadcast_to(factors, code.grid).reshape(-1, 1))
+    for shift, first in ((-1, 0), (0, 1)):
+        stored = rows.encode(in_order((places + shift).astype(np.int32)))
+        expected = np.arange(first, first + places.shape[1]) + code.range[0]
+        assert np.array_equal(stored, np.broadcast_to(expected, stored.shape))
+
+
+@pytest.mark.parametrize("code", CODES.values(), ids=CODES)
+def test_xla_gives_the_numbers_of_the_definition(code: LevelCode) -> None:
+    columns = around(code)  # [step sizes, numbers]
+    grid = code.grid or (1, 1)
+    x = np.moveaxis(columns.reshape(*grid, -1), -1, 0).reshape(-1, *grid)
+    wide = code.map_arrays(lambda factors: factors[None])
+    graph = qir.Graph("quantize")
+    real = graph.add_input("x", TensorType(x.shape, DType.F32))
+    graph.set_outputs([graph.at_end().emit(Quantize(wide), real)])
+    assert np.array_equal(qir.compile(graph)(x)[0], qir.evaluate(graph, x)[0])
