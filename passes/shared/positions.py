@@ -10,6 +10,7 @@ from qir.ir import Graph, Node, Value
 from qir.observe.channels import ChannelStatistic
 from qir.ops import Dot, Reshape, Transpose
 from qir.ops.rules import Accumulate, Quotient
+from qir.ops.type_rules import MOST_PRODUCTS
 from qir.passes.shared.codes import fine_code, reach
 from qir.passes.shared.observed_parts import statistic_names
 from qir.types import Code, known
@@ -20,9 +21,6 @@ averages 32 keys one after another loses 1.9, trained encoders at most 1.0."""
 
 FINE_BITS = (12, 11, 10)
 """Bits of the codes that are tried: the first whose sums of products i32 holds."""
-
-MOST_PRODUCTS = 2**31 - 2**29
-"""The most that products may sum to; a quarter of i32 is left to the bias."""
 
 
 def spread(statistic: ChannelStatistic) -> float:
