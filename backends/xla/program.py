@@ -145,8 +145,8 @@ class XlaProgram:
                     found = computation.function(*map(fetch, computation.arguments))
             except QirError as error:
                 raise error.at(place) from error
-            several = isinstance(found, tuple) and not isinstance(found, Words)
-            results = found if several else (found,)
+            one = isinstance(found, Words) or not isinstance(found, tuple)
+            results: tuple[Any, ...] = (found,) if one else found
             for value, array in zip(outputs, results, strict=True):
                 _check_result(value, array)
                 values[value] = stored(array) if value in self._stored else array

@@ -123,7 +123,7 @@ def float_row(name: str, repeats: int) -> tuple[str, ...]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "networks",
         nargs="*",

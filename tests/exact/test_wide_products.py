@@ -12,7 +12,7 @@ from qir.backends.xla.compile import compile_graph
 from qir.errors import UnsupportedError
 from qir.ir import Graph
 from qir.ops import Conv, ConvTranspose, Dequantize, Dot, Requantize, Transpose
-from qir.ops.op import Op
+from qir.ops.op import Op, infer
 from qir.types import Affine, Array, DType, TensorType
 from tests.exact.test_reference_vs_xla import run_together
 
@@ -83,7 +83,7 @@ def test_i32_holds_the_sums_that_bounds_prove_small() -> None:
     def sums(bits: int, terms: int) -> DType:
         code = Affine.of(DType.I16, 0.1, bounds=(1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1))
         x, kernel = TensorType((1, terms), code), TensorType((terms, 2), code)
-        (found,) = qir.ops.op.infer(Dot(), [x, kernel])
+        (found,) = infer(Dot(), [x, kernel])
         return found.dtype
 
     assert sums(12, 256) is DType.I32

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -87,10 +89,10 @@ def test_types() -> None:
     ],
 )
 def test_what_is_no_code_of_steps_is_refused(
-    to: Element, options: dict[str, object], problem: str
+    to: Element, options: dict[str, Any], problem: str
 ) -> None:
     with pytest.raises(QirError, match=problem):
-        QuantizeDynamic((0,), to, **options)  # type: ignore[arg-type]
+        QuantizeDynamic((0,), to, **options)
 
 
 @pytest.mark.parametrize(

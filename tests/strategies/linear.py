@@ -42,7 +42,8 @@ def weights(draw: Draw, shape: tuple[int, ...], far: bool = False) -> Operand:
     """Draws weights: mostly constant and symmetric per channel, sometimes with zero points."""
     kept = draw(st.sampled_from([True, True, False]))
     if draw(st.integers(0, 4)) == 0:
-        table = draw(st.sampled_from([codebooks, signed_byte_powers]))(draw, shape, len(shape) - 1)
+        powers = draw(st.booleans())
+        table = (signed_byte_powers if powers else codebooks)(draw, shape, len(shape) - 1)
         return coded_operand(draw, table, shape, constant=kept)
     symmetric = draw(st.booleans())
     storages = draw(st.sampled_from([NARROW, NARROW, WIDE]))

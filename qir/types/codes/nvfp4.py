@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -123,7 +122,7 @@ class NVFP4(LevelCode):
         """Whether there is one block."""
         return not self.grid
 
-    @cached_property
+    @property
     def step_sizes(self) -> Array:
         """The products of the two scales, float32, of shape `grid`."""
         return E4M3[self.block_scales.array].astype(np.float32) * self.scale.array
@@ -138,7 +137,7 @@ class NVFP4(LevelCode):
         """The numbers of the 16 patterns."""
         return E2M1
 
-    @cached_property
+    @property
     def ties_up(self) -> Array:
         """Whether the upper one of two neighbours has the even pattern."""
         return even_above(self.order)

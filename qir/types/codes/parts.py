@@ -46,8 +46,8 @@ def sums(array: Array, parts: tuple[int, ...] = ()) -> NDArray[np.float64]:
     Raises:
         QirError: The parts do not divide the array.
     """
-    total: NDArray[np.float64] = np.sum(*_by_part(np.asarray(array), parts), dtype=np.float64)
-    return total
+    total = np.sum(*_by_part(np.asarray(array), parts), dtype=np.float64)
+    return np.asarray(total)
 
 
 def _by_part(array: Array, parts: tuple[int, ...]) -> tuple[Array, tuple[int, ...]]:

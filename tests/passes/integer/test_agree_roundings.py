@@ -82,8 +82,7 @@ def change(value, **fields):
 
 
 def code(value):
-    assert value.type.quant is not None
-    return value.type.quant
+    return value.type.affine
 
 
 def in_other_mode(graph):
