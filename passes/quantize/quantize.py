@@ -425,11 +425,13 @@ class _Quantizer:
 
     def convert_cone(self, output: Value, builder: Builder) -> None:
         """Puts the float ops between a value and a function of it alone between two casts."""
-        source = self.plan.cones[output]
-        coded = self.forms.code(source, builder, self.plan.smooth_code(source, output))
-        real = builder.emit(Dequantize(), coded)
-        assert coded.type.quant is not None
-        if source.range is not None and not defined(output, source, coded.type.quant):
+        source, code = self.plan.cones[output], None
+        try:
+            coded = self.forms.code(source, builder, self.plan.smooth_code(source, output))
+            real, code = builder.emit(Dequantize(), coded), coded.type.quant
+        except QirError:  # No scale brings the steps of its sum to so small a range.
+            real = self.forms.real(source, builder)
+        if source.range is not None and (code is None or not defined(output, source, code)):
             low, high = source.range.bounds
             real = builder.emit(Clip(float(low), float(high)), real)
         copies = {source: real}

@@ -221,3 +221,18 @@ def test_a_bias_that_no_accumulator_holds_beside_computed_products_stays_float()
     assert line.reason == "its sum has no room for the bias %large in 32 bits"
     held = qir.quantize(qir.parse(text.format(1e5)), [(x, k)], accuracy_check=False)
     assert not qir.explain(held).floats
+
+
+def test_a_function_of_a_range_that_no_scale_brings_its_sum_to_stays_float() -> None:
+    kernel = np.ones((4, 4), np.float32)
+    data = np.array([[1, 2, 3, 4], [1e-16, 0, 0, 0]], np.float32)
+
+    def function(x):
+        y = x @ kernel
+        return jnp.expm1(y[1:]), y
+
+    integer = qir.quantize(qir.from_jax(function, data), [data], accuracy_check=False)
+    # The clip keeps it to the range that it was seen in.
+    assert {line.op for line in qir.explain(integer).floats} == {"clip", "expm1"}
+    found = qir.evaluate(integer, data)[0]
+    np.testing.assert_allclose(found, np.full_like(found, 1e-16), rtol=0, atol=1e-16)
