@@ -315,7 +315,7 @@ class _Quantizer:
             DType(self.options.weights),
             per_row=self.options.per == "channel",
             factor=node.op.factor,
-            output_scale=float(self.plan.code_for(output).scale.array),
+            output_scale=float(self.plan.code_for(output).scale.array.max()),
         )
         code = replace(code, expressed=expressed_type(output.type))
         rows = builder.emit(node.op, self.forms.constant(table, code, builder), ids)
@@ -341,7 +341,7 @@ class _Quantizer:
             DType(self.options.weights),
             per_channel=self.options.per == "channel",
             input_scale=float(x.type.quant.scale.array),
-            output_scale=float(self.plan.code_for(output).scale.array),
+            output_scale=float(self.plan.code_for(output).scale.array.max()),
             bias=None if bias is None else bias.array,
             reach=max(reach(x.type.quant), 255),
         )
