@@ -322,7 +322,7 @@ class _Quantizer:
         code = self.options.coding.for_rows(
             table.array,
             factor=node.op.factor,
-            output_scale=float(self.plan.code_for(output).scale.array),
+            output_scale=float(self.plan.code_for(output).scale.array.max()),
         )
         code = replace(code, expressed=expressed_type(output.type))
         rows = builder.emit(node.op, self.forms.constant(table, code, builder), ids)
@@ -346,7 +346,7 @@ class _Quantizer:
         code = self.options.coding.for_sums(
             kernel.array,
             activations,
-            output_scale=float(self.plan.code_for(output).scale.array),
+            output_scale=float(self.plan.code_for(output).scale.array.max()),
             bias=None if bias is None else bias.array,
         )
         return self.forms.constant(kernel, replace(code, expressed=activations.expressed), builder)
@@ -431,10 +431,13 @@ class _Quantizer:
 
     def convert_cone(self, output: Value, builder: Builder) -> None:
         """Puts the float ops between a value and a function of it alone between two casts."""
-        source = self.plan.cones[output]
-        coded = self.forms.code(source, builder, self.plan.smooth_code(source, output))
-        real = builder.emit(Dequantize(), coded)
-        if source.range is not None and not defined(output, source, coded.type.affine):
+        source, code = self.plan.cones[output], None
+        try:
+            coded = self.forms.code(source, builder, self.plan.smooth_code(source, output))
+            real, code = builder.emit(Dequantize(), coded), coded.type.affine
+        except QirError:  # No scale brings the steps of its sum to so small a range.
+            real = self.forms.real(source, builder)
+        if source.range is not None and (code is None or not defined(output, source, code)):
             low, high = source.range.bounds
             real = builder.emit(Clip(float(low), float(high)), real)
         copies = {source: real}

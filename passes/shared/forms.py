@@ -155,6 +155,8 @@ class Forms:
 
     def _from_float(self, value: Value, code: Affine, builder: Builder) -> Value | None:
         """Returns a value that is no sum in a code, if it is computed in floating point."""
+        if value in self.rows:
+            return self.code(value, builder, code)
         own = self.main.get(value)
         form = None if own is None else self.coded[value, own]
         if form is not None and not isinstance(form.op, Quantize):

@@ -164,3 +164,12 @@ def test_rows_to_which_only_0_was_ever_added_are_normed_as_rows() -> None:
     integer = qir.quantize(qir.from_jax(normed, IDS, x), [(IDS, x)])
     assert not qir.explain(integer).floats
     assert decibels(normed(jnp.asarray(IDS), jnp.asarray(x)), qir.evaluate(integer, IDS, x)[0]) > 30
+
+
+def test_rows_that_a_softmax_reads_beside_a_move_come_straight_from_the_table() -> None:
+    def function(ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jax.nn.softmax(EVEN[ids]), jnp.tanh(EVEN[ids][1:])
+
+    integer = qir.quantize(qir.from_jax(function, IDS), [IDS])
+    assert not qir.explain(integer).floats
+    assert {node.output.type.dtype for node in lookups(integer)} == {DType.I8, DType.I16}

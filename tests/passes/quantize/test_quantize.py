@@ -221,3 +221,35 @@ def test_a_bias_that_no_accumulator_holds_beside_computed_products_stays_float()
     assert line.reason == "its sum has no room for the bias %large"
     held = qir.quantize(qir.parse(text.format(1e5)), [(x, k)], accuracy_check=False)
     assert not qir.explain(held).floats
+
+
+def test_a_function_of_a_range_that_no_scale_brings_its_sum_to_stays_float() -> None:
+    kernel = np.ones((4, 4), np.float32)
+    data = np.array([[1, 2, 3, 4], [1e-16, 0, 0, 0]], np.float32)
+
+    def function(x):
+        y = x @ kernel
+        return jnp.expm1(y[1:]), y
+
+    integer = qir.quantize(qir.from_jax(function, data), [data], accuracy_check=False)
+    # The clip keeps it to the range that it was seen in.
+    assert {line.op for line in qir.explain(integer).floats} == {"clip", "expm1"}
+    found = qir.evaluate(integer, data)[0]
+    np.testing.assert_allclose(found, np.full_like(found, 1e-16), rtol=0, atol=1e-16)
+
+
+def test_weights_are_coded_for_a_result_whose_scale_varies() -> None:
+    text = """graph @f(%x: f32[2,3,1,4]) {
+  %k = const [[2.0], [1.0], [1.5], [0.5]] : f32[4,1]
+  %y = dot(%x, %k) : f32[2,3,1,1]
+  %z = dot(%y, %y) {batch = 2} : f32[2,3,1,1]
+  return %z
+}"""
+    sizes = np.array([64, 1, 1 / 64], np.float32).reshape(1, 3, 1, 1)
+    x = np.random.default_rng(5).uniform(1, 2, (2, 3, 1, 4)).astype(np.float32) * sizes
+    integer = qir.quantize(qir.parse(text), [x])
+    operand = [node.inputs[0].type.quant for node in integer.nodes if isinstance(node.op, Dot)][1]
+    assert operand is not None
+    assert not operand.per_tensor
+    assert integer.accuracy is not None
+    assert not integer.accuracy.inaccurate
