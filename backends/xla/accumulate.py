@@ -5,13 +5,16 @@ With x of zero point z and weights w of zero point u, over k terms,
     sum (x - z)(w - u) = sum x w  -  u * sum x  -  z * sum (w - u),
 
 where the last term is known at compile time if the weights are, and then goes into the bias. All of
-it holds modulo 2^32, so that only the sum itself has to fit int32.
+it holds modulo 2^32, so that only the sum itself has to fit int32. Numbers of more than 8 bits are
+two bytes (`qir.backends.xla.limbs`), and their sum is one of products of bytes, shifted: in int32
+too, or where the type says i64, in two words.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
+from math import prod
 from typing import Any, TypeAlias
 
 import jax
@@ -20,16 +23,22 @@ import numpy as np
 from jax import lax
 
 from qir.backends.native.computation import Argument, Computation, Parameter
-from qir.backends.xla.codes import in_sums, signed, signed_zero_points, type_in_sums
+from qir.backends.xla.limbs import Limb, constant_limbs, empty_limbs, limbs, point_of, zero_bytes
 from qir.backends.xla.lowering import coded
+from qir.backends.xla.words import Words
 from qir.errors import UnsupportedError
 from qir.ir import Node
+from qir.ops.cast import is_long
 from qir.ops.op import Op
 from qir.ops.type_rules import are_bytes
-from qir.types import Array
+from qir.types import Array, known
 
-Product: TypeAlias = Callable[[jax.Array, jax.Array, Array | None], jax.Array]
-"""From signed bytes, packed weights and their zero points (None for 0) to sum x w - u * sum x."""
+Product: TypeAlias = Callable[[jax.Array, jax.Array, Array | None, int], jax.Array]
+"""From signed bytes, packed weights, their zero points (None for 0) and the byte that stands for 0
+among the first, to sum x w - u * sum x."""
+
+Accumulators: TypeAlias = jax.Array | Words
+"""Accumulators in int32, modulo 2^32, or in two words."""
 
 
 def sums_bytes(op: Op, node: Node) -> bool:
@@ -49,79 +58,143 @@ def accumulation(
     product: Product,
     pack: Callable[[Any], Any] = lambda weights: weights,
 ) -> Computation:
-    """Builds the computation of a sum of products of bytes: operands x, weights and perhaps a bias.
+    """Builds the computation of a sum of products: operands x, weights and perhaps a bias.
 
     Args:
         node: The node.
         summed: The axes of the weights that are summed over.
         product: Computes the sums from signed bytes.
         pack: Changes the layout of weights, numpy or jax, into what the product takes.
+
+    Raises:
+        UnsupportedError: So many terms that int32 might not hold the sum of one pair of bytes.
     """
     x, weights, *bias = node.inputs
+    name, long = node.output.name, is_long(node.output.type)
     x_type, weights_type = x.type, weights.type
-    x_storage, storage = (type_in_sums(type).dtype for type in (x_type, weights_type))
-    if max(x_storage.bits, storage.bits) > 8:
-        raise UnsupportedError(
-            f"xla: expected operands whose steps are of at most 8 bits, got {x_type} and "
-            f"{weights_type}; qir.evaluate computes it"
-        )
-    x_point = int(signed_zero_points(x.type)[0])
-    points = signed_zero_points(weights.type)
-    name = node.output.name
+    terms = prod(known(weights_type.shape[axis], "xla") for axis in summed)
+    zeros = zero_bytes(x_type)
+    point = point_of(x_type)
+    known_bias = np.asarray(sum(value.array for value in bias if value.is_constant), np.int64)
+    others = [value for value in bias if not value.is_constant]
 
-    def correction(kernel: Any, points: Array) -> Any:
-        """Returns -z * sum (w - u), one for each output, with the batch axes of the weights."""
-        terms = int(np.prod([kernel.shape[axis] for axis in summed]))
-        total = kernel.sum(axis=summed, dtype=np.int32) - np.int32(terms) * points
-        return np.int32(-x_point) * total
-
-    def finish(acc: jax.Array, addends: tuple[jax.Array, ...]) -> jax.Array:
-        for addend in addends:
-            ones = (1,) * (acc.ndim - addend.ndim)
-            leading = addend.ndim - 1
-            acc = acc + addend.reshape(addend.shape[:leading] + ones + addend.shape[leading:])
-        return acc
+    def sums(x: jax.Array, kernel: Sequence[Limb]) -> Accumulators:
+        parts = []
+        for part, zero in zip(limbs(x, x_type), zeros, strict=True):
+            for other in kernel:
+                found = product(part.bytes, other.bytes, other.nonzero_points, zero)
+                parts.append((found, part.places + other.places))
+        return _added(parts, long)
 
     if weights.is_constant:
-        kernel, points = _centred(signed(in_sums(weights.array, weights_type), storage), points)
-        zero_points = points if np.any(points) else None
-        offset = correction(kernel, points)
-        if bias and bias[0].is_constant:
-            offset = offset + bias[0].array
-            bias = []
-        packed = np.ascontiguousarray(pack(kernel))
-        same = packed.dtype == weights.array.dtype and np.array_equal(packed, weights.array)
-        arguments: list[Argument] = [x, weights if same else Parameter(f"{name}.kernel", packed)]
-        if np.any(offset):
-            arguments.append(Parameter(f"{name}.bias", offset))
+        whole = constant_limbs(weights.array, weights_type)
+        offset = known_bias - point * _total(whole, summed, terms)
+        packed = [limb._replace(bytes=np.ascontiguousarray(pack(limb.bytes))) for limb in whole]
+        if long:
+            _check_terms(packed, terms)
+        arguments: list[Argument] = [
+            weights
+            if limb.bytes.dtype == weights.array.dtype and np.array_equal(limb.bytes, weights.array)
+            else Parameter(f"{name}.kernel", limb.bytes)
+            for limb in packed
+        ]
+        constants = _constants(f"{name}.bias", offset, long)
 
-        def run(x: jax.Array, kernel: jax.Array, *addends: jax.Array) -> jax.Array:
-            bytes = signed(in_sums(x, x_type), x_storage)
-            return finish(product(bytes, kernel, zero_points), addends)
+        def run(x: jax.Array, *arrays: Any) -> Accumulators:
+            count = len(packed)
+            kernel = [
+                limb._replace(bytes=bytes)
+                for limb, bytes in zip(packed, arrays[:count], strict=True)
+            ]
+            return _finished(sums(x, kernel), _addends(arrays[count:], len(constants), long))
 
-        return Computation(run, (*arguments, *bias))
+        return Computation(run, (x, *arguments, *constants, *others))
 
-    def run_with_varying_weights(
-        x: jax.Array, weights: jax.Array, *addends: jax.Array
-    ) -> jax.Array:
-        kernel = signed(in_sums(weights, weights_type), storage)
-        bytes = signed(in_sums(x, x_type), x_storage)
-        acc = product(bytes, pack(kernel), points if np.any(points) else None)
-        if x_point:
-            addends = (correction(kernel, points), *addends)
-        return finish(acc, addends)
+    constants = _constants(f"{name}.bias", known_bias, long)
+    if long:
+        _check_terms(empty_limbs(weights_type), terms)
 
-    return Computation(run_with_varying_weights, node.inputs)
+    def run_with_varying_weights(x: jax.Array, weights: jax.Array, *arrays: Any) -> Accumulators:
+        kernel = limbs(weights, weights_type)
+        acc = sums(x, [limb._replace(bytes=pack(limb.bytes)) for limb in kernel])
+        addends = _addends(arrays, len(constants), long)
+        if point:
+            totals = [(_limb_total(limb, summed, terms), limb.places) for limb in kernel]
+            addends = [_scaled(_added(totals, long), -point), *addends]
+        return _finished(acc, addends)
+
+    return Computation(run_with_varying_weights, (x, weights, *constants, *others))
 
 
-def _centred(kernel: Array, points: Array) -> tuple[Array, Array]:
-    """Takes the zero points off the weights where signed bytes hold the differences."""
-    if not np.any(points):
-        return kernel, np.zeros(1, np.int32)
-    differences = kernel.astype(np.int32) - points
-    if differences.size and (differences.min() < -128 or differences.max() > 127):
-        return kernel, points
-    return differences.astype(np.int8), np.zeros(1, np.int32)
+def _check_terms(kernel: Sequence[Limb], terms: int) -> None:
+    """Raises UnsupportedError where int32 might not hold a sum of products of two limbs."""
+    furthest = max(int(np.abs(limb.points).max(initial=0)) for limb in kernel)
+    most = (2**31 - 1) // (128 * (128 + furthest))
+    if terms > most:
+        raise UnsupportedError(
+            f"xla: expected sums in i64 of at most {most} terms, got {terms}; split the sum, "
+            "whose parts requantize to one scale"
+        )
+
+
+def _total(kernel: Sequence[Limb], summed: tuple[int, ...], terms: int) -> Array:
+    """Returns sum (w - u) for each output, of constants, in int64."""
+    totals = [
+        (limb.bytes.sum(axis=summed, dtype=np.int64) - terms * limb.points.astype(np.int64))
+        << limb.places
+        for limb in kernel
+    ]
+    return np.asarray(sum(totals))
+
+
+def _limb_total(limb: Limb, summed: tuple[int, ...], terms: int) -> jax.Array:
+    """Returns sum (w - u) of one limb for each output, in int32."""
+    total: jax.Array = limb.bytes.sum(axis=summed, dtype=np.int32)
+    return total - np.int32(terms) * limb.points
+
+
+def _added(parts: Sequence[tuple[jax.Array, int]], long: bool) -> Accumulators:
+    """Adds up int32 sums, each shifted left by its places."""
+    if long:
+        return reduce(Words.plus, [Words.of_signed(part).moved(count) for part, count in parts])
+    return reduce(jnp.add, [part << count if count else part for part, count in parts])
+
+
+def _scaled(sums: Accumulators, factor: int) -> Accumulators:
+    return sums.times(factor) if isinstance(sums, Words) else sums * np.int32(factor)
+
+
+def _constants(name: str, offset: Array, long: bool) -> list[Parameter]:
+    """Returns what is added to all sums as parameters: one of int32, or two words."""
+    if not np.any(offset):
+        return []
+    if long:
+        return [Parameter(name, word) for word in Words.constant(offset)]
+    return [Parameter(name, np.asarray(offset).astype(np.int32))]
+
+
+def _addends(arrays: Sequence[Any], constants: int, long: bool) -> list[Accumulators]:
+    """Returns what is added to sums: the parameters of `_constants`, and arrays as they are."""
+    if long and constants:
+        return [Words(*arrays[:constants]), *arrays[constants:]]
+    return list(arrays)
+
+
+def _finished(acc: Accumulators, addends: Sequence[Accumulators]) -> Accumulators:
+    """Adds to sums [batch…, rows…, columns] what has no rows: [batch…, columns]."""
+    for addend in addends:
+        leading, ones = addend.ndim - 1, (1,) * (acc.ndim - addend.ndim)
+
+        def aligned(x: jax.Array, leading: int = leading, ones: Any = ones) -> jax.Array:
+            return x.reshape(x.shape[:leading] + ones + x.shape[leading:])
+
+        if isinstance(acc, Words):
+            assert isinstance(addend, Words)
+            acc = acc.plus(addend.each(aligned))
+        else:
+            assert not isinstance(addend, Words)
+            acc = acc + aligned(addend)
+    return acc
 
 
 MAX_TERMS = 2**17 - 1
@@ -172,5 +245,5 @@ def _dot(x: jax.Array, weights: jax.Array, batch: int) -> jax.Array:
 
 
 def row_sums(x: jax.Array) -> jax.Array:
-    """Sums signed bytes along the last axis, which stays, in int32."""
+    """Accumulators signed bytes along the last axis, which stays, in int32."""
     return jnp.sum(x, axis=-1, keepdims=True, dtype=jnp.int32)

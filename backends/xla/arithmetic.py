@@ -22,8 +22,10 @@ from jax import lax
 from jax.typing import DTypeLike
 from numpy.typing import NDArray
 
+from qir.backends.xla.words import Words
 from qir.errors import QirError
 from qir.numbers.int32 import INT32_MAX, INT32_MIN
+from qir.numbers.long_sums import LONG_PLACES
 from qir.numbers.rounding import MAX_SHIFT, Ties, check_float32_bounds
 
 ZeroPoint: TypeAlias = int | NDArray[np.integer]
@@ -31,7 +33,7 @@ NumberOrArray: TypeAlias = float | NDArray[np.number] | jax.Array
 
 
 def requantize_scaled(
-    acc: jax.Array,
+    acc: jax.Array | Words,
     multiplier: NumberOrArray,
     shift: NumberOrArray,
     zero_point: ZeroPoint,
@@ -49,7 +51,8 @@ def requantize_scaled(
     behind nearly every conv and dot. Smaller shifts need the low word of the product as well.
 
     Args:
-        acc: int32 accumulators.
+        acc: int32 accumulators, or those of two words, which count 2^-16 (`long_scaled` of
+            `qir.numbers.long_sums` is what they come to).
         multiplier: M, a constant or a traced int32 array that broadcasts against `acc`.
         shift: s, likewise.
         zero_point: Constant scalar or array.
@@ -75,11 +78,15 @@ def requantize_scaled(
             places = np.where(value == 0, max(33, int(places.max())), places).astype(np.int32)
         least, greatest = int(places.min()), int(places.max())
 
-    high_word = product_high_word(acc, value >> 16, value & 0xFFFF)
+    if isinstance(acc, Words):
+        high_word, low_word = _long_product(acc, value)
+    else:
+        high_word = product_high_word(acc, value >> 16, value & 0xFFFF)
+        low_word = acc * value
     if least >= 33:
         rounded = _shift_high_word(high_word, places)
     else:
-        rounded = _shift_both_words(high_word, acc * value, jnp.minimum(places, 32))
+        rounded = _shift_both_words(high_word, low_word, jnp.minimum(places, 32))
         if greatest >= 33:
             far = _shift_high_word(high_word, jnp.maximum(places, 33))
             rounded = jnp.where(places >= 33, far, rounded)
@@ -92,6 +99,27 @@ def requantize_scaled(
     least_code = np.maximum(low - offset, INT32_MIN).astype(np.int32)
     greatest_code = np.minimum(high - offset, INT32_MAX).astype(np.int32)
     return _store(jnp.clip(rounded, least_code, greatest_code), zero_point, dtype)
+
+
+def scaled_sum(x: jax.Array, y: jax.Array, factors: tuple[int, int], shift: int) -> jax.Array:
+    """Returns `floor((x * mx + y * my + 2^(shift-1)) / 2^shift)`, saturated to int32.
+
+    The sum is one of 48 bits in two words.
+
+    Args:
+        x: int32 of at most 18 bits.
+        y: Likewise; they broadcast.
+        factors: mx in [0, 2^31) and my in (-2^31, 2^31).
+        shift: In [1, 30].
+    """
+    products = []
+    for steps, factor in zip((x, y), factors, strict=True):
+        value, signed = np.asarray(abs(factor), np.int32), -steps if factor < 0 else steps
+        high = product_high_word(signed, value >> 16, value & 0xFFFF)
+        products.append(Words(high.astype(jnp.uint32), (signed * value).astype(jnp.uint32)))
+    total = products[0].plus(products[1])
+    high, low = (lax.bitcast_convert_type(word, jnp.int32) for word in total)
+    return _shift_both_words(high, low, jnp.full_like(low, shift))
 
 
 def requantize_by_high_word(
@@ -135,7 +163,7 @@ def requantize_by_thresholds(
 
 
 def requantize_float32(
-    acc: jax.Array,
+    acc: jax.Array | Words,
     multiplier: NumberOrArray,
     zero_point: ZeroPoint,
     low: int,
@@ -148,7 +176,7 @@ def requantize_float32(
     rounding.
 
     Args:
-        acc: int32 accumulators.
+        acc: int32 accumulators, or those of two words, which count 2^-16.
         multiplier: float32 constant, or traced array that broadcasts against `acc`.
         zero_point: Constant scalar or array.
         low: Smallest stored value of the result.
@@ -158,7 +186,8 @@ def requantize_float32(
     Raises:
         QirError: A bound is not within 2^24 of the zero point.
     """
-    scaled = _round(acc.astype(jnp.float32) * jnp.asarray(multiplier, jnp.float32))
+    real = acc.float32(LONG_PLACES) if isinstance(acc, Words) else acc.astype(jnp.float32)
+    scaled = _round(real * jnp.asarray(multiplier, jnp.float32))
     return _store(_clamp_float(scaled, zero_point, low, high), zero_point, dtype)
 
 
@@ -240,6 +269,21 @@ def product_high_word(
     middle = acc_high * value_low + lowest.astype(jnp.int32)
     carried = (acc_low * value_high + (middle & 0xFFFF)) >> 16
     return acc_high * value_high + (middle >> 16) + carried
+
+
+def _long_product(acc: Words, value: NDArray[np.int32] | jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns both words of floor(acc * M / 2^16) as int32, for acc of 48 bits and M in [0, 2^31).
+
+    With acc = a1 * 2^16 + a0 it is a1 * M + floor(a0 * M / 2^16), the latter below 2^32.
+    """
+    value_high, value_low = value >> 16, value & 0xFFFF
+    upper = lax.bitcast_convert_type((acc.high << 16) | (acc.low >> 16), jnp.int32)
+    lower = acc.low & 0xFFFF
+    rest = lower * value_high.astype(jnp.uint32)
+    rest = rest + ((lower * value_low.astype(jnp.uint32)) >> 16)
+    low = (upper * value).astype(jnp.uint32) + rest
+    high = product_high_word(upper, value_high, value_low) + (low < rest).astype(jnp.int32)
+    return high, low.astype(jnp.int32)
 
 
 def _shift_high_word(high_word: jax.Array, shift: NDArray[np.int32] | jax.Array) -> jax.Array:

@@ -13,12 +13,35 @@ from qir.backends.native.computation import Argument, Computation, Group, Parame
 from qir.backends.xla.choice import Choice, Chooser, preferred
 from qir.backends.xla.kernels import Kernels
 from qir.backends.xla.materialize import stored
+from qir.backends.xla.words import Words
 from qir.errors import QirError, UnsupportedError
 from qir.ir import Graph, Node, Value
 from qir.ir.names import Namespace
 from qir.ir.signature import Sizes, check_not_empty
-from qir.ops import Const
+from qir.ops import (
+    Broadcast,
+    Concat,
+    Const,
+    Conv,
+    ConvTranspose,
+    Dequantize,
+    Dot,
+    Requantize,
+    Reshape,
+    Reverse,
+    Slice,
+    Split,
+    Tile,
+    Transpose,
+)
+from qir.ops.cast import is_long
 from qir.types import Array, DType
+
+_READ_WORDS = (Conv, ConvTranspose, Dequantize, Dot, Requantize)
+"""Ops whose lowerings take sums of two words."""
+
+_MOVE_WORDS = (Reshape, Reverse, Slice, Split, Tile, Transpose, Concat, Broadcast)
+"""Ops that treat each word as they treat a number."""
 
 
 class _Placed(NamedTuple):
@@ -38,6 +61,7 @@ class XlaProgram:
         outputs: The values to compute.
         choose: Chooses the way of each node.
         kernels: What computes some of the nodes by machine code of its own; None for XLA alone.
+        long_outputs: Whether sums in i64 may be outputs, in two words.
 
     Attributes:
         inputs: The inputs of the graph.
@@ -46,7 +70,8 @@ class XlaProgram:
         choices: How each value is computed and why, by the value's name and that of its op.
 
     Raises:
-        QirError: A value has 64 bits, or an op has no lowering; the place is named.
+        QirError: A value has 64 bits that is no sum of products which other ops round or move, or
+            an op has no lowering; the place is named.
     """
 
     def __init__(
@@ -55,6 +80,8 @@ class XlaProgram:
         outputs: Sequence[Value],
         choose: Chooser = preferred,
         kernels: Kernels | None = None,
+        *,
+        long_outputs: bool = False,
     ) -> None:
         self.inputs = graph.inputs
         self.outputs = tuple(outputs)
@@ -68,7 +95,8 @@ class XlaProgram:
         needed = _needed(graph, outputs)
         for node in needed:
             for value in node.outputs:
-                _check_width(value)
+                if not is_long(value.type) or (value in self.outputs and not long_outputs):
+                    _check_width(value)
         self._computed = computed = nodes_of(graph, outputs)
         self._kernels = kernels
         parts: Sequence[Node | Group] = computed
@@ -112,7 +140,8 @@ class XlaProgram:
                     found = computation.function(*map(fetch, computation.arguments))
             except QirError as error:
                 raise error.at(place) from error
-            results = found if isinstance(found, tuple) else (found,)
+            several = isinstance(found, tuple) and not isinstance(found, Words)
+            results = found if several else (found,)
             for value, array in zip(outputs, results, strict=True):
                 _check_result(value, array)
                 values[value] = stored(array) if value in self._stored else array
@@ -138,6 +167,8 @@ class XlaProgram:
     def _lower(self, node: Node, choice: Choice, reason: str) -> None:
         try:
             computation = choice.way.build(node.op, node)
+            if any(is_long(value.type) for value in node.inputs):
+                computation = _on_words(node, computation)
         except QirError as error:
             raise error.at(node.place()) from error
         if reason:
@@ -193,7 +224,42 @@ def _read_often(nodes: Sequence[Node]) -> set[Value]:
     }
 
 
+def _on_words(node: Node, computation: Computation) -> Computation:
+    """Moves sums of two words as each word is moved.
+
+    Raises:
+        UnsupportedError: The op is none that adds to them, rounds them or moves them.
+    """
+    if isinstance(node.op, _READ_WORDS):
+        return computation
+    if not isinstance(node.op, _MOVE_WORDS):
+        raise UnsupportedError(
+            f"xla: {node.op.name}: expected operands of at most 32 bits, got "
+            f"{node.inputs[0].type}; requantize them"
+        )
+    words = [isinstance(each, Value) and is_long(each.type) for each in computation.arguments]
+
+    def run(*arrays: Any) -> Any:
+        high, low = (
+            computation.function(
+                *(each[word] if long else each for each, long in zip(arrays, words, strict=True))
+            )
+            for word in (0, 1)
+        )
+        if isinstance(high, tuple):
+            return tuple(map(Words, high, low))
+        return Words(high, low)
+
+    return replace(computation, function=run)
+
+
 def _check_width(value: Value) -> None:
+    if is_long(value.type):
+        raise UnsupportedError(
+            f"xla: expected numbers of at most 32 bits, got {value.type}; requantize them, or "
+            "dequantize them",
+            [value.place()],
+        )
     if value.type.dtype in (DType.I64, DType.F64):
         narrow = "i32" if value.type.dtype is DType.I64 else "f32"
         raise UnsupportedError(
@@ -202,7 +268,15 @@ def _check_width(value: Value) -> None:
         )
 
 
-def _check_result(value: Value, array: jax.Array) -> None:
+def _check_result(value: Value, array: jax.Array | Words) -> None:
+    if isinstance(array, Words):
+        if not is_long(value.type) or array.ndim != value.type.rank:
+            raise QirError(
+                f"xla: expected a lowering to return {value.type}, got two words of "
+                f"{list(array.shape)}",
+                [value.place()],
+            )
+        return
     if array.dtype != value.type.dtype.numpy or array.ndim != value.type.rank:
         raise QirError(
             f"xla: expected a lowering to return {value.type}, "

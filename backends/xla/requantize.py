@@ -18,6 +18,7 @@ from qir.backends.xla.arithmetic import (
 )
 from qir.backends.xla.codes import zero_points
 from qir.backends.xla.lowering import argument, spread
+from qir.backends.xla.words import Words
 from qir.errors import UnsupportedError
 from qir.numbers.rounding import (
     MAX_SHIFT,
@@ -67,7 +68,7 @@ def rescaling(
 
 
 def rescaling_by(
-    name: str, form: MachineForm, code: Affine, bounds: tuple[int, int]
+    name: str, form: MachineForm, code: Affine, bounds: tuple[int, int], long: bool = False
 ) -> tuple[Rescaling, tuple[Argument, ...]]:
     """Prepares a requantization by a machine form; see `rescaling`.
 
@@ -76,11 +77,13 @@ def rescaling_by(
         form: The form, made for the zero points of the code and the bounds.
         code: The code of the result.
         bounds: Least and greatest stored number of the result.
+        long: Whether accumulators have two words.
     """
     match form:
         case Scaled():
             # Zero points that vary stay out of the sum, so that it is no larger than the others.
-            high_word = form.high_word(code.zero_points) if code.zero_points.ndim == 0 else None
+            scalar = code.zero_points.ndim == 0 and not long
+            high_word = form.high_word(code.zero_points) if scalar else None
             if high_word is not None and not high_word.lifted:
                 return _by_high_word(name, high_word, code, bounds)
             return _scaled(name, form, code, bounds)
@@ -143,7 +146,7 @@ def _scaled(
     seconds = () if form.rounds_once else (argument(f"{name}.second_shift", form.second),)
 
     def rescale(
-        acc: jax.Array, factor: Factor, places: Factor, second: Factor | None = None
+        acc: jax.Array | Words, factor: Factor, places: Factor, second: Factor | None = None
     ) -> jax.Array:
         return requantize_scaled(
             acc,
@@ -170,7 +173,7 @@ def _float32(
 ) -> tuple[Rescaling, tuple[Argument, ...]]:
     (low, high), dtype = bounds, code.storage.numpy
 
-    def rescale(acc: jax.Array, factor: Factor) -> jax.Array:
+    def rescale(acc: jax.Array | Words, factor: Factor) -> jax.Array:
         factor, points = spread(factor, acc.shape), zero_points(code, acc.shape)
         return requantize_float32(acc, factor, points, low, high, dtype)
 

@@ -1,7 +1,8 @@
-"""Integers of 64 bits as two words of 32, for the few that each row of a tensor has."""
+"""Integers of 64 bits as two words of 32: the few that each row of a tensor has, and long sums."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -15,7 +16,10 @@ from qir.types import Array
 
 
 class Words(NamedTuple):
-    """An integer in [0, 2^64): uint32 arrays of one shape, or that broadcast."""
+    """An integer in [0, 2^64), or one in two's complement: uint32 arrays of one shape.
+
+    They may also broadcast.
+    """
 
     high: jax.Array
     low: jax.Array
@@ -26,10 +30,20 @@ class Words(NamedTuple):
         return Words(jnp.zeros_like(low), low)
 
     @staticmethod
+    def of_signed(number: jax.Array) -> Words:
+        """Widens int32 numbers to two's complement."""
+        return Words((number >> 31).astype(jnp.uint32), number.astype(jnp.uint32))
+
+    @staticmethod
     def constant(numbers: ArrayLike) -> tuple[Array, Array]:
         """Returns the two words of int64 numbers, in numpy; negative ones in two's complement."""
         wide = np.asarray(numbers, np.int64).astype(np.uint64)
         return (wide >> np.uint64(32)).astype(np.uint32), wide.astype(np.uint32)
+
+    def numbers(self) -> Array:
+        """Returns numbers in two's complement as int64, in numpy."""
+        high, low = (np.asarray(word).astype(np.int64) for word in self)
+        return np.asarray((high << 32) | low)
 
     def plus(self, other: Words) -> Words:
         """Adds, modulo 2^64."""
@@ -42,7 +56,10 @@ class Words(NamedTuple):
         return Words(self.high - other.high - borrow, self.low - other.low)
 
     def times(self, factor: int) -> Words:
-        """Multiplies by a number below 2^32, modulo 2^64."""
+        """Multiplies by a number of magnitude below 2^32, modulo 2^64."""
+        if factor < 0:
+            zero = jnp.zeros_like(self.low)
+            return Words(zero, zero).minus(self.times(-factor))
         word = np.uint32(factor)
         product = product_of(self.low, jnp.full_like(self.low, word))
         return Words(product.high + self.high * word, product.low)
@@ -63,7 +80,12 @@ class Words(NamedTuple):
 
     def moved(self, places: int) -> Words:
         """Shifts left, or right where the places are negative."""
-        if places >= 0:
+        if places == 0:
+            return self
+        if 0 < places < 32:
+            left = np.uint32(places)
+            return Words((self.high << left) | (self.low >> (32 - left)), self.low << left)
+        if places >= 32:
             return self.up(jnp.full_like(self.low, np.uint32(min(places, 63))))
         if places <= -64:
             return Words(jnp.zeros_like(self.high), jnp.zeros_like(self.low))
@@ -71,6 +93,43 @@ class Words(NamedTuple):
             return Words(jnp.zeros_like(self.high), self.high >> np.uint32(-places - 32))
         right = np.uint32(-places)
         return Words(self.high >> right, (self.low >> right) | (self.high << (32 - right)))
+
+    def float32(self, places: int = 0) -> jax.Array:
+        """Converts a number of at most 48 bits in two's complement, over 2^places.
+
+        To nearest, ties to even. Of the bits below the first 26 it matters only whether there are
+        any, which the last one of those that stay tells.
+        """
+        found = self.low.astype(jnp.int32).astype(jnp.float32) * np.float32(2.0**-places)
+        for shift, bits in ((6, 31), (11, 37), (16, 42)):
+            moved = (self.high << (32 - shift)) | (self.low >> shift)
+            sticky = ((self.low & (2**shift - 1)) != 0).astype(jnp.uint32)
+            kept = lax.bitcast_convert_type(moved | sticky, jnp.int32)
+            real = kept.astype(jnp.float32) * np.float32(2.0 ** (shift - places))
+            found = jnp.where(self.leaves(bits), real, found)
+        return found
+
+    def leaves(self, bits: int) -> jax.Array:
+        """Whether a number in two's complement is outside of [-2^bits, 2^bits)."""
+        high = lax.bitcast_convert_type(self.high, jnp.int32)
+        if bits >= 32:
+            return (high >> (bits - 32)) != (high >> 31)
+        low = lax.bitcast_convert_type(self.low, jnp.int32)
+        return ((low >> bits) != (low >> 31)) | (high != (low >> 31))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of each word."""
+        return self.low.shape
+
+    @property
+    def ndim(self) -> int:
+        """The rank of each word."""
+        return self.low.ndim
+
+    def each(self, change: Callable[..., jax.Array]) -> Words:
+        """Applies a change of layout to both words."""
+        return Words(change(self.high), change(self.low))
 
     @property
     def bits(self) -> jax.Array:

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
-from qir.analysis.reach import Reach, StoredReach, Sums, corners, exact_sums, products, with_zero
+from qir.analysis.reach import (
+    LONG,
+    Reach,
+    StoredReach,
+    Sums,
+    corners,
+    exact_sums,
+    products,
+    with_zero,
+)
 from qir.errors import PassError
 from qir.ir import Graph, Node
 from qir.ops import (
@@ -24,6 +34,8 @@ from qir.ops import (
     Softmax,
     Sub,
 )
+from qir.ops.cast import is_long
+from qir.ops.elementwise import Sum
 from qir.ops.normalization import Normalization
 from qir.ops.op import Op
 from qir.ops.rules import ExactSum, FixedCode, Rescale
@@ -89,7 +101,10 @@ def formed(node: Node, stored: StoredReach) -> Sums | None:
         return exact_sums(node, stored)
     rule = INTERMEDIATES.get(type(node.op))
     if rule is not None:
-        return Sums.of(rule(node, stored))
+        sums = Sums.of(rule(node, stored))
+        types = [value.type for value in node.inputs]
+        long = node.op.is_long(*types) if isinstance(node.op, Sum) else is_long(types[0])
+        return replace(sums, limit=LONG) if long else sums
     if isinstance(node.op.quant, Rescale | FixedCode):
         raise PassError(
             f"check-overflow: no bound is known for {node.op.name}; enter one into INTERMEDIATES",

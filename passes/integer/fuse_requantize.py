@@ -11,6 +11,7 @@ from qir.errors import QirError
 from qir.ir import Builder, Graph, Value
 from qir.numbers.rounding import Multiplier, rounding_mode
 from qir.ops import Clip, MaxPool, Relu, Requantize, Reshape, Transpose
+from qir.ops.cast import is_long
 from qir.pipeline import Context, Effect, Pass, register
 from qir.pipeline.rewrite import Skip, rewrite, rule
 from qir.types import Affine, TensorType
@@ -172,6 +173,8 @@ def merge_requantizes(y: Value, b: Builder) -> Value | Skip | None:
                 return Skip("the multipliers are written out", between)
             if first.clamp is not None:
                 return Skip("the first one clamps", between)
+            if is_long(x.type):
+                return Skip("the first one rounds sums in i64", between)
             for name in (first.rounding, second.rounding):
                 if not rounding_mode(name).nearest:
                     return Skip(f"rounding {name} is not to the nearest integer", between)

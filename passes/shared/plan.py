@@ -10,7 +10,7 @@ from qir.errors import PassError
 from qir.ir import Graph, Node, Value
 from qir.numbers.interval import Interval
 from qir.observe.channels import ChannelStatistic
-from qir.ops import Dot, Mul, Return
+from qir.ops import Dot, ExpBelowMax, Mul, Return
 from qir.ops.elementwise import Sum
 from qir.ops.rules import Accumulate, FixedCode, KeepFloat, Normalize, SameCode, Table
 from qir.passes.shared.codes import activation_code, fine_code, reach
@@ -72,7 +72,8 @@ class CodePlan:
         self.storage = storage
         self.symmetric = symmetric
         self._excluded = excluded
-        self._heads = head_codes(graph, channels)
+        # Where codes have 16 bits, no part of a tensor is in want of some.
+        self._heads = {} if self.is_fine else head_codes(graph, channels)
         self.islands: set[Node] = set()
         self.cones, self.inside = elementwise_functions(graph, excluded)
         self.coarse = coarse_periods(graph, self.code_for) | coarse_divisions(graph, self.code_for)
@@ -91,6 +92,11 @@ class CodePlan:
         self.wide = wide_values(graph, kept, ranges)
         self.moved = moved_sums(graph, ranges, self._heads)
         self.divided = divided_sums(graph)
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether activations have so many bits that nothing is in want of more."""
+        return self.storage.bits > 8
 
     def why_float(self, node: Node) -> str | None:
         """Says why an op that could be an integer one stays in floating point, if it does."""
@@ -111,13 +117,14 @@ class CodePlan:
     def code_for(self, value: Value, storage: DType | None = None) -> Affine:
         """Returns the code that a value's range asks for; the op's own where it is fixed."""
         rule = value.op.quant if value.op is not None else None
-        if isinstance(rule, FixedCode) and rule.serves(value.range):
+        own = not self.is_fine or isinstance(value.op, ExpBelowMax)
+        if isinstance(rule, FixedCode) and own and rule.serves(value.range):
             return replace(rule.code, expressed=expressed_type(value.type))
         if value in self._heads and storage is None:
             return self._heads[value]
         observed, storage = self.range_of(value), storage or self.storage
         expressed = expressed_type(value.type)
-        if not self.symmetric:
+        if not self.symmetric and not self.is_fine:
             far = activation_code(observed, storage, expressed=expressed, needs_zero=False)
             if not far.holds_zero and not self._needs_zero(value, reach(far)):
                 return far
@@ -173,7 +180,7 @@ class CodePlan:
 
     def smooth_code(self, source: Value, output: Value) -> Affine | None:
         """Returns the code of 12 bits of what a smooth function is wanted of: a sum or a norm."""
-        if source.op is None or source.range is None:
+        if source.op is None or source.range is None or self.is_fine:
             return None
         if not isinstance(source.op, Dot | Sum) and not isinstance(source.op.quant, Normalize):
             return None

@@ -14,6 +14,7 @@ from qir.ir import Graph, Node
 from qir.numbers.int32 import INT32_MAX, INT32_MIN
 from qir.numbers.rounding import rounding_mode
 from qir.ops import Requantize
+from qir.ops.cast import is_long
 from qir.types import FrozenArray, TensorType
 
 
@@ -75,6 +76,8 @@ def compare(op: Requantize, x: TensorType, reach: Places, rounding: str) -> Roun
         QirError: The modes can't be compared: the operand may leave int32, it has a code per block,
             or the ratio of the scales is out of the other mode's reach.
     """
+    if is_long(x):
+        raise QirError(f"can't agree with {rounding}: expected an operand in i32, got {x}")
     low, high = reach.hull
     if low < INT32_MIN or high > INT32_MAX:
         raise QirError(f"can't agree with {rounding}: the operand leaves int32, [{low}, {high}]")

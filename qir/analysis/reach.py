@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import NamedTuple, TypeAlias
 
@@ -12,6 +12,7 @@ from qir.errors import QirError
 from qir.ir import Graph, Node, Value
 from qir.numbers.int32 import INT32_MAX, INT32_MIN, Int64Array
 from qir.numbers.interval import EVERYTHING, Interval
+from qir.numbers.long_sums import LONG_MAX, LONG_MIN
 from qir.ops import (
     Broadcast,
     Concat,
@@ -45,8 +46,8 @@ Reach: TypeAlias = tuple[int, int]
 
 INT32: Reach = (INT32_MIN, INT32_MAX)
 
-CARRIED: Reach = (-(2**53), 2**53)
-"""What the reference carries exactly: it computes sums of products in float64."""
+LONG: Reach = (LONG_MIN, LONG_MAX)
+"""What sums in i64 may be."""
 
 MOVES: tuple[type[Op], ...] = (
     Broadcast,
@@ -254,7 +255,7 @@ def products(node: Node, stored: StoredReach) -> Sums | None:
         node stores no exact sums of codes.
     """
     rule = node.op.quant
-    if isinstance(rule, ExactSum) and node.outputs[0].type.dtype is DType.I32:
+    if isinstance(rule, ExactSum) and node.outputs[0].type.dtype.bits > 16:
         return exact_sums(node, stored)
     if not isinstance(rule, Accumulate) or node.outputs[0].type.quant is None:
         return None
@@ -274,8 +275,13 @@ def products(node: Node, stored: StoredReach) -> Sums | None:
         bounds = (bias.array, bias.array) if bias.is_constant else stored.steps(bias)
         from_below, from_above = (np.asarray(bound).astype(object) for bound in bounds)
         least, greatest = np.asarray(least + from_below), np.asarray(greatest + from_above)
-    limit = _bounds(node.outputs[0].type)
-    return Sums(least, greatest, (max(limit[0], CARRIED[0]), min(limit[1], CARRIED[1])))
+    return Sums(least, greatest, sum_limit(node.outputs[0].type))
+
+
+def sum_limit(type: TensorType) -> Reach:
+    """Returns what the sums that a tensor holds must fit: its bounds, and 48 bits in i64."""
+    low, high = _bounds(type)
+    return max(low, LONG[0]), min(high, LONG[1])
 
 
 def exact_sums(node: Node, stored: StoredReach) -> Sums | None:
@@ -288,7 +294,10 @@ def exact_sums(node: Node, stored: StoredReach) -> Sums | None:
     # Padding counts as zeros.
     low, high = with_zero(reach)
     weight = node.op.weight([value.type for value in node.inputs])
-    return Sums.of((weight * low, weight * high))
+    sums = Sums.of((weight * low, weight * high))
+    # One that rounds by itself adds up in 32 bits.
+    long = node.outputs[0].type.dtype is DType.I64
+    return replace(sums, limit=LONG) if long else sums
 
 
 def _signed_sums(weights: Value, axes: tuple[int, ...]) -> tuple[Array, Array]:

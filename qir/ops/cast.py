@@ -9,6 +9,7 @@ import numpy as np
 
 from qir.errors import QirError
 from qir.numbers.interval import EVERYTHING, Interval
+from qir.numbers.long_sums import LONG_PLACES
 from qir.numbers.quantize_mode import quantize_mode
 from qir.numbers.rounding import MachineForm, Multiplier, rounding_mode
 from qir.ops.attributes import by_type
@@ -127,7 +128,8 @@ class Requantize(Op):
         clamp: Narrower bounds of the stored result, such as those of a fused relu.
         multiplier: What the rounding mode makes of m, written out by pass lower-requantize: a
             scalar, or one for each channel along the axis in which the codes vary.
-        shift: The shift that goes with an integer multiplier.
+        shift: The shift that goes with an integer multiplier. For an accumulator in i64 both are
+            those of 2^16 times m, which is applied to the accumulator over 2^16.
         agrees: A certificate: rounding modes that give the same integers, each with the multiplier
             that it makes of the scales, for every accumulator that can occur. Pass agree-roundings
             adds it, and the verifier proves it again (`qir.analysis.certificates`).
@@ -207,8 +209,11 @@ class Requantize(Op):
         """
         mode = rounding_mode(self.rounding)
         code = _code(x)
+        if is_long(x) and not mode.takes_long:
+            raise self.error(f"rounding {self.rounding}: {mode.refuses_long}")
         if self.multiplier is None:
-            return mode.multipliers(code.scale.array, self.to.scale.array)
+            places = LONG_PLACES if is_long(x) else 0
+            return mode.multipliers(code.scale.array * 2.0**places, self.to.scale.array)
         axis = code.axis if code.axis is not None else self.to.axis
         value, shift = (
             self.multiplier.array,
@@ -251,7 +256,16 @@ class Requantize(Op):
         found = self.factors(x.type)
         factors = Multiplier(expand(found.value, shape), expand(found.shift, shape))
         points = expand(self.to.zero_points, shape)
-        return rounding_mode(self.rounding).requantize(x.steps, factors, points, *self.bounds)
+        mode = rounding_mode(self.rounding)
+        if is_long(x.type):
+            rounded = mode.apply_long(x.stored, factors)
+            return np.clip(rounded + points.astype(np.int64), *self.bounds)
+        return mode.requantize(x.steps, factors, points, *self.bounds)
+
+
+def is_long(x: TensorType) -> bool:
+    """Whether a tensor holds accumulators in i64; see `qir.numbers.long_sums`."""
+    return x.quant is not None and x.dtype is DType.I64
 
 
 @lru_cache(maxsize=256)

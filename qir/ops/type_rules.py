@@ -7,6 +7,7 @@ from math import prod
 
 import numpy as np
 
+from qir.numbers.int32 import INT32_MAX
 from qir.ops.op import Op
 from qir.types import Affine, DType, Element, FrozenArray, Size, TensorType
 
@@ -137,7 +138,9 @@ def accumulator(
 ) -> DType | Affine:
     """Returns the element of a sum of products: the product of the operands' codes.
 
-    Plain integers of at most 8 bits, of one type or of two, are summed in i32.
+    Plain integers of at most 8 bits, of one type or of two, are summed in i32; so are codes of 8
+    bits, and wider ones where their bounds and the number of terms prove that i32 holds every sum.
+    Others are summed in i64.
 
     Args:
         operation: The op, for messages.
@@ -179,7 +182,7 @@ def accumulator(
         raise operation.error(
             f"expected scales that vary along rows or along columns, got {left} and {right}"
         )
-    storage = DType.I64 if max(a.storage.bits, b.storage.bits) > 8 else DType.I32
+    storage = _sum_storage(left, right, right.shape[batch:-1])
     scale, columns_scale = (code.scale.array.astype(np.float64) for code in (a, b))
     if columns_scale.ndim:
         between = (1,) * (rank - batch - 1)
@@ -187,6 +190,25 @@ def accumulator(
             *columns_scale.shape[:batch], *between, columns_scale.shape[-1]
         )
     return Affine(storage, FrozenArray(scale * columns_scale), expressed=a.expressed)
+
+
+def _sum_storage(left: TensorType, right: TensorType, summed: Sequence[Size]) -> DType:
+    """Returns i32 for sums of products of bytes, and where no sum of wider ones can leave it."""
+    one_level = all(x.code.multipliers is None for x in (left, right))
+    if one_level and max(left.dtype.bits, right.dtype.bits) <= 8:
+        return DType.I32
+    counts = [size for size in summed if isinstance(size, int)]
+    if len(counts) < len(summed):
+        return DType.I64
+    most = prod(counts) * _most_steps(left) * _most_steps(right)
+    return DType.I32 if most <= INT32_MAX else DType.I64
+
+
+def _most_steps(x: TensorType) -> int:
+    """Returns the greatest magnitude of the integers that a code's scale multiplies."""
+    bounds = x.code.step_bounds
+    assert bounds is not None
+    return max(map(abs, bounds))
 
 
 def _varies_along(x: TensorType, axes: Collection[int], *, points: bool = False) -> bool:
@@ -231,18 +253,18 @@ def check_bias(
         )
 
 
-def small_codes(operation: Op, *operands: TensorType, bits: int = 8) -> list[Affine]:
+def small_codes(operation: Op, *operands: TensorType) -> list[Affine]:
     """Returns the codes of operands.
 
     Raises:
-        QirError: An operand is not coded per tensor in at most that many bits.
+        QirError: An operand is not coded per tensor in at most 16 bits.
     """
     codes = []
     for operand in operands:
         code = operand.quant
-        if code is None or code.storage.bits > bits or not code.per_tensor:
+        if code is None or code.storage.bits > 16 or not code.per_tensor:
             raise operation.error(
-                f"expected operands coded per tensor in at most {bits} bits, got {operand}"
+                f"expected operands coded per tensor in at most 16 bits, got {operand}"
             )
         if not isinstance(code, Affine):
             raise operation.error(
@@ -256,11 +278,11 @@ def rescaled(operation: Op, code: Affine, *operands: TensorType) -> Affine:
     """Checks the codes around an op that gives its result a code of its own, and returns that code.
 
     Raises:
-        QirError: An operand is not coded per tensor in at most 8 bits, or the result is not.
+        QirError: An operand is not coded per tensor in at most 16 bits, or the result is not.
     """
     small_codes(operation, *operands)
-    if code.storage.bits > 8 or not code.per_tensor:
+    if code.storage.bits > 16 or not code.per_tensor:
         raise operation.error(
-            f"expected a result coded per tensor in at most 8 bits, got {code.storage.value}"
+            f"expected a result coded per tensor in at most 16 bits, got {code.storage.value}"
         )
     return code

@@ -11,6 +11,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 from qir.ir import Graph, Node
+from qir.numbers.rounding import rounding_mode
+from qir.ops import Requantize
+from qir.ops.cast import is_long
 from qir.ops.op import Op
 from qir.types import Affine, Array, Code, Codebook, Dim, DType, Element, Size, TensorType, expand
 from tests.roundings import ANY_RATIO, COMPUTED
@@ -19,6 +22,10 @@ Draw: TypeAlias = st.DrawFn
 
 BYTES = (DType.I8, DType.U8)
 NARROW = (DType.I8, DType.U8, DType.I4, DType.U4)
+WIDE = (DType.I16, DType.U16)
+SUMMED = (*NARROW, *WIDE)
+"""Storage of what exact sums and products take."""
+LONG_ROUNDINGS = [name for name in ANY_RATIO if rounding_mode(name).takes_long]
 FLOATS = (DType.F32, DType.F32, DType.F32, DType.F16, DType.BF16)
 
 
@@ -63,8 +70,10 @@ class Case:
 
     @cached_property
     def node(self) -> Node:
-        """The last op: the one that the case is of."""
-        return [node for node in self.graph.nodes if node.outputs][-1]
+        """The op that the case is of: the last one, but for what rounds sums in i64."""
+        last = [node for node in self.graph.nodes if node.outputs][-1]
+        summed = last.inputs[0]
+        return last if summed.node is None or not is_long(summed.type) else summed.node
 
     @property
     def coded(self) -> bool:
@@ -115,6 +124,20 @@ def program(op: Op, *operands: Operand) -> Case:
     graph.set_outputs(node.outputs)
     inputs = tuple(operand.array for operand in operands if not operand.constant)
     return Case(graph, inputs)
+
+
+def rounded(draw: Draw, case: Case) -> Case:
+    """Ends a case by a requantize where its result is in i64, which no program returns."""
+    (value,) = case.graph.outputs
+    if not is_long(value.type):
+        return case
+    assert value.type.quant is not None
+    storage = draw(st.sampled_from([*BYTES, DType.I16, DType.U16]))
+    step = float(value.type.quant.scale.array.max()) * 2.0 ** draw(st.integers(4, 30))
+    code = Affine.of(storage, step * draw(st.floats(0.5, 1)), draw(st.sampled_from([0, 3, 100])))
+    rounding = draw(st.sampled_from(LONG_ROUNDINGS))
+    case.graph.set_outputs([case.graph.at_end().emit(Requantize(code, rounding), value, name="z")])
+    return case
 
 
 def in_float(draw: Draw) -> bool:

@@ -31,6 +31,8 @@ from tests.roundings import ANY_RATIO, near_multipliers
 from tests.strategies.base import (
     BYTES,
     NARROW,
+    SUMMED,
+    WIDE,
     Case,
     Draw,
     Operand,
@@ -205,7 +207,8 @@ def recodes(draw: Draw, cls: type[Recode]) -> Case:
 def lookups(draw: Draw, cls: type[Lookup]) -> Case:
     code = draw(codes((DType.I2, *NARROW, *BYTES), far=True))
     if draw(st.integers(0, 3)) == 0:
-        code = Affine.of(DType.I16, 0.01, bounds=draw(st.sampled_from([(-300, 511), (-512, 9)])))
+        bounds = draw(st.sampled_from([(-300, 511), (-512, 9), None]))
+        code = Affine.of(DType.I16, 0.01, bounds=bounds)
     return lookup(draw, code)
 
 
@@ -249,7 +252,8 @@ def lookup(draw: Draw, code: Affine, entries: Array | None = None, element: Any 
 
 def tabulated(draw: Draw, function: Callable[[Array], Array]) -> Case:
     """Draws what a function of one number becomes on codes: a lookup in its table."""
-    code, result = draw(codes(NARROW)), draw(codes(NARROW))
+    storages = draw(st.sampled_from([NARROW, NARROW, WIDE]))
+    code, result = draw(codes(storages)), draw(codes(SUMMED))
     bits = code.storage.bits
     every = np.arange(2**bits)
     if code.storage.bounds[0] < 0:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from hypothesis import strategies as st
 
@@ -13,6 +15,7 @@ from tests.strategies.base import (
     BYTES,
     FLOATS,
     NARROW,
+    WIDE,
     Case,
     Draw,
     Operand,
@@ -24,6 +27,7 @@ from tests.strategies.base import (
     generator,
     in_float,
     program,
+    rounded,
     stored,
 )
 
@@ -41,7 +45,8 @@ def weights(draw: Draw, shape: tuple[int, ...], far: bool = False) -> Operand:
         table = draw(st.sampled_from([codebooks, signed_byte_powers]))(draw, shape, len(shape) - 1)
         return coded_operand(draw, table, shape, constant=kept)
     symmetric = draw(st.booleans())
-    code = draw(codes(NARROW, shape=shape, axis=len(shape) - 1, symmetric=symmetric, far=far))
+    storages = draw(st.sampled_from([NARROW, NARROW, WIDE]))
+    code = draw(codes(storages, shape=shape, axis=len(shape) - 1, symmetric=symmetric, far=far))
     return coded_operand(draw, code, shape, constant=kept)
 
 
@@ -52,11 +57,24 @@ def heads(draw: Draw, shape: tuple[int, ...], axis: int) -> Affine:
     return Affine.of(DType.I8, scales, np.full(varying if scales.size > 1 else (), 3))
 
 
+def activations(draw: Draw, storages: Sequence[DType], *, far: bool) -> Affine:
+    """Draws a code of 8 bits, or of up to 16 by its bounds."""
+    code = draw(codes(draw(st.sampled_from([storages, WIDE])), far=far))
+    if code.storage in WIDE and draw(st.booleans()):
+        bits = draw(st.integers(3, 15))
+        low, high = (-(2**bits), 2**bits - 1) if code.storage is DType.I16 else (0, 2**bits)
+        point = int(np.clip(code.zero_points, low, high))
+        code = Affine.of(code.storage, code.scale.array, point, bounds=(low, high))
+    return code
+
+
 def bias(draw: Draw, code: Affine, outputs: int) -> Operand:
     """Draws a bias of the accumulator's code, far larger than the products."""
     scale = code.scale.array.reshape(-1) if code.scale.array.ndim else code.scale.array
-    array: Array = generator(draw).integers(-(2**30), 2**30, outputs).astype(np.int32)
-    return Operand(array, Affine.of(DType.I32, scale), constant=draw(st.booleans()))
+    long = code.storage is DType.I64
+    reach = 2**45 if long else 2**30
+    array: Array = generator(draw).integers(-reach, reach, outputs).astype(code.storage.numpy)
+    return Operand(array, Affine.of(code.storage, scale), constant=long or draw(st.booleans()))
 
 
 def plain_operands(
@@ -104,12 +122,13 @@ def convs(draw: Draw, cls: type[Conv]) -> Case:
     shape = (*window, channels, groups * draw(st.integers(1, 3)))
     named = draw(st.booleans())
     if not in_float(draw):
-        x = coded_operand(draw, draw(codes(NARROW, far=padding == "valid")), x_shape, named=named)
+        x_code = activations(draw, NARROW, far=padding == "valid")
+        x = coded_operand(draw, x_code, x_shape, named=named)
         kernel = weights(draw, shape)
         code = accumulator(op, x.type, kernel.type, count + 2, shape[-1])
         assert isinstance(code, Code)
         biases = [bias(draw, code, shape[-1])] if draw(st.booleans()) else []
-        return program(op, x, kernel, *biases)
+        return rounded(draw, program(op, x, kernel, *biases))
     return program(op, *plain_operands(draw, x_shape, shape, named=named))
 
 
@@ -122,7 +141,7 @@ def dots(draw: Draw, cls: type[Dot]) -> Case:
     x_shape, shape = (*batch, *rows, depth), (*batch, depth, columns)
     named = not batch and len(x_shape) > 1 and draw(st.booleans())
     if not in_float(draw):
-        x = coded_operand(draw, draw(codes(BYTES, far=True)), x_shape, named=named)
+        x = coded_operand(draw, activations(draw, BYTES, far=True), x_shape, named=named)
         if rows and not named and draw(st.integers(0, 3)) == 0:
             axis = draw(st.integers(len(batch), len(x_shape) - 2))
             x = coded_operand(draw, heads(draw, x_shape, axis), x_shape)
@@ -136,9 +155,9 @@ def dots(draw: Draw, cls: type[Dot]) -> Case:
             x = coded_operand(draw, heads(draw, x_shape, axis), x_shape)
             if draw(st.booleans()):
                 kernel = coded_operand(draw, heads(draw, shape, axis), shape)
-            return program(op, x, kernel)
+            return rounded(draw, program(op, x, kernel))
         code = accumulator(op, x.type, kernel.type, len(x_shape), columns)
         assert isinstance(code, Code)
         biases = [bias(draw, code, columns)] if draw(st.booleans()) else []
-        return program(op, x, kernel, *biases)
+        return rounded(draw, program(op, x, kernel, *biases))
     return program(op, *plain_operands(draw, x_shape, shape, named=named))

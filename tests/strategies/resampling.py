@@ -16,6 +16,7 @@ from qir.types import Code, DType
 from tests.strategies.base import (
     FLOATS,
     NARROW,
+    SUMMED,
     Case,
     Draw,
     Operand,
@@ -25,9 +26,10 @@ from tests.strategies.base import (
     float_operand,
     generator,
     program,
+    rounded,
 )
 from tests.strategies.choices import numbers
-from tests.strategies.linear import bias, plain_operands, weights
+from tests.strategies.linear import activations, bias, plain_operands, weights
 from tests.strategies.moves import STORAGES
 
 PLAIN = [DType(name) for name in ("bool", "i4", "u4", "i8", "u8", "i16", "u16", "i32", "u32")]
@@ -64,7 +66,7 @@ def linear(draw: Draw, cls: type[ResizeLinear]) -> Case:
     if draw(st.booleans()):
         x = float_operand(draw, shape, draw(st.sampled_from(FLOATS)), named=named)
         return program(cls(sizes, coordinates), x)
-    x = coded_operand(draw, draw(codes()), shape, named=named)
+    x = coded_operand(draw, draw(codes(SUMMED)), shape, named=named)
     return program(cls(sizes, coordinates), x)
 
 
@@ -88,7 +90,7 @@ def transposed_convs(draw: Draw, cls: type[ConvTranspose]) -> Case:
     shape = (*window, channels, groups * draw(st.integers(1, 3)))
     named = draw(st.booleans())
     if draw(st.booleans()):
-        x = coded_operand(draw, draw(codes(NARROW)), x_shape, named=named)
+        x = coded_operand(draw, activations(draw, NARROW, far=False), x_shape, named=named)
         kernel = weights(draw, shape)
         code = accumulator(op, x.type, kernel.type, count + 2, shape[-1])
         assert isinstance(code, Code)
@@ -97,7 +99,7 @@ def transposed_convs(draw: Draw, cls: type[ConvTranspose]) -> Case:
     else:
         operands = plain_operands(draw, x_shape, shape, named=named)
     try:
-        return program(op, *operands)
+        return rounded(draw, program(op, *operands))
     except QirError:
         # Cropped until no window fits.
         assume(False)

@@ -44,7 +44,7 @@ class Anything(Op):
     kind: DType = DType.F32
     table: FrozenArray | None = None
 
-    def needs_zero(self, *operands: TensorType) -> bool:
+    def needs_zero(self, *operands):
         return False
 
     def result(self, *xs: TensorType) -> tuple[TensorType, ...]:

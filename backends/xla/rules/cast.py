@@ -14,6 +14,7 @@ from qir.backends.xla import arithmetic
 from qir.backends.xla.codes import code_of, multiples, steps, table_entry, zero_points
 from qir.backends.xla.lowering import argument, lowering, never, spread
 from qir.backends.xla.requantize import Factor, no_form, rescaling_by
+from qir.backends.xla.words import Words
 from qir.errors import UnsupportedError
 from qir.interop.jax_internals import guarded
 from qir.ir import Node
@@ -22,6 +23,7 @@ from qir.numbers.level_thresholds import level_thresholds
 from qir.numbers.quantize_mode import thresholds
 from qir.numbers.rounding import Float32, MachineForm, Scaled, Thresholds
 from qir.ops import Cast, Dequantize, Quantize, Recode, Requantize
+from qir.ops.cast import is_long
 from qir.types import Affine, Array, DType, LevelCode
 
 _NO_GRADIENT = (
@@ -148,8 +150,12 @@ def dequantize(op: Dequantize, node: Node) -> Computation:
     code = node.inputs[0].type.code
     scale = argument(f"{node.inputs[0].name}.scale", code.decoding_scale)
 
-    def run(x: jax.Array, scale: Factor) -> jax.Array:
-        real = multiples(x, code) * spread(scale, x.shape)
+    def run(x: jax.Array | Words, scale: Factor) -> jax.Array:
+        factor = spread(scale, x.shape)
+        if isinstance(x, Words):
+            real = x.float32() * jnp.asarray(factor, jnp.float32)
+        else:
+            real = multiples(x, code) * factor
         return real.astype(code.expressed.numpy)
 
     return Computation(run, (*node.inputs, scale))
@@ -201,10 +207,12 @@ def _requantization(op: Requantize, node: Node, form: MachineForm | None) -> Com
     (x,) = node.inputs
     code = x.type.code
     assert form is not None
-    rescale, factors = rescaling_by(node.output.name, form, op.to, op.bounds)
+    long = is_long(x.type)
+    rescale, factors = rescaling_by(node.output.name, form, op.to, op.bounds, long)
 
-    def run(stored: jax.Array, *factors: Factor) -> jax.Array:
-        return rescale(steps(stored, code), *factors)
+    def run(stored: jax.Array | Words, *factors: Factor) -> jax.Array:
+        acc = stored if isinstance(stored, Words) else steps(stored, code)
+        return rescale(acc, *factors)
 
     return Computation(run, (x, *factors))
 

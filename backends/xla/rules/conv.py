@@ -74,12 +74,12 @@ def is_depthwise(op: Convolution, node: Node) -> bool:
 def shifted_multiply_adds(op: Convolution, node: Node) -> Computation:
     """Depthwise: one multiply-add in int32 for each tap, on the channels side by side."""
 
-    def product(x: jax.Array, weights: jax.Array, points: Array | None) -> jax.Array:
+    def product(x: jax.Array, weights: jax.Array, points: Array | None, zero: int) -> jax.Array:
         wide = weights.astype(jnp.int32) - (0 if points is None else points)
         repeats = wide.shape[-1] // x.shape[-1]
         terms = [
             _repeated(tap, repeats).astype(jnp.int32) * weight
-            for tap, weight in zip(_taps(op, node, x), wide, strict=True)
+            for tap, weight in zip(_taps(op, node, x, zero), wide, strict=True)
         ]
         acc: jax.Array = reduce(jnp.add, terms)
         return acc
@@ -100,9 +100,9 @@ def grouped_patches(op: Convolution, node: Node) -> Computation:
         rows = weights.reshape(terms, op.groups, weights.shape[-1] // op.groups)
         return rows.transpose(1, 0, 2)
 
-    def product(x: jax.Array, weights: jax.Array, points: Array | None) -> jax.Array:
+    def product(x: jax.Array, weights: jax.Array, points: Array | None, zero: int) -> jax.Array:
         width = x.shape[-1] // op.groups
-        taps = [tap.reshape(*tap.shape[:-1], op.groups, width) for tap in _taps(op, node, x)]
+        taps = [tap.reshape(*tap.shape[:-1], op.groups, width) for tap in _taps(op, node, x, zero)]
         rows = jnp.concatenate(taps, axis=-1)
         dimensions = (((rows.ndim - 1,), (1,)), ((rows.ndim - 2,), (0,)))
         acc = lax.dot_general(rows, weights, dimensions, preferred_element_type=jnp.int32)
@@ -130,8 +130,8 @@ def is_pointwise(op: Convolution, node: Node) -> bool:
 def pointwise(op: Convolution, node: Node) -> Computation:
     """One dot; with strides, of the places that remain."""
 
-    def product(x: jax.Array, weights: jax.Array, points: Array | None) -> jax.Array:
-        (places,) = _taps(op, node, x)
+    def product(x: jax.Array, weights: jax.Array, points: Array | None, zero: int) -> jax.Array:
+        (places,) = _taps(op, node, x, zero)
         return dot_rows(places, weights, points)
 
     return _accumulation(op, node, product, _in_rows)
@@ -174,7 +174,7 @@ def patches(op: Convolution, node: Node) -> Computation:
 def has_a_fast_convolution(op: Convolution, node: Node) -> bool:
     """Whether XLA's convolution of these signed bytes is more than a naive loop on CPU."""
     kernel = node.inputs[1].type
-    if not is_dense(op, node) or kernel.rank != 4:
+    if not is_dense(op, node) or kernel.rank != 4 or kernel.dtype.bits > 8:
         return False
     return not np.any(signed_zero_points(kernel))
 
@@ -197,9 +197,9 @@ def _patch_product(op: Convolution, node: Node, on_cpu: Patches | None) -> Compu
     # A TPU pads few channels to 128. In two dimensions rows of strided patches cost less than that.
     thin = len(window) == 2 and max(strides) > 1 and channels <= 8
 
-    def product(x: jax.Array, weights: jax.Array, points: Array | None) -> jax.Array:
-        rows = partial(patch_dot, op, node, points=points)
-        direct = partial(direct_product, op, node)
+    def product(x: jax.Array, weights: jax.Array, points: Array | None, zero: int) -> jax.Array:
+        rows = partial(patch_dot, op, node, points=points, zero=zero)
+        direct = partial(direct_product, op, node, zero=zero)
         variants = {"cpu": direct if on_cpu is None else partial(rows, patches=on_cpu)}
         if points is None and weights.shape[0] <= MAX_TERMS:
             variants |= {"cuda": partial(rows, multiple=4), "tpu": rows if thin else direct}
@@ -217,6 +217,7 @@ def patch_dot(
     points: Array | None = None,
     patches: Patches = by_taps,
     multiple: int = 1,
+    zero: int = 0,
 ) -> jax.Array:
     """Multiplies the patch under each window with the weights.
 
@@ -229,8 +230,9 @@ def patch_dot(
         patches: How patches are built.
         multiple: Zeros lengthen the rows to a multiple of this. Rows that are no multiple of 4
             bytes make the matrix product of CUDA load single bytes.
+        zero: The byte of x that stands for 0.
     """
-    rows = patches(*_framed(op, node, x))
+    rows = patches(*_framed(op, node, x, zero))
     spare = -weights.shape[0] % multiple
     if spare:
         rows = jnp.concatenate([rows, jnp.zeros((*rows.shape[:-1], spare), x.dtype)], axis=-1)
@@ -238,9 +240,11 @@ def patch_dot(
     return dot_rows(rows, weights, points)
 
 
-def direct_product(op: Convolution, node: Node, x: jax.Array, weights: jax.Array) -> jax.Array:
+def direct_product(
+    op: Convolution, node: Node, x: jax.Array, weights: jax.Array, zero: int
+) -> jax.Array:
     """Convolves as `patch_dot` does, by XLA's convolution of signed bytes."""
-    z, window = _framed(op, node, x)
+    z, window = _framed(op, node, x, zero)
     kernel = weights.reshape(*window.sizes, x.shape[-1], weights.shape[-1])
     return lax.conv_general_dilated(
         z,
@@ -262,25 +266,24 @@ def _in_rows(weights: Any) -> Any:
     return weights.reshape(prod(weights.shape[:-1]), weights.shape[-1])
 
 
-def _taps(op: Convolution, node: Node, x: jax.Array) -> Iterator[jax.Array]:
-    """Yields what each tap meets of signed bytes, padded with their zero point."""
-    z, window = _framed(op, node, x)
+def _taps(op: Convolution, node: Node, x: jax.Array, zero: int) -> Iterator[jax.Array]:
+    """Yields what each tap meets of signed bytes, padded with the one that stands for 0."""
+    z, window = _framed(op, node, x, zero)
     return tap_slices(z, window.sizes, window.strides, window.dilation)
 
 
-def _framed(op: Convolution, node: Node, x: jax.Array) -> tuple[jax.Array, Window]:
-    """Returns x padded with its zero point, and the window over it."""
+def _framed(op: Convolution, node: Node, x: jax.Array, zero: int) -> tuple[jax.Array, Window]:
+    """Returns x padded with the byte that stands for 0, and the window over it."""
     operand, kernel, *_ = node.inputs
     sizes = kernel.type.known_shape[:-2]
     strides, dilation, padding = op.geometry(operand.type.shape[1:-1], sizes)
-    point = int(signed_zero_points(operand.type)[0])
     window = Window(sizes, strides, dilation)
 
     def frame(x: jax.Array) -> jax.Array:
         if not isinstance(op, ConvTranspose):
-            return padded(x, padding, point)
+            return padded(x, padding, zero)
         between = [(*sides, stride - 1) for sides, stride in zip(padding, strides, strict=True)]
-        return lax.pad(x, np.asarray(point, x.dtype), [(0, 0, 0), *between, (0, 0, 0)])
+        return lax.pad(x, np.asarray(zero, x.dtype), [(0, 0, 0), *between, (0, 0, 0)])
 
     if isinstance(op, ConvTranspose):
         window = Window(sizes, (1,) * len(sizes), dilation)

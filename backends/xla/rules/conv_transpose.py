@@ -21,7 +21,6 @@ from jax import lax
 
 from qir.backends.native.computation import Computation
 from qir.backends.xla.accumulate import accumulation, dot_rows, sums_bytes, sums_numbers
-from qir.backends.xla.codes import signed_zero_points
 from qir.backends.xla.lowering import lowering
 from qir.backends.xla.rules.conv import (
     convolution,
@@ -90,7 +89,6 @@ def phases(op: ConvTranspose, node: Node) -> Computation:
     window = kernel.type.known_shape[:-2]
     geometry = op.geometry(operand.type.shape[1:-1], window)
     axes = [TransposedAxis.of(*parts) for parts in zip(window, *geometry, strict=True)]
-    point = int(signed_zero_points(operand.type)[0])
     # For each phase the taps that it has in every dimension.
     taps = [
         list(combinations(*(axis.taps[r] for axis, r in zip(axes, phase, strict=True))))
@@ -106,7 +104,7 @@ def phases(op: ConvTranspose, node: Node) -> Computation:
         rows = weights.reshape(prod(weights.shape[:-2]), *weights.shape[-2:])[np.asarray(order)]
         return rows.reshape(prod(weights.shape[:-1]), weights.shape[-1])
 
-    def product(x: jax.Array, weights: jax.Array, points: Array | None) -> jax.Array:
+    def product(x: jax.Array, weights: jax.Array, points: Array | None, point: int) -> jax.Array:
         sizes = [size + axis.rest for size, axis in zip(x.shape[1:-1], axes, strict=True)]
         sides = [(0, 0, 0), *((*axis.padding, 0) for axis in axes), (0, 0, 0)]
         z = lax.pad(x, np.asarray(point, x.dtype), sides)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -13,6 +11,7 @@ from qir.backends.xla.accumulate import accumulation, dot_rows, sums_bytes, sums
 from qir.backends.xla.lowering import lowering
 from qir.ir import Node
 from qir.ops import Dot
+from qir.types import Array
 
 
 @lowering(Dot, legal=sums_numbers)
@@ -32,6 +31,10 @@ def dot(op: Dot, node: Node) -> Computation:
 
 @lowering(Dot, legal=sums_bytes)
 def signed_dot(op: Dot, node: Node) -> Computation:
-    """One dot of signed bytes."""
+    """One dot of signed bytes for each pair of limbs."""
     summed = (node.inputs[1].type.rank - 2,)
-    return accumulation(node, summed, partial(dot_rows, batch=op.batch))
+
+    def product(x: jax.Array, weights: jax.Array, points: Array | None, zero: int) -> jax.Array:
+        return dot_rows(x, weights, points, op.batch)
+
+    return accumulation(node, summed, product)

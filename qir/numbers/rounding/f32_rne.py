@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from qir.errors import QirError
 from qir.numbers.checks import first_wrong, positive
 from qir.numbers.int32 import INT32_MAX, INT32_MIN, Int64Array, IntegerArray, accumulators
+from qir.numbers.long_sums import LONG_PLACES, long_accumulators
 from qir.numbers.rounding.forms import Float32
 from qir.numbers.rounding.mode import Multiplier, RoundingMode, register_rounding
 
@@ -28,6 +29,7 @@ class Float32NearestEven(RoundingMode):
 
     multiplier_type = np.float32
     nearest = True
+    takes_long = True
 
     def multipliers(self, input_scale: ArrayLike, output_scale: ArrayLike) -> Multiplier:
         """Divides in float32, as the runtimes do: `float32(input_scale) / float32(output_scale)`.
@@ -57,11 +59,12 @@ class Float32NearestEven(RoundingMode):
 
     def apply(self, acc: IntegerArray, multiplier: Multiplier) -> Int64Array:
         """Returns `rne(float32(acc) * m)`, saturated to int32."""
-        with np.errstate(over="ignore", under="ignore"):
-            product = accumulators(acc).astype(np.float32) * multiplier.value.astype(np.float32)
-        # float64 holds 2^31 - 1, which float32 does not.
-        rounded = np.rint(product).astype(np.float64)
-        return np.clip(rounded, INT32_MIN, INT32_MAX).astype(np.int64)
+        return _rounded(accumulators(acc).astype(np.float32), multiplier)
+
+    def apply_long(self, acc: IntegerArray, multiplier: Multiplier) -> Int64Array:
+        """Returns `rne(float32(acc) * 2^-16 * m)`, saturated to int32; one rounding to float32."""
+        wide = long_accumulators(acc).astype(np.float32)
+        return _rounded(wide * np.float32(2.0**-LONG_PLACES), multiplier)
 
     def machine_form(
         self, multiplier: Multiplier, zero_point: int | IntegerArray, low: int, high: int
@@ -84,6 +87,14 @@ class Float32NearestEven(RoundingMode):
         """Requantizes as the base class says; the bounds are those of `check_float32_bounds`."""
         check_float32_bounds(zero_point, low, high)
         return super().requantize(acc, multiplier, zero_point, low, high)
+
+
+def _rounded(acc: NDArray[np.float32], multiplier: Multiplier) -> Int64Array:
+    with np.errstate(over="ignore", under="ignore"):
+        product = acc * multiplier.value.astype(np.float32)
+    # float64 holds 2^31 - 1, which float32 does not.
+    rounded = np.rint(product).astype(np.float64)
+    return np.clip(rounded, INT32_MIN, INT32_MAX).astype(np.int64)
 
 
 def check_float32_bounds(zero_point: ArrayLike, low: int, high: int) -> None:

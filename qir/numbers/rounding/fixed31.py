@@ -15,6 +15,7 @@ from qir.numbers.int32 import (
     accumulators,
     rounding_shift,
 )
+from qir.numbers.long_sums import long_scaled
 from qir.numbers.rounding.forms import Scaled
 from qir.numbers.rounding.mode import Multiplier, RoundingMode, register_rounding
 from qir.numbers.rounding.significand import check_shifted, scaled, significand31
@@ -34,6 +35,7 @@ class Fixed31(RoundingMode):
     """
 
     nearest = True
+    takes_long = True
 
     def multipliers(self, input_scale: ArrayLike, output_scale: ArrayLike) -> Multiplier:
         """Rounds the float64 ratio to 31 significant bits, as TFLite's QuantizeMultiplier does.
@@ -51,6 +53,10 @@ class Fixed31(RoundingMode):
         """Returns `sat32(floor((acc * M + 2^(s-1)) / 2^s))`."""
         product = accumulators(acc) * multiplier.value.astype(np.int64)
         return np.clip(rounding_shift(product, multiplier.shift), INT32_MIN, INT32_MAX)
+
+    def apply_long(self, acc: IntegerArray, multiplier: Multiplier) -> Int64Array:
+        """Returns `sat32(floor((acc * M + 2^(s+15)) / 2^(s+16)))`."""
+        return long_scaled(acc, multiplier.value, multiplier.shift)
 
     def machine_form(
         self, multiplier: Multiplier, zero_point: int | IntegerArray, low: int, high: int

@@ -60,6 +60,8 @@ class RoundingMode(ABC):
 
     Rewrites that may move a result by one step rest on it.
     """
+    takes_long: ClassVar[bool] = False
+    """Whether it rounds accumulators in i64 too, by `apply_long`."""
 
     @property
     def has_shift(self) -> bool:
@@ -125,6 +127,26 @@ class RoundingMode(ABC):
                 f"{found.dtype}; end it with .astype(np.int64)"
             )
         return found.astype(np.int64, copy=False)
+
+    def apply_long(self, acc: IntegerArray, multiplier: Multiplier) -> Int64Array:
+        """Returns what `apply` makes of accumulators in i64 over 2^16, which need not be whole.
+
+        Modes that say so by `takes_long` define it, and their machine form holds for it.
+
+        Args:
+            acc: Integers of at most 48 bits; see `qir.numbers.long_sums`.
+            multiplier: One that `check` accepts, formed of 2^16 times the ratio of the scales.
+
+        Raises:
+            QirError: The mode is one of 32 bits alone.
+        """
+        raise QirError(f"rounding {self.name}: {self.refuses_long}")
+
+    @property
+    def refuses_long(self) -> str:
+        """Why a mode that rounds 32 bits alone does not take accumulators in i64."""
+        known = " or ".join(name for name, mode in ROUNDINGS.items() if mode.takes_long)
+        return f"expected an accumulator in i32, got one in i64, which {known} round"
 
     def machine_form(
         self, multiplier: Multiplier, zero_point: int | IntegerArray, low: int, high: int

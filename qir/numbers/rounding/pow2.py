@@ -17,6 +17,7 @@ from qir.numbers.int32 import (
     accumulators,
     rounding_shift,
 )
+from qir.numbers.long_sums import long_scaled
 from qir.numbers.rounding.forms import Scaled
 from qir.numbers.rounding.mode import Multiplier, RoundingMode, register_rounding
 from qir.numbers.rounding.significand import check_shifted, scaled, significand31
@@ -36,6 +37,7 @@ class Pow2(RoundingMode):
     """
 
     nearest = True
+    takes_long = True
 
     def multipliers(self, input_scale: ArrayLike, output_scale: ArrayLike) -> Multiplier:
         """Takes the exponent of a ratio of scales that is a power of two, at least 2^-32.
@@ -65,6 +67,10 @@ class Pow2(RoundingMode):
         left, right = np.maximum(-places, 0), np.maximum(places, 1)
         shifted = np.where(places > 0, rounding_shift(wide, right), wide << left)
         return np.clip(shifted, INT32_MIN, INT32_MAX)
+
+    def apply_long(self, acc: IntegerArray, multiplier: Multiplier) -> Int64Array:
+        """Returns `sat32(floor(acc * 2^(14-s) + 1/2))`, or 0 for M = 0."""
+        return long_scaled(acc, multiplier.value, multiplier.shift)
 
     def machine_form(
         self, multiplier: Multiplier, zero_point: int | IntegerArray, low: int, high: int
