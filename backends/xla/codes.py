@@ -55,34 +55,6 @@ def _multiplied(numbers: jax.Array, code: Code) -> jax.Array:
     return numbers * expand(code.multipliers.array, numbers.shape).astype(numbers.dtype)
 
 
-def type_in_sums(type: TensorType) -> TensorType:
-    """Returns the type in which sums of products take an operand.
-
-    It is the operand's own where zero points stay outside of the sums; steps from a table, or with
-    multipliers, enter as integers of as few bits as hold them.
-    """
-    code = type.quant
-    if code is None or (isinstance(code, Affine) and code.multipliers is None):
-        return type
-    least, greatest = code.step_bounds or (0, 0)
-    storage = DType.I8 if least >= -128 and greatest <= 127 else DType.I16
-    return TensorType(type.shape, Affine.of(storage, 1.0))
-
-
-def in_sums(x: Any, type: TensorType) -> Any:
-    """Returns the numbers of an operand as sums of products take them, see `type_in_sums`.
-
-    Args:
-        x: A numpy or jax array of stored numbers.
-        type: The operand's type.
-    """
-    taken = type_in_sums(type)
-    if taken is type:
-        return x
-    numbers = type.code.steps(x) if isinstance(x, np.ndarray) else steps(x, type.code)
-    return numbers.astype(taken.dtype.numpy)
-
-
 def signed(x: Any, storage: DType) -> Any:
     """Returns stored numbers of at most 8 bits as signed bytes; those of u8 are 128 less.
 
@@ -105,9 +77,8 @@ def signed_zero_points(type: TensorType) -> Array:
 
     The zero point of plain integers is 0.
     """
-    type = type_in_sums(type)
     offset = 128 if type.dtype is DType.U8 else 0
-    points = type.affine.zero_points if type.quant is not None else np.int32(0)
+    points = type.quant.zero_points if isinstance(type.quant, Affine) else np.int32(0)
     return np.asarray(points - np.int32(offset)).reshape(-1)
 
 

@@ -13,7 +13,7 @@ def level_thresholds(code: LevelCode) -> NDArray[np.int32]:
     """Returns the least float32 number that a code takes to each level but the least.
 
     They are found by bisection over `Code.encode`, which is monotone, so that a backend that
-    compares with them is exact.
+    compares with them is exact. Where no number has a level, the threshold is beyond infinity.
 
     Args:
         code: A code that is a table.
@@ -27,12 +27,15 @@ def level_thresholds(code: LevelCode) -> NDArray[np.int32]:
     rank[code.order] = np.arange(len(code.order))
     wanted = np.arange(1, len(code.order))
     wanted = np.broadcast_to(wanted, (code.step_sizes.size, len(wanted)))
-    ends = ordered(np.array([-np.inf, np.inf], np.float32)).astype(np.int64)
+    # Beyond the infinities: a level may be that of no number, or of all.
+    least, greatest = ordered(np.array([-np.inf, np.inf], np.float32)).tolist()
+    ends = least - 1, greatest + 1
     below, reached = (np.full(wanted.shape, end) for end in ends)
     while np.any(reached - below > 1):
         middle = (below + reached) >> 1
         stored = rows.encode(in_order(middle.astype(np.int32)))
         enough = rank[stored.astype(np.int64) - code.storage.bounds[0]] >= wanted
+        enough &= middle > ends[0]
         below, reached = np.where(enough, below, middle), np.where(enough, middle, reached)
     return reached.astype(np.int32)
 

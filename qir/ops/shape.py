@@ -65,6 +65,11 @@ class Reshape(Op):
                 raise self.error(
                     f"the code of {x} varies along an axis that {format_shape(self.shape)} has not"
                 )
+            longer = [axis for axis in before if x.shape[axis] != 1]
+            places = [axis for axis in after if self.shape[axis] != 1]
+            if len(longer) == len(places) == 1:
+                result[places[0]] = factors.shape[longer[0]]  # blocks stay blocks
+                continue
             for axis in before:
                 spread[axis] = known(x.shape[axis], "reshape")
             for axis in after:

@@ -194,7 +194,8 @@ def accumulator(
 
 def _sum_storage(left: TensorType, right: TensorType, summed: Sequence[Size]) -> DType:
     """Returns i32 for sums of products of bytes, and where no sum of wider ones can leave it."""
-    if max(left.dtype.bits, right.dtype.bits) <= 8:
+    one_level = all(x.code.multipliers is None for x in (left, right))
+    if one_level and max(left.dtype.bits, right.dtype.bits) <= 8:
         return DType.I32
     counts = [size for size in summed if isinstance(size, int)]
     if len(counts) < len(summed):

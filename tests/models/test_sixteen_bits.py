@@ -60,7 +60,9 @@ def convolutional() -> Network:
         )
 
     def pooled(x: jax.Array, start: float, combine: Callable[..., jax.Array]) -> jax.Array:
-        return lax.reduce_window(x, start, combine, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+        windows = (1, 2, 2, 1)
+        found: jax.Array = lax.reduce_window(x, start, combine, windows, windows, "VALID")
+        return found
 
     def function(x: jax.Array) -> jax.Array:
         y = jax.nn.relu(conv(x, stem))

@@ -50,7 +50,7 @@ class Operand:
         """The operand's type."""
         sizes: tuple[Size, ...] = self.array.shape
         quant = self.element if isinstance(self.element, Code) else None
-        uniform = quant is None or quant.per_tensor or quant.scale.array.shape[0] == 1
+        uniform = quant is None or quant.per_tensor or quant.grid[0] == 1
         if self.named and sizes and uniform:
             sizes = (Dim.named("B"), *sizes[1:])
         return TensorType(sizes, self.element)

@@ -16,7 +16,18 @@ from qir.numbers.rounding import rounding_mode
 from qir.ops import Dequantize, Lookup, Lookup2, Quantize, QuantizeDynamic, Recode, Requantize
 from qir.ops.lookup import index_bits
 from qir.ops.quantize_dynamic import steps_code
-from qir.types import Affine, Array, Code, Codebook, DType, Element, FrozenArray, TensorType, expand
+from qir.types import (
+    Affine,
+    Array,
+    Code,
+    Codebook,
+    DType,
+    Element,
+    FrozenArray,
+    PowerOfTwo,
+    TensorType,
+    expand,
+)
 from tests.roundings import ANY_RATIO, near_multipliers
 from tests.strategies.base import (
     BYTES,
@@ -27,7 +38,6 @@ from tests.strategies.base import (
     Draw,
     Operand,
     cases_of,
-    codebooks,
     coded_operand,
     codes,
     computed_roundings,
@@ -39,6 +49,7 @@ from tests.strategies.base import (
     stored,
 )
 from tests.strategies.elementwise import broadcasting
+from tests.strategies.kinds import around_borders, level_codes, with_blocks
 
 SMALL = (*NARROW, DType.I2, DType.I16, DType.U16)
 STEPS = [(127, DType.I8), (7, DType.I8), (7, DType.I4), (1, DType.I2), (32767, DType.I16)]
@@ -76,12 +87,10 @@ def quantizes(draw: Draw, cls: type[Quantize]) -> Case:
 
 
 def _to_levels(draw: Draw, cls: type[Quantize], shape: tuple[int, ...]) -> Case:
-    code = codebooks(draw, shape, len(shape) - 1, whole=draw(st.booleans()))
-    rng, scale = generator(draw), expand(code.scale.array, shape)
-    middles = (code.levels[1:] + code.levels[:-1]) / 2
-    near = (rng.choice([*middles, -200, 200], shape) * scale).astype(np.float32)
-    moved = np.nextafter(near, rng.choice([-np.inf, np.inf], shape), dtype=np.float32)
-    values = np.choose(rng.integers(0, 3, shape), [near, moved, rng.choice(SPECIAL, shape)])
+    shape = with_blocks(draw, shape)
+    code, rng = level_codes(draw, shape, len(shape) - 1), generator(draw)
+    near = around_borders(draw, code, shape)
+    values = np.where(rng.random(shape) < 0.2, rng.choice(SPECIAL, shape), near)
     return program(cls(code), Operand(values.astype(np.float32), DType.F32))
 
 
@@ -114,7 +123,8 @@ def dequantizes(draw: Draw, cls: type[Dequantize]) -> Case:
     code = draw(codes((*SMALL, DType.I32), shape=shape, axis=axis, far=True))
     kind = draw(st.sampled_from(["affine", "levels", "blocks"]))
     if kind == "levels":
-        table = codebooks(draw, shape, axis, whole=draw(st.booleans()))
+        shape = with_blocks(draw, shape)
+        table = level_codes(draw, shape, axis)
         return program(cls(), coded_operand(draw, table, shape, constant=draw(st.booleans())))
     if kind == "blocks" and len(shape) == 2:
         shape = (shape[0] * 2, shape[1] * 3)
@@ -149,7 +159,9 @@ def requantizes(draw: Draw, cls: type[Requantize]) -> Case:
     named = to.axis != 0 and draw(st.booleans())
     held: Code = source
     if source.storage.bits == 4 and options.get("multiplier") is None:
-        held = Codebook.of(source.storage, source.scale.array, np.arange(-60, 60, 8))
+        levels = Codebook.of(source.storage, source.scale.array, np.arange(-60, 60, 8))
+        powers = PowerOfTwo(DType.U4, source.scale)
+        held = draw(st.sampled_from([levels, powers]))
     x = Operand(stored(draw, held, shape, reach), held, named=named)
     try:
         return program(cls(to, **options), x)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from qir.ops import Conv, Dot
 from qir.ops.type_rules import accumulator
 from qir.ops.windows import Padding, dilated
-from qir.types import Affine, Array, Code, DType
+from qir.types import Affine, Array, Code, DType, PowerOfTwo
 from tests.strategies.base import (
     BYTES,
     FLOATS,
@@ -32,11 +32,18 @@ from tests.strategies.base import (
 )
 
 
+def signed_byte_powers(draw: Draw, shape: tuple[int, ...], axis: int) -> PowerOfTwo:
+    """Draws powers of two whose steps are signed bytes, with scales that may vary along an axis."""
+    code = codebooks(draw, shape, axis)
+    return PowerOfTwo(DType.U4, code.scale, draw(st.sampled_from([2, 3, 4])))
+
+
 def weights(draw: Draw, shape: tuple[int, ...], far: bool = False) -> Operand:
     """Draws weights: mostly constant and symmetric per channel, sometimes with zero points."""
     kept = draw(st.sampled_from([True, True, False]))
     if draw(st.integers(0, 4)) == 0:
-        return coded_operand(draw, codebooks(draw, shape, len(shape) - 1), shape, constant=kept)
+        table = draw(st.sampled_from([codebooks, signed_byte_powers]))(draw, shape, len(shape) - 1)
+        return coded_operand(draw, table, shape, constant=kept)
     symmetric = draw(st.booleans())
     storages = draw(st.sampled_from([NARROW, NARROW, WIDE]))
     code = draw(codes(storages, shape=shape, axis=len(shape) - 1, symmetric=symmetric, far=far))

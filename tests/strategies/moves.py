@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from qir.ops import Concat, Reshape, Transpose
-from qir.types import DType
+from qir.types import Code, DType
 from tests.strategies.base import (
     NARROW,
     Case,
@@ -20,6 +20,7 @@ from tests.strategies.base import (
     program,
     shapes,
 )
+from tests.strategies.kinds import level_codes, with_blocks
 
 STORAGES = (*NARROW, DType.I16, DType.I32)
 
@@ -29,7 +30,9 @@ def any_operand(draw: Draw, shape: tuple[int, ...], axis: int, far: bool = False
     named = draw(st.booleans())
     if in_float(draw):
         return float_operand(draw, shape, named=named)
-    code = draw(codes(STORAGES, shape=shape, axis=axis, far=far))
+    if draw(st.integers(0, 3)) == 0:
+        return coded_operand(draw, level_codes(draw, shape, axis), shape, named=named)
+    code: Code = draw(codes(STORAGES, shape=shape, axis=axis, far=far))
     return coded_operand(draw, code, shape, named=named)
 
 
@@ -47,7 +50,7 @@ def reshapes(draw: Draw, cls: type[Reshape]) -> Case:
 
 @cases_of(Transpose)
 def transposes(draw: Draw, cls: type[Transpose]) -> Case:
-    shape = draw(shapes())
+    shape = with_blocks(draw, draw(shapes()))
     permutation = tuple(draw(st.permutations(range(len(shape)))))
     return program(
         cls(permutation), any_operand(draw, shape, draw(st.integers(0, len(shape) - 1)), far=True)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
 from typing import ClassVar, Literal
 
@@ -25,6 +25,7 @@ from qir.types.names import DIMENSION, SYMBOL, VALUE
 from tests.drawing import examples
 from tests.loops import Loop, loops
 from tests.strategies import STRATEGIES
+from tests.strategies.kinds import level_codes, with_blocks
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ class Anything(Op):
     nested: tuple[tuple[int, bool], ...] = ()
     kind: DType = DType.F32
     table: FrozenArray | None = None
+
+    def needs_zero(self, *operands):
+        return False
 
     def result(self, *xs: TensorType) -> tuple[TensorType, ...]:
         return xs
@@ -97,10 +101,16 @@ def codes(draw, shape):
     parts = np.shape(scale) or (1,) * len(shape)
     small = bool(np.all(scale < 2.0**100))
     multipliers = rng.integers(1, 256, parts) if small and draw(st.booleans()) else None
+    whole = bool(shape) and all(isinstance(size, int) and size for size in shape)
+    if whole and draw(st.booleans()):
+        drawn = level_codes(draw, shape, draw(st.integers(0, len(shape) - 1)))
+        return replace(drawn, expressed=expressed)
     if storage.bits <= 8 and draw(st.booleans()):
         levels = np.sort(rng.choice(1000, rng.integers(2, 2**storage.bits + 1), replace=False))
         levels = draw(st.sampled_from([levels - 500, levels / np.float32(7), NF4.array]))
         levels = levels[: 2**storage.bits]
+        # Products with the least and the greatest of these levels stay normal numbers.
+        scale = np.clip(scale, np.float32(2.0**-121), np.float32(2.0**117))
         return Codebook.of(storage, scale, levels, expressed=expressed, multipliers=multipliers)
     low, high = storage.bounds
     low, high = draw(st.sampled_from([(low, high), (low + 1, high), (low, high - 1)]))
@@ -113,6 +123,8 @@ def codes(draw, shape):
 @st.composite
 def types(draw):
     shape = tuple(draw(st.lists(SIZES, max_size=4)))
+    if shape and all(isinstance(size, int) and size for size in shape):
+        shape = with_blocks(draw, shape)
     return TensorType(shape, draw(DTYPES | codes(shape)))
 
 
@@ -120,6 +132,7 @@ def types(draw):
 def constants(draw):
     """A type and numbers of it: any bits that it can have, now and then all alike."""
     shape = tuple(draw(st.lists(st.integers(0, 4), max_size=3)))
+    shape = with_blocks(draw, shape) if shape else shape
     type, rng = TensorType(shape, draw(DTYPES | codes(shape))), draw(GENERATORS)
     carrier, count = type.dtype.numpy, int(np.prod(shape))
     if type.dtype.is_float:

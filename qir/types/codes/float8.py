@@ -23,9 +23,9 @@ class Float8(LevelCode):
     """A floating-point number of 8 bits: real = number * scale, the stored number its bit pattern.
 
     Numbers are rounded to nearest, ties to the even pattern; a sign stays where they become 0. What
-    lies beyond the greatest number, infinities too, saturates: no number becomes infinite. NaN
-    counts as 0, as in all codes. Patterns of infinities and NaN, which only files hold, decode as
-    what they are.
+    lies beyond the greatest finite number, infinities too, saturates: no number becomes infinite.
+    NaN counts as 0, as in all codes. Patterns of infinities and NaN, which only files hold, decode
+    as what they are.
 
     The scale multiplies no integers: the steps of e4m3fn would have 18 bits. Its own constraint,
     beside those of all codes and of those that are a table:
@@ -57,7 +57,8 @@ class Float8(LevelCode):
                 another.
         """
         only_width(cls.kind, bits, 8)
-        return cls(DType.U8, scales_of(magnitudes(array, parts) / np.nanmax(cls.numbers)))
+        finite = cls.numbers[np.isfinite(cls.numbers)]
+        return cls(DType.U8, scales_of(magnitudes(array, parts) / finite.max()))
 
     def __post_init__(self) -> None:
         if self.storage is not DType.U8:
@@ -66,18 +67,19 @@ class Float8(LevelCode):
 
     @property
     def range(self) -> tuple[int, int]:
-        """All patterns, those of infinities and NaN too."""
+        """All patterns, those of NaN too."""
         return self.storage.bounds
 
     @property
     def levels(self) -> Array:
-        """The number of each pattern, NaN for infinities and NaN."""
+        """The number of each pattern."""
         return self.numbers
 
     @cached_property
     def ties_up(self) -> Array:
-        """Whether the upper one of two neighbours has the even pattern."""
-        return even_above(self.order)
+        """Whether the upper one of two neighbours has the even pattern; infinities get nothing."""
+        levels = self.levels[self.order]
+        return (even_above(self.order) | np.isneginf(levels[:-1])) & ~np.isposinf(levels[1:])
 
 
 @code("fp8_e4m3fn")
@@ -94,10 +96,3 @@ class Float8E5M2(Float8):
     """E5M2 of the OCP 8-bit Floating Point specification: 5 bits of exponent, up to 57344."""
 
     numbers = E5M2
-
-    @property
-    def meanings(self) -> Array:
-        """The number of each pattern, its infinities among them."""
-        infinite = np.arange(256) & 127 == 124
-        signs = np.where(np.arange(256) < 128, 1.0, -1.0)
-        return np.where(infinite, signs * np.inf, self.levels)

@@ -28,10 +28,11 @@ class LevelCode(Code):
 
     A kind gives `levels`. Its own constraint, beside those of all codes:
 
-    - C7, of all codes: the least and the greatest magnitude of levels, 0 apart, are held to it too:
-      times the scale they lie between 2^-125 and 2^127.
+    - C7, of all codes, holds for the magnitudes of finite levels too: those that are not 0 lie
+      between 2^-125 and 2^127 times the scale.
     - C8: storage has at most 8 bits, and the levels are 2 at least and no more than it has codes;
-      those that mean something are distinct numbers that float32 holds. -0 is another than 0.
+      those that mean something are distinct numbers that float32 holds, infinities and -0.0 among
+      them.
     """
 
     @property
@@ -57,15 +58,9 @@ class LevelCode(Code):
     def ties_up(self) -> Array:
         """Whether the border between two levels has the greater one, for each pair, bool.
 
-        The lower one has it everywhere unless a kind says otherwise. Between -0 and 0 lies no
-        number; each has its own where 0 has the greater one.
+        The lower one has it everywhere unless a kind says otherwise.
         """
         return np.zeros(len(self.order) - 1, np.bool_)
-
-    @property
-    def meanings(self) -> Array:
-        """The levels that stored numbers are decoded as; `levels` has those that are chosen."""
-        return self.levels
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,7 +68,7 @@ class LevelCode(Code):
         levels = self.levels
         meant = levels[~np.isnan(levels)]
         with np.errstate(over="ignore"):
-            exact = np.isfinite(meant) & (meant.astype(np.float32) == meant)
+            exact = meant.astype(np.float32) == meant
         if (
             self.storage.bits > MOST_BITS
             or not 2 <= len(meant) <= len(levels) <= most
@@ -96,7 +91,7 @@ class LevelCode(Code):
     def scale_bounds(self) -> tuple[float, float]:
         """The least and the greatest scale that keep levels normal numbers of float32."""
         sizes = np.abs(self.levels[self.order])
-        sizes = sizes[sizes > 0]
+        sizes = sizes[(sizes > 0) & np.isfinite(sizes)]
         low, high = SMALLEST_SCALE / min(1.0, sizes.min()), 1 / SMALLEST_SCALE
         return float(low), float(min(high, 2.0**127 / sizes.max()))
 
@@ -110,7 +105,8 @@ class LevelCode(Code):
     @cached_property
     def order(self) -> Array:
         """The places in `levels` of those that mean something, from the least to the greatest."""
-        order = np.lexsort((~np.signbit(self.levels), self.levels))
+        # -0.0 is before 0.0.
+        order: Array = np.lexsort((~np.signbit(self.levels), self.levels))
         return order[: int(np.sum(~np.isnan(self.levels)))]
 
     @property
@@ -131,7 +127,8 @@ class LevelCode(Code):
     def encode(self, real: ArrayLike) -> Array:
         """Returns the stored number of the level that is nearest to real / step size, in float64.
 
-        The border between two has the one that `ties_up` says. NaN counts as 0.
+        The border between two has the one that `ties_up` says; -0.0 has the level -0.0 where there
+        is one. NaN counts as 0.
 
         Args:
             real: An array of the tensor's shape.
@@ -143,16 +140,18 @@ class LevelCode(Code):
         with np.errstate(invalid="ignore", over="ignore"):
             multiples = real.astype(np.float64) / expand(self.step_sizes, real.shape)
         multiples = np.where(np.isnan(multiples), 0.0, multiples)
-        borders = self.borders
-        place = np.searchsorted(borders, multiples, side="left")
+        levels, borders = self.levels[self.order], self.borders
+        place = np.asarray(np.searchsorted(borders, multiples, side="left"))
         at = np.minimum(place, len(borders) - 1)
-        below = np.signbit(multiples) & (multiples == 0)  # -0 lies below the border 0
-        place += (borders[at] == multiples) & self.ties_up[at] & ~below & (place < len(borders))
-        return (self.order[place] + self.storage.bounds[0]).astype(self.storage.numpy)
+        is_zero = (levels[at] == 0) & (levels[at + 1] == 0)
+        ties_up = np.where(is_zero, ~np.signbit(multiples), self.ties_up[at])
+        place = place + ((borders[at] == multiples) & ties_up & (place < len(borders)))
+        stored: Array = self.order[place] + self.storage.bounds[0]
+        return stored.astype(self.storage.numpy)
 
     def multiples(self, stored: Array) -> Array:
         """Returns level times multiplier, as float32; the product is rounded once."""
-        return self.multiplied(self._of(self.meanings, stored)).astype(np.float32)
+        return self.multiplied(self._of(self.levels, stored)).astype(np.float32)
 
     @cached_property
     def step_table(self) -> Array | None:

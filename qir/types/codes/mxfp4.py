@@ -13,7 +13,7 @@ from qir.types.arrays import FrozenArray
 from qir.types.codes.code import code
 from qir.types.codes.level_code import LevelCode
 from qir.types.codes.minifloat import E2M1, even_above
-from qir.types.codes.parts import check_blocks, magnitudes, only_width, scales_of
+from qir.types.codes.parts import check_blocks, magnitudes, only_width
 from qir.types.dims import Shape
 from qir.types.dtype import Array, DType
 
@@ -22,6 +22,9 @@ BLOCK = 32
 
 LARGEST_EXPONENT = 2
 """The exponent of the largest power of two among the numbers: that of 4."""
+
+FURTHEST_EXPONENT = 124
+"""The powers of two are within this of 1; see constraint C7 of Code."""
 
 STEP = 0.5
 """The least number greater than 0, of which all are multiples."""
@@ -38,7 +41,7 @@ class MXFP4(LevelCode):
 
     Numbers are rounded to nearest, ties to the even pattern; what lies beyond the greatest
     saturates. NaN counts as 0. The specification's blocks of NaN have no place here, nor do X
-    outside of 2^-124 to 2^126, by constraint C7.
+    outside of 2^-124 to 2^124, by constraint C7.
 
     Its own constraint, beside those of all codes and of those that are a table:
 
@@ -69,10 +72,10 @@ class MXFP4(LevelCode):
         only_width(cls.kind, bits, 4)
         shape = np.shape(array)
         check_blocks("C13", shape, parts, BLOCK)
-        _, exponent = np.frexp(magnitudes(array, parts))  # of numbers in [1/2, 1)
-        shared = np.where(exponent == 0, 0, exponent) - 1 - LARGEST_EXPONENT
-        zero = magnitudes(array, parts) == 0
-        return cls(DType.U4, scales_of(np.where(zero, 0.0, np.ldexp(STEP, shared)), 2.0**-124))
+        greatest = magnitudes(array, parts)
+        _, above = np.frexp(greatest)  # the exponent of the next power of two
+        exponents = np.where(greatest > 0, above - 1 - LARGEST_EXPONENT, 1)
+        return cls.of(np.ldexp(1.0, np.clip(exponents, -FURTHEST_EXPONENT, FURTHEST_EXPONENT)))
 
     def __post_init__(self) -> None:
         super().__post_init__()
