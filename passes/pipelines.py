@@ -7,8 +7,8 @@ SCORES = "defer-division, clip-scores"
 RANGES = "split-concats, smooth-channels, split-outliers, propagate-ranges"
 INTEGER = "fold-scales, lookup-tables, fuse-requantize, canonicalize, check-overflow"
 
-FINE = f"{FOLD}, clip-scores, calibrate, split-concats, propagate-ranges"
-"""What comes before 16 bits, which need no parts to be kept apart."""
+FINE = "clip-scores, calibrate, split-concats, propagate-ranges"
+"""What comes before 16 bits, of which no part of a tensor is in want."""
 
 ACTIVATIONS = f"{FOLD}, {SCORES}, calibrate, {RANGES}"
 """What comes before activations of 8 bits."""
@@ -21,9 +21,9 @@ PIPELINES |= {
     "w8a8": f"{ACTIVATIONS}, quantize, {INTEGER}",
     "w4a8": f"{ACTIVATIONS}, quantize(weights=i4, per=block:32), {INTEGER}",
     "log4": f"{ACTIVATIONS}, quantize(weights=i4, scheme=log2), {INTEGER}",
-    "w8a16": f"{FINE}, quantize(activations=i16), {INTEGER}",
-    "w4a16": f"{FINE}, quantize(weights=i4, activations=i16, per=block:32), {INTEGER}",
-    "w16a16": f"{FINE}, quantize(weights=i16, activations=i16), {INTEGER}",
+    "w8a16": f"{FOLD}, {FINE}, quantize(activations=i16), {INTEGER}",
+    "w4a16": f"{FOLD}, {FINE}, quantize(weights=i4, activations=i16, per=block:32), {INTEGER}",
+    "w16a16": f"{FOLD}, {FINE}, quantize(weights=i16, activations=i16), {INTEGER}",
     "w8-dynamic": f"{FOLD}, quantize-dynamic, canonicalize, check-overflow",
     "w8": f"{WEIGHTS}, quantize(activations=float), canonicalize",
     "fp8": f"{WEIGHTS}, quantize(activations=float, scheme=fp8), canonicalize",
@@ -33,5 +33,6 @@ PIPELINES |= {
     "fold": FOLD,
     "scores": SCORES,
     "ranges": RANGES,
+    "fine": FINE,
     "integer": INTEGER,
 }

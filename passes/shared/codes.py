@@ -7,9 +7,9 @@ from math import prod
 import numpy as np
 
 from qir.errors import QirError
-from qir.numbers.int32 import INT32_MAX
 from qir.numbers.interval import Interval
 from qir.numbers.long_sums import LONG_MAX
+from qir.ops.type_rules import MOST_PRODUCTS
 from qir.types import SMALLEST_SCALE, Affine, Array, Code, DType, FrozenArray
 
 FINE_STEPS = 2**12
@@ -272,4 +272,4 @@ def sums_long(activations: Code, code: Code, weights: Array) -> bool:
     """
     if max(activations.storage.bits, code.storage.bits) <= 8:
         return False
-    return prod(weights.shape[:-1]) * reach(code) * reach(activations) > INT32_MAX
+    return prod(weights.shape[:-1]) * reach(code) * reach(activations) > MOST_PRODUCTS
