@@ -16,40 +16,43 @@ from jax import lax
 from qir.backends.xla.materialize import stored
 from qir.backends.xla.reciprocal import reciprocal
 from qir.numbers.dynamic_scale import LARGEST_FLOAT
-from qir.numbers.int32 import INT32_MAX
 from qir.types import SMALLEST_SCALE
 
 FRACTION = 2**23 - 1
 """The bits of a significand that are kept."""
 
-INFINITY = int(np.float32(np.inf).view(np.int32))
-LARGEST = int(LARGEST_FLOAT.view(np.int32))
 LEAST_SCALE, GREATEST_SCALE = (
     int(np.float32(bound).view(np.int32)) for bound in (SMALLEST_SCALE, 1 / SMALLEST_SCALE)
 )
 
 
-def magnitudes(x: jax.Array) -> jax.Array:
-    """Returns the bits of |x|, int32: 0 for NaN, those of the greatest number for infinities.
+def peaks(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """Returns the bits of the greatest |x| along axes, which stay with the size 1, int32.
+
+    NaN counts as 0, an infinity as the greatest finite number. Denormal numbers may be flushed,
+    where all have the least scale. The maximum is one of floats, which XLA on CPU is fast for.
 
     Args:
         x: float32.
+        axes: The axes.
     """
-    bits = lax.bitcast_convert_type(x, jnp.int32) & INT32_MAX
-    return jnp.where(bits > INFINITY, 0, jnp.minimum(bits, LARGEST))
+    finite = jnp.where(jnp.isnan(x), jnp.float32(0), jnp.minimum(jnp.abs(x), LARGEST_FLOAT))
+    greatest = jnp.max(finite, axis=axes, keepdims=True, initial=0)
+    bits: jax.Array = lax.bitcast_convert_type(greatest, jnp.int32)
+    return bits
 
 
-def scale_of(peaks: jax.Array, largest: int) -> tuple[jax.Array, jax.Array]:
+def scale_of(greatest: jax.Array, largest: int) -> tuple[jax.Array, jax.Array]:
     """Returns scales as `qir.numbers.dynamic_scale.symmetric_scale`, and their reciprocals.
 
     Args:
-        peaks: The bits of the greatest magnitudes, int32.
+        greatest: The bits of the greatest magnitudes, as of `peaks`.
         largest: The largest step, in [1, 2^15).
 
     Returns:
         Two float32 arrays, which are stored and not computed anew for each number.
     """
-    bits = jnp.clip(divided(peaks, largest), LEAST_SCALE, GREATEST_SCALE)
+    bits = jnp.clip(divided(greatest, largest), LEAST_SCALE, GREATEST_SCALE)
     return stored(_float(bits)), stored(_float(inverted(bits)))
 
 

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from qir.errors import QirError
 from qir.numbers.quantize_mode import QUANTIZE_MODES
 from qir.numbers.rounding import rounding_mode
-from qir.ops import Dequantize, Lookup, Lookup2, Quantize, QuantizeDynamic, Recode, Requantize
+from qir.ops import Dequantize, Lookup, Lookup2, Quantize, Recode, Requantize
 from qir.ops.lookup import index_bits
-from qir.ops.quantize_dynamic import steps_code
 from qir.types import (
     Affine,
     Array,
@@ -52,7 +51,6 @@ from tests.strategies.elementwise import broadcasting
 from tests.strategies.kinds import around_borders, level_codes, with_blocks
 
 SMALL = (*NARROW, DType.I2, DType.I16, DType.U16)
-STEPS = [(127, DType.I8), (7, DType.I8), (7, DType.I4), (1, DType.I2), (32767, DType.I16)]
 SPECIAL = [np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-42, 0.0, -0.0]
 
 
@@ -92,28 +90,6 @@ def _to_levels(draw: Draw, cls: type[Quantize], shape: tuple[int, ...]) -> Case:
     near = around_borders(draw, code, shape)
     values = np.where(rng.random(shape) < 0.2, rng.choice(SPECIAL, shape), near)
     return program(cls(code), Operand(values.astype(np.float32), DType.F32))
-
-
-@cases_of(QuantizeDynamic)
-def quantizes_at_run_time(draw: Draw, cls: type[QuantizeDynamic]) -> Case:
-    shape = draw(shapes())
-    rng, rank = generator(draw), len(shape)
-    onnx, block = in_float(draw), None
-    axes = tuple(range(rank)) if onnx else tuple(sorted(draw(st.sets(st.integers(0, rank - 1)))))
-    to = steps_code(*draw(st.sampled_from(STEPS)))
-    if not onnx and rank - 1 in axes and draw(st.booleans()):
-        block = draw(st.integers(1, 3))
-        shape = (*shape[:-1], shape[-1] * block)
-    # Rows of any size, some of them of small whole numbers, where the scale makes ties.
-    rows = 10.0 ** rng.integers(-44, 38, (*shape[:-1], 1))
-    whole = rng.integers(-2 * to.range[1], 2 * to.range[1] + 1, shape) / 2
-    anywhere = rng.normal(0, 1, shape) * rows
-    kind = rng.choice(4, (*shape[:-1], 1), p=[0.5, 0.3, 0.1, 0.1])
-    special = np.where(rng.random(shape) < 0.3, rng.choice(SPECIAL, shape), anywhere)
-    with np.errstate(over="ignore"):
-        x = np.choose(kind, [anywhere, whole, special, np.zeros(shape)]).astype(np.float32)
-    op = cls(axes, DType.U8, mode="onnx") if onnx else cls(axes, to, block)
-    return program(op, Operand(x, DType.F32, named=(rank > 1 or not block) and draw(st.booleans())))
 
 
 @cases_of(Dequantize)

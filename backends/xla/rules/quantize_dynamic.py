@@ -9,7 +9,7 @@ from jax import lax
 
 from qir.backends.native.computation import Computation
 from qir.backends.xla import arithmetic
-from qir.backends.xla.dynamic_scale import divided, magnitudes, scale_of
+from qir.backends.xla.dynamic_scale import divided, peaks, scale_of
 from qir.backends.xla.lowering import lowering
 from qir.interop.jax_internals import guarded
 from qir.ir import Node
@@ -33,7 +33,7 @@ def _symmetric(op: QuantizeDynamic, node: Node) -> bool:
 
 @lowering(QuantizeDynamic, legal=_symmetric)
 def quantize_dynamic(op: QuantizeDynamic, node: Node) -> Computation:
-    """A maximum of bits, quotients of integers for each scale, and one float32 multiplication."""
+    """A maximum, quotients of integers for each scale, and one float32 multiplication."""
     largest = op.largest
     gradient = _NO_GRADIENT.format(node.outputs[0].name)
     storage = node.outputs[0].type.dtype.numpy
@@ -42,8 +42,7 @@ def quantize_dynamic(op: QuantizeDynamic, node: Node) -> Computation:
         shape = x.shape
         blocks, axes = op.blocks(shape)
         viewed = guarded(x, gradient).reshape(blocks)
-        peaks = jnp.max(magnitudes(viewed), axis=axes, keepdims=True, initial=0)
-        scale, inverse = scale_of(peaks, largest)
+        scale, inverse = scale_of(peaks(viewed, axes), largest)
         steps = arithmetic.quantize(viewed, inverse, 0, -largest, largest, storage)
         return steps.reshape(shape), scale if op.block is None else scale[..., 0]
 
