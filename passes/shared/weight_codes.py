@@ -271,7 +271,11 @@ class WeightCoding:
     @cached_property
     def _largest(self) -> float:
         """The greatest magnitude that a stored number of either sign means, in scales."""
-        return min(map(abs, self._unit.real_bounds))
+        unit = self._unit
+        if isinstance(unit, LevelCode):
+            levels = unit.levels[np.isfinite(unit.levels)]
+            return float(min(-levels.min(), levels.max()))
+        return min(map(abs, unit.real_bounds))
 
     def _scales(self, wanted: Array) -> Array:
         """Returns scales inside of what the code may have, float64 numbers that float32 holds."""
