@@ -89,15 +89,15 @@ def test_a_pipeline_codes_a_network(pipeline, name, tmp_path):
     part = exact_part(program)
     if part.outputs:
         fed = [inputs[program.inputs.index(program.value(value.name))] for value in part.inputs]
-        for found, number in zip(qir.compile(part)(*fed), qir.evaluate(part, *fed), strict=True):
-            np.testing.assert_array_equal(found, number)
+        for found, exact in zip(qir.compile(part)(*fed), qir.evaluate(part, *fed), strict=True):
+            np.testing.assert_array_equal(found, exact)
 
     path = tmp_path / "program.qir"
     qir.save(program, path)
     loaded = qir.load(path)
     assert loaded == program
-    for found, number in zip(qir.evaluate(loaded, *inputs), wanted, strict=True):
-        np.testing.assert_array_equal(found, number)
+    for again, before in zip(qir.evaluate(loaded, *inputs), wanted, strict=True):
+        np.testing.assert_array_equal(again, before)
     with np.load(path.with_suffix(".npz")) as arrays:
         stored = {key: arrays[key].nbytes for key in arrays}
     for key, value in weights.items():
@@ -124,6 +124,7 @@ def test_a_pipeline_codes_a_network(pipeline, name, tmp_path):
         ("weights=i4, scheme=fp8, activations=float", "weights=i8"),
         ("scheme=nf5, weights=i4", "did you mean 'nf4'"),
         ("per=row", "per=block:N"),
+        ("weights=i16, per=block:32", "per=channel or weights=i8"),
         ("per=block", "block:32"),
         ("per=block:1", "block:32"),
         ("activations=float, inputs=i8", "activations=i8"),
@@ -194,6 +195,7 @@ def test_products_decode_weights_a_tile_at_a_time(storage):
     assert held <= kernel.size * DType(storage).bits // 8 + kernel.size // 32 + 4 * columns
     program = jax.jit(compiled.function).lower(compiled.parameters, x).compile()
     analysis = program.memory_analysis()
+    assert analysis is not None
     # Four tiles of a quarter each; the copy of one, and what it is made of.
     assert analysis.temp_size_in_bytes < kernel.nbytes // 2
     found = compiled(x)[0]
