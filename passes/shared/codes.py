@@ -290,5 +290,4 @@ def sums_long(activations: Code, code: Code, weights: Array) -> bool:
     """
     if max(activations.storage.bits, code.storage.bits) <= 8:
         return False
-    terms = prod(weights.shape[:-1])
-    return terms * reach(code) * reach(activations) > MOST_PRODUCTS
+    return prod(weights.shape[:-1]) * reach(code) * reach(activations) > MOST_PRODUCTS

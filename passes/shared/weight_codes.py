@@ -36,6 +36,9 @@ Make: TypeAlias = Callable[[DType, Array, Array | None], Code]
 MOST_FACTOR = 255
 """The greatest multiplier of a scale of two levels where sums are floats."""
 
+LEAST_FACTOR = 8
+"""The least range of multipliers for which steps are kept in bytes."""
+
 SEARCHED = np.linspace(1.0, 0.7, 7)
 """Shares of the range of a part that a code of few bits may cover. To clip its largest numbers
 makes all others finer: of Gaussian blocks of 32 numbers in 4 bits it gains 0.9 dB."""
@@ -161,6 +164,11 @@ class WeightCoding:
                 f"{self.subject}: scheme={self.scheme} has no exact sums of integers: "
                 f"{scheme.inexact}, or activations=float, which codes the weights alone"
             )
+        if self.block is not None and self._most_factor == 1:
+            raise QirError(
+                f"{self.subject}: per={self.per} needs multipliers, for which steps of "
+                f"weights={self.width} have no room in 16 bits; write per=channel or weights=i8"
+            )
         if self.per == "row":
             raise QirError(
                 f"{self.subject}: per=row gives each term of a sum a scale of its own, which no "
@@ -185,7 +193,7 @@ class WeightCoding:
     ) -> Code:
         """Returns the code of a kernel whose products are summed in integers.
 
-        Blocks have a scale of two levels, with multipliers as large as leave the steps in bytes.
+        Blocks have a scale of two levels, of multipliers that leave the steps in bytes if they can.
         The scale of a channel, or of the tensor, is one of `weight_scales`.
 
         Args:
@@ -258,10 +266,16 @@ class WeightCoding:
 
     @cached_property
     def _most_factor(self) -> int:
-        """The greatest multiplier that leaves steps in signed bytes: of 4 bits it is 16."""
+        """The greatest multiplier of blocks whose products are summed in integers.
+
+        One that leaves steps in signed bytes, of 4 bits 16, as long as it has 3 bits; else one that
+        leaves them in 16 bits, of which a product is two of bytes.
+        """
         low, high = self._unit.step_bounds or (-1, 1)
-        least, greatest = DType.I8.bounds
-        return max(1, min(least // low, greatest // high))
+        most = [
+            min(ends[0] // low, ends[1] // high) for ends in (DType.I8.bounds, DType.I16.bounds)
+        ]
+        return most[0] if most[0] >= LEAST_FACTOR else max(1, min(most[1], MOST_FACTOR))
 
     @cached_property
     def _unit(self) -> Code:
@@ -271,7 +285,11 @@ class WeightCoding:
     @cached_property
     def _largest(self) -> float:
         """The greatest magnitude that a stored number of either sign means, in scales."""
-        return min(map(abs, self._unit.real_bounds))
+        unit = self._unit
+        if isinstance(unit, LevelCode):
+            levels = unit.levels[np.isfinite(unit.levels)]
+            return float(min(-levels.min(), levels.max()))
+        return min(map(abs, unit.real_bounds))
 
     def _scales(self, wanted: Array) -> Array:
         """Returns scales inside of what the code may have, float64 numbers that float32 holds."""

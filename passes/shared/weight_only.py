@@ -137,7 +137,7 @@ class WeightCoder:
         builder = self.graph.before(node)
         code = self.coding.for_floats(table.array, channel=0, summed=-1)
         coded = self._constant(table, replace(code, expressed=table.type.dtype), builder)
-        by_row = code.multipliers is None and code.axis in (None, 0)
+        by_row = all(count == 1 for count in code.grid[1:])
         rows = coded if by_row else self._dequantized(coded, table, builder)
         node.output.replace_with(builder.emit(node.op, rows, ids))
         self.graph.erase(node)

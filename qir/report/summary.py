@@ -126,7 +126,7 @@ def summary(graph: Graph, sizes: Mapping[str, int] | None = None) -> Summary:
         tuple(ops),
         sum(count(type.size, known) for type in constants.values()),
         sum(packed_bytes(type, known) for type in constants.values())
-        + _code_bytes(constants.values()),
+        + _code_bytes(value.type for node in graph.walk() for value in node.outputs),
         dict(macs),
         peak,
         at,
