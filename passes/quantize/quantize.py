@@ -178,8 +178,7 @@ class _Quantizer:
             elif self.becomes_integer(node, builder):
                 replaced.extend(node.outputs)
             else:
-                for index, value in enumerate(node.inputs):
-                    node.set_input(index, self.forms.operand(node, index, value, builder))
+                self.forms.leave_float(node, builder)
         for value in replaced:
             self.forms.hand_over(value)
         self.forms.tidy()

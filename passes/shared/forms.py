@@ -16,7 +16,7 @@ from qir.ops.rules import ExactSum, SameCode
 from qir.ops.softmax import Exponentials
 from qir.ops.sums import rounded
 from qir.passes.shared.codes import fine_code, score_code
-from qir.passes.shared.domains import inside_domain
+from qir.passes.shared.domains import Domains
 from qir.passes.shared.multiples import multiple_of_sum
 from qir.passes.shared.plan import CodePlan, KeptFloat, expressed_type
 from qir.passes.shared.wide import WIDE_BITS, short_code
@@ -51,6 +51,7 @@ class Forms:
         self.main: dict[Value, Affine] = {}
         self.floats: dict[Value, Value] = {}
         self._stand_ins: dict[Value, Value] = {}
+        self._domains = Domains()
         self.constants: dict[tuple[Value, Code], Value] = {}
 
     def give(self, old: Value, new: Value) -> None:
@@ -356,10 +357,16 @@ class Forms:
         """Returns the requantize of a sum in the wanted rounding; raises QirError as `rounded`."""
         return rounded(op, operands, to, self.rounding)
 
-    def operand(self, node: Node, index: int, value: Value, builder: Builder) -> Value:
-        """Returns what an op of floating point reads: a value in floating point, in its domain."""
-        real = self.real(value, builder)
-        return real if real is value else inside_domain(node.op, index, value, real, builder)
+    def leave_float(self, node: Node, builder: Builder) -> None:
+        """Makes a node of floating point read such numbers, in the domain of its op."""
+        for index, value in enumerate(node.inputs):
+            real = self.real(value, builder)
+            if real is value:
+                operand = self._domains.computed(node.op, index, value, builder)
+            else:
+                operand = self._domains.decoded(node.op, index, value, real, builder)
+            node.set_input(index, operand)
+        self._domains.record(node)
 
 
 def form_of(value: Value, suffix: str, new: Value) -> Value:
