@@ -15,15 +15,18 @@ from qir.ops import (
     Dequantize,
     Div,
     Equal,
+    GroupNorm,
+    L2Norm,
+    LayerNorm,
     Log,
     Log1p,
     Pow,
     Reciprocal,
+    RmsNorm,
     Rsqrt,
     Select,
     Sqrt,
 )
-from qir.ops.normalization import Normalization
 from qir.ops.op import Op
 from qir.ops.rules import Accumulate
 from qir.types import Affine, DType
@@ -126,8 +129,9 @@ class Domains:
         """
         if not self._rounded.intersection(node.inputs):
             return
-        if isinstance(node.op, Normalization) and node.op.epsilon == 0:
-            node.op = replace(node.op, epsilon=_TINY)
+        op = node.op
+        if isinstance(op, GroupNorm | L2Norm | LayerNorm | RmsNorm) and op.epsilon == 0:
+            node.op = replace(op, epsilon=_TINY)
         self._rounded.update(node.outputs)
         if len(node.outputs) != 1 or isinstance(node.op.quant, Accumulate) or node.regions:
             return
