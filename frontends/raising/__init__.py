@@ -14,6 +14,7 @@ from qir.frontends.raising.named import NamedCall, raise_named
 from qir.frontends.raising.norms import NORMS, raise_norms
 from qir.frontends.raising.reductions import REDUCTIONS, SOFTMAX
 from qir.frontends.raising.resizing import RESIZING
+from qir.frontends.raising.shares import LOGARITHMS, SHARES
 from qir.ir import Graph
 from qir.pipeline.rewrite import Rule, rewrite
 
@@ -35,7 +36,9 @@ def raise_ops(graph: Graph, calls: Sequence[NamedCall] = ()) -> None:
     raise_named(graph, calls)
     _apply(graph, [*ACTIVATIONS, *REDUCTIONS, *RESIZING, *LOOKUPS])
     raise_norms(graph)
-    _apply(graph, [*LAYOUT, *BIAS, *SOFTMAX, *MASKS, *KEPT_POWERS])
+    _apply(graph, [*LAYOUT, *BIAS, *SOFTMAX, *SHARES, *MASKS, *KEPT_POWERS])
+    # Behind the masks: where one drops scores, the logarithm is that of softmax itself.
+    _apply(graph, LOGARITHMS)
     _apply(graph, [*NORMS, *AFFINE, *LAYOUT])
 
 

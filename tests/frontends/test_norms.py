@@ -75,6 +75,14 @@ LAYER: dict[str, Function] = {
     "power": lambda x: GAMMA * (x - mean(x)) * (mean((x - mean(x)) ** 2) + 1e-5) ** -0.5,
     "keras": as_keras,
     "squares": of_squares,
+    "difference": lambda x: (x - mean(x)) / jnp.sqrt(mean(x * x) - mean(x) ** 2 + 1e-6),
+    "difference, axes dropped": lambda x: (
+        (x - x.mean(-1)[..., None]) * ((x * x).mean(-1) - x.mean(-1) ** 2 + 1e-6)[..., None] ** -0.5
+    ),
+    "difference of sums": lambda x: (
+        (x - x.sum(-1, keepdims=True) / 8)
+        * jax.lax.rsqrt((x**2).sum(-1, keepdims=True) / 8 - (x.sum(-1, keepdims=True) / 8) ** 2)
+    ),
     "unbiased": lambda x: (x - mean(x)) / jnp.sqrt(var(x, ddof=1) + 1e-5),
     "beta alone": lambda x: (x - mean(x)) / jnp.sqrt(var(x) + 1e-5) + BETA,
     "standardize": lambda x: jax.nn.standardize(x, axis=-1),
