@@ -11,6 +11,7 @@ from tests.benchmarks.models import MODELS
 PROGRAMS = [
     "ahead_of_time",
     "compile_cost",
+    "kinds_of_weights",
     "pass_scaling",
     "peers.__main__",
     "quantization_cost",
