@@ -7,9 +7,9 @@ from math import prod
 import numpy as np
 
 from qir.errors import QirError
-from qir.numbers.int32 import INT32_MAX
 from qir.numbers.interval import Interval
 from qir.numbers.long_sums import LONG_MAX
+from qir.ops.type_rules import MOST_PRODUCTS
 from qir.types import SMALLEST_SCALE, Affine, Array, Code, DType, FrozenArray
 
 FINE_STEPS = 2**12
@@ -235,4 +235,4 @@ def sums_long(activations: Code, storage: DType, weights: Array) -> bool:
     if max(activations.storage.bits, storage.bits) <= 8:
         return False
     terms = prod(weights.shape[:-1])
-    return terms * -storage.bounds[0] * reach(activations) > INT32_MAX
+    return terms * -storage.bounds[0] * reach(activations) > MOST_PRODUCTS

@@ -11,6 +11,9 @@ from qir.numbers.int32 import INT32_MAX
 from qir.ops.op import Op
 from qir.types import Affine, DType, Element, FrozenArray, Size, TensorType
 
+MOST_PRODUCTS = INT32_MAX // 2
+"""The greatest sum of products of more than 8 bits in i32, which leaves a bias as much room."""
+
 
 def broadcast(operation: Op, *types: TensorType) -> tuple[Size, ...]:
     """Returns the shape that the operands' shapes broadcast to, by numpy's rule.
@@ -193,7 +196,7 @@ def accumulator(
 
 
 def _sum_storage(left: TensorType, right: TensorType, summed: Sequence[Size]) -> DType:
-    """Returns i32 for sums of products of bytes, and where no sum of wider ones can leave it."""
+    """Returns i32 for sums of products of bytes, and where it holds all sums of wider ones."""
     one_level = all(x.code.multipliers is None for x in (left, right))
     if one_level and max(left.dtype.bits, right.dtype.bits) <= 8:
         return DType.I32
@@ -201,7 +204,7 @@ def _sum_storage(left: TensorType, right: TensorType, summed: Sequence[Size]) ->
     if len(counts) < len(summed):
         return DType.I64
     most = prod(counts) * _most_steps(left) * _most_steps(right)
-    return DType.I32 if most <= INT32_MAX else DType.I64
+    return DType.I32 if most <= MOST_PRODUCTS else DType.I64
 
 
 def _most_steps(x: TensorType) -> int:
