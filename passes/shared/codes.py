@@ -70,9 +70,7 @@ def activation_code(
     )
 
 
-def fine_code(
-    observed: Interval, *, bits: int = FINE_BITS, expressed: DType = DType.F32
-) -> Affine:
+def fine_code(observed: Interval, *, bits: int = FINE_BITS, expressed: DType = DType.F32) -> Affine:
     """Returns the code of 12 bits, stored in i16, that covers a range and represents 0 exactly.
 
     Args:

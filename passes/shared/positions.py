@@ -9,10 +9,10 @@ import numpy as np
 from qir.ir import Graph, Node, Value
 from qir.observe.channels import ChannelStatistic
 from qir.ops import Dot, Reshape, Transpose
-from qir.ops.rules import Accumulate, Quotient
+from qir.ops.rules import Quotient
 from qir.passes.shared.codes import fine_code, reach
 from qir.passes.shared.observed_parts import statistic_names
-from qir.types import Code, known
+from qir.types import Affine, known
 
 LEAST_SPREAD = 1.5
 """Decibels that a code of 8 bits may cost the average position beside the whole. Attention that
@@ -44,7 +44,7 @@ def spread(statistic: ChannelStatistic) -> float:
 
 def uneven_codes(
     graph: Graph, positions: Mapping[str, ChannelStatistic], excluded: Iterable[Node] = ()
-) -> dict[Value, Code]:
+) -> dict[Value, Affine]:
     """Returns codes of 12 bits for quotients that are far larger at some positions than at others.
 
     Under a causal mask the first rows of attention are those of few values, the last ones means of
@@ -57,7 +57,7 @@ def uneven_codes(
         excluded: The ops that stay in floating point.
     """
     kept = set(excluded)
-    codes: dict[Value, Code] = {}
+    codes: dict[Value, Affine] = {}
     for node in graph.nodes:
         value = node.outputs[0] if node.outputs else None
         if value is None or not isinstance(node.op.quant, Quotient) or node in kept:
@@ -98,7 +98,6 @@ def _are_products(readers: Iterable[tuple[Value, Node]], kept: set[Node]) -> boo
     return bool(readers) and all(
         isinstance(user.op, Dot)
         and not user.op.batch
-        and isinstance(user.op.quant, Accumulate)
         and user.inputs[0] is form
         and user.inputs[1].is_constant
         and user not in kept

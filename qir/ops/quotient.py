@@ -20,10 +20,11 @@ from qir.types import Affine, Array, DType, TensorType, expand
 class Div(Op):
     """x / y, with broadcasting; on codes with one rounding.
 
-    On codes, `clamp(round((qx - zx) / (qy - zy) * sx / (sy * s)) + z)` by an integer reciprocal of
-    each divisor, see `qir.numbers.reciprocal`. Either operand has 8 bits or is an exact sum in i32;
-    the dividend's scale may vary, the divisor's does not. The result has up to 16 bits, or i32. No quotient is infinite: a divisor of no
-    step divides as the step next to it does, 1, or -1 where its code has no positive step.
+    On codes, `clamp(round((qx - zx) / (qy - zy) * sx / (sy * s)) + z)` by an integer reciprocal
+    of each divisor, see `qir.numbers.reciprocal`. Either operand has 8 bits or is an exact sum
+    in i32; the dividend's scale may vary, the divisor's does not. The result has up to 16 bits,
+    or i32. No quotient is infinite: a divisor of no step divides as the step next to it does,
+    1, or -1 where its code has no positive step.
 
     Attributes:
         to: The code of the result; None for plain numbers.
