@@ -11,6 +11,7 @@ from qir.frontends.jaxpr.primitives import PRIMITIVES
 from qir.ops.op import OPS
 from qir.passes.integer.check_overflow import INTERMEDIATES
 from qir.pipeline import PASSES, PIPELINES
+from qir.types import CODES
 from tests.strategies import STRATEGIES
 
 
@@ -18,6 +19,7 @@ from tests.strategies import STRATEGIES
 def restored() -> Generator[None]:
     """Leaves the registries as they were; new ways of an op that was there stay."""
     tables: list[dict[Any, Any]] = [
+        CODES,
         OPS,
         LOWERINGS,
         INTERMEDIATES,

@@ -101,6 +101,27 @@ def requantize_scaled(
     return _store(jnp.clip(rounded, least_code, greatest_code), zero_point, dtype)
 
 
+def scaled_sum(x: jax.Array, y: jax.Array, factors: tuple[int, int], shift: int) -> jax.Array:
+    """Returns `floor((x * mx + y * my + 2^(shift-1)) / 2^shift)`, saturated to int32.
+
+    The sum is one of 48 bits in two words.
+
+    Args:
+        x: int32 of at most 18 bits.
+        y: Likewise; they broadcast.
+        factors: mx in [0, 2^31) and my in (-2^31, 2^31).
+        shift: In [1, 30].
+    """
+    products = []
+    for steps, factor in zip((x, y), factors, strict=True):
+        value, signed = np.asarray(abs(factor), np.int32), -steps if factor < 0 else steps
+        high = product_high_word(signed, value >> 16, value & 0xFFFF)
+        products.append(Words(high.astype(jnp.uint32), (signed * value).astype(jnp.uint32)))
+    total = products[0].plus(products[1])
+    high, low = (lax.bitcast_convert_type(word, jnp.int32) for word in total)
+    return _shift_both_words(high, low, jnp.full_like(low, shift))
+
+
 def requantize_by_high_word(
     acc: jax.Array, limbs: Sequence[NumberOrArray], low: int, high: int, dtype: DTypeLike
 ) -> jax.Array:

@@ -13,6 +13,7 @@ from qir.backends.xla.expected import Difference, Uncertain, difference
 from qir.backends.xla.faults import Faults
 from qir.backends.xla.kernels import Kernels
 from qir.backends.xla.program import XlaProgram, nodes_of
+from qir.backends.xla.words import Words
 from qir.errors import QirError
 from qir.ir import Graph, Value
 from qir.ir.signature import bind
@@ -92,7 +93,7 @@ class Checker:
         # What is returned though no node computes it is compared too: an input, a constant.
         if inside.issuperset(self._nodes):
             watched += [value for value in dict.fromkeys(self._graph.outputs) if value not in made]
-        program = XlaProgram(self._graph, watched, self._choose, self._kernels)
+        program = XlaProgram(self._graph, watched, self._choose, self._kernels, long_outputs=True)
         parameters: Any = jax.device_put(program.arrays)
 
         @jax.jit
@@ -101,7 +102,7 @@ class Checker:
 
         def compute(inputs: Sequence[Array]) -> Mapping[Value, Array]:
             found = jitted(parameters, tuple(inputs))
-            return dict(zip(watched, map(np.asarray, found), strict=True))
+            return dict(zip(watched, map(_on_host, found), strict=True))
 
         return compute, program
 
@@ -131,3 +132,7 @@ class Checker:
                 f"{', '.join(self._faults.of(node))}",
                 [node.place()],
             )
+
+
+def _on_host(found: jax.Array | Words) -> Array:
+    return found.numbers() if isinstance(found, Words) else np.asarray(found)

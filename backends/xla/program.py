@@ -61,6 +61,7 @@ class XlaProgram:
         outputs: The values to compute.
         choose: Chooses the way of each node.
         kernels: What computes some of the nodes by machine code of its own; None for XLA alone.
+        long_outputs: Whether sums in i64 may be outputs, in two words.
 
     Attributes:
         inputs: The inputs of the graph.
@@ -79,6 +80,8 @@ class XlaProgram:
         outputs: Sequence[Value],
         choose: Chooser = preferred,
         kernels: Kernels | None = None,
+        *,
+        long_outputs: bool = False,
     ) -> None:
         self.inputs = graph.inputs
         self.outputs = tuple(outputs)
@@ -92,7 +95,7 @@ class XlaProgram:
         needed = _needed(graph, outputs)
         for node in needed:
             for value in node.outputs:
-                if not is_long(value.type) or value in self.outputs:
+                if not is_long(value.type) or (value in self.outputs and not long_outputs):
                     _check_width(value)
         self._computed = computed = nodes_of(graph, outputs)
         self._kernels = kernels

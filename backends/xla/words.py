@@ -40,6 +40,11 @@ class Words(NamedTuple):
         wide = np.asarray(numbers, np.int64).astype(np.uint64)
         return (wide >> np.uint64(32)).astype(np.uint32), wide.astype(np.uint32)
 
+    def numbers(self) -> Array:
+        """Returns numbers in two's complement as int64, in numpy."""
+        high, low = (np.asarray(word).astype(np.int64) for word in self)
+        return np.asarray((high << 32) | low)
+
     def plus(self, other: Words) -> Words:
         """Adds, modulo 2^64."""
         low = self.low + other.low

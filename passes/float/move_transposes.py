@@ -319,7 +319,7 @@ def _varies(value: Value, axis: int | None = None) -> bool:
     code = value.type.quant
     if code is None or code.per_tensor:
         return False
-    return axis is None or code.scale.array.shape[axis] != 1
+    return axis is None or code.grid[axis] != 1
 
 
 def _rows(before: Shape, order: Order, after_: Shape) -> list[int] | None:

@@ -35,6 +35,7 @@ from qir.ops import (
     Sub,
 )
 from qir.ops.cast import is_long
+from qir.ops.elementwise import Sum
 from qir.ops.normalization import Normalization
 from qir.ops.op import Op
 from qir.ops.rules import ExactSum, FixedCode, Rescale
@@ -101,7 +102,9 @@ def formed(node: Node, stored: StoredReach) -> Sums | None:
     rule = INTERMEDIATES.get(type(node.op))
     if rule is not None:
         sums = Sums.of(rule(node, stored))
-        return replace(sums, limit=LONG) if is_long(node.inputs[0].type) else sums
+        types = [value.type for value in node.inputs]
+        long = node.op.is_long(*types) if isinstance(node.op, Sum) else is_long(types[0])
+        return replace(sums, limit=LONG) if long else sums
     if isinstance(node.op.quant, Rescale | FixedCode):
         raise PassError(
             f"check-overflow: no bound is known for {node.op.name}; enter one into INTERMEDIATES",

@@ -22,6 +22,7 @@ from qir.ops import (
     Return,
     Sub,
 )
+from qir.ops.cast import is_long
 from qir.ops.elementwise import Sum
 from qir.ops.op import infer
 from qir.ops.rules import (
@@ -38,7 +39,7 @@ from qir.ops.rules import (
     Table,
 )
 from qir.passes.shared.bias_correction import corrected_bias
-from qir.passes.shared.codes import bias_code, reach, rows_code, weight_code
+from qir.passes.shared.codes import bias_code, reach, rows_code, sums_long, weight_code
 from qir.passes.shared.divisors import too_coarse
 from qir.passes.shared.forms import Forms
 from qir.passes.shared.functions import defined
@@ -79,8 +80,8 @@ class QuantizePass(Pass):
             qir.passes.shared.bias_correction.
     """
 
-    weights: Literal["i8", "i4", "i2"] = "i8"
-    activations: Literal["i8", "u8"] = "i8"
+    weights: Literal["i8", "i16", "i4", "i2"] = "i8"
+    activations: Literal["i8", "u8", "i16"] = "i8"
     per: Literal["channel", "tensor"] = "channel"
     symmetric: bool = False
     inputs: Interface = "float"
@@ -334,15 +335,16 @@ class _Quantizer:
     def weights(
         self, kernel: Value, bias: Value | None, x: Value, output: Value, builder: Builder
     ) -> Value:
-        activations = x.type.code
+        activations, storage = x.type.code, DType(self.options.weights)
         code = weight_code(
             kernel.array,
-            DType(self.options.weights),
+            storage,
             per_channel=self.options.per == "channel",
             input_scale=float(activations.scale.array),
             output_scale=float(self.plan.code_for(output).scale.array),
             bias=None if bias is None else bias.array,
             reach=max(reach(activations), 255),
+            long=sums_long(activations, storage, kernel.array),
         )
         return self.forms.constant(kernel, replace(code, expressed=activations.expressed), builder)
 
@@ -411,8 +413,10 @@ class _Quantizer:
         """Divides codes, and exact sums as they are: nothing is rounded between them."""
         output, (x, y) = node.outputs[0], node.inputs
         # A sum has its own rounded form too, where others read it.
+        totals = {value: self.forms.sums.get(value) for value in (x, y)}
         dividend, divisor = (
-            self.forms.sums.get(value) or self.forms.code(value, builder) for value in (x, y)
+            self.forms.code(value, builder) if total is None or is_long(total.type) else total
+            for value, total in totals.items()
         )
         code = divisor.type.quant
         if not isinstance(code, Affine) or not code.per_tensor:

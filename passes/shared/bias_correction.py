@@ -11,7 +11,7 @@ from qir.observe.channels import ChannelMoments
 from qir.ops import Conv, ConvTranspose, Dot
 from qir.ops.op import Op
 from qir.ops.rules import Accumulate
-from qir.passes.shared.codes import bias_room, reach
+from qir.passes.shared.codes import bias_room, reach, sums_long
 from qir.passes.shared.observed_parts import known_moments
 from qir.pipeline import Context
 from qir.types import Affine, Array, Code, expand, known
@@ -53,7 +53,8 @@ def corrected_bias(
     lost = lost_by_rounding(node.op, kernel.array, rounded, means, moments.variances)
     if lost is None:
         return None
-    room = bias_room(kernel.array, weights.storage, max(reach(code), 255))
+    long = sums_long(code, weights.storage, kernel.array)
+    room = bias_room(kernel.array, weights.storage, max(reach(code), 255), long)
     scales = weights.scale.array.reshape(-1).astype(np.float64) * float(code.scale.array)
     bias = node.inputs[rule.bias].array if len(node.inputs) > rule.bias else None
     return added_within(lost, bias, room * scales)

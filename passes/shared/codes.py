@@ -8,11 +8,16 @@ import numpy as np
 
 from qir.errors import QirError
 from qir.numbers.interval import Interval
+from qir.numbers.long_sums import LONG_MAX
+from qir.ops.type_rules import MOST_PRODUCTS
 from qir.types import SMALLEST_SCALE, Affine, Array, Code, DType, FrozenArray
 
 LEAST_RATIO = 2.0**-30
 """Least ratio of an accumulator's scale to the output's: a product of two bytes that is scaled by
 less is far below half a step."""
+
+LEAST_LONG_RATIO = 2.0**-44
+"""The same for products of more bits, summed in i64."""
 
 ZERO_SCALE = 2.0**-16
 """The scale of a range of nothing but 0: so small that a bias in units of it is fine, so large that
@@ -47,7 +52,7 @@ def activation_code(
 
     Args:
         observed: The range in real units, finite.
-        storage: An integer type of 8 bits.
+        storage: An integer type of 8 or 16 bits.
         symmetric: Whether 0 is the middle code.
         expressed: The floating-point type of the values.
         needs_zero: Whether some stored number must mean 0.
@@ -85,19 +90,25 @@ def fine_code(observed: Interval, *, bits: int = FINE_BITS, expressed: DType = D
     return Affine.of(DType.I16, scale, point, bounds=(low, high), expressed=expressed)
 
 
-def score_code(observed: Interval, *, expressed: DType = DType.F32) -> Affine:
-    """Returns the code of 12 bits for scores of softmax, an eighth wider on either side.
+def score_code(
+    observed: Interval, storage: DType | None = None, *, expressed: DType = DType.F32
+) -> Affine:
+    """Returns the code of scores of softmax, of 12 bits or more, an eighth wider on either side.
 
     The greatest score of a row decides what all others count. One that lies beyond those of the
     calibration data must not be cut off.
 
     Args:
         observed: The range in real units, finite.
+        storage: The integer type; None for 12 bits.
         expressed: The floating-point type of the values.
     """
     low, high = observed.bounds
     margin = SCORE_MARGIN * (high - low)
-    return fine_code(Interval.of(low - margin, high + margin), expressed=expressed)
+    wider = Interval.of(low - margin, high + margin)
+    if storage is not None:
+        return activation_code(wider, storage, expressed=expressed)
+    return fine_code(wider, expressed=expressed)
 
 
 def _storable(scale: float) -> float:
@@ -114,6 +125,7 @@ def weight_code(
     output_scale: float,
     bias: Array | None,
     reach: int = 255,
+    long: bool = False,
 ) -> Affine:
     """Returns the symmetric code of a kernel, its scales raised where the accumulator needs it.
 
@@ -124,12 +136,13 @@ def weight_code(
 
     Args:
         weights: The kernel; channels along the last axis.
-        storage: A signed integer type of at most 8 bits.
+        storage: A signed integer type of at most 16 bits.
         per_channel: Whether each channel gets a scale of its own.
         input_scale: Scale of the activations.
         output_scale: Scale of the result.
         bias: The bias [channels], or None.
         reach: Most steps of an activation from 0.
+        long: Whether the accumulator is in i64.
     """
     largest = storage.bounds[1]
     columns = weights.reshape(prod(weights.shape[:-1]), weights.shape[-1])
@@ -137,11 +150,12 @@ def weight_code(
     tops, bottoms = columns.max(axis=0, initial=zero), columns.min(axis=0, initial=zero)
     peaks = np.maximum(tops.astype(np.float64), -bottoms.astype(np.float64))
     scale = peaks / largest
-    floor = np.where(peaks > 0, LEAST_RATIO, ZERO_CHANNEL_RATIO) * output_scale / input_scale
+    least = LEAST_LONG_RATIO if long else LEAST_RATIO
+    floor = np.where(peaks > 0, least, ZERO_CHANNEL_RATIO) * output_scale / input_scale
     # Where all channels have one scale, those that are all zero must not coarsen the others.
     scale = np.maximum(scale, floor if per_channel else floor.min(initial=np.inf))
     if bias is not None:
-        room = bias_room(weights, storage, reach)
+        room = bias_room(weights, storage, reach, long)
         # 2^-20 keeps the bias inside the room after the scale is rounded to float32.
         scale = np.maximum(
             scale, np.abs(bias).astype(np.float64) / (input_scale * room) * (1 + 2.0**-20)
@@ -152,15 +166,18 @@ def weight_code(
     return Affine.of(storage, scale.reshape((1,) * (weights.ndim - 1) + (-1,)))
 
 
-def bias_room(weights: Array, storage: DType, reach: int) -> int:
+def bias_room(weights: Array, storage: DType, reach: int, long: bool = False) -> int:
     """Returns the magnitude, in units of the accumulator, that the products leave to a bias.
 
     Args:
         weights: The kernel; channels along the last axis.
         storage: The integer type of its codes.
         reach: Most steps of an activation from 0.
+        long: Whether the accumulator is in i64.
     """
     products = prod(weights.shape[:-1]) * storage.bounds[1] * reach
+    if long:
+        return LONG_MAX - min(products, LONG_MAX // 2)
     return 2**31 - 1 - min(products, 2**30)
 
 
@@ -206,3 +223,17 @@ def bias_code(accumulator: Code, channels: int) -> Affine:
         FrozenArray(np.broadcast_to(scale.reshape(-1), (channels,)) if scale.ndim else scale),
         expressed=accumulator.expressed,
     )
+
+
+def sums_long(activations: Code, storage: DType, weights: Array) -> bool:
+    """Whether products with symmetric weights are summed in i64, as the type rule will say.
+
+    Args:
+        activations: The code of the activations.
+        storage: The integer type of the weights' codes.
+        weights: The kernel; channels along the last axis.
+    """
+    if max(activations.storage.bits, storage.bits) <= 8:
+        return False
+    terms = prod(weights.shape[:-1])
+    return terms * -storage.bounds[0] * reach(activations) > MOST_PRODUCTS

@@ -60,7 +60,7 @@ class Forms:
             old.replace_with(new)
             return
         code = new.type.affine
-        if code.storage is DType.I32:
+        if code.storage in (DType.I32, DType.I64):
             self.give_sum(old, new)
             return
         self.coded[old, code], self.main[old] = form_of(old, "q", new), code
@@ -303,12 +303,13 @@ class Forms:
         return self.code(x, builder)
 
     def scores(self, value: Value, op: Op, builder: Builder) -> Value:
-        """Returns a value in its code; scores of softmax in 12 bits, from an exact sum or a float.
+        """Returns a value in its code; scores of softmax in 12 bits or 16, from a sum or a float.
 
         A step of scores is a relative error of the shares, which 8 bits of peaked scores show.
         """
         if isinstance(op, Exponentials) and value.range is not None and value.range.is_finite:
-            code = score_code(value.range, expressed=expressed_type(value.type))
+            storage = self.plan.storage if self.plan.is_fine else None
+            code = score_code(value.range, storage, expressed=expressed_type(value.type))
             found = self.from_sum(value, code, builder)
             if found is not None:
                 return found
@@ -322,7 +323,8 @@ class Forms:
 
         So what gates, and positions that turn heads, round only their product to 8 bits.
         """
-        if not any(self._is_from_dot(value) or self._is_fine(value) for value in values):
+        wanted = any(self._is_from_dot(value) or self._is_fine(value) for value in values)
+        if self.plan.is_fine or not wanted:
             return [self.code(value, builder) for value in values]
         return [
             self.code(

@@ -10,7 +10,7 @@ from qir.errors import PassError
 from qir.ir import Graph, Node, Value
 from qir.numbers.interval import Interval
 from qir.observe.channels import ChannelStatistic
-from qir.ops import Dot, Mul, Return
+from qir.ops import Dot, ExpBelowMax, Mul, Return
 from qir.ops.elementwise import Sum
 from qir.ops.rules import Accumulate, FixedCode, KeepFloat, Normalize, SameCode, Table
 from qir.passes.shared.codes import activation_code, fine_code, reach
@@ -77,10 +77,11 @@ class CodePlan:
         self.storage = storage
         self.symmetric = symmetric
         self._excluded = excluded
-        self._heads = head_codes(graph, channels)
         self._factors = score_factors(graph)
-        self._multiplied = multiplied_sums(graph)
-        self._uneven = uneven_codes(graph, positions or {}, excluded)
+        # Where codes have 16 bits, no part of a tensor is in want of some.
+        self._heads = {} if self.is_fine else head_codes(graph, channels)
+        self._multiplied = set() if self.is_fine else multiplied_sums(graph)
+        self._uneven = {} if self.is_fine else uneven_codes(graph, positions or {}, excluded)
         self.islands: set[Node] = set()
         self.cones, self.inside = elementwise_functions(graph, excluded)
         self.coarse = coarse_periods(graph, self.code_for) | coarse_divisions(graph, self.code_for)
@@ -99,6 +100,11 @@ class CodePlan:
         self.wide = wide_values(graph, kept, ranges)
         self.moved = moved_sums(graph, ranges, self._heads)
         self.divided = divided_sums(graph)
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether activations have so many bits that nothing is in want of more."""
+        return self.storage.bits > 8
 
     def why_float(self, node: Node) -> str | None:
         """Says why an op that could be an integer one stays in floating point, if it does."""
@@ -119,17 +125,18 @@ class CodePlan:
     def code_for(self, value: Value, storage: DType | None = None) -> Affine:
         """Returns the code that a value's range asks for; the op's own where it is fixed."""
         rule = value.op.quant if value.op is not None else None
-        if isinstance(rule, FixedCode) and rule.serves(value.range):
+        own = not self.is_fine or isinstance(value.op, ExpBelowMax)
+        if isinstance(rule, FixedCode) and own and rule.serves(value.range):
             return replace(rule.code, expressed=expressed_type(value.type))
-        if storage is None and (own := self._heads.get(value) or self._uneven.get(value)):
-            return own
+        if storage is None and (code := self._heads.get(value) or self._uneven.get(value)):
+            return code
         observed, expressed = self.range_of(value), expressed_type(value.type)
         if storage is None and value in self._multiplied:
             return fine_code(observed, expressed=expressed)
         storage = storage or self.storage
         if value in self._factors:
             observed = both_sides(observed)
-        if not self.symmetric:
+        if not self.symmetric and not self.is_fine:
             far = activation_code(observed, storage, expressed=expressed, needs_zero=False)
             if not far.holds_zero and not self._needs_zero(value, reach(far)):
                 return far
@@ -185,7 +192,7 @@ class CodePlan:
 
     def smooth_code(self, source: Value, output: Value) -> Affine | None:
         """Returns the code of 12 bits of what a smooth function is wanted of: a sum or a norm."""
-        if source.op is None or source.range is None:
+        if source.op is None or source.range is None or self.is_fine:
             return None
         if not isinstance(source.op, Dot | Sum) and not isinstance(source.op.quant, Normalize):
             return None

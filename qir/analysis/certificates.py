@@ -81,13 +81,13 @@ def compare(op: Requantize, x: TensorType, reach: Places, rounding: str) -> Roun
     low, high = reach.hull
     if low < INT32_MIN or high > INT32_MAX:
         raise QirError(f"can't agree with {rounding}: the operand leaves int32, [{low}, {high}]")
-    assert x.quant is not None
-    for code in (x.quant, op.to):
-        counts = zip(code.scale.array.shape, x.shape, strict=not code.per_tensor)
+    source = x.code
+    for code in (source, op.to):
+        counts = zip(code.scale.array.shape, x.shape, strict=code.scale.array.ndim > 0)
         if any(count not in (1, size) for count, size in counts):
             raise QirError(f"can't agree with {rounding}: a code per block is not compared")
     ours = op.factors(x)
-    theirs = rounding_mode(rounding).multipliers(x.quant.scale.array, op.to.scale.array)
+    theirs = rounding_mode(rounding).multipliers(source.scale.array, op.to.scale.array)
     points = op.to.zero_points.astype(np.int64)
     least, greatest = (bound - points for bound in op.bounds)
     arrays = np.broadcast_arrays(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import NamedTuple, TypeAlias
 
@@ -255,7 +255,7 @@ def products(node: Node, stored: StoredReach) -> Sums | None:
         node stores no exact sums of codes.
     """
     rule = node.op.quant
-    if isinstance(rule, ExactSum) and node.outputs[0].type.dtype is DType.I32:
+    if isinstance(rule, ExactSum) and node.outputs[0].type.dtype.bits > 16:
         return exact_sums(node, stored)
     if not isinstance(rule, Accumulate) or node.outputs[0].type.quant is None:
         return None
@@ -294,7 +294,10 @@ def exact_sums(node: Node, stored: StoredReach) -> Sums | None:
     # Padding counts as zeros.
     low, high = with_zero(reach)
     weight = node.op.weight([value.type for value in node.inputs])
-    return Sums.of((weight * low, weight * high))
+    sums = Sums.of((weight * low, weight * high))
+    # One that rounds by itself adds up in 32 bits.
+    long = node.outputs[0].type.dtype is DType.I64
+    return replace(sums, limit=LONG) if long else sums
 
 
 def _signed_sums(weights: Value, axes: tuple[int, ...]) -> tuple[Array, Array]:

@@ -32,7 +32,7 @@ def level_thresholds(code: LevelCode) -> NDArray[np.int32]:
     while np.any(reached - below > 1):
         middle = (below + reached) >> 1
         stored = rows.encode(in_order(middle.astype(np.int32)))
-        enough = rank[stored.astype(np.int64) - code.range[0]] >= wanted
+        enough = rank[stored.astype(np.int64) - code.storage.bounds[0]] >= wanted
         below, reached = np.where(enough, below, middle), np.where(enough, middle, reached)
     return reached.astype(np.int32)
 

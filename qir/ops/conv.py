@@ -25,7 +25,7 @@ from qir.ops.windows import (
     sliding,
     windowed,
 )
-from qir.types import Array, Dim, Shape, Size, TensorType, known, product
+from qir.types import Affine, Array, Dim, Shape, Size, TensorType, known, product
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,8 @@ class Conv(Convolution):
 
     def needs_zero(self, *operands: TensorType) -> bool:
         kernel = operands[1]
-        if kernel.quant is not None and not kernel.quant.holds_zero:
+        # The integers of a table are as they are, 0 among them or not.
+        if isinstance(kernel.quant, Affine) and not kernel.quant.holds_zero:
             return True
         if isinstance(self.padding, str):
             return self.padding == "same" and any(size != 1 for size in kernel.shape[:-2])

@@ -9,8 +9,9 @@ import numpy as np
 
 from qir.errors import QirError
 from qir.numbers.common_shift import common_shift_multipliers
-from qir.numbers.int32 import INT32_MAX
+from qir.numbers.int32 import INT32_MAX, rounding_shift
 from qir.numbers.interval import EVERYTHING, Interval
+from qir.numbers.long_sums import LONG_MAX
 from qir.numbers.rounding import Multiplier, rounding_mode
 from qir.ops.attributes import by_type
 from qir.ops.op import Op, op
@@ -30,7 +31,8 @@ class Sum(Op):
     """Base of add and sub: a signed sum of two operands, which broadcast.
 
     With codes: `clamp(round(((qx - zx) * Mx ± (qy - zy) * My) / 2^s) + z)`, an exact sum in i32 and
-    one rounding for both operands. Where the result is coded in i32, with bounds, the operands are
+    one rounding for both operands; where a code has more than 8 bits, a sum of 48 bits that is
+    rounded half up. Where the result is coded in i32, with bounds, the operands are
     as well and all three have one scale: `clamp(qx ± qy)`, with no rounding at all.
 
     Attributes:
@@ -92,6 +94,10 @@ class Sum(Op):
         if self.is_exact:
             return TensorType(shape, self._common_code(self.to, x, y))
         result = TensorType(shape, rescaled(self, self.to, x, y))
+        if self.is_long(x, y) and not self.rounds_half_up:
+            raise self.error(
+                f"expected the rounding fixed31 of a sum of more than 8 bits, got {self.rounding}"
+            )
         _, shift = self.factors(x, y)
         if self.shift_multiplier(shift) is None:
             raise self.error(
@@ -134,17 +140,27 @@ class Sum(Op):
         reach = [max(abs(bound - int(code.zero_points)) for bound in code.range) for code in codes]
         if self.multipliers is None or self.shift is None:
             scales = [float(code.scale.array) for code in codes]
-            made = common_shift_multipliers(scales, float(self.to.scale.array), reach)
+            most = LONG_MAX if self.is_long(x, y) else INT32_MAX
+            made = common_shift_multipliers(scales, float(self.to.scale.array), reach, most)
             (mx, my), shift = made
         else:
             (mx, my), shift = self.multipliers, self.shift
             greatest = reach[0] * mx + reach[1] * my + 2 ** (shift - 1)
-            if greatest > INT32_MAX:
+            most = LONG_MAX if self.is_long(x, y) else INT32_MAX
+            if greatest > most:
                 raise self.error(
-                    f"expected multipliers that keep sums of {x} and {y} in 32 bits, got "
+                    f"expected multipliers that keep sums of {x} and {y} in "
+                    f"{most.bit_length() + 1} bits, got "
                     f"{list(self.multipliers)} with shift {shift}, which reach {greatest}"
                 )
         return (mx, self.sign * my), shift
+
+    def is_long(self, *operands: TensorType) -> bool:
+        """Whether a code of operands or result has more than 8 bits, so that the sum has 48."""
+        codes = (self.to, *(operand.quant for operand in operands))
+        return not self.is_exact and any(
+            code is not None and code.storage.bits > 8 for code in codes
+        )
 
     def shift_multiplier(self, shift: int) -> Multiplier | None:
         """Returns the rounding mode's multiplier for 1 / 2^shift; None where it has none."""
@@ -161,6 +177,9 @@ class Sum(Op):
         if self.is_exact:
             return np.asarray(np.clip(x.steps + self.sign * y.steps, *code.range))
         (mx, my), shift = self.factors(x.type, y.type)
+        if self.is_long(x.type, y.type):
+            rounded = rounding_shift(x.steps * mx + y.steps * my, shift)
+            return np.clip(rounded + code.zero_points, *code.range)
         multiplier = self.shift_multiplier(shift)
         assert multiplier is not None
         return rounding_mode(self.rounding).requantize(
@@ -200,9 +219,9 @@ class Sub(Sum):
 
 @op("mul")
 class Mul(Op):
-    """x * y, with broadcasting; on codes the exact i32 product `(qx - zx) * (qy - zy)`.
+    """x * y, with broadcasting; on codes the exact product `(qx - zx) * (qy - zy)`.
 
-    A code has at most 16 bits, and those of both operands as few as i32 holds the product of.
+    Codes have at most 16 bits. The product is in i32, or in i64 where i32 might not hold it.
     """
 
     quant = ExactSum()
@@ -212,7 +231,7 @@ class Mul(Op):
         shape = broadcast(self, x, y)
         if x.quant is None and y.quant is None:
             return TensorType(shape, same_float(self, x, y))
-        return TensorType(shape, exact_code(self, x, y, bits=16))
+        return TensorType(shape, exact_code(self, x, y, long=True))
 
     def interval(self, x: Interval, y: Interval) -> Interval:
         return x * y

@@ -155,7 +155,9 @@ class Normalization(Op):
         """
         code = x.quant
         if not isinstance(code, Affine) or code.multipliers is not None:
-            raise self.error(f"expected an operand with an affine code for a coded result, got {x}")
+            raise self.error(
+                f"expected a coded operand for a coded result, with an affine code, got {x}"
+            )
         self.check_code(x)
         count = self.count(x)
         low, high = code.range

@@ -144,7 +144,7 @@ class AvgPool(Pool):
             return TensorType(shape, same_real(self, x) if x.quant is None else exact_code(self, x))
         if x.quant is not None and self.to is None:
             raise self.error(
-                "expected a result coded in at most 8 bits, as the number of taps varies from "
+                "expected a result coded in at most 16 bits, as the number of taps varies from "
                 "place to place and no scale of i32 sums holds it"
             )
         if self.to is None:

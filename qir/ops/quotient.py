@@ -20,11 +20,11 @@ from qir.types import Affine, Array, DType, TensorType, expand
 class Div(Op):
     """x / y, with broadcasting; on codes with one rounding.
 
-    On codes, `clamp(round((qx - zx) / (qy - zy) * sx / (sy * s)) + z)` by an integer reciprocal
-    of each divisor, see `qir.numbers.reciprocal`. Either operand has 8 bits or is an exact sum
-    in i32; the dividend's scale may vary, the divisor's does not. The result has up to 16 bits,
-    or i32. No quotient is infinite: a divisor of no step divides as the step next to it does,
-    1, or -1 where its code has no positive step.
+    On codes, `clamp(round((qx - zx) / (qy - zy) * sx / (sy * s)) + z)` by an integer reciprocal of
+    each divisor, see `qir.numbers.reciprocal`. Either operand has at most 16 bits or is an exact
+    sum in i32; the dividend's scale may vary, the divisor's does not. No quotient is infinite: a
+    divisor of no step divides as the step next to it does, 1, or -1 where its code has no positive
+    step.
 
     Attributes:
         to: The code of the result; None for plain numbers.
@@ -58,10 +58,10 @@ class Div(Op):
 
     def _dividend(self, x: TensorType) -> Affine:
         code = x.quant
-        small = code is not None and code.storage.bits <= 8 and code.per_tensor
+        small = code is not None and code.storage.bits <= 16 and code.per_tensor
         if not isinstance(code, Affine) or not (small or code.storage is DType.I32):
             raise self.error(
-                f"expected a dividend coded per tensor in at most 8 bits, or in i32, got {x}"
+                f"expected a dividend coded per tensor in at most 16 bits, or in i32, got {x}"
             )
         return code
 
@@ -72,10 +72,10 @@ class Div(Op):
             QirError: It has no code that divides.
         """
         code = y.quant
-        fits = code is not None and (code.storage.bits <= 8 or code.storage is DType.I32)
+        fits = code is not None and (code.storage.bits <= 16 or code.storage is DType.I32)
         if not isinstance(code, Affine) or not fits or not code.per_tensor:
             raise self.error(
-                f"expected a divisor coded per tensor, in at most 8 bits or in i32, got {y}"
+                f"expected a divisor coded per tensor, in at most 16 bits or in i32, got {y}"
             )
         low, high = code.range
         return low - int(code.zero_points), high - int(code.zero_points)

@@ -26,9 +26,6 @@ LOW_STEPS = 254
 
 LOW_CODE = Affine.of(DType.I8, float(np.float32(1 / (255 * LOW_STEPS))), 0, bounds=(-127, 127))
 
-LONGEST_TABLE = 4096
-"""Entries of the table of an operand of 12 bits."""
-
 MaskedRows: TypeAlias = Literal["uniform", "unmasked", "nan"]
 """What a row whose mask keeps nothing is: equal numbers, as if it had no mask, or no numbers."""
 
@@ -39,7 +36,7 @@ class Exponentials(Op):
 
     Operands: x; optionally a mask of bools that broadcasts against x, true where x counts; on codes
     then the table of exponentials, [256] for x of at most 8 bits, or one entry for each number
-    within the bounds of x in i16, at most 4096.
+    within the bounds of x of 9 to 16.
 
     Attributes:
         axis: The axis, or several, counted from 0.
@@ -102,7 +99,7 @@ class Exponentials(Op):
         """Returns the size of the table: one entry for each step below the greatest.
 
         Raises:
-            QirError: The operand is not coded per tensor, or in more than 12 bits.
+            QirError: The operand is not coded per tensor, or in more than 16 bits.
         """
         code = x.quant
         if not isinstance(code, Affine) or not code.per_tensor:
@@ -110,11 +107,8 @@ class Exponentials(Op):
         if code.storage.bits <= 8:
             return 256
         low, high = code.range
-        if code.storage.bits > 16 or high - low >= LONGEST_TABLE:
-            raise self.error(
-                f"expected an operand of at most 8 bits, or of i16 with bounds at most "
-                f"{LONGEST_TABLE - 1} apart, got {x}"
-            )
+        if code.storage.bits > 16:
+            raise self.error(f"expected an operand of at most 16 bits, got {x}")
         return high - low + 1
 
     def count(self, x: TensorType) -> int:

@@ -16,27 +16,28 @@ from qir.ops.type_rules import small_codes
 from qir.types import Affine, Array, DType, FrozenArray, TensorType
 
 
-def exact_code(operation: Op, *operands: TensorType, bits: int = 8) -> Affine:
+def exact_code(operation: Op, *operands: TensorType, long: bool = False) -> Affine:
     """Returns the code of an exact sum: i32, the product of the operands' scales over the divisor.
 
     Args:
         operation: An op of rule ExactSum with one divisor.
         operands: Its operands.
-        bits: Most bits of their storage.
+        long: Whether the result is in i64 where i32 does not hold it.
 
     Raises:
-        QirError: An operand is not coded per tensor in at most so many bits, or the sum could leave
-            i32.
+        QirError: An operand is not coded per tensor in at most 16 bits, or the sum could leave i32.
     """
-    codes = small_codes(operation, *operands, bits=bits)
+    codes = small_codes(operation, *operands)
     reach = prod(max(abs(bound - int(code.zero_points)) for bound in code.range) for code in codes)
-    if (weight := operation.weight(operands)) * reach > INT32_MAX:
+    fits = (weight := operation.weight(operands)) * reach <= INT32_MAX
+    if not fits and not long:
         raise operation.error(
             f"expected sums that 32 bits hold, got a weight of {weight} on steps of up to {reach}; "
             f"{INT32_MAX // reach} is the greatest weight"
         )
     scale = _scale(codes) / (operation.divisor(operands) or 1)
-    return Affine(DType.I32, FrozenArray(scale, np.float64), expressed=codes[0].expressed)
+    storage = DType.I32 if fits else DType.I64
+    return Affine(storage, FrozenArray(scale, np.float64), expressed=codes[0].expressed)
 
 
 def rounded(

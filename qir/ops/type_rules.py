@@ -11,6 +11,9 @@ from qir.numbers.int32 import INT32_MAX
 from qir.ops.op import Op
 from qir.types import Affine, DType, Element, FrozenArray, Size, TensorType
 
+MOST_PRODUCTS = INT32_MAX // 2
+"""The greatest sum of products of more than 8 bits in i32, which leaves a bias as much room."""
+
 
 def broadcast(operation: Op, *types: TensorType) -> tuple[Size, ...]:
     """Returns the shape that the operands' shapes broadcast to, by numpy's rule.
@@ -193,14 +196,15 @@ def accumulator(
 
 
 def _sum_storage(left: TensorType, right: TensorType, summed: Sequence[Size]) -> DType:
-    """Returns i32 for sums of products of bytes, and where no sum of wider ones can leave it."""
-    if max(left.dtype.bits, right.dtype.bits) <= 8:
+    """Returns i32 for sums of products of bytes, and where it holds all sums of wider ones."""
+    one_level = all(x.code.multipliers is None for x in (left, right))
+    if one_level and max(left.dtype.bits, right.dtype.bits) <= 8:
         return DType.I32
     counts = [size for size in summed if isinstance(size, int)]
     if len(counts) < len(summed):
         return DType.I64
     most = prod(counts) * _most_steps(left) * _most_steps(right)
-    return DType.I32 if most <= INT32_MAX else DType.I64
+    return DType.I32 if most <= MOST_PRODUCTS else DType.I64
 
 
 def _most_steps(x: TensorType) -> int:
@@ -252,18 +256,18 @@ def check_bias(
         )
 
 
-def small_codes(operation: Op, *operands: TensorType, bits: int = 8) -> list[Affine]:
+def small_codes(operation: Op, *operands: TensorType) -> list[Affine]:
     """Returns the codes of operands.
 
     Raises:
-        QirError: An operand is not coded per tensor in at most that many bits.
+        QirError: An operand is not coded per tensor in at most 16 bits.
     """
     codes = []
     for operand in operands:
         code = operand.quant
-        if code is None or code.storage.bits > bits or not code.per_tensor:
+        if code is None or code.storage.bits > 16 or not code.per_tensor:
             raise operation.error(
-                f"expected operands coded per tensor in at most {bits} bits, got {operand}"
+                f"expected operands coded per tensor in at most 16 bits, got {operand}"
             )
         if not isinstance(code, Affine):
             raise operation.error(
@@ -277,11 +281,11 @@ def rescaled(operation: Op, code: Affine, *operands: TensorType) -> Affine:
     """Checks the codes around an op that gives its result a code of its own, and returns that code.
 
     Raises:
-        QirError: An operand is not coded per tensor in at most 8 bits, or the result is not.
+        QirError: An operand is not coded per tensor in at most 16 bits, or the result is not.
     """
     small_codes(operation, *operands)
-    if code.storage.bits > 8 or not code.per_tensor:
+    if code.storage.bits > 16 or not code.per_tensor:
         raise operation.error(
-            f"expected a result coded per tensor in at most 8 bits, got {code.storage.value}"
+            f"expected a result coded per tensor in at most 16 bits, got {code.storage.value}"
         )
     return code

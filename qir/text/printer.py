@@ -222,6 +222,8 @@ class _Printer:
             named = f"{value.name}.{name}"
             if spec.metadata.get("spread") and isinstance(held, FrozenArray):
                 shown.append(f"{name}={self.factors(held.array, named, code)}")
+            elif isinstance(held, FrozenArray) and held.array.size <= INLINE_LIMIT:
+                shown.append(f"{name}={format_numbers(held.array)}")
             else:
                 shown.append(f"{name}={self.attribute(held, named)}")
         if code.expressed is not DType.F32:

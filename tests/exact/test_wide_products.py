@@ -86,8 +86,8 @@ def test_i32_holds_the_sums_that_bounds_prove_small() -> None:
         (found,) = qir.ops.op.infer(Dot(), [x, kernel])
         return found.dtype
 
-    assert sums(12, 512) is DType.I32
-    assert sums(12, 513) is DType.I64
+    assert sums(12, 256) is DType.I32
+    assert sums(12, 257) is DType.I64
     assert sums(16, 1) is DType.I32
     assert sums(16, 3) is DType.I64
 

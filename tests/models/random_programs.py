@@ -32,7 +32,7 @@ from qir.errors import QirAccuracyWarning, QirError
 from qir.frontends.raising import raise_ops
 from qir.ir import Graph, Value, clone
 from qir.ops import Const, Return
-from qir.passes.pipelines import FOLD, INTEGER, RANGES, SCORES
+from qir.passes.pipelines import FINE, FOLD, INTEGER, RANGES, SCORES
 from qir.report.accuracy import ratio_in_decibels
 from qir.types import Array, DType
 from tests.strategies.base import Draw
@@ -92,6 +92,16 @@ class Tried:
     expected: tuple[Array, ...] = ()
 
 
+BYTES_BEFORE = f"{SCORES}, calibrate, {RANGES}"
+WIDTHS = [
+    (BYTES_BEFORE, []),
+    (BYTES_BEFORE, []),
+    (FINE, ["activations=i16"]),
+    (FINE, ["weights=i16", "activations=i16"]),
+]
+"""What stands before quantize, and its options."""
+
+
 @st.composite
 def quantizations(draw: Draw) -> tuple[FloatCase, str]:
     """Draws a program in f32, raised or as it is, and the pipeline that quantizes it."""
@@ -108,8 +118,9 @@ def quantizations(draw: Draw) -> tuple[FloatCase, str]:
         raise_ops(graph)
     kept = draw(st.sampled_from(KEPT))
     present = any(f"op:{node.op.name}" == kept for node in graph.nodes)
-    options = f"(keep_float=[{kept}])" if present else ""
-    pipeline = f"{FOLD}, {SCORES}, calibrate, {RANGES}, quantize{options}, {INTEGER}"
+    before, widths = draw(st.sampled_from(WIDTHS))
+    options = ", ".join([*([f"keep_float=[{kept}]"] if present else []), *widths])
+    pipeline = f"{FOLD}, {before}, quantize({options}), {INTEGER}"
     inputs = tuple(
         array.astype(np.float32) if array.dtype == np.float64 else array for array in wide.inputs
     )

@@ -46,7 +46,7 @@ def test_types(line: str) -> None:
         ("reduce_sum(%x) {axes = [3]} : f32[B,4,6]", "axes below 3"),
         ("reduce_sum(%m) {axes = [0]} : bool[6]", "cast them first, or use reduce_max"),
         ("reduce_sum(%q) {axes = [0]} : i8[4,6]{scale=4.0}", "reduce_sum over axis 0.*dimension B"),
-        ("reduce_sum(%c) {axes = [0]} : i32[3]", "coded per tensor in at most 8 bits"),
+        ("reduce_sum(%c) {axes = [0]} : i32[3]", "coded per tensor in at most 16 bits"),
         ("reduce_sum(%big) {axes = [1]} : i32[2]{scale=0.5}", "16777215 is the greatest weight"),
         ("mean(%x) {axes = [0]} : f32[4,6]", "mean over axis 0.*dimension B"),
         ("reduce_prod(%q) {axes = [1]} : i8[B,6]", "one plain element type"),

@@ -15,7 +15,7 @@ from qir.numbers.rounding import rounding_mode
 from qir.ops import Requantize
 from qir.ops.cast import is_long
 from qir.ops.op import Op
-from qir.types import Affine, Array, Code, Dim, DType, Element, Size, TensorType, expand
+from qir.types import Affine, Array, Code, Codebook, Dim, DType, Element, Size, TensorType, expand
 from tests.roundings import ANY_RATIO, COMPUTED
 
 Draw: TypeAlias = st.DrawFn
@@ -23,6 +23,8 @@ Draw: TypeAlias = st.DrawFn
 BYTES = (DType.I8, DType.U8)
 NARROW = (DType.I8, DType.U8, DType.I4, DType.U4)
 WIDE = (DType.I16, DType.U16)
+SUMMED = (*NARROW, *WIDE)
+"""Storage of what exact sums and products take."""
 LONG_ROUNDINGS = [name for name in ANY_RATIO if rounding_mode(name).takes_long]
 FLOATS = (DType.F32, DType.F32, DType.F32, DType.F16, DType.BF16)
 
@@ -204,6 +206,29 @@ def codes(
         else:
             point = np.full(np.shape(scale), point)
     return Affine.of(storage, scale, point, bounds=None if wide else bounds)
+
+
+def codebooks(
+    draw: Draw, shape: tuple[int, ...] | None = None, axis: int | None = None, *, whole: bool = True
+) -> Codebook:
+    """Draws codebooks.
+
+    Args:
+        draw: Given by hypothesis.
+        shape: Shape of the tensor, for scales that may vary along `axis`.
+        axis: The axis.
+        whole: Whether levels are integers of 8 bits rather than any numbers. One is 0.
+    """
+    rng = generator(draw)
+    storage = draw(st.sampled_from([DType.I2, DType.I4, DType.U4, DType.I8, DType.U8]))
+    count = draw(st.integers(2, min(2**storage.bits, 40)))
+    others = rng.choice(np.setdiff1d(np.arange(-128, 128), 0), count - 1, replace=False)
+    levels = np.sort([0, *others])
+    scale: Any = draw(scales())
+    if axis is not None and shape is not None and draw(st.booleans()):
+        varying = tuple(size if place == axis else 1 for place, size in enumerate(shape))
+        scale = scale * rng.uniform(0.25, 1.0, varying)
+    return Codebook.of(storage, scale, levels if whole else levels / np.float32(7))
 
 
 def computed_roundings(code: Affine, *, any_ratio: bool = False) -> st.SearchStrategy[str]:

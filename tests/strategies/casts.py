@@ -20,10 +20,13 @@ from tests.roundings import ANY_RATIO, near_multipliers
 from tests.strategies.base import (
     BYTES,
     NARROW,
+    SUMMED,
+    WIDE,
     Case,
     Draw,
     Operand,
     cases_of,
+    codebooks,
     coded_operand,
     codes,
     computed_roundings,
@@ -50,6 +53,8 @@ def with_expressed(draw: Draw, code: Affine) -> Affine:
 def quantizes(draw: Draw, cls: type[Quantize]) -> Case:
     shape = draw(shapes())
     code = with_expressed(draw, draw(codes(SMALL, shape=shape, axis=len(shape) - 1, far=True)))
+    if draw(st.integers(0, 3)) == 0:
+        return _to_levels(draw, cls, shape)
     rng, scale = generator(draw), expand(code.scale.array, shape).astype(np.float64)
     ties = (rng.integers(-300, 300, shape) + 0.5) * scale
     around = np.nextafter(
@@ -68,18 +73,26 @@ def quantizes(draw: Draw, cls: type[Quantize]) -> Case:
     )
 
 
+def _to_levels(draw: Draw, cls: type[Quantize], shape: tuple[int, ...]) -> Case:
+    code = codebooks(draw, shape, len(shape) - 1, whole=draw(st.booleans()))
+    rng, scale = generator(draw), expand(code.scale.array, shape)
+    middles = (code.levels[1:] + code.levels[:-1]) / 2
+    near = (rng.choice([*middles, -200, 200], shape) * scale).astype(np.float32)
+    moved = np.nextafter(near, rng.choice([-np.inf, np.inf], shape), dtype=np.float32)
+    values = np.choose(rng.integers(0, 3, shape), [near, moved, rng.choice(SPECIAL, shape)])
+    return program(cls(code), Operand(values.astype(np.float32), DType.F32))
+
+
 @cases_of(Dequantize)
 def dequantizes(draw: Draw, cls: type[Dequantize]) -> Case:
     shape = draw(shapes())
     axis = draw(st.integers(0, len(shape) - 1))
     code = draw(codes((*SMALL, DType.I32), shape=shape, axis=axis, far=True))
     kind = draw(st.sampled_from(["affine", "levels", "blocks"]))
-    if kind == "levels" and code.storage.bits == 4 and code.per_tensor:
-        levels = np.sort(generator(draw).choice(np.arange(-128, 128), 16, replace=False))
-        scaled = levels / np.float32(7) if draw(st.booleans()) else levels
-        table = Codebook.of(code.storage, code.scale.array, scaled)
+    if kind == "levels":
+        table = codebooks(draw, shape, axis, whole=draw(st.booleans()))
         return program(cls(), coded_operand(draw, table, shape, constant=draw(st.booleans())))
-    elif kind == "blocks" and len(shape) == 2:
+    if kind == "blocks" and len(shape) == 2:
         shape = (shape[0] * 2, shape[1] * 3)
         factors = generator(draw).uniform(0.1, 1.0, (shape[0] // 2, shape[1]))
         code = Affine.of(code.storage, factors)
@@ -110,7 +123,10 @@ def requantizes(draw: Draw, cls: type[Requantize]) -> Case:
     # 2^24 codes around a multiple of half a step, where float32 is dense and ties are frequent.
     reach = draw(st.sampled_from([2**31 - 1, 2**24, 2**12]))
     named = to.axis != 0 and draw(st.booleans())
-    x = Operand(stored(draw, source, shape, reach), source, named=named)
+    held: Code = source
+    if source.storage.bits == 4 and options.get("multiplier") is None:
+        held = Codebook.of(source.storage, source.scale.array, np.arange(-60, 60, 8))
+    x = Operand(stored(draw, held, shape, reach), held, named=named)
     try:
         return program(cls(to, **options), x)
     except QirError:
@@ -179,7 +195,8 @@ def recodes(draw: Draw, cls: type[Recode]) -> Case:
 def lookups(draw: Draw, cls: type[Lookup]) -> Case:
     code = draw(codes((DType.I2, *NARROW, *BYTES), far=True))
     if draw(st.integers(0, 3)) == 0:
-        code = Affine.of(DType.I16, 0.01, bounds=draw(st.sampled_from([(-300, 511), (-512, 9)])))
+        bounds = draw(st.sampled_from([(-300, 511), (-512, 9), None]))
+        code = Affine.of(DType.I16, 0.01, bounds=bounds)
     return lookup(draw, code)
 
 
@@ -223,7 +240,8 @@ def lookup(draw: Draw, code: Affine, entries: Array | None = None, element: Any 
 
 def tabulated(draw: Draw, function: Callable[[Array], Array]) -> Case:
     """Draws what a function of one number becomes on codes: a lookup in its table."""
-    code, result = draw(codes(NARROW)), draw(codes(NARROW))
+    storages = draw(st.sampled_from([NARROW, NARROW, WIDE]))
+    code, result = draw(codes(storages)), draw(codes(SUMMED))
     bits = code.storage.bits
     every = np.arange(2**bits)
     if code.storage.bounds[0] < 0:

@@ -16,6 +16,7 @@ from tests.strategies.base import (
     BYTES,
     FLOATS,
     NARROW,
+    SUMMED,
     Case,
     Draw,
     cases_of,
@@ -25,6 +26,7 @@ from tests.strategies.base import (
     float_operand,
     in_float,
     program,
+    rounded,
     shapes,
 )
 
@@ -58,15 +60,15 @@ def sums(draw: Draw, cls: type[Add] | type[Sub] | type[Mul]) -> Case:
             coded_operand(draw, operands[1], y_shape, constant=constant),
         )
     far = not issubclass(cls, Mul)
-    x = coded_operand(draw, draw(codes(far=far)), x_shape, named=named)
-    y = coded_operand(draw, draw(codes(far=far)), y_shape, constant=constant)
+    x = coded_operand(draw, draw(codes(SUMMED, far=far)), x_shape, named=named)
+    y = coded_operand(draw, draw(codes(SUMMED, far=far)), y_shape, constant=constant)
     if issubclass(cls, Mul):
         if draw(st.integers(0, 3)) == 0:
             fine = Affine.of(DType.I16, 0.001, draw(st.integers(-100, 100)), bounds=(-2048, 2047))
             x = coded_operand(draw, fine, x_shape, named=named)
-        return program(cls(), x, y)
+        return rounded(draw, program(cls(), x, y))
     try:
-        return program(_rounded(draw, cls(draw(codes(far=True))), x.type, y.type), x, y)
+        return program(_rounded(draw, cls(draw(codes(SUMMED, far=True))), x.type, y.type), x, y)
     except QirError:
         # An operand so large beside the result that one shift can't serve both.
         assume(False)
@@ -82,7 +84,7 @@ def wide_code(draw: Draw, most: int) -> Affine:
 def _rounded(draw: Draw, op: Sum, x: TensorType, y: TensorType) -> Sum:
     """Lets a sum have a rounding, multipliers and a shift of its own at times."""
     assert op.to is not None
-    if draw(st.booleans()):
+    if draw(st.booleans()) and not op.is_long(x, y):
         op = replace(op, rounding=draw(computed_roundings(op.to)))
     if draw(st.booleans()):
         (mx, my), shift = op.factors(x, y)

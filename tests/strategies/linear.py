@@ -20,6 +20,7 @@ from tests.strategies.base import (
     Draw,
     Operand,
     cases_of,
+    codebooks,
     coded_operand,
     codes,
     float_operand,
@@ -33,10 +34,13 @@ from tests.strategies.base import (
 
 def weights(draw: Draw, shape: tuple[int, ...], far: bool = False) -> Operand:
     """Draws weights: mostly constant and symmetric per channel, sometimes with zero points."""
+    kept = draw(st.sampled_from([True, True, False]))
+    if draw(st.integers(0, 4)) == 0:
+        return coded_operand(draw, codebooks(draw, shape, len(shape) - 1), shape, constant=kept)
     symmetric = draw(st.booleans())
     storages = draw(st.sampled_from([NARROW, NARROW, WIDE]))
     code = draw(codes(storages, shape=shape, axis=len(shape) - 1, symmetric=symmetric, far=far))
-    return coded_operand(draw, code, shape, constant=draw(st.sampled_from([True, True, False])))
+    return coded_operand(draw, code, shape, constant=kept)
 
 
 def heads(draw: Draw, shape: tuple[int, ...], axis: int) -> Affine:
@@ -131,6 +135,12 @@ def dots(draw: Draw, cls: type[Dot]) -> Case:
     named = not batch and len(x_shape) > 1 and draw(st.booleans())
     if not in_float(draw):
         x = coded_operand(draw, activations(draw, BYTES, far=True), x_shape, named=named)
+        if rows and not named and draw(st.integers(0, 3)) == 0:
+            axis = draw(st.integers(len(batch), len(x_shape) - 2))
+            x = coded_operand(draw, heads(draw, x_shape, axis), x_shape)
+            return program(op, x, coded_operand(draw, draw(codes(NARROW)), shape))
+        if draw(st.integers(0, 7)) == 0:
+            x = coded_operand(draw, codebooks(draw), x_shape, named=named)
         # Sums of products of numbers that are both far from zero leave int32 soon.
         kernel = weights(draw, shape, far=x.type.quant is not None and x.type.quant.holds_zero)
         if len(batch) > 0 and draw(st.booleans()):

@@ -13,7 +13,7 @@ from qir.ops.windows import Padding
 from qir.types import DType
 from tests.strategies.base import (
     FLOATS,
-    NARROW,
+    SUMMED,
     Case,
     Draw,
     Operand,
@@ -62,7 +62,7 @@ def max_pools(draw: Draw, cls: type[MaxPool]) -> Case:
     op = cls(window, strides, padding)
     if in_float(draw):
         return program(op, float_operand(draw, shape, draw(st.sampled_from(FLOATS)), named=True))
-    code = draw(codes((*NARROW, DType.I32), shape=shape, axis=len(shape) - 1))
+    code = draw(codes((*SUMMED, DType.I32), shape=shape, axis=len(shape) - 1))
     return program(op, coded_operand(draw, code, shape, named=draw(st.booleans())))
 
 
@@ -73,10 +73,10 @@ def avg_pools(draw: Draw, cls: type[AvgPool]) -> Case:
     if in_float(draw):
         x = float_operand(draw, shape, draw(st.sampled_from(FLOATS)), named=True)
         return program(cls(window, strides, padding, counted), x)
-    x = coded_operand(draw, draw(codes()), shape, named=draw(st.booleans()))
+    x = coded_operand(draw, draw(codes(SUMMED)), shape, named=draw(st.booleans()))
     op = cls(window, strides, padding, counted)
     if op.divisor([x.type]) is None:
-        to = draw(codes())
+        to = draw(codes(SUMMED))
         op = replace(op, to=to, rounding=draw(computed_roundings(to, any_ratio=True)))
     return program(op, x)
 
@@ -90,7 +90,7 @@ def means(draw: Draw, cls: type[Mean]) -> Case:
     if in_float(draw):
         x = float_operand(draw, shape, draw(st.sampled_from(FLOATS)), named=named)
         return program(cls(chosen, keep), x)
-    return program(cls(chosen, keep), coded_operand(draw, draw(codes()), shape, named=named))
+    return program(cls(chosen, keep), coded_operand(draw, draw(codes(SUMMED)), shape, named=named))
 
 
 @cases_of(BatchNorm)

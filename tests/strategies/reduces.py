@@ -9,6 +9,7 @@ from qir.types import DType
 from tests.strategies.base import (
     FLOATS,
     NARROW,
+    SUMMED,
     Case,
     Draw,
     Operand,
@@ -27,7 +28,7 @@ def sums_and_products(draw: Draw, cls: type[ReduceSum] | type[ReduceProd]) -> Ca
     axes = tuple(sorted(draw(st.sets(st.integers(0, len(shape) - 1), min_size=1))))
     keep = draw(st.booleans())
     if issubclass(cls, ReduceSum) and draw(st.booleans()):
-        x = coded_operand(draw, draw(codes()), shape, named=0 not in axes)
+        x = coded_operand(draw, draw(codes(SUMMED)), shape, named=0 not in axes)
         return program(cls(axes, keep), x)
     element = draw(st.sampled_from([*FLOATS, DType.I32, DType.U8, DType.U32]))
     return program(cls(axes, keep), Operand(numbers(draw, shape, element), element, named=True))

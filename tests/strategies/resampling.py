@@ -16,6 +16,7 @@ from qir.types import Code, DType
 from tests.strategies.base import (
     FLOATS,
     NARROW,
+    SUMMED,
     Case,
     Draw,
     Operand,
@@ -65,7 +66,7 @@ def linear(draw: Draw, cls: type[ResizeLinear]) -> Case:
     if draw(st.booleans()):
         x = float_operand(draw, shape, draw(st.sampled_from(FLOATS)), named=named)
         return program(cls(sizes, coordinates), x)
-    x = coded_operand(draw, draw(codes()), shape, named=named)
+    x = coded_operand(draw, draw(codes(SUMMED)), shape, named=named)
     return program(cls(sizes, coordinates), x)
 
 

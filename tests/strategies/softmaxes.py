@@ -13,6 +13,8 @@ from qir.types import Affine, DType
 from tests.strategies.base import (
     BYTES,
     FLOATS,
+    SUMMED,
+    WIDE,
     Case,
     Draw,
     Operand,
@@ -42,7 +44,7 @@ def softmaxes(draw: Draw, cls: type[Softmax | ExpBelowMax]) -> Case:
     if in_float(draw):
         x = float_operand(draw, shape, draw(st.sampled_from(FLOATS)), named=named and not masks)
         return program(op, x, *masks)
-    code = draw(codes())
+    code = draw(codes(SUMMED))
     if draw(st.integers(0, 3)) == 0:
         code = Affine.of(DType.I16, float(code.scale.array) / 16, 5, bounds=(-2048, 2047))
     if isinstance(op, ExpBelowMax):
@@ -54,7 +56,7 @@ def softmaxes(draw: Draw, cls: type[Softmax | ExpBelowMax]) -> Case:
         if draw(st.booleans()):
             # Shares of small numbers are often halves.
             entries = generator(draw).integers(1, 9, entries.size).astype(np.int32)
-        op = replace(op, to=draw(st.one_of(st.just(SOFTMAX_CODE), codes(BYTES))))
+        op = replace(op, to=draw(st.one_of(st.just(SOFTMAX_CODE), codes((*BYTES, *WIDE)))))
     return program(op, x, *masks, Operand(entries, dtype, constant=True))
 
 
@@ -69,13 +71,13 @@ def quotients(draw: Draw, cls: type[Div]) -> Case:
         y = float_operand(draw, divisors, dtype)
         return program(cls(), x, replace(y, array=(np.abs(y.array) + 0.5).astype(y.array.dtype)))
     if draw(st.booleans()):
-        x = coded_operand(draw, draw(codes()), shape)
+        x = coded_operand(draw, draw(codes(SUMMED)), shape)
     else:
         code = draw(codes((DType.I32,), shape=shape, axis=len(shape) - 1))
         x = coded_operand(draw, code, shape)
     if draw(st.booleans()):
         y = coded_operand(draw, draw(codes((DType.I32,))), divisors)
     else:
-        y = coded_operand(draw, draw(codes(BYTES)), divisors)
+        y = coded_operand(draw, draw(codes((*BYTES, *WIDE))), divisors)
     wide = codes((DType.I32,)).map(lambda code: replace(code, bounds=(-(2**17), 2**17 - 1)))
-    return program(cls(draw(st.one_of(codes(BYTES), wide))), x, y)
+    return program(cls(draw(st.one_of(codes((*BYTES, *WIDE)), wide))), x, y)

@@ -20,6 +20,7 @@ from qir.ops import Const
 from qir.ops.op import OPS, Op
 from qir.text import parse, to_program, to_text
 from qir.types import Affine, Codebook, Dim, DType, FrozenArray, TensorType, format_number
+from qir.types.codes.codebook import NF4
 from qir.types.names import DIMENSION, SYMBOL, VALUE
 from tests.drawing import examples
 from tests.loops import Loop, loops
@@ -41,6 +42,9 @@ class Anything(Op):
     nested: tuple[tuple[int, bool], ...] = ()
     kind: DType = DType.F32
     table: FrozenArray | None = None
+
+    def needs_zero(self, *operands):
+        return False
 
     def result(self, *xs: TensorType) -> tuple[TensorType, ...]:
         return xs
@@ -93,13 +97,20 @@ def codes(draw, shape):
     rng = draw(GENERATORS)
     if storage.bits >= 32:
         return Affine.of(storage, scale.astype(np.float64) * draw(SCALES), expressed=expressed)
+    parts = np.shape(scale) or (1,) * len(shape)
+    small = bool(np.all(scale < 2.0**100))
+    multipliers = rng.integers(1, 256, parts) if small and draw(st.booleans()) else None
     if storage.bits <= 8 and draw(st.booleans()):
         levels = np.sort(rng.choice(1000, rng.integers(2, 2**storage.bits + 1), replace=False))
-        return Codebook.of(storage, scale, levels - 500, expressed=expressed)
+        levels = draw(st.sampled_from([levels - 500, levels / np.float32(7), NF4.array]))
+        levels = levels[: 2**storage.bits]
+        return Codebook.of(storage, scale, levels, expressed=expressed, multipliers=multipliers)
     low, high = storage.bounds
     low, high = draw(st.sampled_from([(low, high), (low + 1, high), (low, high - 1)]))
     points = rng.integers(low, high, np.shape(scale), endpoint=True)
-    return Affine.of(storage, scale, points, bounds=(low, high), expressed=expressed)
+    return Affine.of(
+        storage, scale, points, bounds=(low, high), expressed=expressed, multipliers=multipliers
+    )
 
 
 @st.composite

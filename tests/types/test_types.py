@@ -89,7 +89,7 @@ class TestConstraints:
             assert np.isfinite(Affine.of(I16, scale).inverse_scale)
         Affine.of(I32, 2.0**-250)
 
-    @pytest.mark.parametrize("levels", [[1], range(17), [0.0, np.inf]])
+    @pytest.mark.parametrize("levels", [[1], range(17)])
     def test_c8_levels_increase_and_fit_the_storage(self, levels):
         message = "code: C8: expected 2 to 16 distinct levels of float32 in storage of at most 8 "
         assert error(Codebook.of, I4, 1.0, list(levels)).startswith(message)
@@ -109,9 +109,9 @@ class TestConstraints:
         message = "code: C9: expected multipliers whose dimensions divide [2,4], got an array of "
         assert error(TensorType, (2, 4), code) == f"{message}shape {list(counts)}"
 
-    @pytest.mark.parametrize("levels", [[2, 1], [0, 0], [[0, 1]], [0, 2**15]])
+    @pytest.mark.parametrize("levels", [[2, 1], [0, 0], [[0, 1]], [0, 2**15], [0.0, np.inf]])
     def test_c10_levels_of_codebooks_increase(self, levels):
-        message = "code: C10: expected increasing levels, integers within 32767 of 0, got "
+        message = "code: C10: expected finite increasing levels, integers within 32767 of 0, got "
         assert error(Codebook.of, I4, 1.0, levels).startswith(message)
 
 

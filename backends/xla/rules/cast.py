@@ -101,7 +101,7 @@ def quantize_to_levels(op: Quantize, node: Node) -> Computation:
     table = np.full((len(found), 2**bits), INT32_MAX, np.int32)
     table[:, : found.shape[1]] = found
     rows = np.arange(len(found), dtype=np.int32).reshape(code.grid)
-    stored_in_order = (code.order + code.range[0]).astype(np.int32)
+    stored_in_order = (code.order + code.storage.bounds[0]).astype(np.int32)
     nothing = int(code.encode(np.nan if code.per_tensor else np.full(code.grid, np.nan)).flat[0])
 
     def run(x: jax.Array, table: jax.Array, rows: Factor) -> jax.Array:

@@ -7,12 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from qir.backends.native.computation import Computation, Parameter
+from qir.backends.xla.arithmetic import scaled_sum
 from qir.backends.xla.codes import code_of, steps, zero_points
 from qir.backends.xla.lowering import coded, floating, lowering, plain
 from qir.backends.xla.requantize import Factor, no_form, rescaling
+from qir.backends.xla.words import Words
 from qir.ir import Node
 from qir.numbers.rounding import rounding_mode
 from qir.ops import Add, Clip, Maximum, Minimum, Mul, Pow, Relu, Sub
+from qir.ops.cast import is_long
 from qir.ops.elementwise import Sum
 
 
@@ -28,8 +31,29 @@ def subtract(op: Sub, node: Node) -> Computation:
     return floating(node, jnp.subtract)
 
 
+def _is_long(op: Sum, node: Node) -> bool:
+    return coded(op, node) and op.is_long(*(value.type for value in node.inputs))
+
+
+@lowering(Add, Sub, legal=_is_long)
+def long_sum(op: Sum, node: Node) -> Computation:
+    """One multiply-add in 48 bits and one rounding."""
+    x_type, y_type = (value.type for value in node.inputs)
+    x_code, y_code, code = code_of(x_type), code_of(y_type), code_of(node.output.type)
+    factors, shift = op.factors(x_type, y_type)
+    point, (low, high) = int(code.zero_points), code.range
+
+    def run(x: jax.Array, y: jax.Array) -> jax.Array:
+        rounded = scaled_sum(steps(x, x_code), steps(y, y_code), factors, shift)
+        result: jax.Array = jnp.clip(rounded, low - point, high - point) + point
+        return result.astype(code.storage.numpy)
+
+    return Computation(run, node.inputs)
+
+
 def _rounds_half_up(op: Sum, node: Node) -> bool:
-    return coded(op, node) and op.rounds_half_up and not op.is_exact
+    short = coded(op, node) and not _is_long(op, node)
+    return short and op.rounds_half_up and not op.is_exact
 
 
 @lowering(Add, Sub, legal=_rounds_half_up)
@@ -101,9 +125,19 @@ def multiply(op: Mul, node: Node) -> Computation:
 
 @lowering(Mul, legal=coded)
 def exact_product(op: Mul, node: Node) -> Computation:
-    """The exact product of two differences, which int32 holds."""
+    """The exact product of two differences, which int32 holds, or two words."""
     x_code, y_code = (code_of(value.type) for value in node.inputs)
-    return Computation(lambda x, y: steps(x, x_code) * steps(y, y_code), node.inputs)
+    long = is_long(node.output.type)
+
+    def run(x: jax.Array, y: jax.Array) -> jax.Array | Words:
+        x, y = steps(x, x_code), steps(y, y_code)
+        if not long:
+            return x * y
+        # Both have at most 18 bits: the parts of y leave the products in 32.
+        high, low = Words.of_signed(x * (y >> 8)), Words.of_signed(x * (y & 0xFF))
+        return high.moved(8).plus(low)
+
+    return Computation(run, node.inputs)
 
 
 @lowering(Pow)

@@ -146,7 +146,8 @@ class Affine(Code):
         # Bounds and zero points of at most 16 bits are exact in float32 as well.
         wide = points.astype(np.int64)
         bounds = ((bound - wide).astype(steps.dtype) for bound in (low, high))
-        return (np.clip(steps, *bounds) + wide.astype(steps.dtype)).astype(self.storage.numpy)
+        stored: Array = np.clip(steps, *bounds) + wide.astype(steps.dtype)
+        return stored.astype(self.storage.numpy)
 
     def steps_between(self, low: int, high: int) -> tuple[int, int]:
         """Returns the least and the greatest step of stored numbers from low to high."""

@@ -125,7 +125,7 @@ class Code(ABC):
     expressed: DType = field(default=DType.F32, kw_only=True)
     multipliers: FrozenArray | None = field(default=None, kw_only=True)
 
-    kind: ClassVar[str]
+    kind: ClassVar[str] = "undeclared"
 
     def __post_init__(self) -> None:
         if not self.storage.is_integer or not self.expressed.is_float:

@@ -37,7 +37,7 @@ class Codebook(LevelCode):
     The least stored number of the storage type has the least level. Its own constraint, beside
     those of all codes and of those that are a table:
 
-    - C10: the levels increase; integers lie within 2^15 - 1 of 0.
+    - C10: the levels are finite and increase; integers lie within 2^15 - 1 of 0.
 
     Args:
         storage: The integer type of the stored numbers, of at most 8 bits.
@@ -93,11 +93,11 @@ class Codebook(LevelCode):
     def __post_init__(self) -> None:
         array = self.table.array
         whole = array.dtype.kind in "iu"
-        wrong = array.ndim != 1 or not np.all(np.diff(array) > 0)
+        wrong = array.ndim != 1 or not np.all(np.isfinite(array)) or not np.all(np.diff(array) > 0)
         if wrong or (whole and np.any(np.abs(array) > MOST_STEP)):
             raise QirError(
-                f"code: C10: expected increasing levels, integers within {MOST_STEP} of 0, got "
-                f"{self.table!r}"
+                "code: C10: expected finite increasing levels, integers within "
+                f"{MOST_STEP} of 0, got {self.table!r}"
             )
         narrow = np.int32 if whole else np.float32
         if array.dtype != narrow:

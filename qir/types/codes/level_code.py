@@ -28,7 +28,8 @@ class LevelCode(Code):
     A kind gives `levels`. Its own constraint, beside those of all codes:
 
     - C8: storage has at most 8 bits, and the levels are 2 at least and no more than it has codes;
-      those that mean something are distinct numbers that float32 holds.
+      those that mean something are distinct numbers that float32 holds, infinities and -0.0 among
+      them.
     """
 
     @property
@@ -55,11 +56,11 @@ class LevelCode(Code):
         levels = self.levels
         meant = levels[~np.isnan(levels)]
         with np.errstate(over="ignore"):
-            exact = np.isfinite(meant) & (meant.astype(np.float32) == meant)
+            exact = meant.astype(np.float32) == meant
         if (
             self.storage.bits > MOST_BITS
             or not 2 <= len(meant) <= len(levels) <= most
-            or len(np.unique(meant)) < len(meant)
+            or len(np.unique(meant.view(np.int64))) < len(meant)
             or not np.all(exact)
         ):
             raise QirError(
@@ -69,14 +70,16 @@ class LevelCode(Code):
 
     @property
     def range(self) -> tuple[int, int]:
-        """Smallest and largest number that may be stored."""
+        """The first and the last stored number that mean something."""
+        (meant,) = np.nonzero(~np.isnan(self.levels))
         low = self.storage.bounds[0]
-        return low, low + len(self.levels) - 1
+        return low + int(meant[0]), low + int(meant[-1])
 
     @cached_property
     def order(self) -> Array:
         """The places in `levels` of those that mean something, from the least to the greatest."""
-        order = np.argsort(self.levels, kind="stable")
+        # -0.0 is before 0.0.
+        order: Array = np.lexsort((~np.signbit(self.levels), self.levels))
         return order[: int(np.sum(~np.isnan(self.levels)))]
 
     @property
@@ -87,7 +90,7 @@ class LevelCode(Code):
     @property
     def is_ordered(self) -> bool:
         """Whether a greater stored number means a greater real one."""
-        return bool(np.all(np.diff(self.levels) > 0))
+        return bool(np.all(np.diff(self.order) == 1))
 
     @property
     def holds_zero(self) -> bool:
@@ -97,7 +100,8 @@ class LevelCode(Code):
     def encode(self, real: ArrayLike) -> Array:
         """Returns the stored number of the level that is nearest to real / step size, in float64.
 
-        The middle between two has the one that `ties_up` says. NaN counts as 0.
+        The middle between two has the one that `ties_up` says; -0.0 has the level -0.0 where there
+        is one. NaN counts as 0.
 
         Args:
             real: An array of the tensor's shape.
@@ -111,10 +115,13 @@ class LevelCode(Code):
         multiples = np.where(np.isnan(multiples), 0.0, multiples)
         levels = self.levels[self.order]
         middles = (levels[1:] + levels[:-1]) / 2
-        place = np.searchsorted(middles, multiples, side="left")
+        place = np.asarray(np.searchsorted(middles, multiples, side="left"))
         at = np.minimum(place, len(middles) - 1)
-        place += (middles[at] == multiples) & self.ties_up[at] & (place < len(middles))
-        return (self.order[place] + self.range[0]).astype(self.storage.numpy)
+        is_zero = (levels[at] == 0) & (levels[at + 1] == 0)
+        ties_up = np.where(is_zero, ~np.signbit(multiples), self.ties_up[at])
+        place = place + ((middles[at] == multiples) & ties_up & (place < len(middles)))
+        stored: Array = self.order[place] + self.storage.bounds[0]
+        return stored.astype(self.storage.numpy)
 
     def multiples(self, stored: Array) -> Array:
         """Returns level times multiplier, as float32; the product is rounded once."""
@@ -132,7 +139,8 @@ class LevelCode(Code):
         """Returns the least and the greatest step of stored numbers from low to high."""
         if self.step_table is None:
             return None
-        some = self.step_table[low - self.range[0] : high + 1 - self.range[0]]
+        first = self.storage.bounds[0]
+        some = self.step_table[low - first : high + 1 - first]
         return self.multiplied_bounds(int(some.min()), int(some.max()))
 
     def steps(self, stored: Array) -> Array:
@@ -142,5 +150,5 @@ class LevelCode(Code):
         return self.multiplied(self._of(self.step_table.astype(np.int64), stored))
 
     def _of(self, table: Array, stored: Array) -> Array:
-        found: Array = table[stored.astype(np.int64) - self.range[0]]
+        found: Array = table[stored.astype(np.int64) - self.storage.bounds[0]]
         return found

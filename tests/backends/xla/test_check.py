@@ -20,7 +20,7 @@ from qir.backends.xla.measure import Measurements
 from qir.errors import QirError
 from qir.numbers.rounding import ROUNDINGS, DoubleAway, Scaled
 from qir.observe.batches import extreme_inputs, random_inputs
-from qir.ops import MaxPool, Square
+from qir.ops import MaxPool, Requantize, Square
 from qir.ops.op import Op
 from tests.exact.test_reference_vs_xla import check_integers
 from tests.strategies import Case
@@ -46,6 +46,13 @@ graph @mixed(%x: f32[B,16]) {
   %z = dequantize(%y) : f32[B,4]
   %e = mul(%s, %d) : f32[B,8]
   return %z, %m, %e
+}"""
+LONG = """
+graph @long(%x: i16[B,16]{scale=0.1}) {
+  %k = const : i16[16,8]{scale=0.01}
+  %a = dot(%x, %k) : i64[B,8]{scale=%x*%k}
+  %y = requantize(%a) : i16[B,8]{scale=3.1}
+  return %y
 }"""
 ROWS = 32771
 FUSED = f"""
@@ -147,6 +154,15 @@ def test_where_every_way_is_wrong_the_error_says_which_op_and_how(monkeypatch, f
     )
     assert "model.py:7" in str(caught.value)
     assert list(folder.glob("*.json")) == []
+
+
+def test_sums_in_i64_are_compared_on_the_way_to_a_fault(monkeypatch):
+    spoil(monkeypatch, Requantize)
+    graph = qir.parse(LONG, {"k": 250 * numbers((16, 8)).astype(np.int16)})
+    inputs = random_inputs(graph)
+    compiled = qir.compile(graph, check=True)
+    assert compiled.lowerings["y"] == "requantize"
+    check_integers(Case(graph, inputs), [np.asarray(array) for array in compiled(*inputs)])
 
 
 def test_the_inputs_can_be_given(monkeypatch):
