@@ -21,7 +21,7 @@ from qir.passes.shared.islands import islands
 from qir.passes.shared.multiplied import multiplied_sums
 from qir.passes.shared.periods import coarse_periods
 from qir.passes.shared.positions import uneven_codes
-from qir.passes.shared.score_factors import both_sides, score_factors
+from qir.passes.shared.score_factors import is_two_sided, score_factors
 from qir.passes.shared.wide import (
     SMOOTH,
     WIDE_BITS,
@@ -134,13 +134,12 @@ class CodePlan:
         if storage is None and value in self._multiplied:
             return fine_code(observed, expressed=expressed)
         storage = storage or self.storage
-        if value in self._factors:
-            observed = both_sides(observed)
-        if not self.symmetric and not self.is_fine:
+        symmetric = self.symmetric or (value in self._factors and is_two_sided(observed))
+        if not symmetric and not self.is_fine:
             far = activation_code(observed, storage, expressed=expressed, needs_zero=False)
             if not far.holds_zero and not self._needs_zero(value, reach(far)):
                 return far
-        return activation_code(observed, storage, symmetric=self.symmetric, expressed=expressed)
+        return activation_code(observed, storage, symmetric=symmetric, expressed=expressed)
 
     def result_code(self, value: Value) -> Affine:
         """Returns the code of a value whose op can give a wide one as well."""
