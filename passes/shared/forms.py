@@ -329,8 +329,8 @@ class Forms:
 
         So what gates, and positions that turn heads, round only their product to 8 bits.
         """
-        fine = any(self._is_from_dot(value) or self._is_fine(value) for value in values)
-        if self.plan.is_fine or not fine:
+        wanted = any(self._is_from_dot(value) or self._is_fine(value) for value in values)
+        if self.plan.is_fine or not wanted:
             return [self.code(value, builder) for value in values]
         return [
             self.code(

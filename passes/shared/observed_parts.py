@@ -84,8 +84,8 @@ def observed_parts(graph: Graph) -> Parts:
 
     By channels of the last axis what is multiplied with constant weights; by channels of the batch
     axes but the first, such as the heads, the operands of a product of batches; by rows what a
-    softmax reads; at each position what a product of batches is divided into, row by row. Of what
-    is convolved or multiplied with constant weights, mean and variance of the channels.
+    softmax reads; by positions what is divided row by row. Of what is convolved or multiplied with
+    constant weights, mean and variance of the channels.
     """
     parts = Parts()
     for node in graph.nodes:

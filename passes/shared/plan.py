@@ -21,7 +21,7 @@ from qir.passes.shared.islands import islands
 from qir.passes.shared.multiplied import multiplied_sums
 from qir.passes.shared.periods import coarse_periods
 from qir.passes.shared.positions import uneven_codes
-from qir.passes.shared.score_factors import both_sides, score_factors
+from qir.passes.shared.score_factors import is_two_sided, score_factors
 from qir.passes.shared.wide import (
     SMOOTH,
     WIDE_BITS,
@@ -77,10 +77,10 @@ class CodePlan:
         self.storage = storage
         self.symmetric = symmetric
         self._excluded = excluded
+        self._factors = score_factors(graph)
         # Where codes have 16 bits, no part of a tensor is in want of some.
         self._heads = {} if self.is_fine else head_codes(graph, channels)
-        self._factors = score_factors(graph)
-        self._multiplied = frozenset() if self.is_fine else multiplied_sums(graph)
+        self._multiplied = set() if self.is_fine else multiplied_sums(graph)
         self._uneven = {} if self.is_fine else uneven_codes(graph, positions or {}, excluded)
         self.islands: set[Node] = set()
         self.cones, self.inside = elementwise_functions(graph, excluded)
@@ -128,19 +128,18 @@ class CodePlan:
         fixed = not self.is_fine or isinstance(value.op, ExpBelowMax)
         if isinstance(rule, FixedCode) and fixed and rule.serves(value.range):
             return replace(rule.code, expressed=expressed_type(value.type))
-        if storage is None and (own := self._heads.get(value) or self._uneven.get(value)):
-            return own
+        if storage is None and (code := self._heads.get(value) or self._uneven.get(value)):
+            return code
         observed, expressed = self.range_of(value), expressed_type(value.type)
         if storage is None and value in self._multiplied:
             return fine_code(observed, expressed=expressed)
         storage = storage or self.storage
-        if value in self._factors:
-            observed = both_sides(observed)
-        if not self.symmetric and not self.is_fine:
+        symmetric = self.symmetric or (value in self._factors and is_two_sided(observed))
+        if not symmetric and not self.is_fine:
             far = activation_code(observed, storage, expressed=expressed, needs_zero=False)
             if not far.holds_zero and not self._needs_zero(value, reach(far)):
                 return far
-        return activation_code(observed, storage, symmetric=self.symmetric, expressed=expressed)
+        return activation_code(observed, storage, symmetric=symmetric, expressed=expressed)
 
     def result_code(self, value: Value) -> Affine:
         """Returns the code of a value whose op can give a wide one as well."""

@@ -19,7 +19,7 @@ LEAST_SPREAD = 1.5
 """Decibels that a code of 8 bits may cost the average position beside the whole. Attention that
 averages 32 keys one after another loses 1.9, trained encoders at most 1.0."""
 
-FINE_BITS = (12, 11, 10)
+TRIED_BITS = (12, 11, 10)
 """Bits of the codes that are tried: the first whose sums of products i32 holds."""
 
 
@@ -68,9 +68,9 @@ def uneven_codes(
         if found is None or not found.count or spread(found) < LEAST_SPREAD:
             continue
         terms = max(known(user.inputs[1].type.shape[-2], user.op.name) for _, user in readers)
-        for bits in FINE_BITS:
+        for bits in TRIED_BITS:
             code = fine_code(value.range, bits=bits, expressed=value.type.dtype)
-            if terms * reach(code) * 127 <= MOST_PRODUCTS:
+            if terms * reach(code) * 128 <= MOST_PRODUCTS:
                 codes[value] = code
                 break
     return codes

@@ -42,18 +42,16 @@ def score_factors(graph: Graph) -> set[Value]:
     return found
 
 
-def both_sides(observed: Interval) -> Interval:
-    """Returns a range that reaches as far to one side of 0 as to the other.
+def is_two_sided(observed: Interval) -> bool:
+    """Whether a range reaches about as far to one side of 0 as to the other.
 
-    The largest scores decide a row of softmax, and they are products of the largest numbers, on
-    either side. What calibration saw of one side tells what the other may hold: one number cut off
-    by a fifth costs all scores of its row more than the steps of a code that is wider.
+    Its code had better reach exactly as far: the largest scores decide a row of softmax, and they
+    are products of the largest numbers, on either side. What calibration saw of one side tells what
+    the other may hold, and one number cut off by a fifth costs all scores of its row more than the
+    somewhat longer steps.
 
     Args:
-        observed: A range; one that lies far to one side stays as it is.
+        observed: A range.
     """
     low, high = observed.bounds
-    most = max(-low, high)
-    if not 0 < most <= LOPSIDED * min(-low, high):
-        return observed
-    return Interval.of(-most, most)
+    return 0 < max(-low, high) <= LOPSIDED * min(-low, high)

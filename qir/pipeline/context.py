@@ -68,8 +68,8 @@ class Context:
         moments: Mean and variance of the channels of what products and convolutions with constant
             weights read, likewise; where a sum is split, of the parts too.
         row_peaks: The least row maximum of the operands of each softmax, likewise.
-        positions: The extremes and the mean square at each position of a sequence, or row, of what
-            is divided row by row, as attention is, likewise.
+        positions: The extremes and the mean square at each position of a sequence of what is
+            divided row by row, as attention is, likewise.
         timings: (pass, seconds) of every pass that ran, and of the `accuracy-check` of `quantize`.
         unattained: What a pass is there for but found nothing to make it of, as quantize in a
             program that only returns its inputs: passes that need it are left out.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -122,15 +123,19 @@ class NVFP4(LevelCode):
         """Whether there is one block."""
         return not self.grid
 
+    @cached_property
+    def _products(self) -> Array:
+        return E4M3[self.block_scales.array].astype(np.float32) * self.scale.array
+
     @property
     def step_sizes(self) -> Array:
         """The products of the two scales, float32, of shape `grid`."""
-        return E4M3[self.block_scales.array].astype(np.float32) * self.scale.array
+        return self._products
 
     @property
     def decoding_scale(self) -> Array:
         """The products of the two scales."""
-        return self.step_sizes
+        return self._products
 
     @property
     def levels(self) -> Array:
