@@ -25,6 +25,7 @@ from qir.ops import (
     LayerNorm,
     Log,
     Log1p,
+    Maximum,
     Mean,
     Mul,
     Pow,
@@ -108,6 +109,22 @@ def softmax(net: FloatNetwork) -> Value:
         return net.emit(Softmax(tuple(sorted(axes))), masked(net, net.last))
     rows: MaskedRows = net.draw(st.sampled_from(["uniform", "unmasked"]))
     return net.emit(Softmax(tuple(sorted(axes)), rows), net.last, mask(net, net.shape))
+
+
+def spelled_softmax(net: FloatNetwork) -> Value:
+    """Adds a logarithm of a softmax, guarded in one of the ways that models do, or one beside 1."""
+    axes = (net.draw(st.integers(0, len(net.shape) - 1)),)
+    x = net.emit(Clip(-20.0, 10.0), net.last)
+    if net.draw(st.booleans()):
+        powers = net.emit(Exp(), x)
+        total = net.emit(ReduceSum(axes, True), powers)
+        return net.emit(Div(), powers, net.emit(Add(), total, scalar(net, 1.0)))
+    shares = net.emit(Softmax(axes), x)
+    epsilon = scalar(net, 1e-9, 1e-6, 1e-3)
+    kind = net.draw(st.sampled_from(["none", "add", "maximum"]))
+    if kind != "none":
+        shares = net.emit(Add() if kind == "add" else Maximum(), shares, epsilon)
+    return net.emit(Log(), shares)
 
 
 def factors_of(net: FloatNetwork) -> list[Value]:
@@ -277,8 +294,9 @@ def chosen(net: FloatNetwork) -> Value:
 
 
 NEWER: list[Layer] = [
-    softmax, norm, spelled_norm, embedding, quotient, function, function, attention_block,
-    attention_block, residual_norm, parts, far, choose, chosen, dot, unary, combine,
+    softmax, spelled_softmax, norm, spelled_norm, embedding, quotient, function, function,
+    attention_block, attention_block, residual_norm, parts, far, choose, chosen, dot, unary,
+    combine,
 ]  # fmt: skip
 
 
