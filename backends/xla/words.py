@@ -78,6 +78,15 @@ class Words(NamedTuple):
         high = jnp.where(small, (self.high << part) | carried, shifted)
         return Words(high, jnp.where(small, shifted, jnp.uint32(0)))
 
+    def down(self, places: jax.Array) -> Words:
+        """Shifts right by 0 to 63 places."""
+        small, part = places < 32, places & 31
+        # Shifts by all bits of a word are split in two.
+        carried = (self.high << 1) << (31 - part)
+        shifted = self.high >> part
+        low = jnp.where(small, (self.low >> part) | carried, shifted)
+        return Words(jnp.where(small, shifted, jnp.uint32(0)), low)
+
     def moved(self, places: int) -> Words:
         """Shifts left, or right where the places are negative."""
         if places == 0:
@@ -156,10 +165,21 @@ def inverse_root(number: Words) -> tuple[jax.Array, jax.Array]:
     Returns:
         The significand and the exponent, both int32.
     """
-    half = (62 - number.bits) >> 1
-    root = _root(number.up(2 * half))
+    root, half = normalized_root(number)
     quotient = quotient_by(Words.constant(np.int64(2**61 - 1)), root)
     return stored(quotient.astype(jnp.int32)), half.astype(jnp.int32)
+
+
+def normalized_root(number: Words) -> tuple[jax.Array, jax.Array]:
+    """Returns the square root of integers in [1, 2^62).
+
+    Equals `qir.numbers.inverse_root.normalized_root`.
+
+    Returns:
+        The significand and the exponent, both uint32.
+    """
+    half = (62 - number.bits) >> 1
+    return _root(number.up(2 * half)), half
 
 
 def quotient_by(numerator: tuple[Array, Array], divisor: jax.Array) -> jax.Array:

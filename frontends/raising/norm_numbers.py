@@ -194,7 +194,7 @@ class _Fit:
 
     def norm(self, y: Value, core: Normalization) -> FoundNorm | None:
         """Returns the norm that a result is; None where it is none with these statistics."""
-        above, below = self.at(y, 1e8), self.at(y, -1e8)
+        above, below = self.at(y, 1e12), self.at(y, -1e12)
         odd, beta = (above - below) / 2, (above + below) / 2
         unit = core.evaluate(self.x)
         largest = float(np.max(np.abs(odd)))
@@ -237,18 +237,20 @@ class _Fit:
             near = variance * (part / left) ** 2
             yield from self._with_epsilon(core, near - variance * part**2, "add")
             yield from self._with_epsilon(core, near, "max")
+            root = np.sqrt(variance) * part * (1 / left - 1)
+            yield from self._with_epsilon(core, float(root) ** 2, "root")
 
     def _with_epsilon(
         self, core: Normalization, epsilon: float, guard: Guard
     ) -> Iterator[tuple[Normalization, float]]:
-        if isinstance(core, LayerNorm) and guard == "add":
-            yield LayerNorm(core.axes, _short(epsilon)), 1.0
-        elif isinstance(core, GroupNorm) and guard == "add":
-            yield GroupNorm(core.groups, _short(epsilon)), 1.0
+        if isinstance(core, LayerNorm):
+            yield LayerNorm(core.axes, _short(epsilon), guard), 1.0
+        elif isinstance(core, GroupNorm):
+            yield GroupNorm(core.groups, _short(epsilon), guard), 1.0
         elif isinstance(core, RmsNorm):
             count = np.prod([self.x.shape[axis] for axis in core.axes])
-            if guard == "add":
-                yield RmsNorm(core.axes, _short(epsilon)), 1.0
+            if guard != "max":
+                yield RmsNorm(core.axes, _short(epsilon), guard), 1.0
             else:
                 yield L2Norm(core.axes, _short(epsilon * count), guard), float(np.sqrt(count))
 
@@ -272,7 +274,8 @@ class _Fit:
         if isinstance(op, RmsNorm):
             count = np.prod([self.x.shape[axis] for axis in op.axes])
             if np.all(np.abs(gamma * np.sqrt(count) - 1) <= _CLOSE):
-                op, gamma = L2Norm(op.axes, _short(op.epsilon * float(count))), np.ones((1,))
+                epsilon = _short(op.epsilon * float(count))
+                op, gamma = L2Norm(op.axes, epsilon, op.guard), np.ones((1,))
         is_one = bool(np.all(np.abs(gamma - 1) <= _CLOSE / 10))
         beta = offset if np.any(offset) else None
         constants = [

@@ -12,7 +12,7 @@ import numpy as np
 
 from qir.numbers.int32 import INT32_MAX, Int64Array, rounding_shift
 from qir.numbers.interval import EVERYTHING, Interval
-from qir.numbers.inverse_root import inverse_root
+from qir.numbers.inverse_root import inverse_root, normalized_root
 from qir.ops.attributes import by_type
 from qir.ops.elementwise import result_code
 from qir.ops.op import Op, op
@@ -20,8 +20,9 @@ from qir.ops.rules import Coded, Normalize
 from qir.ops.type_rules import broadcast, check_axes, same_real, uncoded_axes
 from qir.types import Affine, Array, DType, Shape, TensorType, expand, format_shape, known
 
-Guard: TypeAlias = Literal["add", "max"]
-"""How epsilon keeps the divisor from 0: sqrt(s + epsilon), or sqrt(max(s, epsilon))."""
+Guard: TypeAlias = Literal["add", "max", "root"]
+"""How epsilon keeps the divisor from 0: sqrt(s + epsilon), sqrt(max(s, epsilon)), or
+sqrt(s) + sqrt(epsilon)."""
 
 MOST_NUMBERS = 2**24
 """How many numbers may share a statistic, so that backends sum limbs of 8 bits in 32 bits."""
@@ -37,7 +38,8 @@ class Standard:
         else:     c = D * u,       V = D * S2        (l2: c = u, V = S2)
 
     c / sqrt(V) is the normalized number in whatever scale. W = V * 2^fraction + epsilon, or the
-    greater of the two, at least 1; with R and e as `inverse_root(W)` gives them,
+    greater of the two, at least 1; where the root of epsilon is added to that of V, twice their
+    product comes to it. With R and e as `inverse_root(W)` gives them,
 
         t = (c * R + 2^(s-1)) >> s,  s = 61 - e - fraction / 2 - result_fraction
 
@@ -50,6 +52,8 @@ class Standard:
         fraction: Even; negative where epsilon is so large that V loses bits.
         epsilon: Epsilon in units of W: a scalar, or of the rank of the operand's view.
         guard: How epsilon is joined to V.
+        root: The root of epsilon in units of 2^-root_fraction, at most 2^30; of epsilon's shape.
+        root_fraction: How many bits of it are fractional.
         result_fraction: How many bits of t are fractional.
         largest: Greatest |u|.
     """
@@ -60,6 +64,8 @@ class Standard:
     fraction: int
     epsilon: Int64Array
     guard: Guard
+    root: Int64Array
+    root_fraction: int
     result_fraction: int
     largest: int
 
@@ -182,13 +188,17 @@ class Normalization(Op):
             raise self.error(
                 f"expected an epsilon less far from the squares of {x}, got {self.epsilon}"
             )
-        _, exponent = np.frexp(float(count * factor * largest**2) + np.max(epsilon))
+        most_squares = float(count * factor * largest**2) + np.max(epsilon)
+        # The square of a sum of two roots is at most twice the sum of their squares.
+        _, exponent = np.frexp(most_squares * (2 if self.guard == "root" else 1))
         fraction = min(30, 61 - int(exponent))
         fraction -= fraction % 2
-        units = np.rint(np.ldexp(epsilon, fraction)).astype(np.int64)
-        if units.ndim:
+        real = np.ldexp(epsilon, fraction)
+        if real.ndim:
             # A view splits the last axis, along which the code of groups is one.
-            units = units.reshape(units.shape + (1,) * (len(self.view(x.shape)) - x.rank))
+            real = real.reshape(real.shape + (1,) * (len(self.view(x.shape)) - x.rank))
+        units, root = np.rint(real).astype(np.int64), np.sqrt(real)
+        root_fraction = int(np.clip(30 - np.frexp(np.max(root))[1], 0, 32))
         # |c| / sqrt(W) is at most sqrt(D), 1 for l2; and the greatest |c| over epsilon's root.
         bound = Fraction(factor)
         if least := int(units.min()):
@@ -200,6 +210,8 @@ class Normalization(Op):
             fraction=fraction,
             epsilon=units,
             guard=self.guard,
+            root=np.rint(np.ldexp(root, root_fraction)).astype(np.int64),
+            root_fraction=root_fraction,
             result_fraction=29 - _half_exponent(bound),
             largest=largest,
         )
@@ -225,7 +237,8 @@ class Normalization(Op):
             return np.asarray(np.sqrt(squares + np.asarray(self.epsilon, x.dtype)))
         # Epsilon itself may be too small for the type.
         least = np.asarray(np.sqrt(self.epsilon), x.dtype)
-        return np.asarray(np.maximum(np.sqrt(squares), least))
+        roots = np.sqrt(squares)
+        return np.asarray(roots + least if self.guard == "root" else np.maximum(roots, least))
 
     def _centred(self, x: Array) -> Array:
         viewed = self.viewed(x)
@@ -247,7 +260,10 @@ class Normalization(Op):
             centred, squares = centred - total, squares - total * total
         places = form.fraction
         wide = squares << places if places >= 0 else squares >> min(62, -places)
-        joined = wide + form.epsilon if form.guard == "add" else np.maximum(wide, form.epsilon)
+        joined = np.maximum(wide, form.epsilon) if form.guard == "max" else wide + form.epsilon
+        if form.guard == "root":
+            root, half = normalized_root(np.maximum(wide, 1))
+            joined = joined + ((2 * root * form.root) >> (half + form.root_fraction))
         significand, exponent = inverse_root(np.maximum(joined, 1))
         # Outside of these bounds c is 0.
         shift = np.clip(form.first_shift - exponent, 1, 62)
@@ -334,10 +350,12 @@ class LayerNorm(NormOverAxes):
     Attributes:
         axes: The axes of a statistic, counted from 0, increasing.
         epsilon: Added to the variance, which divides by the count of numbers.
+        guard: How epsilon is joined to the variance.
     """
 
     axes: tuple[int, ...]
     epsilon: float = 1e-5
+    guard: Guard = "add"
     to: Affine | None = by_type(result_code, None)
 
     centred = True
@@ -352,10 +370,12 @@ class GroupNorm(Normalization):
     Attributes:
         groups: How many groups of adjacent channels there are.
         epsilon: Added to the variance.
+        guard: How epsilon is joined to the variance.
     """
 
     groups: int
     epsilon: float = 1e-5
+    guard: Guard = "add"
     to: Affine | None = by_type(result_code, None)
 
     centred = True
@@ -390,10 +410,12 @@ class RmsNorm(NormOverAxes):
     Attributes:
         axes: The axes of a mean, counted from 0, increasing.
         epsilon: Added to the mean.
+        guard: How epsilon is joined to the mean.
     """
 
     axes: tuple[int, ...]
     epsilon: float = 1e-6
+    guard: Guard = "add"
     to: Affine | None = by_type(result_code, None)
 
 
@@ -405,8 +427,8 @@ class L2Norm(NormOverAxes):
 
     Attributes:
         axes: The axes of a sum, counted from 0, increasing.
-        epsilon: What keeps the divisor from 0; of max(norm, e) the square of e.
-        guard: Whether epsilon is added or is a lower bound.
+        epsilon: What keeps the divisor from 0; of max(norm, e) and norm + e the square of e.
+        guard: How epsilon is joined to the sum.
     """
 
     axes: tuple[int, ...]

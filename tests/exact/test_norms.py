@@ -38,6 +38,8 @@ def test_norms_at_the_ends(count: int) -> None:
             RmsNorm((1,), 1e3),
             RmsNorm((1,), 0.0),
             L2Norm((1,), 1e-3, "max"),
+            LayerNorm((1,), 1e-3, "root"),
+            L2Norm((1,), 1e3, "root"),
         ):
             if code is SUM and (count > 1 or isinstance(op, LayerNorm)):
                 continue

@@ -83,6 +83,14 @@ LAYER: dict[str, Function] = {
         (x - x.sum(-1, keepdims=True) / 8)
         * jax.lax.rsqrt((x**2).sum(-1, keepdims=True) / 8 - (x.sum(-1, keepdims=True) / 8) ** 2)
     ),
+    "epsilon behind the root": lambda x: (x - mean(x)) / (jnp.sqrt(var(x)) + 0.1) * GAMMA + BETA,
+    "bound of the deviation": lambda x: (
+        (x - mean(x)) / jnp.maximum(jnp.std(x, -1)[..., None], 1e-3)
+    ),
+    "bound of the variance": lambda x: (x - mean(x)) * jnp.maximum(var(x), 1e-5) ** -0.5,
+    "unbiased deviation": lambda x: (
+        GAMMA * (x - mean(x)) / (jnp.std(x, -1, ddof=1, keepdims=True) + 1e-6) + BETA
+    ),
     "unbiased": lambda x: (x - mean(x)) / jnp.sqrt(var(x, ddof=1) + 1e-5),
     "beta alone": lambda x: (x - mean(x)) / jnp.sqrt(var(x) + 1e-5) + BETA,
     "standardize": lambda x: jax.nn.standardize(x, axis=-1),
@@ -115,6 +123,12 @@ OTHERS: dict[str, tuple[str, Function, Any]] = {
         lambda x: x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12),
         ROWS,
     ),
+    "l2 behind the root": (
+        "l2_norm",
+        lambda x: x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-6),
+        ROWS,
+    ),
+    "rms behind the root": ("rms_norm", lambda x: x / (jnp.sqrt(mean(x**2)) + 1e-6) * GAMMA, ROWS),
     "groups": ("group_norm", groups, IMAGES),
     "groups linen": ("group_norm", of_module(nn.GroupNorm(4), IMAGES), IMAGES),
     "groups nnx": ("group_norm", nnx.GroupNorm(8, num_groups=2, rngs=nnx.Rngs(0)), IMAGES),
@@ -159,6 +173,9 @@ def test_epsilon_is_read_off(epsilon: float) -> None:
     )
     assert bound.op.attributes().get("epsilon", 1e-12) == epsilon
     assert bound.op.attributes()["guard"] == "max"
+    behind = norm_of(lambda x: x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + epsilon), ROWS)
+    assert behind.op.attributes()["guard"] == "root"
+    np.testing.assert_allclose(behind.op.attributes().get("epsilon", 1e-12), epsilon**2, rtol=1e-6)
 
 
 def test_gamma_and_beta_keep_their_bits() -> None:
@@ -177,7 +194,7 @@ def test_sixteen_bit_floats() -> None:
 @pytest.mark.parametrize(
     "function",
     [
-        lambda x: (x - mean(x)) / (jnp.sqrt(var(x)) + 0.1),  # epsilon behind the root
+        lambda x: (x - mean(x)) / (jnp.sqrt(var(x) + 0.2) + 0.1),  # two epsilons
         lambda x: (x - mean(x)) / jnp.sqrt(mean(x**2) + 1e-5),  # two statistics
         lambda x: jnp.sqrt(var(x)),
         lambda x: x / jnp.sqrt(mean(x**2, 1) + mean(x**2, 2)),

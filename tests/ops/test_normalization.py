@@ -17,7 +17,15 @@ from qir.types import Affine, Array, DType, TensorType
 I8 = Affine.of(DType.I8, 0.02, -5)
 U8 = Affine.of(DType.U8, 3e-3)
 WIDE = Affine.of(DType.I32, 1e-4, bounds=(1 - 2**17, 2**17 - 1))
-CORES = [LayerNorm((1,)), RmsNorm((1,)), L2Norm((1,)), L2Norm((1,), guard="max")]
+CORES = [
+    LayerNorm((1,)),
+    LayerNorm((1,), guard="root"),
+    RmsNorm((1,)),
+    RmsNorm((1,), guard="max"),
+    L2Norm((1,)),
+    L2Norm((1,), guard="max"),
+    L2Norm((1,), guard="root"),
+]
 
 
 def extremes(count: int, code: Affine) -> Array:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import chain, combinations
+from typing import get_args
 
 import numpy as np
 from hypothesis import strategies as st
 
 from qir.ops import GroupNorm, L2Norm, LayerNorm, RmsNorm
-from qir.ops.normalization import Normalization
+from qir.ops.normalization import Guard, Normalization
 from qir.types import Affine, DType
 from tests.strategies.base import (
     BYTES,
@@ -86,6 +86,11 @@ def epsilons() -> st.SearchStrategy[float]:
     return st.sampled_from([1e-5, 1e-6, 1e-3, 1e-12, 0.5, 1e4])
 
 
+def guards() -> st.SearchStrategy[Guard]:
+    """Draws how epsilon is joined to squares."""
+    return st.sampled_from(get_args(Guard))
+
+
 def axes_of(rank: int) -> list[tuple[int, ...]]:
     """Lists all sets of axes, to draw one as often as another; a drawn set mostly holds axis 0."""
     sets = (combinations(reversed(range(rank)), count) for count in range(1, rank + 1))
@@ -97,9 +102,7 @@ def norms(draw: Draw, cls: type[LayerNorm] | type[RmsNorm] | type[L2Norm]) -> Ca
     shape = draw(shapes(size=(1, 7)))
     axes = draw(st.sampled_from(axes_of(len(shape))))
     rest = [axis for axis in range(len(shape)) if axis not in axes]
-    op: LayerNorm | RmsNorm | L2Norm = cls(axes, draw(epsilons()))
-    if isinstance(op, L2Norm) and draw(st.booleans()):
-        op = replace(op, guard="max")
+    op = cls(axes, draw(epsilons()), draw(guards()))
     return cases(draw, op, shape, draw(st.sampled_from(rest)) if rest else None)
 
 
@@ -107,4 +110,4 @@ def norms(draw: Draw, cls: type[LayerNorm] | type[RmsNorm] | type[L2Norm]) -> Ca
 def group_norms(draw: Draw, cls: type[GroupNorm]) -> Case:
     groups = draw(st.integers(1, 3))
     shape = (*draw(shapes(rank=(1, 3))), groups * draw(st.integers(1, 4)))
-    return cases(draw, cls(groups, draw(epsilons())), shape, 0)
+    return cases(draw, cls(groups, draw(epsilons()), draw(guards())), shape, 0)

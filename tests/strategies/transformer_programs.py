@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 from hypothesis import strategies as st
@@ -32,6 +33,7 @@ from qir.ops import (
     Reciprocal,
     ReduceMax,
     ReduceSum,
+    Relu,
     Reshape,
     RmsNorm,
     Rsqrt,
@@ -46,6 +48,7 @@ from qir.ops import (
     Sub,
     Transpose,
 )
+from qir.ops.normalization import Guard
 from qir.ops.op import Op
 from qir.ops.softmax import MaskedRows
 from qir.types import Dim, DType, Size, TensorType
@@ -138,10 +141,11 @@ def norm(net: FloatNetwork) -> Value:
     axes = net.draw(st.sets(st.integers(0, rank - 1), min_size=1, max_size=2))
     chosen = tuple(sorted(net.draw(st.sampled_from([{rank - 1}, axes]))))
     epsilon = net.draw(st.sampled_from([1e-6, 1e-3, 0.1]))
-    ops: list[Op] = [LayerNorm(chosen, epsilon), RmsNorm(chosen, epsilon), L2Norm(chosen, epsilon)]
+    guard: Guard = net.draw(st.sampled_from(get_args(Guard)))
+    ops: list[Op] = [cls(chosen, epsilon, guard) for cls in (LayerNorm, RmsNorm, L2Norm)]
     if rank > 1:
         groups = net.draw(st.sampled_from([size for size in (1, 2, 3) if channels % size == 0]))
-        ops.append(GroupNorm(groups, epsilon))
+        ops.append(GroupNorm(groups, epsilon, guard))
     return net.emit(net.draw(st.sampled_from(ops)), net.last, *factors_of(net))
 
 
@@ -161,8 +165,14 @@ def spelled_norm(net: FloatNetwork) -> Value:
             )
     else:
         variance = net.emit(Mean(axis, True), squares)
-    variance = net.emit(Add(), variance, scalar(net, 1e-6, 1e-3))
-    if net.draw(st.booleans()):
+    kind = net.draw(st.sampled_from(["add", "add", "max", "root"]))
+    if kind != "root":
+        join = Add() if kind == "add" else Maximum()
+        variance = net.emit(join, variance, scalar(net, 1e-6, 1e-3))
+    if kind == "root":
+        root = net.emit(Sqrt(), net.emit(Relu(), variance))
+        y = net.emit(Div(), centred, net.emit(Add(), root, scalar(net, 1e-6, 1e-3)))
+    elif net.draw(st.booleans()):
         y = net.emit(Mul(), centred, net.emit(Rsqrt(), variance))
     else:
         y = net.emit(Div(), centred, net.emit(Sqrt(), variance))

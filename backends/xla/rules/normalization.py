@@ -13,7 +13,7 @@ from qir.backends.xla.arithmetic import product_high_word, requantize_scaled
 from qir.backends.xla.codes import code_of
 from qir.backends.xla.lowering import argument, coded, floating, lowering, plain
 from qir.backends.xla.materialize import stored
-from qir.backends.xla.words import Words, inverse_root, product_of
+from qir.backends.xla.words import Words, inverse_root, normalized_root, product_of
 from qir.ir import Node
 from qir.numbers.int32 import INT32_MAX, INT32_MIN
 from qir.ops import GroupNorm, L2Norm, LayerNorm, RmsNorm
@@ -35,7 +35,8 @@ def normalize(op: Normalization, node: Node) -> Computation:
         if op.guard == "add":
             root = jnp.sqrt(squares + op.epsilon)
         else:
-            root = jnp.maximum(jnp.sqrt(squares), np.sqrt(op.epsilon))
+            join = jnp.add if op.guard == "root" else jnp.maximum
+            root = join(jnp.sqrt(squares), np.sqrt(op.epsilon))
         result = (viewed / root).reshape(x.shape)
         for operand, apply in zip(parameters, (jnp.multiply, jnp.add), strict=False):
             result = apply(result, operand)
@@ -73,15 +74,16 @@ def exact_norm(op: Normalization, node: Node) -> Computation:
         argument(f"{name}.places", places.astype(np.uint32)),
         argument(f"{name}.epsilon_high", epsilon_high),
         argument(f"{name}.epsilon_low", epsilon_low),
+        argument(f"{name}.root", form.root.astype(np.uint32)),
     )
     point, (low, high) = int(code.zero_points), code.range
     count = op.count(x_value.type)
 
     def run(x: jax.Array, *numbers: jax.Array) -> jax.Array:
-        factors, add_high, add_low, shifts, *epsilon = map(jnp.asarray, numbers)
+        factors, add_high, add_low, shifts, *epsilon, root = map(jnp.asarray, numbers)
         offsets = expand(form.offset, x.shape).astype(np.int32)
         steps = (stored(x).astype(jnp.int32) - offsets).reshape(op.view(x.shape))
-        normalized = _normalized(steps, axes, form, count, Words(*epsilon)).reshape(x.shape)
+        normalized = _normalized(steps, axes, form, count, Words(*epsilon), root).reshape(x.shape)
         steps_of_result = _scaled(normalized, factors, Words(add_high, add_low), shifts)
         # The distance of a bound from the zero point may leave int32, the sum of the two doesn't.
         least, most = (max(INT32_MIN, min(INT32_MAX, bound - point)) for bound in (low, high))
@@ -92,7 +94,12 @@ def exact_norm(op: Normalization, node: Node) -> Computation:
 
 
 def _normalized(
-    steps: jax.Array, axes: Sequence[int], form: Standard, count: int, epsilon: Words
+    steps: jax.Array,
+    axes: Sequence[int],
+    form: Standard,
+    count: int,
+    epsilon: Words,
+    root: jax.Array,
 ) -> jax.Array:
     """Returns t of `Standard`, int32."""
     squares = _sum_of_squares(steps, axes, form.largest, count).times(form.factor)
@@ -103,8 +110,12 @@ def _normalized(
         magnitude = jnp.abs(total).astype(jnp.uint32)
         squares = squares.minus(product_of(magnitude, magnitude))
     wide = squares.moved(form.fraction)
-    joined = wide.plus(epsilon) if form.guard == "add" else wide.greater(epsilon)
+    joined = wide.greater(epsilon) if form.guard == "max" else wide.plus(epsilon)
     least = Words.of(jnp.ones_like(joined.low))
+    if form.guard == "root":
+        other, half = normalized_root(wide.greater(least))
+        crossed = product_of(other, jnp.broadcast_to(root, other.shape))
+        joined = joined.plus(crossed.plus(crossed).down(half + np.uint32(form.root_fraction)))
     significand, exponent = inverse_root(joined.greater(least))
     shift = jnp.clip(form.first_shift - exponent, 1, 62)
     return requantize_scaled(centred, significand, shift, 0, INT32_MIN, INT32_MAX, jnp.int32)
