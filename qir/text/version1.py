@@ -9,7 +9,7 @@ import numpy as np
 
 from qir.errors import QirError
 from qir.ir import Graph, Node, Value, node_types
-from qir.ops.cast import Cast
+from qir.ops.cast import Cast, is_long
 from qir.ops.conv import Conv, ConvTranspose
 from qir.ops.dot import Dot
 from qir.ops.elementwise import Mul
@@ -28,7 +28,7 @@ _ROUNDED_THEMSELVES = (Mul, ReduceSum, Mean, AvgPool, ResizeLinear)
 """Ops that rounded their sums to a code of their own, in mode fixed31."""
 
 _WRAPPED_AT_8_BITS = (Dot, Conv, ConvTranspose)
-"""Ops that gave sums of plain 8-bit integers in the type of these."""
+"""Ops that gave sums of plain 8-bit integers in the type of these, and of 16-bit codes in i64."""
 
 
 class Version1Reader(GraphReader):
@@ -90,6 +90,9 @@ class Version1Reader(GraphReader):
             follow = Cast(inputs[0].dtype)
             operands = (*operands[:2], *wide)
             return self._in_two(graph, line, op, operands, follow, types, regions)
+        if issubclass(cls, _WRAPPED_AT_8_BITS) and is_long(types[0]) and len(inputs) == 2:
+            # Sums that i32 holds are in i32.
+            types = infer(from_attributes(cls, self.attributes(line), types), inputs)
         return super().insert(graph, line, operands, types, regions)
 
     def _in_two(

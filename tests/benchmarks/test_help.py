@@ -12,6 +12,7 @@ PROGRAMS = [
     "ahead_of_time",
     "compile_cost",
     "kinds",
+    "kinds_of_weights",
     "pass_scaling",
     "peers.__main__",
     "quantization_cost",

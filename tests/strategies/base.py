@@ -72,8 +72,8 @@ class Case:
     def node(self) -> Node:
         """The op that the case is of: the last one, but for what rounds sums in i64."""
         last = [node for node in self.graph.nodes if node.outputs][-1]
-        summed = last.inputs[0]
-        return last if summed.node is None or not is_long(summed.type) else summed.node
+        makers = [value.node for value in last.inputs if is_long(value.type)]
+        return makers[0] if makers and makers[0] is not None else last
 
     @property
     def coded(self) -> bool:

@@ -178,9 +178,16 @@ def recodes(draw: Draw, cls: type[Recode]) -> Case:
     axis = draw(st.integers(0, len(shape) - 1))
     kept = (*SMALL, DType.I32, DType.U32)
     code = draw(codes(kept, shape=shape, axis=axis, far=True))
-    kind = draw(st.sampled_from(["turned", "code", "plain"]))
+    kind = draw(st.sampled_from(["turned", "code", "plain", "levels"]))
     to: Element = code.storage
     of: Element = code
+    if kind == "levels":
+        shape = with_blocks(draw, shape)
+        table = level_codes(draw, shape, axis)
+        plain = table.storage
+        whole = table.range == plain.bounds and draw(st.booleans())
+        of, to = (plain, table) if whole else (table, plain)
+        return program(cls(to), Operand(stored(draw, table, shape), of))
     if kind == "turned":
         storage, other = draw(st.permutations(BYTES))
         code = draw(codes([storage], shape=shape, axis=axis))

@@ -32,18 +32,18 @@ from tests.strategies.base import (
 )
 
 
-def signed_byte_powers(draw: Draw, shape: tuple[int, ...], axis: int) -> PowerOfTwo:
-    """Draws powers of two whose steps are signed bytes, with scales that may vary along an axis."""
-    code = codebooks(draw, shape, axis)
-    return PowerOfTwo(DType.U4, code.scale, draw(st.sampled_from([2, 3, 4])))
+def powers(draw: Draw, shape: tuple[int, ...], axis: int) -> PowerOfTwo:
+    """Draws powers of two with integer steps, whose scales may vary along an axis."""
+    bits = draw(st.sampled_from([2, 3, 4, 4, 5]))
+    return PowerOfTwo(DType.U8 if bits > 4 else DType.U4, codebooks(draw, shape, axis).scale, bits)
 
 
 def weights(draw: Draw, shape: tuple[int, ...], far: bool = False) -> Operand:
     """Draws weights: mostly constant and symmetric per channel, sometimes with zero points."""
     kept = draw(st.sampled_from([True, True, False]))
     if draw(st.integers(0, 4)) == 0:
-        table = draw(st.sampled_from([codebooks, signed_byte_powers]))(draw, shape, len(shape) - 1)
-        return coded_operand(draw, table, shape, constant=kept)
+        kind = powers if draw(st.booleans()) else codebooks
+        return coded_operand(draw, kind(draw, shape, len(shape) - 1), shape, constant=kept)
     symmetric = draw(st.booleans())
     storages = draw(st.sampled_from([NARROW, NARROW, WIDE]))
     code = draw(codes(storages, shape=shape, axis=len(shape) - 1, symmetric=symmetric, far=far))

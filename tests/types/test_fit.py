@@ -1,5 +1,6 @@
 """Codes whose scales are chosen from numbers: every kind, per tensor, channel and block."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from qir.types import (
     DType,
     Float8E4M3,
     Float8E5M2,
+    LevelCode,
     PowerOfTwo,
     TensorType,
 )
@@ -161,3 +163,16 @@ def test_levels_rounded_to_integers_have_exact_sums() -> None:
     expected = [-127, -88, -67, -50, -36, -23, -12, 0, 10, 20, 31, 43, 56, 71, 92, 127]
     assert code.levels.tolist() == expected
     assert np.array_equal(code.scale.array, np.array([[0.5, 2.0]], np.float32) / np.float32(127))
+
+
+def test_a_kind_that_finds_no_scales_says_so() -> None:
+    @dataclass(frozen=True)
+    class Signs(LevelCode):
+        kind = "signs"
+
+        @property
+        def levels(self) -> Array:
+            return np.array([-1.0, 1.0])
+
+    with pytest.raises(QirError, match="expected a kind that finds scales, got signs; give it"):
+        Signs.fit(weights())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import ClassVar, Self
 
 import numpy as np
@@ -75,7 +74,7 @@ class Float8(LevelCode):
         """The number of each pattern."""
         return self.numbers
 
-    @cached_property
+    @property
     def ties_up(self) -> Array:
         """Whether the upper one of two neighbours has the even pattern; infinities get nothing."""
         levels = self.levels[self.order]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -96,7 +95,7 @@ class MXFP4(LevelCode):
         """The steps of the 16 patterns."""
         return E2M1 / STEP
 
-    @cached_property
+    @property
     def ties_up(self) -> Array:
         """Whether the upper one of two neighbours has the even pattern."""
         return even_above(self.order)

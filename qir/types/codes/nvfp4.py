@@ -124,21 +124,25 @@ class NVFP4(LevelCode):
         return not self.grid
 
     @cached_property
+    def _products(self) -> Array:
+        return E4M3[self.block_scales.array].astype(np.float32) * self.scale.array
+
+    @property
     def step_sizes(self) -> Array:
         """The products of the two scales, float32, of shape `grid`."""
-        return E4M3[self.block_scales.array].astype(np.float32) * self.scale.array
+        return self._products
 
     @property
     def decoding_scale(self) -> Array:
         """The products of the two scales."""
-        return self.step_sizes
+        return self._products
 
     @property
     def levels(self) -> Array:
         """The numbers of the 16 patterns."""
         return E2M1
 
-    @cached_property
+    @property
     def ties_up(self) -> Array:
         """Whether the upper one of two neighbours has the even pattern."""
         return even_above(self.order)

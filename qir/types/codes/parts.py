@@ -32,8 +32,7 @@ def magnitudes(array: ArrayLike, parts: tuple[int, ...] = ()) -> NDArray[np.floa
     found = np.abs(np.asarray(array)).astype(np.float64, copy=False)
     if not np.all(np.isfinite(found)):
         raise QirError("code: expected finite numbers to fit a code to, got inf or NaN")
-    greatest: NDArray[np.float64] = np.max(*_by_part(found, parts), initial=0.0)
-    return greatest
+    return np.asarray(np.max(*_by_part(found, parts), initial=0.0))
 
 
 def sums(array: Array, parts: tuple[int, ...] = ()) -> NDArray[np.float64]:
@@ -46,8 +45,7 @@ def sums(array: Array, parts: tuple[int, ...] = ()) -> NDArray[np.float64]:
     Raises:
         QirError: The parts do not divide the array.
     """
-    total: NDArray[np.float64] = np.sum(*_by_part(np.asarray(array), parts), dtype=np.float64)
-    return total
+    return np.asarray(np.sum(*_by_part(np.asarray(array), parts), dtype=np.float64))
 
 
 def _by_part(array: Array, parts: tuple[int, ...]) -> tuple[Array, tuple[int, ...]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -146,7 +145,7 @@ class PowerOfTwo(LevelCode):
         """How many bits a stored number has: its sign and its exponent."""
         return self.storage.bits if self.bits is None else self.bits
 
-    @cached_property
+    @property
     def levels(self) -> Array:
         """The powers in order of storage: 0, those from 1 on, -0 and the negative ones."""
         exponents = np.arange(2 ** (self.width - 1) - 1)
@@ -154,7 +153,7 @@ class PowerOfTwo(LevelCode):
         positive = np.concatenate([[0.0], powers])
         return np.concatenate([positive, -positive])
 
-    @cached_property
+    @property
     def borders(self) -> Array:
         """The geometric means of neighbouring powers."""
         exponents = np.arange(2 ** (self.width - 1) - 1)
