@@ -2,56 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
 from qir.analysis.properties import FLOAT, QUANTIZED, RANGED, Property
-from qir.errors import PassError, QirError
-from qir.ir import Builder, Graph, Node, Value
+from qir.errors import QirError
+from qir.ir import Graph
 from qir.numbers.rounding import rounding_mode
-from qir.ops import (
-    Add,
-    Clip,
-    Concat,
-    Const,
-    Dequantize,
-    Embedding,
-    Mul,
-    Quantize,
-    Relu,
-    Return,
-    Sub,
-)
-from qir.ops.cast import is_long
-from qir.ops.elementwise import Sum
-from qir.ops.op import infer
-from qir.ops.rules import (
-    Accumulate,
-    ExactSum,
-    FixedCode,
-    KeepFloat,
-    Normalize,
-    Quotient,
-    Rescale,
-    RescaledRows,
-    SameCode,
-    SharedCode,
-    Table,
-)
-from qir.passes.shared.bias_correction import corrected_bias
-from qir.passes.shared.codes import bias_code, holds_bias
-from qir.passes.shared.divisors import too_coarse
-from qir.passes.shared.forms import Forms
-from qir.passes.shared.functions import defined
-from qir.passes.shared.interface import Interface, return_from, take_coded
-from qir.passes.shared.plan import CodePlan, KeptFloat, expressed_type
+from qir.passes.shared.conversion import Conversion
+from qir.passes.shared.interface import Interface
+from qir.passes.shared.plan import CodePlan
 from qir.passes.shared.weight_codes import WeightCoding
 from qir.passes.shared.weight_only import WeightCoder
-from qir.passes.shared.wide import quotient_code
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.selectors import select
 from qir.report.explain import explain
-from qir.types import Affine, Dim, DType
+from qir.types import DType
 
 
 @register
@@ -128,7 +93,26 @@ class QuantizePass(Pass):
         if self.activations == "float":
             WeightCoder(graph, self.coding, excluded, context, correct_bias=self.correct_bias).run()
         else:
-            _Quantizer(self, graph, excluded, context).run()
+            plan = CodePlan(
+                graph,
+                excluded,
+                context.channels,
+                context.positions,
+                storage=DType(self.activations),
+                symmetric=self.symmetric,
+                coded_inputs=self.inputs != "float",
+                coded_outputs=self.outputs != "float",
+            )
+            Conversion(
+                graph,
+                context,
+                plan,
+                self.coding,
+                inputs=self.inputs,
+                outputs=self.outputs,
+                rounding=self.rounding,
+                correct_bias=self.correct_bias,
+            ).run()
         if QUANTIZED.missing(graph):
             context.unattained.add(QUANTIZED)
             context.diagnostics.append(f"quantize: nothing was quantized; {_reasons(graph)}")
@@ -141,314 +125,3 @@ def _reasons(graph: Graph) -> str:
         return "no op computes in floating point"
     first = f"{lines[0].op} of %{lines[0].value}: {lines[0].reason}"
     return f"{first}, and {len(lines) - 1} more; see qir.explain" if lines[1:] else first
-
-
-class _Quantizer:
-    """One run over one graph, in order: each op is converted by its quantization rule."""
-
-    def __init__(
-        self, options: QuantizePass, graph: Graph, excluded: set[Node], context: Context
-    ) -> None:
-        self.options = options
-        self.graph = graph
-        self.context = context
-        self.plan = CodePlan(
-            graph,
-            excluded,
-            context.channels,
-            context.positions,
-            storage=DType(options.activations),
-            symmetric=options.symmetric,
-            coded_inputs=options.inputs != "float",
-            coded_outputs=options.outputs != "float",
-        )
-        self.forms = Forms(graph, self.plan, options.rounding)
-
-    def run(self) -> None:
-        for value in self.graph.inputs:
-            if self.options.inputs != "float":
-                take_coded(value, DType(self.options.inputs), self.forms)
-        replaced: list[Value] = []
-        for node in list(self.graph.nodes):
-            if isinstance(node.op, Const):
-                continue
-            builder = self.graph.before(node)
-            if isinstance(node.op, Return):
-                return_from(node, self.options.outputs, self.forms, builder)
-            elif self.becomes_integer(node, builder):
-                replaced.extend(node.outputs)
-            else:
-                self.forms.leave_float(node, builder)
-        for value in replaced:
-            self.forms.hand_over(value)
-        self.forms.tidy()
-
-    def becomes_integer(self, node: Node, builder: Builder) -> bool:
-        if not isinstance(node.op.quant, RescaledRows) and not any(
-            self.forms.is_activation(value) for value in node.inputs
-        ):
-            return False
-        output = node.outputs[0]
-        if output in self.plan.cones:
-            self.convert_cone(output, builder)
-        if output in self.plan.cones or output in self.plan.inside:
-            return True
-        if (reason := self.plan.why_float(node)) is not None:
-            node.note = reason
-            return False
-        if isinstance(node.op.quant, KeepFloat):
-            return False
-        if len(node.outputs) != 1 and not isinstance(node.op.quant, SameCode):
-            node.note = "it has several results"
-            return False
-        try:
-            self.convert(node, builder)
-        except PassError:
-            raise
-        except (KeptFloat, QirError) as reason:
-            node.note = getattr(reason, "message", str(reason))
-            for emitted in reversed(builder.emitted):
-                self.forms.forget(emitted)
-            return False
-        return True
-
-    def convert(self, node: Node, builder: Builder) -> None:
-        op, output = node.op, node.outputs[0]
-        match op.quant:
-            case Accumulate() as rule:
-                self.convert_sum(node, rule, builder)
-            case SharedCode() if isinstance(op, Concat) and output in self.plan.wide:
-                self.convert_wide_sum(node, builder)
-            case SharedCode():
-                code = self.plan.code_for(output)
-                operands = [
-                    self.forms.code(value, builder, code) if self.forms.is_real(value) else value
-                    for value in node.inputs
-                ]
-                self.forms.give(output, builder.emit(op, *operands))
-            case SameCode():
-                self.convert_same(node, builder)
-            case ExactSum():
-                self.convert_exact_sum(node, builder)
-            case RescaledRows():
-                self.convert_rows(node, builder)
-            case Quotient() as quotient_rule:
-                self.convert_quotient(node, quotient_rule, builder)
-            case Rescale() if (kept := self.unchanged(node)) is not None:
-                self.forms.alias(kept, output)
-                self.context.diagnostics.append(
-                    f"quantize: %{output.name} is %{kept.name} alone: the other term was 0 in all "
-                    "that calibration saw; give it data where it is not, if there is such"
-                )
-            case Rescale() if isinstance(op, Sum) and output in self.plan.wide:
-                self.convert_wide_sum(node, builder)
-            case Normalize():
-                self.convert_norm(node, builder)
-            case Rescale():
-                operands = [self.forms.code(value, builder) for value in node.inputs]
-                self.forms.give(
-                    output, builder.emit(op.with_code(self.plan.code_for(output)), *operands)
-                )
-            case FixedCode():
-                self.convert_fixed(node, builder)
-            case Table(otherwise=reason) if reason:
-                raise KeptFloat(reason)
-            case _:
-                raise KeptFloat("it is no function of one tensor alone")
-
-    def convert_sum(self, node: Node, rule: Accumulate, builder: Builder) -> None:
-        output = node.outputs[0]
-        x, kernel = node.inputs[rule.left], node.inputs[rule.right]
-        bias = node.inputs[rule.bias] if len(node.inputs) > rule.bias else None
-        if not self.forms.is_activation(x):
-            raise KeptFloat(f"%{x.name} is a constant where an activation belongs")
-        if bias is not None and not bias.is_constant:
-            raise KeptFloat(f"the bias %{bias.name} is not a constant")
-        if isinstance(terms := kernel.type.shape[-2], Dim):
-            raise KeptFloat(f"it sums over the named dimension {terms}, so that no sum is bounded")
-        activations = self.forms.code(x, builder)
-        right = (
-            self.weights(kernel, bias, activations, output, builder)
-            if kernel.is_constant
-            else self.forms.code(kernel, builder)
-        )
-        (accumulator,) = infer(node.op, [activations.type, right.type])
-        # A sum that can't be rounded to its own code is of no use to later ops.
-        self.forms.rounded(node.op, [activations.type, right.type], self.plan.code_for(output))
-        operands = [activations, right]
-        corrected = (
-            corrected_bias(node, rule, activations, right, self.context)
-            if self.options.correct_bias
-            else None
-        )
-        if corrected is not None:
-            code = bias_code(accumulator.code, corrected.size)
-            operands.append(builder.const(code.encode(corrected), f"{output.name}.bias", code))
-        elif bias is not None:
-            code = bias_code(accumulator.code, bias.array.size)
-            if not kernel.is_constant and not holds_bias(code, bias.array, terms, operands):
-                raise KeptFloat(f"its sum has no room for the bias %{bias.name}")
-            operands.append(self.forms.constant(bias, code, builder))
-        self.forms.give_sum(output, builder.emit(node.op, *operands))
-
-    def convert_exact_sum(self, node: Node, builder: Builder) -> None:
-        op, output = node.op, node.outputs[0]
-        if isinstance(op, Mul) and any(value.is_constant for value in node.inputs):
-            multiple = self.forms.from_sum(output, self.plan.code_for(output), builder)
-            if multiple is not None:
-                self.forms.give(output, multiple)
-                return
-        if isinstance(op, Mul):
-            operands = self.forms.factors(node.inputs, builder)
-        else:
-            operands = [self.forms.code(value, builder) for value in node.inputs]
-        types = [operand.type for operand in operands]
-        if op.divisor(types) is None:
-            self.forms.give(
-                output, builder.emit(op.with_code(self.plan.code_for(output)), *operands)
-            )
-            return
-        self.forms.rounded(op, types, self.plan.code_for(output))
-        self.forms.give_sum(output, builder.emit(op, *operands))
-
-    def convert_rows(self, node: Node, builder: Builder) -> None:
-        """Codes a table; its rows get each code that is wanted of them straight from there."""
-        (table, ids), output = node.inputs, node.outputs[0]
-        if not table.is_constant:
-            raise KeptFloat(f"the table %{table.name} is not a constant")
-        assert isinstance(node.op, Embedding)
-        code = self.options.coding.for_rows(
-            table.array,
-            factor=node.op.factor,
-            output_scale=float(self.plan.code_for(output).scale.array.max()),
-        )
-        code = replace(code, expressed=expressed_type(output.type))
-        rows = builder.emit(node.op, self.forms.constant(table, code, builder), ids)
-        self.forms.give_rows(output, rows)
-
-    def convert_wide_sum(self, node: Node, builder: Builder) -> None:
-        output = node.outputs[0]
-        code = self.plan.wide_code(output)
-        sums = self.forms.sums
-        totals = [sums[value] for value in node.inputs if value in sums]
-        if output in self.plan.divided and len(totals) == len(node.inputs):
-            code = quotient_code(totals, expressed_type(output.type)) or code
-        operands = [self.forms.wide_form(value, code, builder) for value in node.inputs]
-        op = node.op if isinstance(node.op, Concat) else node.op.with_code(code)
-        self.forms.give_sum(output, builder.emit(op, *operands))
-
-    def weights(
-        self, kernel: Value, bias: Value | None, x: Value, output: Value, builder: Builder
-    ) -> Value:
-        activations = x.type.code
-        code = self.options.coding.for_sums(
-            kernel.array,
-            activations,
-            output_scale=float(self.plan.code_for(output).scale.array.max()),
-            bias=None if bias is None else bias.array,
-        )
-        return self.forms.constant(kernel, replace(code, expressed=activations.expressed), builder)
-
-    def convert_same(self, node: Node, builder: Builder) -> None:
-        x = node.inputs[0]
-        if x in self.forms.sums and (
-            node in self.plan.moved or self.plan.wide.intersection(node.outputs)
-        ):
-            moved = self.forms.moved_sum(node, builder)
-            if moved is not None:
-                for old, new in zip(node.outputs, moved, strict=True):
-                    self.forms.give_sum(old, new)
-                return
-        if isinstance(node.op, Relu | Clip) and (x in self.forms.sums or x not in self.forms.main):
-            # The sum is rounded once anyway: straight to the code of what is left of it.
-            operands = [self.forms.code(x, builder, self.plan.code_for(node.outputs[0]))]
-        else:
-            operands = self.forms.alike(node.inputs, builder)
-        results = builder.emit_node(node.op, operands).outputs
-        for old, new in zip(node.outputs, results, strict=True):
-            self.forms.give(old, new)
-
-    def convert_norm(self, node: Node, builder: Builder) -> None:
-        x, *parameters = node.inputs
-        varying = next((value for value in parameters if not value.is_constant), None)
-        if varying is not None:
-            raise KeptFloat(f"%{varying.name} is not a constant")
-        if not self.forms.is_activation(x):
-            raise KeptFloat(f"%{x.name} is a constant where an activation belongs")
-        output = node.outputs[0]
-        op = node.op.with_code(self.plan.norm_code(output))
-        self.forms.give(
-            output, builder.emit(op, self.forms.norm_operand(op, x, builder), *parameters)
-        )
-
-    def convert_fixed(self, node: Node, builder: Builder) -> None:
-        output = node.outputs[0]
-        # A mask is the same in both programs.
-        operands = [
-            self.forms.scores(value, node.op, builder) if self.forms.is_real(value) else value
-            for value in node.inputs
-        ]
-        tables = node.op.integer_tables([operand.type for operand in operands])
-        operands += [
-            builder.const(array, f"{output.name}.{name}") for name, array in tables.items()
-        ]
-        self.forms.give(
-            output, builder.emit(node.op.with_code(self.plan.code_for(output)), *operands)
-        )
-
-    def unchanged(self, node: Node) -> Value | None:
-        """Returns the operand that a sum leaves as it is: the other was never seen but at 0."""
-        output = node.outputs[0]
-        if not isinstance(node.op, Add | Sub):
-            return None
-        pairs = [tuple(node.inputs), tuple(reversed(node.inputs))][
-            : 1 if isinstance(node.op, Sub) else 2
-        ]
-        for x, y in pairs:
-            never = not y.is_constant and y.range is not None and y.range.bounds == (0.0, 0.0)
-            if never and self.forms.is_activation(x) and x.type == output.type:
-                return x
-        return None
-
-    def convert_quotient(self, node: Node, rule: Quotient, builder: Builder) -> None:
-        """Divides codes, and exact sums as they are: nothing is rounded between them."""
-        output, (x, y) = node.outputs[0], node.inputs
-        # A sum has its own rounded form too, where others read it.
-        totals = {value: self.forms.sums.get(value) for value in (x, y)}
-        dividend, divisor = (
-            self.forms.code(value, builder) if total is None or is_long(total.type) else total
-            for value, total in totals.items()
-        )
-        code = divisor.type.quant
-        if not isinstance(code, Affine) or not code.per_tensor:
-            raise KeptFloat(f"the scale of the divisor %{y.name} varies")
-        if (reason := too_coarse(y, code, rule)) is not None:
-            raise KeptFloat(reason)
-        wanted = self.plan.result_code(output)
-        self.forms.give(output, builder.emit(node.op.with_code(wanted), dividend, divisor))
-
-    def convert_cone(self, output: Value, builder: Builder) -> None:
-        """Puts the float ops between a value and a function of it alone between two casts."""
-        source, code = self.plan.cones[output], None
-        try:
-            coded = self.forms.code(source, builder, self.plan.smooth_code(source, output))
-            real, code = builder.emit(Dequantize(), coded), coded.type.affine
-        except QirError:  # No scale brings the steps of its sum to so small a range.
-            real = self.forms.real(source, builder)
-        if source.range is not None and (code is None or not defined(output, source, code)):
-            low, high = source.range.bounds
-            real = builder.emit(Clip(float(low), float(high)), real)
-        copies = {source: real}
-
-        def copy(value: Value) -> Value:
-            if value.is_constant:
-                return value
-            if value not in copies:
-                assert value.op is not None
-                operands = [copy(operand) for operand in value.inputs]
-                copies[value] = builder.emit(value.op, *operands)
-            return copies[value]
-
-        self.forms.give(
-            output, builder.emit(Quantize(self.plan.function_code(output)), copy(output))
-        )

@@ -15,11 +15,11 @@ from qir.ops import Add, Dequantize, Dot, Embedding, Mul, QuantizeDynamic, Resha
 from qir.ops.op import Op
 from qir.ops.quantize_dynamic import steps_code
 from qir.ops.rules import Accumulate
-from qir.passes.shared.codes import rows_code, weight_code
 from qir.passes.shared.plan import KeptFloat
+from qir.passes.shared.weight_codes import WeightCoding
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.selectors import select
-from qir.types import SMALLEST_SCALE, Affine, Dim, DType, product
+from qir.types import SMALLEST_SCALE, Code, Dim, product
 
 STEPS = {"i8": 127, "i4": 7}
 """The largest step of activations of each width; those of 4 bits are stored in i8."""
@@ -48,7 +48,8 @@ class QuantizeDynamicPass(Pass):
     Attributes:
         weights: Storage of weights and tables.
         activations: Width of activations; steps of 4 bits are stored in i8.
-        per: Whether weights have a scale for each output channel or one for the tensor.
+        per: What of the weights has a scale of its own, as in pass quantize.
+        scheme: The kind of code of the weights, likewise; one whose scale multiplies integers.
         scales: Whether each row of a product and each sample of a convolution has a scale, or the
             tensor has one, as in ONNX Runtime.
         products: Which products: those with weights, or also those of two activations, as in
@@ -58,7 +59,8 @@ class QuantizeDynamicPass(Pass):
 
     weights: Literal["i8", "i4", "i2"] = "i8"
     activations: Literal["i8", "i4"] = "i8"
-    per: Literal["channel", "tensor"] = "channel"
+    per: str = "channel"
+    scheme: str = "affine"
     scales: Literal["row", "tensor"] = "row"
     products: Literal["weights", "all"] = "all"
     keep_float: tuple[str, ...] = ()
@@ -66,6 +68,14 @@ class QuantizeDynamicPass(Pass):
     name = "quantize-dynamic"
     requires = (FLOAT,)
     keeps = "approximate"
+
+    def check(self) -> None:
+        self.coding.check(exact=True)
+
+    @property
+    def coding(self) -> WeightCoding:
+        """The codes that weights get."""
+        return WeightCoding(self.weights, self.per, self.scheme, self.name)
 
     def run(self, graph: Graph, context: Context) -> None:
         excluded = select(graph, self.keep_float)
@@ -87,7 +97,7 @@ class _DynamicQuantizer:
         self.excluded = excluded
         self.names = Inheritance(graph)
         self.steps: dict[tuple[Value, tuple[int, ...]], StepsAndScale] = {}
-        self.constants: dict[tuple[Value, Affine], Value] = {}
+        self.constants: dict[tuple[Value, Code], Value] = {}
 
     def run(self) -> None:
         for node in list(self.graph.nodes):
@@ -119,12 +129,8 @@ class _DynamicQuantizer:
         if not table.is_constant:
             raise KeptFloat(f"the table %{table.name} is not a constant")
         assert isinstance(node.op, Embedding)
-        code = rows_code(
-            table.array,
-            DType(self.options.weights),
-            per_row=self.options.per == "channel",
-            factor=node.op.factor,
-            output_scale=SMALLEST_SCALE,
+        code = self.options.coding.for_rows(
+            table.array, factor=node.op.factor, output_scale=SMALLEST_SCALE
         )
         code = replace(code, expressed=table.type.dtype)
         return builder.emit(node.op, self.constant(table, code, builder), ids)
@@ -171,7 +177,7 @@ class _DynamicQuantizer:
         if isinstance(terms, Dim):
             raise KeptFloat(f"it sums over the named dimension {terms}, so that no sum is bounded")
         largest = STEPS[self.options.activations]
-        most = DType(self.options.weights).bounds[1] if kernel.is_constant else largest
+        most = self.options.coding.greatest_step if kernel.is_constant else largest
         if terms * largest * most > INT32_MAX:
             raise KeptFloat(f"its sums of {terms} products might leave 32 bits")
 
@@ -198,17 +204,11 @@ class _DynamicQuantizer:
 
     def weights(self, kernel: Value, builder: Builder) -> Value:
         # No result has a code whose steps a channel could be too small for.
-        code = weight_code(
-            kernel.array,
-            DType(self.options.weights),
-            per_channel=self.options.per == "channel",
-            input_scale=1.0,
-            output_scale=SMALLEST_SCALE,
-            bias=None,
-        )
+        steps = steps_code(STEPS[self.options.activations])
+        code = self.options.coding.for_sums(kernel.array, steps, output_scale=SMALLEST_SCALE)
         return self.constant(kernel, code, builder)
 
-    def constant(self, value: Value, code: Affine, builder: Builder) -> Value:
+    def constant(self, value: Value, code: Code, builder: Builder) -> Value:
         if (value, code) not in self.constants:
             self.constants[value, code] = builder.const(code.encode(value.array), value.name, code)
         return self.constants[value, code]

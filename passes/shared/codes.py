@@ -119,42 +119,6 @@ def _storable(scale: float) -> float:
     return float(np.float32(max(scale, SMALLEST_SCALE))) if scale > 0 else ZERO_SCALE
 
 
-def weight_code(
-    weights: Array,
-    storage: DType,
-    *,
-    per_channel: bool,
-    input_scale: float,
-    output_scale: float,
-    bias: Array | None,
-    reach: int = 255,
-    long: bool = False,
-) -> Affine:
-    """Returns the symmetric code of a kernel, of `weight_scales`.
-
-    Args:
-        weights: The kernel; channels along the last axis.
-        storage: A signed integer type of at most 16 bits.
-        per_channel: Whether each channel gets a scale of its own.
-        input_scale: Scale of the activations.
-        output_scale: Scale of the result.
-        bias: The bias [channels], or None.
-        reach: Most steps of an activation from 0.
-        long: Whether the accumulator is in i64.
-    """
-    scale = weight_scales(
-        weights,
-        storage.bounds[1],
-        per_channel=per_channel,
-        input_scale=input_scale,
-        output_scale=output_scale,
-        bias=bias,
-        reach=reach,
-        long=long,
-    )
-    return Affine.of(storage, scale)
-
-
 def weight_scales(
     weights: Array,
     largest: int,
@@ -220,33 +184,6 @@ def bias_room(weights: Array, largest: int, reach: int, long: bool = False) -> i
     if long:
         return LONG_MAX - min(products, LONG_MAX // 2)
     return 2**31 - 1 - min(products, 2**30)
-
-
-def rows_code(
-    table: Array, storage: DType, *, per_row: bool, factor: float, output_scale: float
-) -> Affine:
-    """Returns the symmetric code of a table whose rows are looked up: by `weight_code`, row by row.
-
-    A kernel that is the transposed table gets the same stored numbers, wherever neither scale has
-    to be raised.
-
-    Args:
-        table: The table; rows along the first axis.
-        storage: A signed integer type of at most 8 bits.
-        per_row: Whether each row gets a scale of its own.
-        factor: What rows are multiplied by.
-        output_scale: Scale of the result.
-    """
-    columns = np.moveaxis(table, 0, -1)
-    code = weight_code(
-        columns,
-        storage,
-        per_channel=per_row,
-        input_scale=factor,
-        output_scale=output_scale,
-        bias=None,
-    )
-    return code.map_arrays(lambda factors: np.moveaxis(factors, -1, 0) if factors.ndim else factors)
 
 
 def reach(code: Code) -> int:

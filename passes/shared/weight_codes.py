@@ -183,6 +183,11 @@ class WeightCoding:
         size = int(found[1]) if found else 0
         return size if size >= 2 else None
 
+    @property
+    def greatest_step(self) -> int:
+        """The greatest integer that products in integers multiply, multipliers included."""
+        return int(self._largest) * (1 if self.block is None else self._most_factor)
+
     def for_sums(
         self,
         kernel: Array,

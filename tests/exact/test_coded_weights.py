@@ -68,7 +68,7 @@ def test_packing_is_reversed(storage, axis, data):
 
 
 @pytest.mark.parametrize("options", WEIGHTS.values(), ids=WEIGHTS.keys())
-@pytest.mark.parametrize("columns", [5, 1100])
+@pytest.mark.parametrize("columns", [pytest.param(5, marks=pytest.mark.slow), 1100])
 def test_products(options, columns):
     """Of so many columns that there are several tiles, of which the last one is not whole."""
     rows = 64 if columns == 5 else 256
@@ -89,6 +89,7 @@ def test_tables(options):
     np.testing.assert_array_equal(compiled(ids)[0], qir.evaluate(program, ids)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", WEIGHTS.values(), ids=WEIGHTS.keys())
 def test_convolutions(options):
     kernel = jnp.asarray(RNG.normal(0, 1, (3, 3, 64, 24)), jnp.float32)

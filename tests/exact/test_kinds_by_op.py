@@ -6,8 +6,12 @@ from qir.types import CODES
 from tests.exact.kinds_by_op import CASES, OPS, SHAPE, attempt, lines
 from tests.layout import ROOT
 
+FAST = ("const", "dot", "store")
 
-@pytest.mark.parametrize("op", OPS)
+
+@pytest.mark.parametrize(
+    "op", [pytest.param(op, marks=() if op in FAST else pytest.mark.slow) for op in OPS]
+)
 def test_a_code_under_an_op_is_exact_or_refused(op):
     """Where integers are refused, what floating point makes of it is within its bounds."""
     for name in CASES:

@@ -13,7 +13,7 @@ from jax import lax
 from qir.backends.native.computation import Argument, Computation, Parameter
 from qir.backends.xla.codes import multiples
 from qir.backends.xla.lowering import lowering, spread
-from qir.backends.xla.packed import packed, unpacked
+from qir.backends.xla.packed import packed, unpacked, unpacked_parts
 from qir.ir import Node, Value
 from qir.ops import Dequantize, Dot, Embedding
 from qir.types import Affine, Array, Code
@@ -48,6 +48,16 @@ def _decoded(stored: jax.Array, code: Code, scale: jax.Array, factors: jax.Array
 def _factors(code: Code) -> Array:
     """Returns the multipliers of a code, or a single 1."""
     return np.ones((), np.uint8) if code.multipliers is None else code.multipliers.array
+
+
+def _rows(array: jax.Array, start: int, stop: int, rows: int) -> jax.Array:
+    """Returns the scales of some of the rows that blocks of rows share, as few as there can be."""
+    if array.shape[0] == 1:
+        return array
+    block = rows // array.shape[0]
+    if start % block or stop % block:
+        return jnp.repeat(array, block, axis=0)[start:stop]
+    return array[start // block : stop // block]
 
 
 def _decodes_constant(op: Dequantize, node: Node) -> bool:
@@ -113,12 +123,20 @@ def dot_of_coded_weights(op: Dot, node: Node) -> Computation:
         factors: jax.Array,
         bias: jax.Array | None = None,
     ) -> jax.Array:
+        contracted = (((x.ndim - 1,), (0,)), ((), ()))
+
         def product(tile: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
             octets, scale, factors = tile
-            numbers = unpacked(octets, code.storage, 0, rows)
-            weights = _decoded(numbers, code, scale, factors)
-            contracted = (((x.ndim - 1,), (0,)), ((), ()))
-            return lax.dot_general(x, weights, contracted, preferred_element_type=jnp.float32)
+            start, total = 0, jnp.zeros((), jnp.float32)
+            for part in unpacked_parts(octets, code.storage, 0, rows):
+                stop = start + part.shape[0]
+                arrays = (_rows(array, start, stop, rows) for array in (scale, factors))
+                weights = _decoded(part, code, *arrays)
+                total = total + lax.dot_general(
+                    x[..., start:stop], weights, contracted, preferred_element_type=jnp.float32
+                )
+                start = stop
+            return total
 
         if count == 1:
             result = product((octets[0], scale[0], factors[0]))

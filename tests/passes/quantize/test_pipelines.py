@@ -32,11 +32,12 @@ PIPELINES = {
 
 WITHOUT_DATA = ("w8-dynamic", "w8", "w4", "nf4", "fp8")
 
+FAST = {("w4a8", "cnn"), ("w4", "transformer"), *product(("w4a16", "w8-dynamic", "fp8"), ("mlp",))}
+
 PAIRS = [
-    pytest.param(pipeline, name, marks=() if place % len(NETWORKS) == turn else pytest.mark.slow)
-    for (place, pipeline), (turn, name) in product(enumerate(PIPELINES), enumerate(NETWORKS))
+    pytest.param(*pair, marks=() if pair in FAST else pytest.mark.slow)
+    for pair in product(PIPELINES, NETWORKS)
 ]
-"""Each pipeline over one network in the fast tests, and over all in the slow ones."""
 
 
 @cache

@@ -233,3 +233,17 @@ def test_constants_that_nothing_reads_are_gone_and_names_stay():
     graph = quantized(mlp, X)
     names = {node.output.name: node.output.type.dtype for node in ops(graph, Const)}
     assert names == {"W": DType.I8, "V": DType.I8, "BIAS": DType.F32}
+
+
+@pytest.mark.parametrize("options", ["weights=i4, per=block:8", "weights=i4, scheme=log2"])
+def test_weights_of_other_codes(options):
+    graph = quantized(mlp, X, options=options)
+    weights = [node.inputs[1].type.code for node in ops(graph, Dot)]
+    assert [code.storage.bits for code in weights] == [4, 4]
+    assert all((code.multipliers is not None) == ("block" in options) for code in weights)
+    check_exact(graph, X)
+
+
+def test_weights_without_steps_are_refused():
+    with pytest.raises(qir.QirError, match=r"quantize-dynamic: scheme=nf4 .* scheme=apot"):
+        qir.Pipeline.parse("quantize-dynamic(weights=i4, scheme=nf4)")
