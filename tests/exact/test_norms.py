@@ -78,4 +78,7 @@ def test_words_compute_modulo_2_to_the_64() -> None:
     for places in (-70, -63, -33, -32, -31, -1, 0, 1, 31, 32, 33, 63):
         moved = [(p << places if places >= 0 else p >> -places) % 2**64 for p, _ in wide]
         assert joined(a.moved(places)) == moved
+    for places in (0, 1, 31, 32, 33, 63):
+        shifted = a.down(jnp.full(a.low.shape, places, jnp.uint32))
+        assert joined(shifted) == [p >> places for p, _ in wide]
     assert np.asarray(a.bits).tolist() == [p.bit_length() for p, _ in wide]
