@@ -58,7 +58,7 @@ class Embedding(Op):
             return table.element
         if code.step_bounds is None and self.to is not None:
             raise self.error(f"{table}: {code.without_steps}")
-        rows = code.axis in (None, 0) and code.scale.array.shape[:1] in ((), table.shape[:1])
+        rows = code.axis in (None, 0) and code.scale.shape[:1] in ((), table.shape[:1])
         if not rows or _has_points(code) or code.multipliers is not None:
             raise self.error(
                 "expected a table with one scale for each row, or one for all, and the zero point "

@@ -26,6 +26,7 @@ from qir.types.codes.parts import SMALLEST_SCALE
 from qir.types.codes.power_of_two import PowerOfTwo
 from qir.types.dims import Dim, Shape, Size, divide, format_shape, known, product
 from qir.types.dtype import Array, DType
+from qir.types.factored import FactoredArray, multiplied
 from qir.types.tensor import Element, TensorType, tensor
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "DType",
     "Dim",
     "Element",
+    "FactoredArray",
     "Float8",
     "Float8E4M3",
     "Float8E5M2",
@@ -59,6 +61,7 @@ __all__ = [
     "format_shape",
     "in_text",
     "known",
+    "multiplied",
     "own_fields",
     "product",
     "tensor",

@@ -30,7 +30,7 @@ from tests.strategies.moves import any_operand
 def broadcasts(draw: Draw, cls: type[Broadcast]) -> Case:
     sizes = draw(shapes((1, 3)))
     shape = tuple(draw(st.sampled_from([1, size])) for size in sizes)
-    x = any_operand(draw, shape, draw(st.integers(0, len(shape) - 1)))
+    x = any_operand(draw, shape, draw(st.integers(0, len(shape) - 1)), everywhere=True)
     places = list(range(len(sizes)))
     result: list[Size] = [
         size if size == 1 or isinstance(size, Dim) else wanted
@@ -51,7 +51,7 @@ def broadcasts(draw: Draw, cls: type[Broadcast]) -> Case:
 @cases_of(Slice)
 def slices(draw: Draw, cls: type[Slice]) -> Case:
     shape = draw(shapes())
-    x = any_operand(draw, shape, draw(st.integers(0, len(shape) - 1)))
+    x = any_operand(draw, shape, draw(st.integers(0, len(shape) - 1)), everywhere=True)
     able = [axis for axis, size in enumerate(x.type.shape) if isinstance(size, int)]
     axes = sorted(draw(st.sets(st.sampled_from(able)))) if able else []
     ends = [sorted(draw(st.tuples(*[st.integers(0, shape[axis])] * 2))) for axis in axes]
@@ -120,14 +120,14 @@ def pads(draw: Draw, cls: type[Pad]) -> Case:
 @cases_of(Reverse)
 def reverses(draw: Draw, cls: type[Reverse]) -> Case:
     shape = draw(shapes())
-    x = any_operand(draw, shape, draw(st.integers(0, len(shape) - 1)))
+    x = any_operand(draw, shape, draw(st.integers(0, len(shape) - 1)), everywhere=True)
     return program(cls(tuple(sorted(draw(st.sets(st.integers(0, len(shape) - 1)))))), x)
 
 
 @cases_of(Tile)
 def tiles(draw: Draw, cls: type[Tile]) -> Case:
     shape = draw(shapes())
-    x = any_operand(draw, shape, draw(st.integers(0, len(shape) - 1)))
+    x = any_operand(draw, shape, draw(st.integers(0, len(shape) - 1)), everywhere=True)
     return program(cls(tuple(draw(st.integers(1, 3)) for _ in shape)), x)
 
 
