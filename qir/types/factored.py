@@ -43,8 +43,9 @@ class FactoredArray(FrozenArray):
         """The shape of the product."""
         return _common(self._factors)
 
+    # What the base class is given, this one forms when it is first asked for.
     @cached_property
-    def array(self) -> Array:  # type: ignore[override]
+    def array(self) -> Array:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
         """The product, factor by factor in their order.
 
         Raises:

@@ -127,10 +127,10 @@ def test_rows_of_two_levels_are_rounded_once(to: str) -> None:
     code, result = graph.inputs[0].type.code, graph.outputs[0].type.affine
     stored = np.random.default_rng(5).integers(-128, 127, (3, 4)).astype(np.int8)
     ids = np.array([2, 0, 1, 1, 0, 2], np.int32)
-    scales = np.float64([[0.5], [0.25], [1.0]])
+    scales = np.array([[0.5], [0.25], [1.0]])
     steps = code.steps(stored)
     assert np.array_equal(
-        steps, stored * np.int64([[1, 1, 2, 2], [3, 3, 40, 40], [255, 255, 1, 1]])
+        steps, stored * np.array([[1, 1, 2, 2], [3, 3, 40, 40], [255, 255, 1, 1]])
     )
     wanted = requantize(
         steps,

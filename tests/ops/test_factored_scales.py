@@ -16,7 +16,8 @@ X = "%x: i8[3,5]{scale=[0.5, 0.25, 0.3], axis=0, zp=3}"
 Z = "%x: u8[3,5]{scale=[0.5, 0.25, 0.3], axis=0, zp=[3, 255, 0]}"
 K = "%k: i8[5,4]{scale=[0.125, 0.7, 0.9, 0.01], axis=1}"
 SUMS = "i32[3,4]{scale=%x*%k, parts=[[3, 1], [1, 4]]}"
-ROWS, COLUMNS = (np.float32(scales) for scales in ([0.5, 0.25, 0.3], [0.125, 0.7, 0.9, 0.01]))
+ROWS = np.array([0.5, 0.25, 0.3], np.float32)
+COLUMNS = np.array([0.125, 0.7, 0.9, 0.01], np.float32)
 
 
 def operands(x: str) -> tuple[Array, Array]:
@@ -29,7 +30,7 @@ def operands(x: str) -> tuple[Array, Array]:
 
 
 def sums(x: str, first: Array, second: Array) -> Array:
-    points = np.int64([[3], [255], [0]]) if x == Z else np.int64(3)
+    points = np.array([[3], [255], [0]] if x == Z else 3, np.int64)
     return np.asarray((first - points) @ second.astype(np.int64))
 
 

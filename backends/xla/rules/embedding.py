@@ -78,18 +78,16 @@ def _alike(code: Code) -> Code:
     """Returns a code without what varies by place beside the scale, of which `_varying` tells."""
     if code.multipliers is not None:
         code = replace(code, multipliers=None)
-    return replace(code, zero_point=0) if _has_varying_points(code) else code
-
-
-def _has_varying_points(code: Code) -> bool:
-    return isinstance(code, Affine) and code.zero_points.ndim > 0
+    if isinstance(code, Affine) and code.zero_points.ndim:
+        return replace(code, zero_point=0)
+    return code
 
 
 def _varying(node: Node) -> tuple[Argument, ...]:
     """Returns the zero points and the multipliers of a table as arguments: 0 and 1 for none."""
     code, name = node.inputs[0].type.code, node.output.name
     points, multipliers = np.zeros((), np.int32), np.ones((), np.int32)
-    if isinstance(code, Affine) and _has_varying_points(code):
+    if isinstance(code, Affine) and code.zero_points.ndim:
         points = code.zero_points
     if code.multipliers is not None:
         multipliers = code.multipliers.array.astype(np.int32)
