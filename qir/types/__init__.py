@@ -22,7 +22,7 @@ from qir.types.codes.float8 import Float8, Float8E4M3, Float8E5M2
 from qir.types.codes.level_code import LevelCode
 from qir.types.codes.mxfp4 import MXFP4
 from qir.types.codes.nvfp4 import NVFP4
-from qir.types.codes.parts import SMALLEST_SCALE
+from qir.types.codes.parts import SMALLEST_NORMAL, SMALLEST_SCALE
 from qir.types.codes.power_of_two import PowerOfTwo
 from qir.types.dims import Dim, Shape, Size, divide, format_shape, known, product
 from qir.types.dtype import Array, DType
@@ -33,6 +33,7 @@ __all__ = [
     "CODES",
     "MXFP4",
     "NVFP4",
+    "SMALLEST_NORMAL",
     "SMALLEST_SCALE",
     "Affine",
     "Array",

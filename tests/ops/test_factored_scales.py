@@ -92,6 +92,23 @@ def test_floats_are_the_sums_times_the_float32_product_of_scales() -> None:
         assert np.array_equal(found, wanted.T)
 
 
+@pytest.mark.parametrize(
+    "scale",
+    [
+        f"[{2.0**-130}, {2.0**-125}], axis=1",
+        f"{2.0**-130}",
+        f"[{2.0**-65}, {2.0**-61}]*[{2.0**-65}, {2.0**-64}], parts=[[2, 1], [1, 2]]",
+    ],
+)
+def test_scales_that_float32_holds_as_denormals_alone_count_as_0(scale: str) -> None:
+    graph = program(f"%a: i32[2,2]{{scale={scale}}}", "dequantize(%a) : f32[2,2]")
+    array = np.full((2, 2), 2**20, np.int32)
+    exact = graph.inputs[0].type.code.scale.array * np.ones((2, 2))
+    wanted = np.where(exact < 2.0**-126, 0, exact * 2**20)
+    for found in both_ways(graph, array):
+        assert np.array_equal(found, wanted)
+
+
 def test_batches_share_an_axis_of_both_factors() -> None:
     rng = np.random.default_rng(2)
     of_q, of_k = (rng.uniform(0.1, 1, parts).astype(np.float32) for parts in ((2, 3, 1), (2, 1, 4)))

@@ -25,7 +25,7 @@ from qir.numbers.quantize_mode import thresholds
 from qir.numbers.rounding import Float32, MachineForm, Scaled, Thresholds
 from qir.ops import Cast, Dequantize, Quantize, Recode, Requantize
 from qir.ops.cast import is_long
-from qir.types import Affine, Array, DType, LevelCode
+from qir.types import SMALLEST_NORMAL, Affine, Array, DType, LevelCode
 
 _NO_GRADIENT = (
     "gradient: expected a float program, got one that rounds to the integers of %{}; "
@@ -157,6 +157,8 @@ def dequantize(op: Dequantize, node: Node) -> Computation:
 
     def run(x: jax.Array | Words, *scales: Factor) -> jax.Array:
         factor = reduce(jnp.multiply, (spread(scale, x.shape) for scale in scales))
+        if len(scales) > 1:
+            factor = jnp.where(factor < SMALLEST_NORMAL, jnp.float32(0), factor)
         if isinstance(x, Words):
             real = x.float32() * jnp.asarray(factor, jnp.float32)
         else:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from qir.errors import QirError, did_you_mean
 from qir.types.arrays import FrozenArray, expand
-from qir.types.codes.parts import SMALLEST_SCALE, magnitudes, per_part
+from qir.types.codes.parts import SMALLEST_NORMAL, SMALLEST_SCALE, magnitudes, per_part
 from qir.types.dims import Dim, Shape, format_shape
 from qir.types.dtype import Array, DType
 from qir.types.factored import multiplied
@@ -299,11 +299,18 @@ class Code(ABC):
 
     @property
     def decoding_scale(self) -> Array:
-        """What `decode` multiplies by, float32: the product of `decoding_factors`."""
+        """What `decode` multiplies by: the float32 product of `decoding_factors`, 0 if denormal.
+
+        A machine that flushes denormal numbers agrees; only accumulators have scales so small.
+        """
         shape, factors = self.scale.shape, self.scale.factors
-        if len(factors) == 1:
-            return factors[0].array.astype(np.float32)
-        return reduce(np.multiply, (expand(factor, shape) for factor in self.decoding_factors))
+        with np.errstate(over="ignore", under="ignore"):
+            if len(factors) == 1:
+                scale = factors[0].array.astype(np.float32)
+            else:
+                spread = (expand(factor, shape) for factor in self.decoding_factors)
+                scale = reduce(np.multiply, spread)
+        return np.where(scale < SMALLEST_NORMAL, np.float32(0), scale)
 
     @property
     def decoding_factors(self) -> tuple[Array, ...]:
