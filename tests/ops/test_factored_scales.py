@@ -14,6 +14,9 @@ from tests.ops.programs import program
 
 X = "%x: i8[3,5]{scale=[0.5, 0.25, 0.3], axis=0, zp=3}"
 Z = "%x: u8[3,5]{scale=[0.5, 0.25, 0.3], axis=0, zp=[3, 255, 0]}"
+W = "%x: i16[3,5]{scale=[0.5, 0.25, 0.3], axis=0, zp=[3, -250, 0], bounds=[-300, 300]}"
+POINTS = {Z: 255, W: -250}
+"""Of the second row, where they vary."""
 K = "%k: i8[5,4]{scale=[0.125, 0.7, 0.9, 0.01], axis=1}"
 SUMS = "i32[3,4]{scale=%x*%k, parts=[[3, 1], [1, 4]]}"
 ROWS = np.array([0.5, 0.25, 0.3], np.float32)
@@ -22,15 +25,13 @@ COLUMNS = np.array([0.125, 0.7, 0.9, 0.01], np.float32)
 
 def operands(x: str) -> tuple[Array, Array]:
     rng = np.random.default_rng(7)
-    low = -128 if "i8[3" in x and "u8" not in x else 0
-    first = rng.integers(low, low + 255, (3, 5), endpoint=True)
-    return first.astype(np.int8 if low else np.uint8), rng.integers(-128, 127, (5, 4)).astype(
-        np.int8
-    )
+    code = program(f"{x}, {K}", f"dot(%x, %k) : {SUMS}").inputs[0].type.code
+    first = rng.integers(*code.range, (3, 5), endpoint=True).astype(code.storage.numpy)
+    return first, rng.integers(-128, 127, (5, 4)).astype(np.int8)
 
 
 def sums(x: str, first: Array, second: Array) -> Array:
-    points = np.array([[3], [255], [0]] if x == Z else 3, np.int64)
+    points = np.array([[3], [POINTS[x]], [0]] if x in POINTS else 3, np.int64)
     return np.asarray((first - points) @ second.astype(np.int64))
 
 
@@ -38,7 +39,7 @@ def both_ways(graph: qir.Graph, *arrays: Array) -> list[Array]:
     return [np.asarray(run(graph, *arrays)[0]), np.asarray(qir.compile(graph)(*arrays)[0])]
 
 
-@pytest.mark.parametrize("x", [X, Z])
+@pytest.mark.parametrize("x", [X, Z, W])
 def test_sums_are_exact(x: str) -> None:
     graph = program(f"{x}, {K}", f"dot(%x, %k) : {SUMS}")
     arrays = operands(x)
@@ -46,7 +47,7 @@ def test_sums_are_exact(x: str) -> None:
         assert np.array_equal(found, sums(x, *arrays))
 
 
-@pytest.mark.parametrize("x", [X, Z])
+@pytest.mark.parametrize("x", [X, Z, W])
 def test_zero_points_by_row_are_taken_off_constant_weights_too(x: str) -> None:
     first, second = operands(x)
     text = f"""graph @g({x}) {{
