@@ -4,7 +4,8 @@ With x of zero point z and weights w of zero point u, over k terms,
 
     sum (x - z)(w - u) = sum x w  -  u * sum x  -  z * sum (w - u),
 
-where the last term is known at compile time if the weights are, and then goes into the bias. All of
+where the last term is known at compile time if the weights are, and then goes into the bias; zero
+points z that vary along the rows of x make it a product of two vectors, formed at run time. All of
 it holds modulo 2^32, so that only the sum itself has to fit int32. Numbers of more than 8 bits are
 two bytes (`qir.backends.xla.limbs`), and their sum is one of products of bytes, shifted: in int32
 too, or where the type says i64, in two words.
@@ -13,7 +14,7 @@ too, or where the type says i64, in two words.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import reduce
+from functools import partial, reduce
 from math import prod
 from typing import Any, TypeAlias
 
@@ -23,7 +24,7 @@ import numpy as np
 from jax import lax
 
 from qir.backends.native.computation import Argument, Computation, Parameter
-from qir.backends.xla.limbs import Limb, constant_limbs, empty_limbs, limbs, point_of, zero_bytes
+from qir.backends.xla.limbs import Limb, constant_limbs, empty_limbs, limbs, points_of, zero_bytes
 from qir.backends.xla.lowering import coded
 from qir.backends.xla.words import Words
 from qir.errors import UnsupportedError
@@ -73,8 +74,8 @@ def accumulation(
     name, long = node.output.name, is_long(node.output.type)
     x_type, weights_type = x.type, weights.type
     terms = prod(known(weights_type.shape[axis], "xla") for axis in summed)
-    zeros = zero_bytes(x_type)
-    point = point_of(x_type)
+    zeros, points = zero_bytes(x_type), points_of(x_type)
+    point = 0 if points.ndim else int(points)
     known_bias = np.asarray(sum(value.array for value in bias if value.is_constant), np.int64)
     others = [value for value in bias if not value.is_constant]
 
@@ -106,9 +107,17 @@ def accumulation(
                 limb._replace(bytes=bytes)
                 for limb, bytes in zip(packed, arrays[:count], strict=True)
             ]
-            return _finished(sums(x, kernel), _addends(arrays[count:], len(constants), long))
+            acc = sums(x, kernel)
+            if points.ndim:
+                acc = _less_by_row(acc, points, arrays[-1])
+                arrays = arrays[:-1]
+            return _finished(acc, _addends(arrays[count:], len(constants), long))
 
-        return Computation(run, (x, *arguments, *constants, *others))
+        totals = []
+        if points.ndim:
+            found = _total(whole, summed, terms).astype(np.int32)
+            totals = [Parameter(f"{name}.totals", found)]
+        return Computation(run, (x, *arguments, *constants, *others, *totals))
 
     constants = _constants(f"{name}.bias", known_bias, long)
     if long:
@@ -118,12 +127,33 @@ def accumulation(
         kernel = limbs(weights, weights_type)
         acc = sums(x, [limb._replace(bytes=pack(limb.bytes)) for limb in kernel])
         addends = _addends(arrays, len(constants), long)
+        if points.ndim:
+            each = [(_limb_total(limb, summed, terms), limb.places) for limb in kernel]
+            acc = _less_by_row(acc, points, _added(each, long))
         if point:
             totals = [(_limb_total(limb, summed, terms), limb.places) for limb in kernel]
             addends = [_scaled(_added(totals, long), -point), *addends]
         return _finished(acc, addends)
 
     return Computation(run_with_varying_weights, (x, weights, *constants, *others))
+
+
+def _less_by_row(acc: Accumulators, points: Array, totals: Accumulators) -> jax.Array:
+    """Takes zero points of the rows times sum (w - u) off sums in int32.
+
+    Args:
+        acc: The sums, [batch…, rows…, columns].
+        points: The zero points, of the rank of the sums and 1 along columns.
+        totals: sum (w - u), [batch…, columns].
+    """
+    assert not isinstance(acc, Words)
+    assert not isinstance(totals, Words)
+    return acc - np.asarray(points).astype(np.int32) * _without_rows(totals, acc.ndim)
+
+
+def _without_rows(x: jax.Array, rank: int) -> jax.Array:
+    """Gives [batch…, columns] the rank of [batch…, rows…, columns]."""
+    return x.reshape(x.shape[:-1] + (1,) * (rank - x.ndim) + x.shape[-1:])
 
 
 def _check_terms(kernel: Sequence[Limb], terms: int) -> None:
@@ -183,11 +213,7 @@ def _addends(arrays: Sequence[Any], constants: int, long: bool) -> list[Accumula
 def _finished(acc: Accumulators, addends: Sequence[Accumulators]) -> Accumulators:
     """Adds to sums [batch…, rows…, columns] what has no rows: [batch…, columns]."""
     for addend in addends:
-        leading, ones = addend.ndim - 1, (1,) * (acc.ndim - addend.ndim)
-
-        def aligned(x: jax.Array, leading: int = leading, ones: Any = ones) -> jax.Array:
-            return x.reshape(x.shape[:leading] + ones + x.shape[leading:])
-
+        aligned = partial(_without_rows, rank=acc.ndim)
         if isinstance(acc, Words):
             assert isinstance(addend, Words)
             acc = acc.plus(addend.each(aligned))

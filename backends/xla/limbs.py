@@ -103,9 +103,15 @@ def empty_limbs(type: TensorType) -> list[Limb]:
     return _limbs_of(np.zeros(1, np.int64), code.step_bounds)
 
 
-def point_of(type: TensorType) -> int:
-    """Returns what limbs of a tensor with one zero point exceed its steps by."""
-    return sum(int(limb.points[0]) << limb.places for limb in empty_limbs(type))
+def points_of(type: TensorType) -> Array:
+    """Returns what limbs of a tensor exceed its steps by: int64, of the shape of its zero points.
+
+    That is a scalar, unless they vary.
+    """
+    code = type.quant
+    shape = code.zero_points.shape if isinstance(code, Affine) and _enters_stored(type) else ()
+    found = sum(limb.points.astype(np.int64) << limb.places for limb in empty_limbs(type))
+    return np.asarray(found).reshape(shape)
 
 
 def _enters_stored(type: TensorType) -> bool:

@@ -227,7 +227,7 @@ def _keeps(op: Requantize, x: TensorType) -> bool:
 
 
 def _same_scale(a: Affine, b: Affine) -> bool:
-    return np.array_equal(a.scale.array, b.scale.array) and a.storage.bits == b.storage.bits
+    return a.scale == b.scale and a.storage.bits == b.storage.bits
 
 
 EXACT = (drop_idle_clip, clip_into_clamp, hoist_clip, drop_identity, shift_zero_point)

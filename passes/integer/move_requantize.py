@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
@@ -70,7 +71,7 @@ def hoist_requantize(y: Value, b: Builder) -> Value | Skip | None:
                 return Skip("the moved numbers have another user", between)
             if not op.to.per_tensor:
                 return Skip("the result's code varies", y)
-            channels = x.type.quant.scale.array.shape if x.type.quant is not None else ()
+            channels = x.type.quant.scale.shape if x.type.quant is not None else ()
             if _along(op.multiplier, between, channels) != op.multiplier:
                 return Skip("its multipliers don't go along", between)
             try:
@@ -117,9 +118,12 @@ def _along(numbers: FrozenArray | None, y: Value, shape: tuple[int, ...]) -> Fro
         shape: Shape of the channels, which broadcasts to the op's operand.
 
     Returns:
-        The numbers in the order of the channels of y; None where the op mixes channels.
+        The numbers in the order of the channels of y; None where the op mixes channels, or where
+        there are other channels than those of the numbers.
     """
     if numbers is None or not numbers.array.ndim:
         return numbers
+    if numbers.array.size != prod(shape):
+        return None
     origins = followed(y, shape)
     return None if origins is None else FrozenArray(numbers.array[origins.reshape(-1)].squeeze())

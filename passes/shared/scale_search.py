@@ -71,7 +71,10 @@ def find_layer(node: Node) -> Layer | None:
         obstacle = f"the weights %{weights.name} are computed"
     elif any(not bias.is_constant for bias in biases):
         obstacle = f"the bias %{biases[0].name} is computed"
-    shape = node.output.type.quant.scale.array.shape
+    x, shape = node.inputs[rule.left], node.output.type.quant.scale.shape
+    if x.type.quant is not None and x.type.quant.scale.shape:
+        obstacle = obstacle or f"the scales of %{x.name} vary along rows"
+        shape = ()
     places = np.arange(np.prod(shape, dtype=int)).reshape(shape)
     readers, channels, movers = list[Node](), list[NDArray[np.int64]](), list[Node]()
     pending = [(node.output, places)]

@@ -113,7 +113,7 @@ def quotient_code(totals: Iterable[Value], expressed: DType) -> Affine | None:
         else:
             return None
         codes = [operand.quant for operand in operands if operand.quant is not None]
-        scale = float(value.type.code.scale.array.max())
+        scale = value.type.code.greatest_scale
         greatest += scale * count * prod([reach(code) for code in codes])
     bound = 2**30 - 1
     scale = float(np.float32(greatest / bound)) or ZERO_SCALE

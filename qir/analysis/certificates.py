@@ -83,7 +83,7 @@ def compare(op: Requantize, x: TensorType, reach: Places, rounding: str) -> Roun
         raise QirError(f"can't agree with {rounding}: the operand leaves int32, [{low}, {high}]")
     source = x.code
     for code in (source, op.to):
-        counts = zip(code.scale.array.shape, x.shape, strict=code.scale.array.ndim > 0)
+        counts = zip(code.scale.shape, x.shape, strict=bool(code.scale.shape))
         if any(count not in (1, size) for count, size in counts):
             raise QirError(f"can't agree with {rounding}: a code per block is not compared")
     ours = op.factors(x)

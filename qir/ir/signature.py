@@ -68,7 +68,9 @@ class Port:
         if not isinstance(code, Affine):
             return f"{text}, real by code {code.kind}"
         zero_point = "zero point" if code.zero_points.ndim else str(int(code.zero_points))
-        scale = f"{code.scale.array:.9g}" if code.per_tensor else f"scale of axis {code.axis}"
+        axes = [str(axis) for axis, count in enumerate(code.grid) if count > 1]
+        varying = f"scale of {'axis' if len(axes) == 1 else 'axes'} {' and '.join(axes)}"
+        scale = f"{code.scale.array:.9g}" if code.per_tensor else varying
         difference = (
             "stored" if zero_point == "0" else f"(stored - {zero_point})".replace("- -", "+ ")
         )

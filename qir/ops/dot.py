@@ -22,6 +22,9 @@ class Dot(Op):
     Operands: x [batch…, rows…, k], kernel [batch…, k, columns], bias [columns]. Plain integers of
     8 bits, signed or not, give sums in i32, which wrap; wider ones keep their type.
 
+    The code of x may have a scale and a zero point for each row or batch, that of the kernel for
+    each column; where both vary, the scale of the sums is their product, kept as two factors.
+
     Attributes:
         batch: Number of leading dimensions that both operands share.
     """
@@ -49,8 +52,11 @@ class Dot(Op):
                 f"x has {counted(x.shape[-1], 'column')}"
             )
         shape = (*x.shape[:-1], kernel.shape[-1])
-        element = accumulator(self, x, kernel, len(shape), kernel.shape[-1], self.batch, x.rank - 1)
-        check_bias(self, bias, element, kernel.shape[-1])
+        rank, columns = len(shape), shape[-1]
+        element = accumulator(
+            self, x, kernel, rank, columns, self.batch, x.rank - 1, row_points=True
+        )
+        check_bias(self, bias, element, columns)
         return TensorType(shape, element)
 
     def interval(self, x: Interval, kernel: Interval, bias: Interval | None = None) -> Interval:

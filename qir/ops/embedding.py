@@ -12,7 +12,7 @@ from qir.ops.attributes import by_type
 from qir.ops.elementwise import result_code
 from qir.ops.op import Op, op
 from qir.ops.rules import Coded, RescaledRows
-from qir.types import Affine, Array, Code, DType, Element, TensorType
+from qir.types import Affine, Array, Code, DType, Element, TensorType, expand
 
 
 @op("embedding")
@@ -22,9 +22,10 @@ class Embedding(Op):
     y[i…, b…] = factor * table[ids[i…], b…]. An id outside the table means the nearest
     row, as of `gather`.
 
-    The code of a table has one scale for each row, or one for all, and the zero point 0. Each row
-    is rounded once to the code of the result, by a `fixed31` multiplier of its own. Without a code
-    the result is what `dequantize` makes of the rows: `float32(stored) * float32(scale * factor)`.
+    The code of a table may vary in any way: by row, as usual, or by block with scales of one level
+    or two. Each number is rounded once to the code of the result, by the `fixed31` multiplier of
+    its row or block. Without a code the result is what `dequantize` makes of the rows:
+    `float32(step) * float32(scale * factor)`, the level of a code that has no steps in its place.
 
     Attributes:
         factor: What rows are multiplied by, positive; the table may serve elsewhere without it.
@@ -58,12 +59,6 @@ class Embedding(Op):
             return table.element
         if code.step_bounds is None and self.to is not None:
             raise self.error(f"{table}: {code.without_steps}")
-        rows = code.axis in (None, 0) and code.scale.array.shape[:1] in ((), table.shape[:1])
-        if not rows or _has_points(code) or code.multipliers is not None:
-            raise self.error(
-                "expected a table with one scale for each row, or one for all, and the zero point "
-                f"0, got {table}"
-            )
         if self.to is None:
             return code.expressed
         low, high = self.to.range
@@ -92,8 +87,8 @@ class Embedding(Op):
         return rounding_mode("fixed31").multipliers(scale, self.to.scale.array)
 
     def scales(self, code: Code) -> Array:
-        """Returns what stored numbers are multiplied by where the result has no code, float32."""
-        return np.asarray(code.scale.array * np.float64(self.factor), np.float32)
+        """Returns what steps are multiplied by where the result has no code, float32."""
+        return np.asarray(code.decoding_scale * np.float64(self.factor), np.float32)
 
     def interval(self, table: Interval, ids: Interval) -> Interval:
         # Rows that leave as floats are multiplied by one rounded product of scale and factor.
@@ -111,20 +106,33 @@ class Embedding(Op):
 
     def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
         table, ids = operands
+        count = table.stored.shape[0]
+        code = table.code.map_arrays(lambda factors: of_rows(factors, ids.stored, count))
+        rows = self.rows(table.stored, ids.stored)
 
         def chosen(factors: Array) -> Array:
-            return self.rows(factors, ids.stored) if factors.ndim else factors
+            return expand(of_rows(factors, ids.stored, count), rows.shape)
 
         if self.to is None:
-            multiples = table.code.multiples(self.rows(table.stored, ids.stored))
-            return np.asarray(multiples * chosen(self.scales(table.code)))
-        rows = table.code.steps(self.rows(table.stored, ids.stored))
+            return np.asarray(code.multiples(rows) * chosen(self.scales(table.code)))
         found = self.factors(table.type)
         multiplier = Multiplier(chosen(found.value), chosen(found.shift))
         return rounding_mode("fixed31").requantize(
-            rows, multiplier, self.to.zero_points, *self.to.range
+            code.steps(rows), multiplier, self.to.zero_points, *self.to.range
         )
 
 
-def _has_points(code: Code) -> bool:
-    return isinstance(code, Affine) and bool(np.any(code.zero_points))
+def of_rows(factors: Array, ids: Array, count: int) -> Array:
+    """Takes the factors of chosen rows; those that all rows share get the rank of the result.
+
+    Args:
+        factors: A scalar, or factors of the table's rank.
+        ids: The rows.
+        count: The number of rows of the table.
+    """
+    if not factors.ndim:
+        return factors
+    if factors.shape[0] == 1:
+        return factors.reshape((1,) * ids.ndim + factors.shape[1:])
+    blocks = np.clip(ids.astype(np.int64), 0, count - 1) // (count // factors.shape[0])
+    return np.asarray(factors[blocks])

@@ -9,7 +9,7 @@ import numpy as np
 
 from qir.numbers.int32 import INT32_MAX
 from qir.ops.op import Op
-from qir.types import Affine, DType, Element, FrozenArray, Size, TensorType
+from qir.types import Affine, Array, DType, Element, Size, TensorType, multiplied
 
 MOST_PRODUCTS = INT32_MAX // 2
 """The greatest sum of products of more than 8 bits in i32, which leaves a bias as much room."""
@@ -138,12 +138,13 @@ def accumulator(
     columns: Size,
     batch: int = 0,
     rows: int = 0,
+    row_points: bool = False,
 ) -> DType | Affine:
     """Returns the element of a sum of products: the product of the operands' codes.
 
     Plain integers of at most 8 bits, of one type or of two, are summed in i32; so are codes of 8
     bits, and wider ones where their bounds and the number of terms prove that i32 holds every sum.
-    Others are summed in i64.
+    Others are summed in i64. Scales along rows and along columns stay factors.
 
     Args:
         operation: The op, for messages.
@@ -154,6 +155,8 @@ def accumulator(
         batch: The number of leading axes that operands and result share.
         rows: The number of leading axes, those included, that the first operand and the result
             share.
+        row_points: Whether zero points of the first operand may vary along rows too, each of which
+            is a correction term of its own.
 
     Raises:
         QirError: One operand is coded and the other is not, the scale of one multiplies no
@@ -169,30 +172,32 @@ def accumulator(
     for operand, code in ((left, a), (right, b)):
         if code.step_bounds is None:
             raise operation.error(f"{operand}: {code.without_steps}")
-    if not _varies_along(left, range(max(batch, rows))):
+    if not _varies_along(left, range(max(batch, rows)), points=row_points):
+        with_points = " with one zero point" if not row_points else ""
         raise operation.error(
-            "expected a code per tensor, or a scale that varies along rows with one zero point, on "
-            f"the first operand, got {left}"
+            f"expected a code per tensor, or a scale that varies along rows{with_points}, on the "
+            f"first operand, got {left}"
         )
     by_column = _varies_along(right, [right.rank - 1], points=True)
-    if not by_column and not _varies_along(right, range(batch)):
+    if not by_column and not _varies_along(right, [*range(batch), right.rank - 1]):
         raise operation.error(
             "expected a code per tensor or per channel of the last axis on the second "
             f"operand, got {right}; scales along the summed axis are multipliers of the steps, or "
             "float sums of what dequantize gives"
         )
-    if not _varies_along(left, range(batch)) and not _varies_along(right, range(batch)):
-        raise operation.error(
-            f"expected scales that vary along rows or along columns, got {left} and {right}"
-        )
     storage = _sum_storage(left, right, right.shape[batch:-1])
-    scale, columns_scale = (code.scale.array.astype(np.float64) for code in (a, b))
-    if columns_scale.ndim:
-        between = (1,) * (rank - batch - 1)
-        columns_scale = columns_scale.reshape(
-            *columns_scale.shape[:batch], *between, columns_scale.shape[-1]
+    if storage is DType.I64 and isinstance(a, Affine) and a.zero_points.ndim:
+        raise operation.error(
+            "expected one zero point on the first operand of sums in i64, got one for each row of "
+            f"{left}; requantize it to a code of one zero point"
         )
-    return Affine(storage, FrozenArray(scale * columns_scale), expressed=a.expressed)
+    between = (1,) * (rank - batch - 1)
+
+    def placed(factors: Array) -> Array:
+        return factors.reshape(*factors.shape[:batch], *between, factors.shape[-1])
+
+    scale = multiplied(a.scale.astype(np.float64), b.scale.astype(np.float64).map(placed))
+    return Affine(storage, scale, expressed=a.expressed)
 
 
 def _sum_storage(left: TensorType, right: TensorType, summed: Sequence[Size]) -> DType:
@@ -223,9 +228,9 @@ def _varies_along(x: TensorType, axes: Collection[int], *, points: bool = False)
         points: Whether zero points may vary as well.
     """
     code = x.code
-    if not code.scale.array.ndim:
+    if not code.scale.shape:
         return True
-    pairs = enumerate(zip(code.scale.array.shape, x.shape, strict=True))
+    pairs = enumerate(zip(code.scale.shape, x.shape, strict=True))
     fits = all(count in ((1, size) if axis in axes else (1,)) for axis, (count, size) in pairs)
     return fits and (points or not (isinstance(code, Affine) and code.zero_points.ndim))
 
@@ -247,10 +252,12 @@ def check_bias(
         raise operation.error(
             f"expected a bias coded in {element.storage.value} like the accumulator, got {bias}"
         )
-    varies = element.scale.array.shape[:-1]
-    if prod(varies) != 1 or not np.array_equal(
-        code.scale.array.reshape(-1), element.scale.array.reshape(-1)
-    ):
+    if prod(element.scale.shape[:-1]) != 1:
+        raise operation.error(
+            "expected no bias, as the accumulator's scale varies along rows, where no code holds "
+            "one bias for all of them; add it behind the requantize or dequantize"
+        )
+    if not np.array_equal(code.scale.array.reshape(-1), element.scale.array.reshape(-1)):
         raise operation.error(
             "expected a bias with the accumulator's scale, the product of the operands' scales"
         )

@@ -138,7 +138,7 @@ def _of_code(place: Seen, code: Affine) -> tuple[Cause, str, str] | None:
     finite = exact[np.isfinite(exact)]
     if not finite.size:
         return None
-    step = float(code.scale.array.max())
+    step = code.greatest_scale
     low, high = (
         float(code.decode(np.full((1,) * max(place.value.type.rank, 1), end)).min())
         if code.per_tensor
@@ -210,7 +210,7 @@ def _division(one: Seen, operands: list[Seen]) -> tuple[Cause, str, str] | None:
         if code is None or not any(_reads(divisor, operand.reference) for divisor in divisors):
             continue
         exact = np.abs(operand.exact[np.isfinite(operand.exact)])
-        step = float(code.scale.array.max())
+        step = code.greatest_scale
         if exact.size and exact.min() < NEAR_ZERO * step:
             text = f"the least magnitude is {exact.min():.3g}, in steps of {step:.3g}"
             return "division", operand.reference.name, text
@@ -227,7 +227,7 @@ def _centred(one: Seen, operands: list[Seen]) -> tuple[Cause, str, str] | None:
         if operand.reference is not one.reference.inputs[0] or code is None:
             continue
         deviation = float(np.median(np.std(np.asarray(operand.exact, np.float64), axis=op.axes)))
-        step = float(code.scale.array.max())
+        step = code.greatest_scale
         if deviation < FEW_STEPS * step:
             text = f"it varies by {deviation:.3g} about the means of rows, in steps of {step:.3g}"
             return "constant range", operand.reference.name, text

@@ -70,8 +70,10 @@ class _ToSyntax(Transformer[Token, Any]):
     code = attr
 
     @v_args(inline=True)
-    def scales(self, *names: Token) -> Scales:
-        return Scales(tuple(name[1:] for name in names))
+    def scales(self, *factors: Any) -> Scales:
+        return Scales(
+            tuple(factor[1:] if isinstance(factor, Token) else factor for factor in factors)
+        )
 
     def attrs(self, items: list[Any]) -> tuple[tuple[str, Any], ...]:
         return tuple(item for item in items if item is not None)

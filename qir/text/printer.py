@@ -6,10 +6,12 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
 
+from qir.errors import QirError
 from qir.ir import Graph, Node, Value
 from qir.ir.held import HeldArrays
 from qir.ir.names import Namespace
@@ -231,11 +233,16 @@ class _Printer:
         return text + "{" + ", ".join(shown) + "}"
 
     def scale(self, code: Code, value: Value) -> list[str]:
-        one = not code.scale.array.ndim
+        one, factors = not code.scale.shape, code.scale.factors
+        parts = [list(factor.shape) for factor in factors]
         along = [] if one else [f"axis={code.axis}"]
+        along = along if len(factors) == 1 else [f"parts={format_attribute(parts)}"]
         if code.storage.bits >= 32 and (product := self.product(code, value)):
             self.products[value] = product
             return ["scale=" + "*".join(f"%{name}" for name in product), *along]
+        if len(factors) > 1:
+            flat = (factor.array.reshape(-1) for factor in factors)
+            return ["scale=" + "*".join(self.numbers(each, value) for each in flat), *along]
         spelled = "scale=" + self.factors(code.scale.array, f"{value.name}.scale", code)
         if one:
             return [spelled]
@@ -243,12 +250,18 @@ class _Printer:
             return [spelled, *along]
         blocks = [
             size // count if isinstance(size, int) else str(size)
-            for size, count in zip(value.type.shape, code.scale.array.shape, strict=True)
+            for size, count in zip(value.type.shape, code.scale.shape, strict=True)
         ]
         return [spelled, f"blocks={format_attribute(blocks)}"]
 
     def per_channel(self, code: Code, type: TensorType) -> bool:
-        return code.axis is not None and code.scale.array.shape[code.axis] == type.shape[code.axis]
+        return code.axis is not None and code.scale.shape[code.axis] == type.shape[code.axis]
+
+    def numbers(self, flat: Array, value: Value) -> str:
+        """Spells a factor of a value's scale."""
+        if flat.size <= INLINE_LIMIT:
+            return format_numbers(flat)
+        return self.reference(FrozenArray.by_reference(flat), f"{value.name}.scale")
 
     def factors(self, array: Array, name: str, code: Code) -> str:
         if array.ndim == 0:
@@ -260,7 +273,7 @@ class _Printer:
 
     def product(self, code: Code, value: Value) -> tuple[str, ...]:
         """Names the values whose scales multiply to this one's: an accumulator's code is theirs."""
-        if code.scale.array.ndim and code.axis is None:
+        if code.scale.shape and code.axis is None and len(code.scale.factors) == 1:
             return ()
         node = value.node
         if (
@@ -271,10 +284,7 @@ class _Printer:
         ):
             names = self.products[node.inputs[0]]
             source = node.inputs[0].type.quant
-            same = source is not None and np.array_equal(
-                source.scale.array.reshape(-1), code.scale.array.reshape(-1)
-            )
-            return names if same else ()
+            return names if source is not None and _alike(source.scale, code.scale) else ()
         consumers = [node] if node is not None else []
         consumers += [
             user
@@ -293,19 +303,44 @@ class _Printer:
         return ()
 
 
-def _is_product(code: Code, factors: Sequence[Value]) -> bool:
-    codes = [factor.type.quant for factor in factors if factor.type.quant is not None]
-    return len(codes) == len(factors) and np.array_equal(
-        product_of(codes), code.scale.array.reshape(-1)
+def _alike(one: FrozenArray, other: FrozenArray) -> bool:
+    """Whether the factors of two scales have the same numbers in the same order."""
+    pairs = zip(one.factors, other.factors, strict=False)
+    return len(one.factors) == len(other.factors) and all(
+        np.array_equal(a.array.reshape(-1), b.array.reshape(-1)) for a, b in pairs
     )
 
 
-def product_of(codes: Sequence[Code]) -> Array:
-    """Multiplies scales of which at most one varies; returns a flat float64 array."""
-    result = np.ones(1)
-    for code in codes:
-        result = result * code.scale.array.astype(np.float64).reshape(-1)
-    return result
+def _is_product(code: Code, factors: Sequence[Value]) -> bool:
+    if any(factor.type.quant is None for factor in factors):
+        return False
+    flat = [flat_scale(factor.type, factor.name) for factor in factors]
+    kept = code.scale.factors
+    wanted = flat if len(kept) > 1 else [product_of(flat)]
+    return len(kept) == len(wanted) and all(
+        np.array_equal(numbers, factor.array.reshape(-1))
+        for numbers, factor in zip(wanted, kept, strict=True)
+    )
+
+
+def flat_scale(type: TensorType, name: str) -> Array:
+    """Returns the scales of a value as a flat float64 array.
+
+    Args:
+        type: Its type.
+        name: Its name, for the message.
+
+    Raises:
+        QirError: It has no code.
+    """
+    if type.quant is None:
+        raise QirError(f"code: expected %{name} to have a scale, got {type}")
+    return type.quant.scale.array.astype(np.float64).reshape(-1)
+
+
+def product_of(factors: Sequence[Array]) -> Array:
+    """Multiplies flat scales of which at most one varies."""
+    return np.asarray(reduce(np.multiply, factors, np.ones(1)))
 
 
 def _format_range(interval: Interval) -> str:

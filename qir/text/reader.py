@@ -16,7 +16,7 @@ from qir.numbers.interval import Interval
 from qir.ops.attributes import coerce
 from qir.ops.core import Const
 from qir.ops.op import Op, find_op, from_attributes
-from qir.text.printer import format_attribute, product_of
+from qir.text.printer import flat_scale, format_attribute, product_of
 from qir.text.syntax import (
     GraphSyntax,
     NodeSyntax,
@@ -36,6 +36,7 @@ from qir.types import (
     TensorType,
     code_kind,
     format_shape,
+    multiplied,
     own_fields,
 )
 
@@ -54,6 +55,7 @@ _CODE_FIELDS: dict[str, Any] = {
     "scale": float | tuple[float, ...] | np.ndarray,
     "axis": int,
     "blocks": tuple[int | str, ...],
+    "parts": tuple[tuple[int, ...], ...],
     "as": DType,
 }
 """The fields that codes of all kinds are written with, beside those of the kind's class."""
@@ -269,25 +271,38 @@ class GraphReader:
             values[spec.name] = value
         code = kind(
             dtype,
-            FrozenArray(spread(self._scale(fields["scale"]), "scale")),
+            self._scale(fields["scale"], fields.get("parts"), spread),
             expressed=fields.get("as", DType.F32),
             **values,
         )
         return TensorType(syntax.shape, code)
 
-    def _scale(self, written: Any) -> Array:
+    def _scale(
+        self, written: Any, parts: tuple[tuple[int, ...], ...] | None, spread: _Spread
+    ) -> FrozenArray:
+        """Returns a scale: numbers, or a product, whose factors stay where their parts are said."""
         if not isinstance(written, Scales):
-            return np.asarray(written)
-        codes = []
-        for name in written.names:
-            code = self._value(name).type.quant
-            if code is None:
-                raise QirError(
-                    f"code: expected %{name} to have a scale, got {self._value(name).type}"
-                )
-            codes.append(code)
-        flat = product_of(codes)
-        return flat if flat.size > 1 else flat.reshape(())
+            if parts is not None:
+                raise QirError("code: expected a product as the scale, which parts are written for")
+            return FrozenArray(spread(np.asarray(written), "scale"))
+        factors = [self._factor(factor) for factor in written.factors]
+        if parts is None:
+            flat = product_of(factors)
+            return FrozenArray(spread(flat if flat.size > 1 else flat.reshape(()), "scale"))
+        if [prod(part) for part in parts] != [factor.size for factor in factors]:
+            sizes = [factor.size for factor in factors]
+            raise QirError(
+                f"code: expected parts for factors of {sizes} scales, got "
+                f"{[list(part) for part in parts]}"
+            )
+        return multiplied(*map(FrozenArray, map(np.reshape, factors, parts)))
+
+    def _factor(self, written: Any) -> Array:
+        """Returns a factor of a scale as a flat float64 array."""
+        if isinstance(written, str):
+            return flat_scale(self._value(written).type, written)
+        numbers = coerce(self.given(written), tuple[float, ...] | np.ndarray, "code: scale")
+        return np.asarray(numbers, np.float64).reshape(-1)
 
 
 def check_written(

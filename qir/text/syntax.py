@@ -15,16 +15,6 @@ VERSIONS = (1, VERSION)
 
 
 @dataclass(frozen=True, slots=True)
-class Scales:
-    """A scale written as the product of the scales of other values."""
-
-    names: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return "*".join(f"%{name}" for name in self.names)
-
-
-@dataclass(frozen=True, slots=True)
 class Reference:
     """An array beside the text: `@name`."""
 
@@ -32,6 +22,18 @@ class Reference:
 
     def __str__(self) -> str:
         return f"@{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """A scale written as a product of the scales of other values, by their names, or of arrays."""
+
+    factors: tuple[str | Reference | list[Any], ...]
+
+    def __str__(self) -> str:
+        return "*".join(
+            f"%{factor}" if isinstance(factor, str) else str(factor) for factor in self.factors
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,16 +22,18 @@ from qir.types.codes.float8 import Float8, Float8E4M3, Float8E5M2
 from qir.types.codes.level_code import LevelCode
 from qir.types.codes.mxfp4 import MXFP4
 from qir.types.codes.nvfp4 import NVFP4
-from qir.types.codes.parts import SMALLEST_SCALE
+from qir.types.codes.parts import SMALLEST_NORMAL, SMALLEST_SCALE
 from qir.types.codes.power_of_two import PowerOfTwo
 from qir.types.dims import Dim, Shape, Size, divide, format_shape, known, product
 from qir.types.dtype import Array, DType
+from qir.types.factored import FactoredArray, multiplied
 from qir.types.tensor import Element, TensorType, tensor
 
 __all__ = [
     "CODES",
     "MXFP4",
     "NVFP4",
+    "SMALLEST_NORMAL",
     "SMALLEST_SCALE",
     "Affine",
     "Array",
@@ -40,6 +42,7 @@ __all__ = [
     "DType",
     "Dim",
     "Element",
+    "FactoredArray",
     "Float8",
     "Float8E4M3",
     "Float8E5M2",
@@ -59,6 +62,7 @@ __all__ = [
     "format_shape",
     "in_text",
     "known",
+    "multiplied",
     "own_fields",
     "product",
     "tensor",

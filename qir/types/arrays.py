@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Self
 
@@ -64,6 +65,24 @@ class FrozenArray:
         frozen = cls.__new__(cls)
         frozen.array = array
         return frozen
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape, which of a product of factors is known without multiplying them."""
+        return self.array.shape
+
+    @property
+    def factors(self) -> tuple[FrozenArray, ...]:
+        """The arrays of which it is the product: itself, but for a `FactoredArray`."""
+        return (self,)
+
+    def map(self, change: Callable[[Array], Array]) -> FrozenArray:
+        """Returns what a change of layout makes of it; a scalar stays."""
+        return FrozenArray(change(self.array)) if self.array.ndim else self
+
+    def astype(self, dtype: Any) -> FrozenArray:
+        """Returns it in another numpy type."""
+        return self if self.array.dtype == dtype else FrozenArray(self.array, dtype)
 
     @cached_property
     def digest(self) -> str:

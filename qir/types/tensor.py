@@ -89,7 +89,9 @@ class TensorType:
         code = self.quant
         shown = [] if code.kind == Affine.kind else [f"kind={code.kind}"]
         shown.append(f"scale={_flat(code.scale)}")
-        if parts := code.scale.array.shape:
+        if len(factors := code.scale.factors) > 1:
+            shown.append(f"parts={[list(factor.shape) for factor in factors]}")
+        elif parts := code.scale.shape:
             axis = code.axis
             whole = axis is not None and parts[axis] == self.shape[axis]
             shown.append(f"axis={axis}" if whole else f"parts={list(parts)}")
@@ -103,9 +105,10 @@ class TensorType:
 
 
 def _flat(numbers: FrozenArray) -> str:
-    if not numbers.array.ndim:
-        return repr(numbers)
-    return repr(FrozenArray(numbers.array.reshape(-1)))
+    return "*".join(
+        repr(FrozenArray(factor.array.reshape(-1)) if factor.shape else factor)
+        for factor in numbers.factors
+    )
 
 
 def tensor(array: Array) -> TensorType:

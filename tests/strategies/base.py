@@ -15,7 +15,20 @@ from qir.numbers.rounding import rounding_mode
 from qir.ops import Requantize
 from qir.ops.cast import is_long
 from qir.ops.op import Op
-from qir.types import Affine, Array, Code, Codebook, Dim, DType, Element, Size, TensorType, expand
+from qir.types import (
+    Affine,
+    Array,
+    Code,
+    Codebook,
+    Dim,
+    DType,
+    Element,
+    FrozenArray,
+    Size,
+    TensorType,
+    expand,
+    multiplied,
+)
 from tests.roundings import ANY_RATIO, COMPUTED
 
 Draw: TypeAlias = st.DrawFn
@@ -133,7 +146,7 @@ def rounded(draw: Draw, case: Case) -> Case:
         return case
     assert value.type.quant is not None
     storage = draw(st.sampled_from([*BYTES, DType.I16, DType.U16]))
-    step = float(value.type.quant.scale.array.max()) * 2.0 ** draw(st.integers(4, 30))
+    step = value.type.quant.greatest_scale * 2.0 ** draw(st.integers(4, 30))
     code = Affine.of(storage, step * draw(st.floats(0.5, 1)), draw(st.sampled_from([0, 3, 100])))
     rounding = draw(st.sampled_from(LONG_ROUNDINGS))
     case.graph.set_outputs([case.graph.at_end().emit(Requantize(code, rounding), value, name="z")])
@@ -206,6 +219,24 @@ def codes(
         else:
             point = np.full(np.shape(scale), point)
     return Affine.of(storage, scale, point, bounds=None if wide else bounds)
+
+
+def factored(draw: Draw, shape: tuple[int, ...]) -> Affine:
+    """Draws a code of sums in i32 that has a scale for each place of two axes, kept as factors.
+
+    Args:
+        draw: Given by hypothesis.
+        shape: Shape of the tensor, of rank 2 or more; an axis of size 1 leaves one factor.
+    """
+    rng = generator(draw)
+    axes = rng.choice(len(shape), 2, replace=False)
+    varying = (
+        tuple(size if place == axis else 1 for place, size in enumerate(shape)) for axis in axes
+    )
+    # As operands have them: float32 numbers. Sums that are large come with small scales.
+    drawn = (np.exp2(-rng.integers(0, 16)) * rng.uniform(0.1, 1.0, each) for each in varying)
+    rows, columns = (FrozenArray(each.astype(np.float32), np.float64) for each in drawn)
+    return Affine(DType.I32, multiplied(rows, columns))
 
 
 def codebooks(

@@ -40,6 +40,7 @@ from tests.strategies.base import (
     coded_operand,
     codes,
     computed_roundings,
+    factored,
     floats,
     generator,
     in_float,
@@ -97,7 +98,7 @@ def dequantizes(draw: Draw, cls: type[Dequantize]) -> Case:
     shape = draw(shapes())
     axis = draw(st.integers(0, len(shape) - 1))
     code = draw(codes((*SMALL, DType.I32), shape=shape, axis=axis, far=True))
-    kind = draw(st.sampled_from(["affine", "levels", "blocks"]))
+    kind = draw(st.sampled_from(["affine", "levels", "blocks", "factors"]))
     if kind == "levels":
         shape = with_blocks(draw, shape)
         table = level_codes(draw, shape, axis)
@@ -106,6 +107,8 @@ def dequantizes(draw: Draw, cls: type[Dequantize]) -> Case:
         shape = (shape[0] * 2, shape[1] * 3)
         factors = generator(draw).uniform(0.1, 1.0, (shape[0] // 2, shape[1]))
         code = Affine.of(code.storage, factors)
+    if kind == "factors" and len(shape) > 1:
+        code = factored(draw, shape)
     code = with_expressed(draw, code)
     return program(cls(), coded_operand(draw, code, shape, constant=draw(st.booleans())))
 
@@ -118,17 +121,21 @@ def requantizes(draw: Draw, cls: type[Requantize]) -> Case:
     to = draw(codes(SMALL, shape=shape, axis=last, far=True))
     if draw(st.integers(0, 4)) == 0:
         to = Affine.of(DType.I32, to.scale.array.max(), bounds=(-(2**17), 2**17 - 1))
-    if len(shape) == 2 and draw(st.booleans()):
+    kind = draw(st.sampled_from(["channels", "channels", "blocks", "factors"]))
+    if kind == "blocks" and len(shape) == 2:
         return _requantize_blocks(draw, cls, shape)
     if source.storage is DType.I32:
         scale = source.scale.array * 2.0 ** -draw(st.integers(0, 30))
         source = Affine.of(DType.I32, scale)
+    if kind == "factors" and len(shape) > 1:
+        source = factored(draw, shape)
+    whole = len(source.scale.factors) == 1
     low, high = to.range
     ends = draw(st.tuples(st.integers(low, high), st.integers(low, high)))
     clamp = draw(st.sampled_from([None, (min(ends), max(ends))]))
-    rounding = draw(computed_roundings(to))
+    rounding = draw(computed_roundings(to, any_ratio=not whole))
     options: dict[str, Any] = {"rounding": rounding, "clamp": clamp}
-    if rounding not in ANY_RATIO or draw(st.booleans()):
+    if whole and (rounding not in ANY_RATIO or draw(st.booleans())):
         options |= _written_out(draw, rounding, source, to, shape)
     # 2^24 codes around a multiple of half a step, where float32 is dense and ties are frequent.
     reach = draw(st.sampled_from([2**31 - 1, 2**24, 2**12]))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import strategies as st
 
 from qir.ops import Broadcast, Embedding, Gather, Iota, Pad, Reverse, Slice, Split, Tile
-from qir.types import Affine, Dim, DType, Size
+from qir.types import MXFP4, NVFP4, Affine, Code, Dim, DType, FrozenArray, Size
 from tests.strategies.base import (
     FLOATS,
     NARROW,
@@ -23,6 +25,7 @@ from tests.strategies.base import (
     scales,
     shapes,
 )
+from tests.strategies.kinds import level_codes, with_blocks
 from tests.strategies.moves import any_operand
 
 
@@ -30,7 +33,7 @@ from tests.strategies.moves import any_operand
 def broadcasts(draw: Draw, cls: type[Broadcast]) -> Case:
     sizes = draw(shapes((1, 3)))
     shape = tuple(draw(st.sampled_from([1, size])) for size in sizes)
-    x = any_operand(draw, shape, draw(st.integers(0, len(shape) - 1)))
+    x = any_operand(draw, shape, draw(st.integers(0, len(shape) - 1)), everywhere=True)
     places = list(range(len(sizes)))
     result: list[Size] = [
         size if size == 1 or isinstance(size, Dim) else wanted
@@ -51,7 +54,7 @@ def broadcasts(draw: Draw, cls: type[Broadcast]) -> Case:
 @cases_of(Slice)
 def slices(draw: Draw, cls: type[Slice]) -> Case:
     shape = draw(shapes())
-    x = any_operand(draw, shape, draw(st.integers(0, len(shape) - 1)))
+    x = any_operand(draw, shape, draw(st.integers(0, len(shape) - 1)), everywhere=True)
     able = [axis for axis, size in enumerate(x.type.shape) if isinstance(size, int)]
     axes = sorted(draw(st.sets(st.sampled_from(able)))) if able else []
     ends = [sorted(draw(st.tuples(*[st.integers(0, shape[axis])] * 2))) for axis in axes]
@@ -96,13 +99,31 @@ def embeddings(draw: Draw, cls: type[Embedding]) -> Case:
     factor = draw(st.sampled_from([1.0, 8.0, 0.3]))
     if in_float(draw):
         return program(cls(factor), float_operand(draw, shape, draw(st.sampled_from(FLOATS))), ids)
-    code = draw(codes((*NARROW, DType.I16), shape=shape, axis=0, symmetric=True))
-    if np.any(code.zero_points):  # where the bounds leave out 0
-        code = Affine(code.storage, code.scale)
+    kind = draw(st.sampled_from(["rows", "blocks", "levels"]))
+    if kind != "rows":
+        shape = with_blocks(draw, tuple(2 * size for size in shape))
+        ids = places(draw, shape[0], ids_shape)
+    code: Code = draw(codes((*NARROW, DType.I16), shape=shape, axis=0))
+    if kind == "blocks":
+        code = _in_blocks(draw, code, shape)
+    elif kind == "levels":
+        code = _in_blocks(draw, level_codes(draw, shape, draw(st.sampled_from([0, None]))), shape)
     wide = Affine.of(DType.I32, draw(scales()) / 256, bounds=(-(2**17) + 1, 2**17 - 1))
     to = draw(st.one_of(st.just(None), codes((*NARROW, DType.I16)), st.just(wide)))
+    to = to if code.step_bounds is not None else None
     table = coded_operand(draw, code, shape, constant=draw(st.booleans()))
     return program(cls(factor, to), table, ids)
+
+
+def _in_blocks(draw: Draw, code: Code, shape: tuple[int, ...]) -> Code:
+    """Gives a code scales or multipliers of blocks of 2, or the latter for each number."""
+    rng, size = generator(draw), draw(st.sampled_from([1, 2]))
+    parts = tuple(count // draw(st.sampled_from([size, count])) for count in shape)
+    if code.per_tensor and draw(st.booleans()) and isinstance(code, Affine):
+        return replace(code, scale=FrozenArray(code.scale.array * rng.uniform(0.5, 1.0, parts)))
+    if isinstance(code, NVFP4 | MXFP4):
+        return code
+    return replace(code, multipliers=FrozenArray(rng.integers(1, 256, parts)))
 
 
 @cases_of(Pad)
@@ -120,14 +141,14 @@ def pads(draw: Draw, cls: type[Pad]) -> Case:
 @cases_of(Reverse)
 def reverses(draw: Draw, cls: type[Reverse]) -> Case:
     shape = draw(shapes())
-    x = any_operand(draw, shape, draw(st.integers(0, len(shape) - 1)))
+    x = any_operand(draw, shape, draw(st.integers(0, len(shape) - 1)), everywhere=True)
     return program(cls(tuple(sorted(draw(st.sets(st.integers(0, len(shape) - 1)))))), x)
 
 
 @cases_of(Tile)
 def tiles(draw: Draw, cls: type[Tile]) -> Case:
     shape = draw(shapes())
-    x = any_operand(draw, shape, draw(st.integers(0, len(shape) - 1)))
+    x = any_operand(draw, shape, draw(st.integers(0, len(shape) - 1)), everywhere=True)
     return program(cls(tuple(draw(st.integers(1, 3)) for _ in shape)), x)
 
 

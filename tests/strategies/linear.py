@@ -50,11 +50,14 @@ def weights(draw: Draw, shape: tuple[int, ...], far: bool = False) -> Operand:
     return coded_operand(draw, code, shape, constant=kept)
 
 
-def heads(draw: Draw, shape: tuple[int, ...], axis: int) -> Affine:
-    """Draws a code that varies along a batch axis, with one zero point."""
+def heads(draw: Draw, shape: tuple[int, ...], axis: int, *, points: bool = False) -> Affine:
+    """Draws a code that varies along a batch axis or along rows, its zero points too if asked."""
     varying = tuple(size if place == axis else 1 for place, size in enumerate(shape))
-    scales = generator(draw).uniform(0.1, 1.0, varying)
-    return Affine.of(DType.I8, scales, np.full(varying if scales.size > 1 else (), 3))
+    scales, zeros = generator(draw).uniform(0.1, 1.0, varying), np.full(varying, 3)
+    storage = draw(st.sampled_from(BYTES))
+    if points:
+        zeros = generator(draw).integers(*storage.bounds, varying, endpoint=True)
+    return Affine.of(storage, scales, zeros)
 
 
 def activations(draw: Draw, storages: Sequence[DType], *, far: bool) -> Affine:
@@ -123,8 +126,11 @@ def convs(draw: Draw, cls: type[Conv]) -> Case:
     named = draw(st.booleans())
     if not in_float(draw):
         x_code = activations(draw, NARROW, far=padding == "valid")
-        x = coded_operand(draw, x_code, x_shape, named=named)
         kernel = weights(draw, shape)
+        if not named and draw(st.integers(0, 4)) == 0:
+            x = coded_operand(draw, heads(draw, x_shape, 0), x_shape)
+            return rounded(draw, program(op, x, kernel))
+        x = coded_operand(draw, x_code, x_shape, named=named)
         code = accumulator(op, x.type, kernel.type, count + 2, shape[-1])
         assert isinstance(code, Code)
         biases = [bias(draw, code, shape[-1])] if draw(st.booleans()) else []
@@ -142,10 +148,12 @@ def dots(draw: Draw, cls: type[Dot]) -> Case:
     named = not batch and len(x_shape) > 1 and draw(st.booleans())
     if not in_float(draw):
         x = coded_operand(draw, activations(draw, BYTES, far=True), x_shape, named=named)
-        if rows and not named and draw(st.integers(0, 3)) == 0:
-            axis = draw(st.integers(len(batch), len(x_shape) - 2))
-            x = coded_operand(draw, heads(draw, x_shape, axis), x_shape)
-            return program(op, x, coded_operand(draw, draw(codes(NARROW)), shape))
+        if rows and not named and draw(st.integers(0, 2)) == 0:
+            axis, kernel = draw(st.integers(0, len(x_shape) - 2)), weights(draw, shape)
+            # Sums in i64 take one zero point.
+            points = kernel.type.dtype.bits <= 8 and draw(st.booleans())
+            x = coded_operand(draw, heads(draw, x_shape, axis, points=points), x_shape)
+            return rounded(draw, program(op, x, kernel))
         if draw(st.integers(0, 7)) == 0:
             x = coded_operand(draw, codebooks(draw), x_shape, named=named)
         # Sums of products of numbers that are both far from zero leave int32 soon.

@@ -15,6 +15,7 @@ from tests.strategies.base import (
     cases_of,
     coded_operand,
     codes,
+    factored,
     float_operand,
     in_float,
     program,
@@ -25,13 +26,25 @@ from tests.strategies.kinds import level_codes, with_blocks
 STORAGES = (*NARROW, DType.I16, DType.I32)
 
 
-def any_operand(draw: Draw, shape: tuple[int, ...], axis: int, far: bool = False) -> Operand:
-    """Draws floats or codes, the latter perhaps per channel of an axis, or far from zero."""
+def any_operand(
+    draw: Draw, shape: tuple[int, ...], axis: int, far: bool = False, everywhere: bool = False
+) -> Operand:
+    """Draws floats or codes, the latter perhaps per channel of an axis, or far from zero.
+
+    Args:
+        draw: Given by hypothesis.
+        shape: The shape.
+        axis: The axis.
+        far: Whether zero points may lie outside of the bounds.
+        everywhere: Whether codes may also vary along two axes, which any may be.
+    """
     named = draw(st.booleans())
     if in_float(draw):
         return float_operand(draw, shape, named=named)
     if draw(st.integers(0, 3)) == 0:
         return coded_operand(draw, level_codes(draw, shape, axis), shape, named=named)
+    if everywhere and len(shape) > 1 and draw(st.integers(0, 4)) == 0:
+        return coded_operand(draw, factored(draw, shape), shape, named=named)
     code: Code = draw(codes(STORAGES, shape=shape, axis=axis, far=far))
     return coded_operand(draw, code, shape, named=named)
 
@@ -39,7 +52,7 @@ def any_operand(draw: Draw, shape: tuple[int, ...], axis: int, far: bool = False
 @cases_of(Reshape)
 def reshapes(draw: Draw, cls: type[Reshape]) -> Case:
     rows, channels = draw(shapes((1, 3))), draw(st.integers(1, 4))
-    x = any_operand(draw, (*rows, channels), len(rows), far=True)
+    x = any_operand(draw, (*rows, channels), len(rows), far=True, everywhere=True)
     kept = x.type.shape[0]
     count = int(np.prod(rows[1:]))
     parts = draw(st.sampled_from([(count,), (1, count), (count, 1), rows[1:]]))
@@ -52,9 +65,8 @@ def reshapes(draw: Draw, cls: type[Reshape]) -> Case:
 def transposes(draw: Draw, cls: type[Transpose]) -> Case:
     shape = with_blocks(draw, draw(shapes()))
     permutation = tuple(draw(st.permutations(range(len(shape)))))
-    return program(
-        cls(permutation), any_operand(draw, shape, draw(st.integers(0, len(shape) - 1)), far=True)
-    )
+    axis = draw(st.integers(0, len(shape) - 1))
+    return program(cls(permutation), any_operand(draw, shape, axis, far=True, everywhere=True))
 
 
 @cases_of(Concat)

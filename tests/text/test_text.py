@@ -19,7 +19,16 @@ from qir.numbers.interval import Interval
 from qir.ops import Const
 from qir.ops.op import OPS, Op
 from qir.text import parse, to_program, to_text
-from qir.types import Affine, Codebook, Dim, DType, FrozenArray, TensorType, format_number
+from qir.types import (
+    Affine,
+    Codebook,
+    Dim,
+    DType,
+    FrozenArray,
+    TensorType,
+    format_number,
+    multiplied,
+)
 from qir.types.codes.codebook import NF4
 from qir.types.names import DIMENSION, SYMBOL, VALUE
 from tests.drawing import examples
@@ -96,6 +105,9 @@ def scales(draw, shape):
 def codes(draw, shape):
     storage, scale, expressed = draw(INTEGERS), draw(scales(shape)), draw(FLOATS)
     rng = draw(GENERATORS)
+    if storage.bits >= 32 and draw(st.booleans()):
+        factors = (FrozenArray(np.float64(draw(scales(shape)))) for _ in range(2))
+        return Affine(storage, multiplied(*factors), expressed=expressed)
     if storage.bits >= 32:
         return Affine.of(storage, scale.astype(np.float64) * draw(SCALES), expressed=expressed)
     parts = np.shape(scale) or (1,) * len(shape)

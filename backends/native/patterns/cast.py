@@ -100,7 +100,8 @@ def dequantize(op: Dequantize, node: Node, target: InstructionSet) -> Match | st
         return "not from an affine code of 8 or 32 bits to f32"
     if _belongs_to_xla(x):
         return "behind sums that XLA forms"
-    found = repeated({"scale": code.scale.array.astype(np.float32)}, x)
+    factors = code.decoding_factors
+    found = repeated({"scale": factors[0]}, x) if len(factors) == 1 else None
     if found is None:
         return "a code that varies along another axis than the last"
     tables, period = found

@@ -129,7 +129,7 @@ def unfit(x: Value, weights: Value, bias: Sequence[Value]) -> str:
     """Returns why operands don't suit the kernel; nothing where they do."""
     code = weights.type.quant
     if not is_bytes(x):
-        return "activations without a code of 8 bits"
+        return "activations without one code of 8 bits"
     if code is None or not weights.is_constant:
         return "weights that are no constants"
     if code.storage not in (*BYTES, DType.I4, DType.I2, DType.U4):

@@ -58,7 +58,7 @@ def matched_epilogue(sums: Value) -> MatchedEpilogue:
         if code.expressed is not DType.F32 or np.any(code.zero_points):
             return stored
         return MatchedEpilogue(
-            (node,), Epilogue("real"), {"multiplier": _per_column(code.scale.array)}, {}
+            (node,), Epilogue("real"), {"multiplier": _per_column(code.decoding_scale)}, {}
         )
     if not isinstance(node.op, Requantize):
         return stored

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ from qir.numbers.quantize_mode import thresholds
 from qir.numbers.rounding import Float32, MachineForm, Scaled, Thresholds
 from qir.ops import Cast, Dequantize, Quantize, Recode, Requantize
 from qir.ops.cast import is_long
-from qir.types import Affine, Array, DType, LevelCode
+from qir.types import SMALLEST_NORMAL, Affine, Array, DType, LevelCode
 
 _NO_GRADIENT = (
     "gradient: expected a float program, got one that rounds to the integers of %{}; "
@@ -150,19 +151,21 @@ def _is_computed(op: Dequantize, node: Node) -> bool:
 
 @lowering(Dequantize, legal=_fits_int32, preferred=_is_computed)
 def dequantize(op: Dequantize, node: Node) -> Computation:
-    """One float32 multiplication."""
+    """One float32 multiplication, by the product of the scale's factors where it has several."""
     code = node.inputs[0].type.code
-    scale = argument(f"{node.inputs[0].name}.scale", code.decoding_scale)
+    scales = [argument(f"{node.inputs[0].name}.scale", each) for each in code.decoding_factors]
 
-    def run(x: jax.Array | Words, scale: Factor) -> jax.Array:
-        factor = spread(scale, x.shape)
+    def run(x: jax.Array | Words, *scales: Factor) -> jax.Array:
+        factor = reduce(jnp.multiply, (spread(scale, x.shape) for scale in scales))
+        if len(scales) > 1:
+            factor = jnp.where(factor < SMALLEST_NORMAL, jnp.float32(0), factor)
         if isinstance(x, Words):
             real = x.float32() * jnp.asarray(factor, jnp.float32)
         else:
             real = multiples(x, code) * factor
         return real.astype(code.expressed.numpy)
 
-    return Computation(run, (*node.inputs, scale))
+    return Computation(run, (*node.inputs, *scales))
 
 
 def _own_form(op: Requantize, node: Node) -> MachineForm | None:

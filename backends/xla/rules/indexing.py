@@ -8,12 +8,9 @@ import numpy as np
 from jax import lax
 
 from qir.backends.native.computation import Computation
-from qir.backends.xla.codes import code_of, multiples, steps
-from qir.backends.xla.lowering import argument, coded, floating, lowering, plain
-from qir.backends.xla.requantize import Factor, rescaling
+from qir.backends.xla.lowering import lowering
 from qir.ir import Node
-from qir.ops import Embedding, Gather, Iota, Pad, Reverse, Slice, Split, Tile
-from qir.types import Code
+from qir.ops import Gather, Iota, Pad, Reverse, Slice, Split, Tile
 
 
 @lowering(Slice)
@@ -41,71 +38,14 @@ def split(op: Split, node: Node) -> Computation:
 @lowering(Gather)
 def gather(op: Gather, node: Node) -> Computation:
     """A gather of whole slices with clamped indices."""
-    return Computation(lambda x, indices: _taken(x, indices, op.axis), node.inputs)
+    return Computation(lambda x, indices: taken(x, indices, op.axis), node.inputs)
 
 
-def _taken(x: jax.Array, indices: jax.Array, axis: int) -> jax.Array:
+def taken(x: jax.Array, indices: jax.Array, axis: int) -> jax.Array:
+    """Takes whole slices along an axis; an index outside of it means the nearest place."""
     if indices.dtype == jnp.uint32:
         indices = jnp.minimum(indices, np.uint32(2**31 - 1))
     return jnp.take(x, indices.astype(jnp.int32), axis=axis, mode="clip")
-
-
-@lowering(Embedding, legal=plain)
-def embedding(op: Embedding, node: Node) -> Computation:
-    """A gather of whole rows with clamped ids."""
-    if op.factor == 1:
-        return Computation(lambda table, ids: _taken(table, ids, 0), node.inputs)
-    factor = np.float32(op.factor)
-    return floating(node, lambda table, ids: _taken(table, ids, 0) * factor)
-
-
-def _is_decoded(op: Embedding, node: Node) -> bool:
-    return coded(op, node) and op.to is None
-
-
-@lowering(Embedding, legal=_is_decoded)
-def decoded_rows(op: Embedding, node: Node) -> Computation:
-    """A gather of stored rows and of their scales, and one float32 multiplication."""
-    table = node.inputs[0]
-    code = table.type.code
-    scale = argument(f"{node.output.name}.scale", op.scales(code))
-
-    def run(stored: jax.Array, ids: jax.Array, scale: Factor) -> jax.Array:
-        real = multiples(_taken(stored, ids, 0), code) * _of_rows(scale, ids, code)
-        return real.astype(code.expressed.numpy)
-
-    return Computation(run, (*node.inputs, scale))
-
-
-def _is_rounded(op: Embedding, node: Node) -> bool:
-    return op.to is not None
-
-
-@lowering(Embedding, legal=_is_rounded)
-def rounded_rows(op: Embedding, node: Node) -> Computation:
-    """A gather of stored rows and of their multipliers, and one rounding."""
-    table, to = node.inputs[0].type, code_of(node.output.type)
-    rescale, factors = rescaling(node.output.name, op.factors(table), to)
-    code = table.code
-
-    def run(stored: jax.Array, ids: jax.Array, *factors: Factor) -> jax.Array:
-        rows = steps(_taken(stored, ids, 0), code)
-        return rescale(rows, *(_of_rows(factor, ids, code) for factor in factors))
-
-    return Computation(run, (*node.inputs, *factors))
-
-
-def _of_rows(factors: Factor, ids: jax.Array, code: Code) -> Factor:
-    """Takes the factors of the chosen rows; a table with one scale has the same for all.
-
-    Args:
-        factors: Factors of the rank of the code's scale, or several of such in a row.
-        ids: The chosen rows.
-        code: The code of the table.
-    """
-    if code.per_tensor:
-        return factors
-    return _taken(jnp.asarray(factors), ids, factors.ndim - code.scale.array.ndim)
 
 
 @lowering(Pad)

@@ -44,6 +44,10 @@ _PROBES = np.unique(
 """Accumulators of all magnitudes, in rising order."""
 
 
+MOST_THRESHOLDS = 2**24
+"""Of one requantize: 64 MB of a program."""
+
+
 class RoundingMode(ABC):
     """How a ratio of scales becomes a machine number, and a scaled accumulator an integer.
 
@@ -176,10 +180,17 @@ class RoundingMode(ABC):
             The form; None for more than 256 results, whose table would be too large.
 
         Raises:
-            QirError: `apply` is not the step function that `thresholds` makes of it.
+            QirError: `apply` is not the step function that `thresholds` makes of it, or there are
+                more than `MOST_THRESHOLDS`, as where scales vary along rows and columns.
         """
         if high - low > 255:
             return None
+        if multiplier.value.size * (high - low) > MOST_THRESHOLDS:
+            raise QirError(
+                f"rounding {self.name}: expected at most {MOST_THRESHOLDS:,} thresholds, got "
+                f"{multiplier.value.size} multipliers with {high - low} each; a mode that computes "
+                "with multipliers, such as fixed31, needs none"
+            )
         points = np.asarray(zero_point, np.int64)
         shape = np.broadcast_shapes(multiplier.value.shape, points.shape)
         steps = np.arange(low + 1, high + 1) - np.broadcast_to(points, shape)[..., None]

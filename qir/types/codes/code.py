@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
-from math import lcm
+from functools import reduce
+from math import lcm, prod
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
@@ -13,9 +14,10 @@ from numpy.typing import ArrayLike
 
 from qir.errors import QirError, did_you_mean
 from qir.types.arrays import FrozenArray, expand
-from qir.types.codes.parts import SMALLEST_SCALE, magnitudes, per_part
+from qir.types.codes.parts import SMALLEST_NORMAL, SMALLEST_SCALE, magnitudes, per_part
 from qir.types.dims import Dim, Shape, format_shape
 from qir.types.dtype import Array, DType
+from qir.types.factored import multiplied
 
 MOST_MULTIPLIER = 255
 """See constraint C9 of Code."""
@@ -111,12 +113,14 @@ class Code(ABC):
       machine that flushes denormals agrees.
     - C9: multipliers are integers from 1 to 255 of the tensor's rank, each dimension dividing the
       tensor's; storage with multipliers has at most 16 bits.
+    - C15: a scale is kept as factors only in storage of 32 bits and more: that of an accumulator
+      whose operands have scales along different axes.
 
     Attributes:
         storage: The integer type of the stored numbers.
         scale: Real size of one step. Kept as float32; as float64 for storage of 32 bits and more,
             where it is the product of two float32 scales, which float64 holds exactly, or one
-            scale over the divisor of a mean.
+            scale over the divisor of a mean; as a `FactoredArray` of them where both vary.
         expressed: The floating-point type that the code stands for.
         multipliers: For a scale of two levels, the integers that multiply the steps, u8; None for
             1 everywhere.
@@ -138,18 +142,25 @@ class Code(ABC):
                 "code: C6: expected an integer storage type and a floating-point expressed type, "
                 f"got {self.storage.value} and {self.expressed.value}"
             )
-        scale, wanted = self.scale.array, np.float32 if self.storage.bits <= 16 else np.float64
-        if scale.dtype != wanted:
-            with np.errstate(over="ignore", under="ignore"):
-                scale = FrozenArray(scale, wanted).array
-            object.__setattr__(self, "scale", FrozenArray(scale))
-        if scale.ndim and scale.size == 1:
-            object.__setattr__(self, "scale", FrozenArray(scale.reshape(())))
+        wanted = np.float32 if self.storage.bits <= 16 else np.float64
+        with np.errstate(over="ignore", under="ignore"):
+            factors = [factor.astype(wanted) for factor in self.scale.factors]
+        if len(factors) > 1 and self.storage.bits < 32:
+            raise QirError(
+                "code: C15: expected one array of scales in storage of fewer than 32 bits, got "
+                f"{len(factors)} factors in {self.storage.value}"
+            )
+        scale = multiplied(*factors)
+        if scale.shape and prod(scale.shape) == 1:
+            scale = FrozenArray(scale.array.reshape(()))
+        object.__setattr__(self, "scale", scale)
         if self.multipliers is not None:
             object.__setattr__(self, "multipliers", self._checked_multipliers(self.multipliers))
-        if not np.all(np.isfinite(scale) & (scale > 0)):
-            bad = scale[~(np.isfinite(scale) & (scale > 0))].flat[0]
-            raise QirError(f"code: C1: expected finite scales greater than 0, got {bad!s}")
+        for factor in scale.factors:
+            fits = np.isfinite(factor.array) & (factor.array > 0)
+            if not np.all(fits):
+                bad = factor.array[~fits].flat[0]
+                raise QirError(f"code: C1: expected finite scales greater than 0, got {bad!s}")
         if self.storage.bits <= 16:
             sizes = self.step_sizes
             outside = (sizes < SMALLEST_SCALE) | (sizes > 1 / SMALLEST_SCALE)
@@ -257,21 +268,21 @@ class Code(ABC):
     @property
     def per_tensor(self) -> bool:
         """Whether one scale serves the whole tensor, and whatever else varies by place."""
-        return self.scale.array.ndim == 0 and self.multipliers is None
+        return not self.scale.shape and self.multipliers is None
 
     @property
     def axis(self) -> int | None:
         """The only axis along which the scale varies; None where there is none or several."""
-        varying = [axis for axis, size in enumerate(self.scale.array.shape) if size > 1]
+        varying = [axis for axis, size in enumerate(self.scale.shape) if size > 1]
         return varying[0] if len(varying) == 1 else None
 
     @property
     def grid(self) -> tuple[int, ...]:
         """The parts along each axis in which scale and multipliers are the same; () for one."""
         if self.multipliers is None:
-            return self.scale.array.shape
-        counts = self.multipliers.array.shape
-        return tuple(map(lcm, counts, self.scale.array.shape or (1,) * len(counts)))
+            return self.scale.shape
+        counts = self.multipliers.shape
+        return tuple(map(lcm, counts, self.scale.shape or (1,) * len(counts)))
 
     @property
     def step_sizes(self) -> Array:
@@ -282,9 +293,34 @@ class Code(ABC):
         return np.broadcast_to(scale * expand(self.multipliers.array, self.grid), self.grid)
 
     @property
+    def greatest_scale(self) -> float:
+        """The greatest of the scales."""
+        return prod(float(factor.array.max()) for factor in self.scale.factors)
+
+    @property
     def decoding_scale(self) -> Array:
-        """What `decode` multiplies by, float32."""
-        return self.scale.array.astype(np.float32)
+        """What `decode` multiplies by: the float32 product of `decoding_factors`, 0 if denormal.
+
+        A machine that flushes denormal numbers agrees; only accumulators have scales so small.
+        """
+        shape, factors = self.scale.shape, self.scale.factors
+        with np.errstate(over="ignore", under="ignore"):
+            if len(factors) == 1:
+                scale = factors[0].array.astype(np.float32)
+            else:
+                spread = (expand(factor, shape) for factor in self.decoding_factors)
+                scale = reduce(np.multiply, spread)
+        return np.where(scale < SMALLEST_NORMAL, np.float32(0), scale)
+
+    @property
+    def decoding_factors(self) -> tuple[Array, ...]:
+        """The float32 arrays that multiply to `decoding_scale`, each product rounded to float32.
+
+        Of two float32 scales that is their product, which float64 holds, rounded once.
+        """
+        if len(self.scale.factors) == 1:
+            return (self.decoding_scale,)
+        return tuple(factor.array.astype(np.float32) for factor in self.scale.factors)
 
     @property
     def inverse_scale(self) -> Array:
@@ -343,7 +379,7 @@ class Code(ABC):
 
     def check(self, shape: Shape) -> None:
         """Raises QirError unless the code fits a tensor of this shape (constraints C4 and C9)."""
-        if not _divides(counts := self.scale.array.shape, shape):
+        if not _divides(counts := self.scale.shape, shape):
             raise QirError(
                 "code: C4: expected a scalar scale or one whose dimensions divide "
                 f"{format_shape(shape)}, got a scale of shape {list(counts)}"
@@ -362,8 +398,8 @@ class Code(ABC):
         for spec in fields(self):
             value = getattr(self, spec.name)
             by_place = spec.name in ("scale", "multipliers") or spec.metadata.get("by_place")
-            if by_place and isinstance(value, FrozenArray) and value.array.ndim:
-                changed[spec.name] = FrozenArray(change(value.array))
+            if by_place and isinstance(value, FrozenArray) and value.shape:
+                changed[spec.name] = value.map(change)
         return replace(self, **changed) if changed else self
 
 

@@ -15,6 +15,9 @@ from qir.types.dtype import Array, DType
 SMALLEST_SCALE = 2.0**-125
 """See constraint C7 of Code."""
 
+SMALLEST_NORMAL = np.float32(2.0**-126)
+"""The least float32 number that no machine flushes to 0."""
+
 
 def magnitudes(array: ArrayLike, parts: tuple[int, ...] = ()) -> NDArray[np.float64]:
     """Returns the greatest magnitude in each part of an array.
