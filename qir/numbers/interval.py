@@ -33,8 +33,10 @@ class Interval:
 
     @staticmethod
     def point(values: ArrayLike) -> Interval:
-        """Returns the interval of a constant."""
+        """Returns the interval of a constant; what is no number may be anything."""
         array = np.asarray(values, np.float64)
+        if (unknown := np.isnan(array)).any():
+            return Interval.of(np.where(unknown, -np.inf, array), np.where(unknown, np.inf, array))
         return Interval(array, array)
 
     @property

@@ -13,7 +13,7 @@ from qir.numbers.interval import Interval
 from qir.ops import Const, Dequantize, Quantize, Requantize, Return
 from qir.ops.op import OPS, Op
 from qir.ops.rules import Coded
-from qir.types import Affine, Array, expand
+from qir.types import Affine, Array, LevelCode, expand
 from tests.drawing import examples
 from tests.strategies import STRATEGIES, Case
 
@@ -25,7 +25,11 @@ def real(value: Value, array: Array) -> Array:
     """Returns the real numbers of a value, in float64."""
     if value.type.quant is None:
         return array.astype(np.float64)
-    scale = expand(value.type.quant.scale.array.astype(np.float64), array.shape)
+    code = value.type.code
+    if code.step_bounds is None:
+        scale = expand(code.decoding_scale.astype(np.float64), array.shape)
+        return np.asarray(code.multiples(array) * scale)
+    scale = expand(code.scale.array.astype(np.float64), array.shape)
     return np.asarray(Coded(array, value.type).steps * scale)
 
 
@@ -46,8 +50,9 @@ def around(value: Value, array: Array, extent: str) -> Interval:
 def reachable(found: Interval, value: Value, shape: tuple[int, ...]) -> tuple[Array, Array, Array]:
     """Returns the bounds of a value by an interval, and how far rounding may lead past them.
 
-    Codes saturate at their ends and are rounded by less than a step; floats that casts make are
-    rounded to their own type, others are computed in float64. Plain integers may wrap.
+    Codes saturate at their ends and are rounded by less than a step, or than a gap of levels;
+    floats that casts make are rounded to their own type, others are computed in float64. Plain
+    integers may wrap.
     """
     low, high, code = found.lo, found.hi, value.type.quant
     if isinstance(code, Affine):
@@ -56,6 +61,15 @@ def reachable(found: Interval, value: Value, shape: tuple[int, ...]) -> tuple[Ar
         points = expand(code.zero_points.astype(np.int64), shape)
         ends = [(bound - points) * scale for bound in bounds]
         return np.clip(low, *ends), np.clip(high, *ends), 1.01 * scale
+    if isinstance(code, LevelCode):
+        size = expand(code.step_sizes.astype(np.float64), shape)
+        ends = [end * size for end in code.real_bounds]
+        finite = code.levels[np.isfinite(code.levels)]
+        return (
+            np.clip(low, *ends),
+            np.clip(high, *ends),
+            1.01 * np.diff(np.sort(finite)).max() * size,
+        )
     if isinstance(value.op, Dequantize):
         with np.errstate(over="ignore"):
             rounded = [bound.astype(value.type.dtype.numpy) for bound in (low, high)]
