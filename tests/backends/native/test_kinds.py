@@ -29,7 +29,7 @@ TABLE = ", ".join(map(str, range(-24, 24, 3)))
     [
         ("scale=0.5", f"kind=codebook, scale=0.5, levels=[{TABLE}]", "", "kind codebook, where"),
         ("scale=0.5", "scale=0.5, multipliers=[[2, 7], [1, 1], [2, 3]]", "", "kind two-level, w"),
-        ("scale=[0.5, 0.03], axis=0", "scale=0.5", "axis=0", "without a code of 8 bits"),
+        ("scale=[0.5, 0.03], axis=0", "scale=0.5", "axis=0", "without one code of 8 bits"),
     ],
 )
 def test_an_unknown_code_is_declined_and_computed(x: str, w: str, axis: str, reason: str) -> None:
