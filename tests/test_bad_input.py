@@ -255,8 +255,8 @@ def test_a_selector():
 OPTIONS = {
     "acuracy_check": "quantize: no option 'acuracy_check'; did you mean 'accuracy_check'?",
     "weights": (
-        "quantize: no option 'weights'; it is one of pass quantize, written in the pipeline: "
-        "'…, quantize(weights=…), …'"
+        "quantize: no option 'weights'; it is one of pass quantize and of pass quantize-dynamic, "
+        "written in the pipeline: '…, quantize(weights=…), …'"
     ),
 }
 

@@ -13,6 +13,7 @@ from qir.ops import (
     Lookup,
     Lookup2,
     Quantize,
+    QuantizeDynamic,
 )
 from qir.ops.op import OPS, Op, infer
 from qir.ops.rules import Table
@@ -32,6 +33,7 @@ ON_CODES = [
 
 NO_OPERAND: dict[type[Op], str] = {
     Quantize: "it takes floats",
+    QuantizeDynamic: "it takes floats",
     Lookup2: "expected integers of 8 bits, got i16",
 }
 """The ops that take no 16 bits, and why."""

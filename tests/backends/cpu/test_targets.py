@@ -118,7 +118,7 @@ def test_kernels_of_every_op_compile(name: str) -> None:
     target = TARGETS[name]
     kernels = {
         step.kernel.symbol: code_of(step.kernel)
-        for case in drawn(target, 28)
+        for case in drawn(target, 52)
         for step in harness.planned(case.graph, Sizes({"B": 2}), target=target).plan.steps
     }
     assert len(kernels) > 20
