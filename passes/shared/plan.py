@@ -13,7 +13,7 @@ from qir.observe.channels import ChannelStatistic
 from qir.ops import Dot, ExpBelowMax, Mul, Return
 from qir.ops.elementwise import Sum
 from qir.ops.rules import Accumulate, FixedCode, KeepFloat, Normalize, SameCode, Table
-from qir.passes.shared.codes import activation_code, fine_code, reach
+from qir.passes.shared.codes import activation_code, fine_code, reach, score_code
 from qir.passes.shared.comparisons import unseen_comparisons
 from qir.passes.shared.divisors import coarse_divisions
 from qir.passes.shared.functions import elementwise_functions
@@ -21,7 +21,7 @@ from qir.passes.shared.islands import islands
 from qir.passes.shared.multiplied import multiplied_sums
 from qir.passes.shared.periods import coarse_periods
 from qir.passes.shared.positions import uneven_codes
-from qir.passes.shared.score_factors import is_two_sided, score_factors
+from qir.passes.shared.scores import is_two_sided, score_factors, score_terms
 from qir.passes.shared.wide import (
     SMOOTH,
     WIDE_BITS,
@@ -81,6 +81,7 @@ class CodePlan:
         # Where codes have 16 bits, no part of a tensor is in want of some.
         self._heads = {} if self.is_fine else head_codes(graph, channels)
         self._multiplied = set() if self.is_fine else multiplied_sums(graph)
+        self._scores = set() if self.is_fine else score_terms(graph)
         self._uneven = {} if self.is_fine else uneven_codes(graph, positions or {}, excluded)
         self.islands: set[Node] = set()
         self.cones, self.inside = elementwise_functions(graph, excluded)
@@ -133,6 +134,8 @@ class CodePlan:
         observed, expressed = self.range_of(value), expressed_type(value.type)
         if storage is None and value in self._multiplied:
             return fine_code(observed, expressed=expressed)
+        if storage is None and value in self._scores:
+            return score_code(observed, expressed=expressed)
         storage = storage or self.storage
         symmetric = self.symmetric or (value in self._factors and is_two_sided(observed))
         if not symmetric and not self.is_fine:

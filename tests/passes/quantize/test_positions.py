@@ -14,7 +14,7 @@ from qir.numbers.interval import Interval
 from qir.observe.channels import observe_channels
 from qir.ops import Div, Dot, Mul
 from qir.passes.shared.positions import spread
-from qir.passes.shared.score_factors import is_two_sided
+from qir.passes.shared.scores import is_two_sided
 from qir.types import Affine, Array
 
 LENGTH, WIDTH = 32, 16

@@ -1,4 +1,4 @@
-"""The values whose products are the scores of a softmax."""
+"""The scores of a softmax: the values that they are made of, and whose products they are."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from qir.ops.softmax import Exponentials
 _MOVES: tuple[type[Op], ...] = (Broadcast, Reshape, Transpose)
 _CHANGES: tuple[type[Op], ...] = (*_MOVES, Clip, Div, Mul, Select, Sum)
 """What may stand between a product and the softmax."""
+
+_TERMS: tuple[type[Op], ...] = (*_MOVES, Clip, Select, Sum)
+"""What scores of one code are made of in that code, or rounded to it from the same size."""
 
 LOPSIDED = 2.0
 """Ranges that reach further than this times as far to one side of 0 as to the other stay so."""
@@ -39,6 +42,33 @@ def score_factors(graph: Graph) -> set[Value]:
                 while isinstance(operand.op, _MOVES):
                     operand = operand.inputs[0]
                     found.add(operand)
+    return found
+
+
+def score_terms(graph: Graph) -> set[Value]:
+    """Finds what lies between products and a softmax where more than a product makes the scores.
+
+    A mask or a bias is added to the product, or chosen beside it. The softmax reads a rounded
+    sum then, whose steps show in the shares as those of the product itself would.
+
+    Args:
+        graph: A float program.
+    """
+    found: set[Value] = set()
+    stack = [
+        node.inputs[0]
+        for node in graph.nodes
+        if isinstance(node.op, Exponentials) and isinstance(node.inputs[0].op, _TERMS)
+    ]
+    while stack:
+        value = stack.pop()
+        if value in found or value.is_constant or not value.type.is_float:
+            continue
+        if isinstance(value.op, Dot):
+            found.add(value)
+        elif isinstance(value.op, _TERMS):
+            found.add(value)
+            stack.extend(value.inputs)
     return found
 
 
