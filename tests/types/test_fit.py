@@ -75,7 +75,7 @@ def test_codes_of_blocks_cover_the_numbers_of_each(kind: type[Code]) -> None:
 @pytest.mark.parametrize("kind", [*FREE, *BLOCKED], ids=lambda kind: kind.kind)
 def test_numbers_of_any_size_have_a_code(kind: type[Code], size: float) -> None:
     """Those that no scale reaches become 0 or the greatest number, and nothing is infinite."""
-    array = np.float32(size) * np.tile(np.float32([1, -1, 0, 0.5]), (64, 1))
+    array = np.float32(size) * np.tile(np.array([1, -1, 0, 0.5], np.float32), (64, 1))
     code = kind.fit(array, (64 // BLOCKED[kind], 4) if kind in BLOCKED else (1, 4))
     real = code.decode(code.encode(array))
     assert np.all(np.isfinite(real))
