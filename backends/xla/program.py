@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -26,6 +26,9 @@ from qir.ops import (
     ConvTranspose,
     Dequantize,
     Dot,
+    Mul,
+    ReduceMax,
+    ReduceMin,
     Requantize,
     Reshape,
     Reverse,
@@ -35,6 +38,7 @@ from qir.ops import (
     Transpose,
 )
 from qir.ops.cast import is_long
+from qir.ops.softmax import Exponentials
 from qir.types import Array, DType
 
 _READ_WORDS = (Conv, ConvTranspose, Dequantize, Dot, Requantize)
@@ -103,7 +107,8 @@ class XlaProgram:
         reasons: Mapping[Node, str] = {}
         if kernels is not None:
             parts, reasons = kernels.divide(computed, outputs)
-        self._stored = _read_often([part for part in parts if isinstance(part, Node)])
+        single = [part for part in parts if isinstance(part, Node)]
+        self._stored = _read_often(single) | _products_of_maxima(single)
         for part in parts:
             if isinstance(part, Group):
                 self._enter(part, kernels)
@@ -236,6 +241,25 @@ def _read_often(nodes: Sequence[Node]) -> set[Value]:
         if value.type.dtype.bits <= 8 or value.type.quant.range != value.type.dtype.bounds
         if value.node is not None and not isinstance(value.op, Const)
     }
+
+
+def _products_of_maxima(nodes: Iterable[Node]) -> set[Value]:
+    """Returns the float products whose maximum is taken, as in softmax and logsumexp.
+
+    XLA on CPU would contract such a product with the subtraction of its maximum: the difference at
+    the greatest number then is not 0 but what rounding the product left, and its exponential is
+    infinite or 0 where numbers are large.
+    """
+    found = set()
+    for node in nodes:
+        if not isinstance(node.op, Exponentials | ReduceMax | ReduceMin):
+            continue
+        value = node.inputs[0]
+        while isinstance(value.op, Broadcast | Reshape | Transpose):
+            value = value.inputs[0]
+        if value.type.is_float and isinstance(value.op, Dequantize | Mul):
+            found.add(value)
+    return found
 
 
 def _on_words(node: Node, computation: Computation) -> Computation:

@@ -38,7 +38,9 @@ class QuantizePass(Pass):
         weights: Storage of weights.
         activations: Storage of activations; `float` leaves them as they are.
         per: What has a scale of its own: each output `channel`, the `tensor`, each `row` of what is
-            summed, or so many rows of a channel, as `block:32`, by scales of two levels.
+            summed, or so many rows of a channel, as `block:32`, by scales of two levels. Where that
+            does not divide the rows, it is the greatest number below that does and is at least half
+            of it, else the least above.
         scheme: The kind of code of the weights; see qir.passes.shared.weight_codes.
         symmetric: Whether activations have their zero point in the middle.
         inputs: What the program takes: floating-point numbers, or stored numbers of one of two

@@ -8,6 +8,7 @@ from math import inf
 
 import numpy as np
 
+from qir.errors import QirError
 from qir.ir import Graph, Node, Value
 from qir.numbers.interval import EVERYTHING, Interval
 from qir.ops import Clip, Const, Erf, HardSigmoid, HardSwish, Logistic, Relu, Return, Tanh
@@ -31,7 +32,7 @@ _SATURATING = (Erf, Logistic, Tanh)
 """Rising ops that come ever nearer to a bound."""
 
 _UNSEEN = 1 / 8
-"""What part of a step of its 8-bit code a result may be off by where its operand is clipped."""
+"""What part of a step of its code a result may be off by where its operand is clipped."""
 
 _WORTH = 0.75
 """To what part of the observed range a clip must narrow it: a bit of its code is two of those."""
@@ -58,16 +59,25 @@ class PropagateRanges(Pass):
         share: Whether the operands of such ops get one range with the result instead, so that
             nothing need be requantized.
         saturate: Whether what only sigmoids and the like read is narrowed to the part in which
-            8 bits of their results tell numbers apart.
+            the codes of their results tell numbers apart.
+        bits: The width of those codes, 16 before `quantize(activations=i16)`.
     """
 
     share: bool = False
     saturate: bool = True
+    bits: int = 8
 
     name = "propagate-ranges"
 
+    def check(self) -> None:
+        if not 2 <= self.bits <= 16:
+            raise QirError(
+                f"propagate-ranges: bits: expected the 2 to 16 bits of a code, got {self.bits}; "
+                "write bits=16 before quantize(activations=i16), else leave it out"
+            )
+
     def run(self, graph: Graph, context: Context) -> None:
-        bounds = _Bounds(graph, context, saturate=self.saturate)
+        bounds = _Bounds(graph, context, bits=self.bits if self.saturate else None)
         ranges = _backward(graph, bounds)
         for group in _groups(graph, share=self.share):
             fixed = next((value for value in group if _is_fixed(value)), None)
@@ -114,11 +124,11 @@ class _Bounds:
     Attributes:
         possible: What the op of each value can give for the ranges of its operands.
         range: The part of it that was observed.
-        saturate: As for the pass.
+        bits: The width of codes that saturating ops are narrowed for; None where none is.
     """
 
-    def __init__(self, graph: Graph, context: Context, *, saturate: bool) -> None:
-        self.saturate = saturate
+    def __init__(self, graph: Graph, context: Context, *, bits: int | None) -> None:
+        self.bits = bits
         self.possible: dict[Value, Interval] = dict.fromkeys(graph.inputs, EVERYTHING)
         self.range = {value: value.range or EVERYTHING for value in graph.inputs}
         for node in graph.nodes:
@@ -201,8 +211,8 @@ def _read_by(
     """
     if outside := _CONSTANT_OUTSIDE.get(type(node.op)):
         return bounds.range[value].intersect(Interval.of(*outside))
-    if bounds.saturate and isinstance(node.op, _SATURATING):
-        return _unsaturated(node, bounds.range[value])
+    if bounds.bits is not None and isinstance(node.op, _SATURATING):
+        return _unsaturated(node, bounds.range[value], bounds.bits)
     results = [read[result] for result in node.outputs if result.type.is_float]
     if not isinstance(node.op.quant, SameCode) or len(results) != len(node.outputs) or not results:
         return None
@@ -214,8 +224,8 @@ def _read_by(
     return whole[value].intersect(passed)
 
 
-def _unsaturated(node: Node, seen: Interval) -> Interval | None:
-    """Returns the part of an operand in which a saturating op tells numbers apart in 8 bits.
+def _unsaturated(node: Node, seen: Interval, bits: int) -> Interval | None:
+    """Returns the part of an operand in which codes of a saturating op tell numbers apart.
 
     None where that is hardly less than what was seen of it, or where the result goes into another
     lookup: the two are one, so that what is behind them decides what can be told apart.
@@ -230,7 +240,7 @@ def _unsaturated(node: Node, seen: Interval) -> Interval | None:
     span = float(images[-1] - images[0])
     if isinstance(rule, FixedCode) and _is_fixed(result):
         span = min(span, 255 * float(rule.code.scale.array))
-    unseen = _UNSEEN * span / 255
+    unseen = _UNSEEN * span / (2**bits - 1)
     low = numbers[images <= images[0] + unseen][-1]
     high = numbers[images >= images[-1] - unseen][0]
     if not low < high or high - low > _WORTH * (numbers[-1] - numbers[0]):

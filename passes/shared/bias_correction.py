@@ -86,6 +86,8 @@ def lost_by_rounding(
     """
     if not isinstance(op, Conv | ConvTranspose | Dot) or (isinstance(op, Dot) and op.batch):
         return None
+    if not weights.size:
+        return None
     groups = 1 if isinstance(op, Dot) else op.groups
     taps = prod(weights.shape[:-2])
     # [groups, terms, outputs / groups], in float32: the differences lose nothing to it.

@@ -178,7 +178,10 @@ class WeightCoding:
 
     @cached_property
     def block(self) -> int | None:
-        """How many terms of a sum share a scale, at most; None where `per` says otherwise."""
+        """About how many terms of a sum share a scale; None where `per` says otherwise.
+
+        See `_block_size` for what is done where blocks of this size do not divide the sum.
+        """
         found = re.fullmatch(r"block:([1-9][0-9]*)", self.per)
         size = int(found[1]) if found else 0
         return size if size >= 2 else None
@@ -321,14 +324,19 @@ class WeightCoding:
             parts[channel] = shape[channel]
         size = shape[summed]
         if wanted := SCHEMES[self.scheme].block:
-            # The kind itself says what is wrong with blocks that do not divide the axis.
+            if size % wanted:
+                raise QirError(
+                    f"{self.subject}: scheme={self.scheme} has a scale for each {wanted} numbers "
+                    f"of a sum, which do not divide the {size} of these weights; write "
+                    "scheme=affine or nf4, whose blocks have any size, or append zeros"
+                )
             parts = list(shape)
-            parts[summed] = max(1, size // wanted)
+            parts[summed] = size // wanted
             return tuple(parts)
         if self.block is not None and size > self.block:
-            parts[summed] = next(
-                n for n in range(-(-size // self.block), size + 1) if size % n == 0
-            )
+            parts[summed] = size // _block_size(size, self.block)
+            if parts[summed] == 1:
+                return tuple(parts)
             for axis in range(len(shape)):
                 if axis not in (channel % len(shape), summed % len(shape)):
                     parts[axis] = shape[axis]
@@ -357,6 +365,22 @@ class WeightCoding:
             better = error < least
             best, least = np.where(better, some, best), np.where(better, error, least)
         return np.asarray(best.reshape(scale.shape))
+
+
+def _block_size(size: int, wanted: int) -> int:
+    """Returns how many of `size` numbers have a scale: a divisor of it that is near to `wanted`.
+
+    The greatest one up to `wanted`, unless that is less than half of it: the 8 bits of a multiplier
+    for each of few numbers of 4 bits would take more than the bits that blocks save. Then it is the
+    least one above, which is all of a prime number of terms.
+
+    Args:
+        size: How many numbers there are, more than wanted.
+        wanted: How many are to have one scale.
+    """
+    divisors = [n for n in range(1, size + 1) if size % n == 0]
+    below = max(n for n in divisors if n <= wanted)
+    return below if 2 * below >= wanted else min(n for n in divisors if n > wanted)
 
 
 def _squared_error(weights: Array, code: Code, parts: tuple[int, ...]) -> Array:

@@ -140,7 +140,10 @@ def ratio_in_decibels(exact: Array, found: Array) -> tuple[float, float]:
         noise = np.where(known, (np.asarray(found, np.float64) - right) ** 2, 0)
     noise, signal = np.where(np.isfinite(noise), noise, np.inf), right**2
     width = max(right.shape[-1] if right.ndim else 1, 1)
-    by_row = _decibels(signal.reshape(-1, width).sum(1), noise.reshape(-1, width).sum(1))
+    of_rows = signal.reshape(-1, width).sum(1)
+    # A row of nothing but 0 has no size that its noise could be held against but that of the rows.
+    of_rows = np.where(of_rows == 0, of_rows.mean() if of_rows.size else 0, of_rows)
+    by_row = _decibels(of_rows, noise.reshape(-1, width).sum(1))
     whole = _decibels(signal.sum(keepdims=True).reshape(1), noise.sum(keepdims=True).reshape(1))
     least = np.sort(by_row)[int(PERCENTILE * by_row.size)] if by_row.size else np.inf
     return float(whole[0]), float(least)

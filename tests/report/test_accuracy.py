@@ -151,6 +151,13 @@ class TestDecibels:
     def test_noise_without_signal_is_infinitely_far_above(self):
         assert ratio_in_decibels(np.zeros((1, 3)), np.ones((1, 3))) == (-np.inf, -np.inf)
 
+    def test_a_row_of_zeros_is_held_against_the_mean_row(self):
+        """Sums that cancel but for a hundredth of what others are have signal to speak of."""
+        exact = np.array([[100.0], [-100.0], [0.0]])
+        whole, rows = ratio_in_decibels(exact, exact + np.array([[0.0], [0.0], [1.0]]))
+        assert whole == pytest.approx(10 * np.log10(20000))
+        assert rows == pytest.approx(10 * np.log10(20000 / 3))
+
     def test_a_tenth_of_the_size_is_20_decibels(self):
         whole, rows = ratio_in_decibels(np.ones((4, 5)), np.full((4, 5), 1.1))
         assert np.allclose((whole, rows), 20)  # 10 log10(1 / 0.1^2)

@@ -71,6 +71,19 @@ def test_codes_of_blocks_cover_the_numbers_of_each(kind: type[Code]) -> None:
         kind.fit(array)
 
 
+@pytest.mark.parametrize("size", [1e-45, 1e-38, 2.0**-115, 2.0**100, 3e38])
+@pytest.mark.parametrize("kind", [*FREE, *BLOCKED], ids=lambda kind: kind.kind)
+def test_numbers_of_any_size_have_a_code(kind: type[Code], size: float) -> None:
+    """Those that no scale reaches become 0 or the greatest number, and nothing is infinite."""
+    array = np.float32(size) * np.tile(np.array([1, -1, 0, 0.5], np.float32), (64, 1))
+    code = kind.fit(array, (64 // BLOCKED[kind], 4) if kind in BLOCKED else (1, 4))
+    real = code.decode(code.encode(array))
+    assert np.all(np.isfinite(real))
+    assert np.all(real * np.sign(array) >= 0)
+    if 1e-30 < size < 1e37 and kind is not Codebook:
+        np.testing.assert_allclose(real, array, rtol=2**-3)
+
+
 @pytest.mark.parametrize("kind", [*FREE, *BLOCKED], ids=lambda kind: kind.kind)
 def test_what_does_not_fit_is_refused(kind: type[Code]) -> None:
     parts = (64 // BLOCKED.get(kind, 1), 6)

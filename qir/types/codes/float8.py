@@ -56,8 +56,9 @@ class Float8(LevelCode):
                 another.
         """
         only_width(cls.kind, bits, 8)
-        finite = cls.numbers[np.isfinite(cls.numbers)]
-        return cls(DType.U8, scales_of(magnitudes(array, parts) / finite.max()))
+        largest = cls.numbers[np.isfinite(cls.numbers)].max()
+        bounds = cls.of(1.0).scale_bounds
+        return cls(DType.U8, scales_of(magnitudes(array, parts) / largest, *bounds))
 
     def __post_init__(self) -> None:
         if self.storage is not DType.U8:

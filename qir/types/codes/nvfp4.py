@@ -88,8 +88,10 @@ class NVFP4(LevelCode):
         only_width(cls.kind, bits, 4)
         check_blocks("C14", np.shape(array), parts, BLOCK)
         greatest = magnitudes(array, parts)
-        least = 2.0**-125 * 2**9
-        scale = scales_of(greatest.max(initial=0) / (GREATEST * GREATEST_SCALE), least)
+        # The bounds of C7 hold for the least and the greatest scale that a block may have.
+        low, high = cls.of(1.0, LEAST_BLOCK).scale_bounds
+        low, high = low / E4M3[LEAST_BLOCK], high / GREATEST_SCALE
+        scale = scales_of(greatest.max(initial=0) / (GREATEST * GREATEST_SCALE), low, high)
         wanted = per_part(greatest / GREATEST, scale.array)
         patterns = np.clip(Float8E4M3.of(1.0).encode(wanted), LEAST_BLOCK, GREATEST_BLOCK)
         return cls(DType.U4, scale, FrozenArray(patterns))

@@ -1,6 +1,10 @@
 """What a compiled program takes beside its inputs: the arrays of its constants, each once."""
 
+from functools import partial
+
+import jax
 import numpy as np
+import pytest
 
 import qir
 
@@ -29,3 +33,25 @@ def test_other_arrays_are_parameters_of_their_own():
     compiled = qir.compile(graph)
     assert list(compiled.parameters) == ["a", "b"]
     np.testing.assert_array_equal(compiled(X)[0], -(X @ NUMBERS @ NUMBERS))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        partial(jax.nn.softmax, axis=-1),
+        partial(jax.nn.logsumexp, axis=-1),
+        partial(jax.nn.log_softmax, axis=-1),
+        lambda scores: jax.nn.softmax(scores.reshape(4, 3, 2).transpose(1, 0, 2), axis=-1),
+    ],
+)
+def test_large_products_are_as_large_in_their_maximum_as_beside_it(function):
+    """XLA on CPU contracts a product with the subtraction of its maximum: exp(1e8), not exp(0)."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(-9999, 9999, (4, 6)).astype(np.float32)
+    scales = rng.uniform(1e12, 2e12, (4, 1)).astype(np.float32)
+    graph = qir.from_jax(lambda x, scales: function(x * scales), x, scales)
+    (expected,) = qir.evaluate(graph, x, scales)
+    (found,) = qir.compile(graph)(x, scales)
+    assert np.all(np.isfinite(expected))
+    # The products are the same bits; exponentials and logarithms differ by units in the last place.
+    np.testing.assert_allclose(found, expected, rtol=2**-20)

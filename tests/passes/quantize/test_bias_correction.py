@@ -30,6 +30,13 @@ def test_a_dot_loses_the_errors_times_the_means():
     assert np.array_equal(lost, [0.5 * 3, -0.25 * 8])
 
 
+def test_a_product_without_outputs_or_terms_loses_nothing():
+    for shape in ((4, 0), (0, 4)):
+        weights = np.zeros(shape, np.float32)
+        nothing = np.zeros(shape[0])
+        assert lost_by_rounding(Dot(), weights, weights, nothing, nothing) is None
+
+
 def test_an_output_of_a_group_meets_the_channels_of_the_group():
     # Two groups of two channels and one output each; two taps.
     weights = np.arange(8, dtype=np.float64).reshape(2, 2, 2)

@@ -149,6 +149,19 @@ def test_reasons_and_reports_of_weights_alone(pipeline):
     assert "dequantize" not in {line.op for line in lines}
 
 
+@pytest.mark.parametrize("function", [jnp.tanh, jax.nn.sigmoid, jax.scipy.special.erf])
+def test_16_bits_of_a_sigmoid_are_not_cut_off_where_8_bits_would_be(function):
+    """An operand narrowed for 8 bits gives what lies beyond it 32 steps of 16 bits too little."""
+    x = np.linspace(-12, 12, 4000, dtype=np.float32).reshape(-1, 1)
+    graph = qir.from_jax(lambda x: function(x @ jnp.ones((1, 1))), x)
+    (exact,) = qir.evaluate(graph, x)
+    (found,) = qir.evaluate(quantized(graph, "w16a16", [x]), x)
+    beyond = np.abs(x) > 8
+    # Half a step of the result, an eighth that is cut off, and the operand's half a step.
+    step = np.ptp(exact) / 65535
+    assert np.abs(exact - found)[beyond].max() <= 1.5 * step
+
+
 def test_codes_of_weights_stay_through_canonicalize():
     graph, _ = network("transformer")
     program = quantized(graph, "w4")

@@ -88,8 +88,27 @@ def test_blocks_are_of_as_many_rows_as_divide_the_axis():
     assert few.scale.array.shape == (1, 1, 1, 8)
 
 
-def test_blocks_of_a_kind_divide_the_axis_or_the_kind_says_so():
-    with pytest.raises(QirError, match="32"):
+@pytest.mark.parametrize(
+    ("rows", "wanted", "blocks"),
+    [
+        *((64, 32, 2), (48, 32, 2), (37, 32, 1), (67, 32, 1), (74, 32, 2), (33, 32, 1)),
+        *((99, 32, 3), (37, 5, 1), (35, 5, 7), (1, 32, 1), (2, 2, 1), (6, 4, 2)),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["affine", "nf4"])
+def test_blocks_that_do_not_divide_the_rows_are_never_of_less_than_half(
+    rows, wanted, blocks, scheme
+):
+    """A prime number of rows would be blocks of one number with a multiplier of 8 bits each."""
+    kernel = RNG.normal(0, 1, (rows, 8)).astype(np.float32)
+    code = WeightCoding("i4", f"block:{wanted}", scheme).for_floats(kernel)
+    assert code.scale.array.shape == (1, 8)
+    found = 1 if code.multipliers is None else code.multipliers.array.shape[0]
+    assert found == blocks
+
+
+def test_blocks_of_a_kind_divide_the_axis_or_an_error_says_so():
+    with pytest.raises(QirError, match=r"each 32 numbers .* the 48 of these weights; write scheme"):
         WeightCoding("i4", "block:32", "mxfp4").for_floats(KERNEL[:48])
 
 

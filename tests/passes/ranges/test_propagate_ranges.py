@@ -10,6 +10,7 @@ from hypothesis import given, note
 from hypothesis import strategies as st
 
 from qir.backends.reference.interpreter import run_all
+from qir.errors import QirError
 from qir.ir import Builder, Graph, Value
 from qir.numbers.interval import Interval
 from qir.ops import (
@@ -163,18 +164,26 @@ def test_outputs_lie_in_their_ranges(program):
         np.testing.assert_array_equal(cut(value, computed[value]), computed[value])
 
 
+@pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("op", [Erf(), Logistic(), Tanh()])
-@given(st.floats(0.5, 60), st.floats(-1, 1))
-def test_what_8_bits_of_a_sigmoid_tell_apart_stays(op, reach, middle):
+@given(reach=st.floats(0.5, 60), middle=st.floats(-1, 1))
+def test_what_the_bits_of_a_sigmoid_tell_apart_stays(op, bits, reach, middle):
     graph, x = sigmoid(op, Interval.of(reach * (middle - 1), reach * (middle + 1)))
     assert x.range is not None
     before = np.linspace(x.range.bounds[0], x.range.bounds[1], 1001)
-    PropagateRanges().run(graph, Context())
+    PropagateRanges(bits=bits).run(graph, Context())
     unclipped, clipped = op.evaluate(before), op.evaluate(before.clip(*x.range.bounds))
-    # An eighth of a step of 255; the bounds are places of a grid, so that it is never more.
-    assert np.abs(unclipped - clipped).max() <= np.ptp(unclipped) / 255 / 8 * (1 + 1e-9)
+    # An eighth of a step; the bounds are places of a grid, so that it is never more.
+    steps = 2**bits - 1
+    assert np.abs(unclipped - clipped).max() <= np.ptp(unclipped) / steps / 8 * (1 + 1e-9)
     low, high = x.range.bounds
     assert high - low <= 0.75 * np.ptp(before) or (low, high) == (before[0], before[-1])
+
+
+@pytest.mark.parametrize("bits", [1, 17])
+def test_codes_of_other_widths_are_refused(bits):
+    with pytest.raises(QirError, match="bits: expected the 2 to 16 bits of a code"):
+        PropagateRanges(bits=bits)
 
 
 def test_a_wide_operand_of_tanh_is_narrowed_but_not_where_another_lookup_reads_the_result():
