@@ -56,12 +56,15 @@ def _by_part(array: Array, parts: tuple[int, ...]) -> tuple[Array, tuple[int, ..
     if not parts:
         return array, tuple(range(array.ndim))
     shape = array.shape
-    divided = all(part > 0 and size % part == 0 for part, size in zip(parts, shape, strict=False))
+    # There may be no channels, and so no parts.
+    pairs = zip(parts, shape, strict=False)
+    divided = all(part == size or (part > 0 and size % part == 0) for part, size in pairs)
     if len(parts) != len(shape) or not divided:
         raise QirError(
             f"code: expected parts that divide an array of shape {list(shape)}, got {list(parts)}"
         )
-    split = [each for part, size in zip(parts, shape, strict=True) for each in (part, size // part)]
+    pairs = zip(parts, shape, strict=True)
+    split = [each for part, size in pairs for each in (part, size // part if part else 1)]
     return array.reshape(split), tuple(range(1, 2 * len(parts), 2))
 
 
