@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from math import prod
 from typing import TypeAlias
 
@@ -178,7 +179,12 @@ class WeightCoding:
 
     @cached_property
     def block(self) -> int | None:
-        """How many terms of a sum share a scale, at most; None where `per` says otherwise."""
+        """How many terms of a sum share a scale, about; None where `per` says otherwise.
+
+        Blocks divide the axis evenly: they are the largest from half that size on that do, or else
+        the least above it, as multipliers of less than half take as many bytes as weights of more
+        bits would.
+        """
         found = re.fullmatch(r"block:([1-9][0-9]*)", self.per)
         size = int(found[1]) if found else 0
         return size if size >= 2 else None
@@ -326,9 +332,9 @@ class WeightCoding:
             parts[summed] = max(1, size // wanted)
             return tuple(parts)
         if self.block is not None and size > self.block:
-            parts[summed] = next(
-                n for n in range(-(-size // self.block), size + 1) if size % n == 0
-            )
+            smaller = range(self.block, max(1, (self.block - 1) // 2), -1)
+            larger = range(self.block + 1, size + 1)
+            parts[summed] = size // next(n for n in chain(smaller, larger) if size % n == 0)
             for axis in range(len(shape)):
                 if axis not in (channel % len(shape), summed % len(shape)):
                     parts[axis] = shape[axis]

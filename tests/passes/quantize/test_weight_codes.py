@@ -88,6 +88,26 @@ def test_blocks_are_of_as_many_rows_as_divide_the_axis():
     assert few.scale.array.shape == (1, 1, 1, 8)
 
 
+@pytest.mark.parametrize(
+    ("terms", "block", "size"),
+    [
+        (48, 32, 24),
+        (34, 32, 17),
+        (74, 32, 37),
+        (35, 32, 35),
+        (101, 32, 101),
+        (9, 2, 3),
+        (21, 5, 3),
+        (100, 64, 50),
+    ],
+)
+def test_blocks_are_not_less_than_half_of_what_is_asked_for(terms, block, size):
+    kernel = RNG.normal(0, 1, (terms, 8)).astype(np.float32)
+    code = WeightCoding("i4", f"block:{block}").for_floats(kernel)
+    parts = 1 if code.multipliers is None else code.multipliers.array.shape[0]
+    assert parts == terms // size
+
+
 def test_blocks_of_a_kind_divide_the_axis_or_the_kind_says_so():
     with pytest.raises(QirError, match="32"):
         WeightCoding("i4", "block:32", "mxfp4").for_floats(KERNEL[:48])
