@@ -168,8 +168,10 @@ def quantize(
     known = context.sample
     integer = optimize(graph, pipeline, data=data, context=context, **options)
     if QUANTIZED.missing(integer):
+        if any("nothing was quantized" in told for told in integer.diagnostics):
+            return integer
         sentence = (
-            "quantize: nothing has a code: the program is a float one still; qir.explain tells why "
+            "quantize: nothing was quantized: the program is a float one still; qir.explain tells why "
             "of each op, and a named pipeline such as w8a8 has all the passes"
         )
         context.diagnostics.append(sentence)
