@@ -171,8 +171,8 @@ def quantize(
         if any("nothing was quantized" in told for told in integer.diagnostics):
             return integer
         sentence = (
-            "quantize: nothing was quantized: the program is a float one still; qir.explain tells why "
-            "of each op, and a named pipeline such as w8a8 has all the passes"
+            "quantize: nothing was quantized: the program is a float one still; qir.explain tells "
+            "why of each op, and a named pipeline such as w8a8 has all the passes"
         )
         context.diagnostics.append(sentence)
         integer.diagnostics += (sentence,)
