@@ -167,7 +167,17 @@ def quantize(
     context = context or Context()
     known = context.sample
     integer = optimize(graph, pipeline, data=data, context=context, **options)
-    if threshold is None or QUANTIZED.missing(integer) or FLOAT.missing(graph):
+    if QUANTIZED.missing(integer):
+        if any("nothing was quantized" in told for told in integer.diagnostics):
+            return integer
+        sentence = (
+            "quantize: nothing was quantized: the program is a float one still; qir.explain tells "
+            "why of each op, and a named pipeline such as w8a8 has all the passes"
+        )
+        context.diagnostics.append(sentence)
+        integer.diagnostics += (sentence,)
+        return integer
+    if threshold is None or FLOAT.missing(graph):
         return integer
     start = time.perf_counter()
     if data is not None and context.sample is known:  # The pipeline does not calibrate.

@@ -33,9 +33,13 @@ def read_batches(graph: Graph, data: Iterable[Batch]) -> Iterator[tuple[Sequence
     except TypeError:
         iterator = None
     if iterator is None or isinstance(data, Mapping | str | bytes) or hasattr(data, "dtype"):
+        remedy = (
+            f"a pipeline is the third argument, pipeline={data!r}, and data=None is none"
+            if isinstance(data, str)
+            else "a single batch goes into a list"
+        )
         raise QirError(
-            f"calibrate: expected data to be an iterable of batches, got {kind_of(data)}; "
-            "a single batch goes into a list"
+            f"calibrate: expected data to be an iterable of batches, got {kind_of(data)}; {remedy}"
         )
     number = -1
     for number, batch in enumerate(iterator):

@@ -391,5 +391,6 @@ def _squared_error(weights: Array, code: Code, parts: tuple[int, ...]) -> Array:
         for count, whole in zip(parts, weights.shape, strict=True)
         for size in (count, whole // count)
     ]
-    squares = np.square(errors, out=errors).reshape(split)
-    return np.asarray(squares.sum(axis=tuple(range(1, 2 * weights.ndim, 2)), dtype=np.float64))
+    # The square of a float32 may leave its range at either end.
+    squares = np.square(errors, dtype=np.float64).reshape(split)
+    return np.asarray(squares.sum(axis=tuple(range(1, 2 * weights.ndim, 2))))

@@ -19,7 +19,7 @@ from qir.pipeline import Context
 from qir.types import Code
 
 WEIGHTS_ONLY = "its weights have codes, and activations=float"
-"""Why a product with coded weights computes in floating point."""
+"""Why a product or an embedding with coded weights computes in floating point."""
 
 _STAYS = "activations=float codes the weights of products, convolutions and tables alone"
 
@@ -139,7 +139,10 @@ class WeightCoder:
         coded = self._constant(table, replace(code, expressed=table.type.dtype), builder)
         by_row = all(count == 1 for count in code.grid[1:])
         rows = coded if by_row else self._dequantized(coded, table, builder)
-        node.output.replace_with(builder.emit(node.op, rows, ids))
+        new = builder.emit_node(node.op, [rows, ids])
+        if not by_row:
+            new.note = WEIGHTS_ONLY
+        node.output.replace_with(new.output)
         self.graph.erase(node)
         self._erase_unused(table)
 

@@ -62,8 +62,9 @@ REMEDIES: dict[Cause, str] = {
     "quantize(keep_float=[...])",
     "constant range": "the calibrated range is a point, or far from zero beside its width: "
     "calibrate on data that varies, or subtract the offset first",
-    "few bits": "the weights are rounded to less than 8 bits: take quantize(weights=i8) for this "
-    "op's model, or train with the rounding",
+    "few bits": "the weights are rounded to less than 8 bits: take a pipeline with weights of 8, "
+    "such as w8a8, or w8 where activations are floats, keep the op in floating point by "
+    "quantize(keep_float=[...]), or train with the rounding",
     "rounding": "8 bits are few for this op here: keep it in floating point by "
     "quantize(keep_float=[...])",
 }

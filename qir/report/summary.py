@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from qir.ir import Graph, Node, Value, expect_graph
 from qir.ir.held import HeldArrays
 from qir.ir.signature import check_sizes
+from qir.ops import Dequantize, Dot, Embedding
 from qir.ops.core import Const, Return
 from qir.report.tables import table
 from qir.text.printer import INLINE_LIMIT
@@ -54,7 +55,8 @@ class Summary:
             these is an array in a file.
         multiply_adds: Multiply-accumulates by the types of the factors.
         peak_bytes: Greatest size of the activations that are alive at once, in the order of the
-            program: each from the op that computes it to its last reader.
+            program: each from the op that computes it to its last reader. Matrices of coded
+            weights of which a product or an embedding decodes a part at a time are none.
         peak_at: Name of the value that is computed at that moment.
     """
 
@@ -195,19 +197,40 @@ def _op_summary(node: Node, sizes: Mapping[str, int]) -> OpSummary:
 
 
 def _peak(graph: Graph, sizes: Mapping[str, int]) -> tuple[int, str]:
-    left = {value: len(value.uses) for value in graph.values() if not value.is_constant}
+    left = {
+        value: len(value.uses)
+        for value in graph.values()
+        if not value.is_constant and not _is_decoded_weight(value)
+    }
     alive = {value for value in graph.inputs if left[value]}
     total = sum(packed_bytes(value.type, sizes) for value in alive)
     peak, at = total, graph.inputs[0].name if graph.inputs else ""
     for node in graph.nodes:
         if isinstance(node.op, Const | Return):
             continue
-        total += sum(packed_bytes(value.type, sizes) for value in node.outputs)
+        total += sum(packed_bytes(value.type, sizes) for value in node.outputs if value in left)
         if total > peak:
             peak, at = total, node.outputs[0].name
         for value in dict.fromkeys((*node.inputs, *node.outputs)):
             total -= _freed(value, node, left, sizes)
     return peak, at
+
+
+def _is_decoded_weight(value: Value) -> bool:
+    """Whether a value is a matrix of coded weights that is decoded where it is read.
+
+    A product decodes a tile at a time, an embedding its rows; any other op has them all.
+    """
+    return (
+        isinstance(value.op, Dequantize)
+        and value.node is not None
+        and value.node.inputs[0].is_constant
+        and value.type.rank == 2
+        and all(
+            isinstance(node.op, Embedding) or (isinstance(node.op, Dot) and index == 1)
+            for node, index in value.uses
+        )
+    )
 
 
 def _freed(value: Value, node: Node, left: dict[Value, int], sizes: Mapping[str, int]) -> int:

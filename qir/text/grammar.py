@@ -97,7 +97,7 @@ class _ToSyntax(Transformer[Token, Any]):
 
     @v_args(inline=True)
     def range(self, low: float, high: float) -> tuple[float, float]:
-        return low, high
+        return float(low), float(high)
 
     seen = range
 

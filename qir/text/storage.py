@@ -110,7 +110,12 @@ def _read_arrays(path: Path, entries: tuple[DataEntry, ...]) -> Mapping[str, Fro
                 if packed.dtype != np.uint8 or packed.shape != (size,):
                     raise QirError(
                         f"load: expected {counted(size, 'byte')} for "
-                        f"{entry.dtype}{list(entry.shape)}, got {packed.size}"
+                        f"{entry.dtype}{list(entry.shape)}, got "
+                        + (
+                            f"{packed.size}"
+                            if packed.dtype == np.uint8 and len(packed.shape) == 1
+                            else f"numbers of {packed.dtype} of shape {list(packed.shape)}"
+                        )
                     ).at(f"array @{entry.name} of {path}")
                 arrays[entry.name] = _unpacked(packed.read(), entry, path)
     return arrays

@@ -62,8 +62,8 @@ def test_quantize(qir_command):
 
 
 def test_what_does_not_calibrate_needs_no_samples(qir_command):
-    said = "quantize: the accuracy was not measured, as there was no data to read for it\n"
-    assert qir_command("quantize float.qir -p w8-dynamic -o g.qir") == (0, "", said)
+    told = "quantize: the accuracy was not measured, as there was no data to read for it\n"
+    assert qir_command("quantize float.qir -p w8-dynamic -o g.qir") == (0, "", told)
     assert qir.load("g.qir") == qir.quantize(qir.parse(MODEL), pipeline="w8-dynamic")
     status, _, err = qir_command("quantize float.qir -o g.qir")
     assert status == 1
@@ -182,12 +182,54 @@ def test_run_says_that_it_has_checked(qir_command):
 
 
 def test_run_says_how_many_numbers_differ_after_them(qir_command, monkeypatch):
-    monkeypatch.setattr("qir.cli.run.compile", lambda *_: lambda *_: [np.full((2, 2), np.nan)])
+    def wrong(graph, backend, check=False):
+        return lambda *_: [np.full((2, 2), np.nan if check is False else 0.0)]
+
+    monkeypatch.setattr("qir.cli.run.compile", wrong)
     status, _, err = qir_command("run float.qir --backend both")
     assert (status, err.splitlines()[-1]) == (
         1,
         "different: 4 of 4 numbers of XLA and the reference",
     )
+
+
+@pytest.fixture
+def layers(folder):
+    """Two layers wide enough that the order of their float sums shows, as wide.qir."""
+    rng = np.random.default_rng(0)
+    text = """
+graph @wide(%x: f32[B,300]) {
+  %w = const : f32[300,200]
+  %h = dot(%x, %w) : f32[B,200]
+  %s = logistic(%h) : f32[B,200]
+  %r = mul(%h, %s) : f32[B,200]
+  %v = const : f32[200,50]
+  %y = dot(%r, %v) : f32[B,50]
+  return %y
+}"""
+    shapes = {"w": (300, 200), "v": (200, 50)}
+    arrays = {name: rng.normal(size=size).astype(np.float32) for name, size in shapes.items()}
+    qir.save(qir.parse(text, arrays), "wide.qir")
+    np.save("wide.npy", rng.normal(size=(16, 300)).astype(np.float32))
+
+
+@pytest.mark.parametrize("pipeline", ["fold", "w4"])
+def test_run_tells_roundings_of_floats_from_faults(qir_command, monkeypatch, layers, pipeline):
+    assert qir_command(f"quantize wide.qir -p {pipeline} -o wide_out.qir")[0] == 0
+    line = "run wide_out.qir --input wide.npy --backend both -o out.npz"
+    status, _, err = qir_command(line)
+    verdict = "equal but for roundings of floats: all 800 numbers of XLA and the reference"
+    assert (status, err.splitlines()[-1]) == (0, verdict)
+
+    def wrong(graph, backend, check=False):
+        program = qir.compile(graph, backend, check=check)
+        # Each output is moved by a 10,000th, many times what sums of 300 terms lose.
+        moved = 0.0 if check is not False else 1e-4
+        return lambda *inputs: [np.asarray(x) * np.float32(1 + moved) for x in program(*inputs)]
+
+    monkeypatch.setattr("qir.cli.run.compile", wrong)
+    status, _, err = qir_command(line)
+    assert (status, err.splitlines()[-1].split(":")[0]) == (1, "different")
 
 
 def test_run_prints_what_it_does_not_write(qir_command):

@@ -101,6 +101,13 @@ class TestPipelinesThatDoNotCalibrate:
         assert "the accuracy was not measured" in str(qir.explain(integer))
         assert integer.diagnostics == tuple(context.diagnostics)
 
+    @pytest.mark.parametrize("pipeline", ["", "fold"])
+    def test_a_program_in_which_nothing_has_a_code_is_told_of(self, pipeline):
+        program = "graph @g(%x: f32[2,2]) { %y = dot(%x, %x) : f32[2,2] return %y }"
+        graph = qir.parse(program)
+        (sentence,) = qir.quantize(graph, None, pipeline).diagnostics
+        assert sentence.startswith("quantize: nothing was quantized: ")
+
     def test_nothing_is_told_where_no_check_was_asked_for(self):
         integer = qir.quantize(self.RANGED, None, self.PIPELINE, accuracy_check=False)
         assert integer.diagnostics == ()

@@ -41,6 +41,22 @@ def test_named_dimensions_are_1_where_left_out():
     assert qir.summary(graph, {"B": 3}).peak_bytes == 3 * qir.summary(graph).peak_bytes
 
 
+def test_decoded_weights_are_no_activations():
+    program = """\
+graph @coded(%x: f32[3,8]) {
+  %k = const 1 : i4[8,5]{scale=1.0}
+  %r = dequantize(%k) : f32[8,5]
+  %y = dot(%x, %r) : f32[3,5]
+  return %y
+}
+"""
+    found = qir.summary(qir.parse(program))
+    assert (found.parameters, found.parameter_bytes) == (40, 20)
+    assert (found.peak_bytes, found.peak_at) == (4 * (24 + 15), "y")
+    returned = program.replace("dot(%x, %r) : f32[3,5]", "add(%r, %r) : f32[8,5]")
+    assert qir.summary(qir.parse(returned)).peak_bytes == 4 * (24 + 40 + 40) - 4 * 24
+
+
 def test_a_program_of_codes():
     program = """\
 graph @packed(%x: i8[3,8]{scale=1.0}) {

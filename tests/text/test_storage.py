@@ -377,6 +377,15 @@ def test_an_array_of_another_size(saved):
     )
 
 
+def test_an_array_of_as_many_numbers_that_are_no_row_of_bytes(saved):
+    for array, what in (
+        (np.zeros(256, np.float64), "numbers of float64 of shape [256]"),
+        (np.zeros((1, 256), np.uint8), "numbers of uint8 of shape [1, 256]"),
+    ):
+        members(saved, **{"table.npy": npy(array)})
+        assert error(saved).startswith(f"load: expected 256 bytes for i8[256], got {what}\n")
+
+
 def test_nothing_is_unpickled(saved):
     members(saved, **{"table.npy": npy(np.array([print], object))})
     assert error(saved) == (

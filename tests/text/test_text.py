@@ -402,3 +402,8 @@ def test_a_text_with_a_slip_is_a_program_or_an_error(data):
     except QirError:
         return
     verify(graph)
+
+
+def test_ranges_are_read_from_whole_numbers_too():
+    x = "graph @g(%x: f32[2] seen [{}] in [{}]) {{\n  return %x\n}}"
+    assert parse(x.format("-3, 4", "0, 1e3")) == parse(x.format("-3.0, 4.0", "0.0, 1e3"))

@@ -61,6 +61,21 @@ def test_a_greater_number_has_no_lesser_level(code: Codebook, rng: np.random.Gen
     assert np.all(np.diff(stored, axis=0) >= 0)
 
 
+@pytest.mark.parametrize("count", [2, 3, 16, 17, 18, 255, 256])
+def test_a_number_has_the_nearest_level_and_a_middle_the_lower_one(count: int) -> None:
+    rng = np.random.default_rng(count)
+    levels = np.sort(rng.choice(np.arange(-500, 500), count, replace=False))
+    code = Codebook.of(DType.U8, 1.0, levels)
+    middles = (levels[1:] + levels[:-1]) / 2
+    beside = [np.nextafter(middles, side) for side in (-np.inf, np.inf)]
+    reals = np.concatenate([levels, middles, *beside, [-1e9, 1e9]])
+    nearest = [
+        min(range(count), key=lambda at: abs(Fraction(float(real)) - int(levels[at])))
+        for real in reals
+    ]
+    assert code.encode(reals).tolist() == nearest
+
+
 @given(codebooks(), SEEDS)
 def test_steps_are_integers_or_refused(code: Codebook, rng: np.random.Generator) -> None:
     stored = every(code, rng)

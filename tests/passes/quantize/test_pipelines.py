@@ -162,6 +162,20 @@ def test_16_bits_of_a_sigmoid_are_not_cut_off_where_8_bits_would_be(function):
     assert np.abs(exact - found)[beyond].max() <= 1.5 * step
 
 
+@pytest.mark.parametrize(("pipeline", "floats"), [("w4", 1), ("w8", 0)])
+def test_a_table_that_has_scales_by_block_tells_why_its_rows_are_floats(pipeline, floats):
+    text = """
+graph @rows(%ids: i32[B]) {
+  %table = const : f32[10,64]
+  %y = embedding(%table, %ids) : f32[B,64]
+  return %y
+}"""
+    table = np.random.default_rng(0).normal(size=(10, 64)).astype(np.float32)
+    program = qir.quantize(qir.parse(text, {"table": table}), pipeline=pipeline)
+    reasons = [line.reason for line in qir.explain(program).floats]
+    assert reasons == ["its weights have codes, and activations=float"] * floats
+
+
 def test_codes_of_weights_stay_through_canonicalize():
     graph, _ = network("transformer")
     program = quantized(graph, "w4")

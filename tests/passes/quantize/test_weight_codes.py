@@ -88,6 +88,15 @@ def test_blocks_are_of_as_many_rows_as_divide_the_axis():
     assert few.scale.array.shape == (1, 1, 1, 8)
 
 
+@pytest.mark.parametrize("exponent", [-80, 80])
+@pytest.mark.parametrize(("per", "scheme"), [("channel", "affine"), ("block:16", "nf4")])
+def test_the_size_of_weights_changes_nothing_but_the_scale(per, scheme, exponent):
+    coding = WeightCoding("i4", per, scheme)
+    code, moved = (coding.for_floats(np.ldexp(KERNEL, by)) for by in (0, exponent))
+    assert np.array_equal(moved.scale.array, np.ldexp(code.scale.array, exponent))
+    assert moved.multipliers == code.multipliers
+
+
 @pytest.mark.parametrize(
     ("rows", "wanted", "blocks"),
     [

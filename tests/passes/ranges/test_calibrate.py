@@ -340,6 +340,7 @@ ITERABLE = "calibrate: expected data to be an iterable of batches, got "
         (batches(1)[0], ITERABLE + "an array; a single batch goes into a list"),
         ({"x": batches(1)[0]}, ITERABLE + "a dict"),
         (7, ITERABLE + "an int"),
+        ("w4", ITERABLE + "a str; a pipeline is the third argument, pipeline='w4'"),
         (
             [*batches(1), batches(1)[0][0]],
             "calibrate: batch 1: expected f32[B,4,4,2] for input %x, got f32[4,4,2]\n"
