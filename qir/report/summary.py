@@ -11,8 +11,9 @@ from qir.ir.held import HeldArrays
 from qir.ir.signature import check_sizes
 from qir.ops.core import Const, Return
 from qir.report.tables import table
+from qir.text import packing
 from qir.text.printer import INLINE_LIMIT
-from qir.types import Dim, FrozenArray, Size, TensorType
+from qir.types import Dim, DType, FrozenArray, Size, TensorType
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,8 @@ def _code_bytes(types: Iterable[TensorType]) -> int:
             if not isinstance(value, FrozenArray) or value.array.size <= INLINE_LIMIT:
                 continue
             if value not in spec.metadata.get("names", {}).values():
-                arrays[value.digest] = value.array.nbytes
+                dtype, form = DType.of(value.array.dtype), packing.compact_form(value.array)
+                arrays[value.digest] = packing.packed_bytes(dtype, value.array.shape, form)
     return sum(arrays.values())
 
 

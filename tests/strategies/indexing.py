@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from hypothesis import assume
 from hypothesis import strategies as st
 
+from qir.errors import QirError
 from qir.ops import Broadcast, Embedding, Gather, Iota, Pad, Reverse, Slice, Split, Tile
-from qir.types import Affine, Dim, DType, Size
+from qir.types import Affine, Code, Dim, DType, Size
 from tests.strategies.base import (
     FLOATS,
     NARROW,
@@ -14,6 +16,7 @@ from tests.strategies.base import (
     Draw,
     Operand,
     cases_of,
+    codebooks,
     coded_operand,
     codes,
     float_operand,
@@ -23,6 +26,7 @@ from tests.strategies.base import (
     scales,
     shapes,
 )
+from tests.strategies.kinds import level_codes
 from tests.strategies.moves import any_operand
 
 
@@ -101,8 +105,17 @@ def embeddings(draw: Draw, cls: type[Embedding]) -> Case:
         code = Affine(code.storage, code.scale)
     wide = Affine.of(DType.I32, draw(scales()) / 256, bounds=(-(2**17) + 1, 2**17 - 1))
     to = draw(st.one_of(st.just(None), codes((*NARROW, DType.I16)), st.just(wide)))
-    table = coded_operand(draw, code, shape, constant=draw(st.booleans()))
-    return program(cls(factor, to), table, ids)
+    held: Code = code
+    if draw(st.integers(0, 2)) == 0:
+        one_scale = draw(st.booleans()) or len(shape) == 1
+        axis = None if one_scale else 0
+        held = level_codes(draw, shape, axis) if to is None else codebooks(draw, shape, axis)
+    table = coded_operand(draw, held, shape, constant=draw(st.booleans()))
+    try:
+        return program(cls(factor, to), table, ids)
+    except QirError:
+        assume(False)
+        raise
 
 
 @cases_of(Pad)

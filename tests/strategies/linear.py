@@ -30,6 +30,7 @@ from tests.strategies.base import (
     rounded,
     stored,
 )
+from tests.strategies.kinds import in_two_levels
 
 
 def powers(draw: Draw, shape: tuple[int, ...], axis: int) -> PowerOfTwo:
@@ -39,15 +40,24 @@ def powers(draw: Draw, shape: tuple[int, ...], axis: int) -> PowerOfTwo:
 
 
 def weights(draw: Draw, shape: tuple[int, ...], far: bool = False) -> Operand:
-    """Draws weights: mostly constant and symmetric per channel, sometimes with zero points."""
+    """Draws weights: mostly constant and symmetric per channel, sometimes with zero points.
+
+    Some are of other kinds, and some of each kind have scales of two levels by block.
+    """
     kept = draw(st.sampled_from([True, True, False]))
+    code = _code_of_weights(draw, shape, far)
+    if draw(st.integers(0, 3)) == 0:
+        code = in_two_levels(draw, code, shape)
+    return coded_operand(draw, code, shape, constant=kept)
+
+
+def _code_of_weights(draw: Draw, shape: tuple[int, ...], far: bool) -> Code:
     if draw(st.integers(0, 4)) == 0:
         kind = powers if draw(st.booleans()) else codebooks
-        return coded_operand(draw, kind(draw, shape, len(shape) - 1), shape, constant=kept)
+        return kind(draw, shape, len(shape) - 1)
     symmetric = draw(st.booleans())
     storages = draw(st.sampled_from([NARROW, NARROW, WIDE]))
-    code = draw(codes(storages, shape=shape, axis=len(shape) - 1, symmetric=symmetric, far=far))
-    return coded_operand(draw, code, shape, constant=kept)
+    return draw(codes(storages, shape=shape, axis=len(shape) - 1, symmetric=symmetric, far=far))
 
 
 def heads(draw: Draw, shape: tuple[int, ...], axis: int) -> Affine:
@@ -124,6 +134,8 @@ def convs(draw: Draw, cls: type[Conv]) -> Case:
     if not in_float(draw):
         x_code = activations(draw, NARROW, far=padding == "valid")
         x = coded_operand(draw, x_code, x_shape, named=named)
+        if padding == "valid" and draw(st.integers(0, 7)) == 0:
+            x = coded_operand(draw, codebooks(draw), x_shape, named=named)
         kernel = weights(draw, shape)
         code = accumulator(op, x.type, kernel.type, count + 2, shape[-1])
         assert isinstance(code, Code)
