@@ -13,7 +13,7 @@ from qir.ops.core import Const, Return
 from qir.report.tables import table
 from qir.text import packing
 from qir.text.printer import INLINE_LIMIT
-from qir.types import Dim, DType, FrozenArray, Size, TensorType
+from qir.types import Array, Dim, DType, FrozenArray, Size, TensorType
 
 
 @dataclass(frozen=True)
@@ -119,14 +119,14 @@ def summary(graph: Graph, sizes: Mapping[str, int] | None = None) -> Summary:
             macs[line.width] += line.multiply_adds
     stored = HeldArrays()
     constants = {
-        _held(node.op, stored): node.op.type for node in graph.walk() if isinstance(node.op, Const)
+        _held(node.op, stored): node.op for node in graph.walk() if isinstance(node.op, Const)
     }
     peak, at = _peak(graph, known)
     return Summary(
         graph.name,
         tuple(ops),
-        sum(count(type.size, known) for type in constants.values()),
-        sum(packed_bytes(type, known) for type in constants.values())
+        sum(count(op.type.size, known) for op in constants.values()),
+        sum(_constant_bytes(op.type, op.array.array) for op in constants.values())
         + _code_bytes(value.type for node in graph.walk() for value in node.outputs),
         dict(macs),
         peak,
@@ -147,6 +147,12 @@ def count(size: Size, sizes: Mapping[str, int]) -> int:
 def packed_bytes(type: TensorType, sizes: Mapping[str, int]) -> int:
     """Returns the bytes of a tensor, elements of less than 8 bits packed."""
     return -(-count(type.size, sizes) * type.dtype.bits // 8)
+
+
+def _constant_bytes(type: TensorType, array: Array) -> int:
+    """Returns the bytes of a constant in the form that files hold it in."""
+    form = "" if type.dtype.is_float else packing.compact_form(array)
+    return packing.packed_bytes(type.dtype, array.shape, form) if form else packed_bytes(type, {})
 
 
 def _code_bytes(types: Iterable[TensorType]) -> int:
@@ -189,7 +195,7 @@ def _op_summary(node: Node, sizes: Mapping[str, int]) -> OpSummary:
         output.name,
         str(output.type.with_element(output.type.dtype)),
         sum(count(value.type.size, sizes) for value in constants),
-        sum(packed_bytes(value.type, sizes) for value in constants),
+        sum(_constant_bytes(value.type, value.array) for value in constants),
         sum(packed_bytes(value.type, sizes) for value in node.outputs),
         count(macs, sizes),
         "*".join(type.dtype.value for type in types[:2]) if macs else "",

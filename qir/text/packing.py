@@ -12,11 +12,26 @@ from qir.types import Array, DType
 E8M0 = "e8m0"
 """The form of powers of two: the exponents of float32 numbers, as of the scales of MXFP4."""
 
+CURVE = "curve"
+"""The form of tables of smooth functions: their second differences, of 4 bits.
+
+A table by stored numbers begins at 0 and jumps from the greatest to the least, so that differences
+begin behind the greatest jump. Three int32 come first: where that is, the number there and the
+difference to the next."""
+
+LEAST_CURVE = 4096
+"""Numbers that a table has at the least to be written as a curve."""
+
+CURVED = (DType.I16, DType.I32)
+"""Types of such tables."""
+
 FRACTION_BITS = 23
 """Bits of a float32 number below its exponent."""
 
 _SAMPLE = 64
 """Numbers that are looked at first, so that large arrays of others take no time."""
+
+_HEAD_BYTES = 12
 
 
 def compact_form(array: Array) -> str:
@@ -25,15 +40,33 @@ def compact_form(array: Array) -> str:
     Args:
         array: An array of any shape and type.
     """
-    if array.dtype != np.float32 or not array.size:
-        return ""
+    if array.dtype == np.float32 and array.size:
+        return E8M0 if _are_powers(array) else ""
+    kinds = [dtype.numpy for dtype in CURVED]
+    if array.dtype in kinds and array.ndim == 1 and array.size >= LEAST_CURVE:
+        return "" if _differences(array) is None else CURVE
+    return ""
+
+
+def _are_powers(array: Array) -> bool:
     flat = array.reshape(-1).view(np.uint32)
     for bits in (flat[:_SAMPLE], flat):
         exponent, fraction = bits >> FRACTION_BITS, bits & (2**FRACTION_BITS - 1)
         # A sign is a bit above the exponent; 0 and 255 belong to zeros and infinities.
         if np.any(fraction) or np.any((exponent < 1) | (exponent > 254)):
-            return ""
-    return E8M0
+            return False
+    return True
+
+
+def _differences(array: Array) -> tuple[list[int], Array] | None:
+    """Returns place, number, difference and the second differences; None where they are larger."""
+    wide = array.astype(np.int64)
+    place = (int(np.argmax(np.abs(np.diff(wide, append=wide[:1])))) + 1) % wide.size
+    turned = np.roll(wide, -place)
+    head, second = [place, *turned[:2].tolist()], np.diff(turned, 2)
+    head[2] -= head[1]
+    fits = np.all(np.abs(head) < 2**31) and second.min() >= -8 and second.max() <= 7
+    return (head, second.astype(np.int8)) if fits else None
 
 
 def packed_bytes(dtype: DType, shape: tuple[int, ...], form: str = "") -> int:
@@ -47,9 +80,12 @@ def packed_bytes(dtype: DType, shape: tuple[int, ...], form: str = "") -> int:
     Raises:
         QirError: There is no such form of the type.
     """
+    if form == CURVE and dtype in CURVED and len(shape) == 1 and shape[0] >= LEAST_CURVE:
+        return _HEAD_BYTES + packed_bytes(DType.I4, (shape[0] - 2,))
     if form and (form != E8M0 or dtype is not DType.F32):
         raise QirError(
-            f"load: expected f32 in the form {E8M0}, or no form, got {dtype.value} as {form}"
+            f"load: expected f32 as {E8M0}, a table of {LEAST_CURVE} integers and more as {CURVE}, "
+            f"or no form, got {dtype.value}{list(shape)} as {form}"
         )
     bits = 8 if form or dtype is DType.BOOL else dtype.bits
     return -(-prod(shape) * bits // 8)
@@ -66,6 +102,9 @@ def pack(array: Array, dtype: DType, form: str = "") -> Array:
         form: What `compact_form` says of it, or nothing.
     """
     whole = np.ascontiguousarray(array)
+    if form == CURVE and (found := _differences(array)) is not None:
+        head, second = found
+        return np.concatenate([np.array(head, "<i4").view(np.uint8), pack(second, DType.I4)])
     if form:
         exponents: Array = (whole.reshape(-1).view(np.uint32) >> FRACTION_BITS).astype(np.uint8)
         return exponents
@@ -90,6 +129,12 @@ def unpack(raw: Array, dtype: DType, shape: tuple[int, ...], form: str = "") -> 
         raise QirError(
             f"load: expected {counted(size, 'byte')} for {dtype.value}{list(shape)}, got {raw.size}"
         )
+    if form == CURVE:
+        place, first, slope = raw[:_HEAD_BYTES].view("<i4").tolist()
+        second = unpack(raw[_HEAD_BYTES:], DType.I4, (count - 2,)).astype(np.int64)
+        slopes = np.cumsum(np.append(slope, second))
+        turned = np.cumsum(np.append(first, slopes)).astype(dtype.numpy)
+        return np.roll(turned, place)
     if form:
         powers: Array = (raw.astype(np.uint32) << FRACTION_BITS).view(np.float32).reshape(shape)
         powers.flags.writeable = False

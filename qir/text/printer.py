@@ -66,9 +66,9 @@ def to_program(graph: Graph) -> Program:
     printer = _Printer(locations=True)
     text = printer.graph(graph)
     lines = [
-        f"  @{name} : {entry[0].value}{format_shape(entry[1].array.shape)}{printer.form(entry)} "
-        f'"{entry[1].digest}"'
-        for name, entry in printer.arrays.items()
+        f"  @{name} : {dtype.value}{format_shape(frozen.array.shape)}{printer.form(dtype, frozen)} "
+        f'"{frozen.digest}"'
+        for name, (dtype, frozen) in printer.arrays.items()
     ]
     data = "\n".join(["data {", *lines, "}"]) + "\n" if lines else ""
     return Program(
@@ -183,9 +183,10 @@ class _Printer:
             self.array_names[entry] = self.arrays.add(name, entry)
         return f"@{self.array_names[entry]}"
 
-    def form(self, entry: tuple[DType, FrozenArray]) -> str:
-        """Says how scales and the like are packed; a constant is as its type says."""
-        form = "" if entry in self.constants else compact_form(entry[1].array)
+    def form(self, dtype: DType, array: FrozenArray) -> str:
+        """Says in which form an array takes fewer bytes; constants of floats have no form."""
+        plain = dtype.is_float and (dtype, array) in self.constants
+        form = "" if plain else compact_form(array.array)
         return f" as {form}" if form else ""
 
     def attribute(self, value: Any, name: str) -> str:

@@ -32,8 +32,9 @@ from qir.backends.xla.expected import Uncertain, difference
 from qir.errors import QirAccuracyWarning, QirError
 from qir.frontends.raising import raise_ops
 from qir.ir import Graph, Node, Value, clone
-from qir.ops import Const, Dequantize, QuantizeDynamic, Return
+from qir.ops import Const, Dequantize, Embedding, QuantizeDynamic, Return
 from qir.ops.cast import is_long
+from qir.ops.rules import Accumulate
 from qir.passes.pipelines import ACTIVATIONS, INTEGER
 from qir.passes.quantize.quantize import QuantizePass
 from qir.report.accuracy import ratio_in_decibels
@@ -119,7 +120,13 @@ def quantizations(draw: Draw) -> tuple[FloatCase, str]:
     present = any(f"op:{node.op.name}" == kept for node in graph.nodes)
     selectors = [kept] if present else []
     plain = f"{ACTIVATIONS}, {QuantizePass(keep_float=tuple(selectors))}, {INTEGER}"
-    pipeline = draw(st.one_of(st.just(plain), quantizing(selectors), quantizing(selectors)))
+    # Without weights most pipelines are the same.
+    weighed = any(
+        isinstance(node.op.quant, Accumulate) or isinstance(node.op, Embedding)
+        for node in graph.nodes
+    )
+    plainly = draw(st.integers(0, 3)) < (1 if weighed else 3)
+    pipeline = plain if plainly else draw(quantizing(selectors))
     inputs = tuple(
         array.astype(np.float32) if array.dtype == np.float64 else array for array in wide.inputs
     )

@@ -12,12 +12,10 @@ import pytest
 
 import qir
 from qir.errors import ParseError, QirError
-from qir.ops import Dequantize, Quantize
-from qir.text import to_program
 from qir.text.files import write_atomically
-from qir.text.packing import compact_form, pack, packed_bytes, unpack
+from qir.text.packing import pack
 from qir.text.storage import write_arrays
-from qir.types import MXFP4, NVFP4, Affine, Array, DType, TensorType, array_digest
+from qir.types import Array, DType, array_digest
 
 TYPES = ["bool", "i2", "i4", "i8", "i16", "i32", "i64", "u4", "u8", "u16", "u32"]
 FLOATS = {"f16": np.float16, "bf16": ml_dtypes.bfloat16, "f32": np.float32, "f64": np.float64}
@@ -218,84 +216,6 @@ def test_arrays_that_older_files_name_otherwise_than_their_values(tmp_path):
         "%w = const : f32[12]",
         "%v = const @w : f32[12]",
     ]
-
-
-@pytest.mark.parametrize("name", ["i2", "i4", "u4"])
-@pytest.mark.parametrize("count", [0, 1, 3, 8])
-def test_small_integers_share_bytes_lowest_first(name, count):
-    dtype = DType(name)
-    numbers = np.resize(np.arange(dtype.bounds[0], dtype.bounds[1] + 1), count).astype(dtype.numpy)
-    raw = pack(numbers, dtype)
-    assert len(raw) == -(-count * dtype.bits // 8)
-    assert np.array_equal(unpack(raw, dtype, (count,)), numbers)
-    assert pack(np.array([1, -2], np.int8), DType.I4).tolist() == [0xE1]
-
-
-POWERS = np.exp2(np.arange(-126, 128)).astype(np.float32)
-
-
-def test_powers_of_two_take_a_byte_each():
-    assert compact_form(POWERS) == "e8m0"
-    raw = pack(POWERS, DType.F32, "e8m0")
-    assert raw.tolist() == list(range(1, 255))  # the exponents of OCP's E8M0
-    assert packed_bytes(DType.F32, (254,), "e8m0") == 254
-    assert unpack(raw, DType.F32, (2, 127), "e8m0").tobytes() == POWERS.tobytes()
-    for other in (0.0, -1.0, 1.5, np.inf, np.nan, 2.0**-127):
-        assert compact_form(np.append(POWERS, np.float32(other))) == ""
-    assert compact_form(POWERS.astype(np.float64)) == compact_form(POWERS[:0]) == ""
-
-
-@pytest.mark.parametrize(("kind", "block", "bits"), [(MXFP4, 32, 4.25), (NVFP4, 16, 4.5)])
-def test_block_scales_take_the_bits_of_their_formats(tmp_path, kind, block, bits):
-    real = np.random.default_rng(0).normal(0, 1, (64, 64)).astype(np.float32)
-    code = kind.fit(real, (64 // block, 64))
-    graph = qir.Graph("blocks")
-    b = graph.at_end()
-    graph.set_outputs([b.emit(Dequantize(), b.const(code.encode(real), "w", code))])
-    qir.save(graph, tmp_path / "g.qir")
-    assert qir.load(tmp_path / "g.qir") == graph
-    with np.load(tmp_path / "g.npz") as arrays:
-        size = sum(array.nbytes for array in arrays.values())
-    assert size * 8 / real.size == bits
-    assert qir.summary(graph).parameter_bytes == size
-
-
-def saved_powers(path):
-    graph = qir.Graph("powers", [("x", TensorType((3, 64), DType.F32))])
-    scale = np.exp2(np.arange(64) % 9 - 7).reshape(1, 64)
-    graph.set_outputs([graph.at_end().emit(Quantize(Affine.of(DType.I8, scale)), *graph.inputs)])
-    qir.save(graph, path)
-    return graph
-
-
-def test_powers_of_two_that_older_files_hold_as_floats(tmp_path):
-    graph, path = saved_powers(tmp_path / "g.qir"), tmp_path / "g.qir"
-    text = path.read_text()
-    assert "f32[64] as e8m0 " in text
-    path.write_text(text.replace(" as e8m0", ""))
-    ((name, scale),) = to_program(graph).arrays.items()
-    with (tmp_path / "g.npz").open("wb") as file:
-        write_arrays(file, {name: pack(scale, DType.F32)})
-    assert qir.load(path) == graph
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("as e8m0", "as e4m3", "load: expected f32 in the form e8m0, or no form, got f32 as e4m3"),
-        ("f32[64] as", "i8[64] as", "load: expected f32 in the form e8m0, or no form, got i8 as"),
-        (" as e8m0", "", "load: expected 256 bytes for f32[64], got 64"),
-    ],
-)
-def test_a_form_that_does_not_fit(old, new, message, tmp_path):
-    saved_powers(tmp_path / "g.qir")
-    text = (tmp_path / "g.qir").read_text()
-    assert old in text
-    (tmp_path / "g.qir").write_text(text.replace(old, new))
-    with pytest.raises(QirError) as caught:
-        qir.load(tmp_path / "g.qir")
-    assert str(caught.value).startswith(message)
-    assert "array @" in str(caught.value)
 
 
 @pytest.mark.parametrize("failing", [1, 2])
