@@ -222,8 +222,6 @@ def recodes(draw: Draw, cls: type[Recode]) -> Case:
         to = draw(codes([code.storage], shape=shape, axis=axis, far=True))
         to = Affine(to.storage, to.scale, to.zero_point)
         of = code if draw(st.booleans()) else code.storage
-    if draw(st.integers(0, 4)) == 0 and isinstance(to, Affine):
-        to = in_two_levels(draw, to, shape)
     x = stored(draw, code if isinstance(of, Code) else Affine.of(code.storage, 1), shape)
     named = axis != 0 and draw(st.booleans())
     return program(cls(to), Operand(x, of, constant=draw(st.booleans()), named=named))
