@@ -13,7 +13,7 @@ from qir.numbers.interval import Interval
 from qir.ops import Const, Dequantize, Quantize, Requantize, Return
 from qir.ops.op import OPS, Op
 from qir.ops.rules import Coded
-from qir.types import Affine, Array, expand
+from qir.types import Affine, Array, LevelCode, expand
 from tests.drawing import examples
 from tests.strategies import STRATEGIES, Case
 
@@ -25,7 +25,11 @@ def real(value: Value, array: Array) -> Array:
     """Returns the real numbers of a value, in float64."""
     if value.type.quant is None:
         return array.astype(np.float64)
-    scale = expand(value.type.quant.scale.array.astype(np.float64), array.shape)
+    code = value.type.quant
+    if isinstance(code, LevelCode):
+        sizes = expand(code.step_sizes.astype(np.float64), array.shape)
+        return np.asarray(code.levels[array.astype(np.int64) - code.storage.bounds[0]] * sizes)
+    scale = expand(code.scale.array.astype(np.float64), array.shape)
     return np.asarray(Coded(array, value.type).steps * scale)
 
 
@@ -51,11 +55,16 @@ def reachable(found: Interval, value: Value, shape: tuple[int, ...]) -> tuple[Ar
     """
     low, high, code = found.lo, found.hi, value.type.quant
     if isinstance(code, Affine):
-        scale = expand(code.scale.array.astype(np.float64), shape)
+        scale = expand(code.step_sizes.astype(np.float64), shape)
         bounds = value.op.bounds if isinstance(value.op, Requantize) else code.range
         points = expand(code.zero_points.astype(np.int64), shape)
         ends = [(bound - points) * scale for bound in bounds]
         return np.clip(low, *ends), np.clip(high, *ends), 1.01 * scale
+    if isinstance(code, LevelCode) and isinstance(value.op, Quantize):
+        sizes = expand(code.step_sizes.astype(np.float64), shape)
+        ends = [end * sizes for end in code.real_bounds]
+        levels = np.sort(code.levels[np.isfinite(code.levels)])
+        return np.clip(low, *ends), np.clip(high, *ends), 1.01 * np.diff(levels).max() * sizes
     if isinstance(value.op, Dequantize):
         with np.errstate(over="ignore"):
             rounded = [bound.astype(value.type.dtype.numpy) for bound in (low, high)]

@@ -61,7 +61,9 @@ def in_two_levels(draw: Draw, code: Coded, shape: Tensor) -> Coded:
         shape: Shape of the tensor.
     """
     greatest = max(map(abs, code.step_bounds or (1, 1)))
-    most = min(MOST_MULTIPLIER, (2**15 - 1) // greatest)
+    room = code.scale_bounds[1] if isinstance(code, LevelCode) else 2.0**125
+    room = min(room / float(code.scale.array.max()), float(MOST_MULTIPLIER))
+    most = min(int(room), (2**15 - 1) // greatest)
     if isinstance(code, MXFP4 | NVFP4) or code.storage.bits > 16 or most < 2 or 0 in shape:
         return code
     parts = tuple(draw(st.sampled_from([n for n in (1, 2, 3, s) if s % n == 0])) for s in shape)
