@@ -78,8 +78,8 @@ class Conversion:
         self.context = context
         self.plan = plan
         self.coding = coding
-        self.inputs = inputs
-        self.outputs = outputs
+        self.inputs: Interface = inputs
+        self.outputs: Interface = outputs
         self.correct_bias = correct_bias
         self.forms = Forms(graph, plan, rounding)
 

@@ -223,6 +223,8 @@ class WeightCoding:
             reach=max(reach(activations), 255),
             long=sums_long(activations, self._make(np.ones(()), np.full((), most)), kernel),
         )
+        if not kernel.size:
+            return self._make(scale)
         if most > 1:
             return self._two_levels(kernel, parts, scale, most)
         # Where the accumulator asks for a greater scale, a lesser one is none.

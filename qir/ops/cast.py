@@ -47,8 +47,8 @@ class Quantize(Op):
 
     Attributes:
         to: The code, of at most 16 bits.
-        rounding: The name of the mode; kinds other than affine have `reciprocal` alone, the
-            definition of the code.
+        rounding: The name of the mode; kinds other than affine, and scales of two levels, which no
+            source of another mode has, have `reciprocal` alone, the definition of the code.
     """
 
     to: Code = by_type(_code)
@@ -62,6 +62,11 @@ class Quantize(Op):
             raise self.error(
                 f"expected rounding reciprocal for a code of kind {self.to.kind}, got "
                 f"{self.rounding}"
+            )
+        if self.to.multipliers is not None and self.rounding != "reciprocal":
+            raise self.error(
+                f"expected rounding reciprocal for a scale of two levels, got {self.rounding}; "
+                "leave the rounding out"
             )
 
     def result(self, x: TensorType) -> TensorType:

@@ -12,8 +12,9 @@ from qir.ir.signature import check_sizes
 from qir.ops import Dequantize, Dot, Embedding
 from qir.ops.core import Const, Return
 from qir.report.tables import table
+from qir.text import packing
 from qir.text.printer import INLINE_LIMIT
-from qir.types import Dim, FrozenArray, Size, TensorType
+from qir.types import Array, Dim, DType, FrozenArray, Size, TensorType
 
 
 @dataclass(frozen=True)
@@ -120,14 +121,14 @@ def summary(graph: Graph, sizes: Mapping[str, int] | None = None) -> Summary:
             macs[line.width] += line.multiply_adds
     stored = HeldArrays()
     constants = {
-        _held(node.op, stored): node.op.type for node in graph.walk() if isinstance(node.op, Const)
+        _held(node.op, stored): node.op for node in graph.walk() if isinstance(node.op, Const)
     }
     peak, at = _peak(graph, known)
     return Summary(
         graph.name,
         tuple(ops),
-        sum(count(type.size, known) for type in constants.values()),
-        sum(packed_bytes(type, known) for type in constants.values())
+        sum(count(op.type.size, known) for op in constants.values()),
+        sum(_constant_bytes(op.type, op.array.array) for op in constants.values())
         + _code_bytes(value.type for node in graph.walk() for value in node.outputs),
         dict(macs),
         peak,
@@ -150,6 +151,12 @@ def packed_bytes(type: TensorType, sizes: Mapping[str, int]) -> int:
     return -(-count(type.size, sizes) * type.dtype.bits // 8)
 
 
+def _constant_bytes(type: TensorType, array: Array) -> int:
+    """Returns the bytes of a constant in the form that files hold it in."""
+    form = "" if type.dtype.is_float else packing.compact_form(array)
+    return packing.packed_bytes(type.dtype, array.shape, form) if form else packed_bytes(type, {})
+
+
 def _code_bytes(types: Iterable[TensorType]) -> int:
     """Returns the bytes of the arrays in codes that files hold beside the text, each content once.
 
@@ -165,7 +172,8 @@ def _code_bytes(types: Iterable[TensorType]) -> int:
             if not isinstance(value, FrozenArray) or value.array.size <= INLINE_LIMIT:
                 continue
             if value not in spec.metadata.get("names", {}).values():
-                arrays[value.digest] = value.array.nbytes
+                dtype, form = DType.of(value.array.dtype), packing.compact_form(value.array)
+                arrays[value.digest] = packing.packed_bytes(dtype, value.array.shape, form)
     return sum(arrays.values())
 
 
@@ -189,7 +197,7 @@ def _op_summary(node: Node, sizes: Mapping[str, int]) -> OpSummary:
         output.name,
         str(output.type.with_element(output.type.dtype)),
         sum(count(value.type.size, sizes) for value in constants),
-        sum(packed_bytes(value.type, sizes) for value in constants),
+        sum(_constant_bytes(value.type, value.array) for value in constants),
         sum(packed_bytes(value.type, sizes) for value in node.outputs),
         count(macs, sizes),
         "*".join(type.dtype.value for type in types[:2]) if macs else "",

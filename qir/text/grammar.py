@@ -161,8 +161,8 @@ class _ToSyntax(Transformer[Token, Any]):
         )
 
     @v_args(inline=True)
-    def entry(self, name: Reference, tensor: Token, digest: str) -> DataEntry:
-        return DataEntry(name.name, *self.tensor(tensor), digest)
+    def entry(self, name: Reference, tensor: Token, form: Token | None, digest: str) -> DataEntry:
+        return DataEntry(name.name, *self.tensor(tensor), digest, str(form or ""))
 
     def data(self, entries: list[DataEntry]) -> tuple[DataEntry, ...]:
         return tuple(entries)

@@ -18,6 +18,7 @@ from qir.ir.names import Namespace
 from qir.numbers.interval import Interval
 from qir.ops.core import Const
 from qir.ops.rules import Accumulate, ExactSum, SameCode
+from qir.text.packing import compact_form
 from qir.text.syntax import VERSION, Reference
 from qir.types import (
     Affine,
@@ -67,7 +68,8 @@ def to_program(graph: Graph) -> Program:
     printer = _Printer(locations=True)
     text = printer.graph(graph)
     lines = [
-        f'  @{name} : {dtype.value}{format_shape(frozen.array.shape)} "{frozen.digest}"'
+        f"  @{name} : {dtype.value}{format_shape(frozen.array.shape)}{printer.form(dtype, frozen)} "
+        f'"{frozen.digest}"'
         for name, (dtype, frozen) in printer.arrays.items()
     ]
     data = "\n".join(["data {", *lines, "}"]) + "\n" if lines else ""
@@ -120,6 +122,7 @@ class _Printer:
         self.arrays: Namespace[tuple[DType, FrozenArray]] = Namespace()
         self.stored = HeldArrays()
         self.array_names: dict[tuple[DType, FrozenArray], str] = {}
+        self.constants: set[tuple[DType, FrozenArray]] = set()
         self.products: dict[Value, tuple[str, ...]] = {}
         self.printed: set[Value] = set()
         self.with_origins: dict[Graph, bool] = {}
@@ -176,9 +179,17 @@ class _Printer:
     def reference(self, array: FrozenArray, name: str, dtype: DType | None = None) -> str:
         """Refers to an array beside the text, which is named where it is first referred to."""
         entry = dtype or DType.of(array.array.dtype), array
+        if dtype is not None:
+            self.constants.add(entry)
         if entry not in self.array_names:
             self.array_names[entry] = self.arrays.add(name, entry)
         return f"@{self.array_names[entry]}"
+
+    def form(self, dtype: DType, array: FrozenArray) -> str:
+        """Says in which form an array takes fewer bytes; constants of floats have no form."""
+        plain = dtype.is_float and (dtype, array) in self.constants
+        form = "" if plain else compact_form(array.array)
+        return f" as {form}" if form else ""
 
     def attribute(self, value: Any, name: str) -> str:
         if isinstance(value, FrozenArray) and (

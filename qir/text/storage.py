@@ -19,6 +19,7 @@ from qir.errors import ParseError, QirError, counted, did_you_mean
 from qir.ir import Graph
 from qir.text import build, parse_syntax, to_program
 from qir.text.files import WriteFile
+from qir.text.packing import pack, packed_bytes, unpack
 from qir.text.syntax import VERSION, DataEntry
 from qir.types import Array, DType, FrozenArray, known
 
@@ -46,7 +47,8 @@ class QirFile:
         program = to_program(graph)
         entries = {entry.name: entry for entry in parse_syntax(program.text).data}
         packed = {
-            name: pack(array, DType(entries[name].dtype)) for name, array in program.arrays.items()
+            name: pack(array, DType(entries[name].dtype), entries[name].form)
+            for name, array in program.arrays.items()
         }
         files: dict[Path, WriteFile] = {path: lambda file: file.write(program.text.encode())}
         if packed:
@@ -97,7 +99,7 @@ def _read_arrays(path: Path, entries: tuple[DataEntry, ...]) -> Mapping[str, Fro
             f"load: expected the arrays in {path}, which does not exist; qir.save writes both, a "
             "dump of passes is text alone"
         )
-    sizes = [_packed_bytes(_dtype(entry, path), _shape(entry)) for entry in entries]
+    sizes = [_bytes(entry, path) for entry in entries]
     check_memory(sum(sizes), f"load: {path}")
     arrays = {}
     with reading(f"load: {path} is truncated or corrupted"), zipfile.ZipFile(path) as archive:
@@ -122,12 +124,19 @@ def _read_arrays(path: Path, entries: tuple[DataEntry, ...]) -> Mapping[str, Fro
 
 
 def _unpacked(packed: Array, entry: DataEntry, path: Path) -> FrozenArray:
-    array = FrozenArray.by_reference(unpack(packed, _dtype(entry, path), _shape(entry)))
+    array = FrozenArray.by_reference(unpack(packed, _dtype(entry, path), _shape(entry), entry.form))
     if array.digest != entry.digest:
         raise QirError(
             f"load: the array @{entry.name} in {path} is not the one that the text was written with"
         )
     return array
+
+
+def _bytes(entry: DataEntry, path: Path) -> int:
+    try:
+        return packed_bytes(_dtype(entry, path), _shape(entry), entry.form)
+    except QirError as error:
+        raise error.at(f"array @{entry.name} of {path}") from error
 
 
 def _shape(entry: DataEntry) -> tuple[int, ...]:
@@ -265,46 +274,3 @@ def _dtype(entry: DataEntry, path: Path) -> DType:
         hint = did_you_mean(entry.dtype, [dtype.value for dtype in DType])
         place = f"array @{entry.name} of {path}"
         raise QirError(f"load: no element type {entry.dtype}{hint}", [place]) from None
-
-
-def _packed_bytes(dtype: DType, shape: tuple[int, ...]) -> int:
-    bits = 8 if dtype is DType.BOOL else dtype.bits
-    return -(-prod(shape) * bits // 8)
-
-
-def pack(array: Array, dtype: DType) -> Array:
-    """Returns the raw bytes of an array, little endian.
-
-    Below 8 bits a byte holds several elements, the first one lowest.
-    """
-    if dtype.bits >= 8 or dtype is DType.BOOL:
-        return np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)
-    per_byte = 8 // dtype.bits
-    flat = array.reshape(-1).astype(np.uint8) & (2**dtype.bits - 1)
-    padded = np.pad(flat, (0, -flat.size % per_byte)).reshape(-1, per_byte)
-    shifts = np.arange(per_byte, dtype=np.uint8) * dtype.bits
-    packed: Array = np.bitwise_or.reduce(padded << shifts, axis=1)
-    return packed.astype(np.uint8)
-
-
-def unpack(raw: Array, dtype: DType, shape: tuple[int, ...]) -> Array:
-    """Reverses `pack`.
-
-    Raises:
-        QirError: The number of bytes is not the shape's.
-    """
-    count, size = prod(shape), _packed_bytes(dtype, shape)
-    if raw.dtype != np.uint8 or raw.shape != (size,):
-        raise QirError(
-            f"load: expected {counted(size, 'byte')} for {dtype.value}{list(shape)}, got {raw.size}"
-        )
-    if dtype.bits >= 8 or dtype is DType.BOOL:
-        whole: Array = raw.view(dtype.numpy).reshape(shape)
-        whole.flags.writeable = False
-        return whole
-    shifts = np.arange(8 // dtype.bits, dtype=np.uint8) * dtype.bits
-    fields: Array = (raw[:, None] >> shifts) & (2**dtype.bits - 1)
-    values = fields.reshape(-1)[:count].astype(np.int16)
-    if dtype.bounds[0] < 0:
-        values = np.where(values > dtype.bounds[1], values - 2**dtype.bits, values)
-    return values.astype(dtype.numpy).reshape(shape)

@@ -90,12 +90,13 @@ class GraphSyntax:
 
 @dataclass(frozen=True, slots=True)
 class DataEntry:
-    """An array that lies beside the text: its name, type and digest."""
+    """An array that lies beside the text: its name, type and digest, and the form of its bytes."""
 
     name: str
     dtype: str
     shape: Shape
     digest: str
+    form: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,16 @@ def test_tables(options):
     np.testing.assert_array_equal(compiled(ids)[0], qir.evaluate(program, ids)[0])
 
 
+@pytest.mark.parametrize("options", ["weights=i8", "weights=i4, per=block:2", "scheme=fp8"])
+def test_tables_of_one_row(options):
+    table = jnp.asarray(RNG.normal(0, 1, (1, 6)), jnp.float32)
+    ids = np.array([[0, 1, -1], [0, 0, 7]], np.int32)
+    program = coded(lambda ids: table.at[ids].get(mode="clip") * 2, ids, options=options)
+    (found,) = compared(program, ids)(ids)
+    assert found.shape == (2, 3, 6)
+    np.testing.assert_array_equal(found, qir.evaluate(program, ids)[0])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("options", WEIGHTS.values(), ids=WEIGHTS.keys())
 def test_convolutions(options):

@@ -28,15 +28,20 @@ from hypothesis import strategies as st
 import qir
 from qir.backends.reference.interpreter import run, run_all
 from qir.backends.xla.compile import Compiled, compile_graph
+from qir.backends.xla.expected import Uncertain, difference
 from qir.errors import QirAccuracyWarning, QirError
 from qir.frontends.raising import raise_ops
-from qir.ir import Graph, Value, clone
-from qir.ops import Const, Return
-from qir.passes.pipelines import FINE, FOLD, INTEGER, RANGES, SCORES
+from qir.ir import Graph, Node, Value, clone
+from qir.ops import Const, Dequantize, Embedding, QuantizeDynamic, Return
+from qir.ops.cast import is_long
+from qir.ops.rules import Accumulate
+from qir.passes.pipelines import ACTIVATIONS, INTEGER
+from qir.passes.quantize.quantize import QuantizePass
 from qir.report.accuracy import ratio_in_decibels
 from qir.types import Array, DType
 from tests.strategies.base import Draw
 from tests.strategies.float_programs import FloatCase, float_programs, simple_programs
+from tests.strategies.pipelines import quantizing
 from tests.strategies.transformer_programs import transformer_programs
 
 SILENT = 15.0
@@ -71,7 +76,7 @@ class NumpyExecutor:
         return probe
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tried:
     """What became of a program.
 
@@ -82,6 +87,9 @@ class Tried:
         parts: Its integer program without what is computed in floating point; None without any.
         inputs: Numbers that go into the parts.
         expected: What the reference makes of them.
+        whole: The program with its floats, where these are computed from coded weights or scales of
+            run time; it returns what floats decide too.
+        given: Its inputs.
     """
 
     text: str
@@ -90,16 +98,8 @@ class Tried:
     parts: Graph | None = None
     inputs: tuple[Array, ...] = ()
     expected: tuple[Array, ...] = ()
-
-
-BYTES_BEFORE = f"{SCORES}, calibrate, {RANGES}"
-WIDTHS = [
-    (BYTES_BEFORE, []),
-    (BYTES_BEFORE, []),
-    (FINE, ["activations=i16"]),
-    (FINE, ["weights=i16", "activations=i16"]),
-]
-"""What stands before quantize, and its options."""
+    whole: Graph | None = None
+    given: tuple[Array, ...] = ()
 
 
 @st.composite
@@ -118,9 +118,15 @@ def quantizations(draw: Draw) -> tuple[FloatCase, str]:
         raise_ops(graph)
     kept = draw(st.sampled_from(KEPT))
     present = any(f"op:{node.op.name}" == kept for node in graph.nodes)
-    before, widths = draw(st.sampled_from(WIDTHS))
-    options = ", ".join([*([f"keep_float=[{kept}]"] if present else []), *widths])
-    pipeline = f"{FOLD}, {before}, quantize({options}), {INTEGER}"
+    selectors = [kept] if present else []
+    plain = f"{ACTIVATIONS}, {QuantizePass(keep_float=tuple(selectors))}, {INTEGER}"
+    # Without weights most pipelines are the same.
+    weighed = any(
+        isinstance(node.op.quant, Accumulate) or isinstance(node.op, Embedding)
+        for node in graph.nodes
+    )
+    plainly = draw(st.integers(0, 3)) < (1 if weighed else 3)
+    pipeline = plain if plainly else draw(quantizing(selectors))
     inputs = tuple(
         array.astype(np.float32) if array.dtype == np.float64 else array for array in wide.inputs
     )
@@ -152,6 +158,7 @@ def attempt(case: FloatCase, pipeline: str) -> Tried:
     if other:
         return Tried(text, f"warned {other[0].message}", "raised")
     parts, inputs, expected = integer_parts(integer, found)
+    whole = with_cuts(integer) if any(map(_computes_on_decoded, integer.nodes)) else None
     pairs = [
         (exact[old], found[new])
         for old, new in zip(case.graph.outputs, integer.outputs, strict=True)
@@ -165,7 +172,7 @@ def attempt(case: FloatCase, pipeline: str) -> Tried:
         fault = f"silently inaccurate, {min(figures):.1f} dB:\n{integer}"
     if finite and not all(np.isfinite(array).all() for _, array in pairs):
         fault = f"made a number that is not finite:\n{integer}"
-    return Tried(text, fault, kind, parts, inputs, expected)
+    return Tried(text, fault, kind, parts, inputs, expected, whole, case.inputs)
 
 
 def integer_parts(
@@ -211,28 +218,67 @@ def _cone(value: Value, ends: Iterable[Value]) -> set[Value]:
     return seen
 
 
+def _computes_on_decoded(node: Node) -> bool:
+    """Whether an op finds a scale at run time, or decodes a constant for ops on floats."""
+    decodes = isinstance(node.op, Dequantize) and node.inputs[0].is_constant
+    return decodes or isinstance(node.op, QuantizeDynamic)
+
+
+def with_cuts(program: Graph) -> Graph:
+    """Returns the program with what decides integers by floats among its outputs."""
+    wanted = dict.fromkeys([*program.outputs, *Uncertain.of(program).cuts])
+    return program.extract(program.inputs, [value for value in wanted if not is_long(value.type)])
+
+
 def differing(pack: Sequence[Tried]) -> list[Tried]:
     """Returns those of some programs of which XLA computes other numbers; one executable for all.
 
-    None is shrunk, which would compile hundreds.
+    Integers are compared; where a program was computed whole, floats within the bounds of their
+    roundings. None is shrunk, which would compile hundreds.
     """
-    chosen = [one for one in pack if one.parts is not None]
-    programs: list[Compiled] = [
-        compile_graph(one.parts, kernels=False) for one in chosen if one.parts
+    chosen = [
+        (one, graph, inputs)
+        for one in pack
+        for graph, inputs in ((one.parts, one.inputs), (one.whole, one.given))
+        if graph is not None
     ]
+    programs: list[Compiled] = [compile_graph(graph, kernels=False) for _, graph, _ in chosen]
 
-    def whole(parameters: list[Any], inputs: list[Any]) -> list[tuple[jax.Array, ...]]:
+    def all_of(parameters: list[Any], inputs: list[Any]) -> list[tuple[jax.Array, ...]]:
         return [
             program.function(given, *arrays)
             for program, given, arrays in zip(programs, parameters, inputs, strict=True)
         ]
 
-    found = jax.jit(whole)([one.parameters for one in programs], [one.inputs for one in chosen])
-    return [
-        one
-        for one, outputs in zip(chosen, found, strict=True)
-        if not all(map(_equal, outputs, one.expected))
-    ]
+    parameters = [program.parameters for program in programs]
+    found = jax.jit(all_of)(parameters, [inputs for _, _, inputs in chosen])
+    wrong: dict[Tried, None] = {}
+    for (one, graph, inputs), outputs in zip(chosen, found, strict=True):
+        if graph is one.parts:
+            right = all(map(_equal, outputs, one.expected))
+        else:
+            arrays = dict(zip(graph.outputs, map(np.asarray, outputs), strict=True))
+            with np.errstate(all="ignore"):
+                right = difference(graph, inputs, arrays) is None
+        if not right:
+            wrong[one] = None
+    return list(wrong)
+
+
+def wrong_in_xla(pack: Sequence[Tried]) -> list[str]:
+    """Returns what XLA does wrong on some programs, each with its program.
+
+    Of a pack that raises an exception, each half is tried.
+    """
+    try:
+        return [
+            f"XLA's numbers differ\n{one.text}\n{one.parts}\n{one.whole}" for one in differing(pack)
+        ]
+    except Exception:
+        if len(pack) == 1:
+            return [f"XLA raised {traceback.format_exc()}\n{pack[0].text}\n{pack[0].whole}"]
+    middle = len(pack) // 2
+    return wrong_in_xla(pack[:middle]) + wrong_in_xla(pack[middle:])
 
 
 def _equal(found: object, expected: Array) -> bool:
@@ -252,8 +298,8 @@ def judge(
     counts = Counter(one.kind for one in tried)
     faults = [f"{one.fault}\n{one.text}" for one in tried if one.fault is not None]
     if compare:
-        faults += [f"XLA's numbers differ\n{one.text}\n{one.parts}" for one in differing(tried)]
-        counts["compared"] = sum(one.parts is not None for one in tried)
+        faults += wrong_in_xla(tried)
+        counts["compared"] = sum(bool(one.parts or one.whole) for one in tried)
     counts["programs"], counts["faults"] = len(tried), len(faults)
     return counts, faults
 

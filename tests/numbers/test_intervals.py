@@ -56,7 +56,7 @@ def reachable(found: Interval, value: Value, shape: tuple[int, ...]) -> tuple[Ar
     """
     low, high, code = found.lo, found.hi, value.type.quant
     if isinstance(code, Affine):
-        scale = expand(code.scale.array.astype(np.float64), shape)
+        scale = expand(code.step_sizes.astype(np.float64), shape)
         bounds = value.op.bounds if isinstance(value.op, Requantize) else code.range
         points = expand(code.zero_points.astype(np.int64), shape)
         ends = [(bound - points) * scale for bound in bounds]

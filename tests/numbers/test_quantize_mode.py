@@ -141,6 +141,9 @@ def test_an_unknown_mode_is_refused_by_name() -> None:
     levels = Codebook.of(DType.I4, 0.5, [-3, 0, 5])
     with pytest.raises(QirError, match=r"reciprocal for a code of kind codebook, got divide"):
         Quantize(levels, "divide")
+    in_two_levels = Affine.of(DType.I8, 0.5, multipliers=[[1, 3]])
+    with pytest.raises(QirError, match=r"reciprocal for a scale of two levels, got half_away"):
+        Quantize(in_two_levels, "half_away")
     with pytest.raises(QirError, match=r"'divide' is already declared"):
         register_quantize_mode("divide")(QUANTIZE_MODES["divide"])
     with pytest.raises(QirError, match=r"letters, digits and '_', got 'half away'"):

@@ -22,6 +22,8 @@ from qir.types import (
     Codebook,
     DType,
     Element,
+    Float8E4M3,
+    Float8E5M2,
     FrozenArray,
     PowerOfTwo,
     TensorType,
@@ -49,7 +51,13 @@ from tests.strategies.base import (
     stored,
 )
 from tests.strategies.elementwise import broadcasting
-from tests.strategies.kinds import around_borders, level_codes, with_blocks
+from tests.strategies.kinds import (
+    around_borders,
+    block_scales,
+    in_two_levels,
+    level_codes,
+    with_blocks,
+)
 
 SMALL = (*NARROW, DType.I2, DType.I16, DType.U16)
 SPECIAL = [np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-42, 0.0, -0.0]
@@ -67,7 +75,9 @@ def quantizes(draw: Draw, cls: type[Quantize]) -> Case:
     code = with_expressed(draw, draw(codes(SMALL, shape=shape, axis=len(shape) - 1, far=True)))
     if draw(st.integers(0, 3)) == 0:
         return _to_levels(draw, cls, shape)
-    rng, scale = generator(draw), expand(code.scale.array, shape).astype(np.float64)
+    if draw(st.integers(0, 4)) == 0:
+        code = in_two_levels(draw, code, shape)
+    rng, scale = generator(draw), expand(code.step_sizes, shape).astype(np.float64)
     ties = (rng.integers(-300, 300, shape) + 0.5) * scale
     around = np.nextafter(
         ties.astype(np.float32), rng.choice([-np.inf, np.inf], shape), dtype=np.float32
@@ -78,8 +88,9 @@ def quantizes(draw: Draw, cls: type[Quantize]) -> Case:
     values = np.choose(kind, [anywhere, ties, around, rng.choice(SPECIAL, shape)])
     with np.errstate(over="ignore"):
         x = values.astype(np.float32).astype(code.expressed.numpy)
-    uniform = code.axis != 0
-    rounding = draw(st.sampled_from(list(QUANTIZE_MODES)))
+    uniform = code.per_tensor or code.grid[0] == 1
+    modes = list(QUANTIZE_MODES) if code.multipliers is None else ["reciprocal"]
+    rounding = draw(st.sampled_from(modes))
     return program(
         cls(code, rounding), Operand(x, code.expressed, named=uniform and draw(st.booleans()))
     )
@@ -88,6 +99,8 @@ def quantizes(draw: Draw, cls: type[Quantize]) -> Case:
 def _to_levels(draw: Draw, cls: type[Quantize], shape: tuple[int, ...]) -> Case:
     shape = with_blocks(draw, shape)
     code, rng = level_codes(draw, shape, len(shape) - 1), generator(draw)
+    if draw(st.integers(0, 3)) == 0:
+        code = in_two_levels(draw, code, shape)
     near = around_borders(draw, code, shape)
     values = np.where(rng.random(shape) < 0.2, rng.choice(SPECIAL, shape), near)
     return program(cls(code), Operand(values.astype(np.float32), DType.F32))
@@ -102,14 +115,16 @@ def dequantizes(draw: Draw, cls: type[Dequantize]) -> Case:
     if kind == "levels":
         shape = with_blocks(draw, shape)
         table = level_codes(draw, shape, axis)
+        if draw(st.integers(0, 2)) == 0:
+            table = in_two_levels(draw, table, shape)
         return program(cls(), coded_operand(draw, table, shape, constant=draw(st.booleans())))
-    if kind == "blocks" and len(shape) == 2:
-        shape = (shape[0] * 2, shape[1] * 3)
-        factors = generator(draw).uniform(0.1, 1.0, (shape[0] // 2, shape[1]))
-        code = Affine.of(code.storage, factors)
+    if kind == "blocks":
+        code = block_scales(draw, code.storage, shape)
     if kind == "factors" and len(shape) > 1:
         code = factored(draw, shape)
     code = with_expressed(draw, code)
+    if code.storage.bits <= 16 and draw(st.integers(0, 2)) == 0:
+        code = in_two_levels(draw, code, shape)
     return program(cls(), coded_operand(draw, code, shape, constant=draw(st.booleans())))
 
 
@@ -145,6 +160,8 @@ def requantizes(draw: Draw, cls: type[Requantize]) -> Case:
         levels = Codebook.of(source.storage, source.scale.array, np.arange(-60, 60, 8))
         powers = PowerOfTwo(DType.U4, source.scale)
         held = draw(st.sampled_from([levels, powers]))
+    if draw(st.integers(0, 3)) == 0:
+        held = in_two_levels(draw, held, shape)
     x = Operand(stored(draw, held, shape, reach), held, named=named)
     try:
         return program(cls(to, **options), x)
@@ -223,7 +240,19 @@ def lookups(draw: Draw, cls: type[Lookup]) -> Case:
     if draw(st.integers(0, 3)) == 0:
         bounds = draw(st.sampled_from([(-300, 511), (-512, 9), None]))
         code = Affine.of(DType.I16, 0.01, bounds=bounds)
+    if draw(st.integers(0, 3)) == 0:
+        return lookup(draw, LEVELS[draw(st.sampled_from(list(LEVELS)))])
     return lookup(draw, code)
+
+
+LEVELS = {
+    "nf4": Codebook.named("nf4", 0.3),
+    "apot5": Codebook.named("apot5", 0.3),
+    "powers": PowerOfTwo.of(4, 0.3, 2),
+    "e4m3": Float8E4M3.of(0.1),
+    "e5m2": Float8E5M2.of(0.1),
+}
+"""Codes of one scale whose stored numbers a table may be looked up by."""
 
 
 @cases_of(Lookup2)
@@ -245,7 +274,7 @@ def lookups_of_pairs(draw: Draw, cls: type[Lookup2]) -> Case:
     return program(cls(), *operands)
 
 
-def lookup(draw: Draw, code: Affine, entries: Array | None = None, element: Any = None) -> Case:
+def lookup(draw: Draw, code: Code, entries: Array | None = None, element: Any = None) -> Case:
     """Draws a lookup in a table, a random one where none is given."""
     shape = draw(shapes())
     size = 2 ** index_bits(TensorType(shape, code))

@@ -77,7 +77,7 @@ def gathers(draw: Draw, cls: type[Gather]) -> Case:
     shape, index_shape = draw(shapes()), draw(shapes((0, 2)))
     axis = draw(st.integers(0, len(shape) - 1))
     x = any_operand(draw, shape, (axis + 1) % len(shape) if len(shape) > 1 else 0)
-    if x.type.quant is not None and x.type.quant.axis == axis:
+    if x.type.quant is not None and x.type.quant.grid and x.type.quant.grid[axis] > 1:
         x = float_operand(draw, shape)
     return program(cls(axis), x, places(draw, shape[axis], index_shape))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from hypothesis import strategies as st
@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 from qir.types import (
     MXFP4,
     NVFP4,
+    Affine,
     Array,
+    Code,
     Codebook,
+    DType,
     Float8,
     Float8E4M3,
     Float8E5M2,
@@ -22,9 +25,11 @@ from qir.types import (
     PowerOfTwo,
     expand,
 )
+from qir.types.codes.code import MOST_MULTIPLIER
 from tests.strategies.base import Draw, codebooks, generator, scales
 
 Tensor: TypeAlias = tuple[int, ...]
+Coded = TypeVar("Coded", bound=Code)
 Drawn: TypeAlias = Callable[[Draw, Tensor, int | None], LevelCode]
 
 
@@ -44,6 +49,32 @@ def kinds_of(shape: Tensor) -> list[str]:
     return [
         kind for kind in KINDS if any(size and size % _BLOCKS.get(kind, 1) == 0 for size in shape)
     ]
+
+
+def in_two_levels(draw: Draw, code: Coded, shape: Tensor) -> Coded:
+    """Gives a code multipliers by block, drawn along any axes, that leave its steps in 16 bits.
+
+    Args:
+        draw: Given by hypothesis.
+        code: A code whose scale multiplies integers, or not; one of a kind that has no multipliers
+            stays as it is, and so does one whose steps leave no room.
+        shape: Shape of the tensor.
+    """
+    greatest = max(map(abs, code.step_bounds or (1, 1)))
+    room = code.scale_bounds[1] if isinstance(code, LevelCode) else 2.0**125
+    room = min(room / float(code.scale.array.max()), float(MOST_MULTIPLIER))
+    most = min(int(room), (2**15 - 1) // greatest)
+    if isinstance(code, MXFP4 | NVFP4) or code.storage.bits > 16 or most < 2 or 0 in shape:
+        return code
+    parts = tuple(draw(st.sampled_from([n for n in (1, 2, 3, s) if s % n == 0])) for s in shape)
+    multipliers = generator(draw).integers(1, draw(st.integers(2, most)), parts, endpoint=True)
+    return replace(code, multipliers=FrozenArray(multipliers))
+
+
+def block_scales(draw: Draw, storage: DType, shape: Tensor) -> Affine:
+    """Draws an affine code with a float scale for each block, of any division of a tensor."""
+    parts = tuple(draw(st.sampled_from([n for n in (1, 2, 3, s) if s % n == 0])) for s in shape)
+    return Affine.of(storage, generator(draw).uniform(0.01, 1.0, parts))
 
 
 def with_blocks(draw: Draw, shape: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ from tests.strategies.base import (
     rounded,
     stored,
 )
+from tests.strategies.kinds import in_two_levels
 
 
 def powers(draw: Draw, shape: tuple[int, ...], axis: int) -> PowerOfTwo:
@@ -39,15 +40,24 @@ def powers(draw: Draw, shape: tuple[int, ...], axis: int) -> PowerOfTwo:
 
 
 def weights(draw: Draw, shape: tuple[int, ...], far: bool = False) -> Operand:
-    """Draws weights: mostly constant and symmetric per channel, sometimes with zero points."""
+    """Draws weights: mostly constant and symmetric per channel, sometimes with zero points.
+
+    Some are of other kinds, and some of each kind have scales of two levels by block.
+    """
     kept = draw(st.sampled_from([True, True, False]))
+    code = _code_of_weights(draw, shape, far)
+    if draw(st.integers(0, 3)) == 0:
+        code = in_two_levels(draw, code, shape)
+    return coded_operand(draw, code, shape, constant=kept)
+
+
+def _code_of_weights(draw: Draw, shape: tuple[int, ...], far: bool) -> Code:
     if draw(st.integers(0, 4)) == 0:
         kind = powers if draw(st.booleans()) else codebooks
-        return coded_operand(draw, kind(draw, shape, len(shape) - 1), shape, constant=kept)
+        return kind(draw, shape, len(shape) - 1)
     symmetric = draw(st.booleans())
     storages = draw(st.sampled_from([NARROW, NARROW, WIDE]))
-    code = draw(codes(storages, shape=shape, axis=len(shape) - 1, symmetric=symmetric, far=far))
-    return coded_operand(draw, code, shape, constant=kept)
+    return draw(codes(storages, shape=shape, axis=len(shape) - 1, symmetric=symmetric, far=far))
 
 
 def heads(draw: Draw, shape: tuple[int, ...], axis: int, *, points: bool = False) -> Affine:
@@ -108,7 +118,8 @@ def plain_operands(
 @cases_of(Conv)
 def convs(draw: Draw, cls: type[Conv]) -> Case:
     count = draw(st.integers(1, 3))
-    window = tuple(draw(st.integers(1, 3)) for _ in range(count))
+    widest = draw(st.sampled_from([1, 3, 3, 3]))  # of one place each, it is a product
+    window = tuple(draw(st.integers(1, widest)) for _ in range(count))
     strides = draw(st.sampled_from([(), tuple(draw(st.integers(1, 3)) for _ in range(count))]))
     dilation = draw(st.sampled_from([(), tuple(draw(st.integers(1, 2)) for _ in range(count))]))
     groups = draw(st.sampled_from([1, 1, 2, 3]))
@@ -130,7 +141,10 @@ def convs(draw: Draw, cls: type[Conv]) -> Case:
         if not named and draw(st.integers(0, 4)) == 0:
             x = coded_operand(draw, heads(draw, x_shape, 0), x_shape)
             return rounded(draw, program(op, x, kernel))
-        x = coded_operand(draw, x_code, x_shape, named=named)
+        if padding == "valid" and draw(st.integers(0, 7)) == 0:
+            x = coded_operand(draw, codebooks(draw), x_shape, named=named)
+        else:
+            x = coded_operand(draw, x_code, x_shape, named=named)
         code = accumulator(op, x.type, kernel.type, count + 2, shape[-1])
         assert isinstance(code, Code)
         biases = [bias(draw, code, shape[-1])] if draw(st.booleans()) else []

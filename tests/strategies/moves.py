@@ -21,7 +21,7 @@ from tests.strategies.base import (
     program,
     shapes,
 )
-from tests.strategies.kinds import level_codes, with_blocks
+from tests.strategies.kinds import in_two_levels, level_codes, with_blocks
 
 STORAGES = (*NARROW, DType.I16, DType.I32)
 
@@ -41,11 +41,13 @@ def any_operand(
     named = draw(st.booleans())
     if in_float(draw):
         return float_operand(draw, shape, named=named)
-    if draw(st.integers(0, 3)) == 0:
-        return coded_operand(draw, level_codes(draw, shape, axis), shape, named=named)
     if everywhere and len(shape) > 1 and draw(st.integers(0, 4)) == 0:
         return coded_operand(draw, factored(draw, shape), shape, named=named)
     code: Code = draw(codes(STORAGES, shape=shape, axis=axis, far=far))
+    if draw(st.integers(0, 3)) == 0:
+        code = level_codes(draw, shape, axis)
+    elif draw(st.integers(0, 7)) == 0:
+        code = in_two_levels(draw, code, tuple(s if a == axis else 1 for a, s in enumerate(shape)))
     return coded_operand(draw, code, shape, named=named)
 
 

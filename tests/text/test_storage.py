@@ -13,7 +13,8 @@ import pytest
 import qir
 from qir.errors import ParseError, QirError
 from qir.text.files import write_atomically
-from qir.text.storage import pack, unpack, write_arrays
+from qir.text.packing import pack
+from qir.text.storage import write_arrays
 from qir.types import Array, DType, array_digest
 
 TYPES = ["bool", "i2", "i4", "i8", "i16", "i32", "i64", "u4", "u8", "u16", "u32"]
@@ -215,17 +216,6 @@ def test_arrays_that_older_files_name_otherwise_than_their_values(tmp_path):
         "%w = const : f32[12]",
         "%v = const @w : f32[12]",
     ]
-
-
-@pytest.mark.parametrize("name", ["i2", "i4", "u4"])
-@pytest.mark.parametrize("count", [0, 1, 3, 8])
-def test_small_integers_share_bytes_lowest_first(name, count):
-    dtype = DType(name)
-    numbers = np.resize(np.arange(dtype.bounds[0], dtype.bounds[1] + 1), count).astype(dtype.numpy)
-    raw = pack(numbers, dtype)
-    assert len(raw) == -(-count * dtype.bits // 8)
-    assert np.array_equal(unpack(raw, dtype, (count,)), numbers)
-    assert pack(np.array([1, -2], np.int8), DType.I4).tolist() == [0xE1]
 
 
 @pytest.mark.parametrize("failing", [1, 2])

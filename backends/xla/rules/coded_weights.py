@@ -171,17 +171,18 @@ def rows_of_coded_table(op: Embedding, node: Node) -> Computation:
         Parameter(f"{name}.multipliers", _factors(code)),
     )
 
-    def chosen(array: jax.Array, ids: jax.Array) -> jax.Array:
-        if array.ndim == 0 or array.shape[0] == 1:
-            return array
+    def taken(array: jax.Array, ids: jax.Array) -> jax.Array:
         return jnp.take(array, ids, axis=0, mode="clip")
+
+    def factor_of(array: jax.Array, ids: jax.Array) -> jax.Array:
+        return array if array.ndim == 0 or array.shape[0] == 1 else taken(array, ids)
 
     def run(octets: jax.Array, scale: jax.Array, factors: jax.Array, ids: jax.Array) -> jax.Array:
         if ids.dtype == jnp.uint32:
             ids = jnp.minimum(ids, np.uint32(2**31 - 1))
         flat = ids.astype(jnp.int32).reshape(-1)
-        numbers = unpacked(chosen(octets, flat), code.storage, 1, columns)
-        rows = _decoded(numbers, code, chosen(scale, flat), chosen(factors, flat))
+        numbers = unpacked(taken(octets, flat), code.storage, 1, columns)
+        rows = _decoded(numbers, code, factor_of(scale, flat), factor_of(factors, flat))
         rows = rows.astype(jnp.float32) * np.float32(op.factor) if op.factor != 1 else rows
         shape = (*ids.shape, columns)
         return rows.reshape(shape).astype(node.output.type.dtype.numpy)

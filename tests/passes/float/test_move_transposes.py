@@ -157,7 +157,7 @@ def test_every_op_on_turned_operands(name):
     """Each op that is not tied to the order of its axes computes the same bits in another one."""
     tried = Counter[bool]()
 
-    @examples(160)
+    @examples(240)
     @given(STRATEGIES[OPS[name]], st.data())
     def check(case, data):
         node = case.node
