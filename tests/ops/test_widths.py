@@ -51,7 +51,7 @@ NO_RESULT: dict[type[Op], str] = {
 @pytest.mark.parametrize("cls", ON_CODES, ids=lambda cls: cls.name)
 def test_strategies_draw_16_bits(cls: type[Op]) -> None:
     # What is drawn is compared bit for bit in tests/exact/test_reference_vs_xla.py.
-    cases = [case for case in drawn(STRATEGIES[cls], 228) if case.coded]
+    cases = [case for case in drawn(STRATEGIES[cls], 360) if case.coded]
     operands = {value.type.dtype for case in cases for value in case.node.inputs}
     outputs = [value for case in cases for value in case.node.outputs]
     results = {value.type.dtype for value in outputs if value.type.quant is not None}
