@@ -170,8 +170,10 @@ def _far(node: Node) -> str:
     codes = [element for element in elements if isinstance(element, Code)]
     for code in codes:
         if not isinstance(code, Affine) or code.multipliers is not None:
-            kind = code.kind if code.multipliers is None else "two-level"
-            return f"a code of kind {kind}, where kernels know affine ones"
+            levels = "" if code.multipliers is None else " with scales of two levels"
+            return (
+                f"a code of kind {code.kind}{levels}, where kernels know affine ones of one level"
+            )
     if all(code.holds_zero for code in codes):
         return ""
     # Differences from such a zero point leave the 9 bits that kernels reckon with.

@@ -66,6 +66,10 @@ class WeightCoder:
                 self._convert(node)
             except QirError as error:
                 node.note = error.message
+                reason = error.message.removeprefix("quantize: ")
+                self.context.diagnostics.append(
+                    f"quantize: the weights of %{node.outputs[0].name} stay floats: {reason}"
+                )
         self.names.settle(self._coded.values())
 
     def _convert(self, node: Node) -> None:

@@ -28,7 +28,12 @@ TABLE = ", ".join(map(str, range(-24, 24, 3)))
     ("x", "w", "axis", "reason"),
     [
         ("scale=0.5", f"kind=codebook, scale=0.5, levels=[{TABLE}]", "", "kind codebook, where"),
-        ("scale=0.5", "scale=0.5, multipliers=[[2, 7], [1, 1], [2, 3]]", "", "kind two-level, w"),
+        (
+            "scale=0.5",
+            "scale=0.5, multipliers=[[2, 7], [1, 1], [2, 3]]",
+            "",
+            "kind affine with scales of two",
+        ),
         ("scale=[0.5, 0.03], axis=0", "scale=0.5", "axis=0", "without one code of 8 bits"),
     ],
 )

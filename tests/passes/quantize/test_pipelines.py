@@ -176,6 +176,17 @@ graph @rows(%ids: i32[B]) {
     assert reasons == ["its weights have codes, and activations=float"] * floats
 
 
+def test_weights_that_have_no_blocks_of_a_kind_are_told_of():
+    kernels = [np.ones((rows, 4), np.float32) for rows in (32, 4)]
+    graph = qir.from_jax(lambda x: x @ kernels[0] @ kernels[1], np.ones((1, 32), np.float32))
+    context = Context()
+    recipe = "quantize(weights=i4, activations=float, per=block:32, scheme=mxfp4)"
+    qir.optimize(graph, recipe, context=context)
+    (said,) = context.diagnostics
+    assert said.startswith(f"quantize: the weights of %{graph.outputs[0].name} stay floats: scheme")
+    assert "which do not divide the 4" in said
+
+
 def test_codes_of_weights_stay_through_canonicalize():
     graph, _ = network("transformer")
     program = quantized(graph, "w4")
