@@ -4,9 +4,11 @@ Integers must be equal. A float may lie from its value in float64 as far as roun
 far the roundings of one op do is bounded by `float_bounds`; how far those of all ops together carry
 a value is seen by computing the program in float64 with each float moved by `LOOSE` times its
 bound, up or down at random, and again the other way round: the greatest distance that was seen is
-the room of the value. An integer that is computed from such floats may be any between the least and
-the greatest that it becomes when they are moved within their room. What is computed from that
-integer starts from the one that XLA has, so that it is exact again.
+the room of the value. What the moves before it already put off is moved farther off, since moves of
+one size in turn, as those of a chain of products are, would cancel by chance and leave no room. An
+integer that is computed from such floats may be any between the least and the greatest that it
+becomes when they are moved within their room. What is computed from that integer starts from the
+one that XLA has, so that it is exact again.
 """
 
 from __future__ import annotations
@@ -50,7 +52,8 @@ PRODUCTS = {"gpu": 2.0**-9, "tpu": 2.0**-7}
 """Relative error of a product on other platforms than CPU, which may round both factors first."""
 
 LOOSE = 4
-"""Times its bound by which a float is moved: signs at random add up to less than the worst."""
+"""Times its bound by which a float is moved: signs at random, which the terms of a sum have, add up
+to less than the worst."""
 
 PAIRS = 2
 """How often the program is computed with floats moved one way and the other."""
@@ -151,7 +154,7 @@ def difference(
                 for value, size in sizes.items()
             }
             for sign in (1, -1):
-                run = _Run(native, found, uncertain, moves, sign, base)
+                run = _Run(native, found, uncertain, moves, sign, values, base)
                 run_all(graph, *inputs, precision=np.float64, hook=run.hook)
                 yield run
 
@@ -180,6 +183,8 @@ class _Run:
         uncertain: Which values are which.
         moves: How far each float is moved.
         sign: The direction, 1 or -1.
+        values: What floats are without moves: one that is off it is moved farther off, whichever
+            direction that is.
         base: What floats are moved from; what the run computes where a float is missing.
 
     Attributes:
@@ -193,11 +198,13 @@ class _Run:
         uncertain: Uncertain,
         moves: Mapping[Value, Array] | None = None,
         sign: int = 1,
+        values: Mapping[Value, Array] | None = None,
         base: Mapping[Value, Array] | None = None,
     ) -> None:
         self.own: dict[Value, Array] = {}
         self._native, self._found, self._uncertain = native, found, uncertain
-        self._moves, self._sign, self._base = moves or {}, sign, base or {}
+        self._moves, self._sign = moves or {}, sign
+        self._values, self._base = values or {}, base or {}
 
     def hook(self, value: Value, array: Array) -> Array:
         """Returns what the readers of a value get, as `run_all` asks."""
@@ -207,7 +214,9 @@ class _Run:
         if value in self._uncertain.floats:
             moved = self._base.get(value, array)
             if value in self._moves:
-                moved = moved + self._sign * self._moves[value]
+                still, move = self._values[value], self._sign * self._moves[value]
+                away = np.where(moved < still, -np.abs(move), np.abs(move))
+                moved = moved + np.where(moved == still, move, away)
             self.own[value] = moved
             return moved
         return self._native[value].astype(array.dtype) if self._native else array

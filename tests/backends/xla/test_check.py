@@ -284,6 +284,31 @@ graph @pool(%x: f32[64,4]) {
     assert judged(1, 2) is not None
 
 
+def test_roundings_of_one_op_after_the_other_add_up():
+    """Each product may be off by as much as the one before it, whose moves must not cancel its own.
+
+    What is found is at most 4 * 2^-24 of its value away, half by the two products and half by the
+    step to the next float; `sum_of_products` allows each product 3 * 2^-23, times `LOOSE`.
+    """
+    text = """
+graph @chain(%x: f32[4096]) {
+  %c = const [1.1] : f32[1]
+  %a = mul(%x, %c) : f32[4096]
+  %y = mul(%a, %c) : f32[4096]
+  return %y
+}"""
+    graph = qir.parse(text)
+    (y,) = graph.outputs
+    inputs = [np.random.default_rng(0).uniform(1, 2, 4096).astype(np.float32)]
+    (right,) = run(graph, *inputs)
+    for toward in np.float32([0, 9]):
+        assert difference(graph, inputs, {y: np.nextafter(right, toward)}) is None
+    allowed = 2 * 4 * 3 * 2.0**-23
+    found = difference(graph, inputs, {y: right * np.float32(1 + 1.25 * allowed)})
+    assert found is not None
+    assert found.count == right.size
+
+
 class Lying(DoubleAway):
     """A mode whose machine form has a lesser multiplier than itself."""
 
