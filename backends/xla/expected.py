@@ -13,7 +13,7 @@ one that XLA has, so that it is exact again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import jax
@@ -115,6 +115,12 @@ class Uncertain:
                     found.floats.add(value)
         return found
 
+    def compared(self) -> set[Value]:
+        """Returns the floats that a cut is computed from together with another one."""
+        nodes = [value.node for value in self.cuts if value.node is not None]
+        joined = [self.floats.intersection(node.inputs) for node in nodes]
+        return {value for floats in joined if len(floats) > 1 for value in floats}
+
 
 def _exact(node: Node) -> bool:
     return isinstance(node.op, EXACT) or isinstance(node.op.quant, SameCode)
@@ -147,19 +153,21 @@ def difference(
     values = run_all(graph, *inputs, precision=np.float64, hook=exact.hook)
     generator = np.random.default_rng(seed)
 
-    def moved(sizes: Mapping[Value, Array], base: Mapping[Value, Array]) -> Iterator[_Run]:
-        for _ in range(PAIRS):
-            moves = {
-                value: size * generator.choice((-1.0, 1.0), size.shape)
-                for value, size in sizes.items()
-            }
+    def moved(
+        sizes: Mapping[Value, Array],
+        base: Mapping[Value, Array],
+        compared: Set[Value] = frozenset(),
+    ) -> Iterator[_Run]:
+        for moves in _directions(sizes, compared, generator):
             for sign in (1, -1):
                 run = _Run(native, found, uncertain, moves, sign, values, base)
                 run_all(graph, *inputs, precision=np.float64, hook=run.hook)
                 yield run
 
-    bounds = {value: LOOSE * _bound(value, values) for value in uncertain.floats}
-    room = {value: _distance(plain.own[value], values[value]) for value in uncertain.floats}
+    # In the program's order, so that a seed gives each float the same directions every time.
+    floats = [value for value in values if value in uncertain.floats]
+    bounds = {value: LOOSE * _bound(value, values) for value in floats}
+    room = {value: _distance(plain.own[value], values[value]) for value in floats}
     for run in moved(bounds, {}):
         for value in room:
             room[value] = np.fmax(room[value], _distance(run.own[value], values[value]))
@@ -167,11 +175,34 @@ def difference(
     for value in uncertain.floats.intersection(found):
         limits[value] = values[value] - room[value], values[value] + room[value]
     cuts = uncertain.cuts.intersection(found)
-    seen = [exact, plain, *(moved(room, values) if cuts else ())]
+    compared = uncertain.compared()
+    seen = [exact, plain, *(moved(room, values, compared) if cuts else ())]
     for value in cuts:
         arrays = [run.own[value].astype(np.float64) for run in seen]
         limits[value] = np.fmin.reduce(arrays), np.fmax.reduce(arrays)
     return _first(graph, found, limits)
+
+
+def _directions(
+    sizes: Mapping[Value, Array], compared: Set[Value], generator: np.random.Generator
+) -> Iterator[dict[Value, Array]]:
+    """Yields moves of some sizes, up or down at random.
+
+    Floats that are compared could move the same way each time, so that none overtakes another. So
+    the last moves come again for each bit of a float's place among them, turned round where that
+    bit is 1: two places differ in a bit.
+    """
+    last: dict[Value, Array] = {}
+    for _ in range(PAIRS):
+        last = {
+            value: size * generator.choice((-1.0, 1.0), size.shape) for value, size in sizes.items()
+        }
+        yield last
+    places = [value for value in sizes if value in compared]
+    for bit in range(len(places).bit_length()):
+        turned = {value for place, value in enumerate(places) if place >> bit & 1}
+        if turned:
+            yield {value: -move if value in turned else move for value, move in last.items()}
 
 
 class _Run:
