@@ -4,14 +4,16 @@ Integers must be equal. A float may lie from its value in float64 as far as roun
 far the roundings of one op do is bounded by `float_bounds`; how far those of all ops together carry
 a value is seen by computing the program in float64 with each float moved by `LOOSE` times its
 bound, up or down at random, and again the other way round: the greatest distance that was seen is
-the room of the value. An integer that is computed from such floats may be any between the least and
-the greatest that it becomes when they are moved within their room. What is computed from that
-integer starts from the one that XLA has, so that it is exact again.
+the room of the value. What the moves before it already put off is moved farther off, since moves of
+one size in turn, as those of a chain of products are, would cancel by chance and leave no room. An
+integer that is computed from such floats may be any between the least and the greatest that it
+becomes when they are moved within their room. What is computed from that integer starts from the
+one that XLA has, so that it is exact again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import jax
@@ -50,7 +52,8 @@ PRODUCTS = {"gpu": 2.0**-9, "tpu": 2.0**-7}
 """Relative error of a product on other platforms than CPU, which may round both factors first."""
 
 LOOSE = 4
-"""Times its bound by which a float is moved: signs at random add up to less than the worst."""
+"""Times its bound by which a float is moved: signs at random, which the terms of a sum have, add up
+to less than the worst."""
 
 PAIRS = 2
 """How often the program is computed with floats moved one way and the other."""
@@ -112,6 +115,12 @@ class Uncertain:
                     found.floats.add(value)
         return found
 
+    def compared(self) -> set[Value]:
+        """Returns the floats that a cut is computed from together with another one."""
+        nodes = [value.node for value in self.cuts if value.node is not None]
+        joined = [self.floats.intersection(node.inputs) for node in nodes]
+        return {value for floats in joined if len(floats) > 1 for value in floats}
+
 
 def _exact(node: Node) -> bool:
     return isinstance(node.op, EXACT) or isinstance(node.op.quant, SameCode)
@@ -144,19 +153,21 @@ def difference(
     values = run_all(graph, *inputs, precision=np.float64, hook=exact.hook)
     generator = np.random.default_rng(seed)
 
-    def moved(sizes: Mapping[Value, Array], base: Mapping[Value, Array]) -> Iterator[_Run]:
-        for _ in range(PAIRS):
-            moves = {
-                value: size * generator.choice((-1.0, 1.0), size.shape)
-                for value, size in sizes.items()
-            }
+    def moved(
+        sizes: Mapping[Value, Array],
+        base: Mapping[Value, Array],
+        compared: Set[Value] = frozenset(),
+    ) -> Iterator[_Run]:
+        for moves in _directions(sizes, compared, generator):
             for sign in (1, -1):
-                run = _Run(native, found, uncertain, moves, sign, base)
+                run = _Run(native, found, uncertain, moves, sign, values, base)
                 run_all(graph, *inputs, precision=np.float64, hook=run.hook)
                 yield run
 
-    bounds = {value: LOOSE * _bound(value, values) for value in uncertain.floats}
-    room = {value: _distance(plain.own[value], values[value]) for value in uncertain.floats}
+    # In the program's order, so that a seed gives each float the same directions every time.
+    floats = [value for value in values if value in uncertain.floats]
+    bounds = {value: LOOSE * _bound(value, values) for value in floats}
+    room = {value: _distance(plain.own[value], values[value]) for value in floats}
     for run in moved(bounds, {}):
         for value in room:
             room[value] = np.fmax(room[value], _distance(run.own[value], values[value]))
@@ -164,11 +175,34 @@ def difference(
     for value in uncertain.floats.intersection(found):
         limits[value] = values[value] - room[value], values[value] + room[value]
     cuts = uncertain.cuts.intersection(found)
-    seen = [exact, plain, *(moved(room, values) if cuts else ())]
+    compared = uncertain.compared()
+    seen = [exact, plain, *(moved(room, values, compared) if cuts else ())]
     for value in cuts:
         arrays = [run.own[value].astype(np.float64) for run in seen]
         limits[value] = np.fmin.reduce(arrays), np.fmax.reduce(arrays)
     return _first(graph, found, limits)
+
+
+def _directions(
+    sizes: Mapping[Value, Array], compared: Set[Value], generator: np.random.Generator
+) -> Iterator[dict[Value, Array]]:
+    """Yields moves of some sizes, up or down at random.
+
+    Floats that are compared could move the same way each time, so that none overtakes another. So
+    the last moves come again for each bit of a float's place among them, turned round where that
+    bit is 1: two places differ in a bit.
+    """
+    last: dict[Value, Array] = {}
+    for _ in range(PAIRS):
+        last = {
+            value: size * generator.choice((-1.0, 1.0), size.shape) for value, size in sizes.items()
+        }
+        yield last
+    places = [value for value in sizes if value in compared]
+    for bit in range(len(places).bit_length()):
+        turned = {value for place, value in enumerate(places) if place >> bit & 1}
+        if turned:
+            yield {value: -move if value in turned else move for value, move in last.items()}
 
 
 class _Run:
@@ -180,6 +214,8 @@ class _Run:
         uncertain: Which values are which.
         moves: How far each float is moved.
         sign: The direction, 1 or -1.
+        values: What floats are without moves: one that is off it is moved farther off, whichever
+            direction that is.
         base: What floats are moved from; what the run computes where a float is missing.
 
     Attributes:
@@ -193,11 +229,13 @@ class _Run:
         uncertain: Uncertain,
         moves: Mapping[Value, Array] | None = None,
         sign: int = 1,
+        values: Mapping[Value, Array] | None = None,
         base: Mapping[Value, Array] | None = None,
     ) -> None:
         self.own: dict[Value, Array] = {}
         self._native, self._found, self._uncertain = native, found, uncertain
-        self._moves, self._sign, self._base = moves or {}, sign, base or {}
+        self._moves, self._sign = moves or {}, sign
+        self._values, self._base = values or {}, base or {}
 
     def hook(self, value: Value, array: Array) -> Array:
         """Returns what the readers of a value get, as `run_all` asks."""
@@ -207,7 +245,9 @@ class _Run:
         if value in self._uncertain.floats:
             moved = self._base.get(value, array)
             if value in self._moves:
-                moved = moved + self._sign * self._moves[value]
+                still, move = self._values[value], self._sign * self._moves[value]
+                away = np.where(moved < still, -np.abs(move), np.abs(move))
+                moved = moved + np.where(moved == still, move, away)
             self.own[value] = moved
             return moved
         return self._native[value].astype(array.dtype) if self._native else array

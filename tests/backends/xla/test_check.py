@@ -284,6 +284,61 @@ graph @pool(%x: f32[64,4]) {
     assert judged(1, 2) is not None
 
 
+def test_roundings_of_one_op_after_the_other_add_up():
+    """Each product may be off by as much as the one before it, whose moves must not cancel its own.
+
+    What is found is at most 4 * 2^-24 of its value away, half by the two products and half by the
+    step to the next float; `sum_of_products` allows each product 3 * 2^-23, times `LOOSE`.
+    """
+    text = """
+graph @chain(%x: f32[4096]) {
+  %c = const [1.1] : f32[1]
+  %a = mul(%x, %c) : f32[4096]
+  %y = mul(%a, %c) : f32[4096]
+  return %y
+}"""
+    graph = qir.parse(text)
+    (y,) = graph.outputs
+    inputs = [np.random.default_rng(0).uniform(1, 2, 4096).astype(np.float32)]
+    (right,) = run(graph, *inputs)
+    for toward in (np.float32(0), np.float32(9)):
+        assert difference(graph, inputs, {y: np.nextafter(right, toward)}) is None
+    allowed = 2 * 4 * 3 * 2.0**-23
+    found = difference(graph, inputs, {y: right * np.float32(1 + 1.25 * allowed)})
+    assert found is not None
+    assert found.count == right.size
+
+
+def test_either_of_two_floats_that_are_equal_but_for_roundings_may_be_the_greater():
+    text = """
+graph @compare(%x: f32[4096], %y: f32[4096], %z: f32[1]) {
+  %c = const [1.1] : f32[1]
+  %a = mul(%x, %c) : f32[4096]
+  %b = mul(%y, %c) : f32[4096]
+  %o = mul(%z, %c) : f32[1]
+  %m = greater(%a, %b) : bool[4096]
+  %n = less(%a, %o) : bool[4096]
+  return %a, %b, %m, %n
+}"""
+    graph = qir.parse(text)
+    a, b, m, n = graph.outputs
+    x = np.random.default_rng(0).uniform(1, 2, 4096).astype(np.float32)
+    inputs = [x, x, np.full(1, 3, np.float32)]
+    right, *_ = run(graph, *inputs)
+    above = np.nextafter(right, np.float32(9))
+
+    def judged(first, second, lesser=True):
+        arrays = {a: first, b: second, m: first > second, n: np.full(4096, lesser)}
+        return difference(graph, inputs, arrays)
+
+    assert judged(above, right) is None
+    assert judged(right, above) is None
+    found = judged(right, right, lesser=False)
+    assert found is not None
+    assert found.value is n
+    assert found.count == 4096
+
+
 class Lying(DoubleAway):
     """A mode whose machine form has a lesser multiplier than itself."""
 
