@@ -22,8 +22,14 @@ def carrier(x: Array, weights: Array, bias: Array | None = None) -> type[np.floa
         weights: Integers of shape [..., outputs], of which a sum has one column or a part of it.
         bias: Integers of shape [outputs], added to the sums.
     """
-    if not (x.size and weights.size):
-        return np.float32
+    most = _most(x, weights) if x.size and weights.size else 0.0
+    if bias is not None and bias.size:
+        most += np.abs(bias.astype(np.float64)).max()
+    return np.float32 if most < SINGLE else np.float64
+
+
+def _most(x: Array, weights: Array) -> float:
+    """Returns the greatest magnitude that a number or a sum of some of the products can have."""
     low, high = min(float(x.min()), 0.0), max(float(x.max()), 0.0)
     columns = weights.reshape(-1, weights.shape[-1]).astype(np.float32, copy=False)
     # A sum of magnitudes beyond 2^24 is rounded but stays there; below it no sum is rounded.
@@ -31,7 +37,4 @@ def carrier(x: Array, weights: Array, bias: Array | None = None) -> type[np.floa
     total = columns.sum(axis=0).astype(np.float64)
     above, below = (magnitude + total) / 2, (magnitude - total) / 2
     most = np.maximum(high * above - low * below, high * below - low * above).max()
-    most = max(most, magnitude.max(), high, -low)
-    if bias is not None and bias.size:
-        most += np.abs(bias.astype(np.float64)).max()
-    return np.float32 if most < SINGLE else np.float64
+    return float(max(most, magnitude.max(), high, -low))

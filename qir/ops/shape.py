@@ -49,6 +49,10 @@ class Reshape(Op):
             )
         if x.quant is None or x.quant.per_tensor:
             return TensorType(self.shape, x.element)
+        if 0 in self.shape:  # It has no numbers that scales could vary with.
+            ones = (1,) * len(self.shape)
+            code = x.quant.map_arrays(lambda factors: np.full(ones, factors.max(initial=1)))
+            return TensorType(self.shape, code)
         groups = _equal_groups(x.shape, self.shape)
         return TensorType(
             self.shape, x.quant.map_arrays(lambda factors: self._moved(x, factors, groups))
@@ -69,6 +73,7 @@ class Reshape(Op):
             places = [axis for axis in after if self.shape[axis] != 1]
             if len(longer) == len(places) == 1:
                 result[places[0]] = factors.shape[longer[0]]  # blocks stay blocks
+                varying += places
                 continue
             for axis in before:
                 spread[axis] = known(x.shape[axis], "reshape")

@@ -14,6 +14,7 @@ from qir.backends.reference.interpreter import run
 from qir.errors import QirError
 from qir.ir import Graph
 from qir.ops import Broadcast, Const, Iota, Reshape, Return
+from qir.ops.cast import is_long
 from qir.ops.op import OPS, Op
 from qir.types import Array, Dim, Size, TensorType
 from tests.drawing import drawn
@@ -59,8 +60,10 @@ def programs(cls: type[Op], size: Size) -> list[Program]:
     """Returns a few programs of an op."""
     cases = drawn(STRATEGIES[cls], 40)
     alone = [case for case in cases if all(v.is_constant or not v.node for v in case.node.inputs)]
-    made = (emptied(case, size) for case in reversed(alone))
-    return list(islice(filter(None, made), len(cases) // 10))
+    made = filter(None, (emptied(case, size) for case in reversed(alone)))
+    # XLA gives out no sums of 64 bits.
+    whole = (pair for pair in made if not any(is_long(value.type) for value in pair[0].outputs))
+    return list(islice(whole, len(cases) // 10))
 
 
 def computed(graph: Graph, inputs: list[Array]) -> Iterator[tuple[Array, ...] | None]:

@@ -29,7 +29,9 @@ def test_a_bias_counts():
 
 @pytest.mark.parametrize("shapes", [((0, 3), (3, 2)), ((2, 0), (0, 2)), ((2, 3), (3, 0))])
 def test_empty_tensors_have_one(shapes):
-    assert carrier(*(np.zeros(shape, np.int8) for shape in shapes)) is np.float32
+    x, weights = (np.zeros(shape, np.int8) for shape in shapes)
+    assert carrier(x, weights) is np.float32
+    assert carrier(x, weights, np.array([2**24 + 1], np.int32)) is np.float64
 
 
 @pytest.mark.parametrize("terms", [3, 900, 1032, 1033, 5000])

@@ -39,7 +39,9 @@ def around(value: Value, array: Array, extent: str) -> Interval:
     if value.is_constant:
         return Interval.point(numbers)
     if extent == "number":
-        return Interval.of(numbers, numbers + 0.0)
+        return Interval.of(
+            *(np.where(np.isnan(numbers), end, numbers) for end in (-np.inf, np.inf))
+        )
     axes = tuple(range(numbers.ndim - 1)) if extent == "channel" and numbers.ndim else None
     known = ~np.isnan(numbers)
     low = numbers.min(axis=axes, initial=np.inf, where=known)
@@ -60,6 +62,8 @@ def reachable(found: Interval, value: Value, shape: tuple[int, ...]) -> tuple[Ar
         bounds = value.op.bounds if isinstance(value.op, Requantize) else code.range
         points = expand(code.zero_points.astype(np.int64), shape)
         ends = [(bound - points) * scale for bound in bounds]
+        if isinstance(value.op, Requantize) and value.op.multiplier is not None:
+            return ends[0], ends[1], 0 * scale  # it need not be the ratio of the scales
         return np.clip(low, *ends), np.clip(high, *ends), 1.01 * scale
     if isinstance(code, LevelCode):
         size = expand(code.step_sizes.astype(np.float64), shape)

@@ -94,8 +94,8 @@ class Affine(Code):
                     "code: C5: expected zero points of the scale's shape "
                     f"{list(self.scale.array.shape)}, got {list(points.shape)}"
                 )
-            same = bool(np.all(points == points.flat[0]))
-            point = int(points.flat[0]) if same else FrozenArray(points)
+            first = int(points.flat[0]) if points.size else 0
+            point = first if np.all(points == first) else FrozenArray(points)
             object.__setattr__(self, "zero_point", point)
         if self.bounds == self.storage.bounds:
             object.__setattr__(self, "bounds", None)
