@@ -32,10 +32,13 @@ def magnitudes(array: ArrayLike, parts: tuple[int, ...] = ()) -> NDArray[np.floa
     Raises:
         QirError: The parts do not divide the array, or a number is not finite.
     """
-    found = np.abs(np.asarray(array)).astype(np.float64, copy=False)
+    numbers, axes = _by_part(np.asarray(array), parts)
+    zero = numbers.dtype.type(0)
+    top, bottom = numbers.max(axes, initial=zero), numbers.min(axes, initial=zero)
+    found = np.maximum(top.astype(np.float64), np.abs(bottom.astype(np.float64)))
     if not np.all(np.isfinite(found)):
         raise QirError("code: expected finite numbers to fit a code to, got inf or NaN")
-    return np.asarray(np.max(*_by_part(found, parts), initial=0.0))
+    return np.asarray(found)
 
 
 def sums(array: Array, parts: tuple[int, ...] = ()) -> NDArray[np.float64]:
