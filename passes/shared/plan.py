@@ -33,6 +33,10 @@ from qir.passes.shared.wide import (
 )
 from qir.types import Affine, DType, TensorType
 
+FINE_HEADROOM = 2
+"""How far a code of 16 bits reaches beyond its range: a bit of 16 costs little, and numbers beyond
+those of the calibration data would be cut off by far more than a step."""
+
 
 class KeptFloat(Exception):
     """Why an op can't be computed on codes."""
@@ -137,6 +141,8 @@ class CodePlan:
         if storage is None and value in self._scores:
             return score_code(observed, expressed=expressed)
         storage = storage or self.storage
+        if storage.bits > 8:
+            observed = Interval.of(*(FINE_HEADROOM * bound for bound in observed.bounds))
         symmetric = self.symmetric or (value in self._factors and is_two_sided(observed))
         if not symmetric and not self.is_fine:
             far = activation_code(observed, storage, expressed=expressed, needs_zero=False)

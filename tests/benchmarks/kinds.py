@@ -31,6 +31,7 @@ PIPELINES = (
     "w8a16",
     "w4a8",
     "w4a16",
+    "w16a16",
     "log4",
     "w8-dynamic",
     "w8",
