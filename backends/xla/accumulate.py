@@ -29,10 +29,11 @@ from qir.backends.xla.lowering import coded
 from qir.backends.xla.words import Words
 from qir.errors import UnsupportedError
 from qir.ir import Node
+from qir.numbers.long_sums import LONG_MAX
 from qir.ops.cast import is_long
 from qir.ops.op import Op
 from qir.ops.type_rules import are_bytes
-from qir.types import Array, known
+from qir.types import Array, TensorType, known
 
 Product: TypeAlias = Callable[[jax.Array, jax.Array, Array | None, int], jax.Array]
 """From signed bytes, packed weights, their zero points (None for 0) and the byte that stands for 0
@@ -68,7 +69,8 @@ def accumulation(
         pack: Changes the layout of weights, numpy or jax, into what the product takes.
 
     Raises:
-        UnsupportedError: So many terms that int32 might not hold the sum of one pair of bytes.
+        UnsupportedError: So many terms that int32 might not hold the sum of one pair of bytes, or
+            two words the whole sum.
     """
     x, weights, *bias = node.inputs
     name, long = node.output.name, is_long(node.output.type)
@@ -76,6 +78,8 @@ def accumulation(
     terms = prod(known(weights_type.shape[axis], "xla") for axis in summed)
     zeros, points = zero_bytes(x_type), points_of(x_type)
     point = 0 if points.ndim else int(points)
+    if long:
+        _check_long(x_type, weights_type, terms)
     known_bias = np.asarray(sum(value.array for value in bias if value.is_constant), np.int64)
     others = [value for value in bias if not value.is_constant]
 
@@ -154,6 +158,16 @@ def _less_by_row(acc: Accumulators, points: Array, totals: Accumulators) -> jax.
 def _without_rows(x: jax.Array, rank: int) -> jax.Array:
     """Gives [batch…, columns] the rank of [batch…, rows…, columns]."""
     return x.reshape(x.shape[:-1] + (1,) * (rank - x.ndim) + x.shape[-1:])
+
+
+def _check_long(x: TensorType, weights: TensorType, terms: int) -> None:
+    """Raises UnsupportedError where two words might not hold the sums that codes allow."""
+    largest = prod(max(map(abs, type.code.step_bounds or (0, 0))) for type in (x, weights))
+    if terms * largest > LONG_MAX:
+        raise UnsupportedError(
+            f"xla: expected sums of products within {LONG_MAX} of 0, got {terms} of up to "
+            f"{largest}; split the sum, whose parts requantize to one scale"
+        )
 
 
 def _check_terms(kernel: Sequence[Limb], terms: int) -> None:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from qir.backends.xla.codes import signed, signed_zero_points, steps
+from qir.errors import UnsupportedError
 from qir.types import Affine, Array, DType, TensorType
 
 BYTE = 8
@@ -52,6 +53,11 @@ def limbs(x: Any, type: TensorType) -> list[Limb]:
             steps.
     """
     code = type.quant
+    if code is not None and type.dtype.bits > 2 * BYTE:
+        raise UnsupportedError(
+            f"xla: expected operands of at most 16 bits in a sum of products, got {type}; "
+            "requantize it first"
+        )
     if code is not None and not _enters_stored(type):
         bounds = code.step_bounds
         assert bounds is not None

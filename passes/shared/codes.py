@@ -79,7 +79,7 @@ def activation_code(
 
 
 def fine_code(observed: Interval, *, bits: int = FINE_BITS, expressed: DType = DType.F32) -> Affine:
-    """Returns the code of 12 bits, stored in i16, that covers a range and represents 0 exactly.
+    """Returns a code of a few bits more than 8, stored in i16, that covers a range and holds 0.
 
     Args:
         observed: The range in real units, finite.

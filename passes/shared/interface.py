@@ -43,6 +43,8 @@ def return_from(node: Node, outputs: Interface, forms: Forms, builder: Builder) 
             continue
         code = forms.main.get(value) or forms.plan.code_for(value)
         wanted = DType(outputs)
+        if code.storage.bits != wanted.bits:
+            code = forms.plan.code_for(value, wanted)
         if code.storage is not wanted:
             points = int(code.zero_points) + wanted.bounds[0] - code.storage.bounds[0]
             code = Affine.of(wanted, code.scale.array, points, expressed=code.expressed)

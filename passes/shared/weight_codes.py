@@ -348,8 +348,11 @@ class WeightCoding:
         """Returns the code whose multipliers give each part the steps that fit it best."""
         wanted = magnitudes(weights, parts) / self._largest / scale
         best, least = np.ones(parts), np.full(parts, np.inf)
-        for share in SEARCHED if DType(self.width).bits <= SEARCHED_BITS else (1.0,):
-            factors = np.clip(np.rint(wanted * share), 1, most)
+        few = DType(self.width).bits <= SEARCHED_BITS
+        # Where nothing is searched, a factor that is rounded down would cut off the greatest.
+        rounded = np.rint if few else np.ceil
+        for share in SEARCHED if few else (1.0,):
+            factors = np.clip(rounded(wanted * share), 1, most)
             error = _squared_error(weights, self._make(scale, factors), parts)
             better = error < least
             best, least = np.where(better, factors, best), np.where(better, error, least)

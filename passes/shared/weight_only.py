@@ -65,8 +65,7 @@ class WeightCoder:
             try:
                 self._convert(node)
             except QirError as error:
-                node.note = error.message
-                reason = error.message.removeprefix("quantize: ")
+                node.note = reason = error.message.removeprefix("quantize: ")
                 self.context.diagnostics.append(
                     f"quantize: the weights of %{node.outputs[0].name} stay floats: {reason}"
                 )

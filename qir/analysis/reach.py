@@ -199,9 +199,14 @@ class StoredReach:
         return Interval.of(low * float(code.scale.array), high * float(code.scale.array))
 
     def steps(self, value: Value) -> Reach:
-        """Returns the integers that the scale multiplies, (stored - zero point)."""
+        """Returns the integers that the scale multiplies; for plain integers, these."""
         (low, high), code = self[value], value.type.quant
-        return (code and code.steps_between(low, high)) or (low, high)
+        if code is None:
+            return low, high
+        steps = code.steps_between(low, high)
+        if steps is None:
+            raise QirError(code.without_steps)
+        return steps
 
     def steps_by_place(self, value: Value) -> Places:
         """Returns `steps` channel by channel, where more than one reach for all is known."""

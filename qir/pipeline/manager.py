@@ -84,6 +84,8 @@ class PassManager:
         for wanted in step.needs:
             if reason := wanted.missing(graph):
                 if wanted in context.unattained:
+                    if not context.diagnostics:
+                        context.diagnostics.append(f"pipeline: {step.name} is left out: {reason}")
                     return
                 raise PassError(
                     f"pipeline: {step.name} needs {wanted.name}: {reason}; {wanted.remedy}"

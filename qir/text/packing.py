@@ -102,7 +102,10 @@ def pack(array: Array, dtype: DType, form: str = "") -> Array:
         form: What `compact_form` says of it, or nothing.
     """
     whole = np.ascontiguousarray(array)
-    if form == CURVE and (found := _differences(array)) is not None:
+    if form == CURVE:
+        found = _differences(array)
+        if found is None:
+            raise QirError("save: expected a smooth table for the form curve")
         head, second = found
         return np.concatenate([np.array(head, "<i4").view(np.uint8), pack(second, DType.I4)])
     if form:

@@ -289,7 +289,8 @@ class GraphReader:
         if parts is None:
             flat = product_of(factors)
             return FrozenArray(spread(flat if flat.size > 1 else flat.reshape(()), "scale"))
-        if [prod(part) for part in parts] != [factor.size for factor in factors]:
+        fits = all(len(part) == len(parts[0]) and min(part, default=0) > 0 for part in parts)
+        if not fits or [prod(part) for part in parts] != [factor.size for factor in factors]:
             sizes = [factor.size for factor in factors]
             raise QirError(
                 f"code: expected parts for factors of {sizes} scales, got "

@@ -52,6 +52,8 @@ class Version1Reader(GraphReader):
             )
             if point.ndim:
                 raise QirError("code: expected one zero point beside levels, got several")
+            if any(numbers.dtype.kind not in "iu" for numbers in (levels, point)):
+                raise QirError("code: expected integer levels and an integer zero point")
             folded = levels.astype(np.int64) - int(point)
             if np.any(np.abs(folded) > MOST_STEP):
                 folded = folded.astype(np.float32)

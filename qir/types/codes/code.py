@@ -171,7 +171,18 @@ class Code(ABC):
                 )
 
     def _checked_multipliers(self, multipliers: FrozenArray) -> FrozenArray | None:
-        array = multipliers.array
+        array, counts = multipliers.array, self.scale.shape
+        # Counts of which none divides the other would ask for more sizes than either has numbers.
+        pairs = list(zip(array.shape, counts, strict=False))
+        if (
+            not array.size
+            or (counts and len(counts) != array.ndim)
+            or any(max(pair) % max(min(pair), 1) for pair in pairs)
+        ):
+            raise QirError(
+                "code: C9: expected multipliers of the tensor's rank, whose counts divide those of "
+                f"the scale {list(counts)} or are divided by them, got shape {list(array.shape)}"
+            )
         with np.errstate(invalid="ignore"):
             narrow = array.astype(np.uint8) if array.dtype.kind in "iuf" else np.zeros_like(array)
         if not np.array_equal(narrow, array) or not np.all(narrow) or self.storage.bits > 16:

@@ -157,13 +157,18 @@ class Codebook(LevelCode):
     def __post_init__(self) -> None:
         array = self.table.array
         whole = array.dtype.kind in "iu"
-        wrong = array.ndim != 1 or not np.all(np.isfinite(array)) or not np.all(np.diff(array) > 0)
-        if wrong or (whole and np.any(np.abs(array) > MOST_STEP)):
+        narrow = np.int32 if whole else np.float32
+        wrong = array.ndim != 1 or array.dtype.kind not in "iuf"
+        wrong = wrong or bool(whole and np.any((array < -MOST_STEP) | (array > MOST_STEP)))
+        if not wrong:
+            with np.errstate(over="ignore"):
+                numbers = array.astype(narrow)
+            wrong = not np.all(np.isfinite(numbers)) or not np.all(np.diff(numbers) > 0)
+        if wrong:
             raise QirError(
                 "code: C10: expected finite increasing levels, integers within "
                 f"{MOST_STEP} of 0, got {self.table!r}"
             )
-        narrow = np.int32 if whole else np.float32
         if array.dtype != narrow:
             object.__setattr__(self, "table", FrozenArray(array, narrow))
         super().__post_init__()
