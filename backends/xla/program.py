@@ -221,13 +221,7 @@ def nodes_of(graph: Graph, outputs: Sequence[Value]) -> list[Node]:
 
 
 def _needed(graph: Graph, outputs: Sequence[Value]) -> list[Node]:
-    needed: set[Node] = set()
-    stack = [value.node for value in outputs if value.node is not None]
-    while stack:
-        node = stack.pop()
-        if node not in needed:
-            needed.add(node)
-            stack.extend(value.node for value in node.inputs if value.node is not None)
+    needed = graph.cone(outputs)
     return [node for node in graph.nodes if node in needed]
 
 

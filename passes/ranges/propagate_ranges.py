@@ -248,37 +248,11 @@ def _unsaturated(node: Node, seen: Interval, bits: int) -> Interval | None:
     return Interval.of(low, high)
 
 
-class _Groups:
-    """Disjoint sets of values (union-find); networkx has them too, but takes 0.15 s to load."""
+def _groups(graph: Graph, *, share: bool) -> list[list[Value]]:
+    """Finds the values that have one code: those that ops which keep it join, in their order."""
+    import networkx as nx  # See Graph.to_networkx.
 
-    def __init__(self) -> None:
-        self._parents: dict[Value, Value] = {}
-
-    def find(self, value: Value) -> Value:
-        """Returns the member that stands for the set of a value."""
-        root = self._parents.setdefault(value, value)
-        while (above := self._parents[root]) is not root:
-            root = above
-        while value is not root:
-            self._parents[value], value = root, self._parents[value]
-        return root
-
-    def join(self, values: Iterable[Value]) -> None:
-        """Makes one set of those of the values."""
-        roots = [self.find(value) for value in values]
-        self._parents.update(dict.fromkeys(roots, roots[0]) if roots else {})
-
-    def sets(self) -> Iterable[list[Value]]:
-        """Returns the sets."""
-        members: dict[Value, list[Value]] = {}
-        for value in self._parents:
-            members.setdefault(self.find(value), []).append(value)
-        return members.values()
-
-
-def _groups(graph: Graph, *, share: bool) -> Iterable[list[Value]]:
-    """Finds the values that have one code, by union-find over the ops that keep it."""
-    groups = _Groups()
+    joined: nx.Graph[Value] = nx.Graph()
     sharing = []
     parts = summed_parts(graph)
     for node in graph.nodes:
@@ -294,10 +268,13 @@ def _groups(graph: Graph, *, share: bool) -> Iterable[list[Value]]:
         if isinstance(node.op.quant, SharedCode):
             sharing.append(values)
         else:
-            groups.join(values)
+            nx.add_path(joined, values)
     if share:
-        fixed = {groups.find(value) for value in graph.values() if _is_fixed(value)}
+        joined.add_nodes_from(value for value in graph.values() if _is_fixed(value))
+        groups = list(nx.connected_components(joined))
+        # A fixed code would clip the other operands.
+        fixed = {value for group in groups if any(map(_is_fixed, group)) for value in group}
         for values in sharing:
-            # A fixed code would clip the other operands.
-            groups.join(value for value in values if groups.find(value) not in fixed)
-    return groups.sets()
+            nx.add_path(joined, [value for value in values if value not in fixed])
+    order = {value: place for place, value in enumerate(joined)}
+    return [sorted(group, key=order.__getitem__) for group in nx.connected_components(joined)]

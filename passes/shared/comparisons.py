@@ -39,13 +39,6 @@ def unseen_comparisons(graph: Graph) -> dict[Node, str]:
 
 def _from_inputs(value: Value) -> set[Node] | None:
     """Returns what computes a value elementwise from inputs; None where anything else does."""
-    nodes, stack = set[Node](), [value]
-    while stack:
-        node = stack.pop().node
-        if node is None or node in nodes or isinstance(node.op, Const):
-            continue
-        if not node.op.elementwise and not isinstance(node.op.quant, SameCode):
-            return None
-        nodes.add(node)
-        stack.extend(operand for operand in node.inputs)
-    return nodes
+    nodes = {node for node in value.owner.cone([value]) if not isinstance(node.op, Const)}
+    moves = all(node.op.elementwise or isinstance(node.op.quant, SameCode) for node in nodes)
+    return nodes if moves else None

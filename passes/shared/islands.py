@@ -26,52 +26,33 @@ def islands(
         coded_inputs: Whether the program takes stored numbers.
         coded_outputs: Whether it returns stored numbers.
     """
-    groups = _groups(graph, kept)
-    found: set[Node] = set()
-    for group in groups:
-        inside = set(group)
-        if any(_is_worth_codes(node) for node in group):
-            continue
-        # What is beside a group and in no group is kept, the return aside.
-        beside: set[Node | None] = set()
-        for node in group:
-            beside |= {value.node for value in node.inputs if _joins(value)}
-            beside |= {user for value in node.outputs if _joins(value) for user in value.users}
-        beside -= inside
-        ops = {node for node in beside if node is not None}
-        returned = {node for node in ops if isinstance(node.op, Return)}
-        if (None in beside and coded_inputs) or (returned and coded_outputs):
-            continue
-        if ops - returned:
-            found |= inside
-    return found
+    import networkx as nx  # See Graph.to_networkx.
 
-
-def _groups(graph: Graph, kept: Container[Node]) -> list[list[Node]]:
-    members = {
+    whole = graph.to_networkx()
+    floats = nx.subgraph_view(whole, filter_edge=lambda *edge: _joins(whole.edges[edge]["value"]))
+    members = [
         node
         for node in graph.nodes
         if not isinstance(node.op, Const | Return)
         and node not in kept
-        and (any(map(_joins, node.inputs)) or any(map(_joins, node.outputs)))
-    }
-    groups, seen = [], set[Node]()
-    for start in graph.nodes:
-        if start not in members or start in seen:
+        and any(map(_joins, (*node.inputs, *node.outputs)))
+    ]
+    found: set[Node] = set()
+    for group in nx.weakly_connected_components(floats.subgraph(members)):
+        if any(_is_worth_codes(node) for node in group):
             continue
-        group, stack = [], [start]
-        seen.add(start)
-        while stack:
-            node = stack.pop()
-            group.append(node)
-            near = [value.node for value in node.inputs if _joins(value)]
-            near += [user for value in node.outputs if _joins(value) for user in value.users]
-            for other in near:
-                if other is not None and other in members and other not in seen:
-                    seen.add(other)
-                    stack.append(other)
-        groups.append(group)
-    return groups
+        if coded_inputs and any(
+            _joins(value) and value.node is None for node in group for value in node.inputs
+        ):
+            continue
+        # What is beside a group and in no group is kept, the return aside.
+        beside = {near for node in group for near in nx.all_neighbors(floats, node)} - group
+        returned = {node for node in beside if isinstance(node.op, Return)}
+        if returned and coded_outputs:
+            continue
+        if beside - returned:
+            found |= group
+    return found
 
 
 def _joins(value: Value) -> bool:

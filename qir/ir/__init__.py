@@ -5,6 +5,7 @@ from qir.ir.builder import Builder, node_types
 from qir.ir.cloner import clone
 from qir.ir.graph import Graph, expect_graph
 from qir.ir.node import Node
+from qir.ir.reachability import reachable
 from qir.ir.value import Value
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "clone",
     "expect_graph",
     "node_types",
+    "reachable",
 ]

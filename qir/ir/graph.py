@@ -12,6 +12,7 @@ from qir.ir.builder import Builder
 from qir.ir.cloner import clone
 from qir.ir.names import Namespace
 from qir.ir.node import Node
+from qir.ir.reachability import reachable
 from qir.ir.value import Value
 from qir.ops.core import Const, Return
 from qir.types import TensorType
@@ -250,7 +251,7 @@ class Graph:
         Returns:
             A graph of its own, in which everything keeps its facts; see `clone`.
         """
-        wanted = self._needed(inputs, outputs)
+        wanted = self.cone(outputs, inputs)
         extra = [
             value
             for value in self.inputs
@@ -265,24 +266,45 @@ class Graph:
             nodes=wanted,
         )
 
-    def _needed(self, inputs: Sequence[Value], outputs: Sequence[Value]) -> set[Node]:
-        stop, needed, stack = set(inputs), set[Node](), list(outputs)
-        while stack:
-            value = stack.pop()
-            if value not in stop and value.node is not None and value.node not in needed:
-                needed.add(value.node)
-                stack.extend(value.node.inputs)
-        return needed
+    def cone(self, outputs: Iterable[Value], inputs: Iterable[Value] = ()) -> dict[Node, None]:
+        """Returns the nodes that some values are computed by, constants among them.
 
-    def to_networkx(self) -> nx.DiGraph[Node]:
-        """Returns the nodes with edges from producers to users, for whole-graph questions."""
-        import networkx as nx  # Most programs never need it, and it takes 0.15 s to load.
+        Args:
+            outputs: The values.
+            inputs: Values behind which nothing is asked for.
 
-        directed: nx.DiGraph[Node] = nx.DiGraph()
+        Returns:
+            The nodes as keys, in no order of computation.
+        """
+        given = set(inputs)
+
+        def makers(values: Iterable[Value]) -> Iterator[Node]:
+            return (value.node for value in values if value.node is not None and value not in given)
+
+        return reachable(makers(outputs), lambda node: makers(node.inputs))
+
+    def to_networkx(self) -> nx.MultiDiGraph[Node]:
+        """Returns the graph as one of networkx, for whole-graph questions: groups, paths, cuts.
+
+        Its vertices are the nodes in their order, and an edge leads from the node that computes a
+        value to each operand that is this value; values that the graph takes lie on no edge.
+        Later edits of this graph don't change it.
+
+        Vertices have the attributes `op`, the name of the op; `loc`, where the node comes from, or
+        None; and `regions`, a tuple of such graphs, one for each region: no edge leads into a
+        region, as it reads nothing from above. Edges have `value`, the Value, and as their key and
+        as `operand` the position of the operand.
+        """
+        import networkx as nx  # It takes 0.1 s to load, and many programs never need it.
+
+        whole: nx.MultiDiGraph[Node] = nx.MultiDiGraph(name=self.name)
         for node in self.nodes:
-            directed.add_node(node)
-            directed.add_edges_from((value.node, node) for value in node.inputs if value.node)
-        return directed
+            regions = tuple(region.to_networkx() for region in node.regions)
+            whole.add_node(node, op=node.op.name, loc=node.loc, regions=regions)
+            for operand, value in enumerate(node.inputs):
+                if value.node is not None:
+                    whole.add_edge(value.node, node, key=operand, value=value, operand=operand)
+        return whole
 
     def _register(self, value: Value, name: str, named: bool = True) -> None:
         value.name = self._names.add(name, value)

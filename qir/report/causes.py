@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qir.ir import Value
+from qir.ir import Value, reachable
 from qir.ir.accuracy import ROWS_BELOW, Cause
 from qir.ops import Dequantize, Div, LayerNorm, Log, Rsqrt
 from qir.types import Affine, Array, Code
@@ -199,16 +199,20 @@ def _spread(peaks: Array) -> float:
 
 def _division(one: Seen, operands: list[Seen]) -> tuple[Cause, str, str] | None:
     ends = {operand.reference for operand in operands}
-    divisors, stack = set[Value](), [one.reference]
-    while stack:
-        value = stack.pop()
-        if isinstance(value.op, Div | Rsqrt | Log):
-            divisors.add(value.inputs[-1])
+
+    def computed_of(value: Value) -> Iterator[Value]:
         if value.op is not None and (value is one.reference or value.op.elementwise):
-            stack.extend(end for end in value.inputs if end not in ends)
+            yield from (end for end in value.inputs if end not in ends)
+
+    divisors = [
+        value.inputs[-1]
+        for value in reachable([one.reference], computed_of)
+        if isinstance(value.op, Div | Rsqrt | Log)
+    ]
+    read = reachable(divisors, lambda value: value.inputs if _is_elementwise(value) else ())
     for operand in operands:
         code = code_of(operand.value)
-        if code is None or not any(_reads(divisor, operand.reference) for divisor in divisors):
+        if code is None or operand.reference not in read:
             continue
         exact = np.abs(operand.exact[np.isfinite(operand.exact)])
         step = code.greatest_scale
@@ -235,13 +239,8 @@ def _centred(one: Seen, operands: list[Seen]) -> tuple[Cause, str, str] | None:
     return None
 
 
-def _reads(value: Value, source: Value) -> bool:
-    """Whether elementwise ops lead from one value of the float program to another."""
-    if value is source:
-        return True
-    if value.op is None or not value.op.elementwise:
-        return False
-    return any(_reads(operand, source) for operand in value.inputs)
+def _is_elementwise(value: Value) -> bool:
+    return value.op is not None and value.op.elementwise
 
 
 def is_exact(code: Code) -> bool:

@@ -7,7 +7,7 @@ import pytest
 
 import qir
 from qir.errors import QirError
-from qir.ir import Builder, Graph, Node, Value
+from qir.ir import Builder, Graph, Node, Value, reachable
 from qir.numbers.interval import Interval
 from qir.ops import Add, Exp, Relu, Tanh
 from qir.types import Affine, DType, TensorType
@@ -382,9 +382,59 @@ def test_the_range_is_what_was_observed_unless_another_one_is_set():
 
 
 def test_networkx_has_an_edge_from_producer_to_user(chain):
-    edges = chain.to_networkx().edges
+    edges = chain.to_networkx().edges()
     spelled = [(source.op.name, target.op.name) for source, target in edges]
     assert spelled == [("exp", "exp"), ("exp", "exp"), ("exp", "return")]
+
+
+def test_networkx_has_an_edge_for_each_operand_and_tells_what_it_is():
+    graph = qir.parse("""
+        graph @twice(%x: f32[2]) {
+          %a = exp(%x) : f32[2] loc("net.py:1")
+          %b = add(%a, %a) : f32[2]
+          return %b
+        }""")
+    a, b = graph.value("a").node, graph.value("b").node
+    whole = graph.to_networkx()
+    assert (whole.name, list(whole)) == ("twice", list(graph.nodes))
+    assert whole.nodes[a] == {"op": "exp", "loc": a.loc, "regions": ()}
+    assert list(whole.edges(keys=True, data=True)) == [
+        (a, b, 0, {"value": graph.value("a"), "operand": 0}),
+        (a, b, 1, {"value": graph.value("a"), "operand": 1}),
+        (b, graph.returns, 0, {"value": graph.value("b"), "operand": 0}),
+    ]
+    b.set_input(1, graph.inputs[0])
+    assert whole.number_of_edges(a, b) == 2
+    assert graph.to_networkx().number_of_edges(a, b) == 1
+
+
+def test_networkx_keeps_regions_apart(looping):
+    whole = looping.to_networkx()
+    (node, _) = whole
+    assert [vertex.op.name for vertex in whole] == ["loop", "return"]
+    (region,) = whole.nodes[node]["regions"]
+    assert [vertex.op.name for vertex in region] == ["const", "add", "return"]
+
+
+def test_a_cone_is_what_computes_values_up_to_those_that_are_given(chain):
+    a, b, c = (chain.value(name) for name in "abc")
+    assert chain.cone([b]).keys() == {a.node, b.node}
+    assert chain.cone([b, c], [a]).keys() == {b.node, c.node}
+    assert chain.cone([a], [a]).keys() == set()
+    assert chain.cone(chain.inputs).keys() == set()
+
+
+def test_what_is_reachable_is_met_once_and_asked_once():
+    steps = {0: [1, 2], 1: [3], 2: [3], 3: [0], 4: [0]}
+    asked = []
+
+    def near(here):
+        asked.append(here)
+        return steps[here]
+
+    assert set(reachable([0], near)) == {0, 1, 2, 3}
+    assert sorted(asked) == [0, 1, 2, 3]
+    assert list(reachable([], near)) == []
 
 
 def test_places_name_the_value_and_the_location(chain):
