@@ -21,7 +21,7 @@ from qir.cli.arguments import (
 from qir.errors import QirError
 from qir.ir.signature import bind
 from qir.observe.batches import read_samples
-from qir.text.files import check_writable, write_atomically
+from qir.text.files import check_writable
 
 DESCRIPTION = """\
 Compiles programs with XLA and times them on the same arrays, in turns, so that all of them meet
@@ -66,7 +66,7 @@ def add(commands: Commands) -> None:
         type=Path,
         metavar="FILE",
         help="also draw the ops of one program that generated kernels compute, with what bounds "
-        "them, into an SVG page; implies --ops",
+        "them, into an .svg, .png or .pdf file; needs matplotlib (the extra plot), implies --ops",
     )
     command.add_argument(
         "--measure",
@@ -81,13 +81,15 @@ def _bench(options: argparse.Namespace) -> int:
     from qir.backends.xla.profile import profile
     from qir.bench.benchmark import benchmark, choose_inputs
     from qir.bench.op_times import op_times
+    from qir.report.plots import SUFFIXES, check_plots
 
     page: Path | None = options.roofline
     if page is not None and len(options.programs) > 1:
         raise QirError(f"bench: expected one program for --roofline, got {len(options.programs)}")
     if page is not None:
         check_writable(page)
-        check_suffix(page, (".svg",), "bench")
+        check_suffix(page, SUFFIXES, "bench")
+        check_plots()
         check_apart([page], [*options.programs, options.input], "bench")
     programs = [(str(path), load(path)) for path in options.programs]
     given = sizes(options.size, "bench")
@@ -130,6 +132,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 def _draw(name: str, timed: Roofline | None, page: Path) -> None:
     from qir.bench.roofline_plot import picture
+    from qir.report.plots import save_plot
 
     if timed is None or not timed.gops:
         from qir.backends.xla.kernel_choice import kernels_here
@@ -139,5 +142,4 @@ def _draw(name: str, timed: Roofline | None, page: Path) -> None:
             f"bench: expected kernels that multiply for --roofline, got none in {name}",
             [found] if isinstance(found, str) else [],
         )
-    text = picture(timed)
-    write_atomically({page: lambda file: file.write(text.encode())})
+    save_plot(picture(timed), page)

@@ -1,12 +1,12 @@
 """`qir bench --ops`: the times of kernels, what bounds them, and the roofline of a program."""
 
 import re
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 pytest.importorskip("llvmlite")
+pytest.importorskip("matplotlib")
 
 import qir
 from qir.__main__ import main
@@ -14,7 +14,7 @@ from qir.backends.cpu.target import host_target
 from qir.backends.xla.profile import profile
 from qir.bench.profile import Ceilings
 from qir.bench.roofline import OpBound, Roofline, roofline
-from qir.bench.roofline_plot import HEIGHT, MARGIN, WIDTH, picture
+from qir.bench.roofline_plot import picture
 from qir.observe.batches import random_inputs
 from qir.ops import Const, Return
 from tests.backends.native.test_plan import network
@@ -122,19 +122,22 @@ def test_the_picture():
         bound("max_pool", "Pool", 1e-4, 0, 10**6),
     )
     ceilings = Ceilings("avx2", 2, 100.0, ((2**14, 9e9), (2**27, 2e9)))
-    page = picture(Roofline("net", ops, 6e-3, {2: ceilings}))
-    space = {"svg": "http://www.w3.org/2000/svg"}
-    places = {
-        circle.findtext("svg:title", "", space).split(" ")[0]: np.array(
-            [float(circle.get(name, "nan")) for name in ("cx", "cy")]
-        )
-        for circle in ElementTree.fromstring(page).findall("svg:circle[svg:title]", space)
-    }
-    assert places.keys() == {"conv", "dot<"}
-    # 200 operations a byte and 50 GOPS; 2 and 2: the axes are 10^0 to 10^3 and 10^0 to 10^3.
-    across, down = places["conv"] - places["dot<"]
-    assert across == pytest.approx(2 / 3 * (WIDTH - 2 * MARGIN), abs=0.1)
-    assert down == pytest.approx(-np.log10(25) / 3 * (HEIGHT - 2 * MARGIN), abs=0.1)
+    (axes,) = picture(Roofline("net", ops, 6e-3, {2: ceilings})).axes
+    circles = axes.collections[-1]
+    places = dict(zip(("conv", "dot<"), np.asarray(circles.get_offsets()), strict=True))
+    # 10^8 multiply-accumulates a MB are 200 operations a byte, and 50 GOPS in 4 ms.
+    assert places["conv"] == pytest.approx([200, 50])
+    assert places["dot<"] == pytest.approx([2, 2])
+    assert (axes.get_xlim(), axes.get_ylim()) == ((1, 1e3), (1, 1e3))
+    areas = circles.get_sizes()
+    assert areas[0] / areas[1] == pytest.approx(4)
+    memory, cache = (line.get_xydata() for line in axes.lines)
+    assert memory[0] == pytest.approx([1, 2])
+    assert cache[0] == pytest.approx([1, 9])
+    assert max(memory[:, 1]) == max(cache[:, 1]) == 100
+    assert [text.get_text() for text in axes.texts] == [
+        "%conv: 4000 us, 67%", "%dot<: 1000 us, 17%"
+    ]  # fmt: skip
 
 
 def test_the_command_draws(digits, tmp_path, capsys):

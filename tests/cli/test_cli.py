@@ -350,7 +350,9 @@ ERRORS = {
     ),
     "run float.qir -o out.txt": "run: expected a path ending in .npz or .npy, got out.txt",
     "run float.qir -o out": "run: expected a path ending in .npz or .npy, got out",
-    "bench float.qir --roofline page.txt": "bench: expected a path ending in .svg, got page.txt",
+    "bench float.qir --roofline page.txt": (
+        "bench: expected a path ending in .svg or .png or .pdf, got page.txt"
+    ),
     "run float.qir -o no/out.npz": "file: can't write no/out.npz: No such file or directory",
 }
 
