@@ -233,20 +233,6 @@ def quantize(
     return _store(_clamp_float(scaled, zero_point, low, high), zero_point, dtype)
 
 
-def dequantize(q: jax.Array, zero_point: ZeroPoint, scale: NumberOrArray) -> jax.Array:
-    """Dequantizes: `float32(q - zero_point) * scale`, where int32 holds the difference.
-
-    With a normal scale no product is denormal, since the difference is an integer.
-
-    Args:
-        q: Stored integers of at most 32 bits.
-        zero_point: Constant scalar or array.
-        scale: float32 constant, or traced array that broadcasts against `q`.
-    """
-    difference = q.astype(jnp.int32) - _int32(zero_point)
-    return difference.astype(jnp.float32) * jnp.asarray(scale, jnp.float32)
-
-
 def high_31_bits(x: jax.Array, y: NumberOrArray) -> jax.Array:
     """Returns `(x * y) >> 31` for int32 factors in [0, 2^31)."""
     value = _int32(y)

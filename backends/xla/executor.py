@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from qir.backends.xla.narrow import fit, narrow
 from qir.backends.xla.program import XlaProgram
@@ -15,20 +14,9 @@ from qir.ir import Graph, Value
 from qir.ir.signature import bind
 from qir.types import Array
 
-if TYPE_CHECKING:
-    from qir.backends.xla.compile import Compiled
-
 
 class XlaExecutor:
     """Runs graphs for passes."""
-
-    def run(self, graph: Graph, *inputs: Array) -> tuple[Array, ...]:
-        """Computes the outputs of a graph.
-
-        Raises:
-            QirError: An input does not fit, or an op has no lowering.
-        """
-        return tuple(np.asarray(output) for output in _compiled(graph)(*inputs))
 
     def probe(
         self,
@@ -73,7 +61,10 @@ class XlaExecutor:
         `parameters` are arrays by the name of the graph's constant, the first one's where several
         share an array; those that are left out keep their values.
         """
-        compiled = _compiled(graph)
+        # Calibration, which compiles no program whole, need not load what that takes.
+        from qir.backends.xla.compile import Compiled
+
+        compiled = Compiled(graph)
 
         def function(
             parameters: Mapping[str, jax.Array], *inputs: jax.Array
@@ -81,10 +72,3 @@ class XlaExecutor:
             return compiled.function({**compiled.parameters, **parameters}, *inputs)
 
         return function
-
-
-def _compiled(graph: Graph) -> Compiled:
-    """Compiles a graph; calibration, which does not, need not load what that takes."""
-    from qir.backends.xla.compile import Compiled as XlaCompiled
-
-    return XlaCompiled(graph)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 from math import isfinite
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 
@@ -22,9 +22,6 @@ from qir.observe.batches import random_inputs
 from qir.ops import Const, Return
 from qir.report.progress import watched
 from qir.types import Array
-
-MeasuredTimes: TypeAlias = Mapping[str, Mapping[str, float]]
-"""Milliseconds by the name of the way, by the key of the cluster."""
 
 ROUNDS = 15
 """Turns of each way."""

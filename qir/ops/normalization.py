@@ -89,7 +89,6 @@ class Normalization(Op):
     """
 
     quant = Normalize()
-    takes_sums = True
     centred: ClassVar[bool] = False
     is_mean: ClassVar[bool] = True
     """Whether the squares are averaged and not summed."""

@@ -21,10 +21,6 @@ Batch: TypeAlias = Any
 class Executor(Protocol):
     """Runs float graphs for passes; supplied by the caller, so that passes import no backend."""
 
-    def run(self, graph: Graph, *inputs: Array) -> tuple[Array, ...]:
-        """Computes the outputs of a graph."""
-        ...
-
     def probe(
         self, graph: Graph, values: Sequence[Value], reduce: Callable[[Any, Any], Any] | None = None
     ) -> Callable[..., list[Any]]:

@@ -191,7 +191,6 @@ def test_probe_reduces_inside_the_program() -> None:
     found = probe(images(3))
     assert [array.shape for array in found] == [(), (), ()]
     assert float(found[1]) == np.abs(images(3)).max()
-    assert all(map(np.array_equal, XlaExecutor().run(graph, images(3)), run(graph, images(3))))
     whole = XlaExecutor().probe(graph, values)(images(3))
     assert whole[0].shape == (3, 6, 6, 5)
 

@@ -26,7 +26,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 import qir
-from qir.backends.reference.interpreter import run, run_all
+from qir.backends.reference.interpreter import run_all
 from qir.backends.xla.compile import Compiled, compile_graph
 from qir.backends.xla.expected import Uncertain, difference
 from qir.errors import QirAccuracyWarning, QirError
@@ -58,10 +58,6 @@ KEPT = ["none", "none", "op:relu", "op:add", "op:mul", "op:softmax", "op:dot", "
 
 class NumpyExecutor:
     """Runs graphs for calibration without compiling them, which would take longer than the rest."""
-
-    def run(self, graph: Graph, *inputs: Array) -> tuple[Array, ...]:
-        """Computes the outputs of a graph."""
-        return run(graph, *inputs)
 
     def probe(
         self, graph: Graph, values: Sequence[Value], reduce: Callable[..., Array] | None = None

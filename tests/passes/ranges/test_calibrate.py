@@ -62,10 +62,6 @@ class ReferenceExecutor:
     def __init__(self):
         self.probed = []
 
-    def run(self, graph, *inputs):
-        values = run_all(graph, *inputs)
-        return tuple(values[value] for value in graph.outputs)
-
     def probe(self, graph, values, reduce=None):
         self.probed = [value.name for value in values]
 
