@@ -12,7 +12,7 @@ import numpy as np
 from jax import export
 from jax.typing import ArrayLike
 
-from qir.analysis.certificates import drop_false_certificates
+from qir.analysis.claims import drop_false_claims
 from qir.backends.xla.check import Checker
 from qir.backends.xla.choice import Chooser, preferred, report
 from qir.backends.xla.faults import Faults
@@ -65,7 +65,7 @@ class Compiled:
         self._graph, graph = graph.copy(), graph.copy()
         self._narrowed = narrow(graph)
         # A way by certificate is taken on its word; an edited text may be wrong in it.
-        warnings = [*warnings, *drop_false_certificates(graph)]
+        warnings = [*warnings, *drop_false_claims(graph)]
         self._choose = choose
         self._program = XlaProgram(graph, graph.outputs, choose, kernels)
         self._kernels = kernels
@@ -274,7 +274,7 @@ def compile_graph(
     if check is not False or measure:
         # What is measured and compared are the ways that the program will have.
         graph = graph.copy()
-        warnings += drop_false_certificates(graph)
+        warnings += drop_false_claims(graph)
     lowered = graph.copy()
     narrowed = narrow(lowered)
     if measure:

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from qir.analysis.certificates import RoundingComparison, compare
+from qir.analysis.claims import bounded
 from qir.analysis.properties import QUANTIZED
 from qir.analysis.reach import StoredReach
 from qir.errors import QirError
 from qir.ir import Graph, Node
 from qir.numbers.rounding import rounding_mode
 from qir.ops import Requantize
+from qir.ops.agreement import RoundingComparison, compare
 from qir.passes.shared.scale_search import ScaleSearch, find_layer, other_roundings
 from qir.pipeline import Context, Effect, Pass, register
 
@@ -27,7 +28,7 @@ class AgreeRoundings(Pass):
 
     A requantize to 8 bits is a step function of at most 255 thresholds, so whether two modes agree
     on every accumulator that can occur is decided by a few hundred evaluations (see
-    `qir.analysis.agreement`). Where they don't, the float32 scale of that channel's weights moves
+    `qir.numbers.agreement`). Where they don't, the float32 scale of that channel's weights moves
     by the fewest ulps that make them agree; no stored number changes, and biases take over the
     scale. What agrees says so in `agrees`, which the verifier proves again; a diagnostic names what
     does not, and why.
@@ -107,8 +108,7 @@ def _compared(
 ) -> RoundingComparison | str:
     if op.to.storage.bits > 8:
         return f"is not held against {rounding}, having more than 8 bits"
-    x = node.inputs[0]
     try:
-        return compare(op, x.type, stored.steps_by_place(x), rounding)
+        return compare(op, bounded(node.inputs[0], stored), rounding)
     except QirError as error:
         return error.message

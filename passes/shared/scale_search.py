@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from qir.analysis.agreement import differing
-from qir.analysis.certificates import compare
 from qir.analysis.reach import Places, StoredReach, followed
 from qir.errors import QirError
 from qir.ir import Node, Value
+from qir.numbers.agreement import differing
 from qir.numbers.int32 import INT32_MAX
 from qir.numbers.rounding import Multiplier, rounding_mode
 from qir.ops import Const, Requantize
+from qir.ops.agreement import compare
+from qir.ops.claims import BoundedOperand
 from qir.ops.op import infer
 from qir.ops.rules import Accumulate, SameCode
 from qir.types import SMALLEST_SCALE, Array, Code, FrozenArray, TensorType
@@ -156,11 +157,10 @@ class Rows:
         flat = (array.reshape(-1) for array in arrays)
         return Rows(op, x, channels, reach, rounding, *flat)
 
-    def typed(self, scales: Array) -> TensorType:
-        """Returns the operand's type for other scales of the sum, one for each channel."""
-        assert self.x.quant is not None
-        code = replace(self.x.quant, scale=FrozenArray(scales[self.channels]))
-        return self.x.with_element(code)
+    def operand(self, scales: Array) -> BoundedOperand:
+        """Returns the operand for other scales of the sum, one for each channel."""
+        code = replace(self.x.code, scale=FrozenArray(scales[self.channels]))
+        return BoundedOperand(self.x.with_element(code), *self.reach)
 
     def suspects(self, rows: NDArray[np.int64], scales: Array) -> NDArray[np.bool_]:
         """Tells for some rows and for several scales of each where the modes seem to differ.
@@ -306,7 +306,7 @@ class ScaleSearch:
         scales, _ = self.scales(np.arange(self.bits.size), _turns(self.ulps))
         wrong = np.zeros(self.bits.size, np.bool_)
         for rows in self.rows:
-            comparison = compare(rows.op, rows.typed(scales), rows.reach, rows.rounding)
+            comparison = compare(rows.op, rows.operand(scales), rows.rounding)
             wrong[rows.channel[comparison.found.reshape(-1)]] = True
         return np.flatnonzero(wrong)
 

@@ -1,10 +1,10 @@
-"""The verifier: structure, names, uses, constants, every type by its type rule, certificates."""
+"""The verifier: structure, names, uses, constants, every type by its type rule, claims."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from qir.analysis.certificates import false_certificates
+from qir.analysis.claims import false_claims
 from qir.errors import QirError, VerifyError, counted
 from qir.ir import Graph, Node, Value, node_types
 from qir.ops.core import Const, Return
@@ -13,18 +13,18 @@ from qir.types.names import check_symbol, check_value
 
 
 def verify(graph: Graph) -> None:
-    """Checks a graph and its regions, and proves the certificates of requantizes again.
+    """Checks a graph and its regions, and proves what its ops claim again.
 
     Raises:
         VerifyError: Rules are broken. All of them are listed, each with its place and the line of
-            text; certificates are looked at where the rest is right.
+            text; claims are looked at where the rest is right.
     """
     verify_structure(graph)
-    _refuse([(f"requantize: {wrong}", node) for node, _, wrong in false_certificates(graph)])
+    _refuse([(f"{node.op.name}: {wrong}", node) for node, _, wrong in false_claims(graph)])
 
 
 def verify_structure(graph: Graph) -> None:
-    """Checks everything but certificates; see `verify`."""
+    """Checks everything but claims; see `verify`."""
     _refuse(
         [
             entry

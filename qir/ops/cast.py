@@ -12,7 +12,9 @@ from qir.numbers.interval import EVERYTHING, Interval
 from qir.numbers.long_sums import LONG_PLACES
 from qir.numbers.quantize_mode import quantize_mode
 from qir.numbers.rounding import MachineForm, Multiplier, rounding_mode
+from qir.ops.agreement import AgreesWith
 from qir.ops.attributes import by_type
+from qir.ops.claims import Claim
 from qir.ops.op import Op, op
 from qir.ops.rules import Coded, KeepFloat
 from qir.types import Affine, Array, Code, DType, Element, FrozenArray, TensorType, expand
@@ -137,7 +139,7 @@ class Requantize(Op):
             those of 2^16 times m, which is applied to the accumulator over 2^16.
         agrees: A certificate: rounding modes that give the same integers, each with the multiplier
             that it makes of the scales, for every accumulator that can occur. Pass agree-roundings
-            adds it, and the verifier proves it again (`qir.analysis.certificates`).
+            adds it, and the verifier proves it again (`qir.ops.agreement`).
     """
 
     to: Affine = by_type(_affine)
@@ -234,6 +236,9 @@ class Requantize(Op):
         multiplier = Multiplier(value, np.broadcast_to(shift, value.shape))
         mode.check(multiplier)
         return multiplier
+
+    def claims(self) -> tuple[Claim, ...]:
+        return tuple(AgreesWith(self, rounding) for rounding in self.agrees)
 
     def machine_forms(self, x: TensorType) -> tuple[tuple[str, MachineForm], ...]:
         """Returns what a backend may compute to give the op's integers.

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 from qir.errors import QirError, counted, did_you_mean
 from qir.numbers.interval import EVERYTHING, Interval
 from qir.ops.attributes import attribute_fields, coerce, declared_fields
+from qir.ops.claims import Claim
 from qir.ops.rules import Coded, FixedCode, KeepFloat, QuantRule, Rescale, Results
 from qir.types import Array, Code, Size, TensorType
 
@@ -106,6 +107,14 @@ class Op:
 
     def needed_axes(self) -> tuple[int, ...]:
         """Returns the axes of the first operand along which there must be at least one number."""
+        return ()
+
+    def claims(self) -> tuple[Claim, ...]:
+        """Returns what the op claims of its operands beyond its type rule, by attributes.
+
+        The verifier proves it, and what a rewrite has made untrue is taken back after each pass and
+        before a program is compiled.
+        """
         return ()
 
     def error(self, message: str) -> QirError:

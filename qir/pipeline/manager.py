@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
-from qir.analysis.certificates import drop_false_certificates
+from qir.analysis.claims import drop_false_claims
 from qir.analysis.equivalence import Interpreter, check_equivalent, in_float64, in_types_of
 from qir.analysis.properties import FLOAT
 from qir.analysis.verify import verify, verify_structure
@@ -130,7 +130,7 @@ class PassManager:
         if state == self._verified:
             return
         verify_structure(graph)
-        for dropped in drop_false_certificates(graph):
+        for dropped in drop_false_claims(graph):
             context.diagnostics.append(f"{step.name}: drops a certificate, {dropped}")
         self._verified = _state(graph)
 

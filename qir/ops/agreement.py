@@ -1,21 +1,22 @@
-"""Certificates of requantizes: `agrees` claims that other roundings give the same integers."""
+"""Do roundings agree on a requantize: what its attribute `agrees` claims, and its proof."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qir.analysis.agreement import BoolArray, Differences, Domain, Staircase, differences
-from qir.analysis.reach import Places, StoredReach
 from qir.errors import QirError
-from qir.ir import Graph, Node
+from qir.numbers.agreement import BoolArray, Differences, Domain, Staircase, differences
 from qir.numbers.int32 import INT32_MAX, INT32_MIN
 from qir.numbers.rounding import rounding_mode
-from qir.ops import Requantize
-from qir.ops.cast import is_long
-from qir.types import FrozenArray, TensorType
+from qir.ops.claims import BoundedOperand, Claim
+from qir.types import DType, FrozenArray
+
+if TYPE_CHECKING:
+    from qir.ops.cast import Requantize
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,35 +64,34 @@ class RoundingComparison:
         )
 
 
-def compare(op: Requantize, x: TensorType, reach: Places, rounding: str) -> RoundingComparison:
+def compare(op: Requantize, x: BoundedOperand, rounding: str) -> RoundingComparison:
     """Decides whether another rounding gives the same integers as a requantize; exact.
 
     Args:
         op: The requantize, with the multiplier written out or not.
-        x: The type of its operand.
-        reach: What the operand minus its zero point can be.
+        x: Its operand.
         rounding: The other mode, which makes its multiplier of the scales.
 
     Raises:
         QirError: The modes can't be compared: the operand may leave int32, it has a code per block,
             or the ratio of the scales is out of the other mode's reach.
     """
-    if is_long(x):
-        raise QirError(f"can't agree with {rounding}: expected an operand in i32, got {x}")
-    low, high = reach.hull
+    if x.type.dtype is DType.I64:
+        raise QirError(f"can't agree with {rounding}: expected an operand in i32, got {x.type}")
+    low, high = x.hull
     if low < INT32_MIN or high > INT32_MAX:
         raise QirError(f"can't agree with {rounding}: the operand leaves int32, [{low}, {high}]")
-    source = x.code
+    source = x.type.code
     for code in (source, op.to):
-        counts = zip(code.scale.shape, x.shape, strict=bool(code.scale.shape))
+        counts = zip(code.scale.shape, x.type.shape, strict=bool(code.scale.shape))
         if any(count not in (1, size) for count, size in counts):
             raise QirError(f"can't agree with {rounding}: a code per block is not compared")
-    ours = op.factors(x)
+    ours = op.factors(x.type)
     theirs = rounding_mode(rounding).multipliers(source.scale.array, op.to.scale.array)
     points = op.to.zero_points.astype(np.int64)
     least, greatest = (bound - points for bound in op.bounds)
     arrays = np.broadcast_arrays(
-        ours.value, ours.shift, theirs.value, theirs.shift, *reach, least, greatest
+        ours.value, ours.shift, theirs.value, theirs.shift, x.low, x.high, least, greatest
     )
     flat = [FrozenArray(array.reshape(-1)) for array in arrays]
     our_stairs, their_stairs = Staircase(op.rounding, *flat[:2]), Staircase(rounding, *flat[2:4])
@@ -100,52 +100,25 @@ def compare(op: Requantize, x: TensorType, reach: Places, rounding: str) -> Roun
     return RoundingComparison(op, our_stairs, their_stairs, domain, found, arrays[0].shape)
 
 
-def disagreement(node: Node, op: Requantize, stored: StoredReach, rounding: str) -> str | None:
-    """Says where a requantize and another rounding differ, or why that can't be told.
+@dataclass(frozen=True)
+class AgreesWith(Claim):
+    """A requantize claims that another rounding gives the same integers.
 
-    Args:
-        node: The node of the requantize.
-        op: Its op.
-        stored: What its operand can store.
-        rounding: The other mode.
-
-    Returns:
-        A clause about the node; None where the two agree.
+    Attributes:
+        op: The requantize.
+        rounding: The other mode, which makes its multiplier of the scales.
     """
-    x = node.inputs[0]
-    try:
-        comparison = compare(op, x.type, stored.steps_by_place(x), rounding)
-    except QirError as error:
-        return error.message
-    return str(comparison) if np.any(comparison.found) else None
 
+    op: Requantize
+    rounding: str
 
-def false_certificates(graph: Graph) -> Iterator[tuple[Node, str, str]]:
-    """Yields the requantizes whose `agrees` claims too much, with the mode and what is wrong.
+    def disproof(self, operands: Sequence[BoundedOperand]) -> str | None:
+        (x,) = operands
+        try:
+            comparison = compare(self.op, x, self.rounding)
+        except QirError as error:
+            return error.message
+        return str(comparison) if np.any(comparison.found) else None
 
-    Args:
-        graph: A program that is valid otherwise; regions are looked at too.
-    """
-    if not any(isinstance(node.op, Requantize) and node.op.agrees for node in graph.walk()):
-        return
-    stored = StoredReach.of(graph)
-    for node in list(graph.walk()):
-        if isinstance(node.op, Requantize):
-            for rounding in node.op.agrees:
-                if wrong := disagreement(node, node.op, stored, rounding):
-                    yield node, rounding, wrong
-
-
-def drop_false_certificates(graph: Graph) -> list[str]:
-    """Takes back what rewrites have made untrue; returns a sentence for each certificate.
-
-    A certificate that was proved for a wider clamp or for more accumulators stays true, one for
-    other scales seldom does.
-    """
-    dropped = []
-    for node, rounding, wrong in list(false_certificates(graph)):
-        assert isinstance(node.op, Requantize)
-        rest = tuple(each for each in node.op.agrees if each != rounding)
-        node.op = replace(node.op, agrees=rest)
-        dropped.append(f"%{node.output.name} {wrong}")
-    return dropped
+    def without(self, op: Requantize) -> Requantize:
+        return replace(op, agrees=tuple(each for each in op.agrees if each != self.rounding))

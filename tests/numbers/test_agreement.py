@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qir.analysis.agreement import Domain, Staircase, differences
+from qir.numbers.agreement import Domain, Staircase, differences
 from qir.numbers.rounding import ROUNDINGS, Multiplier, RoundingMode, rounding_mode
 from qir.types import FrozenArray
 from tests.roundings import near_multipliers
