@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from qir.ir import Graph, Value
 from qir.numbers.interval import Interval
-from qir.ops import Broadcast, Clip, Div, Dot, Mul, Reshape, Select, Transpose
+from qir.ops import Clip, Div, Dot, Mul, Select
 from qir.ops.elementwise import Sum
 from qir.ops.op import Op
 from qir.ops.softmax import Exponentials
 
-_MOVES: tuple[type[Op], ...] = (Broadcast, Reshape, Transpose)
-_CHANGES: tuple[type[Op], ...] = (*_MOVES, Clip, Div, Mul, Select, Sum)
-"""What may stand between a product and the softmax."""
-
-_TERMS: tuple[type[Op], ...] = (*_MOVES, Clip, Select, Sum)
+_TERMS: tuple[type[Op], ...] = (Clip, Select, Sum)
 """What scores of one code are made of in that code, or rounded to it from the same size."""
+
+_CHANGES: tuple[type[Op], ...] = (*_TERMS, Div, Mul)
+"""What may stand between a product and the softmax, beside moves."""
 
 LOPSIDED = 2.0
 """Ranges that reach further than this times as far to one side of 0 as to the other stay so."""
@@ -34,12 +33,12 @@ def score_factors(graph: Graph) -> set[Value]:
         if value in seen:
             continue
         seen.add(value)
-        if isinstance(value.op, _CHANGES):
+        if _is_moved(value) or isinstance(value.op, _CHANGES):
             stack.extend(operand for operand in value.inputs if not operand.is_constant)
         elif isinstance(value.op, Dot) and not any(x.is_constant for x in value.inputs):
             for operand in value.inputs:
                 found.add(operand)
-                while isinstance(operand.op, _MOVES):
+                while _is_moved(operand):
                     operand = operand.inputs[0]
                     found.add(operand)
     return found
@@ -58,7 +57,7 @@ def score_terms(graph: Graph) -> set[Value]:
     stack = [
         node.inputs[0]
         for node in graph.nodes
-        if isinstance(node.op, Exponentials) and isinstance(node.inputs[0].op, _TERMS)
+        if isinstance(node.op, Exponentials) and _is_term(node.inputs[0])
     ]
     while stack:
         value = stack.pop()
@@ -66,10 +65,18 @@ def score_terms(graph: Graph) -> set[Value]:
             continue
         if isinstance(value.op, Dot):
             found.add(value)
-        elif isinstance(value.op, _TERMS):
+        elif _is_term(value):
             found.add(value)
             stack.extend(value.inputs)
     return found
+
+
+def _is_moved(value: Value) -> bool:
+    return value.op is not None and value.op.moves.keeps_all
+
+
+def _is_term(value: Value) -> bool:
+    return _is_moved(value) or isinstance(value.op, _TERMS)
 
 
 def is_two_sided(observed: Interval) -> bool:

@@ -99,7 +99,7 @@ class ResizeNearest(Resize):
     nearest: Nearest = "round_prefer_ceil"
 
     quant = SameCode()
-    moves = Moves.PICKS
+    moves = Moves.PARTS
 
     def result(self, x: TensorType) -> TensorType:
         shape = self.resized_shape(x)

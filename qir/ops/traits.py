@@ -19,9 +19,19 @@ class Moves(Enum):
 
     NONE = "others"
     PICKS = "numbers of its operands, compared or chosen"
-    PARTS = "numbers of the first operand, some left out"
-    COPIES = "every number of the first operand, some more than once"
-    ORDER = "every number of the first operand, once each"
+    PARTS = "numbers of the first operand, by their places alone"
+    COPIES = "every number of the first operand, by their places alone"
+    ORDER = "every number of the first operand once"
+
+    @property
+    def by_place(self) -> bool:
+        """Whether the results are numbers of the first operand, whatever these are."""
+        return self not in (Moves.NONE, Moves.PICKS)
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether none of the first operand's numbers is left out."""
+        return self in (Moves.COPIES, Moves.ORDER)
 
 
 class Maps(Enum):
