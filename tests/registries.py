@@ -9,7 +9,6 @@ import qir.passes  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from qir.backends.xla.rules import LOWERINGS
 from qir.frontends.jaxpr.primitives import PRIMITIVES
 from qir.ops.op import OPS
-from qir.passes.integer.check_overflow import INTERMEDIATES
 from qir.pipeline import PASSES, PIPELINES
 from qir.types import CODES
 from tests.strategies import STRATEGIES
@@ -22,7 +21,6 @@ def restored() -> Generator[None]:
         CODES,
         OPS,
         LOWERINGS,
-        INTERMEDIATES,
         PRIMITIVES,
         PASSES,
         PIPELINES,

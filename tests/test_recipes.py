@@ -15,19 +15,19 @@ from hypothesis import strategies as st
 
 import qir
 from qir import Affine, Builder, Context, Graph, Interval, Node, Pass, Skip, TensorType, Value
-from qir.analysis.reach import corners, with_zero
 from qir.backends.native.computation import Computation
 from qir.backends.xla.codes import steps
 from qir.backends.xla.lowering import floating, lowering
 from qir.backends.xla.requantize import rescaling
+from qir.numbers.reach import Reach, corners, with_zero
 from qir.numbers.rounding import Multiplier, requantize, rounding_mode
 from qir.ops import Reverse
 from qir.ops.attributes import by_type
 from qir.ops.elementwise import result_code
 from qir.ops.op import OPS
 from qir.ops.rules import Coded, Rescale, SameCode
+from qir.ops.traits import Formed
 from qir.ops.type_rules import broadcast, check_axis, rescaled, same_float, uncoded_axes
-from qir.passes.integer.check_overflow import INTERMEDIATES
 from qir.types import Array, Code
 from tests.exact.test_reference_vs_xla import check_integers
 from tests.ops.test_complete import count_paths, parts_missing
@@ -130,6 +130,9 @@ def add_an_op_that_rescales() -> None:
             products = x.steps * np.maximum(y.steps, 0)
             return requantize(products, self.factor(x.code, y.code, to), to.zero_points, *to.range)
 
+        def formed(self, steps: Sequence[Reach], operands: Sequence[TensorType]) -> Formed:
+            return Formed(*corners(steps[0], with_zero(steps[1])))
+
     @lowering(Gated)
     def gated(op: Gated, node: Node) -> Computation:
         (x, y), to = (value.type.quant for value in node.inputs), op.to
@@ -140,10 +143,6 @@ def add_an_op_that_rescales() -> None:
             lambda a, b, *terms: rescale(steps(a, x) * jnp.maximum(steps(b, y), 0), *terms),
             (*node.inputs, *terms),
         )
-
-    INTERMEDIATES[Gated] = lambda node, stored: corners(
-        stored.steps(node.inputs[0]), with_zero(stored.steps(node.inputs[1]))
-    )
 
 
 def add_a_pass() -> None:

@@ -11,36 +11,23 @@ from qir.ir import Builder, Graph, Node, Value
 from qir.ir.names import Inheritance
 from qir.ops import (
     Add,
-    AvgPool,
-    Broadcast,
-    Cast,
     Clip,
     Concat,
     Dequantize,
     Div,
     Maximum,
-    MaxPool,
-    Mean,
     Minimum,
     Mul,
     Neg,
     Not,
-    Pad,
-    ReduceMax,
-    ReduceMin,
-    ReduceSum,
     Relu,
     Reshape,
-    ResizeLinear,
-    ResizeNearest,
     Return,
-    Reverse,
-    Slice,
     Sub,
-    Tile,
     Transpose,
 )
 from qir.ops.op import Op
+from qir.ops.reduce import Reduction
 from qir.ops.rules import Coded
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.rewrite import Rule, Skip, rewrite, rule
@@ -152,12 +139,13 @@ def _key(node: Node) -> Hashable:
     return node.op, node.inputs, tuple(value.type for value in node.outputs)
 
 
-@rule(Add, Mul, Maximum, Minimum)
+@rule()
 def constant_second(y: Value, b: Builder) -> Value | None:
     """C + x -> x + c; so for the other commutative ops."""
     match y:
         case Value(Op() as op, [left, right]) if left.is_constant and not right.is_constant:
-            return b.emit(op.turned() if isinstance(op, Add) else op, right, left)
+            swapped = op.swapped()
+            return None if swapped is None else b.emit(swapped, right, left)
         case _:
             return None
 
@@ -229,33 +217,14 @@ def simplify_clip(y: Value, b: Builder) -> Value | None:
             return None
 
 
-@rule(
-    Cast, MaxPool, AvgPool, ResizeNearest, ResizeLinear,
-    Reshape, Broadcast, Pad, Slice, Tile, Reverse,
-)  # fmt: skip
+@rule()
 def drop_idle(y: Value, b: Builder) -> Value | None:
     """Drops ops whose attributes say that every number stays where and what it is."""
+    if not y.op or not y.node or not y.inputs or len(y.node.outputs) != 1:
+        return None
     x = y.inputs[0]
-    return x if x.type == y.type and _is_idle(y.op, y.type) else None
-
-
-def _is_idle(op: Op | None, type: TensorType) -> bool:
-    """Whether an op whose result has its operand's type changes nothing."""
-    match op:
-        case Reshape() | Cast() | Tile() | Pad() | Slice() | Broadcast():
-            return True
-        case Reverse():
-            return all(type.shape[axis] == 1 for axis in op.axes)
-        case MaxPool():
-            return all(size == 1 for size in op.window)
-        case AvgPool():
-            return type.quant is None and all(size == 1 for size in op.window)
-        case ResizeNearest():
-            return True
-        case ResizeLinear():
-            return type.quant is None
-        case _:
-            return False
+    types = [value.type for value in y.inputs]
+    return x if x.type == y.type and y.op.is_idle(types, [y.type]) else None
 
 
 @rule(Transpose)
@@ -298,17 +267,14 @@ def _can_reshape_to(type: TensorType) -> bool:
     return sum(isinstance(size, Dim) for size in type.shape) <= 1
 
 
-@rule(Mean, ReduceSum, ReduceMax, ReduceMin)
+@rule(Reduction)
 def reduction_to_reshape(y: Value, b: Builder) -> Value | None:
     """mean(x) -> reshape(x) over axes of size 1; so for sum, max and min."""
     match y:
-        case Value(Mean() | ReduceSum() | ReduceMax() | ReduceMin() as op, [x]):
-            idle = all(x.type.shape[axis] == 1 for axis in op.axes)
-            if idle and x.type.quant is None and _can_reshape_to(y.type):
-                return b.emit(Reshape(y.type.shape), x)
+        case Value(Reduction() as op, [x]) if x.type.quant is None and _can_reshape_to(y.type):
+            return b.emit(Reshape(y.type.shape), x) if op.is_idle([x.type], [y.type]) else None
         case _:
-            pass
-    return None
+            return None
 
 
 @rule(Concat)
@@ -336,10 +302,10 @@ IDENTITIES = (
     extremum_to_clip,
     compose_clips,
     simplify_clip,
-    drop_idle,
     compose_transposes,
     compose_reshapes,
     transpose_to_reshape,
     reduction_to_reshape,
     flatten_concat,
+    drop_idle,
 )

@@ -10,33 +10,10 @@ import numpy as np
 
 from qir.analysis.properties import FLOAT
 from qir.ir import Graph, Node, Value
-from qir.ops import (
-    Add,
-    Broadcast,
-    Clip,
-    ExpBelowMax,
-    ExpBelowMaxHigh,
-    ExpBelowMaxLow,
-    Mul,
-    Reshape,
-    Select,
-    Softmax,
-    Sub,
-    Transpose,
-)
+from qir.ops import Add, Clip, Mul, Select, Sub
 from qir.ops.op import Op
-from qir.ops.softmax import Exponentials
 from qir.passes.shared.calibration_data import read_batches
 from qir.pipeline import Context, Pass, register
-
-DEPTHS: dict[type[Op], float] = {
-    Softmax: 16.0,
-    ExpBelowMax: 10.0,
-    ExpBelowMaxHigh: 16.0,
-    ExpBelowMaxLow: 16.0,
-}
-"""How far below a row's greatest score another one counts: exp(-16) is 1e-7 of it. In u8, all that
-is below ln(510) = 6.2 is 0; 10 leaves what stays float 5e-5."""
 
 LEAST_DEPTH = 16.0
 """Constants above the negative of this are taken for a bias."""
@@ -79,7 +56,9 @@ class ClipScores(Pass):
                 least[index] = min(least[index], float(np.asarray(found)))
         bounds: dict[Value, float] = {}
         for (node, _), top in zip(masked, least, strict=True):
-            scores, bound = node.inputs[0], float(np.float32(top - DEPTHS[type(node.op)]))
+            depth = node.op.depth()
+            assert depth is not None
+            scores, bound = node.inputs[0], float(np.float32(top - depth.below))
             bounds[scores] = min(bounds.get(scores, inf), bound)
         clipped: dict[Value, Value] = {}
         for node, number in masked:
@@ -95,8 +74,9 @@ class _LeastRowMaximum:
     """Reduces scores to the least of the greatest numbers of their rows; a mask is left aside."""
 
     def __init__(self, node: Node) -> None:
-        assert isinstance(node.op, Exponentials)
-        self.axes = node.op.axes
+        depth = node.op.depth()
+        assert depth is not None
+        self.axes = depth.axes
 
     def __call__(self, scores: Any, xp: Any) -> Any:
         return xp.min(xp.max(scores, axis=self.axes), initial=inf)
@@ -104,7 +84,7 @@ class _LeastRowMaximum:
 
 def _least(node: Node) -> float | None:
     """Returns the least constant that is chosen or added for a softmax's scores, below -16."""
-    if not isinstance(node.op, Softmax | ExpBelowMax) or not node.inputs[0].type.is_float:
+    if node.op.depth() is None or not node.inputs[0].type.is_float:
         return None
     below = (number for number in _constants(node.inputs[0]) if number < -LEAST_DEPTH)
     return min(below, default=None)
@@ -131,7 +111,7 @@ def _constants(value: Value, depth: int = 8) -> Iterator[float]:
             factor = float(by.array.reshape(())[()])
             for number in _constants(inner, depth - 1):
                 yield number * factor
-        case Value(Reshape() | Transpose() | Broadcast(), (inner,)):
+        case Value(Op() as op, (inner,)) if op.moves.keeps_all:
             yield from _constants(inner, depth - 1)
         case _:
             return

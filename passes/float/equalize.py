@@ -12,8 +12,8 @@ from qir.analysis.properties import FLOAT
 from qir.errors import PassError, QirError
 from qir.ir import Graph, Node, Value
 from qir.ir.names import Inheritance
+from qir.numbers.affine_map import AffineMap
 from qir.ops import Conv, ConvTranspose, Dot
-from qir.passes.shared.affine import AffineMap
 from qir.passes.shared.commute import FARTHEST, outside
 from qir.passes.shared.constants import derived, rounded
 from qir.passes.shared.weights import WEIGHTED_OPS

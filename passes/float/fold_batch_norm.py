@@ -7,8 +7,9 @@ import numpy as np
 from qir.analysis.properties import FLOAT
 from qir.ir import Builder, Graph, Value
 from qir.ir.names import Inheritance
+from qir.numbers.affine_map import AffineMap
 from qir.ops import Add, BatchNorm, Conv, Mul
-from qir.passes.shared.affine import AFFINE_OPS, AffineMap, Chain, affine_chain, chain_goes_on
+from qir.passes.shared.affine import Chain, affine_chain, chain_goes_on
 from qir.passes.shared.constants import rounded
 from qir.passes.shared.folding import fold_affine
 from qir.pipeline import Context, Pass, register
@@ -48,7 +49,7 @@ class FoldBatchNorm(Pass):
         names.settle()
 
 
-@rule(*AFFINE_OPS)
+@rule()
 def into_depthwise(y: Value, b: Builder) -> Value | Skip | None:
     """X * c + d -> conv(x, c, d) of one channel each, for tensors of one to three dimensions."""
     if (chain := _whole_chain(y)) is None or isinstance(chain, Skip):
@@ -73,7 +74,7 @@ def into_depthwise(y: Value, b: Builder) -> Value | Skip | None:
     return b.emit(Conv(groups=channels), source, *operands)
 
 
-@rule(*AFFINE_OPS)
+@rule()
 def into_mul_and_add(y: Value, b: Builder) -> Value | Skip | None:
     """((x - c) * d) + e -> x * d + (e - c * d): at most two ops."""
     if (chain := _whole_chain(y)) is None or isinstance(chain, Skip):

@@ -10,18 +10,9 @@ from qir.errors import QirError
 from qir.ir import Builder, Graph, Node, Value
 from qir.ir.names import Inheritance
 from qir.ops import Const, Dequantize, Dot, Lookup, Quantize, Recode, Requantize, Reshape, Transpose
+from qir.ops.orders import Order, Turned, after, identity, inverse
 from qir.passes.shared.constants import derived
-from qir.passes.shared.layouts import (
-    Order,
-    Turned,
-    after,
-    identity,
-    inverse,
-    moves_nothing,
-    reshape_blocks,
-    turned,
-    turned_rank,
-)
+from qir.passes.shared.layouts import moves_nothing, reshape_blocks, turned, turned_rank
 from qir.passes.shared.weights import emit_as
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.rewrite import Skip, rewrite, rule

@@ -2,42 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-
 import numpy as np
 
-from qir.analysis.reach import (
-    LONG,
-    Reach,
-    StoredReach,
-    Sums,
-    corners,
-    exact_sums,
-    products,
-    with_zero,
-)
+from qir.analysis.reach import StoredReach, Sums, exact_sums, products
 from qir.errors import PassError
-from qir.ir import Graph, Node
-from qir.ops import (
-    Add,
-    Div,
-    Embedding,
-    ExpBelowMax,
-    ExpBelowMaxHigh,
-    ExpBelowMaxLow,
-    GroupNorm,
-    L2Norm,
-    LayerNorm,
-    Requantize,
-    RmsNorm,
-    Softmax,
-    Sub,
-)
-from qir.ops.cast import is_long
-from qir.ops.elementwise import Sum
-from qir.ops.normalization import Normalization
-from qir.ops.op import Op
+from qir.ir import Graph, Node, Value
+from qir.numbers.reach import Reach
 from qir.ops.rules import ExactSum, FixedCode, Rescale
 from qir.pipeline import Context, Pass, register
 
@@ -93,82 +63,25 @@ def formed(node: Node, stored: StoredReach) -> Sums | None:
         None where the node forms none, as it moves or looks up stored numbers or is no integer op.
 
     Raises:
-        PassError: The node's op is not known here.
+        PassError: The node's op does not say what it forms.
     """
     if not any(value.type.quant is not None for value in node.outputs):
         return None
     if isinstance(node.op.quant, ExactSum):
         return exact_sums(node, stored)
-    rule = INTERMEDIATES.get(type(node.op))
-    if rule is not None:
-        sums = Sums.of(rule(node, stored))
-        types = [value.type for value in node.inputs]
-        long = node.op.is_long(*types) if isinstance(node.op, Sum) else is_long(types[0])
-        return replace(sums, limit=LONG) if long else sums
+    steps = [_steps(value, stored) for value in node.inputs]
+    integers = node.op.formed(steps, [value.type for value in node.inputs])
+    if integers is not None:
+        return Sums.formed(integers)
     if isinstance(node.op.quant, Rescale | FixedCode):
         raise PassError(
-            f"check-overflow: no bound is known for {node.op.name}; enter one into INTERMEDIATES",
+            f"check-overflow: no bound is known for {node.op.name}; its class says which integers "
+            "it forms, in formed(self, steps, operands)",
             [node.place()],
         )
     return None
 
 
-def _added(node: Node, stored: StoredReach) -> Reach:
-    assert isinstance(node.op, Add | Sub)
-    x, y = node.inputs
-    if node.op.is_exact:
-        a, b = stored.steps(x), corners(stored.steps(y), (node.op.sign, node.op.sign))
-        return a[0] + b[0], a[1] + b[1]
-    (mx, my), shift = node.op.factors(x.type, y.type)
-    a, b = corners(stored.steps(x), (mx, mx)), corners(stored.steps(y), (my, my))
-    return a[0] + b[0], a[1] + b[1] + 2 ** (shift - 1)
-
-
-def _exponentials(node: Node, stored: StoredReach) -> Reach:
-    assert isinstance(node.op, Softmax)
-    x, *_, table = node.inputs
-    low, high = with_zero(stored[table])
-    count = node.op.count(x.type)
-    doubled = 256 * high + count * high // 2 if node.op.has_default_code else 0
-    return count * low, max(count * high, doubled)
-
-
-def _looked_up(node: Node, stored: StoredReach) -> Reach:
-    return stored[node.inputs[-1]]
-
-
-def _divided(node: Node, stored: StoredReach) -> Reach:
-    # A negative divisor turns the sign of either.
-    reaches = [stored.steps(value) for value in node.inputs]
-    largest = max(abs(bound) for reach in reaches for bound in reach)
-    return -largest, largest
-
-
-def _normalized(node: Node, stored: StoredReach) -> Reach:
-    assert isinstance(node.op, Normalization)
-    x = node.inputs[0]
-    form = node.op.standard(x.type)
-    low, high = stored.steps(x)
-    if form.centred:
-        return form.factor * (low - high), form.factor * (high - low)
-    return form.factor * low, form.factor * high
-
-
-def _requantized(node: Node, stored: StoredReach) -> Reach:
-    return stored.steps(node.inputs[0])
-
-
-INTERMEDIATES: dict[type[Op], Callable[[Node, StoredReach], Reach]] = {
-    Add: _added,
-    Sub: _added,
-    Softmax: _exponentials,
-    **dict.fromkeys([ExpBelowMax, ExpBelowMaxHigh, ExpBelowMaxLow], _looked_up),
-    Div: _divided,
-    Requantize: _requantized,
-    **dict.fromkeys([LayerNorm, GroupNorm, RmsNorm, L2Norm], _normalized),
-    Embedding: _requantized,
-}
-"""For each op that rescales: the integers that it forms, all of which must fit int32.
-
-Ops of one's own are entered here.
-"""
+def _steps(value: Value, stored: StoredReach) -> Reach:
+    code = value.type.quant
+    return stored[value] if code is None or code.step_bounds is None else stored.steps(value)

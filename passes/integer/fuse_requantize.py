@@ -10,8 +10,10 @@ from qir.analysis.properties import QUANTIZED
 from qir.errors import QirError
 from qir.ir import Builder, Graph, Value
 from qir.numbers.rounding import Multiplier, rounding_mode
-from qir.ops import Clip, MaxPool, Relu, Requantize, Reshape, Transpose
+from qir.ops import Clip, MaxPool, Requantize
 from qir.ops.cast import is_long
+from qir.ops.op import Op
+from qir.ops.traits import Moves
 from qir.pipeline import Context, Effect, Pass, register
 from qir.pipeline.rewrite import Skip, rewrite, rule
 from qir.types import Affine, TensorType
@@ -61,13 +63,8 @@ def _clip_bounds(y: Value) -> tuple[int, int] | None:
     code = y.type.quant
     if not isinstance(code, Affine) or not code.per_tensor or code.storage.bits > 16:
         return None
-    match y.op:
-        case Relu():
-            return max(int(code.zero_points), code.range[0]), code.range[1]
-        case Clip() as clip:
-            return clip.coded_bounds(code)
-        case _:
-            return None
+    bounds = None if y.op is None else y.op.clip_bounds()
+    return None if bounds is None else Clip(*bounds).coded_bounds(code)
 
 
 def _reached(value: Value) -> tuple[int, int] | None:
@@ -78,10 +75,11 @@ def _reached(value: Value) -> tuple[int, int] | None:
     return value.op.bounds if isinstance(value.op, Requantize) else code.range
 
 
-@rule(Relu, Clip)
+@rule()
 def drop_idle_clip(y: Value, b: Builder) -> Value | Skip | None:
     """relu(x) -> x where x can't be stored below its zero point; clip likewise."""
-    bounds, reached = _clip_bounds(y), _reached(y.inputs[0])
+    bounds = _clip_bounds(y)
+    reached = None if bounds is None else _reached(y.inputs[0])
     if bounds is None or reached is None:
         return None
     if bounds[0] <= reached[0] and reached[1] <= bounds[1]:
@@ -89,12 +87,12 @@ def drop_idle_clip(y: Value, b: Builder) -> Value | Skip | None:
     return None
 
 
-@rule(Relu, Clip)
+@rule()
 def clip_into_clamp(y: Value, b: Builder) -> Value | Skip | None:
     """relu(requantize(x)) -> requantize(x) {clamp}; clip likewise."""
     bounds = _clip_bounds(y)
     match y:
-        case Value(Relu() | Clip(), [Value(Requantize() as op, _) as source]) if bounds is not None:
+        case Value(_, [Value(Requantize() as op, _) as source]) if bounds is not None:
             if len(source.uses) > 1:
                 return Skip("the requantize has another user", source)
             return _clamped(source, op, *bounds, b)
@@ -102,13 +100,13 @@ def clip_into_clamp(y: Value, b: Builder) -> Value | Skip | None:
             return None
 
 
-@rule(Relu, Clip)
+@rule()
 def hoist_clip(y: Value, b: Builder) -> Value | Skip | None:
     """relu(max_pool(x)) -> max_pool(relu(x)), to meet the requantize; also reshape, transpose."""
     if _clip_bounds(y) is None or y.op is None:
         return None
     match y.inputs[0]:
-        case Value(MaxPool() | Reshape() | Transpose() as mover, [x]) as moved:
+        case Value(Op() as mover, [x]) as moved if _lets_clips_pass(mover):
             if any(len(value.uses) > 1 for value in _moved(moved)):
                 return Skip("the value between has another user", moved)
             if not isinstance(_moved(moved)[-1].op, Requantize):
@@ -118,10 +116,14 @@ def hoist_clip(y: Value, b: Builder) -> Value | Skip | None:
             return None
 
 
+def _lets_clips_pass(op: Op) -> bool:
+    return op.moves is Moves.ORDER or isinstance(op, MaxPool)
+
+
 def _moved(value: Value) -> list[Value]:
     """Returns a value and those that it is moved from, up to the one that is not moved itself."""
     values = [value]
-    while isinstance(values[-1].op, MaxPool | Reshape | Transpose):
+    while (op := values[-1].op) is not None and _lets_clips_pass(op):
         values.append(values[-1].inputs[0])
     return values
 

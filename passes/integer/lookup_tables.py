@@ -8,7 +8,7 @@ import numpy as np
 
 from qir.analysis.properties import QUANTIZED
 from qir.ir import Builder, Graph, Value
-from qir.ops import Clip, Dequantize, Lookup, Quantize, Relu, Requantize
+from qir.ops import Dequantize, Lookup, Quantize, Requantize
 from qir.ops.lookup import index_bits
 from qir.ops.rules import Coded
 from qir.pipeline import Context, Pass, register
@@ -104,14 +104,15 @@ def _function(root: Value) -> tuple[Value, tuple[Value, ...]] | Skip | None:
     return (leaf, tuple(order)) if leaf is not None and order else None
 
 
-@rule(Lookup, Requantize, Relu, Clip)
+@rule()
 def compose(y: Value, b: Builder) -> Value | Skip | None:
     """f(lookup(x, table)) -> lookup(x, f(table)), exact; f a lookup, requantize, relu or clip."""
-    inner = y.inputs[0]
+    inner = y.inputs[0] if y.inputs else y
     match inner:
         case Value(Lookup(), [x, table]) if (
             table.is_constant
-            and isinstance(y.op, Lookup | Requantize | Relu | Clip)
+            and y.op is not None
+            and (isinstance(y.op, Lookup | Requantize) or y.op.clip_bounds())
             and y.type.quant is not None
         ):
             if len(inner.uses) > 1:

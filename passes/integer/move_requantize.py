@@ -8,10 +8,11 @@ from math import prod
 import numpy as np
 
 from qir.analysis.properties import QUANTIZED
-from qir.analysis.reach import MOVES, followed
+from qir.analysis.reach import followed
 from qir.errors import QirError
 from qir.ir import Builder, Graph, Value
 from qir.ops import Requantize
+from qir.ops.traits import Moves
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.rewrite import Skip, rewrite, rule
 from qir.types import Dim, FrozenArray, Size
@@ -34,7 +35,7 @@ class MoveRequantize(Pass):
         rewrite(graph, [sink_requantize, hoist_requantize], allow=context.allow)
 
 
-@rule(*MOVES)
+@rule()
 def sink_requantize(y: Value, b: Builder) -> Value | Skip | None:
     """max_pool(requantize(x)) -> requantize(max_pool(x)) where that leaves fewer numbers."""
     match y:
@@ -85,8 +86,8 @@ def hoist_requantize(y: Value, b: Builder) -> Value | Skip | None:
 def _moves_one(y: Value) -> bool:
     """Whether an op moves or compares the numbers of its first operand and of no other."""
     return (
-        isinstance(y.op, MOVES)
-        and y.node is not None
+        y.node is not None
+        and y.node.op.moves is not Moves.NONE
         and len(y.node.outputs) == 1
         and [x.type.quant is not None for x in y.inputs].count(True) == 1
         and y.inputs[0].type.quant is not None

@@ -11,8 +11,7 @@ import numpy as np
 from qir.errors import QirError
 from qir.ir import Graph, Node, Value
 from qir.numbers.interval import EVERYTHING, Interval
-from qir.ops import Clip, Const, Erf, HardSigmoid, HardSwish, Logistic, Relu, Return, Tanh
-from qir.ops.op import Op
+from qir.ops import Const, Return
 from qir.ops.rules import Accumulate, FixedCode, SameCode, SharedCode, Table
 from qir.passes.shared.wide import summed_parts
 from qir.pipeline import Context, Pass, register
@@ -21,15 +20,6 @@ _LARGEST = float(np.finfo(np.float32).max)
 _ROUNDING = 2.0**-20
 """How far apart the float32 of observations and float64 may be, relatively to operands and result:
 16 units in the last place."""
-
-_CONSTANT_OUTSIDE: dict[type[Op], tuple[float, float]] = {
-    HardSigmoid: (-3.0, 3.0),
-    HardSwish: (-3.0, inf),
-}
-"""Ops that are constant below or above some argument: their operand can be clipped there."""
-
-_SATURATING = (Erf, Logistic, Tanh)
-"""Rising ops that come ever nearer to a bound."""
 
 _UNSEEN = 1 / 8
 """What part of a step of its code a result may be off by where its operand is clipped."""
@@ -209,12 +199,13 @@ def _read_by(
     The user's result tells what that is: clipping an operand to it commutes with moving, comparing
     and clipping numbers.
     """
-    if outside := _CONSTANT_OUTSIDE.get(type(node.op)):
-        return bounds.range[value].intersect(Interval.of(*outside))
-    if bounds.bits is not None and isinstance(node.op, _SATURATING):
+    if bounds.bits is not None and node.op.saturates:
         return _unsaturated(node, bounds.range[value], bounds.bits)
+    if not isinstance(node.op.quant, SameCode):
+        told = node.op.told_apart()
+        return None if told is EVERYTHING else bounds.range[value].intersect(told)
     results = [read[result] for result in node.outputs if result.type.is_float]
-    if not isinstance(node.op.quant, SameCode) or len(results) != len(node.outputs) or not results:
+    if len(results) != len(node.outputs) or not results:
         return None
     passed = _hull(results)
     if not passed.is_finite:
@@ -230,12 +221,11 @@ def _unsaturated(node: Node, seen: Interval, bits: int) -> Interval | None:
     None where that is hardly less than what was seen of it, or where the result goes into another
     lookup: the two are one, so that what is behind them decides what can be told apart.
     """
-    assert isinstance(node.op, _SATURATING)
     (result,) = node.outputs
     if not seen.is_finite or any(isinstance(user.op.quant, Table) for user in result.users):
         return None
     numbers = np.linspace(*seen.bounds, 4097)
-    images = node.op.evaluate(numbers)
+    images = np.asarray(node.op.evaluate(numbers))
     rule = node.op.quant
     span = float(images[-1] - images[0])
     if isinstance(rule, FixedCode) and _is_fixed(result):
@@ -260,7 +250,7 @@ def _groups(graph: Graph, *, share: bool) -> list[list[Value]]:
         # a sum are rounded each to its own.
         if node in parts:
             continue
-        if not isinstance(node.op.quant, SameCode) or isinstance(node.op, Relu | Clip):
+        if not isinstance(node.op.quant, SameCode) or node.op.clip_bounds():
             continue
         values = [value for value in (*node.inputs, *node.outputs) if _is_ranged(value)]
         if not any(value.type.is_float for value in node.outputs):

@@ -27,7 +27,7 @@ from qir.passes.shared.partial_sums import (
     step,
 )
 from qir.pipeline import Context, Pass, register
-from qir.types import Array, known, product
+from qir.types import Array, known
 
 LEAST_RATIO = 4.0
 """Parts whose steps differ by less have one product."""
@@ -141,20 +141,9 @@ class _Move:
     @property
     def before(self) -> int | None:
         """The axis of its operand that the concat is along; None where it is no axis of its own."""
-        operand, op = self.node.inputs[0].type, self.node.op
-        match op:
-            case Transpose():
-                return op.permutation[self.axis]
-            case Reshape():
-                ahead, size = product(op.shape[: self.axis]), op.shape[self.axis]
-                axes = (
-                    axis
-                    for axis, other in enumerate(operand.shape)
-                    if other == size and product(operand.shape[:axis]) == ahead
-                )
-                return next(axes, None)
-            case _:
-                return None
+        operands, results = [self.node.inputs[0].type], [self.node.output.type]
+        carried = self.node.op.carried(operands, results)
+        return next((each.axis for each in carried if each.becomes == self.axis), None)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,9 @@ from qir.ir import Builder, Graph, Node, Value
 from qir.ir.names import Inheritance
 from qir.numbers.interval import Interval
 from qir.observe.channels import ChannelMoments, ChannelStatistic
-from qir.ops import Clip, Dot, Gather, Gelu, Relu, Reshape, Reverse, Silu, Slice, Split, Transpose
+from qir.ops import Clip, Dot, Gather, Gelu, Silu
 from qir.ops.rules import FixedCode, SameCode
+from qir.ops.traits import Moves
 from qir.passes.shared.constants import derived
 from qir.passes.shared.functions import elementwise_functions
 from qir.passes.shared.observed_parts import (
@@ -37,8 +38,6 @@ COUNTS = (4, 8)
 """Numbers of channels that are tried: multiples of 4, as machines multiply 4 at once."""
 COUNTS_BEHIND_GATES = (4, 8, 16, 32)
 """Those for what gelu and silu return, where many channels are large, each in a few rows."""
-_ROUNDED_BEFORE = (Reshape, Transpose, Reverse, Slice, Split, Gather, Relu, Clip)
-"""Ops that also work on sums, or on numbers not rounded yet."""
 LEAST_CHANNELS = 64
 """Channels that a product must sum over."""
 WORTH_MORE = 1.0
@@ -131,7 +130,10 @@ def _can_split(node: Node, x: Value) -> bool:
 def _has_codes_to_choose(x: Value) -> bool:
     """Whether what computes a value can round it to two codes; a fixed or a kept one is all."""
     source = x
-    while isinstance(source.op, _ROUNDED_BEFORE):
+    while (op := source.op) is not None and (
+        op.moves in (Moves.ORDER, Moves.PARTS) or op.clip_bounds()
+    ):
+        # It also works on sums, or on numbers not rounded yet.
         source = source.inputs[0]
     return source.op is None or not isinstance(source.op.quant, FixedCode | SameCode)
 
@@ -245,7 +247,7 @@ class _Splitter:
 
     def _inliers(self, builder: Builder) -> Value:
         # A clip of a clip is the tighter one, which can be rounded to its code at once.
-        below = self.x.inputs[0] if isinstance(self.x.op, Relu | Clip) else self.x
+        below = self.x.inputs[0] if self.x.op and self.x.op.clip_bounds() else self.x
         clipped = builder.emit(Clip(*self.choice.inside.bounds), below)
         clipped.observed = self.choice.inside
         return clipped

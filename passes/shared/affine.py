@@ -2,89 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from qir.ir import Value
-from qir.ops import Add, BatchNorm, Div, Mul, Neg, Sub
+from qir.numbers.affine_map import AffineMap
 from qir.ops.op import Op
-from qir.types import Array, Size, known
-
-AFFINE_OPS: tuple[type[Op], ...] = (Add, Sub, Mul, Div, Neg, BatchNorm)
-"""The ops that are affine maps of one operand where the others are constants."""
-
-
-@dataclass(frozen=True, eq=False)
-class AffineMap:
-    """x * factor + offset, constant or varying along one axis of x.
-
-    Args:
-        factor: Factors, float64: one, or one for each place along the axis.
-        offset: Offsets, likewise.
-        axis: The axis, counted from 0; without meaning where nothing varies.
-    """
-
-    factor: Array
-    offset: Array
-    axis: int
-
-    @property
-    def varies(self) -> bool:
-        """Whether there is more than one factor or offset."""
-        return max(self.factor.size, self.offset.size) > 1
-
-    @property
-    def scales(self) -> bool:
-        """Whether a factor is not 1."""
-        return bool(np.any(self.factor != 1))
-
-    @property
-    def shifts(self) -> bool:
-        """Whether an offset is not 0."""
-        return bool(np.any(self.offset != 0))
-
-    @property
-    def is_positive(self) -> bool:
-        """Whether all factors are greater than 0."""
-        return bool(np.all(self.factor > 0))
-
-    def after(self, inner: AffineMap) -> AffineMap | None:
-        """Returns this map of the result of another; None where they vary along different axes."""
-        if self.varies and inner.varies and self.axis != inner.axis:
-            return None
-        axis = self.axis if self.varies else inner.axis
-        return AffineMap(self.factor * inner.factor, inner.offset * self.factor + self.offset, axis)
-
-    def along(self, axis: int, repeats: int = 1) -> AffineMap:
-        """Returns the map along another axis, its numbers repeated as a whole."""
-        if not self.varies:
-            return self
-        factor, offset = np.broadcast_arrays(self.factor, self.offset)
-        return AffineMap(np.tile(factor, repeats), np.tile(offset, repeats), axis)
-
-    def split(self, sizes: Sequence[Size]) -> list[AffineMap]:
-        """Returns the maps of consecutive parts along the axis."""
-        if not self.varies:
-            return [self] * len(sizes)
-        factor, offset = np.broadcast_arrays(self.factor, self.offset)
-        cuts = np.cumsum([known(size, "axis of an affine map") for size in sizes])[:-1]
-        parts = zip(np.split(factor, cuts), np.split(offset, cuts), strict=True)
-        return [AffineMap(*part, self.axis) for part in parts]
-
-    def without_offset(self) -> AffineMap:
-        """Returns the map of differences."""
-        return replace(self, offset=np.zeros(1))
-
-    def __call__(self, real: Array, rank: int) -> Array:
-        """Applies the map to an array that broadcasts against a tensor of some rank."""
-        if not self.varies:
-            return np.asarray(real * self.factor[0] + self.offset[0])
-        shape = [1] * rank
-        shape[self.axis] = -1
-        return np.asarray(real * self.factor.reshape(shape) + self.offset.reshape(shape))
+from qir.types import Array
 
 
 def along_one_axis(array: Array, rank: int) -> tuple[Array, int] | None:
@@ -114,39 +39,22 @@ def along_one_axis(array: Array, rank: int) -> tuple[Array, int] | None:
 
 def match_affine(value: Value) -> tuple[Value, AffineMap] | None:
     """Returns the tensor that a value is an affine map of, and the map; None for anything else."""
-    rank = value.type.rank
-    one, zero = np.ones(1), np.zeros(1)
-    match value:
-        case Value(BatchNorm() as op, [x, *statistics]):
-            if not all(part.is_constant for part in statistics):
-                return None
-            gamma, beta, mean, variance = (part.real.astype(np.float64) for part in statistics)
-            with np.errstate(all="ignore"):
-                return x, AffineMap(*op.affine(gamma, beta, mean, variance), rank - 1)
-        case Value(Neg(), [x]) if x.type.is_float:
-            return x, AffineMap(-one, zero, rank - 1)
-        case Value(Add() | Sub() | Mul() | Div() as op, [a, b]) if a.is_constant != b.is_constant:
-            x, constant = (b, a) if a.is_constant else (a, b)
-            if x.type != value.type or not x.type.is_float:
-                return None
-            if (found := along_one_axis(constant.real, rank)) is None:
-                return None
-            numbers, axis = found
-            match op:
-                case Add():
-                    return x, AffineMap(one, numbers, axis)
-                case Sub():
-                    return x, AffineMap(-one, numbers, axis) if x is b else AffineMap(
-                        one, -numbers, axis
-                    )
-                case Mul():
-                    return x, AffineMap(numbers, zero, axis)
-                case Div():
-                    if x is a and np.all(numbers != 0):
-                        return x, AffineMap(1 / numbers, zero, axis)
-        case _:
-            pass
-    return None
+    op = value.op
+    if op is None or type(op).linear is Op.linear or not value.type.is_float:
+        return None
+    varying = [x for x in value.inputs if not x.is_constant]
+    if len(varying) != 1 or varying[0].type != value.type:
+        return None
+    constants = [x.real.astype(np.float64) if x.is_constant else None for x in value.inputs]
+    if (found := op.linear(constants)) is None:
+        return None
+    factor, offset = (along_one_axis(part, value.type.rank) for part in found[1:])
+    if factor is None or offset is None:
+        return None
+    (factors, axis), (offsets, other) = factor, offset
+    if factors.size > 1 and offsets.size > 1 and axis != other:
+        return None
+    return varying[0], AffineMap(factors, offsets, axis if factors.size > 1 else other)
 
 
 class Chain(NamedTuple):

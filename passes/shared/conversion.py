@@ -15,7 +15,6 @@ from qir.ops import (
     Embedding,
     Mul,
     Quantize,
-    Relu,
     Return,
     Sub,
 )
@@ -279,7 +278,7 @@ class Conversion:
                 for old, new in zip(node.outputs, moved, strict=True):
                     self.forms.give_sum(old, new)
                 return
-        if isinstance(node.op, Relu | Clip) and (x in self.forms.sums or x not in self.forms.main):
+        if node.op.clip_bounds() and (x in self.forms.sums or x not in self.forms.main):
             # The sum is rounded once anyway: straight to the code of what is left of it.
             operands = [self.forms.code(x, builder, self.plan.code_for(node.outputs[0]))]
         else:

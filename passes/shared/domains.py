@@ -3,71 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
 
 import numpy as np
 
 from qir.ir import Builder, Node, Value
 from qir.numbers.interval import EVERYTHING, Interval
-from qir.ops import (
-    Clip,
-    Dequantize,
-    Div,
-    Equal,
-    GroupNorm,
-    L2Norm,
-    LayerNorm,
-    Log,
-    Log1p,
-    Pow,
-    Reciprocal,
-    RmsNorm,
-    Rsqrt,
-    Select,
-    Sqrt,
-)
+from qir.ops import Clip, Dequantize, Equal, Select
+from qir.ops.normalization import Normalization
 from qir.ops.op import Op
 from qir.ops.rules import Accumulate
+from qir.ops.traits import Edge
 from qir.types import Affine, DType
 
 _TINY = float(np.finfo(np.float32).tiny)
 
 
-@dataclass(frozen=True)
-class _Edge:
-    """The end of where an op is finite.
-
-    Attributes:
-        position: Which operand it is of.
-        number: The number that this must not be, and below which most ops have no meaning.
-        included: Whether the op is finite at the number itself.
-        both: Whether the op may be finite below the number as well.
-    """
-
-    position: int = 0
-    number: float = 0.0
-    included: bool = False
-    both: bool = False
-
-    def excludes(self, bounds: Interval) -> bool:
-        """Whether bounds keep an operand away from where the op is not finite."""
-        low, high = bounds.bounds
-        # What is less than a normal number, or than a step beside the edge, may round to it.
-        margin = _TINY + 2.0**-23 * abs(self.number)
-        above = low >= self.number if self.included else low > self.number + margin
-        return above or (self.both and high < self.number - margin)
-
-
-_EDGES: dict[type[Op], _Edge] = {
-    Div: _Edge(position=1, both=True),
-    Log: _Edge(),
-    Log1p: _Edge(number=-1.0),
-    Pow: _Edge(both=True),
-    Reciprocal: _Edge(both=True),
-    Rsqrt: _Edge(),
-    Sqrt: _Edge(included=True),
-}
+def _excludes(edge: Edge, bounds: Interval) -> bool:
+    """Whether bounds keep an operand away from where an op is not finite."""
+    low, high = bounds.bounds
+    # What is less than a normal number, or than a step beside the edge, may round to it.
+    margin = _TINY + 2.0**-23 * abs(edge.number)
+    above = low >= edge.number if edge.included else low > edge.number + margin
+    return above or (edge.both and high < edge.number - margin)
 
 
 class Domains:
@@ -112,8 +71,7 @@ class Domains:
             value: The operand, with its range in the float program.
             builder: Where to build.
         """
-        edge = _EDGES.get(type(op))
-        if value not in self._rounded or (edge and edge.excludes(self._known(value))):
+        if value not in self._rounded or (op.edge and _excludes(op.edge, self._known(value))):
             return value
         half = None
         if value.range is not None:
@@ -130,7 +88,7 @@ class Domains:
         if not self._rounded.intersection(node.inputs):
             return
         op = node.op
-        if isinstance(op, GroupNorm | L2Norm | LayerNorm | RmsNorm) and op.epsilon == 0:
+        if isinstance(op, Normalization) and op.epsilon == 0:
             node.op = replace(op, epsilon=_TINY)
         self._rounded.update(node.outputs)
         if len(node.outputs) != 1 or isinstance(node.op.quant, Accumulate) or node.regions:
@@ -151,11 +109,11 @@ class Domains:
         least: float | None,
         builder: Builder,
     ) -> Value:
-        edge = _EDGES.get(type(op))
-        if edge is None or edge.position != position or value.range is None:
+        edge = op.edge
+        if edge is None or edge.operand != position or value.range is None:
             return real
         low, high = value.range.bounds
-        at_edge = low == edge.number and isinstance(op, Sqrt | Pow)
+        at_edge = edge.steep and low == edge.number
         if low > edge.number or high < edge.number or at_edge:
             kept = value.range
             if real is value:
@@ -163,7 +121,7 @@ class Domains:
                 kept = Interval.of(-inf, high) if high < edge.number else Interval.of(low, inf)
             clipped = builder.emit(Clip(*kept.bounds), real)
             self._bounds[clipped] = kept
-        elif isinstance(op, Div | Reciprocal) and least and real.type.dtype is DType.F32:
+        elif edge.divides and least and real.type.dtype is DType.F32:
             zero = builder.const(np.float32(0), "zero")
             half = builder.const(np.float32(least), "half_a_step")
             is_zero = _noted(op, builder.emit(Equal(), real, zero))

@@ -6,7 +6,7 @@ import numpy as np
 
 from qir.ir import Builder, Graph, Value
 from qir.ops import Softmax
-from qir.passes.shared.affine import AFFINE_OPS, affine_chain, chain_goes_on
+from qir.passes.shared.affine import affine_chain, chain_goes_on
 from qir.passes.shared.commute import backward, extracted
 from qir.passes.shared.weights import WEIGHTED_OPS, cannot_enter, emit_for, into_inputs
 from qir.pipeline.rewrite import Skip, rewrite, rule
@@ -18,7 +18,7 @@ MOST_READERS = 16
 """Readers of a value that are asked whether all can take in its map; more would not stay linear."""
 
 
-@rule(*AFFINE_OPS)
+@rule()
 def fold_back(y: Value, b: Builder) -> Value | Skip | None:
     """conv(x, w) * c -> conv(x, w * c), also through ops between them that commute."""
     if chain_goes_on(y) or (chain := affine_chain(y)) is None:

@@ -1,78 +1,13 @@
-"""What ops become when the axes of their operands stand in another order."""
+"""What moves when axes are put into another order, and how reshapes meet transposes."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple
 
 from qir.ir import Node
-from qir.ops import (
-    ArgMax,
-    BatchNorm,
-    Concat,
-    Dequantize,
-    Dot,
-    ExpBelowMax,
-    Gather,
-    GroupNorm,
-    L2Norm,
-    LayerNorm,
-    Lookup,
-    Lookup2,
-    Pad,
-    Quantize,
-    QuantizeDynamic,
-    Recode,
-    Requantize,
-    Reverse,
-    RmsNorm,
-    Slice,
-    Softmax,
-    Split,
-    Tile,
-)
-from qir.ops.op import Op
-from qir.ops.pool import Pool
-from qir.ops.reduce import Reduction
-from qir.ops.resize import Resize
-from qir.ops.windows import Padding
-from qir.types import Code, Dim, DType, Shape, Size
-
-Order: TypeAlias = tuple[int, ...]
-"""The axes of a tensor in terms of another's: axis i of the first is axis order[i] of the other."""
-
-T = TypeVar("T")
-
-
-def identity(rank: int) -> Order:
-    """Returns the order that changes nothing."""
-    return tuple(range(rank))
-
-
-def inverse(order: Order) -> Order:
-    """Returns the order that undoes another one."""
-    return tuple(sorted(range(len(order)), key=order.__getitem__))
-
-
-def after(outer: Order, inner: Order) -> Order:
-    """Returns the order of transpose(transpose(x, inner), outer) in terms of x."""
-    return tuple(inner[axis] for axis in outer)
-
-
-class Turned(NamedTuple):
-    """An op on operands whose axes stand in another order.
-
-    Attributes:
-        op: The op with its axes, windows and codes renumbered.
-        operands: The operands that are turned; the others stay.
-        orders: For each result, the order of the old result's axes in terms of the new one's.
-    """
-
-    op: Op
-    operands: Sequence[int]
-    orders: tuple[Order, ...]
+from qir.ops.orders import Order, Turned
+from qir.types import Dim, Shape, Size
 
 
 def turned_rank(node: Node) -> int:
@@ -80,119 +15,13 @@ def turned_rank(node: Node) -> int:
 
     It is that of the result where operands broadcast.
     """
-    broadcasts = node.op.elementwise or isinstance(node.op, Lookup2)
+    broadcasts = node.op.elementwise or node.op.broadcasts
     return (node.outputs if broadcasts else node.inputs)[0].type.rank
 
 
 def turned(node: Node, order: Order) -> Turned | None:
-    """Tells what a node becomes when its operands are turned.
-
-    Args:
-        node: The node.
-        order: The order of the operands' axes in terms of those of what is to be operands instead.
-
-    Returns:
-        None for an op that is tied to the order of its axes.
-    """
-    op, rank = node.op, len(order)
-    batch_and_channels_stay = order[:1] + order[-1:] == (0, rank - 1)
-    match op:
-        case Lookup() | Dequantize():
-            return Turned(op, (0,), (order,))
-        case Lookup2():
-            return Turned(op, (0, 1), (order,))
-        case Quantize() | Requantize():
-            return Turned(op.with_code(_turned_code(op.to, order)), (0,), (order,))
-        case QuantizeDynamic() if op.block is None or order[-1] == rank - 1:
-            axes = tuple(sorted(order[axis] for axis in op.axes))
-            scalars: tuple[Order, ...] = ((), ()) if op.mode == "onnx" else (order,)
-            return Turned(replace(op, axes=axes), (0,), (order, *scalars))
-        case Recode():
-            to = _turned_code(op.to, order) if isinstance(op.to, Code) else op.to
-            return Turned(Recode(to), (0,), (order,))
-        case Softmax() | ExpBelowMax():
-            # A mask has a rank and a shape of its own.
-            if any(value.type.dtype is DType.BOOL for value in node.inputs[1:]):
-                return None
-            axes = tuple(sorted(order[axis] for axis in op.axes))
-            return Turned(replace(op, axis=axes), (0,), (order,))
-        case LayerNorm() | RmsNorm() | L2Norm() if _has_last_parameters(node, order):
-            axes = tuple(sorted(order[axis] for axis in op.axes))
-            return Turned(replace(op, axes=axes), (0,), (order,))
-        case GroupNorm() if batch_and_channels_stay and _has_last_parameters(node, order):
-            return Turned(op, (0,), (order,))
-        case BatchNorm() if order[-1] == rank - 1:
-            return Turned(op, (0,), (order,))
-        case Dot(batch=0) if order[-1] == rank - 1:
-            return Turned(op, (0,), (order,))
-        case Concat():
-            return Turned(replace(op, axis=order[op.axis]), range(len(node.inputs)), (order,))
-        case Split():
-            orders = (order,) * len(node.outputs)
-            return Turned(replace(op, axis=order[op.axis]), (0,), orders)
-        case Gather() if node.inputs[1].type.rank == 1:
-            return Turned(replace(op, axis=order[op.axis]), (0,), (order,))
-        case Slice():
-            cuts = sorted((order[axis], *cut) for axis, *cut in op.cuts)
-            axes, start, limit, stride = zip(*cuts, strict=True) if cuts else ((),) * 4
-            return Turned(Slice(axes, start, limit, stride if op.stride else ()), (0,), (order,))
-        case Reverse():
-            return Turned(Reverse(tuple(sorted(order[axis] for axis in op.axes))), (0,), (order,))
-        case Pad():
-            low, high = _turned_sizes(op.low, order), _turned_sizes(op.high, order)
-            return Turned(replace(op, low=low, high=high), (0,), (order,))
-        case Tile():
-            return Turned(Tile(_turned_sizes(op.repeats, order)), (0,), (order,))
-        case Pool() if batch_and_channels_stay:
-            window, strides = _turned_spatial(op.window, order), _turned_spatial(op.strides, order)
-            padding: Padding = op.padding
-            if not isinstance(padding, str):
-                padding = _turned_spatial(padding, order)
-            pool = replace(op, window=window, strides=strides, padding=padding)
-            return Turned(pool, (0,), (order,))
-        case Resize() if batch_and_channels_stay:
-            return Turned(replace(op, sizes=_turned_spatial(op.sizes, order)), (0,), (order,))
-        case Reduction():
-            axes = tuple(sorted(order[axis] for axis in op.axes))
-            kept = order if op.keep_axes else _without(op.axes, order)
-            return Turned(replace(op, axes=axes), (0,), (kept,))
-        case ArgMax():
-            kept = order if op.keep_axes else _without((op.axis,), order)
-            return Turned(replace(op, axis=order[op.axis]), (0,), (kept,))
-        case _ if op.elementwise:
-            return Turned(op, range(len(node.inputs)), (order,))
-        case _:
-            return None
-
-
-def _has_last_parameters(node: Node, order: Order) -> bool:
-    """Whether what broadcasts against a norm's operand does so in the other order as well."""
-    parameters = [value.type for value in node.inputs[1:]]
-    last_stays = order[-1] == len(order) - 1
-    return all(
-        parameter.rank == 0 or (parameter.rank == 1 and (last_stays or parameter.size == 1))
-        for parameter in parameters
-    )
-
-
-def _turned_code(code: Code, order: Order) -> Code:
-    return code.map_arrays(lambda factors: factors.transpose(inverse(order)))
-
-
-def _turned_sizes(numbers: Sequence[T], order: Order) -> tuple[T, ...]:
-    """Renumbers what there is for each axis."""
-    return tuple(numbers[axis] for axis in inverse(order))
-
-
-def _turned_spatial(numbers: Sequence[T], order: Order) -> tuple[T, ...]:
-    """Renumbers what there is for each spatial dimension, or nothing where it is left out."""
-    return tuple(numbers[axis - 1] for axis in inverse(order)[1:-1]) if numbers else ()
-
-
-def _without(axes: Sequence[int], order: Order) -> Order:
-    """Returns the order of the axes that are left when some are removed."""
-    kept = [order[axis] for axis in range(len(order)) if axis not in axes]
-    return tuple(sorted(kept).index(axis) for axis in kept)
+    """Asks the op of a node what it becomes when its operands are turned; see `Op.turned`."""
+    return node.op.turned(order, [value.type for value in node.inputs])
 
 
 def moves_nothing(order: Order, shape: Shape) -> bool:

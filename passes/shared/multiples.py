@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from qir.ir import Value
-from qir.ops import Mul, Reshape, Transpose
+from qir.ops import Mul
 from qir.ops.op import Op
+from qir.ops.traits import Moves
 from qir.types import Array
 
 
@@ -45,7 +46,7 @@ def multiple_of_sum(value: Value, sums: Container[Value]) -> Multiple | None:
             case Value(Mul(), (inner, by)) if by.is_constant and _is_by_channel(by, inner, source):
                 shape = (1,) * (inner.type.rank - 1) + (-1,)
                 factor = factor * by.array.astype(np.float64).reshape(shape)
-            case Value(Reshape() | Transpose() as move, (inner,)) if np.ndim(factor) == 0:
+            case Value(Op(moves=Moves.ORDER) as move, (inner,)) if np.ndim(factor) == 0:
                 moves.append(move)
             case _:
                 return None

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from qir.ir import Graph, Node, Value
-from qir.ops import Dot, Gather, Mul, Reshape, Slice, Split, Transpose
-from qir.ops.op import Op
-
-_MOVES: tuple[type[Op], ...] = (Gather, Reshape, Slice, Split, Transpose)
+from qir.ops import Dot, Mul
+from qir.ops.traits import Moves
 
 
 def multiplied_sums(graph: Graph) -> set[Value]:
@@ -29,7 +27,9 @@ def _is_multiplied(value: Value) -> bool:
     stack, readers = [value], 0
     while stack:
         for user in stack.pop().users:
-            if isinstance(user.op, _MOVES) and all(x.is_constant for x in user.inputs[1:]):
+            if user.op.moves in (Moves.ORDER, Moves.PARTS) and all(
+                x.is_constant for x in user.inputs[1:]
+            ):
                 stack.extend(user.outputs)
             elif isinstance(user.op, Mul) and _joins(user):
                 readers += 1

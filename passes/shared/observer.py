@@ -15,8 +15,9 @@ from qir.ir.signature import Sizes
 from qir.numbers.interval import Interval
 from qir.observe.channels import few_places, observe_moments
 from qir.observe.statistics import NonFiniteError, Statistic, observe, observe_clipped
-from qir.ops import Clip, Const, Relu, Reshape, Return, Reverse, Transpose
+from qir.ops import Const, Reshape, Return
 from qir.ops.softmax import Exponentials
+from qir.ops.traits import Moves
 from qir.passes.shared.observed_parts import PartStatistics, observe_parts, observed_parts
 from qir.pipeline import Executor
 from qir.types import Array
@@ -34,7 +35,7 @@ def sources(values: Sequence[Value]) -> dict[Value, Value]:
     """Returns for each value the one whose numbers it holds in another order, or itself."""
     found: dict[Value, Value] = {}
     for value in values:
-        moved = isinstance(value.op, Reshape | Transpose | Reverse)
+        moved = value.op is not None and value.op.moves is Moves.ORDER
         found[value] = found.get(value.inputs[0], value) if moved else value
     return found
 
@@ -88,7 +89,7 @@ class _Stage:
         if start is None:
             return None
         array = np.asarray(self.computed[path[start]])
-        if few and all(isinstance(clip.op, Relu | Clip) for clip in path[:start]):
+        if few and all(clip.op and clip.op.clip_bounds() for clip in path[:start]):
             array, few = few_places(array), False
         for moved in reversed(path[:start]):
             if isinstance(moved.op, Reshape):
@@ -117,16 +118,12 @@ class Observation:
 
 def _clip_of(value: Value) -> tuple[Value, float, float] | None:
     """Returns the operand and the bounds, float32 values, if a value is another one clipped."""
-    match value.op:
-        case Relu():
-            low, high = 0.0, np.inf
-        case Clip(low, high):
-            pass
-        case _:
-            return None
+    bounds = None if value.op is None else value.op.clip_bounds()
+    if bounds is None:
+        return None
     # A bound is a number of the value's type.
     element = value.type.dtype.numpy
-    low, high = (float(np.float32(np.asarray(bound, element))) for bound in (low, high))
+    low, high = (float(np.float32(np.asarray(bound, element))) for bound in bounds)
     return (value.inputs[0], low, high) if low < np.inf and high > -np.inf else None
 
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from qir.ir import Graph, Node, Value
 from qir.observe.channels import ChannelStatistic
-from qir.ops import Dot, Reshape, Transpose
+from qir.ops import Dot
 from qir.ops.rules import Quotient
+from qir.ops.traits import Moves
 from qir.ops.type_rules import MOST_PRODUCTS
 from qir.passes.shared.codes import fine_code, reach
 from qir.passes.shared.observed_parts import statistic_names
@@ -83,7 +84,7 @@ def _readers(value: Value) -> list[tuple[Value, Node]]:
     while stack:
         form = stack.pop()
         for user in form.users:
-            if isinstance(user.op, Reshape | Transpose):
+            if user.op.moves is Moves.ORDER:
                 stack.append(user.output)
             else:
                 found.append((form, user))

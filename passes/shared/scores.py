@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from qir.ir import Graph, Value, reachable
 from qir.numbers.interval import Interval
-from qir.ops import Broadcast, Clip, Div, Dot, Mul, Reshape, Select, Transpose
+from qir.ops import Clip, Div, Dot, Mul, Select
 from qir.ops.elementwise import Sum
 from qir.ops.op import Op
 from qir.ops.softmax import Exponentials
 
-_MOVES: tuple[type[Op], ...] = (Broadcast, Reshape, Transpose)
-_CHANGES: tuple[type[Op], ...] = (*_MOVES, Clip, Div, Mul, Select, Sum)
-"""What may stand between a product and the softmax."""
-
-_TERMS: tuple[type[Op], ...] = (*_MOVES, Clip, Select, Sum)
+_TERMS: tuple[type[Op], ...] = (Clip, Select, Sum)
 """What scores of one code are made of in that code, or rounded to it from the same size."""
+
+_CHANGES: tuple[type[Op], ...] = (*_TERMS, Div, Mul)
+"""What may stand between a product and the softmax, beside moves."""
 
 LOPSIDED = 2.0
 """Ranges that reach further than this times as far to one side of 0 as to the other stay so."""
@@ -28,13 +27,13 @@ def score_factors(graph: Graph) -> set[Value]:
     """
     scores = reachable(
         (node.inputs[0] for node in graph.nodes if isinstance(node.op, Exponentials)),
-        lambda value: value.inputs if isinstance(value.op, _CHANGES) else (),
+        lambda value: value.inputs if _is_moved(value) or isinstance(value.op, _CHANGES) else (),
     )
     products = [value for value in scores if isinstance(value.op, Dot)]
     return set(
         reachable(
             (x for y in products if not any(x.is_constant for x in y.inputs) for x in y.inputs),
-            lambda value: value.inputs[:1] if isinstance(value.op, _MOVES) else (),
+            lambda value: value.inputs[:1] if _is_moved(value) else (),
         )
     )
 
@@ -51,18 +50,22 @@ def score_terms(graph: Graph) -> set[Value]:
     sums = (
         node.inputs[0]
         for node in graph.nodes
-        if isinstance(node.op, Exponentials) and isinstance(node.inputs[0].op, _TERMS)
+        if isinstance(node.op, Exponentials) and _is_term(node.inputs[0])
     )
-
-    def is_term(value: Value) -> bool:
-        return isinstance(value.op, _TERMS) and value.type.is_float
-
-    met = reachable(sums, lambda value: value.inputs if is_term(value) else ())
+    met = reachable(sums, lambda value: value.inputs if _is_term(value) else ())
     return {
         value
         for value in met
-        if is_term(value) or (isinstance(value.op, Dot) and value.type.is_float)
+        if _is_term(value) or (value.type.is_float and isinstance(value.op, Dot))
     }
+
+
+def _is_moved(value: Value) -> bool:
+    return value.op is not None and value.op.moves.keeps_all
+
+
+def _is_term(value: Value) -> bool:
+    return value.type.is_float and (_is_moved(value) or isinstance(value.op, _TERMS))
 
 
 def is_two_sided(observed: Interval) -> bool:

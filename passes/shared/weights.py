@@ -8,9 +8,9 @@ from typing import TypeAlias
 import numpy as np
 
 from qir.ir import Builder, Value
+from qir.numbers.affine_map import AffineMap
 from qir.ops import Conv, ConvTranspose, Dot
 from qir.ops.op import Op
-from qir.passes.shared.affine import AffineMap
 from qir.passes.shared.constants import derived, rounded, rounded_product
 from qir.pipeline.rewrite import Skip
 from qir.types import Array, known

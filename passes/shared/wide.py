@@ -10,26 +10,12 @@ import numpy as np
 from qir.ir import Graph, Node, Value
 from qir.numbers.interval import Interval
 from qir.observe.channels import ChannelStatistic
-from qir.ops import (
-    Broadcast,
-    Clip,
-    Concat,
-    Dot,
-    Gather,
-    Gelu,
-    Mish,
-    Relu,
-    Reshape,
-    ResizeNearest,
-    Silu,
-    Slice,
-    Split,
-    Transpose,
-)
+from qir.ops import Concat, Dot, Gelu, Mish, Silu
 from qir.ops.elementwise import Sum
 from qir.ops.op import Op
 from qir.ops.rules import ExactSum, Normalize, Quotient, RescaledRows, SameCode
 from qir.ops.softmax import Exponentials
+from qir.ops.traits import Moves
 from qir.passes.shared.codes import ZERO_SCALE, reach
 from qir.passes.shared.observed_parts import statistic_names
 from qir.types import Affine, DType, known
@@ -39,11 +25,6 @@ WIDE_BITS = 15
 
 SMOOTH: tuple[type[Op], ...] = (Gelu, Mish, Silu)
 """The functions that lose 2 dB where their argument is rounded to 8 bits before (MiniLM)."""
-
-PARTS: tuple[type[Op], ...] = (Slice, Split, Gather)
-"""The moves that leave numbers out."""
-
-_MOVES: tuple[type[Op], ...] = (*PARTS, Broadcast, Reshape, Transpose)
 
 NARROWER = 0.8
 """A part whose range has at most this share of the whole one's is worth a code of its own."""
@@ -122,7 +103,7 @@ def quotient_code(totals: Iterable[Value], expressed: DType) -> Affine | None:
 
 def unmoved(value: Value) -> Value:
     """Returns what a value is the moved numbers of, or itself."""
-    while isinstance(value.op, _MOVES):
+    while value.op is not None and value.op.moves.by_place:
         value = value.inputs[0]
     return value
 
@@ -154,7 +135,7 @@ def wide_values(graph: Graph, excluded: set[Node], ranges: Mapping[Value, Interv
         if node in excluded:
             continue
         if isinstance(node.op.quant, Normalize):
-            if any(isinstance(user.op, Relu | Clip) for user in node.output.users):
+            if any(user.op.clip_bounds() for user in node.output.users):
                 stack.append(node.output)
         elif isinstance(node.op, Exponentials):
             stack.append(node.inputs[0])
@@ -178,7 +159,7 @@ def wide_values(graph: Graph, excluded: set[Node], ranges: Mapping[Value, Interv
             stack.extend(operand for operand in value.inputs if not operand.is_constant)
         elif isinstance(op, Concat):
             stack.extend(value.inputs)
-        elif isinstance(op, (*_MOVES, ResizeNearest)):
+        elif op.moves.by_place:
             stack.append(value.inputs[0])
         elif not isinstance(op.quant, Normalize | Quotient | RescaledRows):
             continue
@@ -224,7 +205,7 @@ def moves_from_sums(graph: Graph) -> dict[Value, tuple[Node, ...]]:
         rule = node.op.quant
         if isinstance(node.op, Dot | Sum) or isinstance(rule, Normalize | Quotient | RescaledRows):
             chains[node.output] = ()
-        elif isinstance(node.op, _MOVES) and isinstance(rule, SameCode):
+        elif node.op.moves.by_place and isinstance(rule, SameCode):
             before = chains.get(node.inputs[0])
             if before is not None and not any(value.type.is_float for value in node.inputs[1:]):
                 chains.update(dict.fromkeys(node.outputs, (*before, node)))
@@ -236,14 +217,14 @@ def _chains_to_parts(graph: Graph, ranges: Mapping[Value, Interval]) -> list[tup
     return [
         chain
         for chain in moves_from_sums(graph).values()
-        if chain and isinstance(chain[-1].op, PARTS) and _is_narrower(chain[-1], ranges)
+        if chain and chain[-1].op.moves is Moves.PARTS and _is_narrower(chain[-1], ranges)
     ]
 
 
 def summed_parts(graph: Graph) -> set[Node]:
     """Returns the ops that take parts of the sum of a dot, perhaps behind other moves."""
     moves = {move for chain in moves_from_sums(graph).values() for move in chain}
-    return {move for move in moves if isinstance(move.op, PARTS)}
+    return {move for move in moves if move.op.moves is Moves.PARTS}
 
 
 def moved_sums(graph: Graph, ranges: Mapping[Value, Interval], heads: Iterable[Value]) -> set[Node]:

@@ -4,70 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import prod
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 
 from qir.errors import QirError
 from qir.ir import Graph, Node, Value
-from qir.numbers.int32 import INT32_MAX, INT32_MIN, Int64Array
+from qir.numbers.int32 import Int64Array
 from qir.numbers.interval import EVERYTHING, Interval
-from qir.numbers.long_sums import LONG_MAX, LONG_MIN
-from qir.ops import (
-    Broadcast,
-    Concat,
-    Dot,
-    Gather,
-    Lookup,
-    Lookup2,
-    Maximum,
-    MaxPool,
-    Minimum,
-    Recode,
-    ReduceMax,
-    ReduceMin,
-    Relu,
-    Requantize,
-    Reshape,
-    ResizeNearest,
-    Reverse,
-    Select,
-    Slice,
-    Split,
-    Tile,
-    Transpose,
-)
-from qir.ops.op import Op, infer
+from qir.numbers.reach import INT32, LONG, Reach, corners, with_zero
+from qir.ops import Dot
+from qir.ops.op import infer
 from qir.ops.rules import Accumulate, Coded, ExactSum, SameCode
+from qir.ops.traits import Formed, Moves, StoredOperand
 from qir.types import Affine, Array, DType, FrozenArray, TensorType, known
-
-Reach: TypeAlias = tuple[int, int]
-"""The least and the greatest integer that can occur."""
-
-INT32: Reach = (INT32_MIN, INT32_MAX)
-
-LONG: Reach = (LONG_MIN, LONG_MAX)
-"""What sums in i64 may be."""
-
-MOVES: tuple[type[Op], ...] = (
-    Broadcast,
-    Concat,
-    Gather,
-    MaxPool,
-    Maximum,
-    Minimum,
-    ReduceMax,
-    ReduceMin,
-    Reshape,
-    ResizeNearest,
-    Reverse,
-    Select,
-    Slice,
-    Split,
-    Tile,
-    Transpose,
-)
-"""The ops each of whose results is one of the stored numbers of an operand with a code."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +38,12 @@ class Sums:
     def of(reach: Reach) -> Sums:
         """Returns the sums of an op that treats all channels alike."""
         return Sums(np.asarray(reach[0], object), np.asarray(reach[1], object))
+
+    @staticmethod
+    def formed(integers: Formed) -> Sums:
+        """Returns what an op forms that rounds by itself, as it says."""
+        sums = Sums.of((integers.least, integers.greatest))
+        return replace(sums, limit=LONG) if integers.long else sums
 
     @property
     def excess(self) -> Array:
@@ -145,31 +101,24 @@ class StoredReach:
 
     def _stored(self, value: Value) -> Reach | None:
         op, code = value.op, value.type.quant
-        match op:
-            case Requantize():
-                return op.bounds
-            case Recode():
-                low, high = self[value.inputs[0]]
-                offset = op.offset(value.inputs[0].type)
-                return low + offset, high + offset
-            case Lookup() if value.inputs[1].is_constant:
-                low, high = self[value.inputs[0]]
-                return _extremes(op.evaluate(np.arange(low, high + 1), value.inputs[1].array))
-            case Lookup2() if value.inputs[2].is_constant:
-                (x_low, x_high), (y_low, y_high) = map(self.__getitem__, value.inputs[:2])
-                rows, columns = np.arange(x_low, x_high + 1), np.arange(y_low, y_high + 1)
-                table = value.inputs[2].array
-                return _extremes(op.evaluate(rows[:, None], columns, table))
-            case _ if value.is_constant and not value.type.is_float:
-                return _extremes(value.array)
-            case Op(quant=SameCode()) if code is not None and is_exact(value.type):
-                # In real numbers, so that the op's own rule says what it clips or fills in.
-                bounds = op.interval(*map(self.real, value.inputs)).bounds
-                return _extremes(code.encode(bounds))
-            case _ if code is not None and isinstance(op, MOVES):
-                return self._union([x for x in value.inputs if x.type.quant is not None])
-            case _:
-                return None
+        if value.is_constant:
+            return None if value.type.is_float else _extremes(value.array)
+        if op is None or not value.type.dtype.is_integer:
+            return None
+        if (narrowed := op.stored([self._known(x) for x in value.inputs], value.type)) is not None:
+            return narrowed
+        if code is None:
+            return None
+        if isinstance(op.quant, SameCode) and is_exact(value.type):
+            # In real numbers, so that the op's own rule says what it clips or fills in.
+            bounds = op.interval(*map(self.real, value.inputs)).bounds
+            return _extremes(code.encode(bounds))
+        if op.moves is not Moves.NONE:
+            return self._union([x for x in value.inputs if x.type.quant is not None])
+        return None
+
+    def _known(self, value: Value) -> StoredOperand:
+        return StoredOperand(value.type, self[value], value.array if value.is_constant else None)
 
     def _union(self, values: list[Value]) -> Reach:
         reaches = [self[value] for value in values]
@@ -178,12 +127,14 @@ class StoredReach:
     def _moved(self, value: Value) -> Places | None:
         """Follows channels through an op that moves the numbers of one operand."""
         sources = [x for x in value.inputs if x.type.quant is not None]
-        if len(sources) != 1 or not isinstance(value.op, (*MOVES, Relu)):
+        if len(sources) != 1 or value.op is None:
             return None
         places = self._places.get(sources[0])
-        if isinstance(value.op, Relu):
+        if value.op.clip_bounds() == (0.0, np.inf):
             return places and Places(*(np.maximum(bound, 0) for bound in places))
-        if places is None or (origins := followed(value, places.low.shape)) is None:
+        if places is None or value.op.moves is Moves.NONE:
+            return None
+        if (origins := followed(value, places.low.shape)) is None:
             return None
         return Places(*(bound.reshape(-1)[origins] for bound in places))
 
@@ -331,17 +282,6 @@ def _placed(sums: Sums, type: TensorType) -> Places:
         for bound, end in zip((sums.least, sums.greatest), bounds, strict=True)
     )
     return Places(low, high)
-
-
-def with_zero(reach: Reach) -> Reach:
-    """Adds the real number 0, which padding puts between the others."""
-    return min(reach[0], 0), max(reach[1], 0)
-
-
-def corners(a: Reach, b: Reach) -> Reach:
-    """Returns the reach of products."""
-    found = [left * right for left in a for right in b]
-    return min(found), max(found)
 
 
 def _bounds(type: TensorType) -> Reach:

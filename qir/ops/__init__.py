@@ -1,12 +1,13 @@
 """The meaning of every op, numpy only. One class an op, one file a family."""
 
-from qir.ops.cast import Cast, Dequantize, Quantize, Recode, Requantize
+from qir.ops.cast import Dequantize, Quantize, Requantize
+from qir.ops.clipping import Clip, Maximum, Minimum, Relu
 from qir.ops.conv import Conv, ConvTranspose
 from qir.ops.core import Const, Return
 from qir.ops.dot import Dot
-from qir.ops.elementwise import Add, Clip, Maximum, Minimum, Mul, Pow, Relu, Sub
+from qir.ops.elementwise import Add, Mul, Pow, Sub
 from qir.ops.embedding import Embedding
-from qir.ops.indexing import Gather, Iota, Pad, Reverse, Slice, Split, Tile
+from qir.ops.indexing import Gather, Iota, Pad, Reverse, Tile
 from qir.ops.logic import (
     And,
     Equal,
@@ -26,9 +27,11 @@ from qir.ops.normalization import GroupNorm, L2Norm, LayerNorm, RmsNorm
 from qir.ops.pool import AvgPool, MaxPool
 from qir.ops.quantize_dynamic import QuantizeDynamic
 from qir.ops.quotient import Div
+from qir.ops.recode import Cast, Recode
 from qir.ops.reduce import ArgMax, Mean, ReduceMax, ReduceMin, ReduceProd, ReduceSum
 from qir.ops.resize import ResizeLinear, ResizeNearest
 from qir.ops.shape import Broadcast, Concat, Reshape, Transpose
+from qir.ops.slicing import Slice, Split
 from qir.ops.softmax import ExpBelowMax, ExpBelowMaxHigh, ExpBelowMaxLow, Softmax
 from qir.ops.unary import (
     Abs,

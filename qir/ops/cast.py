@@ -1,4 +1,4 @@
-"""The casts between real numbers and codes, between codes, and between plain types."""
+"""The casts that round: between real numbers and codes, and between codes."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from functools import lru_cache
 import numpy as np
 
 from qir.errors import QirError
-from qir.numbers.interval import EVERYTHING, Interval
+from qir.numbers.interval import Interval
 from qir.numbers.long_sums import LONG_PLACES
 from qir.numbers.quantize_mode import quantize_mode
+from qir.numbers.reach import Reach
 from qir.numbers.rounding import MachineForm, Multiplier, rounding_mode
 from qir.ops.agreement import AgreesWith
 from qir.ops.attributes import by_type
 from qir.ops.claims import Claim
 from qir.ops.op import Op, op
+from qir.ops.orders import Order, Turned, turned_code
 from qir.ops.rules import Coded, KeepFloat
-from qir.types import Affine, Array, Code, DType, Element, FrozenArray, TensorType, expand
+from qir.ops.traits import Carried, Formed, StoredOperand, carried_in_place
+from qir.types import Affine, Array, Code, DType, FrozenArray, TensorType, expand
 
 
 def _code(result: TensorType) -> Code:
@@ -30,7 +33,8 @@ def _affine(result: TensorType) -> Affine:
     return result.affine
 
 
-def _saturated(x: Interval, code: Code, bounds: tuple[int, int] | None = None) -> Interval:
+def saturated(x: Interval, code: Code, bounds: tuple[int, int] | None = None) -> Interval:
+    """Returns the part of an interval that a code can tell, within bounds of stored numbers."""
     sizes = code.step_sizes.astype(np.float64)
     if isinstance(code, Affine):
         # In float64, as the bounds of accumulators of any width are meant.
@@ -79,7 +83,7 @@ class Quantize(Op):
         return TensorType(x.shape, self.to)
 
     def interval(self, x: Interval) -> Interval:
-        return _saturated(x, self.to)
+        return saturated(x, self.to)
 
     def evaluate(self, x: Array) -> Array:
         return x
@@ -87,6 +91,14 @@ class Quantize(Op):
     def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
         (x,) = operands
         return self.encode(x.stored)
+
+    def carried(
+        self, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> list[Carried]:
+        return carried_in_place(range(operands[0].rank))
+
+    def turned(self, order: Order, operands: Sequence[TensorType]) -> Turned:
+        return Turned(self.with_code(turned_code(self.to, order)), (0,), (order,))
 
     def encode(self, real: Array) -> Array:
         """Returns the stored numbers of real ones."""
@@ -118,6 +130,14 @@ class Dequantize(Op):
     def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
         (x,) = operands
         return x.code.decode(x.stored)
+
+    def carried(
+        self, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> list[Carried]:
+        return carried_in_place(range(operands[0].rank))
+
+    def turned(self, order: Order, operands: Sequence[TensorType]) -> Turned:
+        return Turned(self, (0,), (order,))
 
 
 @op("requantize")
@@ -255,7 +275,7 @@ class Requantize(Op):
         return _machine_forms(self, x)
 
     def interval(self, x: Interval) -> Interval:
-        return _saturated(x, self.to, self.bounds)
+        return saturated(x, self.to, self.bounds)
 
     def evaluate(self, x: Array) -> Array:
         return x
@@ -271,6 +291,20 @@ class Requantize(Op):
             rounded = mode.apply_long(x.stored, factors)
             return np.clip(rounded + points.astype(np.int64), *self.bounds)
         return mode.requantize(x.steps, factors, points, *self.bounds)
+
+    def carried(
+        self, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> list[Carried]:
+        return carried_in_place(range(operands[0].rank))
+
+    def turned(self, order: Order, operands: Sequence[TensorType]) -> Turned:
+        return Turned(self.with_code(turned_code(self.to, order)), (0,), (order,))
+
+    def formed(self, steps: Sequence[Reach], operands: Sequence[TensorType]) -> Formed:
+        return Formed(*steps[0], is_long(operands[0]))
+
+    def stored(self, operands: Sequence[StoredOperand], result: TensorType) -> Reach:
+        return self.bounds
 
 
 def is_long(x: TensorType) -> bool:
@@ -295,134 +329,3 @@ def _machine_forms(op: Requantize, x: TensorType) -> tuple[tuple[str, MachineFor
             )
         forms.append((name, form))
     return tuple(forms)
-
-
-def _element(result: TensorType) -> Element:
-    return result.element
-
-
-@op("recode")
-class Recode(Op):
-    """The same stored numbers under another code, as plain integers, or these under a code.
-
-    What the numbers mean changes; nothing is rounded and nothing looked up. The storage type stays,
-    but for affine codes of i8 and u8 whose zero points differ by 128: there the highest bit of each
-    number turns, and (stored - zero point) stays.
-
-    Attributes:
-        to: The code, or the plain type, of the result.
-    """
-
-    to: Code | DType = by_type(_element)
-
-    quant = KeepFloat("a cast")
-
-    def needs_zero(self, *operands: TensorType) -> bool:
-        return False
-
-    def result(self, x: TensorType) -> TensorType:
-        result = TensorType(x.shape, self.to)
-        if not x.dtype.is_integer or not result.dtype.is_integer:
-            raise self.error(f"expected integers, got {x} and {result.dtype.value}")
-        offset, (low, high) = self.offset(x), _range(self.to)
-        least, greatest = (bound + offset for bound in _range(x.element))
-        if least < low or greatest > high:
-            raise self.error(
-                f"expected a result that holds [{least}, {greatest}], got bounds [{low}, {high}]"
-            )
-        return result
-
-    def offset(self, x: TensorType) -> int:
-        """Returns what is added to each stored number: 0, or 128 and -128 between i8 and u8.
-
-        Raises:
-            QirError: The storage types differ in another way, or the zero points don't differ so.
-        """
-        storage = TensorType(x.shape, self.to).dtype
-        offset = {(DType.I8, DType.U8): 128, (DType.U8, DType.I8): -128}.get((x.dtype, storage), 0)
-        if x.dtype is not storage and not offset:
-            raise self.error(f"expected storage of {x.dtype.value}, got {storage.value}")
-        if offset and not (
-            isinstance(self.to, Affine)
-            and isinstance(x.quant, Affine)
-            and np.array_equal(self.to.zero_points, x.quant.zero_points + offset)
-        ):
-            raise self.error(
-                f"expected affine codes, and zero points that differ by {offset:+d} from "
-                f"{x.dtype.value} to {storage.value}, got {x} and "
-                f"{TensorType(x.shape, self.to)}; requantize otherwise"
-            )
-        return offset
-
-    def interval(self, x: Interval) -> Interval:
-        if isinstance(self.to, DType):
-            return Interval.of(*self.to.bounds)
-        return _saturated(EVERYTHING, self.to)
-
-    def evaluate(self, x: Array) -> Array:
-        return x
-
-    def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
-        (x,) = operands
-        return x.stored.astype(np.int64) + self.offset(x.type)
-
-
-def _range(element: Element) -> tuple[int, int]:
-    return element.range if isinstance(element, Code) else element.bounds
-
-
-def _plain(result: TensorType) -> DType:
-    if not isinstance(result.element, DType):
-        raise QirError(f"cast: expected a plain result type, got {result}; quantize makes codes")
-    return result.element
-
-
-@op("cast")
-class Cast(Op):
-    """From one plain type to another, which the result type tells.
-
-    Floating-point numbers go to integers towards 0, saturating, NaN to 0; integers to narrower ones
-    modulo 2^bits; integers to floating point to nearest, ties to even; any type to bool as x != 0.
-    """
-
-    to: DType = by_type(_plain)
-
-    quant = KeepFloat("a cast between plain types")
-    elementwise = True
-
-    def result(self, x: TensorType) -> TensorType:
-        if x.quant is not None:
-            raise self.error(f"expected plain numbers, got {x}; dequantize it")
-        return x.with_element(self.to)
-
-    def interval(self, x: Interval) -> Interval:
-        if self.to is DType.BOOL:
-            return Interval.of(0, 1)
-        if self.to.is_float:
-            return x
-        low, high = self.to.bounds
-        return (
-            x.monotone(np.trunc).clip(low, high)
-            if low <= x.bounds[0] and x.bounds[1] <= high
-            else Interval.of(low, high)
-        )
-
-    def evaluate(self, x: Array) -> Array:
-        if self.to is DType.BOOL:
-            return np.asarray(x != 0)
-        if self.to.is_float:
-            return x if x.dtype.kind not in "biu" else x.astype(np.float64)
-        low, high = self.to.bounds
-        if x.dtype.kind in "biu":
-            wrapped = (
-                (x.astype(np.int64) - low) & (2**self.to.bits - 1)
-                if self.to.bits < 64
-                else x.astype(np.int64)
-            )
-            return wrapped + low if self.to.bits < 64 else wrapped
-        whole = np.trunc(
-            np.nan_to_num(x.astype(np.float64), nan=0.0, posinf=np.inf, neginf=-np.inf)
-        )
-        # 2^63 - 1 is no float64, so the upper bound is clamped in integers.
-        inside = np.where((whole > low) & (whole < high), whole, 0).astype(np.int64)
-        return np.where(whole <= low, low, np.where(whole >= high, high, inside))

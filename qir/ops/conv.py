@@ -9,10 +9,13 @@ from math import prod
 import numpy as np
 
 from qir.errors import counted
+from qir.numbers.affine_map import AffineMap
 from qir.numbers.interval import EVERYTHING, Interval
 from qir.ops.attributes import all_ones, all_zeros, left_out
+from qir.ops.dot import scaled_products
 from qir.ops.op import Op, op
 from qir.ops.rules import Accumulate, holds_bytes
+from qir.ops.traits import Carried, Inward
 from qir.ops.type_rules import accumulator, check_bias
 from qir.ops.windows import (
     Padding,
@@ -95,6 +98,19 @@ class Convolution(Op):
         # Each number is met by every tap of one kernel: of the result, or of x in a transpose.
         places = operands[0].shape[:-1] if isinstance(self, ConvTranspose) else result.shape[:-1]
         return product((*places, *kernel.shape))
+
+    def carried(
+        self, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> list[Carried]:
+        x, kernel, *bias = operands
+        last = x.rank - 1
+        carried = [Carried(0, 0, 0), Carried(1, kernel.rank - 1, last)]
+        return [*carried, *(Carried(2, 0, last) for _ in bias)]
+
+    def affine_inward(
+        self, affine: AffineMap, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> Sequence[Inward] | str:
+        return scaled_products(self, affine, operands)
 
 
 @op("conv")

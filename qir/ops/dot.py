@@ -8,9 +8,12 @@ from math import prod
 import numpy as np
 
 from qir.errors import counted
+from qir.numbers.affine_map import AffineMap
 from qir.numbers.interval import Interval
 from qir.ops.op import Op, op
+from qir.ops.orders import Order, Turned
 from qir.ops.rules import Accumulate, holds_bytes
+from qir.ops.traits import Carried, Inward, carried_in_place
 from qir.ops.type_rules import accumulator, check_bias
 from qir.types import Array, Size, TensorType, product
 
@@ -76,3 +79,33 @@ class Dot(Op):
         rows = x.reshape(*batch, prod(x.shape[self.batch : -1]), x.shape[-1])
         result: Array = np.matmul(rows, kernel).reshape(*x.shape[:-1], kernel.shape[-1])
         return result if bias is None else result + bias
+
+    def carried(
+        self, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> list[Carried]:
+        x, kernel, *bias = operands
+        last = results[0].rank - 1
+        carried = carried_in_place(range(x.rank - 1))
+        carried += carried_in_place(range(self.batch), 1)
+        carried.append(Carried(1, kernel.rank - 1, last))
+        return [*carried, *(Carried(2, 0, last) for _ in bias)]
+
+    def turned(self, order: Order, operands: Sequence[TensorType]) -> Turned | None:
+        if self.batch or order[-1] != len(order) - 1:
+            return None
+        return Turned(self, (0,), (order,))
+
+    def affine_inward(
+        self, affine: AffineMap, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> Sequence[Inward] | str:
+        return scaled_products(self, affine, operands)
+
+
+def scaled_products(
+    operation: Op, affine: AffineMap, operands: Sequence[TensorType]
+) -> Sequence[Inward] | str:
+    """Takes a factor of sums of products to either factor of the products, and to the bias."""
+    if affine.varies or affine.shifts:
+        return f"a factor of {operation.name} is one number"
+    bias = (affine,) * (len(operands) - 2)
+    return [Inward(operation, (affine, None, *bias)), Inward(operation, (None, affine, *bias))]

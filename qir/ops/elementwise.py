@@ -1,4 +1,4 @@
-"""Elementwise arithmetic and clipping."""
+"""Elementwise arithmetic."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from qir.errors import QirError
+from qir.numbers.affine_map import AffineMap
 from qir.numbers.common_shift import common_shift_multipliers
 from qir.numbers.int32 import INT32_MAX, rounding_shift
 from qir.numbers.interval import EVERYTHING, Interval
 from qir.numbers.long_sums import LONG_MAX
+from qir.numbers.reach import Reach, corners
 from qir.numbers.rounding import Multiplier, rounding_mode
 from qir.ops.attributes import by_type
 from qir.ops.op import Op, op
-from qir.ops.rules import Coded, ExactSum, Rescale, SameCode, SharedCode, Table
+from qir.ops.rules import Coded, ExactSum, Rescale, Table
 from qir.ops.sums import exact_code
-from qir.ops.type_rules import affine_or_plain, broadcast, rescaled, same_element, same_float
-from qir.types import Affine, Array, Code, DType, TensorType
+from qir.ops.traits import Edge, Formed, Inward, Linear, Maps, Outward, lone_operand
+from qir.ops.type_rules import broadcast, rescaled, same_float
+from qir.types import Affine, Array, DType, TensorType
 
 
 def result_code(result: TensorType) -> Affine | None:
@@ -186,16 +189,52 @@ class Sum(Op):
             x.steps * mx + y.steps * my, multiplier, code.zero_points, *code.range
         )
 
+    def formed(self, steps: Sequence[Reach], operands: Sequence[TensorType]) -> Formed:
+        factors, half = (1, self.sign), 0
+        if not self.is_exact:
+            factors, shift = self.factors(*operands)
+            half = 2 ** (shift - 1)
+        x, y = (corners(reach, (by, by)) for reach, by in zip(steps, factors, strict=True))
+        return Formed(x[0] + y[0], x[1] + y[1] + half, self.is_long(*operands))
+
+    def affine_inward(
+        self, affine: AffineMap, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> Sequence[Inward]:
+        return [Inward(self, (affine, affine.without_offset()))]
+
 
 @op("add")
 class Add(Sum):
     """x + y, with broadcasting; on codes with one rounding."""
 
-    def turned(self) -> Add:
-        """Returns the op for the operands in the other order."""
+    commutes = Maps.ALL
+
+    def swapped(self) -> Add:
         if self.multipliers is None:
             return self
         return replace(self, multipliers=self.multipliers[::-1])
+
+    def linear(self, constants: Sequence[Array | None]) -> Linear | None:
+        position, constant = lone_operand(constants)
+        return None if constant is None else Linear(position, np.ones(()), constant)
+
+    def affine_outward(
+        self,
+        maps: Sequence[AffineMap],
+        operands: Sequence[TensorType],
+        results: Sequence[TensorType],
+    ) -> Outward | str:
+        x, y = maps
+        if x.is_identity != y.is_identity:
+            return "only one of the branches is mapped"
+        if operands[0] != operands[1]:
+            return "an operand is broadcast"
+        if x.varies and y.varies and x.axis != y.axis:
+            return "the branches vary along different axes"
+        if not np.array_equal(*np.broadcast_arrays(x.factor, y.factor)):
+            return "the branches have different factors"
+        axis = x.axis if x.varies else y.axis
+        return Outward(self, AffineMap(x.factor, x.offset + y.offset, axis))
 
     def interval(self, x: Interval, y: Interval) -> Interval:
         return self.written_range or x + y
@@ -209,6 +248,13 @@ class Sub(Sum):
     """x - y, with broadcasting; on codes with one rounding."""
 
     sign = -1
+
+    def linear(self, constants: Sequence[Array | None]) -> Linear | None:
+        position, constant = lone_operand(constants)
+        if constant is None:
+            return None
+        sign = np.asarray(-1.0 if position else 1.0)
+        return Linear(position, sign, -sign * constant)
 
     def interval(self, x: Interval, y: Interval) -> Interval:
         return self.written_range or x - y
@@ -243,6 +289,20 @@ class Mul(Op):
         x, y = operands
         return x.steps * y.steps
 
+    def swapped(self) -> Mul:
+        return self
+
+    def linear(self, constants: Sequence[Array | None]) -> Linear | None:
+        position, constant = lone_operand(constants)
+        return None if constant is None else Linear(position, constant, np.zeros(()))
+
+    def affine_inward(
+        self, affine: AffineMap, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> Sequence[Inward] | str:
+        if affine.shifts:
+            return "an offset does not commute with mul"
+        return [Inward(self, (affine, None)), Inward(self, (None, affine))]
+
 
 def _floats(operation: Op, *types: TensorType) -> TensorType:
     shape, element = broadcast(operation, *types), same_float(operation, *types)
@@ -259,6 +319,7 @@ class Pow(Op):
 
     quant = Table("the power of two codes has no integer meaning")
     elementwise = True
+    edge = Edge(both=True, steep=True)
 
     def result(self, x: TensorType, y: TensorType) -> TensorType:
         return _floats(self, x, y)
@@ -282,100 +343,3 @@ class Pow(Op):
     def evaluate(self, x: Array, y: Array) -> Array:
         with np.errstate(all="ignore"):
             return np.asarray(np.power(x, y))
-
-
-@op("maximum")
-class Maximum(Op):
-    """The greater of x and y, with broadcasting; NaN where either is. Codes must be equal."""
-
-    quant = SharedCode()
-    compares = True
-    elementwise = True
-
-    def result(self, x: TensorType, y: TensorType) -> TensorType:
-        return TensorType(broadcast(self, x, y), same_element(self, x, y))
-
-    def interval(self, x: Interval, y: Interval) -> Interval:
-        return Interval.of(np.maximum(x.lo, y.lo), np.maximum(x.hi, y.hi))
-
-    def evaluate(self, x: Array, y: Array) -> Array:
-        return np.maximum(x, y)
-
-
-@op("minimum")
-class Minimum(Op):
-    """The lesser of x and y, with broadcasting; NaN where either is. Codes must be equal."""
-
-    quant = SharedCode()
-    compares = True
-    elementwise = True
-
-    def result(self, x: TensorType, y: TensorType) -> TensorType:
-        return TensorType(broadcast(self, x, y), same_element(self, x, y))
-
-    def interval(self, x: Interval, y: Interval) -> Interval:
-        return Interval.of(np.minimum(x.lo, y.lo), np.minimum(x.hi, y.hi))
-
-    def evaluate(self, x: Array, y: Array) -> Array:
-        return np.minimum(x, y)
-
-
-@op("relu")
-class Relu(Op):
-    """max(x, 0); on codes max(q, zero point)."""
-
-    quant = SameCode()
-    elementwise = True
-
-    def result(self, x: TensorType) -> TensorType:
-        return x.with_element(affine_or_plain(self, x))
-
-    def interval(self, x: Interval) -> Interval:
-        return x.clip(0, np.inf)
-
-    def evaluate(self, x: Array) -> Array:
-        return np.maximum(x, 0)
-
-    def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
-        (x,) = operands
-        return x.stored - x.steps + np.maximum(x.steps, 0)
-
-
-@op("clip")
-class Clip(Op):
-    """min(max(x, low), high); on codes the clamp between the codes of the two bounds.
-
-    Attributes:
-        low: Lower bound in real units; may be -inf.
-        high: Upper bound in real units; may be inf.
-    """
-
-    low: float
-    high: float
-
-    quant = SameCode()
-    compares = True
-    elementwise = True
-
-    def check(self) -> None:
-        if not self.low <= self.high:
-            raise self.error(f"expected low to be at most high, got {self.low} and {self.high}")
-
-    def result(self, x: TensorType) -> TensorType:
-        return x
-
-    def interval(self, x: Interval) -> Interval:
-        return x.clip(self.low, self.high)
-
-    def evaluate(self, x: Array) -> Array:
-        return np.clip(x, np.asarray(self.low, x.dtype), np.asarray(self.high, x.dtype))
-
-    def coded_bounds(self, code: Code) -> tuple[int, int]:
-        """Returns the stored numbers of the two bounds; raises QirError for a code per channel."""
-        if not code.per_tensor or code.storage.bits > 16:
-            raise self.error("expected a code per tensor of at most 16 bits; requantize first")
-        return int(code.encode(self.low)), int(code.encode(self.high))
-
-    def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
-        (x,) = operands
-        return np.clip(x.stored, *self.coded_bounds(x.code))

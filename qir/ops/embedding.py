@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from qir.numbers.affine_map import AffineMap
 from qir.numbers.interval import Interval
+from qir.numbers.reach import Reach
 from qir.numbers.rounding import Multiplier, rounding_mode
 from qir.ops.attributes import by_type
 from qir.ops.elementwise import result_code
 from qir.ops.op import Op, op
 from qir.ops.rules import Coded, RescaledRows
+from qir.ops.traits import Carried, Formed, Inward
 from qir.types import Affine, Array, Code, DType, Element, TensorType, expand
 
 
@@ -120,6 +124,27 @@ class Embedding(Op):
         return rounding_mode("fixed31").requantize(
             code.steps(rows), multiplier, self.to.zero_points, *self.to.range
         )
+
+    def carried(
+        self, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> list[Carried]:
+        table, ids = operands
+        rows = [Carried(0, axis, axis + ids.rank - 1) for axis in range(1, table.rank)]
+        return [*rows, *(Carried(1, axis, axis) for axis in range(ids.rank))]
+
+    def formed(self, steps: Sequence[Reach], operands: Sequence[TensorType]) -> Formed:
+        return Formed(*steps[0])
+
+    def affine_inward(
+        self, affine: AffineMap, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> Sequence[Inward] | str:
+        # The table stays the same: an output layer may be tied to it.
+        if affine.varies or affine.shifts:
+            return "rows of a table take one factor"
+        factor = self.factor * affine.factor.item()
+        if not 0 < factor < np.inf:
+            return "the factor of an embedding is positive"
+        return [Inward(replace(self, factor=factor), (None, None))]
 
 
 def of_rows(factors: Array, ids: Array, count: int) -> Array:

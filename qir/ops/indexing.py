@@ -1,158 +1,22 @@
-"""Ops that take, repeat, surround or count places of a tensor."""
+"""Ops that choose, repeat, surround or count places of a tensor."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from qir.errors import counted
+from qir.numbers.affine_map import AffineMap
 from qir.numbers.interval import Interval
-from qir.ops.attributes import all_ones, by_type, left_out
+from qir.ops.attributes import by_type
 from qir.ops.op import Op, op
+from qir.ops.orders import Order, Turned, turned_axes, turned_sizes
 from qir.ops.rules import Coded, KeepFloat, SameCode, SharedCode
+from qir.ops.traits import Carried, Inward, Maps, Moves, Outward, carried_in_place
 from qir.ops.type_rules import check_axes, check_axis, uncoded_axes
 from qir.types import Array, Code, DType, Shape, Size, TensorType, known
-
-
-def sliced(
-    operation: Op, x: TensorType, axis: int, start: int, limit: int, stride: int = 1
-) -> TensorType:
-    """Returns the type of the places start, start + stride, … below limit along an axis.
-
-    A code that varies along the axis is cut likewise.
-
-    Raises:
-        QirError: The places are not whole blocks of the code.
-    """
-    size = known(x.shape[axis], f"{operation.name} along axis {axis}")
-    shape = (*x.shape[:axis], len(range(start, limit, stride)), *x.shape[axis + 1 :])
-    element = x.element
-
-    def cut(factors: Array) -> Array:
-        if (count := factors.shape[axis]) == 1:
-            return factors
-        block = max(size // count, 1)
-        if block != 1 and (stride != 1 or start % block or limit % block):
-            raise operation.error(
-                f"the code of {x} has blocks of {block} along axis {axis}, which would be cut"
-            )
-        # A code has at least one scale, for a tensor without numbers too.
-        kept = slice(start // block, limit // block, stride) if start < limit else slice(1)
-        return factors[(*(slice(None),) * axis, kept)]
-
-    if isinstance(element, Code):
-        element = element.map_arrays(cut)
-    return TensorType(shape, element)
-
-
-@op("slice")
-class Slice(Op):
-    """The places start, start + stride, … below limit along some axes.
-
-    Attributes:
-        axes: The axes that are cut, counted from 0, increasing.
-        start: First place along each of them.
-        limit: One past the last place, at most the size.
-        stride: Step along each of them, at least 1; left out, 1.
-    """
-
-    axes: tuple[int, ...]
-    start: tuple[int, ...]
-    limit: tuple[int, ...]
-    stride: tuple[int, ...] = left_out((), all_ones)
-
-    quant = SameCode()
-
-    def check(self) -> None:
-        check_axes(self, self.axes)
-        counts = {
-            len(self.axes),
-            len(self.start),
-            len(self.limit),
-            len(self.stride) or len(self.axes),
-        }
-        if len(counts) != 1:
-            raise self.error(
-                f"expected a start, limit and stride for each of {counted(len(self.axes), 'axis')}"
-            )
-        if any(
-            not 0 <= start <= limit for start, limit in zip(self.start, self.limit, strict=True)
-        ):
-            raise self.error(
-                f"expected 0 <= start <= limit, got {list(self.start)} and {list(self.limit)}"
-            )
-        if any(stride < 1 for stride in self.stride):
-            raise self.error(
-                f"expected strides of at least 1, got {list(self.stride)}; reverse turns an "
-                "axis round"
-            )
-
-    @property
-    def cuts(self) -> tuple[tuple[int, int, int, int], ...]:
-        """Axis, start, limit and stride of each cut."""
-        stride = self.stride or (1,) * len(self.axes)
-        return tuple(zip(self.axes, self.start, self.limit, stride, strict=True))
-
-    def needs_zero(self, *operands: TensorType) -> bool:
-        return False
-
-    def result(self, x: TensorType) -> TensorType:
-        check_axes(self, self.axes, x.rank)
-        result = x
-        for axis, start, limit, stride in self.cuts:
-            if limit > known(x.shape[axis], f"slice along axis {axis}"):
-                raise self.error(
-                    f"expected a limit of at most {x.shape[axis]} along axis {axis}, got {limit}"
-                )
-            result = sliced(self, result, axis, start, limit, stride)
-        return result
-
-    def interval(self, x: Interval) -> Interval:
-        return x.moved(self.evaluate)
-
-    def evaluate(self, x: Array) -> Array:
-        places = [slice(None)] * x.ndim
-        for axis, start, limit, stride in self.cuts:
-            places[axis] = slice(start, limit, stride)
-        return x[tuple(places)]
-
-
-@op("split")
-class Split(Op):
-    """The operand cut into consecutive parts along an axis, one result for each.
-
-    Attributes:
-        axis: The axis, counted from 0.
-        sizes: Size of each part; their sum is the axis's size.
-    """
-
-    axis: int
-    sizes: tuple[int, ...]
-
-    quant = SameCode()
-
-    @property
-    def cuts(self) -> tuple[tuple[int, int], ...]:
-        """Start and limit of each part."""
-        limits = np.cumsum(self.sizes).tolist()
-        return tuple(zip([0, *limits[:-1]], limits, strict=True))
-
-    def needs_zero(self, *operands: TensorType) -> bool:
-        return False
-
-    def result(self, x: TensorType) -> tuple[TensorType, ...]:
-        check_axis(self, self.axis, x.rank)
-        size = known(x.shape[self.axis], f"split along axis {self.axis}")
-        if not self.sizes or min(self.sizes) < 0 or sum(self.sizes) != size:
-            raise self.error(f"expected sizes of sum {size}, got {list(self.sizes)}")
-        return tuple(sliced(self, x, self.axis, start, limit) for start, limit in self.cuts)
-
-    def interval(self, x: Interval) -> Interval:
-        return x.hull()
-
-    def evaluate(self, x: Array) -> tuple[Array, ...]:
-        return tuple(np.split(x, np.cumsum(self.sizes)[:-1], axis=self.axis))
 
 
 @op("gather")
@@ -169,6 +33,7 @@ class Gather(Op):
     axis: int = 0
 
     quant = SameCode()
+    moves = Moves.PARTS
 
     def needed_axes(self) -> tuple[int, ...]:
         return (self.axis,)
@@ -198,6 +63,20 @@ class Gather(Op):
     def evaluate(self, x: Array, indices: Array) -> Array:
         return np.take(x, indices.astype(np.int64), axis=self.axis, mode="clip")
 
+    def carried(
+        self, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> list[Carried]:
+        x, indices = operands
+        more = indices.rank - 1
+        before = carried_in_place(range(self.axis))
+        behind = [Carried(0, axis, axis + more) for axis in range(self.axis + 1, x.rank)]
+        return [*before, *behind, *(Carried(1, a, self.axis + a) for a in range(indices.rank))]
+
+    def turned(self, order: Order, operands: Sequence[TensorType]) -> Turned | None:
+        if operands[1].rank != 1:
+            return None
+        return Turned(replace(self, axis=order[self.axis]), (0,), (order,))
+
 
 @op("pad")
 class Pad(Op):
@@ -214,6 +93,7 @@ class Pad(Op):
     value: float = 0.0
 
     quant = SharedCode()
+    commutes = Maps.ALL
 
     def check(self) -> None:
         if any(count < 0 for count in (*self.low, *self.high)):
@@ -269,6 +149,46 @@ class Pad(Op):
         (x,) = operands
         return self.filled(x.stored, self.stored_value(x.code))
 
+    def carried(
+        self, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> list[Carried]:
+        axes = range(operands[0].rank)
+        return carried_in_place([a for a in axes if not (self.low[a] or self.high[a])])
+
+    def turned(self, order: Order, operands: Sequence[TensorType]) -> Turned:
+        low, high = turned_sizes(self.low, order), turned_sizes(self.high, order)
+        return Turned(replace(self, low=low, high=high), (0,), (order,))
+
+    def is_idle(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> bool:
+        return operands[0] == results[0]
+
+    def affine_inward(
+        self, affine: AffineMap, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> Sequence[Inward] | str:
+        ways = super().affine_inward(affine, operands, results)
+        if (reason := self._cannot_map(affine)) or affine.varies or isinstance(ways, str):
+            return reason or ways
+        value = self.value * float(affine.factor[0]) + float(affine.offset[0])
+        return [Inward(replace(self, value=value), (affine,))]
+
+    def affine_outward(
+        self,
+        maps: Sequence[AffineMap],
+        operands: Sequence[TensorType],
+        results: Sequence[TensorType],
+    ) -> Outward | str:
+        (affine,) = maps
+        way = super().affine_outward(maps, operands, results)
+        if (reason := self._cannot_map(affine)) or affine.varies or isinstance(way, str):
+            return reason or way
+        value = (self.value - float(affine.offset[0])) / float(affine.factor[0])
+        return Outward(replace(self, value=value), affine)
+
+    def _cannot_map(self, affine: AffineMap) -> str | None:
+        if affine.varies and (affine.shifts or self.value != 0):
+            return "the value of pad would vary"
+        return None if np.all(affine.factor) else "a factor is 0"
+
 
 @op("reverse")
 class Reverse(Op):
@@ -281,6 +201,8 @@ class Reverse(Op):
     axes: tuple[int, ...]
 
     quant = SameCode()
+    moves = Moves.ORDER
+    commutes = Maps.ALL
 
     def needs_zero(self, *operands: TensorType) -> bool:
         return False
@@ -298,6 +220,17 @@ class Reverse(Op):
     def evaluate(self, x: Array) -> Array:
         return np.flip(x, self.axes)
 
+    def carried(
+        self, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> list[Carried]:
+        return carried_in_place([a for a in range(operands[0].rank) if a not in self.axes])
+
+    def turned(self, order: Order, operands: Sequence[TensorType]) -> Turned:
+        return Turned(Reverse(turned_axes(self.axes, order)), (0,), (order,))
+
+    def is_idle(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> bool:
+        return all(operands[0].shape[axis] == 1 for axis in self.axes)
+
 
 @op("tile")
 class Tile(Op):
@@ -310,6 +243,7 @@ class Tile(Op):
     repeats: tuple[int, ...]
 
     quant = SameCode()
+    moves = Moves.COPIES
 
     def check(self) -> None:
         if any(count < 1 for count in self.repeats):
@@ -334,6 +268,17 @@ class Tile(Op):
 
     def evaluate(self, x: Array) -> Array:
         return np.tile(x, self.repeats)
+
+    def carried(
+        self, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> list[Carried]:
+        return carried_in_place([a for a, count in enumerate(self.repeats) if count == 1])
+
+    def turned(self, order: Order, operands: Sequence[TensorType]) -> Turned:
+        return Turned(Tile(turned_sizes(self.repeats, order)), (0,), (order,))
+
+    def is_idle(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> bool:
+        return all(count == 1 for count in self.repeats)
 
     def _tiled(self, factors: Array) -> Array:
         counts = zip(factors.shape, self.repeats, strict=True)

@@ -11,6 +11,7 @@ import numpy as np
 from qir.numbers.interval import Interval
 from qir.ops.op import Op, op
 from qir.ops.rules import KeepFloat, SameCode, SharedCode
+from qir.ops.traits import Moves
 from qir.ops.type_rules import broadcast, same_element
 from qir.types import Array, DType, TensorType
 
@@ -155,6 +156,7 @@ class Select(Op):
 
     quant = SharedCode()
     elementwise = True
+    moves = Moves.PICKS
 
     def result(
         self, condition: TensorType, on_true: TensorType, on_false: TensorType

@@ -9,8 +9,11 @@ from numpy.typing import ArrayLike
 
 from qir.errors import QirError
 from qir.numbers.interval import Interval
+from qir.numbers.reach import Reach
 from qir.ops.op import Op, op
+from qir.ops.orders import Order, Turned
 from qir.ops.rules import Coded, Table
+from qir.ops.traits import Carried, StoredOperand, carried_by_broadcasting, carried_in_place
 from qir.ops.type_rules import broadcast
 from qir.types import Array, Code, Element, TensorType
 
@@ -48,6 +51,21 @@ class Lookup(Op):
         x, table = operands
         return self.evaluate(x.stored, table.stored)
 
+    def carried(
+        self, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> list[Carried]:
+        return carried_in_place(range(operands[0].rank))
+
+    def turned(self, order: Order, operands: Sequence[TensorType]) -> Turned:
+        return Turned(self, (0,), (order,))
+
+    def stored(self, operands: Sequence[StoredOperand], result: TensorType) -> Reach | None:
+        x, table = operands
+        if table.array is None:
+            return None
+        entries = self.evaluate(np.arange(x.reach[0], x.reach[1] + 1), table.array)
+        return int(entries.min()), int(entries.max())
+
 
 def index_bits(x: TensorType) -> int:
     """Returns the bits that tell the stored numbers of a type apart.
@@ -69,6 +87,7 @@ class Lookup2(Op):
     """
 
     quant = Table()
+    broadcasts = True
 
     def needs_zero(self, *operands: TensorType) -> bool:
         return False
@@ -91,6 +110,22 @@ class Lookup2(Op):
 
     def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
         return self.evaluate(*(operand.stored for operand in operands))
+
+    def carried(
+        self, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> list[Carried]:
+        return carried_by_broadcasting(operands[:2], results)
+
+    def turned(self, order: Order, operands: Sequence[TensorType]) -> Turned:
+        return Turned(self, (0, 1), (order,))
+
+    def stored(self, operands: Sequence[StoredOperand], result: TensorType) -> Reach | None:
+        x, y, table = operands
+        if table.array is None:
+            return None
+        rows, columns = (np.arange(each.reach[0], each.reach[1] + 1) for each in (x, y))
+        entries = self.evaluate(rows[:, None], columns, table.array)
+        return int(entries.min()), int(entries.max())
 
 
 def table_of_pairs(

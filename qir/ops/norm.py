@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from qir.numbers.interval import Interval
 from qir.ops.op import Op, op
+from qir.ops.orders import Order, Turned
 from qir.ops.rules import KeepFloat
+from qir.ops.traits import Carried, Linear, carried_in_place
 from qir.ops.type_rules import same_float
 from qir.types import Array, TensorType
 
@@ -65,3 +69,19 @@ class BatchNorm(Op):
     def evaluate(self, x: Array, gamma: Array, beta: Array, mean: Array, variance: Array) -> Array:
         factor, offset = self.affine(gamma, beta, mean, variance)
         return np.asarray(x * factor + offset)
+
+    def carried(
+        self, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> list[Carried]:
+        last = operands[0].rank - 1
+        return [*carried_in_place(range(last + 1)), *(Carried(i, 0, last) for i in range(1, 5))]
+
+    def turned(self, order: Order, operands: Sequence[TensorType]) -> Turned | None:
+        return Turned(self, (0,), (order,)) if order[-1] == len(order) - 1 else None
+
+    def linear(self, constants: Sequence[Array | None]) -> Linear | None:
+        known = [array for array in constants[1:] if array is not None]
+        if constants[0] is not None or len(known) != 4:
+            return None
+        with np.errstate(all="ignore"):
+            return Linear(0, *self.affine(*known))

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import prod
 from typing import ClassVar, Literal, TypeAlias, cast
 
 import numpy as np
 
+from qir.numbers.affine_terms import affine_terms
 from qir.numbers.int32 import INT32_MAX, Int64Array, rounding_shift
 from qir.numbers.interval import EVERYTHING, Interval
 from qir.numbers.inverse_root import inverse_root, normalized_root
+from qir.numbers.reach import Reach
 from qir.ops.attributes import by_type
 from qir.ops.elementwise import result_code
 from qir.ops.op import Op, op
+from qir.ops.orders import Order, Turned, fits_last_axis, keeps_ends, turned_axes
 from qir.ops.rules import Coded, Normalize
+from qir.ops.traits import Carried, Formed, carried_by_broadcasting
 from qir.ops.type_rules import broadcast, check_axes, same_real, uncoded_axes
 from qir.types import Affine, Array, DType, Shape, TensorType, expand, format_shape, known
 
@@ -273,42 +277,11 @@ class Normalization(Op):
         rounded = (normalized * multiplier + offset) >> places_of
         return np.asarray(np.clip(rounded + code.zero_points, *code.range))
 
-
-def affine_terms(
-    parameters: Sequence[Array], to: Affine, result_fraction: int
-) -> tuple[Int64Array, Int64Array, Int64Array]:
-    """Returns the integers that take normalized numbers t to steps of a code.
-
-    The steps are (t * m + b) >> g, where m * 2^-g is gamma / (2^result_fraction * scale) rounded
-    to 31 bits, and b is beta / scale in the same units plus the half that rounds. g is less where
-    b would leave 62 bits otherwise, and as beta then is far larger than gamma, what m loses is
-    below 2^-28 steps of it. What leaves every code saturates.
-
-    Args:
-        parameters: Gamma and beta, in floating point, which broadcast; either or both left out.
-        to: The result's code, per tensor.
-        result_fraction: How many bits of t are fractional; |t| < 2^30.
-
-    Returns:
-        m, |m| < 2^31, b, |b| <= 2^62, and g in [1, 62]: int64 of one shape. The sum t * m + b is
-        exact in 64 bits.
-    """
-    scale = float(to.scale.array)
-    gamma, beta = (*parameters, 1.0, 0.0)[:1], (*parameters[1:], 0.0)[:1]
-    factor, offset = np.broadcast_arrays(
-        *(np.asarray(array[0], np.float64) / scale for array in (gamma, beta))
-    )
-    _, factor_bits = np.frexp(factor)
-    _, offset_bits = np.frexp(offset)
-    # |m| < 2^31 and |b| < 2^60.
-    normal = np.where(factor == 0, 62, 31 + result_fraction - factor_bits.astype(np.int64))
-    places = np.clip(np.minimum(normal, 60 - offset_bits.astype(np.int64)), 1, 62)
-    multiplier = np.clip(
-        np.rint(np.ldexp(factor, places - result_fraction)), -INT32_MAX, INT32_MAX
-    ).astype(np.int64)
-    limit = 2.0**61
-    rounded = np.clip(np.rint(np.ldexp(offset, places)), -limit, limit).astype(np.int64)
-    return multiplier, rounded + (np.int64(1) << (places - 1)), places
+    def formed(self, steps: Sequence[Reach], operands: Sequence[TensorType]) -> Formed:
+        form = self.standard(operands[0])
+        low, high = steps[0]
+        least, greatest = (low - high, high - low) if form.centred else (low, high)
+        return Formed(form.factor * least, form.factor * greatest, operands[0].dtype is DType.I64)
 
 
 def _half_exponent(bound: Fraction) -> int:
@@ -333,6 +306,21 @@ class NormOverAxes(Normalization):
     def view_axes(self, rank: int) -> tuple[int, ...]:
         check_axes(self, self.axes, rank)
         return self.axes
+
+    def carried(
+        self, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> list[Carried]:
+        # Parameters may vary along the axes of a statistic, which those of x don't survive.
+        return [
+            each
+            for each in carried_by_broadcasting(operands, results)
+            if each.operand or each.axis not in self.axes
+        ]
+
+    def turned(self, order: Order, operands: Sequence[TensorType]) -> Turned | None:
+        if not fits_last_axis(operands[1:], order):
+            return None
+        return Turned(replace(self, axes=turned_axes(self.axes, order)), (0,), (order,))
 
 
 @op("layer_norm")
@@ -398,6 +386,17 @@ class GroupNorm(Normalization):
 
     def check_code(self, x: TensorType) -> None:
         uncoded_axes(self, x, range(1, x.rank))
+
+    def carried(
+        self, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> list[Carried]:
+        carried = carried_by_broadcasting(operands, results)
+        return [each for each in carried if each.operand or each.axis == 0]
+
+    def turned(self, order: Order, operands: Sequence[TensorType]) -> Turned | None:
+        if not (keeps_ends(order) and fits_last_axis(operands[1:], order)):
+            return None
+        return Turned(self, (0,), (order,))
 
 
 @op("rms_norm")

@@ -9,10 +9,28 @@ from functools import cache
 from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 
 from qir.errors import QirError, counted, did_you_mean
+from qir.numbers.affine_map import AffineMap
 from qir.numbers.interval import EVERYTHING, Interval
+from qir.numbers.reach import Reach
 from qir.ops.attributes import attribute_fields, coerce, declared_fields
 from qir.ops.claims import Claim
+from qir.ops.orders import Order, Turned
 from qir.ops.rules import Coded, FixedCode, KeepFloat, QuantRule, Rescale, Results
+from qir.ops.traits import (
+    Carried,
+    Depth,
+    Edge,
+    Formed,
+    Inward,
+    Linear,
+    Maps,
+    Moves,
+    Outward,
+    StoredOperand,
+    carried_by_broadcasting,
+    hindrance,
+    travelled,
+)
 from qir.types import Array, Code, Size, TensorType
 
 OpT = TypeVar("OpT", bound="Op")
@@ -34,6 +52,19 @@ class Op:
     compares: ClassVar[bool] = False
     """Whether the op compares stored numbers, whose order has to be that of the real ones."""
     region_count: ClassVar[int] = 0
+
+    # Traits: what passes ask of an op beside its meaning. An op that is silent of them is correct,
+    # and left alone.
+    moves: ClassVar[Moves] = Moves.NONE
+    """Which numbers of its operands the results are made of."""
+    commutes: ClassVar[Maps] = Maps.NONE
+    """The affine maps that the op commutes with."""
+    saturates: ClassVar[bool] = False
+    """Whether it is a function of one number that never falls and has a bound on either side."""
+    edge: ClassVar[Edge | None] = None
+    """The end of the numbers for which the op is finite."""
+    broadcasts: ClassVar[bool] = False
+    """Whether operands that `turned` turns broadcast, though the op is not elementwise in all."""
 
     def result(self, *operands: Any, **_: Any) -> TensorType | tuple[TensorType, ...]:
         """Infers the result types from the operand types; raises QirError where they don't fit."""
@@ -116,6 +147,139 @@ class Op:
         before a program is compiled.
         """
         return ()
+
+    def carried(
+        self, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> Sequence[Carried]:
+        """Lists the axes of operands that are axes of results; those of elementwise ops are known.
+
+        Args:
+            operands: The operand types.
+            results: The result types.
+        """
+        return carried_by_broadcasting(operands, results) if self.elementwise else []
+
+    def turned(self, order: Order, operands: Sequence[TensorType]) -> Turned | None:
+        """Tells what the op becomes when the axes of operands stand in another order.
+
+        Args:
+            order: The order of the operands' axes in terms of those of what is to be operands
+                instead; where operands broadcast, of the result's.
+            operands: The operand types.
+
+        Returns:
+            None where the op is tied to the order of its axes.
+        """
+        return Turned(self, range(len(operands)), (order,)) if self.elementwise else None
+
+    def affine_inward(
+        self, affine: AffineMap, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> Sequence[Inward] | str:
+        """Takes an affine map of the (first) result to operands.
+
+        Args:
+            affine: The map.
+            operands: The operand types.
+            results: The result types.
+
+        Returns:
+            Each way to do so, or why there is none. Ops of one operand follow from `commutes`.
+        """
+        moved = self._commuted(affine, operands, results, inward=True)
+        return moved if isinstance(moved, str) else [Inward(self, (moved,))]
+
+    def affine_outward(
+        self,
+        maps: Sequence[AffineMap],
+        operands: Sequence[TensorType],
+        results: Sequence[TensorType],
+    ) -> Outward | str:
+        """Takes affine maps of the operands to the (first) result.
+
+        Args:
+            maps: The map of each operand, one at least not the identity.
+            operands: The operand types.
+            results: The result types.
+
+        Returns:
+            The way to do so, or why there is none. Ops of one operand follow from `commutes`.
+        """
+        moved = self._commuted(maps[0], operands, results, inward=False)
+        return moved if isinstance(moved, str) else Outward(self, moved)
+
+    def _commuted(
+        self,
+        affine: AffineMap,
+        operands: Sequence[TensorType],
+        results: Sequence[TensorType],
+        *,
+        inward: bool,
+    ) -> AffineMap | str:
+        reason = hindrance(self, affine)
+        if reason is None and len(operands) != 1:
+            reason = f"it does not commute with {self.name}, which has several operands"
+        return reason or travelled(self, affine, operands, results, inward=inward)
+
+    def linear(self, constants: Sequence[Array | None]) -> Linear | None:
+        """Returns the affine map that the op is of one operand where the others are constants.
+
+        Args:
+            constants: The numbers of each operand, float64; None for the one that varies.
+
+        Returns:
+            None where it is none.
+        """
+        return None
+
+    def swapped(self) -> Op | None:
+        """Returns the op for its two operands in the other order; None where there is none."""
+        return None
+
+    def is_idle(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> bool:
+        """Whether the op does nothing: its result is the first operand, perhaps reshaped.
+
+        Args:
+            operands: The operand types.
+            results: The result types, of as many numbers of the same element.
+        """
+        return False
+
+    def clip_bounds(self) -> tuple[float, float] | None:
+        """Returns the real bounds between which the op clips its operand, if it does that alone."""
+        return None
+
+    def told_apart(self) -> Interval:
+        """Returns the numbers of its one operand beside which the op tells none apart.
+
+        What lies outside gives the same result as the nearest bound.
+        """
+        bounds = self.clip_bounds()
+        return EVERYTHING if bounds is None else Interval.of(*bounds)
+
+    def depth(self) -> Depth | None:
+        """Returns how far below the greatest of a row a number counts as nothing, if so."""
+        return None
+
+    def formed(self, steps: Sequence[Reach], operands: Sequence[TensorType]) -> Formed | None:
+        """Bounds the integers that an op which rounds by itself forms on codes before that.
+
+        Args:
+            steps: The reach of each operand's steps; of plain integers, of these.
+            operands: The operand types.
+
+        Returns:
+            None where no bound is known; check-overflow refuses such programs.
+        """
+        return None
+
+    def stored(self, operands: Sequence[StoredOperand], result: TensorType) -> Reach | None:
+        """Bounds the stored numbers of the result where the op narrows those of its code.
+
+        Args:
+            operands: What is known of the operands.
+            result: The type of the (first) result.
+        """
+        return None
 
     def error(self, message: str) -> QirError:
         """Returns an error whose subject is the op."""

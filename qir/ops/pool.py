@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
 
 from qir.errors import QirError, counted
+from qir.numbers.affine_map import AffineMap
 from qir.numbers.interval import Interval
 from qir.numbers.rounding import Multiplier, rounding_mode
 from qir.ops.attributes import all_ones, all_zeros, by_type, left_out
 from qir.ops.op import Op, op
+from qir.ops.orders import Order, Turned, keeps_ends, turned_spatial
 from qir.ops.rules import Coded, ExactSum, SameCode
 from qir.ops.sums import exact_code
+from qir.ops.traits import Carried, Inward, Maps, Moves, Outward, carried_in_place
 from qir.ops.type_rules import rescaled, same_real, small_codes
 from qir.ops.windows import (
     Padding,
@@ -59,6 +62,25 @@ class Pool(Op):
                         f"expected padding less than the window of {size}, got [{before}, {after}]"
                     )
 
+    def carried(
+        self, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> list[Carried]:
+        return carried_in_place((0, operands[0].rank - 1))
+
+    def turned(self, order: Order, operands: Sequence[TensorType]) -> Turned | None:
+        if not keeps_ends(order):
+            return None
+        window, strides = turned_spatial(self.window, order), turned_spatial(self.strides, order)
+        padding: Padding = self.padding
+        if not isinstance(padding, str):
+            padding = turned_spatial(padding, order)
+        pool = replace(self, window=window, strides=strides, padding=padding)
+        return Turned(pool, (0,), (order,))
+
+    def is_idle(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> bool:
+        same = operands[0].shape == results[0].shape
+        return same and all(size == 1 for size in self.window)
+
     def geometry(self, sizes: Sequence[Size]) -> tuple[tuple[int, ...], Pads]:
         """Returns strides and padding for an input of these spatial sizes."""
         strides = per_dimension(self.strides, len(self.window))
@@ -87,6 +109,8 @@ class MaxPool(Pool):
 
     quant = SameCode()
     compares = True
+    moves = Moves.PICKS
+    commutes = Maps.INCREASING
 
     def result(self, x: TensorType) -> TensorType:
         if x.quant is not None and prod(x.quant.grid[:-1]) != 1:
@@ -125,6 +149,7 @@ class AvgPool(Pool):
     rounding: str = "fixed31"
 
     quant = ExactSum()
+    commutes = Maps.ALL
 
     def check(self) -> None:
         super().check()
@@ -199,3 +224,23 @@ class AvgPool(Pool):
         return rounding_mode(self.rounding).requantize(
             sums, multiplier, self.to.zero_points, *self.to.range
         )
+
+    def affine_inward(
+        self, affine: AffineMap, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> Sequence[Inward] | str:
+        if affine.shifts and self._adds_zeros(operands[0]):
+            return "the padding counts as zeros"
+        return super().affine_inward(affine, operands, results)
+
+    def affine_outward(
+        self,
+        maps: Sequence[AffineMap],
+        operands: Sequence[TensorType],
+        results: Sequence[TensorType],
+    ) -> Outward | str:
+        if maps[0].shifts and self._adds_zeros(operands[0]):
+            return "the padding counts as zeros"
+        return super().affine_outward(maps, operands, results)
+
+    def _adds_zeros(self, x: TensorType) -> bool:
+        return self.count_padding and any(map(any, self.geometry(x.shape[1:-1])[1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -16,7 +17,9 @@ from qir.numbers.dynamic_scale import (
 from qir.numbers.interval import Interval
 from qir.ops.attributes import by_type
 from qir.ops.op import Op, op
+from qir.ops.orders import Order, Turned, turned_axes
 from qir.ops.rules import Coded, KeepFloat
+from qir.ops.traits import Carried, carried_in_place
 from qir.ops.type_rules import check_axes
 from qir.types import (
     Affine,
@@ -181,3 +184,17 @@ class QuantizeDynamic(Op):
         (x,) = operands
         steps, scale = self.evaluate(x.stored)
         return steps.astype(result.dtype.numpy), scale
+
+    def carried(
+        self, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> list[Carried]:
+        axes = [axis for axis in range(operands[0].rank) if axis not in self.axes]
+        scaled = range(min(len(results), 2)) if results[1].rank else range(1)
+        return [each for result in scaled for each in carried_in_place(axes, result=result)]
+
+    def turned(self, order: Order, operands: Sequence[TensorType]) -> Turned | None:
+        if self.block is not None and order[-1] != len(order) - 1:
+            return None
+        scalars: tuple[Order, ...] = ((), ()) if self.mode == "onnx" else (order,)
+        axes = turned_axes(self.axes, order)
+        return Turned(replace(self, axes=axes), (0,), (order, *scalars))

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from qir.numbers.interval import EVERYTHING, Interval
+from qir.numbers.reach import Reach
 from qir.numbers.reciprocal import quotient
 from qir.ops.attributes import by_type
 from qir.ops.elementwise import result_code
 from qir.ops.op import Op, op
 from qir.ops.rules import Coded, Quotient
+from qir.ops.traits import Edge, Formed, Linear
 from qir.ops.type_rules import broadcast, same_float
 from qir.types import Affine, Array, DType, TensorType, expand
 
@@ -34,6 +36,7 @@ class Div(Op):
 
     quant = Quotient()
     elementwise = True
+    edge = Edge(operand=1, both=True, divides=True)
 
     def result(self, x: TensorType, y: TensorType) -> TensorType:
         shape = broadcast(self, x, y)
@@ -118,3 +121,14 @@ class Div(Op):
         divisor = np.where(y.steps == 0, self.never_zero(y.type), y.steps)
         found = quotient(x.steps, divisor, numerator, denominator)
         return np.clip(found + int(code.zero_points), *code.range)
+
+    def formed(self, steps: Sequence[Reach], operands: Sequence[TensorType]) -> Formed:
+        # A negative divisor turns the sign of either.
+        largest = max(abs(bound) for reach in steps for bound in reach)
+        return Formed(-largest, largest)
+
+    def linear(self, constants: Sequence[Array | None]) -> Linear | None:
+        x, y = constants
+        if x is not None or y is None or not np.all(y != 0):
+            return None
+        return Linear(0, 1 / y, np.zeros(()))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from qir.numbers.interval import EVERYTHING, Interval
 from qir.ops.op import Op, op
+from qir.ops.orders import Order, Turned, turned_axes, without
 from qir.ops.rules import Coded, ExactSum, KeepFloat, SameCode
 from qir.ops.sums import exact_code
+from qir.ops.traits import Carried, Maps, Moves
 from qir.ops.type_rules import check_axes, check_axis, same_float, same_real, uncoded_axes
 from qir.types import Array, Code, DType, Element, Shape, TensorType, known, product
 
@@ -48,10 +50,34 @@ class Reduction(Op):
         )
         return tuple(1 if axis in self.axes else size for axis, size in kept)
 
+    def carried(
+        self, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> list[Carried]:
+        return carried_beside(self.axes, operands[0].rank, keep=self.keep_axes)
+
+    def turned(self, order: Order, operands: Sequence[TensorType]) -> Turned:
+        kept = order if self.keep_axes else without(self.axes, order)
+        return Turned(replace(self, axes=turned_axes(self.axes, order)), (0,), (kept,))
+
+    def is_idle(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> bool:
+        return all(operands[0].shape[axis] == 1 for axis in self.axes)
+
     def check_not_empty(self, x: TensorType) -> None:
         """Raises QirError where there is nothing to reduce."""
         if product([x.shape[axis] for axis in self.axes]) == 0:
             raise self.error(f"expected at least one number along axes {list(self.axes)}, got {x}")
+
+
+def carried_beside(axes: Sequence[int], rank: int, *, keep: bool) -> list[Carried]:
+    """Lists the axes that are left when some are reduced.
+
+    Args:
+        axes: The axes that are reduced.
+        rank: The operand's rank.
+        keep: Whether they stay with size 1.
+    """
+    kept = [axis for axis in range(rank) if axis not in axes]
+    return [Carried(0, axis, axis if keep else place) for place, axis in enumerate(kept)]
 
 
 @op("mean")
@@ -59,6 +85,7 @@ class Mean(Reduction):
     """The mean over axes; on codes the exact i32 sum, whose scale holds the count."""
 
     quant = ExactSum()
+    commutes = Maps.ALL
 
     def result(self, x: TensorType) -> TensorType:
         shape = self.reduced_shape(x)
@@ -123,6 +150,7 @@ class Extremum(Reduction):
 
     quant = SameCode()
     compares = True
+    moves = Moves.PICKS
 
     def needed_axes(self) -> tuple[int, ...]:
         return self.axes
@@ -215,3 +243,12 @@ class ArgMax(Op):
 
     def evaluate(self, x: Array) -> Array:
         return np.asarray(np.argmax(x, axis=self.axis, keepdims=self.keep_axes), np.int32)
+
+    def carried(
+        self, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> list[Carried]:
+        return carried_beside((self.axis,), operands[0].rank, keep=self.keep_axes)
+
+    def turned(self, order: Order, operands: Sequence[TensorType]) -> Turned:
+        kept = order if self.keep_axes else without((self.axis,), order)
+        return Turned(replace(self, axis=order[self.axis]), (0,), (kept,))

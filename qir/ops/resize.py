@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil, floor, lcm, prod
 from typing import Literal
@@ -12,8 +12,10 @@ import numpy as np
 
 from qir.numbers.interval import Interval
 from qir.ops.op import Op, op
+from qir.ops.orders import Order, Turned, keeps_ends, turned_spatial
 from qir.ops.rules import Coded, ExactSum, SameCode
 from qir.ops.sums import exact_code
+from qir.ops.traits import Carried, Maps, Moves, carried_in_place
 from qir.ops.type_rules import same_real, uncoded_axes
 from qir.types import Array, Shape, TensorType, known
 
@@ -38,6 +40,8 @@ class Resize(Op):
     sizes: tuple[int, ...]
     coordinates: Coordinates = "half_pixel"
 
+    commutes = Maps.ALL
+
     def check(self) -> None:
         if any(size < 1 for size in self.sizes):
             raise self.error(f"expected sizes of at least 1, got {list(self.sizes)}")
@@ -52,6 +56,19 @@ class Resize(Op):
         if 0 in [known(size, self.name) for size in x.shape[1:-1]]:
             raise self.error(f"expected spatial sizes of at least 1, got {x}")
         return (x.shape[0], *self.sizes, x.shape[-1])
+
+    def carried(
+        self, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> list[Carried]:
+        return carried_in_place((0, operands[0].rank - 1))
+
+    def turned(self, order: Order, operands: Sequence[TensorType]) -> Turned | None:
+        if not keeps_ends(order):
+            return None
+        return Turned(replace(self, sizes=turned_spatial(self.sizes, order)), (0,), (order,))
+
+    def is_idle(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> bool:
+        return operands[0] == results[0]
 
     def positions(self, before: int, after: int) -> list[Fraction]:
         """Returns the coordinate of each place of the result along a dimension, unclamped."""
@@ -82,6 +99,7 @@ class ResizeNearest(Resize):
     nearest: Nearest = "round_prefer_ceil"
 
     quant = SameCode()
+    moves = Moves.PARTS
 
     def result(self, x: TensorType) -> TensorType:
         shape = self.resized_shape(x)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
 
 from qir.errors import QirError, counted
+from qir.numbers.affine_map import AffineMap
 from qir.numbers.interval import Interval
 from qir.ops.attributes import by_type
 from qir.ops.op import Op, op
+from qir.ops.orders import Order, Turned
 from qir.ops.rules import SameCode, SharedCode
+from qir.ops.traits import Carried, Inward, Maps, Moves, Outward, carried_in_place
 from qir.ops.type_rules import check_axes, check_axis, same_element, uncoded_axes
 from qir.types import (
     Array,
@@ -37,6 +41,8 @@ class Reshape(Op):
     shape: Shape = by_type(lambda result: result.shape)
 
     quant = SameCode()
+    moves = Moves.ORDER
+    commutes = Maps.ALL
 
     def needs_zero(self, *operands: TensorType) -> bool:
         return False
@@ -108,6 +114,53 @@ class Reshape(Op):
             )
         return x.reshape([-1 if isinstance(size, Dim) else size for size in self.shape])
 
+    def carried(
+        self, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> list[Carried]:
+        (x,) = operands
+        return [
+            Carried(0, axis, place)
+            for axis in range(x.rank)
+            for place, size in enumerate(self.shape)
+            if x.shape[axis] == size and product(x.shape[:axis]) == product(self.shape[:place])
+        ]
+
+    def affine_inward(
+        self, affine: AffineMap, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> Sequence[Inward] | str:
+        repeated = _repeated(affine, self.shape, operands[0].shape)
+        if repeated is not None:
+            return [Inward(self, (repeated,))]
+        return super().affine_inward(affine, operands, results)
+
+    def affine_outward(
+        self,
+        maps: Sequence[AffineMap],
+        operands: Sequence[TensorType],
+        results: Sequence[TensorType],
+    ) -> Outward | str:
+        repeated = _repeated(maps[0], operands[0].shape, self.shape)
+        if repeated is not None:
+            return Outward(self, repeated)
+        return super().affine_outward(maps, operands, results)
+
+    def is_idle(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> bool:
+        return True
+
+
+def _repeated(affine: AffineMap, here: Shape, there: Shape) -> AffineMap | None:
+    """Returns a map along the last axis of a shape as one along the last axis of another shape.
+
+    In row-major order the place along the last axis is the index modulo its size. None where the
+    map is along another axis or none, or where the one size is no multiple of the other.
+    """
+    if not (affine.varies and there) or affine.axis != len(here) - 1:
+        return None
+    size, wanted = here[-1], there[-1]
+    if isinstance(size, int) and isinstance(wanted, int) and wanted % size == 0:
+        return affine.along(len(there) - 1, wanted // size)
+    return None
+
 
 def _equal_groups(before: Shape, after: Shape) -> list[_Group]:
     """Cuts two shapes into the shortest runs of axes that hold equally many numbers."""
@@ -130,6 +183,8 @@ class Transpose(Op):
     permutation: tuple[int, ...]
 
     quant = SameCode()
+    moves = Moves.ORDER
+    commutes = Maps.ALL
 
     def check(self) -> None:
         if sorted(self.permutation) != list(range(len(self.permutation))):
@@ -157,6 +212,15 @@ class Transpose(Op):
     def evaluate(self, x: Array) -> Array:
         return x.transpose(self.permutation)
 
+    def carried(
+        self, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> list[Carried]:
+        return [Carried(0, axis, place) for place, axis in enumerate(self.permutation)]
+
+    def is_idle(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> bool:
+        moved = [axis for axis in self.permutation if operands[0].shape[axis] != 1]
+        return moved == sorted(moved)
+
 
 @op("broadcast")
 class Broadcast(Op):
@@ -171,6 +235,7 @@ class Broadcast(Op):
     axes: tuple[int, ...] | None = None
 
     quant = SameCode()
+    moves = Moves.COPIES
 
     def placed(self, rank: int) -> tuple[int, ...]:
         """Returns where each of the operand's axes goes; raises QirError where that fails."""
@@ -219,6 +284,18 @@ class Broadcast(Op):
         ]
         return np.broadcast_to(x.reshape(placed), sizes)
 
+    def carried(
+        self, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> list[Carried]:
+        (x,) = operands
+        places = enumerate(self.placed(x.rank))
+        return [
+            Carried(0, axis, place) for axis, place in places if x.shape[axis] == self.shape[place]
+        ]
+
+    def is_idle(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> bool:
+        return operands[0].size == product(self.shape)
+
 
 @op("concat")
 class Concat(Op):
@@ -231,6 +308,8 @@ class Concat(Op):
     axis: int
 
     quant = SharedCode()
+    moves = Moves.PICKS
+    commutes = Maps.ALL
 
     def needs_zero(self, *operands: TensorType) -> bool:
         return False
@@ -266,6 +345,42 @@ class Concat(Op):
 
     def evaluate(self, *xs: Array) -> Array:
         return np.concatenate(xs, axis=self.axis)
+
+    def carried(
+        self, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> list[Carried]:
+        others = [axis for axis in range(operands[0].rank) if axis != self.axis]
+        return [each for index in range(len(operands)) for each in carried_in_place(others, index)]
+
+    def turned(self, order: Order, operands: Sequence[TensorType]) -> Turned:
+        return Turned(replace(self, axis=order[self.axis]), range(len(operands)), (order,))
+
+    def is_idle(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> bool:
+        return len(operands) == 1
+
+    def affine_inward(
+        self, affine: AffineMap, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> Sequence[Inward]:
+        if affine.varies and affine.axis == self.axis:
+            return [Inward(self, tuple(affine.split([x.shape[self.axis] for x in operands])))]
+        return [Inward(self, (affine,) * len(operands))]
+
+    def affine_outward(
+        self,
+        maps: Sequence[AffineMap],
+        operands: Sequence[TensorType],
+        results: Sequence[TensorType],
+    ) -> Outward | str:
+        if any(affine.varies and affine.axis != self.axis for affine in maps):
+            return "it varies along another axis than the one that is joined"
+        sizes = [x.shape[self.axis] for x in operands]
+        if any(isinstance(size, Dim) for size in sizes):
+            return "the sizes of the branches are not known"
+        counts = [known(size, "concat") for size in sizes]
+        pairs = list(zip(maps, counts, strict=True))
+        factors = np.concatenate([np.broadcast_to(a.factor, count) for a, count in pairs])
+        offsets = np.concatenate([np.broadcast_to(a.offset, count) for a, count in pairs])
+        return Outward(self, AffineMap(factors, offsets, self.axis))
 
 
 def _plus(operation: Op, a: Size, b: Size) -> Size:

@@ -10,11 +10,14 @@ from typing import ClassVar, Literal, TypeAlias
 import numpy as np
 
 from qir.numbers.interval import Interval
+from qir.numbers.reach import Reach, with_zero
 from qir.numbers.reciprocal import quotient
 from qir.ops.attributes import by_type
 from qir.ops.elementwise import result_code
 from qir.ops.op import Op, op
+from qir.ops.orders import Order, Turned, turned_axes
 from qir.ops.rules import Coded, FixedCode
+from qir.ops.traits import Carried, Depth, Formed, carried_by_broadcasting
 from qir.ops.type_rules import broadcast, check_axes, rescaled, same_float
 from qir.types import Affine, Array, DType, TensorType, known
 
@@ -51,6 +54,8 @@ class Exponentials(Op):
     to: Affine | None = by_type(result_code, None)
 
     table_type: ClassVar[DType] = DType.I32
+    counts_to: ClassVar[float] = 16.0
+    """How far below a row's greatest number another one counts: exp(-16) is 1e-7 of it."""
 
     def check(self) -> None:
         if isinstance(self.axis, tuple):
@@ -94,6 +99,25 @@ class Exponentials(Op):
         if not self.count(x):
             raise self.error(f"expected at least one number along axis {self.axis}, got {x}")
         return TensorType(x.shape, rescaled(self, self.to))
+
+    def carried(
+        self, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> list[Carried]:
+        operands = [x for x in operands if x.rank == results[0].rank]
+        return [
+            each
+            for each in carried_by_broadcasting(operands, results)
+            if each.becomes not in self.axes
+        ]
+
+    def turned(self, order: Order, operands: Sequence[TensorType]) -> Turned | None:
+        # A mask has a rank and a shape of its own.
+        if any(operand.dtype is DType.BOOL for operand in operands[1:]):
+            return None
+        return Turned(replace(self, axis=turned_axes(self.axes, order)), (0,), (order,))
+
+    def depth(self) -> Depth:
+        return Depth(self.axes, self.counts_to)
 
     def entries(self, x: TensorType) -> int:
         """Returns the size of the table: one entry for each step below the greatest.
@@ -201,6 +225,12 @@ class Softmax(Exponentials):
         shares = quotient(powers, total, 1.0, float(code.scale.array))
         return np.clip(shares + int(code.zero_points), *code.range)
 
+    def formed(self, steps: Sequence[Reach], operands: Sequence[TensorType]) -> Formed:
+        low, high = with_zero(steps[-1])
+        count = self.count(operands[0])
+        doubled = 256 * high + count * high // 2 if self.has_default_code else 0
+        return Formed(count * low, max(count * high, doubled))
+
 
 @op("exp_below_max")
 class ExpBelowMax(Exponentials):
@@ -214,6 +244,8 @@ class ExpBelowMax(Exponentials):
     quant = FixedCode(EXPONENTIAL_CODE)
     code: ClassVar[Affine] = EXPONENTIAL_CODE
     table_type = DType.U8
+    # In u8, all that is below ln(510) = 6.2 is 0; 10 leaves what stays float 5e-5.
+    counts_to = 10.0
 
     def result(
         self, x: TensorType, mask: TensorType | None = None, table: TensorType | None = None
@@ -241,6 +273,9 @@ class ExpBelowMax(Exponentials):
     def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
         return self.looked_up(operands)
 
+    def formed(self, steps: Sequence[Reach], operands: Sequence[TensorType]) -> Formed:
+        return Formed(*steps[-1])
+
 
 @op("exp_below_max_high")
 class ExpBelowMaxHigh(ExpBelowMax):
@@ -250,6 +285,8 @@ class ExpBelowMaxHigh(ExpBelowMax):
     exponentials below half a step, which 8 bits lose; both parts together have 16. The integers of
     the high part are those of `exp_below_max`.
     """
+
+    counts_to = 16.0
 
     def part(self, powers: Array) -> Array:
         return np.asarray(np.rint(255 * powers) / 255)
@@ -266,6 +303,7 @@ class ExpBelowMaxLow(ExpBelowMax):
     quant = FixedCode(LOW_CODE)
     code = LOW_CODE
     table_type = DType.I8
+    counts_to = 16.0
 
     def interval(
         self, x: Interval, mask: Interval | None = None, table: Interval | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from qir.numbers.interval import EVERYTHING, Interval
 from qir.ops.op import Op, op
 from qir.ops.rules import Table
+from qir.ops.traits import Edge, Linear, Maps
 from qir.ops.type_rules import same_float
 from qir.types import Array, TensorType
 
@@ -57,6 +59,8 @@ class Unary(Op):
 class Tanh(Unary):
     """tanh(x)."""
 
+    saturates = True
+
     def evaluate(self, x: Array) -> Array:
         return np.tanh(x)
 
@@ -64,6 +68,8 @@ class Tanh(Unary):
 @op("logistic")
 class Logistic(Unary):
     """1 / (1 + exp(-x)), the sigmoid."""
+
+    saturates = True
 
     def evaluate(self, x: Array) -> Array:
         return np.asarray((np.tanh(x / 2) + 1) / 2)
@@ -114,6 +120,9 @@ class HardSwish(Unary):
 
     turns = (-1.5, -3.0)
 
+    def told_apart(self) -> Interval:
+        return Interval.of(-3, np.inf)
+
     def evaluate(self, x: Array) -> Array:
         return np.asarray(x * (np.clip(x + 3, 0, 6) / 6))
 
@@ -121,6 +130,9 @@ class HardSwish(Unary):
 @op("hard_sigmoid")
 class HardSigmoid(Unary):
     """clip(x + 3, 0, 6) / 6."""
+
+    def told_apart(self) -> Interval:
+        return Interval.of(-3, 3)
 
     def evaluate(self, x: Array) -> Array:
         return np.asarray(np.clip(x + 3, 0, 6) / 6)
@@ -145,6 +157,7 @@ class LeakyRelu(Unary):
     slope: float = 0.01
 
     turns = (0.0,)
+    commutes = Maps.FACTORS
 
     def evaluate(self, x: Array) -> Array:
         return np.where(x > 0, x, self.slope * x)
@@ -162,6 +175,8 @@ class Softplus(Unary):
 class Erf(Unary):
     """The error function."""
 
+    saturates = True
+
     def evaluate(self, x: Array) -> Array:
         return erf(x)
 
@@ -169,6 +184,9 @@ class Erf(Unary):
 @op("neg")
 class Neg(Unary):
     """-x."""
+
+    def linear(self, constants: Sequence[Array | None]) -> Linear:
+        return Linear(0, np.asarray(-1.0), np.zeros(()))
 
     def evaluate(self, x: Array) -> Array:
         return np.negative(x)
@@ -199,6 +217,8 @@ class Square(Unary):
 class Sqrt(Unary):
     """The square root; NaN below 0."""
 
+    edge = Edge(included=True, steep=True)
+
     def interval(self, x: Interval) -> Interval:
         return x.clip(0, np.inf).monotone(np.sqrt)
 
@@ -210,6 +230,8 @@ class Sqrt(Unary):
 @op("rsqrt")
 class Rsqrt(Unary):
     """1 / sqrt(x); infinite at 0, NaN below."""
+
+    edge = Edge()
 
     def interval(self, x: Interval) -> Interval:
         return -x.clip(0, np.inf).monotone(lambda bound: -1 / np.sqrt(bound))
@@ -223,6 +245,8 @@ class Rsqrt(Unary):
 class Log(Unary):
     """The natural logarithm; -infinity at 0, NaN below."""
 
+    edge = Edge()
+
     def interval(self, x: Interval) -> Interval:
         return x.clip(0, np.inf).monotone(np.log)
 
@@ -234,6 +258,8 @@ class Log(Unary):
 @op("log1p")
 class Log1p(Unary):
     """log(1 + x); -infinity at -1, NaN below."""
+
+    edge = Edge(number=-1.0)
 
     def interval(self, x: Interval) -> Interval:
         return x.clip(-1, np.inf).monotone(np.log1p)
@@ -255,6 +281,8 @@ class Expm1(Unary):
 @op("reciprocal")
 class Reciprocal(Unary):
     """1 / x; infinite at 0."""
+
+    edge = Edge(both=True, divides=True)
 
     def interval(self, x: Interval) -> Interval:
         return EVERYTHING if np.any((x.lo <= 0) & (x.hi >= 0)) else Interval.of(1 / x.hi, 1 / x.lo)

@@ -9,12 +9,13 @@ import numpy as np
 
 from qir.errors import QirError
 from qir.ir import Graph, Node, Value, node_types
-from qir.ops.cast import Cast, is_long
+from qir.ops.cast import is_long
 from qir.ops.conv import Conv, ConvTranspose
 from qir.ops.dot import Dot
 from qir.ops.elementwise import Mul
 from qir.ops.op import Op, find_op, from_attributes, infer
 from qir.ops.pool import AvgPool
+from qir.ops.recode import Cast
 from qir.ops.reduce import Mean, ReduceSum
 from qir.ops.resize import ResizeLinear
 from qir.ops.sums import rounded

@@ -15,9 +15,10 @@ from qir.backends.xla.lowering import argument, coded, floating, lowering, plain
 from qir.backends.xla.materialize import stored
 from qir.backends.xla.words import Words, inverse_root, normalized_root, product_of
 from qir.ir import Node
+from qir.numbers.affine_terms import affine_terms
 from qir.numbers.int32 import INT32_MAX, INT32_MIN
 from qir.ops import GroupNorm, L2Norm, LayerNorm, RmsNorm
-from qir.ops.normalization import Normalization, Standard, affine_terms
+from qir.ops.normalization import Normalization, Standard
 from qir.types import expand
 
 

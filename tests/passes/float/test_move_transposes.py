@@ -30,16 +30,9 @@ from qir.ops import (
     Transpose,
 )
 from qir.ops.op import OPS
+from qir.ops.orders import after, identity, inverse
 from qir.passes.float.move_transposes import cost, into_rows
-from qir.passes.shared.layouts import (
-    after,
-    identity,
-    inverse,
-    moves_nothing,
-    reshape_blocks,
-    turned,
-    turned_rank,
-)
+from qir.passes.shared.layouts import moves_nothing, reshape_blocks, turned, turned_rank
 from qir.pipeline import Context, PassManager, Pipeline
 from qir.pipeline.rewrite import rewrite
 from tests.drawing import examples
