@@ -32,8 +32,8 @@ class LiftQdq(Pass):
     - softmax, quotients and norms have an integer meaning of their own, within the bounds that
       their ops state.
 
-    A program without codes stays as it is. A value that a float op reads as well is still there in floating point, unrounded; an
-    accumulator is decoded for it.
+    A value that a float op reads as well is still there in floating point, unrounded; for an
+    accumulator that is what it decodes to. A program without codes stays as it is.
 
     Attributes:
         rounding: The rounding mode of requantizes; `source` for that which the source of each

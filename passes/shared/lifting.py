@@ -56,12 +56,21 @@ class Lifting:
         graph: A program with codes, which is changed.
         rounding: The rounding mode of requantizes; None for that of the source of each quantize.
         round_bias: Whether a bias may be rounded to the accumulator's steps.
+        kept: The ops that a selector keeps in floating point.
     """
 
-    def __init__(self, graph: Graph, *, rounding: str | None, round_bias: bool) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        rounding: str | None = None,
+        round_bias: bool = True,
+        kept: Container[Node] = (),
+    ) -> None:
         self.graph = graph
         self.rounding = rounding
         self.round_bias = round_bias
+        self.kept = kept
         self.names = Inheritance(graph)
         self.functions, self._inside = elementwise_functions(graph, set())
         self.exact: dict[Value, Value] = {}
@@ -110,6 +119,9 @@ class Lifting:
 
     def _compute(self, node: Node) -> None:
         """Gives the results of a float op the forms that need no quantize."""
+        if node in self.kept:
+            self._reasons[node] = "a selector keeps it in floating point"
+            return
         try:
             match node.op.quant:
                 case SameCode():
@@ -198,7 +210,8 @@ class Lifting:
         Returns:
             The form of each result.
         """
-        if node in self._reasons and not isinstance(node.op.quant, SameCode | Rescale):
+        tried_again = isinstance(node.op.quant, SameCode | Rescale) and node not in self.kept
+        if node in self._reasons and not tried_again:
             raise KeptFloat(self._reasons[node])
         if not isinstance(code, Affine):
             raise KeptFloat(f"a code of kind {code.kind} has no requantize")
