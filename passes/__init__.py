@@ -19,7 +19,7 @@ from qir.passes.integer import (
     lower_requantize,
     move_requantize,
 )
-from qir.passes.quantize import quantize, quantize_dynamic
+from qir.passes.quantize import lift_qdq, quantize, quantize_dynamic
 from qir.passes.ranges import (
     calibrate,
     propagate_ranges,
@@ -39,6 +39,7 @@ __all__ = [
     "fold_batch_norm",
     "fold_scales",
     "fuse_requantize",
+    "lift_qdq",
     "lookup_tables",
     "lower_requantize",
     "move_requantize",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from qir.analysis.properties import FLOAT, QUANTIZED, RANGED, Property
+from qir.analysis.properties import QUANTIZED, RANGED, Property
 from qir.errors import QirError
 from qir.ir import Graph
 from qir.numbers.rounding import rounding_mode
 from qir.passes.shared.conversion import Conversion
+from qir.passes.shared.given_codes import GivenCodes
 from qir.passes.shared.interface import Interface
+from qir.passes.shared.lifting import Lifting
 from qir.passes.shared.plan import CodePlan
 from qir.passes.shared.weight_codes import WeightCoding
 from qir.passes.shared.weight_only import WeightCoder
@@ -30,6 +32,10 @@ class QuantizePass(Pass):
     quantize, for lookup-tables to turn into a table. What stays in floating point has a note that
     says why (`qir.explain`). Where that is everything, the program stays as it is, and later passes
     that need codes are left out.
+
+    What has a code already keeps it. Ops between dequantize and quantize become integer ones as
+    by lift-qdq, decoded constants are the weights that they are stored as, and the code of a
+    quantize is that of what it rounds. Ranges are asked of the other values alone.
 
     With `activations=float` the weights alone get codes: they are dequantized where they are read,
     and nothing needs a range. See qir.passes.shared.weight_only.
@@ -65,7 +71,7 @@ class QuantizePass(Pass):
     correct_bias: bool = True
 
     name = "quantize"
-    requires = (FLOAT, RANGED)
+    requires = (RANGED,)
     keeps = "approximate"
 
     def check(self) -> None:
@@ -88,13 +94,16 @@ class QuantizePass(Pass):
     @property
     def needs(self) -> tuple[Property, ...]:
         """What must hold before: ranges, unless activations stay floats."""
-        return (FLOAT,) if self.activations == "float" else self.requires
+        return () if self.activations == "float" else self.requires
 
     def run(self, graph: Graph, context: Context) -> None:
         excluded = select(graph, self.keep_float)
         if self.activations == "float":
             WeightCoder(graph, self.coding, excluded, context, correct_bias=self.correct_bias).run()
         else:
+            if QUANTIZED.missing(graph) is None:
+                Lifting(graph, kept=excluded).run()
+            given = GivenCodes(graph)
             plan = CodePlan(
                 graph,
                 excluded,
@@ -104,6 +113,7 @@ class QuantizePass(Pass):
                 symmetric=self.symmetric,
                 coded_inputs=self.inputs != "float",
                 coded_outputs=self.outputs != "float",
+                given=given.results,
             )
             Conversion(
                 graph,
@@ -114,7 +124,9 @@ class QuantizePass(Pass):
                 outputs=self.outputs,
                 rounding=self.rounding,
                 correct_bias=self.correct_bias,
+                stored=given.constants,
             ).run()
+            given.restore()
         if QUANTIZED.missing(graph):
             context.unattained.add(QUANTIZED)
             context.diagnostics.append(f"quantize: nothing was quantized; {_reasons(graph)}")

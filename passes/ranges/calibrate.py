@@ -7,7 +7,7 @@ from typing import Literal, TypeVar
 
 from tqdm import tqdm
 
-from qir.analysis.properties import FLOAT, RANGED
+from qir.analysis.properties import RANGED
 from qir.errors import PassError
 from qir.ir import Graph, Value
 from qir.ir.signature import Sizes
@@ -72,7 +72,6 @@ class Calibrate(Pass):
     optional: bool = False
 
     name = "calibrate"
-    requires = (FLOAT,)
     ensures = (RANGED,)
 
     def check(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from qir.errors import PassError, QirError
@@ -59,6 +60,7 @@ class Conversion:
         outputs: What the program returns.
         rounding: The rounding mode of requantizes.
         correct_bias: Whether biases take in what rounding the weights costs on average.
+        stored: The constants that have a code already, each with the stored one.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Conversion:
         outputs: Interface,
         rounding: str,
         correct_bias: bool,
+        stored: Mapping[Value, Value] | None = None,
     ) -> None:
         self.graph = graph
         self.context = context
@@ -80,6 +83,7 @@ class Conversion:
         self.inputs: Interface = inputs
         self.outputs: Interface = outputs
         self.correct_bias = correct_bias
+        self.stored = stored or {}
         self.forms = Forms(graph, plan, rounding)
 
     def run(self) -> None:
@@ -94,6 +98,10 @@ class Conversion:
             builder = self.graph.before(node)
             if isinstance(node.op, Return):
                 return_from(node, self.outputs, self.forms, builder)
+            elif isinstance(node.op, Dequantize):
+                self.forms.take_decoded(node)
+            elif isinstance(node.op, Quantize):
+                self.forms.take_quantized(node, node.op.to, builder)
             elif self.becomes_integer(node, builder):
                 replaced.extend(node.outputs)
             else:
@@ -233,6 +241,9 @@ class Conversion:
     def convert_rows(self, node: Node, builder: Builder) -> None:
         """Codes a table; its rows get each code that is wanted of them straight from there."""
         (table, ids), output = node.inputs, node.outputs[0]
+        if (stored := self.stored.get(table, table)).type.quant is not None:
+            self.forms.give_rows(output, builder.emit(node.op, stored, ids))
+            return
         if not table.is_constant:
             raise KeptFloat(f"the table %{table.name} is not a constant")
         assert isinstance(node.op, Embedding)
@@ -259,6 +270,8 @@ class Conversion:
     def weights(
         self, kernel: Value, bias: Value | None, x: Value, output: Value, builder: Builder
     ) -> Value:
+        if kernel in self.stored:
+            return self.stored[kernel]
         activations = x.type.code
         code = self.coding.for_sums(
             kernel.array,

@@ -66,6 +66,23 @@ class Forms:
             return
         self.coded[old, code], self.main[old] = form_of(old, "q", new), code
 
+    def take_decoded(self, node: Node) -> None:
+        """Records that what a dequantize gives is in a code already."""
+        coded, real = node.inputs[0], node.output
+        if not isinstance(code := coded.type.quant, Affine):
+            return
+        self.floats[real] = real
+        if code.storage.bits > 16:
+            self.sums[real] = coded
+        else:
+            self.coded[real, code], self.main[real] = coded, code
+
+    def take_quantized(self, node: Node, to: Code, builder: Builder) -> None:
+        """Replaces a quantize of what has become integers."""
+        (x,) = node.inputs
+        if isinstance(to, Affine) and (x in self.main or x in self.sums or x in self.rows):
+            node.output.replace_with(self.code(x, builder, to))
+
     def alias(self, old: Value, new: Value) -> None:
         """Lets a value of the float program stand for another one, in every form."""
         self._stand_ins[new] = old

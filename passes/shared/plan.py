@@ -10,7 +10,7 @@ from qir.errors import PassError
 from qir.ir import Graph, Node, Value
 from qir.numbers.interval import Interval
 from qir.observe.channels import ChannelStatistic
-from qir.ops import Dot, ExpBelowMax, Mul, Return
+from qir.ops import Dequantize, Dot, ExpBelowMax, Mul, Quantize, Return
 from qir.ops.elementwise import Sum
 from qir.ops.rules import Accumulate, FixedCode, KeepFloat, Normalize, SameCode, Table
 from qir.passes.shared.codes import activation_code, fine_code, reach, score_code
@@ -54,6 +54,7 @@ class CodePlan:
         symmetric: Whether activations have their zero point in the middle.
         coded_inputs: Whether the program takes stored numbers.
         coded_outputs: Whether it returns stored numbers.
+        given: The codes that values have already.
 
     Attributes:
         cones: For the last value of each function of one other value, that value.
@@ -77,9 +78,11 @@ class CodePlan:
         symmetric: bool = False,
         coded_inputs: bool = False,
         coded_outputs: bool = False,
+        given: Mapping[Value, Affine] | None = None,
     ) -> None:
         self.storage = storage
         self.symmetric = symmetric
+        self._given = given or {}
         self._excluded = excluded
         self._factors = score_factors(graph)
         # Where codes have 16 bits, no part of a tensor is in want of some.
@@ -123,12 +126,16 @@ class CodePlan:
         """Whether an op keeps floating point, by a selector or by its rule."""
         if node in self._excluded or node in self.coarse:
             return True
+        if isinstance(node.op, Dequantize | Quantize):
+            return False
         known = any(output in self.cones or output in self.inside for output in node.outputs)
         rule = node.op.quant
         return isinstance(rule, KeepFloat) or (isinstance(rule, Table) and not known)
 
     def code_for(self, value: Value, storage: DType | None = None) -> Affine:
         """Returns the code that a value's range asks for; the op's own where it is fixed."""
+        if storage is None and value in self._given:
+            return self._given[value]
         rule = value.op.quant if value.op is not None else None
         fixed = not self.is_fine or isinstance(value.op, ExpBelowMax)
         if isinstance(rule, FixedCode) and fixed and rule.serves(value.range):

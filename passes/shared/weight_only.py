@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from qir.analysis.properties import is_float_op
 from qir.errors import QirError
 from qir.ir import Builder, Graph, Node, Value
 from qir.ir.names import Inheritance
@@ -60,7 +61,7 @@ class WeightCoder:
     def run(self) -> None:
         """Changes the graph."""
         for node in list(self.graph.nodes):
-            if isinstance(node.op, Const | Return):
+            if isinstance(node.op, Const | Return) or not is_float_op(node):
                 continue
             try:
                 self._convert(node)

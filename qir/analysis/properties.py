@@ -34,7 +34,12 @@ def _not_float(graph: Graph) -> str | None:
 
 def _not_ranged(graph: Graph) -> str | None:
     for value in graph.values():
-        if value.type.is_float and value.uses and not value.is_constant and value.range is None:
+        if not value.type.is_float or value.is_constant or value.range is not None:
+            continue
+        given = isinstance(value.op, Dequantize) or all(
+            isinstance(node.op, Quantize) for node in value.users
+        )
+        if not given:
             return f"%{value.name} has no range"
     return None
 
