@@ -11,6 +11,7 @@ from qir.numbers.rounding import rounding_mode
 from qir.passes.shared.conversion import Conversion
 from qir.passes.shared.interface import Interface
 from qir.passes.shared.plan import CodePlan
+from qir.passes.shared.target_options import for_target
 from qir.passes.shared.weight_codes import WeightCoding
 from qir.passes.shared.weight_only import WeightCoder
 from qir.pipeline import Context, Pass, register
@@ -30,6 +31,9 @@ class QuantizePass(Pass):
     quantize, for lookup-tables to turn into a table. What stays in floating point has a note that
     says why (`qir.explain`). Where that is everything, the program stays as it is, and later passes
     that need codes are left out.
+
+    Where the program is for a target, options at their default become what it accepts, others are
+    refused unless it does, and what it can't compute on codes stays in floating point.
 
     With `activations=float` the weights alone get codes: they are dequantized where they are read,
     and nothing needs a range. See qir.passes.shared.weight_only.
@@ -91,6 +95,16 @@ class QuantizePass(Pass):
         return (FLOAT,) if self.activations == "float" else self.requires
 
     def run(self, graph: Graph, context: Context) -> None:
+        if context.target is not None:
+            for_target(self, context.target).convert(graph, context)
+        else:
+            self.convert(graph, context)
+        if QUANTIZED.missing(graph):
+            context.unattained.add(QUANTIZED)
+            context.diagnostics.append(f"quantize: nothing was quantized; {_reasons(graph)}")
+
+    def convert(self, graph: Graph, context: Context) -> None:
+        """Gives values codes by the options as they are."""
         excluded = select(graph, self.keep_float)
         if self.activations == "float":
             WeightCoder(graph, self.coding, excluded, context, correct_bias=self.correct_bias).run()
@@ -104,6 +118,7 @@ class QuantizePass(Pass):
                 symmetric=self.symmetric,
                 coded_inputs=self.inputs != "float",
                 coded_outputs=self.outputs != "float",
+                target=context.target,
             )
             Conversion(
                 graph,
@@ -115,9 +130,6 @@ class QuantizePass(Pass):
                 rounding=self.rounding,
                 correct_bias=self.correct_bias,
             ).run()
-        if QUANTIZED.missing(graph):
-            context.unattained.add(QUANTIZED)
-            context.diagnostics.append(f"quantize: nothing was quantized; {_reasons(graph)}")
 
 
 def _reasons(graph: Graph) -> str:

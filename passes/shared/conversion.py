@@ -14,7 +14,6 @@ from qir.ops import (
     Dequantize,
     Embedding,
     Mul,
-    Quantize,
     Relu,
     Return,
     Sub,
@@ -166,9 +165,9 @@ class Conversion:
                 self.convert_norm(node, builder)
             case Rescale():
                 operands = [self.forms.code(value, builder) for value in node.inputs]
-                self.forms.give(
-                    output, builder.emit(op.with_code(self.plan.code_for(output)), *operands)
-                )
+                self.plan.equal_to_operand(node, operands[0].type.affine)
+                coded = self.forms.with_code(op, self.plan.code_for(output))
+                self.forms.give(output, builder.emit(coded, *operands))
             case FixedCode():
                 self.convert_fixed(node, builder)
             case Table(otherwise=reason) if reason:
@@ -223,10 +222,10 @@ class Conversion:
         else:
             operands = [self.forms.code(value, builder) for value in node.inputs]
         types = [operand.type for operand in operands]
+        self.plan.equal_to_operand(node, operands[0].type.affine)
         if op.divisor(types) is None:
-            self.forms.give(
-                output, builder.emit(op.with_code(self.plan.code_for(output)), *operands)
-            )
+            coded = self.forms.with_code(op, self.plan.code_for(output))
+            self.forms.give(output, builder.emit(coded, *operands))
             return
         self.forms.rounded(op, types, self.plan.code_for(output))
         self.forms.give_sum(output, builder.emit(op, *operands))
@@ -370,5 +369,5 @@ class Conversion:
             return copies[value]
 
         self.forms.give(
-            output, builder.emit(Quantize(self.plan.function_code(output)), copy(output))
+            output, builder.emit(self.forms.quantize(self.plan.function_code(output)), copy(output))
         )
