@@ -242,6 +242,7 @@ class Conversion:
             output_scale=float(self.plan.code_for(output).scale.array.max()),
         )
         code = replace(code, expressed=expressed_type(output.type))
+        self.plan.check_weight(code, node.op.name)
         rows = builder.emit(node.op, self.forms.constant(table, code, builder), ids)
         self.forms.give_rows(output, rows)
 
@@ -266,6 +267,8 @@ class Conversion:
             output_scale=float(self.plan.code_for(output).scale.array.max()),
             bias=None if bias is None else bias.array,
         )
+        assert output.op is not None
+        self.plan.check_weight(code, output.op.name)
         return self.forms.constant(kernel, replace(code, expressed=activations.expressed), builder)
 
     def convert_same(self, node: Node, builder: Builder) -> None:
@@ -280,7 +283,8 @@ class Conversion:
                 return
         if isinstance(node.op, Relu | Clip) and (x in self.forms.sums or x not in self.forms.main):
             # The sum is rounded once anyway: straight to the code of what is left of it.
-            operands = [self.forms.code(x, builder, self.plan.code_for(node.outputs[0]))]
+            code = self.plan.equal.get(x) or self.plan.code_for(node.outputs[0])
+            operands = [self.forms.code(x, builder, code)]
         else:
             operands = self.forms.alike(node.inputs, builder)
         results = builder.emit_node(node.op, operands).outputs

@@ -120,9 +120,12 @@ class Forms:
                 rows = self.rows[value]
                 assert rows.op is not None
                 new = builder.emit(rows.op.with_code(wanted), *rows.inputs)
-            elif value in self.sums:
+            elif value in self.sums and wanted == self.plan.equal.get(value, wanted):
                 total = self.sums[value]
                 new = builder.emit(self.requantize(total, wanted, self.rounding), total)
+            elif value in self.plan.equal:
+                equal = self.code(value, builder, self.plan.equal[value])
+                new = builder.emit(Requantize(wanted, self.rounding), equal)
             elif own is not None:
                 new = builder.emit(Requantize(wanted, self.rounding), self.coded[value, own])
             else:
@@ -182,7 +185,7 @@ class Forms:
         The factor goes into the scale of the rounding, moves act on what is rounded.
         """
         multiple = multiple_of_sum(value, self.sums)
-        if multiple is None:
+        if multiple is None or multiple.source in self.plan.equal:
             return None
         if (value, code) not in self.coded:
             try:

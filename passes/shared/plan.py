@@ -32,7 +32,7 @@ from qir.passes.shared.wide import (
     wide_values,
 )
 from qir.targets import Target
-from qir.types import Affine, DType, TensorType
+from qir.types import Affine, Code, DType, TensorType
 
 FINE_HEADROOM = 2
 """How far a code of 16 bits reaches beyond its range: a bit of 16 costs little, and numbers beyond
@@ -63,6 +63,7 @@ class CodePlan:
         coarse: The divisions, sines, cosines and comparisons that no code serves, and what
             computes what they divide by or take, with reasons.
         islands: The ops between ops of floating point.
+        equal: The codes of operands that the target wants results to have.
         wide: The values that are better not rounded to 8 bits.
         moved: The moves that are better done on sums.
         divided: The sums of products that a division reads.
@@ -92,7 +93,7 @@ class CodePlan:
         self._multiplied = set() if self.one_width else multiplied_sums(graph)
         self._scores = set() if self.one_width else score_terms(graph)
         self._uneven = {} if self.one_width else uneven_codes(graph, positions or {}, excluded)
-        self._equal: dict[Value, Affine] = {}
+        self.equal: dict[Value, Affine] = {}
         self.islands: set[Node] = set()
         self.cones, self.inside = self._functions(graph, excluded)
         self.coarse = coarse_periods(graph, self.code_for) | coarse_divisions(graph, self.code_for)
@@ -132,7 +133,7 @@ class CodePlan:
     def equal_to_operand(self, node: Node, code: Affine) -> None:
         """Gives a result the code of its operand where the target wants them equal."""
         if self.target is not None and node.op.name in self.target.equal_codes:
-            self._equal[node.output] = code
+            self.equal[node.output] = code
 
     def why_float(self, node: Node) -> str | None:
         """Says why an op that could be an integer one stays in floating point, if it does."""
@@ -154,8 +155,8 @@ class CodePlan:
 
     def code_for(self, value: Value, storage: DType | None = None) -> Affine:
         """Returns the code that a value's range asks for; the op's own where it is fixed."""
-        if value in self._equal:
-            return self._equal[value]
+        if value in self.equal:
+            return self.equal[value]
         if (wanted := self._fixed_by_target(value)) is not None:
             return wanted
         rule = value.op.quant if value.op is not None else None
@@ -184,6 +185,12 @@ class CodePlan:
             if not far.holds_zero and not self._needs_zero(value, reach(far)):
                 return far
         return activation_code(observed, storage, symmetric=symmetric, expressed=expressed)
+
+    def check_weight(self, code: Code, op: str) -> None:
+        """Raises KeptFloat where the target does not accept a code of an op's weights."""
+        broken = None if self.target is None else self.target.broken_by_weight(code, op)
+        if broken is not None:
+            raise KeptFloat(f"expected {broken.expected}, got {code}")
 
     def _fixed_by_target(self, value: Value) -> Affine | None:
         """Returns the code that the target wants the result of an op to have, if it does."""

@@ -33,10 +33,8 @@ _COMPARISONS = (
 _SUMS = "add avg_pool conv dot mean mul reduce_sum sub"
 _TABLES = "lookup lookup2 embedding"
 _INTEGER = frozenset(f"{_MOVES} {_COMPARISONS} {_SUMS} {_TABLES} relu clip".split())
-_NO_FLOAT = frozenset(
-    ["expm1", "log1p", "lookup", "lookup2", "quantize_dynamic", "recode", "requantize"]
-)
-"""What has no operator on floats: expm1 and log1p as differences lose the numbers near 0."""
+_NO_FLOAT = {"lookup", "lookup2", "quantize_dynamic", "recode", "requantize"}
+"""What there is on codes alone. Others are an operator or a few: log1p is Log of 1 + x."""
 
 _FLOAT_ONLY = "ONNX Runtime computes it in floating point"
 
