@@ -1,9 +1,9 @@
 """Backends: ways to run or write out a graph, by name and by suffix.
 
-A runner that is a function, and a writer of files ending in `.dot`, are added so::
+A runner that is a function, and a writer of files ending in `.gv`, are added so::
 
     RUNNERS.add("twice", lambda graph: lambda *inputs: evaluate(graph, *inputs))
-    WRITERS.add(".dot", DotFile())
+    WRITERS.add("graphviz", GraphvizFile(), suffix=".gv")
 """
 
 from __future__ import annotations
@@ -42,7 +42,12 @@ class Runner(Protocol):
 
 
 class Writer(Protocol):
-    """Makes files of graphs."""
+    """Makes files of graphs.
+
+    One whose format is that of a runtime says so by a property `target`, the name of a target of
+    `qir.targets`: `qir.save` then refuses what that runtime does not accept before `files` is
+    called.
+    """
 
     @property
     def companions(self) -> Sequence[str]:
@@ -71,5 +76,7 @@ RUNNERS: Registry[Runner] = Registry(
 )
 """What `qir.compile` looks a backend up in."""
 
-WRITERS: Registry[Writer] = Registry("a path ending in", {".qir": "qir.text.storage:WRITER"})
-"""What `qir.save` looks the suffix of a path up in."""
+WRITERS: Registry[Writer] = Registry(
+    "the format", {"qir": "qir.text.storage:WRITER"}, {".qir": "qir"}
+)
+"""What `qir.save` looks the suffix of a path up in, or else the name of the target."""

@@ -1,4 +1,9 @@
-"""Frontends: readers of other representations of models, named by the format they read."""
+"""Frontends: readers of other representations of models, named by the format they read.
+
+A reader of files ending in `.layers`, a function from a path to a graph, is added so::
+
+    READERS.add("layers", read_layers, suffix=".layers")
+"""
 
 from __future__ import annotations
 
@@ -24,5 +29,7 @@ class Reader(Protocol):
         ...
 
 
-READERS: Registry[Reader] = Registry("a path ending in", {".qir": "qir.text.storage:load"})
-"""What `qir.load` looks the suffix of a path up in."""
+READERS: Registry[Reader] = Registry(
+    "the format", {"qir": "qir.text.storage:load"}, {".qir": "qir"}
+)
+"""What `qir.load` looks the format up in, or else the suffix of a path."""

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, overload
 # Imported to register the passes and pipelines.
 import qir.passes  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from qir.analysis.properties import FLOAT, QUANTIZED
-from qir.backends import RUNNERS, WRITERS, Runnable, Runner
+from qir.backends import RUNNERS, WRITERS, Runnable, Runner, Writer
 from qir.backends.reference.interpreter import run, run_all
 from qir.errors import QirAccuracyWarning, QirError, did_you_mean
 from qir.frontends import READERS
 from qir.ir import Graph, expect_graph
-from qir.ir.signature import bind, to_array
+from qir.ir.signature import given_samples
 from qir.observe.batches import random_inputs
 from qir.observe.sample import MOST_ROWS, few_rows
 from qir.observe.statistics import Statistic
@@ -31,6 +31,7 @@ from qir.pipeline import Batch, Context, PassManager, Pipeline
 from qir.pipeline.registry import PASSES
 from qir.report.accuracy import THRESHOLD, measure, warning_of
 from qir.report.constant_inputs import constant_inputs, inputs_left_out
+from qir.targets import Target, find_target, refuse
 from qir.text.files import check_writable, write_atomically
 from qir.types import Array
 
@@ -85,6 +86,7 @@ def optimize(
     dump_dir: str | os.PathLike[str] | None = None,
     print_after_all: TextIO | None = None,
     check: bool | Array | Sequence[Array] = False,
+    target: str | Target | None = None,
     context: Context | None = None,
 ) -> Graph:
     """Runs a pipeline and returns a new graph.
@@ -101,6 +103,8 @@ def optimize(
         print_after_all: Stream for the text after every pass.
         check: Whether to compute the program after every pass and compare; on random inputs, or on
             the given ones: a sequence of arrays, one for each input, or an array for a single one.
+        target: The runtime that the program is for, one of `qir.targets`, by its name or itself:
+            options at their default follow it, and what it does not accept is not made.
         context: Filled by the run: diagnostics, statistics and timings; a new one when None.
 
     Raises:
@@ -111,13 +115,15 @@ def optimize(
     steps = pipeline if isinstance(pipeline, Pipeline) else Pipeline.parse(pipeline)
     context = context or Context()
     context.data, context.seed, context.progress = data, seed, progress
+    if target is not None:
+        context.target = find_target(target, "target")
     context.interpreter = run_all
     context.statistics.update(statistics or {})
     if data is not None:
         from qir.backends.xla.executor import XlaExecutor
 
         context.executor = XlaExecutor()
-    samples = _samples(graph, check)
+    samples = given_samples(graph.inputs, check)
     inputs = random_inputs(graph, seed) if samples is True else samples
     manager = PassManager(
         steps,
@@ -300,45 +306,11 @@ def compile(
         runner = RUNNERS.find(backend, "compile")
         _check_options(runner, backend, options)
         if backend == "xla" and "check" in options:
-            options["check"] = _samples(graph, options["check"])
+            options["check"] = given_samples(graph.inputs, options["check"])
         compiled = runner(graph, **options)
     if report:
         print(getattr(compiled, "report", f"the backend '{backend}' has no report"))
     return compiled
-
-
-def _samples(graph: Graph, check: object) -> bool | Sequence[Array]:
-    """Returns `check`, arrays in it as one for each input; raises QirError where they do not fit.
-
-    Args:
-        graph: The program.
-        check: Whether to check, or what to check on.
-    """
-    if isinstance(check, bool):
-        return check
-    if isinstance(check, list | tuple):
-        given: Sequence[Any] = check
-    elif hasattr(check, "shape"):
-        given = [check]
-    else:
-        raise QirError(
-            "check: expected True, False or a sequence of arrays, one for each input, "
-            f"got {type(check).__name__}"
-        )
-    if len(given) != len(graph.inputs):
-        raise QirError(
-            f"check: expected {len(graph.inputs)} arrays, one for each input, got {len(given)}"
-        )
-    arrays = []
-    for item, value in zip(given, graph.inputs, strict=True):
-        if isinstance(item, list | tuple) and any(getattr(part, "shape", ()) for part in item):
-            raise QirError(
-                f"check: expected an array for input %{value.name}, got a {type(item).__name__} "
-                "of arrays"
-            )
-        arrays.append(to_array(item, value, "check"))
-    bind(graph.inputs, arrays, "check")
-    return arrays
 
 
 def _check_options(runner: Runner, backend: str, options: Mapping[str, Any]) -> None:
@@ -355,7 +327,7 @@ def _check_options(runner: Runner, backend: str, options: Mapping[str, Any]) -> 
             )
 
 
-def save(graph: Graph, path: str | os.PathLike[str]) -> None:
+def save(graph: Graph, path: str | os.PathLike[str], *, target: str | Target | None = None) -> None:
     """Writes a program in the format of the path's suffix: `.qir`, with its arrays in an `.npz`.
 
     All files are written under temporary names and then renamed, so that none is ever half there
@@ -364,25 +336,42 @@ def save(graph: Graph, path: str | os.PathLike[str]) -> None:
     Args:
         graph: The program.
         path: The path.
+        target: The runtime that the program is for, one of `qir.targets`. Where no writer has the
+            suffix, the one that has the target's name writes the file.
 
     Raises:
-        QirError: No writer has the suffix, the program can't be said in its format, the path can't
-            be written, or a file of another kind lies where one that goes with it would.
+        QirError: No writer has the suffix, the target does not accept the program or is not the
+            writer's, the program can't be said in its format, the path can't be written, or a file
+            of another kind lies where one that goes with it would.
     """
     expect_graph(graph, "save")
-    target = Path(path)
-    files = WRITERS.find(target.suffix, "save", target).files(graph, target)
-    _check_companions(target, [companion for companion in files if companion != target])
+    place = Path(path)
+    writer, runtime = _writer(place, target)
+    if runtime is not None:
+        refuse(runtime.obstacles(graph), runtime, "save")
+    files = writer.files(graph, place)
+    _check_companions(place, [companion for companion in files if companion != place])
     write_atomically(files)
 
 
-def check_savable(path: str | os.PathLike[str]) -> None:
+def _writer(path: Path, target: str | Target | None) -> tuple[Writer, Target | None]:
+    """Returns the writer of a path, and the target that its programs are for."""
+    wanted = None if target is None else find_target(target, "save")
+    named = wanted is not None and path.suffix not in WRITERS.suffixes and wanted.name in WRITERS
+    name = wanted.name if wanted is not None and named else WRITERS.name_for(path, "save")
+    writer = WRITERS.find(name, "save")
+    own: str | None = getattr(writer, "target", None)
+    if own is not None and wanted is not None and wanted.name != own:
+        raise QirError(f"save: expected target {own}, which format {name} is of, got {wanted.name}")
+    return writer, find_target(own, "save") if own is not None else wanted
+
+
+def check_savable(path: str | os.PathLike[str], *, target: str | Target | None = None) -> None:
     """Raises QirError where `save` could not write a program: before the work on it begins."""
-    target = Path(path)
-    writer = WRITERS.find(target.suffix, "save", target)
-    companions = [target.with_suffix(suffix) for suffix in writer.companions]
-    _check_companions(target, companions)
-    check_writable(target, *companions)
+    place = Path(path)
+    companions = [place.with_suffix(suffix) for suffix in _writer(place, target)[0].companions]
+    _check_companions(place, companions)
+    check_writable(place, *companions)
 
 
 def _check_companions(target: Path, companions: Iterable[Path]) -> None:
@@ -395,20 +384,23 @@ def _check_companions(target: Path, companions: Iterable[Path]) -> None:
             )
 
 
-def load(path: str | os.PathLike[str]) -> Graph:
+def load(path: str | os.PathLike[str], *, format: str | None = None) -> Graph:
     """Reads a model in the format of the path's suffix: `.qir`, as `save` writes it.
 
     See `qir.frontends.READERS` for further formats.
 
     Args:
         path: The path; files that belong to it, such as the `.npz` of arrays, are read beside it.
+        format: The name of the format, where the suffix does not tell it.
 
     Raises:
-        QirError: No reader has the suffix; a file is missing, truncated or corrupted, or belongs to
-            another; or it holds something that QIR has no rule for.
+        QirError: No reader has the suffix or the name; a file is missing, truncated or corrupted,
+            or belongs to another; or it holds something that QIR has no rule for.
     """
     source = Path(path)
-    return READERS.find(source.suffix, "load", source)(source)
+    if format is not None:
+        return READERS.find(format, "load")(source)
+    return READERS.find_for(source, "load")(source)
 
 
 def evaluate(graph: Graph, *inputs: Any) -> tuple[Array, ...]:

@@ -28,7 +28,7 @@ LAYERS = [
         "observe.statistics observe.solvers",
         "ops",
         "ir",
-        "text analysis bench.cache",
+        "text analysis targets bench.cache",
         "observe",
         "report bench.profile",
         "pipeline",

@@ -43,12 +43,17 @@ class DeferDivision(Pass):
 
     In rows of 512 numbers or more, what lies below half a step of u8 adds up: there e is the sum of
     a high and a low part, each with a product of its own, which have 16 bits together.
+
+    For a target that computes no exponentials on codes softmax stays as it is.
     """
 
     name = "defer-division"
     requires = (FLOAT,)
 
     def run(self, graph: Graph, context: Context) -> None:
+        target = context.target
+        if target is not None and not (target.computes("exp_below_max") and target.computes("div")):
+            return
         rewrite(graph, [divide_behind_dot], allow=context.allow)
 
 

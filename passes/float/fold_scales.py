@@ -15,6 +15,7 @@ from qir.ops import Clip, Dequantize, Gather, Quantize, Requantize, Reshape, Tra
 from qir.ops.op import infer
 from qir.ops.rules import SameCode
 from qir.passes.shared.folding import fold_affine
+from qir.passes.shared.target_rules import within
 from qir.passes.shared.weights import (
     WeightPlan,
     emit_as,
@@ -60,7 +61,8 @@ class FoldScales(Pass):
             fold_affine(graph)
         else:
             nearly = (requantize_nearly,) if self.requantize else ()
-            rewrite(graph, (*CAST_RULES, *nearly), allow=context.allow)
+            rules = within((*CAST_RULES, *nearly), context.target)
+            rewrite(graph, rules, allow=context.allow)
         names.settle()
 
 

@@ -22,13 +22,15 @@ class LookupTables(Pass):
 
     The function is computed at all codes in float64 at compile time, so that every backend looks up
     the same integers. Exact with respect to the real function; a float32 evaluation of it may round
-    to a neighbouring integer.
+    to a neighbouring integer. For a target without lookups nothing is changed.
     """
 
     name = "lookup-tables"
     requires = (QUANTIZED,)
 
     def run(self, graph: Graph, context: Context) -> None:
+        if context.target is not None and not context.target.lookup:
+            return
         rewrite(graph, [tabulate, compose], allow=context.allow)
 
 

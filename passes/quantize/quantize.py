@@ -13,6 +13,7 @@ from qir.passes.shared.given_codes import GivenCodes
 from qir.passes.shared.interface import Interface
 from qir.passes.shared.lifting import Lifting
 from qir.passes.shared.plan import CodePlan
+from qir.passes.shared.target_options import for_target
 from qir.passes.shared.weight_codes import WeightCoding
 from qir.passes.shared.weight_only import WeightCoder
 from qir.pipeline import Context, Pass, register
@@ -36,6 +37,9 @@ class QuantizePass(Pass):
     What has a code already keeps it. Ops between dequantize and quantize become integer ones as
     by lift-qdq, decoded constants are the weights that they are stored as, and the code of a
     quantize is that of what it rounds. Ranges are asked of the other values alone.
+
+    Where the program is for a target, options at their default become what it accepts, others are
+    refused unless it does, and what it can't compute on codes stays in floating point.
 
     With `activations=float` the weights alone get codes: they are dequantized where they are read,
     and nothing needs a range. See qir.passes.shared.weight_only.
@@ -97,6 +101,16 @@ class QuantizePass(Pass):
         return () if self.activations == "float" else self.requires
 
     def run(self, graph: Graph, context: Context) -> None:
+        if context.target is not None:
+            for_target(self, context.target).convert(graph, context)
+        else:
+            self.convert(graph, context)
+        if QUANTIZED.missing(graph):
+            context.unattained.add(QUANTIZED)
+            context.diagnostics.append(f"quantize: nothing was quantized; {_reasons(graph)}")
+
+    def convert(self, graph: Graph, context: Context) -> None:
+        """Gives values codes by the options as they are."""
         excluded = select(graph, self.keep_float)
         if self.activations == "float":
             WeightCoder(graph, self.coding, excluded, context, correct_bias=self.correct_bias).run()
@@ -114,6 +128,7 @@ class QuantizePass(Pass):
                 coded_inputs=self.inputs != "float",
                 coded_outputs=self.outputs != "float",
                 given=given.results,
+                target=context.target,
             )
             Conversion(
                 graph,
@@ -127,9 +142,6 @@ class QuantizePass(Pass):
                 stored=given.constants,
             ).run()
             given.restore()
-        if QUANTIZED.missing(graph):
-            context.unattained.add(QUANTIZED)
-            context.diagnostics.append(f"quantize: nothing was quantized; {_reasons(graph)}")
 
 
 def _reasons(graph: Graph) -> str:

@@ -78,6 +78,12 @@ class QuantizeDynamicPass(Pass):
         return WeightCoding(self.weights, self.per, self.scheme, self.name)
 
     def run(self, graph: Graph, context: Context) -> None:
+        target = context.target
+        if target is not None and "symmetric" not in (target.dynamic_modes or ("symmetric",)):
+            raise QirError(
+                f"quantize-dynamic: expected a target that finds symmetric scales at run time, got "
+                f"{target.name}; calibrate on data, as by pipeline w8a8"
+            )
         excluded = select(graph, self.keep_float)
         _DynamicQuantizer(self, graph, excluded).run()
         if QUANTIZED.missing(graph):

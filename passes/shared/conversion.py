@@ -173,9 +173,9 @@ class Conversion:
                 self.convert_norm(node, builder)
             case Rescale():
                 operands = [self.forms.code(value, builder) for value in node.inputs]
-                self.forms.give(
-                    output, builder.emit(op.with_code(self.plan.code_for(output)), *operands)
-                )
+                self.plan.equal_to_operand(node, operands[0].type.affine)
+                coded = self.forms.with_code(op, self.plan.code_for(output))
+                self.forms.give(output, builder.emit(coded, *operands))
             case FixedCode():
                 self.convert_fixed(node, builder)
             case Table(otherwise=reason) if reason:
@@ -230,10 +230,10 @@ class Conversion:
         else:
             operands = [self.forms.code(value, builder) for value in node.inputs]
         types = [operand.type for operand in operands]
+        self.plan.equal_to_operand(node, operands[0].type.affine)
         if op.divisor(types) is None:
-            self.forms.give(
-                output, builder.emit(op.with_code(self.plan.code_for(output)), *operands)
-            )
+            coded = self.forms.with_code(op, self.plan.code_for(output))
+            self.forms.give(output, builder.emit(coded, *operands))
             return
         self.forms.rounded(op, types, self.plan.code_for(output))
         self.forms.give_sum(output, builder.emit(op, *operands))
@@ -253,6 +253,7 @@ class Conversion:
             output_scale=float(self.plan.code_for(output).scale.array.max()),
         )
         code = replace(code, expressed=expressed_type(output.type))
+        self.plan.check_weight(code, node.op.name)
         rows = builder.emit(node.op, self.forms.constant(table, code, builder), ids)
         self.forms.give_rows(output, rows)
 
@@ -279,6 +280,8 @@ class Conversion:
             output_scale=float(self.plan.code_for(output).scale.array.max()),
             bias=None if bias is None else bias.array,
         )
+        assert output.op is not None
+        self.plan.check_weight(code, output.op.name)
         return self.forms.constant(kernel, replace(code, expressed=activations.expressed), builder)
 
     def convert_same(self, node: Node, builder: Builder) -> None:
@@ -293,7 +296,8 @@ class Conversion:
                 return
         if node.op.clip_bounds() and (x in self.forms.sums or x not in self.forms.main):
             # The sum is rounded once anyway: straight to the code of what is left of it.
-            operands = [self.forms.code(x, builder, self.plan.code_for(node.outputs[0]))]
+            code = self.plan.equal.get(x) or self.plan.code_for(node.outputs[0])
+            operands = [self.forms.code(x, builder, code)]
         else:
             operands = self.forms.alike(node.inputs, builder)
         results = builder.emit_node(node.op, operands).outputs
@@ -382,5 +386,5 @@ class Conversion:
             return copies[value]
 
         self.forms.give(
-            output, builder.emit(Quantize(self.plan.function_code(output)), copy(output))
+            output, builder.emit(self.forms.quantize(self.plan.function_code(output)), copy(output))
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,7 +12,8 @@ from qir.errors import QirError
 from qir.ir import Builder, Graph, Node, Value
 from qir.ir.names import Inheritance
 from qir.ops import Dequantize, Dot, Quantize, Recode, Requantize
-from qir.ops.op import Op, infer
+from qir.ops.attributes import attribute_fields
+from qir.ops.op import Op, OpT, infer
 from qir.ops.rules import ExactSum, SameCode
 from qir.ops.softmax import Exponentials
 from qir.ops.sums import rounded
@@ -44,6 +46,8 @@ class Forms:
         self.graph = graph
         self.plan = plan
         self.rounding = rounding
+        modes = plan.target.quantize_modes if plan.target is not None else None
+        self._quantize_mode = modes[0] if modes else "reciprocal"
         self.names = Inheritance(graph)
         self.sums: dict[Value, Value] = {}
         self.rows: dict[Value, Value] = {}
@@ -129,17 +133,20 @@ class Forms:
             return self.constant(value, code or self.plan.code_for(value), builder)
         wanted = code or own or self.plan.code_for(value)
         if (value, wanted) not in self.coded:
-            if value in self.rows:
+            if value in self.rows and self._rounds_rows:
                 rows = self.rows[value]
                 assert rows.op is not None
                 new = builder.emit(rows.op.with_code(wanted), *rows.inputs)
-            elif value in self.sums:
+            elif value in self.sums and wanted == self.plan.equal.get(value, wanted):
                 total = self.sums[value]
                 new = builder.emit(self.requantize(total, wanted, self.rounding), total)
+            elif value in self.plan.equal:
+                equal = self.code(value, builder, self.plan.equal[value])
+                new = builder.emit(Requantize(wanted, self.rounding), equal)
             elif own is not None:
                 new = builder.emit(Requantize(wanted, self.rounding), self.coded[value, own])
             else:
-                new = builder.emit(Quantize(wanted), value)
+                new = builder.emit(self.quantize(wanted), self.rows.get(value, value))
             self.coded[value, wanted] = form_of(value, "q", new)
         if code is None:
             self.main[value] = wanted
@@ -184,7 +191,7 @@ class Forms:
         if source in self.plan.cones:
             return None
         if (value, code) not in self.coded:
-            self.coded[value, code] = form_of(value, "q", builder.emit(Quantize(code), source))
+            self.coded[value, code] = form_of(value, "q", builder.emit(self.quantize(code), source))
         return self.coded[value, code]
 
     def from_sum(
@@ -195,12 +202,14 @@ class Forms:
         The factor goes into the scale of the rounding, moves act on what is rounded.
         """
         multiple = multiple_of_sum(value, self.sums)
-        if multiple is None:
+        if multiple is None or multiple.source in self.plan.equal:
             return None
         if (value, code) not in self.coded:
             try:
                 # A factor may be so small or large that no scale makes up for it.
                 wanted = _scaled(code, 1 / multiple.factor)
+                if self.plan.target is not None and self.plan.target.broken_by_activation(wanted):
+                    return None
                 total = self.sums[multiple.source]
                 op = self.requantize(total, wanted, rounding or self.rounding)
             except QirError:
@@ -221,6 +230,25 @@ class Forms:
         found = Requantize(to, rounding)
         found.factors(total.type)
         return found
+
+    def quantize(self, code: Affine) -> Quantize:
+        """Returns the cast from floating point to a code, in the mode of the target."""
+        return Quantize(code, self._quantize_mode)
+
+    def with_code(self, op: OpT, code: Affine) -> OpT:
+        """Returns an op with a code for its result; it rounds as the target does."""
+        coded = op.with_code(code)
+        if self.plan.target is None or self.plan.target.roundings is None:
+            return coded
+        if "rounding" not in (spec.name for spec in attribute_fields(type(op))):
+            return coded
+        return replace(coded, **{"rounding": self.rounding})
+
+    @property
+    def _rounds_rows(self) -> bool:
+        """Whether rows of a table are rounded to a code as they are looked up, which is fixed31."""
+        target = self.plan.target
+        return target is None or target.roundings is None or "fixed31" in target.roundings
 
     def real(self, value: Value, builder: Builder) -> Value:
         """Returns a value in floating point; an exact sum straight from the accumulator."""
@@ -316,6 +344,8 @@ class Forms:
         Rows and channels of very different size then keep bits of their own, which the norm brings
         to one size. A statistic of more numbers than 32 bits can sum gets fewer bits of each.
         """
+        if self.plan.target is not None and not self.plan.target.wide_sums:
+            return self.code(x, builder)
         if x not in self.sums and x not in self.rows:
             return self.finest(x, builder)
         for bits in (WIDE_BITS, WIDE_BITS - 2, WIDE_BITS - 4):
@@ -330,7 +360,13 @@ class Forms:
 
         A step of scores is a relative error of the shares, which 8 bits of peaked scores show.
         """
-        if isinstance(op, Exponentials) and value.range is not None and value.range.is_finite:
+        narrow = self.plan.one_width and not self.plan.is_fine
+        if (
+            isinstance(op, Exponentials)
+            and not narrow
+            and value.range is not None
+            and value.range.is_finite
+        ):
             storage = self.plan.storage if self.plan.is_fine else None
             code = score_code(value.range, storage, expressed=expressed_type(value.type))
             found = self.from_sum(value, code, builder)
@@ -347,7 +383,7 @@ class Forms:
         So what gates, and positions that turn heads, round only their product to 8 bits.
         """
         wanted = any(self._is_from_dot(value) or self._is_fine(value) for value in values)
-        if self.plan.is_fine or not wanted:
+        if self.plan.one_width or not wanted:
             return [self.code(value, builder) for value in values]
         return [
             self.code(

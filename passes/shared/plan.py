@@ -31,7 +31,8 @@ from qir.passes.shared.wide import (
     wide_code,
     wide_values,
 )
-from qir.types import Affine, DType, TensorType
+from qir.targets import Target
+from qir.types import Affine, Code, DType, TensorType
 
 FINE_HEADROOM = 2
 """How far a code of 16 bits reaches beyond its range: a bit of 16 costs little, and numbers beyond
@@ -55,6 +56,7 @@ class CodePlan:
         coded_inputs: Whether the program takes stored numbers.
         coded_outputs: Whether it returns stored numbers.
         given: The codes that values have already.
+        target: The runtime that the program is for; None for all that QIR has.
 
     Attributes:
         cones: For the last value of each function of one other value, that value.
@@ -62,6 +64,7 @@ class CodePlan:
         coarse: The divisions, sines, cosines and comparisons that no code serves, and what
             computes what they divide by or take, with reasons.
         islands: The ops between ops of floating point.
+        equal: The codes of operands that the target wants results to have.
         wide: The values that are better not rounded to 8 bits.
         moved: The moves that are better done on sums.
         divided: The sums of products that a division reads.
@@ -79,23 +82,27 @@ class CodePlan:
         coded_inputs: bool = False,
         coded_outputs: bool = False,
         given: Mapping[Value, Affine] | None = None,
+        target: Target | None = None,
     ) -> None:
         self.storage = storage
         self.symmetric = symmetric
+        self.target = target
         self._given = given or {}
+        self._lacking = lacking(graph, target)
+        excluded = excluded | self._lacking.keys()
         self._excluded = excluded
         self._factors = score_factors(graph)
-        # Where codes have 16 bits, no part of a tensor is in want of some.
-        self._heads = {} if self.is_fine else head_codes(graph, channels)
-        self._multiplied = set() if self.is_fine else multiplied_sums(graph)
-        self._scores = set() if self.is_fine else score_terms(graph)
-        self._uneven = {} if self.is_fine else uneven_codes(graph, positions or {}, excluded)
+        self._heads = {} if self.one_width else head_codes(graph, channels)
+        self._multiplied = set() if self.one_width else multiplied_sums(graph)
+        self._scores = set() if self.one_width else score_terms(graph)
+        self._uneven = {} if self.one_width else uneven_codes(graph, positions or {}, excluded)
+        self.equal: dict[Value, Affine] = {}
         self.islands: set[Node] = set()
-        self.cones, self.inside = elementwise_functions(graph, excluded)
+        self.cones, self.inside = self._functions(graph, excluded)
         self.coarse = coarse_periods(graph, self.code_for) | coarse_divisions(graph, self.code_for)
         self.coarse |= unseen_comparisons(graph)
         kept = excluded | self.coarse.keys()
-        self.cones, self.inside = elementwise_functions(graph, kept)
+        self.cones, self.inside = self._functions(graph, kept)
         self.islands = islands(
             graph,
             {node for node in graph.nodes if self._stays_float(node)},
@@ -103,19 +110,38 @@ class CodePlan:
             coded_outputs=coded_outputs,
         )
         kept |= self.islands
-        self.cones, self.inside = elementwise_functions(graph, kept)
+        self.cones, self.inside = self._functions(graph, kept)
         ranges = {value: value.range for value in graph.values() if value.range is not None}
-        self.wide = wide_values(graph, kept, ranges)
-        self.moved = moved_sums(graph, ranges, self._heads)
-        self.divided = divided_sums(graph)
+        wide = target is None or target.wide_sums
+        self.wide = wide_values(graph, kept, ranges) if wide else set()
+        self.moved = moved_sums(graph, ranges, self._heads) if wide else set()
+        self.divided = divided_sums(graph) if wide else set()
+
+    def _functions(self, graph: Graph, kept: set[Node]) -> tuple[dict[Value, Value], set[Value]]:
+        """Returns the functions of one value, none where the target has no lookup for them."""
+        if self.target is not None and not self.target.lookup:
+            return {}, set()
+        return elementwise_functions(graph, kept)
 
     @property
     def is_fine(self) -> bool:
         """Whether activations have so many bits that nothing is in want of more."""
         return self.storage.bits > 8
 
+    @property
+    def one_width(self) -> bool:
+        """Whether all activations have codes of one width: the target's, or one that is enough."""
+        return self.is_fine or (self.target is not None and not self.target.wide_sums)
+
+    def equal_to_operand(self, node: Node, code: Affine) -> None:
+        """Gives a result the code of its operand where the target wants them equal."""
+        if self.target is not None and node.op.name in self.target.equal_codes:
+            self.equal[node.output] = code
+
     def why_float(self, node: Node) -> str | None:
         """Says why an op that could be an integer one stays in floating point, if it does."""
+        if node in self._lacking:
+            return self._lacking[node]
         if node in self.islands:
             return "it stands between ops of floating point, where codes only cost accuracy"
         if node in self._excluded or node in self.coarse:
@@ -136,9 +162,18 @@ class CodePlan:
         """Returns the code that a value's range asks for; the op's own where it is fixed."""
         if storage is None and value in self._given:
             return self._given[value]
+        if value in self.equal:
+            return self.equal[value]
+        if (wanted := self._fixed_by_target(value)) is not None:
+            return wanted
         rule = value.op.quant if value.op is not None else None
         fixed = not self.is_fine or isinstance(value.op, ExpBelowMax)
-        if isinstance(rule, FixedCode) and fixed and rule.serves(value.range):
+        if (
+            isinstance(rule, FixedCode)
+            and fixed
+            and rule.serves(value.range)
+            and (self.target is None or self.target.broken_by_activation(rule.code) is None)
+        ):
             return replace(rule.code, expressed=expressed_type(value.type))
         if storage is None and (code := self._heads.get(value) or self._uneven.get(value)):
             return code
@@ -151,11 +186,25 @@ class CodePlan:
         if storage.bits > 8:
             observed = Interval.of(*(FINE_HEADROOM * bound for bound in observed.bounds))
         symmetric = self.symmetric or (value in self._factors and is_two_sided(observed))
-        if not symmetric and not self.is_fine:
+        inside = self.target is not None and self.target.zero_point_inside
+        if not symmetric and not self.is_fine and not inside:
             far = activation_code(observed, storage, expressed=expressed, needs_zero=False)
             if not far.holds_zero and not self._needs_zero(value, reach(far)):
                 return far
         return activation_code(observed, storage, symmetric=symmetric, expressed=expressed)
+
+    def check_weight(self, code: Code, op: str) -> None:
+        """Raises KeptFloat where the target does not accept a code of an op's weights."""
+        broken = None if self.target is None else self.target.broken_by_weight(code, op)
+        if broken is not None:
+            raise KeptFloat(f"expected {broken.expected}, got {code}")
+
+    def _fixed_by_target(self, value: Value) -> Affine | None:
+        """Returns the code that the target wants the result of an op to have, if it does."""
+        if self.target is None or value.op is None:
+            return None
+        fixed = self.target.fixed_codes.get(value.op.name)
+        return None if fixed is None else replace(fixed, expressed=expressed_type(value.type))
 
     def result_code(self, value: Value) -> Affine:
         """Returns the code of a value whose op can give a wide one as well."""
@@ -207,7 +256,7 @@ class CodePlan:
 
     def smooth_code(self, source: Value, output: Value) -> Affine | None:
         """Returns the code of 12 bits of what a smooth function is wanted of: a sum or a norm."""
-        if source.op is None or source.range is None or self.is_fine:
+        if source.op is None or source.range is None or self.one_width:
             return None
         if not isinstance(source.op, Dot | Sum) and not isinstance(source.op.quant, Normalize):
             return None
@@ -251,6 +300,14 @@ class CodePlan:
         if isinstance(rule, SameCode):
             return any(self._needs_zero(output, steps) for output in node.outputs)
         return False
+
+
+def lacking(graph: Graph, target: Target | None) -> dict[Node, str]:
+    """Returns the nodes that a target can't compute on codes, with reasons."""
+    if target is None:
+        return {}
+    reasons = ((node, target.why_float(node)) for node in graph.nodes)
+    return {node: reason for node, reason in reasons if reason is not None}
 
 
 def expressed_type(type: TensorType) -> DType:

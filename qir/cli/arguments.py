@@ -65,12 +65,10 @@ def sizes(given: Sequence[str], subject: str) -> dict[str, int]:
 
 def files_of(program: Path) -> list[Path]:
     """Returns the files of a program: the one that is named, and those beside it."""
-    if program.suffix not in WRITERS:
+    if program.suffix not in WRITERS.suffixes:
         return [program]
-    return [
-        program,
-        *map(program.with_suffix, WRITERS.find(program.suffix, "program").companions),
-    ]
+    companions = WRITERS.find_for(program, "program").companions
+    return [program, *map(program.with_suffix, companions)]
 
 
 def check_suffix(output: Path, suffixes: Sequence[str], subject: str) -> None:

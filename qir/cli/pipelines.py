@@ -23,6 +23,12 @@ def add_pipeline_options(command: argparse.ArgumentParser) -> None:
         default=32,
         help="samples a batch where the program leaves it open (default: %(default)s)",
     )
+    command.add_argument(
+        "--target",
+        metavar="NAME",
+        help="the runtime that the program is for, such as onnx: options at their default follow "
+        "it, and what it does not accept is not made",
+    )
     command.add_argument("--dump-dir", type=Path, help="folder for the text after every pass")
     command.add_argument(
         "--print-after-all", action="store_true", help="print the text after every pass to stderr"
@@ -60,6 +66,7 @@ def run_pipeline(
         dump_dir=options.dump_dir,
         print_after_all=sys.stderr if options.print_after_all else None,
         check=options.verify_each,
+        target=options.target,
         context=context,
     )
     for sentence in context.diagnostics:

@@ -15,6 +15,7 @@ from qir.errors import QirAccuracyWarning, QirError
 from qir.report.accuracy import THRESHOLD, warning_of
 from qir.report.constant_inputs import constant_inputs
 from qir.report.explain import explain
+from qir.targets import find_target
 
 _SWITCHES = (
     "--no-accuracy-check skips this check, --accuracy-threshold sets another threshold; "
@@ -56,7 +57,8 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--explain",
         action="store_true",
-        help="print for every op whether it became integer, and why not",
+        help="print for every op whether it became integer, and why not; with --target also what "
+        "stands in its way",
     )
     check = command.add_mutually_exclusive_group()
     check.add_argument(
@@ -79,7 +81,8 @@ def _quantize(options: argparse.Namespace) -> int:
         raise QirError("quantize: expected passes, or a named pipeline such as w8a8, got none")
     inputs = [*files_of(options.program), options.data]
     check_apart(files_of(options.output), inputs, "quantize")
-    check_savable(options.output)
+    target = None if options.target is None else find_target(options.target, "quantize")
+    check_savable(options.output, target=target)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", QirAccuracyWarning)
         integer = run_pipeline(
@@ -91,7 +94,11 @@ def _quantize(options: argparse.Namespace) -> int:
                 accuracy_check=not options.no_accuracy_check and options.accuracy_threshold,
             ),
         )
-    save(integer, options.output)
+    # A .qir file holds programs for any target.
+    save(integer, options.output, target=None if options.output.suffix == ".qir" else target)
+    if target is not None:
+        for obstacle in target.obstacles(integer):
+            print(f"qir: warning: target {target.name}: {obstacle}", file=sys.stderr)
     if not options.no_accuracy_check:
         for sentence in constant_inputs(integer):
             print(f"qir: warning: quantize: {sentence}", file=sys.stderr)
@@ -99,5 +106,5 @@ def _quantize(options: argparse.Namespace) -> int:
     if accuracy is not None and (message := warning_of(accuracy, _SWITCHES)) is not None:
         print(f"qir: warning: {message}", file=sys.stderr)
     if options.explain:
-        print(explain(integer))
+        print(explain(integer, target=target))
     return 0

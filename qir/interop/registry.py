@@ -1,9 +1,10 @@
-"""Where what QIR brings along and what users add to it are found by one name."""
+"""Where what QIR brings along and what users add to it are found, by name and by suffix."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 from qir.errors import QirError, did_you_mean
@@ -15,45 +16,61 @@ class Registry(Generic[T]):
     """Entries by name; one that is known by its place is imported when first asked for.
 
     Args:
-        expected: What errors say before the names: `the backend`, `a path ending in`.
+        expected: What errors say before the names: `the backend`, `the format`.
         places: The entries that QIR brings along: `module:attribute` for each name.
+        suffixes: The names of those that are found by the suffix of a path too, as `.qir`.
     """
 
-    def __init__(self, expected: str, places: dict[str, str]) -> None:
+    def __init__(
+        self, expected: str, places: Mapping[str, str], suffixes: Mapping[str, str] | None = None
+    ) -> None:
         self._expected = expected
         self._entries: dict[str, Any] = dict(places)
+        self._suffixes = dict(suffixes or {})
 
-    def add(self, name: str, entry: T) -> None:
+    def add(self, name: str, entry: T, suffix: str | None = None) -> None:
         """Adds an entry.
 
+        Args:
+            name: What options call it. Where it begins with a dot, it is the suffix as well.
+            entry: The entry.
+            suffix: The suffix of paths by which it is found too, with its dot.
+
         Raises:
-            QirError: The name is taken.
+            QirError: The name or the suffix is taken, or the suffix is none.
         """
-        if name in self._entries:
-            raise QirError(f"registry: expected a new name, got '{name}', which is registered")
+        if name.startswith("."):
+            name, suffix = name.removeprefix("."), suffix or name
+        if suffix is not None and Path(f"x{suffix}").suffix != suffix:
+            raise QirError(f"registry: expected a suffix such as .json, got '{suffix}'")
+        for taken, new in ((self._entries, name), (self._suffixes, suffix)):
+            if new in taken:
+                raise QirError(f"registry: expected a new name, got '{new}', which is registered")
         self._entries[name] = entry
+        if suffix is not None:
+            self._suffixes[suffix] = name
 
     def remove(self, name: str) -> None:
-        """Forgets an entry; raises QirError where there is none."""
+        """Forgets an entry and its suffixes; raises QirError where there is none."""
+        name = name.removeprefix(".")
         if name not in self._entries:
             raise QirError(f"registry: no '{name}'{did_you_mean(name, self)}")
         del self._entries[name]
+        self._suffixes = {end: own for end, own in self._suffixes.items() if own != name}
 
-    def find(self, name: str, subject: str, given: object = None) -> T:
+    def find(self, name: str, subject: str) -> T:
         """Returns the entry of a name.
 
         Args:
             name: The name.
             subject: What the error begins with.
-            given: What the user gave, where that is more than the name.
 
         Raises:
             QirError: There is none; all names are listed, and the nearest one.
         """
         if name not in self._entries:
-            found = f"'{name}'" if given is None else given
             raise QirError(
-                f"{subject}: expected {self._expected} {' or '.join(self)}, got {found}"
+                f"{subject}: expected {self._expected} {' or '.join(self)}, got '{name}'"
                 f"{did_you_mean(name, self)}"
             )
         entry = self._entries[name]
@@ -61,6 +78,28 @@ class Registry(Generic[T]):
             module, _, attribute = entry.partition(":")
             self._entries[name] = entry = getattr(import_module(module), attribute)
         return cast(T, entry)
+
+    def name_for(self, path: Path, subject: str) -> str:
+        """Returns the name of the entry that the suffix of a path belongs to.
+
+        Raises:
+            QirError: There is none; all suffixes are listed, and the nearest one.
+        """
+        if path.suffix not in self._suffixes:
+            raise QirError(
+                f"{subject}: expected a path ending in {' or '.join(self._suffixes)}, got {path}"
+                f"{did_you_mean(path.suffix, self._suffixes)}"
+            )
+        return self._suffixes[path.suffix]
+
+    def find_for(self, path: Path, subject: str) -> T:
+        """Returns the entry that the suffix of a path belongs to; raises as `name_for`."""
+        return self.find(self.name_for(path, subject), subject)
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """The suffixes of paths by which entries are found."""
+        return tuple(self._suffixes)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)

@@ -256,3 +256,40 @@ def _wrong(subject: str, value: Value, array: Shaped, *places: str) -> QirError:
     elif not value.type.is_float and dtype in floats:
         places = (*places, "convert the data by astype, where its numbers are whole")
     return QirError(f"{subject}: expected {value.type} for input %{value.name}, got {got}", places)
+
+
+def given_samples(values: Sequence[Value], check: object) -> bool | Sequence[Array]:
+    """Returns `check`, arrays in it as one for each input.
+
+    Args:
+        values: The inputs of a program.
+        check: Whether to check, or what to check on.
+
+    Raises:
+        QirError: The arrays do not fit.
+    """
+    if isinstance(check, bool):
+        return check
+    if isinstance(check, list | tuple):
+        given: Sequence[Any] = check
+    elif hasattr(check, "shape"):
+        given = [check]
+    else:
+        raise QirError(
+            "check: expected True, False or a sequence of arrays, one for each input, "
+            f"got {type(check).__name__}"
+        )
+    if len(given) != len(values):
+        raise QirError(
+            f"check: expected {len(values)} arrays, one for each input, got {len(given)}"
+        )
+    arrays = []
+    for item, value in zip(given, values, strict=True):
+        if isinstance(item, list | tuple) and any(getattr(part, "shape", ()) for part in item):
+            raise QirError(
+                f"check: expected an array for input %{value.name}, got a {type(item).__name__} "
+                "of arrays"
+            )
+        arrays.append(to_array(item, value, "check"))
+    bind(values, arrays, "check")
+    return arrays

@@ -12,6 +12,7 @@ from qir.ir import Graph, Value
 from qir.observe.channels import ChannelMoments, ChannelStatistic, RowPeaks
 from qir.observe.statistics import MovingAverage, Statistic
 from qir.pipeline.rewrite import Exactness
+from qir.targets import Target
 from qir.types import Array
 
 Batch: TypeAlias = Any
@@ -51,6 +52,7 @@ class Context:
         progress: Whether long passes show a progress bar.
         allow: The least exactness that rewrites may have; the pipeline's directive `allow(...)`
             sets it.
+        target: The runtime that the program is for: passes make nothing that it does not accept.
 
     Attributes:
         diagnostics: Sentences that passes leave for the user.
@@ -77,6 +79,7 @@ class Context:
     seed: int = 0
     progress: bool = False
     allow: Exactness = "exact"
+    target: Target | None = None
     diagnostics: list[str] = field(default_factory=list)
     statistics: dict[str, Statistic] = field(default_factory=dict)
     sample: Sequence[Array] | None = None

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from qir.analysis.properties import QUANTIZED, is_float_op
+from qir.errors import counted
 from qir.ir import Accuracy, Graph, Node, Value, expect_graph
 from qir.ops import Const, Dequantize, Quantize, QuantizeDynamic, Return
 from qir.ops.rules import KeepFloat, Table
 from qir.report.accuracy import lines_of
 from qir.report.constant_inputs import constant_inputs
 from qir.report.tables import table
+from qir.targets import Obstacle, Target, find_target
 
 CASTS = (Const, Dequantize, Quantize, QuantizeDynamic, Return)
 """What has no line: constants, the return, and what stands between codes and floating point."""
@@ -46,12 +48,16 @@ class Explanation:
         inputs: A sentence for each input that held one number only in the calibration data.
         diagnostics: What the passes that made an integer program had to say; that nothing was
             quantized, the lines say.
+        target: The name of the target that was asked about; None for none.
+        obstacles: What of the program that target does not accept.
     """
 
     lines: tuple[OpVerdict, ...]
     accuracy: Accuracy | None = None
     inputs: tuple[str, ...] = ()
     diagnostics: tuple[str, ...] = ()
+    target: str | None = None
+    obstacles: tuple[Obstacle, ...] = ()
 
     @property
     def floats(self) -> tuple[OpVerdict, ...]:
@@ -71,7 +77,18 @@ class Explanation:
             for line in self.lines
         ]
         figures = lines_of(self.accuracy) if self.accuracy else []
-        return "\n".join([*table(rows), self.summary, *self.inputs, *self.diagnostics, *figures])
+        told = (*table(rows), self.summary, *self._of_target, *self.inputs, *self.diagnostics)
+        return "\n".join([*told, *figures])
+
+    @property
+    def _of_target(self) -> tuple[str, ...]:
+        if self.target is None:
+            return ()
+        if not self.obstacles:
+            return (f"target {self.target}: nothing stands in the way",)
+        count = counted(len(self.obstacles), "rule")
+        lines = (f"  {obstacle}" for obstacle in self.obstacles)
+        return (f"target {self.target}: {count} broken", *lines)
 
     def __repr__(self) -> str:
         """Returns the table: it is what a notebook shows of the last expression of a cell."""
@@ -81,19 +98,30 @@ class Explanation:
 _KINDS = {True: "integer", False: "float"}
 
 
-def explain(graph: Graph) -> Explanation:
+def explain(graph: Graph, *, target: str | Target | None = None) -> Explanation:
     """Tells for every op of a program whether it computes on integers and, if not, why.
 
     The reason is the one that pass quantize noted on the node, or follows from the op and its
     operands, so that a program read from a file has it too.
+
+    Args:
+        graph: The program.
+        target: A target of `qir.targets`, by its name or itself: which ops stand in the way of
+            running there is told too, each with the rule that it breaks and what to do.
+
+    Raises:
+        QirError: There is no such target.
     """
     expect_graph(graph, "explain")
+    found = None if target is None else find_target(target, "explain")
     quantized = QUANTIZED.missing(graph) is None
     return Explanation(
         tuple(_lines(graph, quantized)),
         graph.accuracy,
         tuple(constant_inputs(graph)),
         graph.diagnostics if quantized else (),
+        None if found is None else found.name,
+        () if found is None else found.obstacles(graph),
     )
 
 

@@ -23,7 +23,7 @@ from qir.backends.cpu.kernel import KernelCode, SharedFunction
 from qir.backends.cpu.kernels import code_of
 from qir.backends.cpu.objects import object_codes
 from qir.backends.cpu.table import table as call_table
-from qir.backends.cpu.target import Target
+from qir.backends.cpu.target import LlvmInstructionSet
 from qir.backends.native.pattern import Region
 from qir.backends.reference.interpreter import bind_inputs
 from qir.ir import Graph
@@ -132,7 +132,10 @@ class Image:
 
 
 def compute(
-    programs: Sequence[tuple[Graph, Sequence[ArrayLike]]], target: Target, cpu: str, folder: Path
+    programs: Sequence[tuple[Graph, Sequence[ArrayLike]]],
+    target: LlvmInstructionSet,
+    cpu: str,
+    folder: Path,
 ) -> Iterator[list[Array]]:
     """Computes programs by kernels alone.
 

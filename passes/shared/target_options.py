@@ -1,0 +1,107 @@
+"""The options of pass quantize within what a target accepts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
+
+from qir.errors import QirError, did_you_mean
+from qir.passes.shared.weight_codes import SCHEMES
+from qir.targets import Target
+from qir.types import DType
+
+KINDS = {
+    "affine": "affine",
+    "log2": "power_of_two",
+    "log2_half": "power_of_two",
+    "apot": "codebook",
+    "nf4": "codebook",
+    "fp8": "fp8_e4m3fn",
+    "fp8_e5m2": "fp8_e5m2",
+    "mxfp4": "mxfp4",
+    "nvfp4": "nvfp4",
+}
+"""The kind of code that each scheme of weights makes."""
+
+
+class Options(Protocol):
+    """What a pass that gives codes lets one choose."""
+
+    weights: Any
+    activations: Any
+    per: str
+    scheme: str
+    symmetric: bool
+    rounding: str
+
+
+OptionsT = TypeVar("OptionsT", bound=Any)
+
+
+def for_target(options: OptionsT, target: Target) -> OptionsT:
+    """Returns the options of pass quantize that a target accepts.
+
+    An option at its default becomes what the target has; another one has to be accepted.
+
+    Raises:
+        QirError: An option that is not at its default is not accepted; the nearest that is, is
+            named.
+    """
+    plain = type(options)()
+    chosen: dict[str, Any] = {
+        "weights": _storage(options, plain, "weights", target.weights, target),
+        "rounding": _one_of(options, plain, "rounding", target.roundings, target),
+        "symmetric": options.symmetric or target.symmetric_activations,
+        "scheme": _scheme(options, target),
+        "per": _per(options, plain, target),
+    }
+    if options.activations != "float":
+        chosen["activations"] = _storage(options, plain, "activations", target.activations, target)
+    return replace(options, **chosen)
+
+
+def _one_of(
+    options: Any, plain: Any, name: str, accepted: Sequence[str] | None, target: Target
+) -> Any:
+    value = getattr(options, name)
+    if accepted is None or value in accepted:
+        return value
+    if value == getattr(plain, name) and accepted:
+        return accepted[0]
+    raise QirError(_refused(name, value, accepted, target))
+
+
+def _refused(name: str, value: object, accepted: Iterable[str], target: Target) -> str:
+    known = list(accepted)
+    nearest = did_you_mean(str(value), known)
+    return (
+        f"quantize: {name}: expected what target {target.name} accepts, {' or '.join(known)}, got "
+        f"{value}{nearest}"
+    )
+
+
+def _storage(
+    options: Any, plain: Any, name: str, accepted: Sequence[DType] | None, target: Target
+) -> Any:
+    names = None if accepted is None else [dtype.value for dtype in accepted]
+    if name == "weights" and options.activations == "float" and names is not None:
+        names += [dtype.value for dtype in target.casts]
+    return _one_of(options, plain, name, names, target)
+
+
+def _scheme(options: Any, target: Target) -> str:
+    if target.kinds is None or KINDS[options.scheme] in target.kinds:
+        return str(options.scheme)
+    accepted = [scheme for scheme in SCHEMES if KINDS[scheme] in target.kinds]
+    raise QirError(_refused("scheme", options.scheme, accepted, target))
+
+
+def _per(options: Any, plain: Any, target: Target) -> str:
+    accepted = target.weight_scales
+    if accepted is None or options.per.partition(":")[0] in accepted:
+        return str(options.per)
+    if options.per == plain.per:
+        return next(wanted for wanted in ("channel", "tensor", "row") if wanted in accepted)
+    names = ["block:32" if scale == "block" else scale for scale in accepted]
+    raise QirError(_refused("per", options.per, names, target))

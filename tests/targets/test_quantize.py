@@ -1,0 +1,133 @@
+"""What is quantized for a target has nothing in its way there, and says what stayed float."""
+
+from unittest import mock
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+import qir
+from qir.targets import Target, find_target
+from qir.types import Affine, DType
+from tests.models.random_programs import NumpyExecutor
+from tests.models.small_networks import NETWORKS
+from tests.strategies.float_programs import FloatCase, float_programs
+from tests.strategies.transformer_programs import transformer_programs
+
+CHIP = Target(
+    name="chip",
+    runtime="a machine with products and moves, without tables",
+    activations=(DType.I8,),
+    weights=(DType.I8,),
+    sums=(DType.I32,),
+    kinds=("affine",),
+    symmetric_activations=True,
+    symmetric_weights=True,
+    zero_point_inside=True,
+    activation_scales=("tensor",),
+    weight_scales=("tensor", "channel"),
+    wide_sums=False,
+    roundings=("fixed31",),
+    lookup=False,
+    integer_ops=frozenset({"conv", "dot", "add", "mul", "mean", "avg_pool", "max_pool", "relu"})
+    | {"concat", "reshape", "transpose", "slice"},
+    equal_codes=frozenset({"mean", "avg_pool"}),
+)
+ONNX = find_target("onnx", "test")
+LEAST = 27.0
+"""Signal to noise in dB: three less than that of the transformer, the least of them."""
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_for_onnx_has_nothing_in_its_way(name):
+    network = NETWORKS[name]()
+    graph = qir.from_jax(network.function, *network.inputs(0))
+    integer = qir.quantize(graph, [network.inputs(seed) for seed in range(4)], target="onnx")
+    assert qir.explain(integer, target="onnx").obstacles == ()
+    assert qir.explain(qir.quantize(graph, [network.inputs(0)]), target="onnx").obstacles
+    assert integer.accuracy is not None
+    assert min(output.sqnr for output in integer.accuracy.outputs) > LEAST
+    inputs = network.inputs(9)
+    outputs = qir.compile(integer)(*inputs)
+    for found, expected in zip(outputs, qir.evaluate(integer, *inputs), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    products = [node for node in integer.nodes if node.op.name in ("dot", "conv")]
+    assert all(node.output.type.dtype is DType.I32 for node in products)
+    floats = {line.op: line.reason for line in qir.explain(integer).floats}
+    if name == "transformer":
+        assert floats["softmax"] == "target onnx: ONNX Runtime computes it in floating point"
+        assert set(floats) == {"softmax", "layer_norm"}
+    else:
+        assert floats == {}
+
+
+@pytest.mark.hypothesis
+@given(float_programs() | transformer_programs())
+@pytest.mark.parametrize("target", [ONNX, CHIP], ids=["onnx", "chip"])
+def test_a_random_program_has_nothing_in_its_way(target: Target, case: FloatCase) -> None:
+    with mock.patch("qir.backends.xla.executor.XlaExecutor", NumpyExecutor):
+        integer = qir.quantize(case.graph, [case.inputs], target=target, accuracy_check=False)
+    assert [*map(str, target.obstacles(integer))] == []
+
+
+X = np.linspace(-1, 3, 64, dtype=np.float32).reshape(1, 4, 4, 4)
+POOLED = qir.parse(
+    "graph @g(%x: f32[1,4,4,4]) {\n"
+    "  %p = avg_pool(%x) {window = [2, 2]} : f32[1,3,3,4]\n"
+    "  %m = max_pool(%x) {window = [2, 2]} : f32[1,3,3,4]\n"
+    "  %y = add(%m, %p) : f32[1,3,3,4]\n  %s = logistic(%y) : f32[1,3,3,4]\n"
+    "  return %y, %s\n}"
+)
+
+
+def test_results_get_the_code_of_their_operand_where_they_have_to():
+    integer = qir.quantize(POOLED, [X], "calibrate, quantize(inputs=i8), integer", target=CHIP)
+    assert CHIP.obstacles(integer) == ()
+    (pool,) = (node for node in integer.nodes if node.op.name == "avg_pool")
+    (rounded,) = (user for user in pool.output.users if user.op.name == "requantize")
+    assert rounded.output.type.code == pool.inputs[0].type.code
+    (left,) = qir.explain(integer).floats
+    assert left.op == "logistic"
+    assert left.reason == "target chip has no lookup and no logistic on codes"
+
+
+def test_results_get_the_code_that_a_target_fixes():
+    code = Affine.of(DType.I8, 1 / 64, 5)
+    target = Target(name="fixed", runtime="a test", fixed_codes={"avg_pool": code, "add": code})
+    integer = qir.quantize(POOLED, [X], target=target, accuracy_check=False)
+    codes = {node.op.name: node.output.type.quant for node in integer.nodes if node.outputs}
+    assert codes["add"] == codes["requantize"] == code
+    assert target.obstacles(integer) == ()
+
+
+def test_a_target_that_takes_all_changes_nothing():
+    plain = qir.quantize(POOLED, [X])
+    assert str(qir.quantize(POOLED, [X], target="xla")) == str(plain)
+    assert find_target("xla", "test").obstacles(plain) == ()
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "message"),
+    [
+        ("w8a16", "activations: expected what target onnx accepts, i8 or u8, got i16"),
+        ("w4a8", "weights: expected what target onnx accepts, i8, got i4"),
+        ("log4", "weights: expected what target onnx accepts, i8, got i4"),
+        ("nf4", "scheme: expected what target onnx accepts, affine, got nf4"),
+        ("calibrate, quantize(rounding=srdhm_up)", "rounding: expected what .*, f32_rne, got srd"),
+        ("calibrate, quantize(per=block:32)", "per: expected what .*, tensor or channel, got bl"),
+        ("calibrate, quantize(per=chanel)", "per: expected channel, tensor, row or block:N"),
+    ],
+)
+def test_an_option_that_a_target_does_not_accept_is_refused(pipeline, message):
+    with pytest.raises(qir.QirError, match=f"quantize: {message}"):
+        qir.quantize(POOLED, [X], pipeline, target="onnx")
+
+
+def test_options_at_their_default_follow_the_target():
+    integer = qir.quantize(POOLED, [X], "calibrate, quantize", target="onnx")
+    ops = {node.op.name: node.op for node in integer.nodes}
+    assert ops["quantize"].rounding == "divide"
+    assert ops["requantize"].rounding == ops["add"].rounding == "f32_rne"
+    unsigned = Target(name="unsigned", runtime="a test", activations=(DType.U8,), wide_sums=False)
+    integer = qir.quantize(POOLED, [X], target=unsigned)
+    assert unsigned.obstacles(integer) == ()
