@@ -295,7 +295,7 @@ class GraphReader:
         factors = [self._factor(factor) for factor in written.factors]
         if parts is None:
             flat = product_of(factors)
-            return FrozenArray(spread(flat if flat.size > 1 else flat.reshape(()), "scale"))
+            return FrozenArray(spread(flat if flat.size != 1 else flat.reshape(()), "scale"))
         fits = all(len(part) == len(parts[0]) and min(part, default=0) > 0 for part in parts)
         if not fits or [prod(part) for part in parts] != [factor.size for factor in factors]:
             sizes = [factor.size for factor in factors]
