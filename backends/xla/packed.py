@@ -75,6 +75,6 @@ def unpacked_parts(packed: jax.Array, storage: DType, axis: int, size: int) -> l
         left = octets.dtype.type(8 - bits * (place + 1))
         part = shift(lax.shift_left(octets, left), octets.dtype.type(8 - bits))
         rest = min(length, size - place * length)
-        if rest > 0:
+        if rest > 0 or not parts:
             parts.append(lax.slice_in_dim(part, 0, rest, axis=axis))
     return parts

@@ -182,8 +182,10 @@ def _fit(value: Any, annotation: Any) -> Any:
         return value if value in arguments else _MISFIT
     if origin is tuple:
         return _fit_tuple(value, arguments)
-    if annotation is Any or annotation is None or annotation is type(None):
-        return value if annotation is Any or value is None or value == "none" else _MISFIT
+    if annotation is Any:
+        return value
+    if annotation is None or annotation is type(None):
+        return None if value is None or (isinstance(value, str) and value == "none") else _MISFIT
     if annotation is DType and isinstance(value, str):
         return next((dtype for dtype in DType if dtype.value == value), _MISFIT)
     if annotation is bool:
@@ -205,7 +207,7 @@ def _fit_array(value: Any) -> Any:
     try:
         array = np.asarray(value)
         DType.of(array.dtype)
-    except (ValueError, QirError):
+    except (ValueError, OverflowError, QirError):
         return _MISFIT
     return FrozenArray(array)
 

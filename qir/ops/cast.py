@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from qir.errors import QirError
+from qir.errors import QirError, counted
 from qir.numbers.interval import Interval
 from qir.numbers.long_sums import LONG_PLACES
 from qir.numbers.quantize_mode import quantize_mode
@@ -246,6 +246,11 @@ class Requantize(Op):
             self.multiplier.array,
             np.zeros((), np.int32) if self.shift is None else self.shift.array,
         )
+        if shift.shape not in ((), value.shape):
+            raise self.error(
+                f"expected one shift, or one for each of {counted(value.size, 'multiplier')}, got "
+                f"{list(shift.shape)}"
+            )
         if value.ndim:
             if axis is None or value.shape != (x.shape[axis],):
                 raise self.error(

@@ -34,6 +34,15 @@ from qir.text.syntax import (
 )
 from qir.types import Dim, Shape, Size, product
 
+_MOST_DIGITS = 100
+"""Digits of an integer in a text at the most."""
+
+_MOST_AXES = 32
+"""Levels of lists in a text at the most: numpy has arrays of as many axes in every version."""
+
+_MOST_SHOWN = 40
+"""Characters of a number or dimension that a message shows."""
+
 
 class _Misfit(Exception):
     """A token that the grammar accepts and that means nothing."""
@@ -43,11 +52,21 @@ class _Misfit(Exception):
         self.message, self.token = message, token
 
 
+class _Nested(list[Any]):
+    """A list in a text, and how many levels of lists it has."""
+
+    depth = 1
+
+
 class _ToSyntax(Transformer[Token, Any]):
     def NUMBER(self, token: Token) -> float:
         return float(token)
 
     def INT(self, token: Token) -> int:
+        # Python reads 4,300 digits at most.
+        if len(token) > _MOST_DIGITS:
+            found = _shortened(token)
+            raise _Misfit(f"parse: expected at most {_MOST_DIGITS} digits, got {found}", token)
         return int(token)
 
     def STRING(self, token: Token) -> str:
@@ -60,8 +79,14 @@ class _ToSyntax(Transformer[Token, Any]):
         return Reference(token[1:])
 
     @v_args(inline=True)
-    def array(self, *items: Any) -> list[Any]:
-        return [_plain(item) for item in items if item is not None]
+    def array(self, opening: Token, *items: Any) -> list[Any]:
+        found = _Nested(_plain(item) for item in items if item is not None)
+        found.depth = 1 + max(
+            (item.depth for item in items if isinstance(item, _Nested)), default=0
+        )
+        if found.depth > _MOST_AXES:
+            raise _Misfit(f"parse: expected lists of at most {_MOST_AXES} levels", opening)
+        return found
 
     @v_args(inline=True)
     def attr(self, name: Token, value: Any) -> tuple[str, Any]:
@@ -169,11 +194,12 @@ class _ToSyntax(Transformer[Token, Any]):
 
     def HEADER(self, token: Token) -> int:
         # Called before the text behind it is looked at, which of another version may not fit.
-        version = int(token.split()[1])
-        if version not in VERSIONS:
+        written = token.split()[1].lstrip("0") or "0"
+        if written not in map(str, VERSIONS):
             known = " or ".join(map(str, VERSIONS))
-            raise _Misfit(f"parse: expected a text of version {known}, got {version}", token)
-        return version
+            found = _shortened(written)
+            raise _Misfit(f"parse: expected a text of version {known}, got {found}", token)
+        return int(written)
 
     @v_args(inline=True)
     def header(self, version: int) -> int:
@@ -192,11 +218,23 @@ def _tensor(text: str) -> tuple[str, Shape]:
 def _dim(text: str) -> Size:
     parts = [part.strip() for part in text.split("*")]
     try:
-        return product([int(part) if part.isdecimal() else Dim.named(part) for part in parts])
+        return product([_size(part) if part.isdecimal() else Dim.named(part) for part in parts])
     except QirError:
+        shown = _shortened(text.strip())
         raise QirError(
-            f"dimension: expected an integer times names, as in 128*B, got '{text.strip()}'"
+            f"dimension: expected an integer times names, as in 128*B, got '{shown}'"
         ) from None
+
+
+def _size(text: str) -> int:
+    size = int(text) if len(text) <= _MOST_DIGITS else 2**63
+    if size >= 2**63:
+        raise QirError(f"dimension: expected a size of 64 bits, got {_shortened(text)}")
+    return size
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 
 def _plain(value: Any) -> Any:

@@ -19,8 +19,9 @@ A table by stored numbers begins at 0 and jumps from the greatest to the least, 
 begin behind the greatest jump. Three int32 come first: where that is, the number there and the
 difference to the next."""
 
-LEAST_CURVE = 4096
-"""Numbers that a table has at the least to be written as a curve."""
+LEAST_CURVE, MOST_CURVE = 4096, 65_536
+"""Numbers that a table has at the least, and at the most, to be written as a curve: one of 12 bits
+and one of 16. Without an end a short file could name an array 64 times as long as itself."""
 
 CURVED = (DType.I16, DType.I32)
 """Types of such tables."""
@@ -43,7 +44,7 @@ def compact_form(array: Array) -> str:
     if array.dtype == np.float32 and array.size:
         return E8M0 if _are_powers(array) else ""
     kinds = [dtype.numpy for dtype in CURVED]
-    if array.dtype in kinds and array.ndim == 1 and array.size >= LEAST_CURVE:
+    if array.dtype in kinds and array.ndim == 1 and LEAST_CURVE <= array.size <= MOST_CURVE:
         return "" if _differences(array) is None else CURVE
     return ""
 
@@ -80,8 +81,14 @@ def packed_bytes(dtype: DType, shape: tuple[int, ...], form: str = "") -> int:
     Raises:
         QirError: There is no such form of the type.
     """
-    if form == CURVE and dtype in CURVED and len(shape) == 1 and shape[0] >= LEAST_CURVE:
+    is_table = dtype in CURVED and len(shape) == 1 and LEAST_CURVE <= shape[0] <= MOST_CURVE
+    if form == CURVE and is_table:
         return _HEAD_BYTES + packed_bytes(DType.I4, (shape[0] - 2,))
+    if form == CURVE and prod(shape) > MOST_CURVE:
+        raise QirError(
+            f"load: expected at most {MOST_CURVE} integers as {CURVE}, "
+            f"got {dtype.value}{list(shape)}"
+        )
     if form and (form != E8M0 or dtype is not DType.F32):
         raise QirError(
             f"load: expected f32 as {E8M0}, a table of {LEAST_CURVE} integers and more as {CURVE}, "
@@ -89,6 +96,16 @@ def packed_bytes(dtype: DType, shape: tuple[int, ...], form: str = "") -> int:
         )
     bits = 8 if form or dtype is DType.BOOL else dtype.bits
     return -(-prod(shape) * bits // 8)
+
+
+def unpacked_bytes(dtype: DType, shape: tuple[int, ...]) -> int:
+    """Returns how many bytes an array takes in memory, whatever form its bytes have in a file.
+
+    Args:
+        dtype: Its type.
+        shape: Its shape.
+    """
+    return prod(shape) * dtype.numpy.itemsize
 
 
 def pack(array: Array, dtype: DType, form: str = "") -> Array:

@@ -82,6 +82,7 @@ class GraphReader:
         self.permuted: dict[tuple[str, tuple[int, ...]], FrozenArray] = {}
         self.types: dict[str, TensorType] = {}
         self.values: dict[str, Value] = {}
+        self.filled = 0
 
     def build(self, syntax: GraphSyntax) -> Graph:
         """Returns the graph; raises ParseError with the line that breaks a rule."""
@@ -149,8 +150,11 @@ class GraphReader:
         return {name: self._resolve(value) for name, value in given.items()}
 
     def _region(self, syntax: GraphSyntax) -> Graph:
-        around = self.around.union(self.values)
-        return type(self)(self.lines, self.arrays, around).build(syntax)
+        reader = type(self)(self.lines, self.arrays, self.around.union(self.values))
+        reader.filled = self.filled
+        graph = reader.build(syntax)
+        self.filled = reader.filled
+        return graph
 
     def _const(self, line: NodeSyntax, type: TensorType) -> Const:
         literal = Reference(line.results[0]) if line.literal is None else line.literal
@@ -161,6 +165,9 @@ class GraphReader:
                 f"{', '.join(given)}"
             )
         if not isinstance(literal, Reference):
+            # One number fills an array of any size: all of a text together have to fit.
+            self.filled += prod(type.known_shape) * type.dtype.numpy.itemsize
+            check_memory(self.filled, f"const: {type}")
             return Const(FrozenArray.by_reference(_numbers(literal, type)), type)
         frozen = self._array(literal)
         if "permutation" in given:
@@ -288,7 +295,7 @@ class GraphReader:
         factors = [self._factor(factor) for factor in written.factors]
         if parts is None:
             flat = product_of(factors)
-            return FrozenArray(spread(flat if flat.size > 1 else flat.reshape(()), "scale"))
+            return FrozenArray(spread(flat if flat.size != 1 else flat.reshape(()), "scale"))
         fits = all(len(part) == len(parts[0]) and min(part, default=0) > 0 for part in parts)
         if not fits or [prod(part) for part in parts] != [factor.size for factor in factors]:
             sizes = [factor.size for factor in factors]
@@ -416,7 +423,6 @@ def _with_facts(value: Value, syntax: TypeSyntax) -> Value:
 def _numbers(literal: Any, type: TensorType) -> Array:
     """Returns what is written in a line as an array of a type; one number fills all of it."""
     shape = type.known_shape
-    check_memory(prod(shape) * type.dtype.numpy.itemsize, f"const: {type}")
     misfit = QirError(f"const: expected numbers of {type}, got {format_attribute(literal)}")
     try:
         wide = np.asarray(literal)

@@ -19,7 +19,7 @@ from qir.errors import ParseError, QirError, counted, did_you_mean
 from qir.ir import Graph
 from qir.text import build, parse_syntax, to_program
 from qir.text.files import WriteFile
-from qir.text.packing import pack, packed_bytes, unpack
+from qir.text.packing import pack, packed_bytes, unpack, unpacked_bytes
 from qir.text.syntax import VERSION, DataEntry
 from qir.types import Array, DType, FrozenArray, known
 
@@ -100,7 +100,9 @@ def _read_arrays(path: Path, entries: tuple[DataEntry, ...]) -> Mapping[str, Fro
             "dump of passes is text alone"
         )
     sizes = [_bytes(entry, path) for entry in entries]
-    check_memory(sum(sizes), f"load: {path}")
+    # What is packed takes up to 64 times as many bytes once it is read.
+    unpacked = sum(unpacked_bytes(_dtype(entry, path), _shape(entry)) for entry in entries)
+    check_memory(unpacked, f"load: {path}")
     arrays = {}
     with reading(f"load: {path} is truncated or corrupted"), zipfile.ZipFile(path) as archive:
         held = set(archive.namelist())

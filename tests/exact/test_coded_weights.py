@@ -138,3 +138,33 @@ def test_weights_that_several_products_read_are_one_constant():
     program = coded(lambda x: (x @ kernel) @ kernel, x, options=WEIGHTS["nf4"])
     assert len([node for node in program.nodes if isinstance(node.op, Const)]) == 1
     compared(program, x)
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 4), (4, 0), (3, 0, 2)])
+@pytest.mark.parametrize("storage", SMALL)
+def test_constants_without_a_number_are_decoded(storage, shape):
+    of = f"[{','.join(map(str, shape))}]"
+    text = f"""graph @empty(%x: f32[2]) {{
+  %w = const : {storage.value}{of}{{scale=0.5}}
+  %f = dequantize(%w) : f32{of}
+  return %f, %x
+}}"""
+    graph = qir.parse(text, {"w": np.zeros(shape, storage.numpy)})
+    assert qir.compile(graph)(np.ones(2, np.float32))[0].shape == shape
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(0, 3), (4, 0), (0, 0)])
+def test_products_with_weights_without_a_number(rows, columns):
+    """A product over no terms is 0, or the bias; rows of no column are rows all the same."""
+    text = f"""graph @empty(%x: f32[2,{rows}], %ids: i32[2]) {{
+  %w = const : i4[{rows},{columns}]{{scale=0.5}}
+  %f = dequantize(%w) : f32[{rows},{columns}]
+  %y = dot(%x, %f) : f32[2,{columns}]
+"""
+    text += f"  %e = embedding(%f, %ids) : f32[2,{columns}]\n" if rows else ""
+    graph = qir.parse(
+        text + f"  return %y{', %e' * bool(rows)}\n}}", {"w": np.zeros((rows, columns), np.int8)}
+    )
+    inputs = np.ones((2, rows), np.float32), np.zeros(2, np.int32)
+    for found in qir.compile(graph, check=inputs)(*inputs):
+        assert np.array_equal(found, np.zeros((2, columns)))

@@ -72,6 +72,41 @@ def test_a_layer_is_exact_down_to_the_floats_behind_its_bias(kernels: bool | Non
         assert np.array_equal(found, wanted)
 
 
+BESIDE_A_PRODUCT = {
+    "z - p": "%y = sub(%z, %p) : f32[B,32]",
+    "p - z": "%y = sub(%p, %z) : f32[B,32]",
+    "z + (-p)": "%m = neg(%p) : f32[B,32]\n  %y = add(%z, %m) : f32[B,32]",
+    "z + p moved": "%m = reshape(%p) : f32[B,32]\n  %y = add(%z, %m) : f32[B,32]",
+    "z - part of p": """%m = slice(%p) {axes = [1], start = [8], limit = [24]} : f32[B,16]
+  %n = slice(%z) {axes = [1], start = [8], limit = [24]} : f32[B,16]
+  %k = sub(%n, %m) : f32[B,16]
+  %y = concat(%k, %k) {axis = 1} : f32[B,32]""",
+    "z - z * p": "%m = mul(%z, %p) : f32[B,32]\n  %y = sub(%z, %m) : f32[B,32]",
+}
+
+
+@pytest.mark.parametrize("beside", BESIDE_A_PRODUCT)
+@pytest.mark.parametrize("kernels", [False, None])
+def test_a_product_is_rounded_before_what_it_is_added_to(beside: str, kernels: bool | None) -> None:
+    rng = np.random.default_rng(5)
+    head = LAYER.replace("(%x: i8[B,64]{scale=0.0371})", "(%x: f32[B,64], %z: f32[B,32])")
+    head = head.replace("dequantize(%x)", "relu(%x)").split("  %b = const")[0]
+    text = f"""{head}  %acc = dot(%q, %w) : i32[B,32]{{scale=%q*%w, axis=1}}
+  %u = dequantize(%acc) : f32[B,32]
+  %p = mul(%u, %s) : f32[B,32]
+  {BESIDE_A_PRODUCT[beside]}
+  return %y
+}}"""
+    arrays = {
+        "w": rng.integers(-127, 128, (64, 32), np.int8),
+        "w.scale": rng.uniform(0.001, 0.1, 32).astype(np.float32),
+    }
+    graph = qir.parse(text, arrays)
+    x, z = (rng.normal(0, 30, (256, size)).astype(np.float32) for size in (64, 32))
+    (found,) = qir.compile(graph, kernels=kernels)(x, z)
+    assert np.array_equal(found, run(graph, x, z)[0])
+
+
 def test_a_caller_s_jit_changes_nothing() -> None:
     x = np.random.default_rng(1).integers(-128, 128, (32, 64)).astype(np.int8)
     graph = layer()

@@ -1,6 +1,7 @@
 """Files that were damaged or made to do harm: an error, never a traceback, and little memory."""
 
 import io
+import os
 import random
 import tracemalloc
 import zipfile
@@ -15,7 +16,7 @@ import qir
 from qir.errors import QirError
 from qir.observe.batches import read_samples
 from qir.text.storage import write_arrays
-from qir.types import Array
+from qir.types import Affine, Array, DType
 
 PROGRAM = "graph @g(%x: f32[B,3]) {\n  %k = const : f32[3,9]\n  %y = dot(%x, %k) : f32[B,9]\n"
 GRAPH = qir.parse(f"{PROGRAM}  return %y\n}}", {"k": np.arange(27, dtype="f").reshape(3, 9)})
@@ -228,3 +229,33 @@ def test_a_text_that_asks_for_more_than_the_machines_memory_is_refused(tmp_path)
     message, memory = peak(lambda: qir.parse(text))
     assert message == f"const: f32[{HUGE}]: {4 * HUGE:,} bytes are more than this machine's memory"
     assert memory < SMALL
+
+
+def test_what_the_arrays_take_unpacked_is_counted_all_together(tmp_path, monkeypatch):
+    """Two numbers of 4 bits share a byte of a file, and one number of a text fills any array."""
+    monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 100, "SC_PAGE_SIZE": 4096}.__getitem__)
+    graph = qir.Graph("weights")
+    b, code = graph.at_end(), Affine.of(DType.I4, 1.0)
+    arrays = [(np.arange(300_000) % n).astype(np.int8) for n in (6, 7)]
+    graph.set_outputs([b.const(array, "k", code) for array in arrays])
+    path = tmp_path / "g.qir"
+    qir.save(graph, path)
+    assert path.with_suffix(".npz").stat().st_size < 310_000
+    with pytest.raises(QirError, match="600,000 bytes are more than this machine's memory"):
+        qir.load(path)
+    text = "graph @g() {\n  %k = const 1 : f32[60000]\n  %l = const 1 : f32[60000]\n  return %k\n}"
+    with pytest.raises(QirError, match="480,000 bytes are more than this machine's memory"):
+        qir.parse(text)
+
+
+def test_a_curve_has_no_more_numbers_than_a_table_of_16_bits(tmp_path):
+    """Its differences have 4 bits: a file of any length would name an array 64 times as long."""
+    graph, path = qir.Graph("line"), tmp_path / "g.qir"
+    graph.set_outputs([graph.at_end().const(np.arange(70_000, dtype=np.int32), "k")])
+    qir.save(graph, path)
+    assert qir.load(path) == graph
+    text = path.read_text()
+    assert " as curve" not in text
+    path.write_text("i32[70000] as curve".join(text.rsplit("i32[70000]", 1)))
+    message, _ = peak(lambda: qir.load(path))
+    assert message == "load: expected at most 65536 integers as curve, got i32[70000]"

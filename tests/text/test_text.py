@@ -407,3 +407,81 @@ def test_a_text_with_a_slip_is_a_program_or_an_error(data):
 def test_ranges_are_read_from_whole_numbers_too():
     x = "graph @g(%x: f32[2] seen [{}] in [{}]) {{\n  return %x\n}}"
     assert parse(x.format("-3, 4", "0, 1e3")) == parse(x.format("-3.0, 4.0", "0.0, 1e3"))
+
+
+WRITTEN = {
+    "an integer of 5,000 digits": "9" * 5000,
+    "an integer of 74 bits": str(10**22),
+    "a list of 3,000 levels": "[" * 3000 + "1" + "]" * 3000,
+    "words": '["a", "b"]',
+    "names": "[a, b]",
+    "a word": '"a"',
+    "lists of different lengths": "[[1, 2], [3]]",
+    "nothing": "[]",
+    "lists of nothing": "[[], []]",
+    "an integer of 74 bits in a list": f"[{10**22}]",
+    "an array": "@w",
+    "none": "none",
+}
+PLACES = {
+    "scale": "const 1 : i8[4]{scale=#, axis=0}",
+    "factors of a scale": "const 1 : i8[4]{scale=[1.0]*#, axis=0}",
+    "parts of a scale": "const 1 : i8[4]{scale=[1.0]*[2.0], parts=#}",
+    "zero point": "const 1 : i8[4]{scale=1.0, zp=#}",
+    "zero points": "const 1 : i8[4]{scale=1.0, zp=#, axis=0}",
+    "bounds": "const 1 : i8[4]{scale=1.0, bounds=#}",
+    "axis": "const 1 : i8[4]{scale=1.0, axis=#}",
+    "multipliers": "const 1 : i8[4]{scale=1.0, multipliers=#, axis=0}",
+    "levels": "const 1 : u4[4]{kind=codebook, scale=1.0, levels=#}",
+    "bits of powers": "const 1 : u4[4]{kind=power_of_two, scale=1.0, bits=#}",
+    "numbers": "const # : i8[4]",
+    "masks": "const # : bool[4]",
+    "size": "const 1 : f32[#]",
+    "size of a name": "const 1 : f32[#*B]",
+    "range": "relu(%x) : f32[4] in [#, 5]",
+    "attribute": "transpose(%x) {permutation = #} : f32[4]",
+    "number": "clip(%x) {low = #, high = 1.0} : f32[4]",
+    "shift": "requantize(%a) {multiplier = 3, shift = #} : i8[4]{scale=1.0}",
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_whatever_is_written_is_a_program_or_an_error(place):
+    """Python and numpy have limits and errors of their own, of digits, levels and kinds."""
+    for written in WRITTEN.values():
+        line = PLACES[place].replace("#", written)
+        text = f"graph @g(%x: f32[4], %a: i32[4]{{scale=1.0}}) {{\n  %w = {line}\n  return %w\n}}"
+        try:
+            parse(text, {"w": np.ones(4, np.float32)})
+        except QirError as error:
+            assert "at line 2" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"qir {'9' * 5000}\n", "parse: expected a text of version 1 or 2, got 9999"),
+        (
+            f"graph @g(%x: f32[{'9' * 5000}]) {{\n  return %x\n}}",
+            "dimension: expected an integer times names, as in 128*B, got '9999",
+        ),
+        (
+            f"graph @g(%x: i8[2]{{scale=1.0, zp={10**22}}}) {{\n  return %x\n}}",
+            "code: C2: expected a zero point within 65536 of 0, got 10000000000000000000000",
+        ),
+        (
+            f"graph @g(%x: i8[2]{{scale=1.0, zp={2**40}}}) {{\n  return %x\n}}",
+            "code: C2: expected a zero point within 65536 of 0, got 1099511627776",
+        ),
+        (
+            f"graph @g(%x: i8[2]{{scale={'[' * 3000}1{']' * 3000}}}) {{\n  return %x\n}}",
+            "parse: expected lists of at most 32 levels",
+        ),
+    ],
+)
+def test_what_is_too_large_is_told_in_few_words(text, message):
+    with pytest.raises(QirError) as caught:
+        parse(text)
+    assert caught.value.message.startswith(message)
+    assert len(caught.value.message) < 150
+    assert "at line 1" in str(caught.value)

@@ -96,6 +96,32 @@ def test_what_does_not_fit_is_refused(kind: type[Code]) -> None:
         kind.fit(weights(), parts, 17)
 
 
+@pytest.mark.parametrize("bits", [-1, 0, 100, 10**9, 2.5, "4"])
+@pytest.mark.parametrize("kind", [*FREE, *BLOCKED], ids=lambda kind: kind.kind)
+def test_widths_that_no_kind_has_are_refused(kind: type[Code], bits: Any) -> None:
+    parts = (64 // BLOCKED.get(kind, 1), 6)
+    with pytest.raises(QirError, match=r"expected (a width of \d|[48] bits, which kind)"):
+        kind.fit(weights(), parts, bits)
+
+
+@pytest.mark.parametrize("array", [["a"], [None], [1j], [[1], [2, 3]], [10**30]], ids=str)
+@pytest.mark.parametrize("kind", [*FREE, *BLOCKED], ids=lambda kind: kind.kind)
+def test_what_is_no_array_of_real_numbers_is_refused(kind: type[Code], array: Any) -> None:
+    message = "expected an array, got lists|expected real numbers|expected a scale for each"
+    with pytest.raises(QirError, match=message):
+        kind.fit(array)
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [[], 3, [0], [1], [1, 1], [2, 1], [[1, 2]], ["a"], [None], [1.0, np.nan], [[1], [2, 3]]],
+    ids=str,
+)
+def test_levels_that_are_none_are_refused(levels: Any) -> None:
+    with pytest.raises(QirError, match="code: C(8|10): expected "):
+        Codebook.fit(weights(), levels=levels)
+
+
 @pytest.mark.parametrize("bits", range(2, 17))
 def test_affine_codes_are_symmetric_and_reach_the_greatest_magnitude(bits: int) -> None:
     array = weights()

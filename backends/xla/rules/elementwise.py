@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,22 +18,33 @@ from qir.backends.xla.words import Words
 from qir.ir import Node, Value
 from qir.numbers.dynamic_scale import LARGEST_FLOAT
 from qir.numbers.rounding import rounding_mode
-from qir.ops import Add, Clip, Dequantize, Maximum, Minimum, Mul, Pow, Relu, Sub
+from qir.ops import Add, Clip, Dequantize, Maximum, Minimum, Mul, Neg, Pow, Relu, Sub
 from qir.ops.cast import is_long
 from qir.ops.elementwise import Sum
+from qir.ops.rules import SameCode
 from qir.types import DType
 
 
 @lowering(Add, legal=plain)
 def add(op: Add, node: Node) -> Computation:
     """The sum x + y, of sums times scales that are found at run time the rounded products."""
+    return _of_products(node, jnp.add)
+
+
+@lowering(Sub, legal=plain)
+def subtract(op: Sub, node: Node) -> Computation:
+    """The difference x - y, of sums times scales of run time likewise."""
+    return _of_products(node, jnp.subtract)
+
+
+def _of_products(node: Node, combine: Callable[[jax.Array, jax.Array], jax.Array]) -> Computation:
     scaled = [_is_scaled_sum(value) for value in node.inputs]
     if not any(scaled):
-        return floating(node, jnp.add)
+        return floating(node, combine)
 
     def run(*operands: jax.Array) -> jax.Array:
         # XLA on CPU contracts a product and a sum into one rounding unless a maximum is between.
-        return jnp.add(
+        return combine(
             *(
                 jnp.maximum(x, -LARGEST_FLOAT) if is_product else x
                 for x, is_product in zip(operands, scaled, strict=True)
@@ -42,18 +55,23 @@ def add(op: Add, node: Node) -> Computation:
 
 
 def _is_scaled_sum(value: Value) -> bool:
-    """Whether a value is what integers stand for times scales that are found at run time."""
-    while isinstance(value.op, Mul) and value.type.dtype is DType.F32:
-        if any(isinstance(x.op, Dequantize) for x in value.inputs):
+    """Whether a value has products of sums of integers and scales that are found at run time.
+
+    What moves numbers, chooses among them or negates them stands between in the program, and not in
+    the loop that XLA makes of it.
+    """
+    seen, stack = {value}, [value]
+    while stack:
+        product = stack.pop()
+        op = product.op
+        if op is None or product.type.dtype is not DType.F32:
+            continue
+        if isinstance(op, Mul) and any(isinstance(x.op, Dequantize) for x in product.inputs):
             return True
-        value = value.inputs[0]
+        if isinstance(op, Mul | Neg) or isinstance(op.quant, SameCode):
+            stack += (x for x in product.inputs if x not in seen)
+            seen |= set(product.inputs)
     return False
-
-
-@lowering(Sub, legal=plain)
-def subtract(op: Sub, node: Node) -> Computation:
-    """The difference x - y."""
-    return floating(node, jnp.subtract)
 
 
 def _is_long(op: Sum, node: Node) -> bool:

@@ -80,7 +80,8 @@ class Affine(Code):
             QirError: The parts do not divide the tensor, a number is not finite, or the width is
                 another.
         """
-        storage, width = storage_of(bits or 8, signed=True), bits or 8
+        width = 8 if bits is None else bits
+        storage = storage_of(width, signed=True)
         greatest = 2 ** (width - 1) - 1
         scale = scales_of(magnitudes(array, parts) / greatest)
         return cls(storage, scale, 0, (-greatest, greatest))
@@ -105,10 +106,14 @@ class Affine(Code):
                 f"code: C3: expected bounds inside [{low}, {high}], lower before upper, "
                 f"got {list(self.bounds)}"
             )
-        points = self.zero_points
-        inside = points == 0 if self.storage.bits >= 32 else np.abs(points) <= FURTHEST_POINT
-        if not np.all(inside):
-            bad = points[~inside].flat[0]
+        furthest = 0 if self.storage.bits >= 32 else FURTHEST_POINT
+        if isinstance(self.zero_point, FrozenArray):
+            points = self.zero_point.array.astype(np.int64)  # of which -2^31 has a magnitude
+            outside = points[np.abs(points) > furthest].tolist()
+        else:
+            outside = [self.zero_point] if abs(self.zero_point) > furthest else []
+        if outside:
+            bad = outside[0]
             allowed = "of 0" if self.storage.bits >= 32 else f"within {FURTHEST_POINT} of 0"
             raise QirError(f"code: C2: expected a zero point {allowed}, got {bad}")
 
@@ -188,7 +193,7 @@ class Affine(Code):
 
 
 def _int32(numbers: Array) -> Array:
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         narrow = (
             numbers.astype(np.int32)
             if numbers.dtype.kind in "iuf"

@@ -12,7 +12,7 @@ from qir.types.arrays import FrozenArray
 from qir.types.codes.code import code
 from qir.types.codes.level_code import LevelCode
 from qir.types.codes.minifloat import E2M1, even_above
-from qir.types.codes.parts import check_blocks, magnitudes, only_width
+from qir.types.codes.parts import check_blocks, magnitudes, only_width, real_numbers
 from qir.types.dims import Shape
 from qir.types.dtype import Array, DType
 
@@ -69,7 +69,7 @@ class MXFP4(LevelCode):
             QirError: The parts are no such blocks, a number is not finite, or the width is another.
         """
         only_width(cls.kind, bits, 4)
-        shape = np.shape(array)
+        shape = real_numbers(array).shape
         check_blocks("C13", shape, parts, BLOCK)
         greatest = magnitudes(array, parts)
         _, above = np.frexp(greatest)  # the exponent of the next power of two

@@ -14,7 +14,14 @@ from qir.types.codes.code import code, in_text
 from qir.types.codes.float8 import Float8E4M3
 from qir.types.codes.level_code import LevelCode
 from qir.types.codes.minifloat import E2M1, E4M3, even_above
-from qir.types.codes.parts import check_blocks, magnitudes, only_width, per_part, scales_of
+from qir.types.codes.parts import (
+    check_blocks,
+    magnitudes,
+    only_width,
+    per_part,
+    real_numbers,
+    scales_of,
+)
 from qir.types.dims import Shape
 from qir.types.dtype import Array, DType
 
@@ -86,7 +93,7 @@ class NVFP4(LevelCode):
             QirError: The parts are no such blocks, a number is not finite, or the width is another.
         """
         only_width(cls.kind, bits, 4)
-        check_blocks("C14", np.shape(array), parts, BLOCK)
+        check_blocks("C14", real_numbers(array).shape, parts, BLOCK)
         greatest = magnitudes(array, parts)
         # The bounds of C7 hold for the least and the greatest scale that a block may have.
         low, high = cls.of(1.0, LEAST_BLOCK).scale_bounds

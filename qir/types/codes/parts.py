@@ -30,15 +30,26 @@ def magnitudes(array: ArrayLike, parts: tuple[int, ...] = ()) -> NDArray[np.floa
         Numbers of shape `parts`.
 
     Raises:
-        QirError: The parts do not divide the array, or a number is not finite.
+        QirError: The parts do not divide the array, a number is not finite, or there are none.
     """
-    numbers, axes = _by_part(np.asarray(array), parts)
+    numbers, axes = _by_part(real_numbers(array), parts)
     zero = numbers.dtype.type(0)
     top, bottom = numbers.max(axes, initial=zero), numbers.min(axes, initial=zero)
     found = np.maximum(top.astype(np.float64), np.abs(bottom.astype(np.float64)))
     if not np.all(np.isfinite(found)):
         raise QirError("code: expected finite numbers to fit a code to, got inf or NaN")
     return np.asarray(found)
+
+
+def real_numbers(array: ArrayLike) -> Array:
+    """Returns an array of real numbers; raises QirError for one of words, objects or whatever."""
+    try:
+        found = np.asarray(array)
+    except ValueError:
+        raise QirError("code: expected an array, got lists of different lengths") from None
+    if found.dtype.kind not in "biuf" and found.dtype != DType.BF16.numpy:
+        raise QirError(f"code: expected real numbers to fit a code to, got {found.dtype}")
+    return found
 
 
 def sums(array: Array, parts: tuple[int, ...] = ()) -> NDArray[np.float64]:
@@ -149,7 +160,7 @@ def storage_of(bits: int, *, signed: bool, least: int = 2, most: int = 16) -> DT
     Raises:
         QirError: The width is outside of those.
     """
-    if not least <= bits <= most:
+    if not isinstance(bits, int | np.integer) or not least <= bits <= most:
         raise QirError(f"code: expected a width of {least} to {most} bits, got {bits}")
     types = (DType.I2, DType.I4, DType.I8, DType.I16) if signed else (DType.U4, DType.U8, DType.U16)
     return next(dtype for dtype in types if dtype.bits >= bits)

@@ -103,11 +103,10 @@ class PowerOfTwo(LevelCode):
                 such width or base.
         """
         width = USUAL_BITS if bits is None else bits
-        greatest = magnitudes(array, parts)
+        one, greatest = cls.of(width, 1.0, per_octave), magnitudes(array, parts)
         borders = _powers(np.arange(-2000, 2000) * 2 + 1, 2 * per_octave)
         top = np.searchsorted(borders, greatest, side="right") - 2000
         least = top - (2 ** (width - 1) - 2)
-        one = cls.of(width, 1.0, per_octave)
         candidates = [
             scales_of(
                 np.where(greatest > 0, _powers(least - fewer, per_octave), 0.0), *one.scale_bounds

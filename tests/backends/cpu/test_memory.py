@@ -99,6 +99,6 @@ print(min(grow(10) for _ in range(4)))
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    # Every byte of an arena of 4 MiB is written: kept for each program, they would be 40 MiB in each
-    # round. Pools of malloc and XLA fill in some rounds, not in all.
+    # Every byte of an arena of 4 MiB is written: kept for each program, they would be 40 MiB in
+    # each round. Pools of malloc and XLA fill in some rounds, not in all.
     assert int(done.stdout) < 10 * 512 * 2048 * 4 / 2
