@@ -27,6 +27,7 @@ from qir.observe.sample import MOST_ROWS, few_rows
 from qir.observe.statistics import Statistic
 from qir.ops.attributes import attribute_fields
 from qir.passes.shared.calibration_data import read_batches
+from qir.passes.shared.raising import raise_imported
 from qir.pipeline import Batch, Context, PassManager, Pipeline
 from qir.pipeline.registry import PASSES
 from qir.report.accuracy import THRESHOLD, measure, warning_of
@@ -45,13 +46,27 @@ def from_jax(
     batch: str | None = None,
     name: str | None = None,
 ) -> Graph:
-    """Imports a JAX function; see `qir.frontends.jaxpr.from_jax`."""
+    """Imports a JAX function; see `qir.frontends.jaxpr.from_jax`.
+
+    The pipeline `raise` finds the ops in what the frontend translates. A rule of it that fails
+    leaves the ops as they are; the graph's diagnostics say so.
+    """
     with _devices():
         from qir.frontends.jaxpr import from_jax as import_function
 
         return import_function(
-            function, *example, weight_argnums=weight_argnums, batch=batch, name=name
+            function,
+            *example,
+            weight_argnums=weight_argnums,
+            batch=batch,
+            name=name,
+            improve=_raise,
         )
+
+
+def _raise(graph: Graph) -> None:
+    """Raises the decomposed forms of an imported program to ops, in place."""
+    raise_imported(graph, Pipeline.parse("raise").steps)
 
 
 @contextmanager
@@ -398,7 +413,7 @@ def _check_companions(target: Path, companions: Iterable[Path]) -> None:
 def load(path: str | os.PathLike[str]) -> Graph:
     """Reads a model in the format of the path's suffix: `.qir`, as `save` writes it.
 
-    See `qir.frontends.READERS` for further formats.
+    See `qir.frontends.READERS` for further formats, what they read is raised as by `from_jax`.
 
     Args:
         path: The path; files that belong to it, such as the `.npz` of arrays, are read beside it.
@@ -408,7 +423,10 @@ def load(path: str | os.PathLike[str]) -> Graph:
             another; or it holds something that QIR has no rule for.
     """
     source = Path(path)
-    return READERS.find(source.suffix, "load", source)(source)
+    graph = READERS.find(source.suffix, "load", source)(source)
+    if source.suffix != ".qir":
+        _raise(graph)
+    return graph
 
 
 def evaluate(graph: Graph, *inputs: Any) -> tuple[Array, ...]:
