@@ -13,6 +13,7 @@ from qir.passes.float import (
 )
 from qir.passes.integer import (
     agree_roundings,
+    cancel_casts,
     check_overflow,
     fuse_requantize,
     lookup_tables,
@@ -46,6 +47,7 @@ from qir.passes.ranges import (
 __all__ = [
     "agree_roundings",
     "calibrate",
+    "cancel_casts",
     "canonicalize",
     "check_overflow",
     "clip_scores",

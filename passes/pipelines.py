@@ -12,7 +12,7 @@ RAISE = (
 FOLD = "widen-floats, canonicalize, fold-batch-norm, fold-scales, canonicalize"
 SCORES = "defer-division, clip-scores"
 RANGES = "split-concats, smooth-channels, split-outliers, propagate-ranges"
-INTEGER = "fold-scales, lookup-tables, fuse-requantize, canonicalize, check-overflow"
+INTEGER = "cancel-casts, lookup-tables, fuse-requantize, canonicalize, check-overflow"
 
 FINE = "clip-scores, calibrate, split-concats, propagate-ranges(bits=16)"
 """What comes before 16 bits, of which no part of a tensor is in want."""
