@@ -13,6 +13,7 @@ from qir.passes.float import (
 )
 from qir.passes.integer import (
     agree_roundings,
+    cancel_casts,
     check_overflow,
     fuse_requantize,
     lookup_tables,
@@ -20,6 +21,21 @@ from qir.passes.integer import (
     move_requantize,
 )
 from qir.passes.quantize import lift_qdq, quantize, quantize_dynamic
+from qir.passes.raising import (
+    raise_activations,
+    raise_affines,
+    raise_biases,
+    raise_kept_powers,
+    raise_layout,
+    raise_logarithms,
+    raise_lookups,
+    raise_masks,
+    raise_norms,
+    raise_reductions,
+    raise_resizes,
+    raise_shares,
+    raise_softmax,
+)
 from qir.passes.ranges import (
     calibrate,
     propagate_ranges,
@@ -31,6 +47,7 @@ from qir.passes.ranges import (
 __all__ = [
     "agree_roundings",
     "calibrate",
+    "cancel_casts",
     "canonicalize",
     "check_overflow",
     "clip_scores",
@@ -48,6 +65,19 @@ __all__ = [
     "propagate_ranges",
     "quantize",
     "quantize_dynamic",
+    "raise_activations",
+    "raise_affines",
+    "raise_biases",
+    "raise_kept_powers",
+    "raise_layout",
+    "raise_logarithms",
+    "raise_lookups",
+    "raise_masks",
+    "raise_norms",
+    "raise_reductions",
+    "raise_resizes",
+    "raise_shares",
+    "raise_softmax",
     "smooth_channels",
     "split_concats",
     "split_outliers",

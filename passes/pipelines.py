@@ -2,10 +2,17 @@
 
 from qir.pipeline import PIPELINES
 
+RAISE = (
+    "raise-activations, raise-reductions, raise-resizes, raise-lookups, raise-norms, raise-layout, "
+    "raise-biases, raise-softmax, raise-shares, raise-kept-powers, raise-masks, raise-logarithms, "
+    "raise-affines, raise-layout"
+)
+"""What `qir.from_jax` and `qir.load` do with what a frontend has translated."""
+
 FOLD = "widen-floats, canonicalize, fold-batch-norm, fold-scales, canonicalize"
 SCORES = "defer-division, clip-scores"
 RANGES = "split-concats, smooth-channels, split-outliers, propagate-ranges"
-INTEGER = "fold-scales, lookup-tables, fuse-requantize, canonicalize, check-overflow"
+INTEGER = "cancel-casts, lookup-tables, fuse-requantize, canonicalize, check-overflow"
 
 FINE = "clip-scores, calibrate, split-concats, propagate-ranges(bits=16)"
 """What comes before 16 bits, of which no part of a tensor is in want."""
@@ -30,6 +37,7 @@ PIPELINES |= {
     "w4": f"{WEIGHTS}, quantize(weights=i4, activations=float, per=block:32), canonicalize",
     "nf4": f"{WEIGHTS}, quantize(weights=i4, activations=float, per=block:64, scheme=nf4), "
     "canonicalize",
+    "raise": RAISE,
     "fold": FOLD,
     "scores": SCORES,
     "ranges": RANGES,

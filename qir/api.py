@@ -27,6 +27,7 @@ from qir.observe.sample import MOST_ROWS, few_rows
 from qir.observe.statistics import Statistic
 from qir.ops.attributes import attribute_fields
 from qir.passes.shared.calibration_data import read_batches
+from qir.passes.shared.raising import raise_imported
 from qir.pipeline import Batch, Context, PassManager, Pipeline
 from qir.pipeline.registry import PASSES
 from qir.report.accuracy import THRESHOLD, measure, warning_of
@@ -46,13 +47,27 @@ def from_jax(
     batch: str | None = None,
     name: str | None = None,
 ) -> Graph:
-    """Imports a JAX function; see `qir.frontends.jaxpr.from_jax`."""
+    """Imports a JAX function; see `qir.frontends.jaxpr.from_jax`.
+
+    The pipeline `raise` finds the ops in what the frontend translates. A rule of it that fails
+    leaves the ops as they are; the graph's diagnostics say so.
+    """
     with _devices():
         from qir.frontends.jaxpr import from_jax as import_function
 
         return import_function(
-            function, *example, weight_argnums=weight_argnums, batch=batch, name=name
+            function,
+            *example,
+            weight_argnums=weight_argnums,
+            batch=batch,
+            name=name,
+            improve=_raise,
         )
+
+
+def _raise(graph: Graph) -> None:
+    """Raises the decomposed forms of an imported program to ops, in place."""
+    raise_imported(graph, Pipeline.parse("raise").steps)
 
 
 @contextmanager
@@ -387,7 +402,7 @@ def _check_companions(target: Path, companions: Iterable[Path]) -> None:
 def load(path: str | os.PathLike[str], *, format: str | None = None) -> Graph:
     """Reads a model in the format of the path's suffix: `.qir`, as `save` writes it.
 
-    See `qir.frontends.READERS` for further formats.
+    See `qir.frontends.READERS` for further formats, what they read is raised as by `from_jax`.
 
     Args:
         path: The path; files that belong to it, such as the `.npz` of arrays, are read beside it.
@@ -398,9 +413,12 @@ def load(path: str | os.PathLike[str], *, format: str | None = None) -> Graph:
             or belongs to another; or it holds something that QIR has no rule for.
     """
     source = Path(path)
-    if format is not None:
-        return READERS.find(format, "load")(source)
-    return READERS.find_for(source, "load")(source)
+    source = Path(path)
+    reader = READERS.find_for(source, "load") if format is None else READERS.find(format, "load")
+    graph = reader(source)
+    if reader is not READERS.find("qir", "load"):
+        _raise(graph)
+    return graph
 
 
 def evaluate(graph: Graph, *inputs: Any) -> tuple[Array, ...]:

@@ -42,15 +42,17 @@ FAMILIES = {"qir.passes", "qir.backends", "qir.frontends"}
 # What the folders of a family import of it beside themselves.
 ROOMS = {
     "qir.passes.shared": set(),
-    **{f"qir.passes.{name}": {"shared"} for name in ("float", "ranges", "quantize", "integer")},
+    **{
+        f"qir.passes.{name}": {"shared"}
+        for name in ("raising", "float", "ranges", "quantize", "integer")
+    },
     "qir.passes.pipelines": set(),
     "qir.backends.reference": set(),
     "qir.backends.native": set(),
     "qir.backends.cpu": {"native"},
     "qir.backends.xla": {"native", "reference"},
     "qir.frontends.shared": set(),
-    "qir.frontends.raising": {"shared"},
-    "qir.frontends.jaxpr": {"raising", "shared"},
+    "qir.frontends.jaxpr": {"shared"},
 }
 # Where the XLA backend looks for what generates kernels, which it knows by a protocol only.
 DOORS = {("qir.backends.xla.kernel_choice", "qir.backends.cpu")}

@@ -13,7 +13,7 @@ import numpy as np
 from qir.frontends.jaxpr.equations import Equation, Slot
 from qir.frontends.jaxpr.shapes import to_shape
 from qir.frontends.shared.known import Known, is_known
-from qir.frontends.shared.weight_names import derived_name
+from qir.ir.weight_names import derived_name
 from qir.types import Array, Dim, Shape
 
 

@@ -9,10 +9,10 @@ from typing import Any
 from qir.errors import QirError
 from qir.frontends.jaxpr.constants import constant, fold
 from qir.frontends.jaxpr.equations import Equation, FlatProgram, Slot
+from qir.frontends.jaxpr.named import NamedCall
 from qir.frontends.jaxpr.primitives import PRIMITIVES
 from qir.frontends.jaxpr.shapes import depends_on_size, to_type
 from qir.frontends.jaxpr.weights import identity
-from qir.frontends.raising.named import NamedCall
 from qir.frontends.shared.emitter import Emitter, Operand, expect_type
 from qir.frontends.shared.known import Known
 from qir.frontends.shared.refusals import REFUSED, Refusals

@@ -18,9 +18,9 @@ from qir.frontends.jaxpr.constants import constant
 from qir.frontends.jaxpr.equations import Slot, flatten
 from qir.frontends.jaxpr.importer import Importer
 from qir.frontends.jaxpr.locations import calling_line, raised_at
+from qir.frontends.jaxpr.named import raise_named
 from qir.frontends.jaxpr.shapes import depends_on_size, to_type
 from qir.frontends.jaxpr.weights import closed_over, leaves, path_name
-from qir.frontends.raising import raise_ops
 from qir.frontends.shared.naming import dotted, identifier, name_values
 from qir.interop.jax_internals import ClosedJaxpr, InconclusiveDimensionOperation
 from qir.ir import Graph
@@ -36,6 +36,7 @@ def from_jax(
     weight_argnums: int | Sequence[int] = (),
     batch: str | None = None,
     name: str | None = None,
+    improve: Callable[[Graph], None] | None = None,
 ) -> Graph:
     """Imports a function of arrays and pytrees.
 
@@ -50,6 +51,8 @@ def from_jax(
         weight_argnums: Positions of the arguments that hold weights; their leaves must be arrays.
         batch: A name for axis 0 of all other arguments, so that the graph runs at any batch size.
         name: The graph's name; that of the function when None.
+        improve: What changes the graph before its values are named, as `qir.from_jax` lets the
+            raising passes do; nothing does when None.
 
     Returns:
         A float graph whose inputs are the leaves of the arguments that are no weights.
@@ -88,7 +91,9 @@ def from_jax(
     program = flatten(closed, calling_line())
     importer = Importer(program, _graph_name(f, name), inputs, weights, names)
     graph = importer.build()
-    raise_ops(graph, importer.named_calls())
+    raise_named(graph, importer.named_calls())
+    if improve is not None:
+        improve(graph)
     weight_names = {argument.name for argument in arguments if argument.weight is not None}
     name_values(graph, {dotted(name, "weight") for name in weight_names.union(names.values())})
     for value, argument in zip(graph.inputs, data, strict=True):

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from qir.frontends.shared.weight_names import derived_name
 from qir.ir import Value
+from qir.ir.weight_names import derived_name
 from qir.ops import Add, Neg, Sub
 from qir.ops.op import Op, infer
 from qir.types import Array, Dim, DType, Shape, TensorType, known

@@ -6,9 +6,9 @@ import re
 from collections.abc import Collection
 
 from qir.frontends.shared.locations import scope_in
-from qir.frontends.shared.weight_names import layer_of
 from qir.ir import Graph, Node, Value
 from qir.ir.names import Namespace
+from qir.ir.weight_names import layer_of
 from qir.ops import Add, Const, Mul, Return
 from qir.ops.op import Op, operand_names
 from qir.ops.rules import Accumulate

@@ -10,28 +10,29 @@ from qir.errors import QirError, counted
 from qir.ir import Builder, Graph, Node, Value
 from qir.ir.names import Inheritance
 from qir.ops import (
-    Add,
-    Clip,
     Concat,
     Dequantize,
-    Div,
-    Maximum,
-    Minimum,
-    Mul,
     Neg,
     Not,
-    Relu,
     Reshape,
     Return,
-    Sub,
-    Transpose,
 )
-from qir.ops.op import Op
 from qir.ops.reduce import Reduction
 from qir.ops.rules import Coded
+from qir.passes.shared.identities import (
+    can_reshape_to,
+    compose_clips,
+    compose_reshapes,
+    compose_transposes,
+    constant_second,
+    drop_neutral,
+    extremum_to_clip,
+    simplify_clip,
+    transpose_to_reshape,
+)
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.rewrite import Rule, Skip, rewrite, rule
-from qir.types import Array, Dim, TensorType, known
+from qir.types import Array, TensorType, known
 
 
 @register
@@ -139,80 +140,12 @@ def _key(node: Node) -> Hashable:
     return node.op, node.inputs, tuple(value.type for value in node.outputs)
 
 
-@rule()
-def constant_second(y: Value, b: Builder) -> Value | None:
-    """C + x -> x + c; so for the other commutative ops."""
-    match y:
-        case Value(Op() as op, [left, right]) if left.is_constant and not right.is_constant:
-            swapped = op.swapped()
-            return None if swapped is None else b.emit(swapped, right, left)
-        case _:
-            return None
-
-
-@rule(Add, Sub, Mul, Div)
-def drop_neutral(y: Value, b: Builder) -> Value | None:
-    """X + 0, x - 0, x * 1, x / 1 -> x; of -0 + 0 the sign is not kept."""
-    match y:
-        case Value(op, [x, constant]) if constant.is_constant and x.type == y.type:
-            neutral = 0 if isinstance(op, Add | Sub) else 1
-            if x.type.quant is None and np.all(constant.array == neutral):
-                return x
-        case _:
-            pass
-    return None
-
-
 @rule(Neg, Not)
 def drop_double_negation(y: Value, b: Builder) -> Value | None:
     """-(-x) -> x; so for not."""
     match y:
         case Value(Neg(), [Value(Neg(), [x])]) | Value(Not(), [Value(Not(), [x])]):
             return x
-        case _:
-            return None
-
-
-@rule(Maximum, Minimum)
-def extremum_to_clip(y: Value, b: Builder) -> Value | None:
-    """max(x, c) -> clip(x, c, inf) where c is one number; so for min."""
-    match y:
-        case Value(op, [x, c]) if c.is_constant and x.type == y.type and x.type.is_float:
-            if not c.array.size or not np.all(c.array == c.array.flat[0]):
-                return None
-            bound = float(c.array.flat[0])
-            return b.emit(
-                Clip(bound, np.inf) if isinstance(op, Maximum) else Clip(-np.inf, bound), x
-            )
-        case _:
-            return None
-
-
-@rule(Relu, Clip)
-def compose_clips(y: Value, b: Builder) -> Value | None:
-    """clip(clip(x)) -> clip(x) with the bounds of both; relu is the clip at 0."""
-    match y:
-        case Value(Relu() | Clip() as outer, [Value(Relu() | Clip() as first, [x]) as inner]):
-            bounds = [float(np.clip(bound, *_bounds(outer))) for bound in _bounds(first)]
-            if tuple(bounds) == _bounds(first):
-                return inner
-            return b.emit(Clip(*bounds), x)
-        case _:
-            return None
-
-
-def _bounds(op: Relu | Clip) -> tuple[float, float]:
-    return (op.low, op.high) if isinstance(op, Clip) else (0.0, np.inf)
-
-
-@rule(Clip)
-def simplify_clip(y: Value, b: Builder) -> Value | None:
-    """clip(x, -inf, inf) -> x; clip(x, 0, inf) -> relu(x)."""
-    match y:
-        case Value(Clip(low=low, high=high), [x]) if high == np.inf:
-            if low == -np.inf:
-                return x
-            return b.emit(Relu(), x) if low == 0 else None
         case _:
             return None
 
@@ -227,51 +160,11 @@ def drop_idle(y: Value, b: Builder) -> Value | None:
     return x if x.type == y.type and y.op.is_idle(types, [y.type]) else None
 
 
-@rule(Transpose)
-def compose_transposes(y: Value, b: Builder) -> Value | None:
-    """transpose(transpose(x)) -> one transpose of x; one that moves nothing -> x."""
-    match y:
-        case Value(Transpose(permutation=order), [x]) if order == tuple(range(len(order))):
-            return x
-        case Value(Transpose(permutation=last), [Value(Transpose(permutation=first), [x])]):
-            return b.emit(Transpose(tuple(first[axis] for axis in last)), x)
-        case _:
-            return None
-
-
-@rule(Reshape)
-def compose_reshapes(y: Value, b: Builder) -> Value | None:
-    """reshape(reshape(x)) -> reshape(x)."""
-    match y:
-        case Value(Reshape() as op, [Value(Reshape(), [x])]):
-            return b.emit(op, x)
-        case _:
-            return None
-
-
-@rule(Transpose)
-def transpose_to_reshape(y: Value, b: Builder) -> Value | None:
-    """transpose(x) -> reshape(x) where only axes of size 1 change places."""
-    match y:
-        case Value(Transpose(permutation=order), [x]) if x.type.quant is None:
-            moved = [axis for axis in order if x.type.shape[axis] != 1]
-            if _can_reshape_to(y.type) and moved == sorted(moved):
-                return b.emit(Reshape(y.type.shape), x)
-        case _:
-            pass
-    return None
-
-
-def _can_reshape_to(type: TensorType) -> bool:
-    """Whether the sizes of a reshape to a type can be told from an array alone."""
-    return sum(isinstance(size, Dim) for size in type.shape) <= 1
-
-
 @rule(Reduction)
 def reduction_to_reshape(y: Value, b: Builder) -> Value | None:
     """mean(x) -> reshape(x) over axes of size 1; so for sum, max and min."""
     match y:
-        case Value(Reduction() as op, [x]) if x.type.quant is None and _can_reshape_to(y.type):
+        case Value(Reduction() as op, [x]) if x.type.quant is None and can_reshape_to(y.type):
             return b.emit(Reshape(y.type.shape), x) if op.is_idle([x.type], [y.type]) else None
         case _:
             return None

@@ -8,11 +8,9 @@ from qir.ir import Builder, Graph, Value
 from qir.ops import Softmax
 from qir.passes.shared.affine import affine_chain, chain_goes_on
 from qir.passes.shared.commute import backward, extracted
+from qir.passes.shared.masking import MASKED
 from qir.passes.shared.weights import WEIGHTED_OPS, cannot_enter, emit_for, into_inputs
 from qir.pipeline.rewrite import Skip, rewrite, rule
-
-MASKED = -1e4
-"""What is at most this is a mask where it is added to scores, no bias."""
 
 MOST_READERS = 16
 """Readers of a value that are asked whether all can take in its map; more would not stay linear."""

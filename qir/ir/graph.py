@@ -239,6 +239,18 @@ class Graph:
         copy.accuracy, copy.diagnostics = self.accuracy, self.diagnostics
         return copy
 
+    def restore(self, earlier: Graph) -> None:
+        """Becomes what a copy of the graph holds, which is used up: takes back all edits since.
+
+        Values and nodes are those of the copy.
+        """
+        for node in earlier.nodes:
+            node.graph = self
+        for value in earlier.inputs:
+            value.graph = self
+        self.inputs, self._names = earlier.inputs, earlier._names
+        self._first, self._last = earlier._first, earlier._last
+
     def extract(self, inputs: Sequence[Value], outputs: Sequence[Value], name: str = "") -> Graph:
         """Copies the part of the graph that computes some values from others.
 

@@ -23,10 +23,12 @@ class Skip:
     Args:
         reason: The reason, as a clause.
         value: The value that stood in the way.
+        failed: Whether the rule raised an error instead.
     """
 
     reason: str
     value: Value | None = None
+    failed: bool = False
 
 
 Outcome: TypeAlias = Value | Sequence[Value] | Skip | None
@@ -78,6 +80,11 @@ class Report:
 
     applied: Counter[str] = field(default_factory=Counter)
     skips: list[tuple[str, Value, Skip]] = field(default_factory=list)
+
+    @property
+    def failures(self) -> list[tuple[str, Value, Skip]]:
+        """Those of the near misses that are errors."""
+        return [miss for miss in self.skips if miss[2].failed]
 
     def __str__(self) -> str:
         fired = [
@@ -146,10 +153,12 @@ def rewrite(
             builder = node.graph.before(node)
             try:
                 outcome = _apply(candidate, node, builder)
-            except QirError as error:
+            except Exception as error:
                 if strict:
                     raise
-                outcome = Skip(error.message)
+                is_sentence = isinstance(error, QirError)
+                reason = error.message if is_sentence else f"{type(error).__name__}: {error}"
+                outcome = Skip(reason, failed=True)
             miss = candidate.name, node.outputs[0]
             skips.pop(miss, None)
             if isinstance(outcome, Skip):

@@ -62,6 +62,15 @@ class DType(Enum):
         """The numpy type that carries the elements; below 8 bits that is one byte an element."""
         return _CARRIERS[self]
 
+    @property
+    def epsilon(self) -> float:
+        """The distance from 1 to the next number; 0 for integers."""
+        return _EPSILON.get(self, 0.0)
+
+    def shortest(self, number: float) -> float:
+        """Returns the number with the fewest digits that rounds to the same one of this type."""
+        return float(str(self.numpy.type(number)))
+
     @staticmethod
     def of(dtype: Any) -> DType:
         """Returns the type of a numpy (or ml_dtypes) dtype; raises QirError where QIR has none."""
@@ -93,6 +102,9 @@ _CARRIERS: dict[DType, np.dtype[Any]] = {
     DType.F32: np.dtype(np.float32),
     DType.F64: np.dtype(np.float64),
 }
+
+
+_EPSILON = {DType.F16: 2.0**-10, DType.BF16: 2.0**-7, DType.F32: 2.0**-23, DType.F64: 2.0**-52}
 
 
 _BY_NUMPY: dict[np.dtype[Any], DType] = {

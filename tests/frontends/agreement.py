@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import numpy as np
 
+import qir
 from qir.analysis.verify import verify
 from qir.backends.reference.interpreter import run
-from qir.frontends.jaxpr import from_jax
 from qir.ir import Graph
 from qir.ops import Const, Return
 from qir.types import Array
@@ -45,7 +45,7 @@ def assert_equal(found: Any, wanted: Any, terms: int = 1) -> None:
 
 def agrees(f: Callable[..., Any], *inputs: Any, terms: int = 1, **options: Any) -> Graph:
     """Imports a function, compares its results with jax's, and returns the graph."""
-    graph = from_jax(f, *inputs, **options)
+    graph = qir.from_jax(f, *inputs, **options)
     verify(graph)
     weights = options.get("weight_argnums", ())
     positions = {weights} if isinstance(weights, int) else set(weights)

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from qir.frontends.raising import raise_ops
 from qir.frontends.shared import REFUSED, Emitter, Known, Operand, Refusals, expect_type
 from qir.ir import Graph
 from qir.ops import Add, Conv, Dot, Mul, Relu
@@ -56,7 +55,6 @@ def from_layers(
         (found[layer["name"]],) = refusals.attempt(layer["name"], 1, write)
     refusals.check()
     b.graph.set_outputs([b.value(found[layers[-1]["name"]])])
-    raise_ops(b.graph)
     b.graph.record_origins()
     return b.graph
 

@@ -13,9 +13,10 @@ from jax import export, lax
 from jax.extend import core
 
 import qir
+from qir.api import from_jax
 from qir.backends.reference.interpreter import run
 from qir.errors import QirError, UnsupportedError
-from qir.frontends.jaxpr import Emitter, Operand, from_jax, primitive
+from qir.frontends.jaxpr import Emitter, Operand, primitive
 from qir.frontends.jaxpr.primitives import PRIMITIVES
 from qir.ir import Graph, Value
 from qir.ops import Const, Mul

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from jax import lax
 
+from qir.api import from_jax
 from qir.backends.reference.interpreter import run
-from qir.frontends.jaxpr import from_jax
 from qir.frontends.jaxpr.primitives import PRIMITIVES
 from qir.ops import Conv
 from qir.types import Array

@@ -30,7 +30,6 @@ from qir.backends.reference.interpreter import run_all
 from qir.backends.xla.compile import Compiled, compile_graph
 from qir.backends.xla.expected import Uncertain, difference
 from qir.errors import QirAccuracyWarning, QirError
-from qir.frontends.raising import raise_ops
 from qir.ir import Graph, Node, Value, clone
 from qir.ops import Const, Dequantize, Embedding, QuantizeDynamic, Return
 from qir.ops.cast import is_long
@@ -111,7 +110,7 @@ def quantizations(draw: Draw) -> tuple[FloatCase, str]:
         retype=lambda type: type.with_element(DType.F32) if type.is_float else type,
     )
     if draw(st.booleans()):
-        raise_ops(graph)
+        graph = qir.optimize(graph, "raise")
     kept = draw(st.sampled_from(KEPT))
     present = any(f"op:{node.op.name}" == kept for node in graph.nodes)
     selectors = [kept] if present else []

@@ -10,8 +10,8 @@ import pytest
 from flax import nnx
 
 from qir.analysis.verify import verify
+from qir.api import from_jax
 from qir.backends.reference.interpreter import run
-from qir.frontends.jaxpr import from_jax
 from tests.frontends.agreement import agrees, assert_equal, op_names, uniform
 from tests.models.flax_models import MODELS, Attention, ResNet, weights
 

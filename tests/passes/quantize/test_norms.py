@@ -10,10 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qir.api import quantize
+from qir.api import from_jax, quantize
 from qir.backends.reference.interpreter import run
 from qir.backends.xla.compile import compile_graph
-from qir.frontends.jaxpr import from_jax
 from qir.ir import Graph
 from qir.report.explain import explain
 from qir.types import Array, DType

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qir.frontends.raising.matching import shortest
 from qir.ir import Node, Value
 from qir.ops import (
     Broadcast,
@@ -315,4 +314,4 @@ def _factor(numbers: Array, unit: Array, axes: tuple[int, ...]) -> Array:
 
 def _short(number: float) -> float:
     """Returns the number with the fewest digits that is the same float32, where that is normal."""
-    return shortest(number, DType.F32) if number > 2.0**-126 else max(number, 0.0)
+    return DType.F32.shortest(number) if number > 2.0**-126 else max(number, 0.0)

@@ -1,15 +1,12 @@
-"""Norms from whatever arithmetic computes them, known by their numbers rather than by spelling."""
+"""raise-norms: norms from whatever arithmetic computes them, known by their numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 
 import numpy as np
 
 from qir.errors import QirError
-from qir.frontends.raising.matching import in_float64, single_use
-from qir.frontends.raising.norm_numbers import Cone, FoundNorm, fitted_norm, sizes_of
 from qir.ir import Builder, Graph, Node, Value
 from qir.ops import (
     Abs,
@@ -34,9 +31,12 @@ from qir.ops import (
     Sub,
     Transpose,
 )
-from qir.ops.normalization import Normalization
-from qir.pipeline.rewrite import rule
-from qir.types import Array, Dim
+from qir.passes.shared.matching import without_leading
+from qir.passes.shared.norm_numbers import Cone, FoundNorm, fitted_norm
+from qir.passes.shared.raising import Raising
+from qir.pipeline import register
+from qir.pipeline.rewrite import Skip, rule
+from qir.types import Array
 
 _ARITHMETIC = (
     Abs,
@@ -64,7 +64,8 @@ _MOST_NODES = 64
 _MOST_OPERANDS = 6
 
 
-def raise_norms(graph: Graph) -> None:
+@rule(Sqrt, Rsqrt, Pow)
+def norm(root: Value, b: Builder) -> Value | Skip | None:
     """Replaces what computes a norm by the op.
 
     From each square root the values that it alone depends on are found, and those that follow from
@@ -72,19 +73,19 @@ def raise_norms(graph: Graph) -> None:
     operands: what is summed together, gamma and beta from operands so large that epsilon is
     nothing, epsilon from operands so small that it is much. The op is believed if it gives the same
     numbers at others. So any spelling is known that computes a norm, and none that does not.
-
-    Args:
-        graph: The graph to change.
     """
-    for root in list(graph.nodes):
-        is_root = isinstance(root.op, Sqrt | Rsqrt | Pow)
-        if root.erased or not is_root or not root.output.type.is_float:
-            continue
-        # Then it stays as it was imported: shapes that names alone tell can't be tried.
-        with suppress(QirError, ValueError):
-            found = _largest(graph, root)
-            if found is not None:
-                _replace(found, graph.before(_node(found.y)))
+    if not root.type.is_float:
+        return None
+    graph = root.owner
+    try:
+        found = _largest(graph, _node(root))
+    except (QirError, ValueError) as error:
+        return Skip(f"shapes that names alone tell can't be tried: {error}", root)
+    if found is None:
+        return None
+    _replace(found, graph.before(_node(found.y)))
+    _erase_unused(_node(found.y), _node(root))
+    return root
 
 
 def _largest(graph: Graph, root: Node) -> FoundNorm | None:
@@ -156,10 +157,20 @@ def _replace(found: FoundNorm, b: Builder) -> None:
     found.y.replace_with(b.emit(found.op, *operands))
 
 
+def _erase_unused(node: Node, kept: Node) -> None:
+    """Erases a node and what it alone has read, but for one: they would be taken for a norm."""
+    pending = [node]
+    while pending:
+        node = pending.pop()
+        if node is not kept and not node.erased and not any(out.uses for out in node.outputs):
+            pending += [value.node for value in node.inputs if value.node is not None]
+            node.graph.erase(node)
+
+
 def _constant(array: Array, found: FoundNorm, b: Builder) -> Value:
     """Returns a constant for numbers: the source's own where it has them so."""
     dtype = found.x.type.dtype
-    numbers = _without_leading(array.astype(dtype.numpy))
+    numbers = without_leading(array.astype(dtype.numpy))
     name = None
     for value in found.constants:
         same = value.type.element == dtype and value.array.size == numbers.size
@@ -170,59 +181,9 @@ def _constant(array: Array, found: FoundNorm, b: Builder) -> Value:
     return b.const(numbers, name)
 
 
-def _without_leading(numbers: Array) -> Array:
-    """Drops leading axes of size 1, which broadcasting gives back."""
-    leading = next((axis for axis, size in enumerate(numbers.shape) if size > 1), numbers.ndim)
-    return numbers.reshape(numbers.shape[leading:])
+@register
+class RaiseNorms(Raising):
+    """Finds norms by the numbers of what computes them, in any spelling."""
 
-
-@rule(Add, Mul)
-def norm_affine(y: Value, b: Builder) -> Value | None:
-    """Makes gamma and beta of a norm of constants that its result is multiplied by or added to."""
-    before, c = y.inputs
-    norm = before.inputs[0] if isinstance(before.op, Reshape) else before
-    if not (isinstance(norm.op, Normalization) and c.is_constant and before.type == y.type):
-        return None
-    x, *parameters = norm.inputs
-    if not all(map(single_use, {norm, before})) or not all(
-        value.is_constant for value in parameters
-    ):
-        return None
-    moved = _moved_constant(in_float64(c), before, norm)
-    if moved is None:
-        return None
-    dtype = x.type.dtype.numpy
-    gamma = in_float64(parameters[0]) if parameters else np.ones(())
-    beta = in_float64(parameters[1]) if parameters[1:] else np.zeros(())
-    if isinstance(y.op, Mul):
-        gamma, beta = gamma * moved, beta * moved
-    else:
-        beta = beta + moved
-    operands = [b.const(gamma.astype(dtype))]
-    if np.any(beta):
-        operands.append(b.const(beta.astype(dtype)))
-    result = b.emit(norm.op, x, *operands)
-    return result if before is norm else b.emit(Reshape(y.type.shape), result)
-
-
-def _moved_constant(numbers: Array, before: Value, norm: Value) -> Array | None:
-    """Returns a constant that broadcasts against a reshaped norm as one against the norm itself."""
-    if before is norm:
-        return numbers
-    if any(isinstance(size, Dim) for size in (*before.type.shape[1:], *norm.type.shape[1:])):
-        return None
-    if numbers.ndim == before.type.rank and numbers.shape[0] != 1:
-        return None
-    # A first axis that stays: else the constant might vary along what becomes part of it.
-    if before.type.shape[:1] != norm.type.shape[:1]:
-        return numbers if numbers.size == 1 else None
-    spread = np.broadcast_to(numbers, sizes_of(before.type.shape)).reshape(
-        sizes_of(norm.type.shape)
-    )
-    for axis in range(spread.ndim):
-        if np.all(spread == spread.take([0], axis)):
-            spread = spread.take([0], axis)
-    return _without_leading(spread)
-
-
-NORMS = [norm_affine]
+    name = "raise-norms"
+    rules = (norm,)

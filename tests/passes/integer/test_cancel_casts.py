@@ -1,4 +1,4 @@
-"""fold-scales on programs with codes: the same integers, or one step off where that is allowed."""
+"""cancel-casts on programs with codes: the same integers, or one step off where that is allowed."""
 
 from collections import Counter
 
@@ -27,7 +27,7 @@ from qir.ops import (
     Transpose,
 )
 from qir.ops.op import Op
-from qir.passes.float.fold_scales import CAST_RULES, _encodes_back, requantize_nearly
+from qir.passes.integer.cancel_casts import CAST_RULES, _encodes_back, requantize_nearly
 from qir.pipeline import Context, PassManager, Pipeline
 from qir.pipeline.rewrite import rewrite
 from qir.types import Affine, DType, TensorType
@@ -85,7 +85,7 @@ def test_a_requantize_by_whole_numbers_is_exact(before, after, ratio, data):
     assume(float(before.scale.array) == float(scale) * ratio)
     x = stored(data.draw, before, (256,))
     graph = cast_program(before, after)
-    folded = PassManager(Pipeline.parse("fold-scales")).run(graph, Context())
+    folded = PassManager(Pipeline.parse("cancel-casts")).run(graph, Context())
     assert not any(isinstance(node.op, Quantize) for node in folded.nodes)
     np.testing.assert_array_equal(run(folded, x)[0], run(graph, x)[0])
 
@@ -96,7 +96,7 @@ def test_a_requantize_by_whole_numbers_is_exact(before, after, ratio, data):
 )
 def test_any_other_requantize_is_one_step_off_at_most(before, after, data):
     x = stored(data.draw, before, (256,))
-    pipeline = "allow(within_1lsb), fold-scales(requantize=true)"
+    pipeline = "allow(within_1lsb), cancel-casts(requantize=true)"
     manager = PassManager(Pipeline.parse(pipeline), check_inputs=[x])
     manager.run(cast_program(before, after), Context(interpreter=run_all))
 
@@ -166,9 +166,9 @@ def cast_programs(draw: Draw) -> FloatCase:
 @examples(500)
 @given(case=cast_programs())
 def test_moves_of_numbers_keep_every_integer(case):
-    manager = PassManager(Pipeline.parse("fold-scales"), check_inputs=case.inputs)
+    manager = PassManager(Pipeline.parse("cancel-casts"), check_inputs=case.inputs)
     folded = manager.run(case.graph, Context(interpreter=run_all))
-    assert PassManager(Pipeline.parse("fold-scales")).run(folded, Context()) == folded
+    assert PassManager(Pipeline.parse("cancel-casts")).run(folded, Context()) == folded
     for after, before in zip(run(folded, *case.inputs), run(case.graph, *case.inputs), strict=True):
         np.testing.assert_array_equal(after, before)
 

@@ -10,10 +10,11 @@ import pytest
 from flax import linen as nn
 from jax import lax
 
+from qir.api import from_jax
 from qir.errors import QirError
-from qir.frontends.jaxpr import from_jax
 from qir.ir import Graph
 from qir.ops import Clip, Elu, Gather, Gelu, LeakyRelu, ResizeNearest
+from qir.pipeline import PASSES
 from qir.pipeline.rewrite import rewrite, rule
 from tests.frontends.agreement import agrees, op_names, uniform
 
@@ -292,7 +293,7 @@ def test_a_rule_that_fails_leaves_what_was_imported(monkeypatch):
         b.const(1.0)
         raise QirError("resize: expected anything else")
 
-    monkeypatch.setattr("qir.frontends.raising.RESIZING", [failing])
+    monkeypatch.setattr(PASSES["raise-resizes"], "rules", (failing,))
     graph = agrees(lambda x: jnp.take(x, jnp.array([0, 0, 1, 1]), axis=1), IMAGE)
     assert op_names(graph) == ["gather"]
     (miss,) = rewrite(graph, [failing], strict=False).skips

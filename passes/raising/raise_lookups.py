@@ -1,9 +1,11 @@
-"""Lookups of the rows of a constant table."""
+"""raise-lookups: gathers of the rows of a constant table become embeddings."""
 
 from __future__ import annotations
 
 from qir.ir import Builder, Value
 from qir.ops import Embedding, Gather
+from qir.passes.shared.raising import Raising
+from qir.pipeline import register
 from qir.pipeline.rewrite import rule
 
 
@@ -18,4 +20,9 @@ def rows_of_table(y: Value, b: Builder) -> Value | None:
             return None
 
 
-LOOKUPS = [rows_of_table]
+@register
+class RaiseLookups(Raising):
+    """Makes embeddings of gathers of rows of weights."""
+
+    name = "raise-lookups"
+    rules = (rows_of_table,)

@@ -1,20 +1,9 @@
-"""Activations from their structure: clips, sigmoids, gated and piecewise functions."""
+"""raise-activations: clips, sigmoids, gated and piecewise functions, by their structure."""
 
 from __future__ import annotations
 
 import math
 
-from qir.frontends.raising.matching import (
-    commuted,
-    factors,
-    gated,
-    is_scalar,
-    multiple_of,
-    near,
-    plus,
-    scalar,
-    shortest,
-)
 from qir.ir import Builder, Value
 from qir.ops import (
     Add,
@@ -34,7 +23,6 @@ from qir.ops import (
     Log1p,
     Logistic,
     Maximum,
-    Minimum,
     Mish,
     Mul,
     Neg,
@@ -48,20 +36,33 @@ from qir.ops import (
     Sub,
     Tanh,
 )
+from qir.passes.shared.identities import (
+    compose_clips,
+    constant_second,
+    extremum_to_clip,
+    simplify_clip,
+)
+from qir.passes.shared.matching import (
+    commuted,
+    factors,
+    gated,
+    is_scalar,
+    multiple_of,
+    near,
+    plus,
+)
+from qir.passes.shared.raising import Raising
+from qir.pipeline import register
 from qir.pipeline.rewrite import rule
 
 
-@rule(Maximum, Minimum)
-def clip_by_constant(y: Value, b: Builder) -> Value | None:
-    """Makes one-sided clips of max(x, c) and min(x, c)."""
-    for x, bound in commuted(y.inputs):
-        number = scalar(bound)
-        if number is None or x.type != y.type or math.isnan(number):
-            continue
-        number = shortest(number, x.type.dtype)
-        is_lower = isinstance(y.op, Maximum)
-        return b.emit(Clip(number, math.inf) if is_lower else Clip(-math.inf, number), x)
-    return None
+@rule(Clip)
+def shortest_bounds(y: Value, b: Builder) -> Value | None:
+    """Writes the bounds of a clip with the fewest digits that round to the same numbers."""
+    if not isinstance(y.op, Clip) or not y.type.is_float or y.type.quant is not None:
+        return None
+    low, high = map(y.type.dtype.shortest, (y.op.low, y.op.high))
+    return b.emit(Clip(low, high), *y.inputs) if (low, high) != (y.op.low, y.op.high) else None
 
 
 @rule(Maximum)
@@ -71,26 +72,8 @@ def leaky_relu_by_max(y: Value, b: Builder) -> Value | None:
         for x, scaled in commuted(y.inputs):
             slope = multiple_of(scaled, x)
             if slope is not None and 0 < slope < 1:
-                return b.emit(LeakyRelu(shortest(slope, x.type.dtype)), x)
+                return b.emit(LeakyRelu(x.type.dtype.shortest(slope)), x)
     return None
-
-
-@rule(Clip, Relu)
-def clip_of_clip(y: Value, b: Builder) -> Value | None:
-    """Makes one clip of several, and relu of a clip to [0, inf)."""
-    low, high = _bounds(y)
-    (x,) = y.inputs
-    if isinstance(x.op, Clip | Relu):
-        low, high = (min(max(bound, low), high) for bound in _bounds(x))
-        (x,) = x.inputs
-    if (low, high) == (-math.inf, math.inf):
-        return x
-    op = Relu() if (low, high) == (0, math.inf) else Clip(low, high)
-    return None if op == y.op and x is y.inputs[0] else b.emit(op, x)
-
-
-def _bounds(y: Value) -> tuple[float, float]:
-    return (y.op.low, y.op.high) if isinstance(y.op, Clip) else (0.0, math.inf)
 
 
 @rule(Mul)
@@ -216,10 +199,10 @@ def piecewise(y: Value, b: Builder) -> Value | None:
         return b.emit(Relu(), x)
     slope = multiple_of(other, x)
     if slope is not None:
-        return b.emit(LeakyRelu(shortest(slope, x.type.dtype)), x)
+        return b.emit(LeakyRelu(x.type.dtype.shortest(slope)), x)
     match factors(other):
         case alpha, [curve] if _is_exponential_branch(curve, x):
-            return b.emit(Elu(shortest(alpha, x.type.dtype)), x)
+            return b.emit(Elu(x.type.dtype.shortest(alpha)), x)
         case _:
             return None
 
@@ -259,15 +242,23 @@ def softplus(y: Value, b: Builder) -> Value | None:
             return None
 
 
-ACTIVATIONS = [
-    clip_by_constant,
-    leaky_relu_by_max,
-    clip_of_clip,
-    square,
-    reciprocal,
-    gate,
-    hard_sigmoid,
-    hard_sigmoid_by_clip,
-    piecewise,
-    softplus,
-]
+@register
+class RaiseActivations(Raising):
+    """Finds clips and activations by their structure: sigmoids, gated and piecewise functions."""
+
+    name = "raise-activations"
+    rules = (
+        constant_second,
+        extremum_to_clip,
+        leaky_relu_by_max,
+        compose_clips,
+        simplify_clip,
+        shortest_bounds,
+        square,
+        reciprocal,
+        gate,
+        hard_sigmoid,
+        hard_sigmoid_by_clip,
+        piecewise,
+        softplus,
+    )

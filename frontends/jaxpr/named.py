@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from qir.errors import QirError
-from qir.frontends.raising.matching import epsilon, shortest
 from qir.ir import Graph, Node, Value
 from qir.ops import (
     Clip,
@@ -69,7 +67,7 @@ def raise_named(graph: Graph, calls: Sequence[NamedCall]) -> None:
 
     A name is believed only if the op gives the same numbers: for elementwise functions at probes
     that reach from the kinks of the known activations into both tails, for a resize, which is
-    linear, at a random tensor.
+    linear, at a random tensor. What fails in that is told by the graph's diagnostics.
 
     Args:
         graph: The graph that the calls were imported into.
@@ -84,12 +82,20 @@ def raise_named(graph: Graph, calls: Sequence[NamedCall]) -> None:
         cone = _cone(call.x, call.y)
         if cone is None:
             continue
-        with suppress(QirError):  # then it stays as it was imported
+        try:
             op = _resize(call, cone) if call.name == "resize" else _elementwise(call, cone)
             if op is not None:
                 raised[call.y] = graph.before(call.y.node).emit(op, call.x)
                 call.y.replace_with(raised[call.y])
                 covered.update(cone)
+        except Exception as error:  # any: none of them is a reason not to import
+            is_sentence = isinstance(error, QirError)
+            reason = error.message if is_sentence else f"{type(error).__name__}: {error}"
+            sentence = (
+                f"from_jax: the name {call.name} tells nothing {call.y.place()}: {reason}; "
+                "its ops are imported instead"
+            )
+            graph.diagnostics += (sentence,)
 
 
 def _cone(x: Value, y: Value) -> list[Node] | None:
@@ -143,7 +149,7 @@ def _elementwise(call: NamedCall, cone: Sequence[Node]) -> Op | None:
         found = op.evaluate(_PROBES)
         assert not isinstance(found, tuple)
         # Each of the few constants has one rounding, which the result shows in proportion.
-        bound = 8 * epsilon(call.x) * (1 + np.abs(wanted))
+        bound = 8 * call.x.type.dtype.epsilon * (1 + np.abs(wanted))
         if np.all(np.abs(found - wanted) <= bound):
             errors[op] = float(np.max(np.abs(found - wanted)))
     return min(errors, key=lambda op: errors[op], default=None)
@@ -155,12 +161,12 @@ def _with_parameters(call: NamedCall, function: Function) -> list[Op]:
     dtype = call.x.type.dtype
     match call.name:
         case "elu" if np.isfinite(at[-60.0]):
-            return [Elu(shortest(-at[-60.0], dtype))]
+            return [Elu(dtype.shortest(-at[-60.0]))]
         case "leaky_relu" if np.isfinite(at[-1.0]):
-            return [LeakyRelu(shortest(-at[-1.0], dtype))]
+            return [LeakyRelu(dtype.shortest(-at[-1.0]))]
         case "clip" if at[-1e30] <= at[1e30]:
-            low = shortest(at[-1e30], dtype) if at[-1e30] > -1e30 else -np.inf
-            high = shortest(at[1e30], dtype) if at[1e30] < 1e30 else np.inf
+            low = dtype.shortest(at[-1e30]) if at[-1e30] > -1e30 else -np.inf
+            high = dtype.shortest(at[1e30]) if at[1e30] < 1e30 else np.inf
             return [Clip(low, high)]
         case _:
             return []
@@ -179,7 +185,7 @@ def _resize(call: NamedCall, cone: Sequence[Node]) -> Op | None:
     x = np.random.default_rng(0).uniform(-1, 1, shape)
     wanted = _run(cone, call.x, call.y, x)
     # The source computes coordinates, whose size is that of the tensor, in its own precision.
-    bound = 4 * epsilon(call.x) * max(*shape[1:-1], *sizes)
+    bound = 4 * call.x.type.dtype.epsilon * max(*shape[1:-1], *sizes)
     for op in (ResizeNearest(sizes), ResizeLinear(sizes)):
         found = op.evaluate(x)
         if found.shape == wanted.shape and np.all(np.abs(found - wanted) <= bound):

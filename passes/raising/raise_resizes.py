@@ -1,4 +1,4 @@
-"""Nearest-neighbour resizing from gathers at constant places and from repeats."""
+"""raise-resizes: gathers at constant places and repeats become nearest-neighbour resizing."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import get_args
 from qir.ir import Builder, Value
 from qir.ops import Broadcast, Gather, Reshape, ResizeNearest
 from qir.ops.resize import Coordinates, Nearest
+from qir.passes.shared.raising import Raising
+from qir.pipeline import register
 from qir.pipeline.rewrite import rule
 from qir.types import Shape
 
@@ -85,4 +87,9 @@ def resize_of_resize(y: Value, b: Builder) -> Value | None:
             return None
 
 
-RESIZING = [resize_by_gather, resize_by_repeat, resize_of_resize]
+@register
+class RaiseResizes(Raising):
+    """Finds nearest-neighbour resizing by gathers at constant places and by repeats."""
+
+    name = "raise-resizes"
+    rules = (resize_by_gather, resize_by_repeat, resize_of_resize)

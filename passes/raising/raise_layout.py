@@ -1,4 +1,4 @@
-"""Transposes moved down and out: a channels-first model computes channels last throughout."""
+"""raise-layout: transposes move down and out, so that a channels-first model is read as others."""
 
 from __future__ import annotations
 
@@ -13,44 +13,16 @@ from qir.ops import (
     ReduceMin,
     ReduceProd,
     ReduceSum,
-    Reshape,
     Transpose,
 )
+from qir.passes.shared.identities import (
+    compose_reshapes,
+    compose_transposes,
+    transpose_to_reshape,
+)
+from qir.passes.shared.raising import Raising
+from qir.pipeline import register
 from qir.pipeline.rewrite import rule
-
-
-@rule(Transpose)
-def transpose_of_transpose(y: Value, b: Builder) -> Value | None:
-    """Makes one transpose of two, or none."""
-    match y:
-        case Value(Transpose(permutation=outer), (Value(Transpose(permutation=inner), (x,)),)):
-            order = tuple(inner[axis] for axis in outer)
-            return x if order == tuple(sorted(order)) else b.emit(Transpose(order), x)
-        case _:
-            return None
-
-
-@rule(Transpose)
-def transpose_of_ones(y: Value, b: Builder) -> Value | None:
-    """Makes a reshape of a transpose that moves axes of size 1 only."""
-    match y:
-        case Value(Transpose(permutation=order), (x,)):
-            moved = [axis for axis in order if x.type.shape[axis] != 1]
-            return b.emit(Reshape(y.type.shape), x) if moved == sorted(moved) else None
-        case _:
-            return None
-
-
-@rule(Reshape)
-def reshape_of_reshape(y: Value, b: Builder) -> Value | None:
-    """Makes one reshape of two, or none."""
-    match y:
-        case Value(Reshape(), (x,)) if x.type == y.type:
-            return x
-        case Value(Reshape() as op, (Value(Reshape(), (x,)),)):
-            return b.emit(op, x)
-        case _:
-            return None
 
 
 @rule()
@@ -75,7 +47,7 @@ def _untransposed(value: Value, order: Sequence[int], b: Builder) -> Value | Non
     match value:
         case Value(Transpose(permutation=found), (x,)) if found == order:
             return x
-        case _ if value.is_constant:
+        case _ if value.is_constant and value.type.quant is None:
             array = value.array
             array = array.reshape((1,) * (len(order) - array.ndim) + array.shape)
             array = array.transpose([order.index(axis) for axis in range(len(order))])
@@ -117,11 +89,20 @@ def sink_through_reduction(y: Value, b: Builder) -> Value | None:
             return None
 
 
-LAYOUT = [
-    transpose_of_transpose,
-    transpose_of_ones,
-    reshape_of_reshape,
-    sink_through_concat,
-    sink_through_reduction,
-    sink_through_elementwise,
-]
+@register
+class RaiseLayout(Raising):
+    """Moves transposes down and out, so that forms are found whatever order their axes stand in.
+
+    What a transpose keeps apart is so found to be one: a bias behind a layer, a norm. Where
+    transposes are to stand in the end is for `move-transposes` to decide.
+    """
+
+    name = "raise-layout"
+    rules = (
+        compose_transposes,
+        transpose_to_reshape,
+        compose_reshapes,
+        sink_through_concat,
+        sink_through_reduction,
+        sink_through_elementwise,
+    )

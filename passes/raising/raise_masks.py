@@ -1,4 +1,4 @@
-"""Masks of attention: what is set or pushed far below zero before softmax becomes its mask."""
+"""raise-masks: what is set or pushed far below zero before softmax becomes its mask."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qir.frontends.raising.matching import commuted, in_float64, is_scalar, scalar
 from qir.ir import Builder, Value
 from qir.ops import (
     Add,
@@ -30,11 +29,12 @@ from qir.ops import (
     Transpose,
 )
 from qir.ops.softmax import MaskedRows
+from qir.passes.shared.masking import MASKED, keeps_some_of_every_row, masking_fill
+from qir.passes.shared.matching import commuted, in_float64, is_scalar, scalar
+from qir.passes.shared.raising import Raising
+from qir.pipeline import register
 from qir.pipeline.rewrite import rule
-from qir.types import Array, DType
-
-MASKED = -1e4
-"""What is at most this has no share in a softmax of scores that anything else has one in."""
+from qir.types import DType
 
 SWALLOWS = -1e8
 """What is at most this swallows the float32 scores that it is added to: a row of it is uniform."""
@@ -98,19 +98,6 @@ def _unmasked(x: Value, b: Builder) -> Masked | None:
             return None
 
 
-def masking_fill(value: Value) -> float | None:
-    """Returns the greatest number of a constant all of which is masked; -inf where one is."""
-    source = value
-    while isinstance(source.op, Broadcast | Reshape):
-        source = source.inputs[0]
-    if not (source.is_constant and source.type.is_float and source.array.size):
-        return None
-    numbers = in_float64(source)
-    if np.any(np.isnan(numbers)) or numbers.max() > MASKED:
-        return None
-    return float(numbers.min() if np.isneginf(numbers.min()) else numbers.max())
-
-
 def _selected(x: Value, condition: Value, kept: Value, fill: float, b: Builder) -> Masked:
     rows: MaskedRows = "nan" if np.isneginf(fill) else "uniform"
     return Masked(_stretched(kept, x, b), condition, rows)
@@ -118,15 +105,6 @@ def _selected(x: Value, condition: Value, kept: Value, fill: float, b: Builder) 
 
 def _stretched(kept: Value, x: Value, b: Builder) -> Value:
     return kept if kept.type.shape == x.type.shape else b.emit(Broadcast(x.type.shape), kept)
-
-
-def keeps_some_of_every_row(mask: Value, x: Value, axes: tuple[int, ...]) -> bool:
-    """Whether a mask is a constant that keeps a number of each row."""
-    if not mask.is_constant:
-        return False
-    numbers: Array = mask.array
-    numbers = numbers.reshape((1,) * (x.type.rank - numbers.ndim) + numbers.shape)
-    return bool(np.all(numbers.any(axis=axes)))
 
 
 def _masked_rows(fill: float) -> MaskedRows:
@@ -350,4 +328,9 @@ def _least(value: Value, sign: int, depth: int = 6) -> float | None:
             return None
 
 
-MASKS = [mask_operand]
+@register
+class RaiseMasks(Raising):
+    """Makes the mask of a softmax of what sets or pushes scores far below zero before it."""
+
+    name = "raise-masks"
+    rules = (mask_operand,)

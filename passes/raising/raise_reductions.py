@@ -1,4 +1,4 @@
-"""Means, average pools and softmax from sums and quotients."""
+"""raise-reductions: sums and quotients become means and average pools."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from qir.frontends.raising.matching import factors, near, single_use
 from qir.ir import Builder, Value
 from qir.ops import (
     AvgPool,
     Div,
-    Exp,
     Mean,
     Mul,
     ReduceMax,
@@ -20,9 +18,10 @@ from qir.ops import (
     ReduceProd,
     ReduceSum,
     Reshape,
-    Softmax,
-    Sub,
 )
+from qir.passes.shared.matching import factors, near, single_use
+from qir.passes.shared.raising import Raising
+from qir.pipeline import register
 from qir.pipeline.rewrite import rule
 
 
@@ -89,44 +88,9 @@ def _holds_counts(value: Value, pool: AvgPool, x: Value) -> bool:
     return np.array_equal(wanted, found)
 
 
-@rule(Div)
-def softmax(y: Value, b: Builder) -> Value | None:
-    """Recognises exp(x - max x) / sum of exp(x - max x), and the same without the max."""
-    powers, total = y.inputs
-    match total:
-        case Value(ReduceSum(axes=axes, keep_axes=True), (summed,)) if axes:
-            if not computed_alike(summed, powers):
-                return None
-        case _:
-            return None
-    match powers:
-        case Value(Exp(), (Value(Sub(), (x, shift)),)) if _is_max(shift, x, axes):
-            return b.emit(Softmax(axes), x)
-        case Value(Exp(), (x,)):
-            return b.emit(Softmax(axes), x)
-        case _:
-            return None
+@register
+class RaiseReductions(Raising):
+    """Finds means and average pools by sums and quotients."""
 
-
-def _is_max(value: Value, x: Value, axes: tuple[int, ...]) -> bool:
-    match value:
-        case Value(ReduceMax(axes=along, keep_axes=True), (reduced,)):
-            return along == axes and computed_alike(reduced, x)
-        case _:
-            return False
-
-
-def computed_alike(x: Value, y: Value, depth: int = 4) -> bool:
-    """Whether two values are one, or the same ops make them of the same values."""
-    if x is y:
-        return True
-    if not depth or x.op is None or x.op != y.op or x.index != y.index or x.is_constant:
-        return False
-    pairs = zip(x.inputs, y.inputs, strict=True)
-    return len(x.inputs) == len(y.inputs) and all(
-        computed_alike(one, other, depth - 1) for one, other in pairs
-    )
-
-
-REDUCTIONS = [keep_axes, mean, average_pool, average_pool_inside]
-SOFTMAX = [softmax]
+    name = "raise-reductions"
+    rules = (keep_axes, mean, average_pool, average_pool_inside)

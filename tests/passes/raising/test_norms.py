@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from qir.api import from_jax
 from qir.backends.reference.interpreter import run
-from qir.frontends.jaxpr import from_jax
 from qir.ir import Node
 from qir.ops.normalization import Normalization
 from tests.frontends.agreement import agrees, op_names, uniform

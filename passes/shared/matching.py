@@ -8,17 +8,10 @@ import numpy as np
 
 from qir.ir import Value
 from qir.ops import Add, Div, Mul, Neg, Square, Sub
-from qir.types import DType
-
-_EPSILON = {DType.F16: 2.0**-10, DType.BF16: 2.0**-7, DType.F32: 2.0**-23, DType.F64: 2.0**-52}
+from qir.types import Array
 
 _DEPTH = 6
 """Products in a row that a composite has at most; deeper ones would cost more than they tell."""
-
-
-def epsilon(value: Value) -> float:
-    """The distance from 1 to the next number of a value's element type; 0 for integers."""
-    return _EPSILON.get(value.type.dtype, 0.0)
 
 
 def scalar(value: Value) -> float | None:
@@ -30,17 +23,12 @@ def scalar(value: Value) -> float | None:
 
 def near(found: float | None, wanted: float, like: Value) -> bool:
     """Whether a constant is the wanted one, but for its rounding and that of one product."""
-    return found is not None and abs(found - wanted) <= 2 * epsilon(like) * abs(wanted)
+    return found is not None and abs(found - wanted) <= 2 * like.type.dtype.epsilon * abs(wanted)
 
 
 def is_scalar(value: Value, wanted: float) -> bool:
     """Whether a value is a constant near a number."""
     return near(scalar(value), wanted, value)
-
-
-def shortest(number: float, dtype: DType) -> float:
-    """Returns the number with the fewest digits that rounds to the same one of a type."""
-    return float(str(dtype.numpy.type(number)))
 
 
 def commuted(inputs: Sequence[Value]) -> Iterator[tuple[Value, Value]]:
@@ -132,6 +120,24 @@ def single_use(value: Value) -> bool:
     return len(value.uses) == 1
 
 
+def computed_alike(x: Value, y: Value, depth: int = 4) -> bool:
+    """Whether two values are one, or the same ops make them of the same values."""
+    if x is y:
+        return True
+    if not depth or x.op is None or x.op != y.op or x.index != y.index or x.is_constant:
+        return False
+    pairs = zip(x.inputs, y.inputs, strict=True)
+    return len(x.inputs) == len(y.inputs) and all(
+        computed_alike(one, other, depth - 1) for one, other in pairs
+    )
+
+
 def in_float64(value: Value) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     """Returns the numbers of a constant as float64."""
     return value.array.astype(np.float64)
+
+
+def without_leading(numbers: Array) -> Array:
+    """Drops leading axes of size 1, which broadcasting gives back."""
+    leading = next((axis for axis, size in enumerate(numbers.shape) if size > 1), numbers.ndim)
+    return numbers.reshape(numbers.shape[leading:])

@@ -1,13 +1,15 @@
-"""Softmax of what a mask keeps, spelled by exponentials that are set to 0 elsewhere."""
+"""raise-kept-powers: exponentials that a mask sets to 0, divided by their sum, become softmax."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from qir.frontends.raising.masks import keeps_some_of_every_row, masking_fill
-from qir.frontends.raising.matching import commuted, epsilon, is_scalar, scalar
 from qir.ir import Builder, Value
 from qir.ops import Add, Clip, Div, Exp, Maximum, ReduceMax, ReduceSum, Select, Softmax, Sub
+from qir.passes.shared.masking import keeps_some_of_every_row, masking_fill
+from qir.passes.shared.matching import commuted, is_scalar, scalar
+from qir.passes.shared.raising import Raising
+from qir.pipeline import register
 from qir.pipeline.rewrite import rule
 
 
@@ -87,7 +89,7 @@ def _unbounded(value: Value) -> Value:
         case Value(Add(), (_, _)):
             for inner, addend in commuted(value.inputs):
                 number = scalar(addend)
-                if number is not None and 0 < number <= epsilon(value) / 2:
+                if number is not None and 0 < number <= value.type.dtype.epsilon / 2:
                     return inner
         case _:
             pass
@@ -120,4 +122,9 @@ def _same(x: Value, y: Value) -> bool:
     return both and np.array_equal(x.array, y.array)
 
 
-KEPT_POWERS = [softmax_where, softmax_of_kept_powers]
+@register
+class RaiseKeptPowers(Raising):
+    """Finds softmax whose exponentials a mask sets to 0."""
+
+    name = "raise-kept-powers"
+    rules = (softmax_where, softmax_of_kept_powers)
