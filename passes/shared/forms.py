@@ -10,17 +10,17 @@ import numpy as np
 from qir.errors import QirError
 from qir.ir import Builder, Graph, Node, Value
 from qir.ir.names import Inheritance
-from qir.ops import Dequantize, Dot, Quantize, Recode, Requantize
+from qir.ops import Dequantize, Dot, Quantize, Requantize
 from qir.ops.op import Op, infer
 from qir.ops.rules import ExactSum, SameCode
 from qir.ops.softmax import Exponentials
 from qir.ops.sums import rounded
 from qir.passes.shared.codes import fine_code, score_code
 from qir.passes.shared.domains import Domains
-from qir.passes.shared.multiples import multiple_of_sum
+from qir.passes.shared.multiples import multiple_of_sum, rounded_multiple
 from qir.passes.shared.plan import CodePlan, KeptFloat, expressed_type
 from qir.passes.shared.wide import WIDE_BITS, short_code
-from qir.types import Affine, Array, Code, DType, TensorType
+from qir.types import Affine, Code, DType, TensorType
 
 
 class Forms:
@@ -198,18 +198,15 @@ class Forms:
         if multiple is None:
             return None
         if (value, code) not in self.coded:
+            total = self.sums[multiple.source]
+
+            def requantize(to: Affine) -> Requantize:
+                return self.requantize(total, to, rounding or self.rounding)
+
             try:
-                # A factor may be so small or large that no scale makes up for it.
-                wanted = _scaled(code, 1 / multiple.factor)
-                total = self.sums[multiple.source]
-                op = self.requantize(total, wanted, rounding or self.rounding)
+                new = rounded_multiple(multiple, total, code, requantize, builder)
             except QirError:
                 return None
-            new = builder.emit(op, total)
-            if wanted != code:
-                new = builder.emit(Recode(code), new)
-            for move in multiple.moves:
-                new = builder.emit(move, new)
             self.coded[value, code] = form_of(value, "q", new)
         return self.coded[value, code]
 
@@ -391,11 +388,3 @@ def form_of(value: Value, suffix: str, new: Value) -> Value:
     new.origin = value.origin
     new.owner.name_after(new, f"{value.name}.{suffix}")
     return new
-
-
-def _scaled(code: Affine, factor: Array) -> Affine:
-    """Returns a code whose scale is multiplied by a number, or by one for each channel."""
-    scale = code.scale.array
-    scaled = np.asarray(scale * factor, scale.dtype)
-    points = np.broadcast_to(code.zero_points, scaled.shape)
-    return Affine.of(code.storage, scaled, points, bounds=code.bounds, expressed=code.expressed)
