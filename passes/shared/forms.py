@@ -50,6 +50,7 @@ class Forms:
         self.coded: dict[tuple[Value, Affine], Value] = {}
         self.main: dict[Value, Affine] = {}
         self.floats: dict[Value, Value] = {}
+        self._decoded: set[Value] = set()
         self._stand_ins: dict[Value, Value] = {}
         self._domains = Domains()
         self.constants: dict[tuple[Value, Code], Value] = {}
@@ -72,6 +73,7 @@ class Forms:
         if not isinstance(code := coded.type.quant, Affine):
             return
         self.floats[real] = real
+        self._decoded.add(real)
         if code.storage.bits > 16:
             self.sums[real] = coded
         else:
@@ -175,6 +177,8 @@ class Forms:
         """Returns a value that is no sum in a code, if it is computed in floating point."""
         if value in self.rows:
             return self.code(value, builder, code)
+        if value in self._decoded:
+            return None  # The program rounds it to its code.
         own = self.main.get(value)
         form = None if own is None else self.coded[value, own]
         if form is not None and not isinstance(form.op, Quantize):

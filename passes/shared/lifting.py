@@ -81,8 +81,9 @@ class Lifting:
                     self.exact.stored[node.output] = node.inputs[0]
                 case Quantize():
                     self._lift(node, node.op)
-                case _ if any(value.type.is_float for value in node.inputs):
-                    self._compute(node)
+                case _:
+                    if any(value.type.is_float for value in node.inputs):
+                        self._compute(node)
         self.exact.finish()
         self._note()
         self.names.settle()

@@ -95,7 +95,7 @@ def decibels(exact: np.ndarray, coded: np.ndarray) -> float:
     return float(10 * np.log10(np.sum(exact**2) / np.sum((exact - coded) ** 2)))
 
 
-def stored(program: qir.Graph) -> set[qir.Value]:
+def stored(program: qir.Graph) -> set[tuple[str, bytes]]:
     """Returns the weights of a program as arrays that compare."""
     return {
         (str(value.type), value.array.tobytes())
