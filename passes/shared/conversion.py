@@ -88,12 +88,13 @@ class Conversion:
 
     def run(self) -> None:
         """Converts all ops that can be integer ones; what stays in floating point is noted."""
+        integer = {node for node in self.graph.nodes if _is_integer(node)}
         for value in self.graph.inputs:
             if self.inputs != "float":
                 take_coded(value, DType(self.inputs), self.forms)
         replaced: list[Value] = []
         for node in list(self.graph.nodes):
-            if isinstance(node.op, Const):
+            if isinstance(node.op, Const) or node in integer:
                 continue
             builder = self.graph.before(node)
             if isinstance(node.op, Return):
@@ -388,3 +389,9 @@ class Conversion:
         self.forms.give(
             output, builder.emit(self.forms.quantize(self.plan.function_code(output)), copy(output))
         )
+
+
+def _is_integer(node: Node) -> bool:
+    """Whether an op computes on codes already, and gives no floating-point numbers."""
+    coded = any(value.type.quant is not None for value in node.inputs)
+    return coded and bool(node.outputs) and not any(value.type.is_float for value in node.outputs)

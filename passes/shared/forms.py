@@ -11,7 +11,7 @@ import numpy as np
 from qir.errors import QirError
 from qir.ir import Builder, Graph, Node, Value
 from qir.ir.names import Inheritance
-from qir.ops import Dequantize, Dot, Quantize, Recode, Requantize
+from qir.ops import Dequantize, Dot, Quantize, Requantize
 from qir.ops.attributes import attribute_fields
 from qir.ops.op import Op, OpT, infer
 from qir.ops.rules import ExactSum, SameCode
@@ -19,10 +19,10 @@ from qir.ops.softmax import Exponentials
 from qir.ops.sums import rounded
 from qir.passes.shared.codes import fine_code, score_code
 from qir.passes.shared.domains import Domains
-from qir.passes.shared.multiples import multiple_of_sum
+from qir.passes.shared.multiples import multiple_of_sum, rounded_multiple
 from qir.passes.shared.plan import CodePlan, KeptFloat, expressed_type
 from qir.passes.shared.wide import WIDE_BITS, short_code
-from qir.types import Affine, Array, Code, DType, TensorType
+from qir.types import Affine, Code, DType, TensorType
 
 
 class Forms:
@@ -54,6 +54,7 @@ class Forms:
         self.coded: dict[tuple[Value, Affine], Value] = {}
         self.main: dict[Value, Affine] = {}
         self.floats: dict[Value, Value] = {}
+        self._decoded: set[Value] = set()
         self._stand_ins: dict[Value, Value] = {}
         self._domains = Domains()
         self.constants: dict[tuple[Value, Code], Value] = {}
@@ -76,6 +77,7 @@ class Forms:
         if not isinstance(code := coded.type.quant, Affine):
             return
         self.floats[real] = real
+        self._decoded.add(real)
         if code.storage.bits > 16:
             self.sums[real] = coded
         else:
@@ -182,6 +184,8 @@ class Forms:
         """Returns a value that is no sum in a code, if it is computed in floating point."""
         if value in self.rows:
             return self.code(value, builder, code)
+        if value in self._decoded:
+            return None  # The program rounds it to its code.
         own = self.main.get(value)
         form = None if own is None else self.coded[value, own]
         if form is not None and not isinstance(form.op, Quantize):
@@ -205,20 +209,18 @@ class Forms:
         if multiple is None or multiple.source in self.plan.equal:
             return None
         if (value, code) not in self.coded:
+            total = self.sums[multiple.source]
+
+            def requantize(to: Affine) -> Requantize:
+                target = self.plan.target
+                if target is not None and (reason := target.broken_by_activation(to)):
+                    raise QirError(reason)
+                return self.requantize(total, to, rounding or self.rounding)
+
             try:
-                # A factor may be so small or large that no scale makes up for it.
-                wanted = _scaled(code, 1 / multiple.factor)
-                if self.plan.target is not None and self.plan.target.broken_by_activation(wanted):
-                    return None
-                total = self.sums[multiple.source]
-                op = self.requantize(total, wanted, rounding or self.rounding)
+                new = rounded_multiple(multiple, total, code, requantize, builder)
             except QirError:
                 return None
-            new = builder.emit(op, total)
-            if wanted != code:
-                new = builder.emit(Recode(code), new)
-            for move in multiple.moves:
-                new = builder.emit(move, new)
             self.coded[value, code] = form_of(value, "q", new)
         return self.coded[value, code]
 
@@ -427,11 +429,3 @@ def form_of(value: Value, suffix: str, new: Value) -> Value:
     new.origin = value.origin
     new.owner.name_after(new, f"{value.name}.{suffix}")
     return new
-
-
-def _scaled(code: Affine, factor: Array) -> Affine:
-    """Returns a code whose scale is multiplied by a number, or by one for each channel."""
-    scale = code.scale.array
-    scaled = np.asarray(scale * factor, scale.dtype)
-    points = np.broadcast_to(code.zero_points, scaled.shape)
-    return Affine.of(code.storage, scaled, points, bounds=code.bounds, expressed=code.expressed)

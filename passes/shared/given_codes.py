@@ -18,7 +18,7 @@ class GivenCodes:
 
     Attributes:
         constants: The stored constant that each decoded one stands for.
-        results: The code of each value that a quantize of at most 16 bits rounds.
+        results: The code per tensor of each value that a quantize rounds.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -32,7 +32,7 @@ class GivenCodes:
                     node.output.replace_with(real)
                     graph.erase(node)
                     self.constants[real] = stored
-                case Quantize(to=Affine() as code):
+                case Quantize(to=Affine() as code) if code.per_tensor:
                     self.results.setdefault(node.inputs[0], code)
                 case _:
                     continue

@@ -16,11 +16,11 @@ def take_coded(value: Value, storage: DType, forms: Forms) -> None:
     """Lets a program take an input in the code that its range asks for.
 
     Args:
-        value: The input; one that is no float, or has no range, stays as it is.
+        value: The input; one that is no float, or has no range and no code, stays as it is.
         storage: The storage type.
         forms: The forms of values, to which it is added.
     """
-    if not value.type.is_float or value.range is None:
+    if not value.type.is_float or not forms.plan.has_code(value):
         return
     code = forms.plan.code_for(value, storage)
     value.type = value.type.with_element(code)

@@ -8,27 +8,23 @@ from qir.analysis.properties import is_float_op
 from qir.errors import QirError
 from qir.ir import Builder, Graph, Node, Value
 from qir.ir.names import Inheritance
-from qir.ops import Add, Const, Dequantize, Quantize, Return
-from qir.ops.op import Op, infer
+from qir.ops import Const, Dequantize, Quantize, Return
 from qir.ops.rules import (
-    Accumulate,
-    ExactSum,
     FixedCode,
     KeepFloat,
     Normalize,
     Quotient,
     Rescale,
-    RescaledRows,
     SameCode,
     Table,
 )
 from qir.passes.shared.divisors import too_coarse
-from qir.passes.shared.forms import form_of
+from qir.passes.shared.exact_forms import ExactForms
 from qir.passes.shared.functions import elementwise_functions
-from qir.passes.shared.given_biases import is_bias, stored_bias
+from qir.passes.shared.multiples import multiple_of_sum, rounded_multiple
 from qir.passes.shared.plan import KeptFloat
 from qir.passes.shared.recoding import recoded, requantized
-from qir.passes.shared.stored_moves import check_bounds, check_exact, held, moved
+from qir.passes.shared.stored_moves import check_bounds
 from qir.types import Affine, Code
 
 ROUNDINGS = {
@@ -47,10 +43,8 @@ LONGEST_MOVE = 64
 class Lifting:
     """One run over one graph, in order.
 
-    A value has an exact form where stored numbers mean just its numbers: what dequantize decodes,
-    and what such numbers are moved to. It has a sum where an accumulator does. Each quantize is
-    replaced by the integer form of what it rounds; the float ops that nothing reads then are
-    dropped.
+    Each quantize is replaced by the integer form of what it rounds; the float ops that nothing
+    reads then are dropped.
 
     Args:
         graph: A program with codes, which is changed.
@@ -69,17 +63,13 @@ class Lifting:
     ) -> None:
         self.graph = graph
         self.rounding = rounding
-        self.round_bias = round_bias
         self.kept = kept
         self.names = Inheritance(graph)
+        self.exact = ExactForms(graph, round_bias=round_bias)
         self.functions, self._inside = elementwise_functions(graph, set())
-        self.exact: dict[Value, Value] = {}
-        self.sums: dict[Value, Value] = {}
-        self.floats: dict[Value, Value] = {}
         self._forms: dict[tuple[Node, Code, str], tuple[Value, ...]] = {}
         self._recoded: dict[tuple[Value, Code, str], Value] = {}
         self._reasons: dict[Node, str] = {}
-        self._made: list[Value] = []
 
     def run(self) -> None:
         """Lifts what can be lifted, and notes on what stays in floating point why."""
@@ -88,17 +78,14 @@ class Lifting:
                 case Const() | Return():
                     continue
                 case Dequantize():
-                    self.exact[node.output] = node.inputs[0]
+                    self.exact.stored[node.output] = node.inputs[0]
                 case Quantize():
                     self._lift(node, node.op)
-                case _ if any(value.type.is_float for value in node.inputs):
-                    self._compute(node)
-        self._erase_dead({*self.sums.values(), *self.exact.values(), *self.floats.values()})
-        self._serve_floats()
-        self._erase_dead()
+                case _:
+                    if any(value.type.is_float for value in node.inputs):
+                        self._compute(node)
+        self.exact.finish()
         self._note()
-        for form in self._made:
-            form.named = True
         self.names.settle()
 
     def _lift(self, node: Node, op: Quantize) -> None:
@@ -112,8 +99,7 @@ class Lifting:
             form = self.coded(x, op.to, op.rounding)
         except (KeptFloat, QirError) as reason:
             if x.node is not None:
-                self._reasons.pop(x.node, None)
-                self._keep(x.node, reason)
+                self._reasons[x.node] = _text(reason)
         else:
             node.output.replace_with(form)
 
@@ -123,41 +109,9 @@ class Lifting:
             self._reasons[node] = "a selector keeps it in floating point"
             return
         try:
-            match node.op.quant:
-                case SameCode():
-                    self._move(node)
-                case Accumulate() as rule:
-                    self.sums[node.output] = self._product(node, rule)
-                case ExactSum():
-                    self._sum(node)
-                case RescaledRows():
-                    self._rows(node)
-                case Rescale() if isinstance(node.op, Add):
-                    self._add_bias(node)
-                case _:
-                    return
+            self.exact.compute(node)
         except (KeptFloat, QirError) as reason:
-            self._keep(node, reason)
-
-    def _keep(self, node: Node, reason: Exception) -> None:
-        text = getattr(reason, "message", str(reason))
-        if text:
-            self._reasons.setdefault(node, text)
-
-    def stored(self, value: Value) -> Value:
-        """Returns the stored numbers that mean just the numbers of a value.
-
-        Raises:
-            KeptFloat: There are none; the message says why.
-        """
-        found = self.exact.get(value)
-        if found is not None:
-            return found
-        if value.is_constant:
-            raise KeptFloat(f"the constant %{value.name} has no code: quantize and dequantize it")
-        raise KeptFloat(
-            f"%{value.name} has no code: no quantize and dequantize stand between it and this op"
-        )
+            self._reasons[node] = _text(reason)
 
     def coded(self, value: Value, code: Code, mode: str, depth: int = 0) -> Value:
         """Returns what a quantize makes of a value, computed on integers.
@@ -172,25 +126,26 @@ class Lifting:
             KeptFloat: It can't be; the message says why, or is empty where a table will.
             QirError: An op refuses the codes.
         """
-        if value in self.exact:
-            source = self.exact[value]
-            key = (source, code, mode)
-            if key not in self._recoded:
-                assert value.node is not None
-                builder = self.graph.before(value.node)
-                found = recoded(source, code, mode, self.rounding_of(mode), builder)
-                if found is not source and not found.is_constant:
-                    self._form(value, "q", found)
-                self._recoded[key] = found
-            return self._recoded[key]
-        if value in self.functions and self._is_table(value, code):
-            raise KeptFloat("")
+        if value in self.exact.stored:
+            return self._recode(value, code, mode)
         node = value.node
-        if node is None:
+        if node is None or (value in self.functions and self._is_table(value, code)):
             raise KeptFloat("")
         if (node, code, mode) not in self._forms:
             self._forms[node, code, mode] = self._rounded(node, code, mode, depth)
         return self._forms[node, code, mode][value.index]
+
+    def _recode(self, value: Value, code: Code, mode: str) -> Value:
+        source = self.exact.stored[value]
+        key = (source, code, mode)
+        if key not in self._recoded:
+            assert value.node is not None
+            builder = self.graph.before(value.node)
+            found = recoded(source, code, mode, self.rounding_of(mode), builder)
+            if found is not source and not found.is_constant:
+                self.exact.form(value, "q", found)
+            self._recoded[key] = found
+        return self._recoded[key]
 
     def rounding_of(self, mode: str) -> str:
         """Returns the rounding mode of a requantize that stands for a quantize of a mode."""
@@ -198,7 +153,7 @@ class Lifting:
 
     def _is_table(self, value: Value, code: Code) -> bool:
         """Whether lookup-tables makes a table of the function of one code that a value is."""
-        source = self.exact.get(self.functions[value])
+        source = self.exact.stored.get(self.functions[value])
         if source is None or source.type.quant is None:
             return False
         own = source.type.quant
@@ -210,49 +165,43 @@ class Lifting:
         Returns:
             The form of each result.
         """
-        tried_again = isinstance(node.op.quant, SameCode | Rescale) and node not in self.kept
-        if node in self._reasons and not tried_again:
+        if node in self.kept:
             raise KeptFloat(self._reasons[node])
         if not isinstance(code, Affine):
             raise KeptFloat(f"a code of kind {code.kind} has no requantize")
-        op, builder = node.op, self.graph.before(node)
-        total = self.sums.get(node.outputs[0])
-        if total is not None:
-            return (self._emit(node, "q", requantized(total, code, self.rounding_of(mode)), total),)
-        match op.quant:
-            case SameCode():
-                return self._moved(node, code, mode, depth)
-            case KeepFloat(reason=reason):
-                raise KeptFloat(reason)
-            case Table(otherwise=reason):
-                raise KeptFloat(reason or "it is no function of one tensor of at most 16 bits")
-            case _:
-                operands = self._operands(node, builder)
-                try:
-                    new = builder.emit(op.with_code(code), *operands)
-                except QirError:
-                    self._forget(builder)
-                    raise
-                return (self._form(node.output, "q", new),)
-
-    def _emit(self, node: Node, suffix: str, op: Op, *operands: Value) -> Value:
-        """Computes a form of a node's only result in front of it."""
-        return self._form(node.output, suffix, self.graph.before(node).emit(op, *operands))
-
-    def _form(self, old: Value, suffix: str, new: Value) -> Value:
-        """Marks a new value as a form of an old one."""
-        self._made.append(new)
-        return form_of(old, suffix, new)
+        op, rule, builder = node.op, node.op.quant, self.graph.before(node)
+        multiple = multiple_of_sum(node.outputs[0], self.exact.sums)
+        if multiple is not None:
+            total, rounding = self.exact.sums[multiple.source], self.rounding_of(mode)
+            new = rounded_multiple(
+                multiple, total, code, lambda to: requantized(total, to, rounding), builder
+            )
+            return (self.exact.form(node.output, "q", new),)
+        if isinstance(rule, SameCode):
+            return self._moved(node, code, mode, depth)
+        if node in self._reasons and not isinstance(rule, Rescale):
+            raise KeptFloat(self._reasons[node])
+        if isinstance(rule, KeepFloat):
+            raise KeptFloat(rule.reason)
+        if isinstance(rule, Table):
+            raise KeptFloat(rule.otherwise or "it is no function of one tensor of at most 16 bits")
+        operands = self._operands(node, builder)
+        try:
+            new = builder.emit(op.with_code(code), *operands)
+        except QirError:
+            self.exact.forget(builder)
+            raise
+        return (self.exact.form(node.output, "q", new),)
 
     def _operands(self, node: Node, builder: Builder) -> list[Value]:
         """Returns the operands of an op that gives its result a code of its own."""
-        op, rule = node.op, node.op.quant
+        op, rule, of = node.op, node.op.quant, self.exact.of
         if isinstance(rule, Quotient):
             return self._quotient_operands(node, rule)
         if isinstance(rule, Normalize):
             x, *parameters = node.inputs
-            return [self.stored(x), *(self._constant(value, builder) for value in parameters)]
-        operands = [self.stored(value) if value.type.is_float else value for value in node.inputs]
+            return [of(x), *(self._constant(value, builder) for value in parameters)]
+        operands = [of(value) if value.type.is_float else value for value in node.inputs]
         if isinstance(rule, FixedCode):
             tables = op.integer_tables([operand.type for operand in operands])
             operands += [
@@ -262,7 +211,8 @@ class Lifting:
 
     def _quotient_operands(self, node: Node, rule: Quotient) -> list[Value]:
         """Returns the operands of a quotient, whose divisor is never 0."""
-        operands = [self.sums.get(value) or self.stored(value) for value in node.inputs]
+        sums = self.exact.sums
+        operands = [sums.get(value) or self.exact.of(value) for value in node.inputs]
         divisor, code = node.inputs[1], operands[1].type.code
         if not code.holds_zero:
             return operands
@@ -279,7 +229,7 @@ class Lifting:
         """Returns a constant in floating point."""
         if value.is_constant:
             return value
-        source = self.exact.get(value)
+        source = self.exact.stored.get(value)
         if source is None or not source.is_constant:
             raise KeptFloat(f"%{value.name} is not a constant")
         return builder.const(source.real, f"{source.name}.real", value.type.dtype)
@@ -295,10 +245,8 @@ class Lifting:
         check_bounds(op, code, mode)
         reasons: list[Exception] = []
         operands: list[Value] = []
-        floats = [value for value in node.inputs if value.type.is_float]
-        varying = [value for value in floats if not value.is_constant]
         for value in node.inputs:
-            if value not in floats:
+            if not value.type.is_float:
                 operands.append(value)
             elif value.is_constant:
                 array = Quantize(code, mode).encode(value.array)
@@ -309,153 +257,39 @@ class Lifting:
                 except (KeptFloat, QirError) as reason:
                     reasons.append(reason)
                     new = builder.emit(Quantize(code, mode), value)
-                    operands.append(self._form(value, "q", new))
+                    operands.append(self.exact.form(value, "q", new))
+        varying = [value for value in node.inputs if value.type.is_float and not value.is_constant]
         try:
             if len(reasons) == len(varying):
                 raise reasons[0] if reasons else KeptFloat("all that it reads is constant")
-            new = builder.emit_node(op, operands).outputs
-            pairs = zip(node.outputs, new, strict=True)
-            return tuple(self._form(old, "q", form) for old, form in pairs)
+            pairs = zip(node.outputs, builder.emit_node(op, operands).outputs, strict=True)
         except (KeptFloat, QirError):
-            self._forget(builder)
+            self.exact.forget(builder)
             raise
-
-    def _move(self, node: Node) -> None:
-        """Computes an op that moves or compares numbers on stored ones, where that is all it does.
-
-        Its results then mean just what they are in floating point.
-        """
-        floats = [value for value in node.inputs if value.type.is_float]
-        codes = {self.exact[value].type.quant for value in floats if value in self.exact}
-        if len(codes) != 1:
-            raise KeptFloat(
-                "its operands have different codes" if codes else self._why_plain(floats)
-            )
-        (code,) = codes
-        assert code is not None
-        builder = self.graph.before(node)
-        operands = [
-            value
-            if value not in floats
-            else held(value, code, builder)
-            if value.is_constant
-            else self.stored(value)
-            for value in node.inputs
-        ]
-        check_exact(node.op, code)
-        new = moved(node, operands, builder)
-        for old, form in zip(node.outputs, new, strict=True):
-            if old.type.is_float:
-                self.exact[old] = form if form.is_constant else self._form(old, "q", form)
-            else:
-                old.replace_with(form)
-
-    def _why_plain(self, floats: list[Value]) -> str:
-        try:
-            self.stored(next((value for value in floats if not value.is_constant), floats[0]))
-        except KeptFloat as reason:
-            return str(reason)
-        return ""
-
-    def _product(self, node: Node, rule: Accumulate, bias: Value | None = None) -> Value:
-        """Returns the accumulator of a sum of products.
-
-        Args:
-            node: The op.
-            rule: Its rule.
-            bias: A bias that is added behind it, where it has none.
-        """
-        op, builder = node.op, self.graph.before(node)
-        operands = [self.stored(node.inputs[rule.left]), self.stored(node.inputs[rule.right])]
-        (accumulator,) = infer(op, [operand.type for operand in operands])
-        if bias is None and len(node.inputs) > rule.bias:
-            bias = node.inputs[rule.bias]
-        if bias is not None:
-            source = self.exact.get(bias)
-            operands.append(
-                stored_bias(bias, source, accumulator, operands, builder, may_round=self.round_bias)
-            )
-        try:
-            return self._form(node.output, "acc", builder.emit(op, *operands))
-        except QirError:
-            self._forget(builder)
-            raise
-
-    def _sum(self, node: Node) -> None:
-        """Records an exact sum; one whose divisor varies is rounded to its code at once."""
-        operands = [self.stored(value) for value in node.inputs]
-        if node.op.divisor([operand.type for operand in operands]) is not None:
-            self.sums[node.output] = self._emit(node, "acc", node.op, *operands)
-
-    def _rows(self, node: Node) -> None:
-        """Takes rows from stored numbers, which leave as floating-point ones."""
-        table, *rest = node.inputs
-        self.floats[node.output] = self._emit(node, "real", node.op, self.stored(table), *rest)
-
-    def _add_bias(self, node: Node) -> None:
-        """Takes an addition of constants to a sum of products as its bias."""
-        for x, bias in (node.inputs, node.inputs[::-1]):
-            maker = x.node
-            if x not in self.sums or maker is None or len(x.uses) != 1:
-                continue
-            rule, source = maker.op.quant, self.exact.get(bias, bias)
-            if not isinstance(rule, Accumulate) or len(maker.inputs) > rule.bias:
-                continue
-            if source.is_constant and is_bias(source.type, x.type, node.output.type):
-                self.sums[node.output] = self._product(maker, rule, bias)
-                return
-
-    def _forget(self, builder: Builder) -> None:
-        """Takes back what was built for a conversion that failed."""
-        for node in reversed(builder.emitted):
-            if not any(value.uses for value in node.outputs):
-                self.graph.erase(node)
-        builder.emitted.clear()
-
-    def _serve_floats(self) -> None:
-        """Lets what computes in floating point read decoded accumulators and moved numbers."""
-        sums = {
-            old: total
-            for old, total in self.sums.items()
-            if old.op is not None and isinstance(old.op.quant, Accumulate | Rescale)
-        }
-        for old, form in (sums | self.exact).items():
-            node = old.node
-            if node is None or node.erased or not old.uses or isinstance(node.op, Dequantize):
-                continue
-            self.floats[old] = form_of(
-                old, "real", self.graph.before(node).emit(Dequantize(), form)
-            )
-        for old, new in self.floats.items():
-            if old.node is not None and not old.node.erased:
-                old.replace_with(new)
-
-    def _erase_dead(self, kept: Container[Value] = ()) -> None:
-        for node in reversed(list(self.graph.nodes)):
-            if node.outputs and not any(value.uses or value in kept for value in node.outputs):
-                self.graph.erase(node)
+        return tuple(self.exact.form(old, "q", new) for old, new in pairs)
 
     def _note(self) -> None:
         """Says of what stays in floating point why."""
         for node in self.graph.nodes:
             if isinstance(node.op.quant, KeepFloat) or not is_float_op(node):
                 continue
-            if node in self._reasons:
-                node.note = self._reasons[node]
-            elif node.outputs and not self._is_left_to_tables(node):
+            if reason := self._reasons.get(node):
+                node.note = reason
+            elif node.outputs and not self._is_left_to_tables(node.outputs[0]):
                 node.note = node.note or self._why_float(node)
 
-    def _is_left_to_tables(self, node: Node) -> bool:
-        (value, *_) = node.outputs
-        return value in self._inside or (
-            value in self.functions
-            and bool(value.uses)
-            and all(isinstance(user.op, Quantize) for user in value.users)
-            and self.functions[value] in self.exact
-        )
+    def _is_left_to_tables(self, value: Value) -> bool:
+        if value in self._inside:
+            return True
+        is_function = self.functions.get(value) in self.exact.stored and bool(value.uses)
+        return is_function and all(isinstance(user.op, Quantize) for user in value.users)
 
     def _why_float(self, node: Node) -> str:
         for value in node.inputs:
-            if value.type.is_float and not value.is_constant and value not in self.exact:
+            if value.type.is_float and not value.is_constant and value not in self.exact.stored:
                 return f"%{value.name} has no code where it is read"
         return "no quantize reads its result"
+
+
+def _text(reason: Exception) -> str:
+    return getattr(reason, "message", str(reason))

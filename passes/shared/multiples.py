@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from qir.ir import Value
-from qir.ops import Mul
+from qir.ir import Builder, Value
+from qir.ops import Mul, Recode
 from qir.ops.op import Op
 from qir.ops.traits import Moves
-from qir.types import Array
+from qir.types import Affine, Array
 
 
 class Multiple(NamedTuple):
@@ -52,6 +52,44 @@ def multiple_of_sum(value: Value, sums: Container[Value]) -> Multiple | None:
                 return None
         source = inner
     return Multiple(source, factor, moves[::-1]) if np.all(factor > 0) else None
+
+
+def rounded_multiple(
+    multiple: Multiple,
+    total: Value,
+    code: Affine,
+    requantize: Callable[[Affine], Op],
+    builder: Builder,
+) -> Value:
+    """Returns a multiple of an exact sum in a code, rounded once.
+
+    The factor goes into the scale of the rounding, moves act on what is rounded.
+
+    Args:
+        multiple: The multiple.
+        total: The exact sum on codes.
+        code: The code.
+        requantize: Returns what rounds the sum to a code.
+        builder: Where to build.
+
+    Raises:
+        QirError: A factor is so small or large that no scale makes up for it.
+    """
+    wanted = _scaled(code, 1 / multiple.factor)
+    new = builder.emit(requantize(wanted), total)
+    if wanted != code:
+        new = builder.emit(Recode(code), new)
+    for move in multiple.moves:
+        new = builder.emit(move, new)
+    return new
+
+
+def _scaled(code: Affine, factor: Array) -> Affine:
+    """Returns a code whose scale is multiplied by a number, or by one for each channel."""
+    scale = code.scale.array
+    scaled = np.asarray(scale * factor, scale.dtype)
+    points = np.broadcast_to(code.zero_points, scaled.shape)
+    return Affine.of(code.storage, scaled, points, bounds=code.bounds, expressed=code.expressed)
 
 
 def _is_by_channel(by: Value, inner: Value, product: Value) -> bool:

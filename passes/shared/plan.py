@@ -158,10 +158,15 @@ class CodePlan:
         rule = node.op.quant
         return isinstance(rule, KeepFloat) or (isinstance(rule, Table) and not known)
 
+    def has_code(self, value: Value) -> bool:
+        """Whether a value has a code of its own, or a range that asks for one."""
+        return value in self._given or value.range is not None
+
     def code_for(self, value: Value, storage: DType | None = None) -> Affine:
         """Returns the code that a value's range asks for; the op's own where it is fixed."""
-        if storage is None and value in self._given:
-            return self._given[value]
+        given = self._given.get(value)
+        if given is not None and storage in (None, given.storage):
+            return given
         if value in self.equal:
             return self.equal[value]
         if (wanted := self._fixed_by_target(value)) is not None:

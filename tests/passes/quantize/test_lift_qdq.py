@@ -18,6 +18,7 @@ from qir.types import Affine, DType
 from tests.drawing import drawn
 from tests.qdq import OWN, Qdq
 from tests.strategies import STRATEGIES, Case
+from tests.strategies.programs import integer_programs
 
 OPERATIONS = [cls for cls in OPS.values() if cls not in (Const, Return)]
 
@@ -127,6 +128,27 @@ def test_each_op_on_codes_is_lifted_to_the_same_integers_or_says_why_not(cls: ty
 
 def _has_two_zeros(value: qir.Value) -> bool:
     return value.type.quant is not None and not isinstance(value.type.quant, Affine)
+
+
+@pytest.mark.hypothesis
+def test_programs_of_many_ops_are_lifted_to_the_same_integers() -> None:
+    checked = 0
+    for case in drawn(integer_programs(), 120, pack=6):
+        try:
+            integers, _ = as_integers(case)
+        except QirError:
+            continue
+        for node in integers.nodes:
+            if isinstance(node.op, Requantize):
+                node.op = replace(node.op, rounding="fixed31")
+        if any(len(set(node.inputs)) < len(node.inputs) for node in integers.nodes):
+            continue  # A function of one tensor becomes a table, which rounds ties otherwise.
+        lifted = qir.optimize(Qdq(integers).build(), "lift-qdq")
+        assert not floats_of(lifted), lifted
+        for a, b in zip(run(integers, *case.inputs), run(lifted, *case.inputs), strict=True):
+            assert np.array_equal(a, b), f"{case.shown()}\n{lifted}"
+        checked += 1
+    assert checked > 10
 
 
 def _reads_plain(node: qir.Node) -> bool:

@@ -95,7 +95,7 @@ def decibels(exact: np.ndarray, coded: np.ndarray) -> float:
     return float(10 * np.log10(np.sum(exact**2) / np.sum((exact - coded) ** 2)))
 
 
-def stored(program: qir.Graph) -> set[qir.Value]:
+def stored(program: qir.Graph) -> set[tuple[str, bytes]]:
     """Returns the weights of a program as arrays that compare."""
     return {
         (str(value.type), value.array.tobytes())
@@ -140,6 +140,19 @@ def test_weights_that_have_codes_already_are_those_of_the_integer_program(graph)
 
 def test_quantize_changes_nothing_in_a_program_of_integers(integers):
     assert str(qir.optimize(integers, "quantize")) == str(integers)
+
+
+def test_what_enters_and_leaves_in_codes_has_those_of_the_program(integers):
+    floats = Qdq(integers).build()
+    coded = qir.optimize(floats, "quantize(inputs=i8), integer")
+    (image,) = integers.inputs
+    code = next(user.op.to for user in image.users)
+    assert coded.inputs[0].type.quant == code
+    (expected,), (found,) = (
+        qir.evaluate(integers, IMAGES[0]),
+        qir.evaluate(coded, code.encode(IMAGES[0])),
+    )
+    assert np.array_equal(expected, found)
 
 
 def test_an_op_that_a_selector_keeps_stays_float_between_its_codes(integers):
