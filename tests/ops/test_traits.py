@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
 
 from qir.ir import Node
 from qir.numbers.affine_map import AffineMap
-from qir.ops import Const, Pow, Return
+from qir.numbers.rounding import RoundingMode
+from qir.ops import Const, ExpBelowMax, Pow, Return, elementwise, quotient, softmax
+from qir.ops.normalization import Normalization
 from qir.ops.op import OPS, Op, arity, infer
 from qir.ops.orders import Order, inverse
-from qir.ops.rules import Coded
+from qir.ops.rules import Coded, FixedCode, Rescale
 from qir.ops.shape import Transpose
 from qir.ops.softmax import Exponentials
 from qir.ops.traits import Maps, Moves, StoredOperand
@@ -370,3 +373,68 @@ def test_stored_results_stay_within_the_reach_that_an_op_says(cls: type[Op]) -> 
             (result,) = results_of(node, arrays)
             assert reach[0] <= result.min(), case.shown()
             assert result.max() <= reach[1], case.shown()
+
+
+ROUNDED_BY = [
+    (RoundingMode, "requantize", 1),
+    (elementwise, "rounding_shift", 1),
+    (quotient, "quotient", 2),
+    (softmax, "quotient", 2),
+]
+"""What rounds the integers that ops form, and how many of its first arguments are such."""
+
+
+@pytest.mark.hypothesis
+@pytest.mark.parametrize("cls", overriding("formed"), ids=named)
+def test_what_an_op_rounds_stays_within_what_it_forms(
+    cls: type[Op], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Array] = []
+
+    def watched(rounds: Callable[..., Any], owner: object, count: int) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            seen.extend(arguments[owner is RoundingMode :][:count])
+            return rounds(*arguments, **options)
+
+        return call
+
+    for owner, name, count in ROUNDED_BY:
+        monkeypatch.setattr(owner, name, watched(getattr(owner, name), owner, count))
+    tried = 0
+    for case in cases(cls):
+        node, arrays = operands_of(case)
+        if node.outputs[0].type.quant is None or not all(array.size for array in arrays):
+            continue
+        seen.clear()
+        (result,) = results_of(node, arrays)
+        pairs = zip(arrays, types_of(node), strict=True)
+        formed = node.op.formed([reach_of(*pair) for pair in pairs], types_of(node))
+        assert formed is not None
+        if issubclass(cls, ExpBelowMax):
+            seen.append(result)
+        tried += len(seen)
+        for array in seen:
+            assert formed.least <= np.min(array), case.shown()
+            assert np.max(array) <= formed.greatest, case.shown()
+    assert tried or issubclass(cls, Normalization)
+
+
+@pytest.mark.hypothesis
+@pytest.mark.parametrize("cls", overriding("formed"), ids=named)
+def test_wider_operands_form_wider_integers(cls: type[Op]) -> None:
+    for case in cases(cls):
+        node, arrays = operands_of(case)
+        types = types_of(node)
+        if node.outputs[0].type.quant is None or not all(array.size for array in arrays):
+            continue
+        actual = [reach_of(*pair) for pair in zip(arrays, types, strict=True)]
+        wider = [(min(2 * low, low, -1), max(2 * high, high, 1)) for low, high in actual]
+        less, more = node.op.formed(actual, types), node.op.formed(wider, types)
+        assert less is not None
+        assert more is not None
+        assert more.least <= less.least <= less.greatest <= more.greatest
+
+
+def test_every_op_that_rounds_by_itself_says_what_it_forms() -> None:
+    rounding = [cls for cls in OPERATIONS if isinstance(cls.quant, Rescale | FixedCode)]
+    assert set(rounding) <= set(overriding("formed"))
