@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from qir.ops.traits import Maps, Moves, StoredOperand
 from qir.passes.shared.layouts import turned, turned_rank
 from qir.types import Array, Dim, TensorType
 from tests.drawing import drawn
+from tests.layout import FOLDERS, ROOT
 from tests.strategies import STRATEGIES, Case
 
 OPERATIONS = [cls for cls in OPS.values() if cls not in (Const, Return)]
@@ -438,3 +441,48 @@ def test_wider_operands_form_wider_integers(cls: type[Op]) -> None:
 def test_every_op_that_rounds_by_itself_says_what_it_forms() -> None:
     rounding = [cls for cls in OPERATIONS if isinstance(cls.quant, Rescale | FixedCode)]
     assert set(rounding) <= set(overriding("formed"))
+
+
+TABLES = {
+    "shared/scores.py": {"_TERMS", "_CHANGES"},
+    "shared/weights.py": {"WEIGHTED_OPS"},
+    "shared/wide.py": {"SMOOTH"},
+}
+"""What passes list by class: how attention makes its scores, the layouts of weights that maps are
+folded into, and functions that were measured to suffer from 8 bits."""
+
+
+def listed(expression: ast.expr | None) -> set[str]:
+    """Returns the names of ops among the items or keys of a tuple, list, set or dictionary."""
+    match expression:
+        case ast.Tuple(elts=items) | ast.List(elts=items) | ast.Set(elts=items):
+            pass
+        case ast.Dict(keys=items):
+            pass
+        case _:
+            return set()
+    classes = {cls.__name__ for cls in OPS.values()}
+    return {item.id for item in items if isinstance(item, ast.Name)} & classes
+
+
+def tables(path: Path) -> set[str]:
+    """Returns the names of a module's constants that list op classes."""
+    found = set()
+    for statement in ast.parse(path.read_text()).body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) if listed(value):
+                found.add(name)
+            case ast.AnnAssign(target=ast.Name(id=name), value=value) if listed(value):
+                found.add(name)
+            case _:
+                pass
+    return found
+
+
+def test_no_pass_lists_ops() -> None:
+    passes = FOLDERS["qir.passes"]
+    paths = [*passes.rglob("*.py"), *(ROOT / "qir/analysis").rglob("*.py")]
+    found = {path: tables(path) for path in paths}
+    assert {
+        str(path.relative_to(passes)): names for path, names in found.items() if names
+    } == TABLES
