@@ -16,7 +16,7 @@ import pytest
 from qir.ir import Node
 from qir.numbers.affine_map import AffineMap
 from qir.numbers.rounding import RoundingMode
-from qir.ops import Const, ExpBelowMax, Pow, Return, elementwise, quotient, softmax
+from qir.ops import Clip, Const, ExpBelowMax, Pow, Return, elementwise, quotient, softmax
 from qir.ops.normalization import Normalization
 from qir.ops.op import OPS, Op, arity, infer
 from qir.ops.orders import Order, inverse
@@ -44,12 +44,16 @@ def named(cls: type[Op]) -> str:
     return cls.name
 
 
-@cache
 def cases(cls: type[Op]) -> list[Case]:
     """Draws programs of an op, whose own attributes name no dimension."""
+    return _cases(cls.name)
+
+
+@cache
+def _cases(name: str) -> list[Case]:
     return [
         case
-        for case in drawn(STRATEGIES[cls], 216)
+        for case in drawn(STRATEGIES[OPS[name]], 216)
         if not any(isinstance(size, Dim) for size in getattr(case.node.op, "shape", ()))
     ]
 
@@ -156,6 +160,21 @@ def test_a_place_along_a_carried_axis_decides_that_place_alone(cls: type[Op]) ->
         assert before.shape[each.becomes] == operand.shape[each.axis]
         kept = np.delete(np.arange(operand.shape[each.axis]), place)
         assert_near(after.take(kept, each.becomes), before.take(kept, each.becomes), case)
+
+
+@pytest.mark.hypothesis
+@pytest.mark.parametrize("cls", [cls for cls in OPERATIONS if cls.moves.by_place], ids=named)
+def test_scales_travel_along_carried_axes(cls: type[Op]) -> None:
+    for case in cases(cls):
+        operands, results = types_of(case.node), result_types(case.node)
+        code = operands[0].quant
+        if code is None or code.per_tensor:
+            continue
+        for each in case.node.op.carried(operands, results):
+            result = results[each.result].quant
+            if each.operand == 0 and result is not None and code.grid[each.axis] != 1:
+                assert not result.per_tensor, case.shown()
+                assert result.grid[each.becomes] == code.grid[each.axis], case.shown()
 
 
 def maps(shape: tuple[int, ...]) -> Iterator[AffineMap]:
@@ -307,7 +326,7 @@ NUMBERS = np.concatenate([np.linspace(-9, 9, 4001), [-1e6, -1e3, 1e3, 1e6, -0.0]
 
 @pytest.mark.parametrize("cls", [*overriding("told_apart"), *overriding("clip_bounds")], ids=named)
 def test_numbers_that_an_op_does_not_tell_apart_give_one_result(cls: type[Op]) -> None:
-    op = cls(-1.0, 2.5) if cls.name == "clip" else cls()
+    op = Clip(-1.0, 2.5) if cls is Clip else cls()
     told = op.told_apart()
     inside = np.clip(NUMBERS, *told.bounds)
     assert not np.array_equal(inside, NUMBERS)
@@ -352,7 +371,7 @@ def test_what_lies_deep_counts_as_nothing(cls: type[Exponentials], axis: int) ->
     assert np.sum(raised != x) > 500
     # Each number that is raised adds so much to a row's sum, and to its own exponential.
     most = x.shape[axis] * np.exp(-depth.below)
-    assert np.max(np.abs(op.evaluate(x) - op.evaluate(raised))) <= most
+    assert np.max(np.abs(np.subtract(op.evaluate(x), op.evaluate(raised)))) <= most
 
 
 def reach_of(array: Array, type: TensorType) -> tuple[int, int]:
