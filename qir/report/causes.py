@@ -9,7 +9,7 @@ import numpy as np
 
 from qir.ir import Value
 from qir.ir.accuracy import ROWS_BELOW, Cause
-from qir.ops import Dequantize, Div, LayerNorm, Log, Rsqrt
+from qir.ops import Dequantize, LayerNorm
 from qir.types import Affine, Array, Code
 
 MASK = -1e4
@@ -202,8 +202,9 @@ def _division(one: Seen, operands: list[Seen]) -> tuple[Cause, str, str] | None:
     divisors, stack = set[Value](), [one.reference]
     while stack:
         value = stack.pop()
-        if isinstance(value.op, Div | Rsqrt | Log):
-            divisors.add(value.inputs[-1])
+        edge = None if value.op is None else value.op.edge
+        if edge and edge.number == 0 and (edge.divides or not (edge.both or edge.included)):
+            divisors.add(value.inputs[edge.operand])
         if value.op is not None and (value is one.reference or value.op.elementwise):
             stack.extend(end for end in value.inputs if end not in ends)
     for operand in operands:
