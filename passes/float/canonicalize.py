@@ -153,11 +153,11 @@ def drop_double_negation(y: Value, b: Builder) -> Value | None:
 @rule()
 def drop_idle(y: Value, b: Builder) -> Value | None:
     """Drops ops whose attributes say that every number stays where and what it is."""
-    if not y.op or not y.node or not y.inputs or len(y.node.outputs) != 1:
-        return None
-    x = y.inputs[0]
-    types = [value.type for value in y.inputs]
-    return x if x.type == y.type and y.op.is_idle(types, [y.type]) else None
+    match y:
+        case Value(Op() as op, [x, *_]) if x.type == y.type:
+            return x if op.is_idle([value.type for value in y.inputs], [y.type]) else None
+        case _:
+            return None
 
 
 @rule(Reduction)

@@ -9,7 +9,7 @@ from qir.ir import Builder, Graph, Value
 from qir.ir.names import Inheritance
 from qir.numbers.affine_map import AffineMap
 from qir.ops import Add, BatchNorm, Conv, Mul
-from qir.passes.shared.affine import Chain, affine_chain, chain_goes_on
+from qir.passes.shared.affine import Chain, affine_chain, at_linear_ops, chain_goes_on
 from qir.passes.shared.constants import rounded
 from qir.passes.shared.folding import fold_affine
 from qir.pipeline import Context, Pass, register
@@ -38,7 +38,8 @@ class FoldBatchNorm(Pass):
 
     def run(self, graph: Graph, context: Context) -> None:
         names = Inheritance(graph)
-        rest = (into_depthwise, into_mul_and_add) if self.depthwise else (into_mul_and_add,)
+        found = (into_depthwise, into_mul_and_add) if self.depthwise else (into_mul_and_add,)
+        rest = [at_linear_ops(each) for each in found]
         fold_affine(graph)
         while (report := rewrite(graph, rest, allow=context.allow)).applied:
             # A depthwise convolution has weights, into which other maps may go.

@@ -127,7 +127,7 @@ def compose(y: Value, b: Builder) -> Value | Skip | None:
                 *(Coded(value.array, value.type) for value in rest),
             ]
             result = TensorType(table.type.shape, y.type.quant)
-            entries = y.op.integer(operands, result).astype(y.type.dtype.numpy)
+            entries = np.asarray(y.op.integer(operands, result)).astype(y.type.dtype.numpy)
             return b.emit(Lookup(), x, b.const(entries, f"{y.name}.table", y.type.quant))
         case _:
             return None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from qir.ir import Value
 from qir.numbers.affine_map import AffineMap
-from qir.ops.op import Op
+from qir.ops.op import OPS, Op
+from qir.pipeline.rewrite import Rule
 from qir.types import Array
 
 
@@ -23,7 +25,7 @@ def along_one_axis(array: Array, rank: int) -> tuple[Array, int] | None:
         The numbers along the axis as a float64 vector, one where none varies, and the axis of the
         tensor; None where the array varies along several axes.
     """
-    real = array.astype(np.float64)
+    real = array.astype(np.float64, copy=False)
     axis = rank - 1
     for place in range(real.ndim):
         first = real.take([0], place) if real.shape[place] else real
@@ -35,6 +37,12 @@ def along_one_axis(array: Array, rank: int) -> tuple[Array, int] | None:
     if varying:
         axis = varying[0] + rank - real.ndim
     return real.reshape(-1), axis
+
+
+def at_linear_ops(candidate: Rule) -> Rule:
+    """Returns a rule for the ops alone that may be affine maps of one operand."""
+    ops = tuple(cls for cls in OPS.values() if cls.linear is not Op.linear)
+    return replace(candidate, ops=ops)
 
 
 def match_affine(value: Value) -> tuple[Value, AffineMap] | None:
@@ -90,7 +98,7 @@ def chain_goes_on(value: Value) -> bool:
     if len(value.uses) != 1:
         return False
     (reader,) = value.users
-    if len(reader.outputs) != 1:
+    if len(reader.outputs) != 1 or (inner := match_affine(value)) is None:
         return False
-    outer, inner = match_affine(reader.outputs[0]), match_affine(value)
-    return outer is not None and inner is not None and outer[1].after(inner[1]) is not None
+    outer = match_affine(reader.outputs[0])
+    return outer is not None and outer[1].after(inner[1]) is not None

@@ -50,7 +50,7 @@ def _ways(value: Value, op: Op, affine: AffineMap) -> Sequence[Inward] | Skip:
     operands, results = (
         [each.type for each in values] for values in (value.inputs, value.node.outputs)
     )
-    if value.index:
+    if len(results) != 1:
         return Skip("is one of several results", value)
     ways = op.affine_inward(affine, operands, results)
     return Skip(ways, value) if isinstance(ways, str) else ways
@@ -165,8 +165,10 @@ def extracted(value: Value, distance: int = 0) -> Extracted | Skip | None:
     """
     if (chain := affine_chain(value)) is not None:
         return Extracted(lambda _: chain.source, chain.affine)
-    op = value.op
-    if distance > FARTHEST or op is None or op.commutes is Maps.NONE or value.index:
+    op, node = value.op, value.node
+    if distance > FARTHEST or op is None or op.commutes is Maps.NONE:
+        return None
+    if node is None or len(node.outputs) != 1:
         return None
     found = [_extracted_operand(x, distance) for x in value.inputs]
     if not any(isinstance(part, Extracted) for part in found):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from math import inf
+from typing import Any
 
 import numpy as np
 
@@ -89,7 +90,8 @@ class Domains:
             return
         op = node.op
         if isinstance(op, Normalization) and op.epsilon == 0:
-            node.op = replace(op, epsilon=_TINY)
+            changes: dict[str, Any] = {"epsilon": _TINY}
+            node.op = replace(op, **changes)
         self._rounded.update(node.outputs)
         if len(node.outputs) != 1 or isinstance(node.op.quant, Accumulate) or node.regions:
             return

@@ -6,7 +6,7 @@ import numpy as np
 
 from qir.ir import Builder, Graph, Value
 from qir.ops import Softmax
-from qir.passes.shared.affine import affine_chain, chain_goes_on
+from qir.passes.shared.affine import affine_chain, at_linear_ops, chain_goes_on
 from qir.passes.shared.commute import backward, extracted
 from qir.passes.shared.masking import MASKED
 from qir.passes.shared.weights import WEIGHTED_OPS, cannot_enter, emit_for, into_inputs
@@ -67,5 +67,6 @@ def fold_affine(graph: Graph) -> None:
     """Folds all affine maps that can reach weights, after dropping what nothing reads."""
     rewrite(graph, ())
     # A rule looks past its operands: what another one freed far away shows in the next round.
-    while rewrite(graph, AFFINE_RULES).applied:
+    rules = at_linear_ops(fold_back), fold_forward
+    while rewrite(graph, rules).applied:
         pass

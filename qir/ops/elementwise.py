@@ -231,7 +231,8 @@ class Add(Sum):
             return "an operand is broadcast"
         if x.varies and y.varies and x.axis != y.axis:
             return "the branches vary along different axes"
-        if not np.array_equal(*np.broadcast_arrays(x.factor, y.factor)):
+        factors = np.broadcast_arrays(x.factor, y.factor)
+        if not np.array_equal(factors[0], factors[1]):
             return "the branches have different factors"
         axis = x.axis if x.varies else y.axis
         return Outward(self, AffineMap(x.factor, x.offset + y.offset, axis))

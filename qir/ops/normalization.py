@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import prod
-from typing import ClassVar, Literal, TypeAlias, cast
+from typing import Any, ClassVar, Literal, TypeAlias, cast
 
 import numpy as np
 
@@ -320,7 +320,8 @@ class NormOverAxes(Normalization):
     def turned(self, order: Order, operands: Sequence[TensorType]) -> Turned | None:
         if not fits_last_axis(operands[1:], order):
             return None
-        return Turned(replace(self, axes=turned_axes(self.axes, order)), (0,), (order,))
+        changes: dict[str, Any] = {"axes": turned_axes(self.axes, order)}
+        return Turned(replace(self, **changes), (0,), (order,))
 
 
 @op("layer_norm")

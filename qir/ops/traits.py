@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -179,7 +179,7 @@ def carried_by_broadcasting(
     ]
 
 
-def carried_in_place(axes: Sequence[int], operand: int = 0, result: int = 0) -> list[Carried]:
+def carried_in_place(axes: Iterable[int], operand: int = 0, result: int = 0) -> list[Carried]:
     """Lists axes that stay where they are."""
     return [Carried(operand, axis, axis, result) for axis in axes]
 

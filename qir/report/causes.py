@@ -9,7 +9,7 @@ import numpy as np
 
 from qir.ir import Value, reachable
 from qir.ir.accuracy import ROWS_BELOW, Cause
-from qir.ops import Dequantize, Div, LayerNorm, Log, Rsqrt
+from qir.ops import Dequantize, LayerNorm
 from qir.types import Affine, Array, Code
 
 MASK = -1e4
@@ -204,11 +204,11 @@ def _division(one: Seen, operands: list[Seen]) -> tuple[Cause, str, str] | None:
         if value.op is not None and (value is one.reference or value.op.elementwise):
             yield from (end for end in value.inputs if end not in ends)
 
-    divisors = [
-        value.inputs[-1]
-        for value in reachable([one.reference], computed_of)
-        if isinstance(value.op, Div | Rsqrt | Log)
-    ]
+    divisors = []
+    for value in reachable([one.reference], computed_of):
+        edge = None if value.op is None else value.op.edge
+        if edge and edge.number == 0 and (edge.divides or not (edge.both or edge.included)):
+            divisors.append(value.inputs[edge.operand])
     read = reachable(divisors, lambda value: value.inputs if _is_elementwise(value) else ())
     for operand in operands:
         code = code_of(operand.value)
