@@ -398,9 +398,8 @@ def load(path: str | os.PathLike[str], *, format: str | None = None) -> Graph:
             or belongs to another; or it holds something that QIR has no rule for.
     """
     source = Path(path)
-    if format is not None:
-        return READERS.find(format, "load")(source)
-    return READERS.find_for(source, "load")(source)
+    name = READERS.name_for(source, "load") if format is None else format
+    return READERS.find(name, "load")(source)
 
 
 def evaluate(graph: Graph, *inputs: Any) -> tuple[Array, ...]:
