@@ -80,7 +80,7 @@ class Translation:
                 return [REFUSED] * len(outputs)
             self.b.loc = where
             found = rule(self.b, *operands, **(attributes or {}))
-            results = [*found] if isinstance(found, list | tuple) else [found]
+            results: list[Any] = [*found] if isinstance(found, list | tuple) else [found]
             if len(results) != len(outputs):
                 raise QirError(
                     f"{kind}: expected {counted(len(outputs), 'result')} of its rule, got "

@@ -134,7 +134,7 @@ def test_a_format_is_found_by_its_name_too(tmp_path):
     )
 
 
-class ChipFile(ListFile):
+class ChipFile:
     """A format of a target, which it says."""
 
     target = "chip"

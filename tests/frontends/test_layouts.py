@@ -8,7 +8,7 @@ import pytest
 
 import qir
 from qir.errors import UnsupportedError
-from qir.frontends.shared import Emitter, Known, Translation, constant, layouts
+from qir.frontends.shared import Emitter, ImportRule, Known, Translation, constant, layouts
 from qir.ir import Graph
 from qir.ops import Add, Conv, ConvTranspose, MaxPool, Relu
 from qir.types import Array, Dim, DType, TensorType
@@ -111,7 +111,7 @@ def test_paddings_come_in_pairs():
         layouts.pairs([1])
 
 
-RULES = {
+RULES: dict[str, ImportRule] = {
     "conv": lambda b, x, w: layouts.on_channels_last(
         b, Conv(padding="same"), x, layouts.conv_kernel(b, w)
     ),
@@ -183,9 +183,10 @@ def test_constants_are_held_by_reference_and_have_types_that_qir_has():
 
 
 def test_a_constant_is_no_node_until_an_op_reads_it():
-    reading = Translation("read", "layers", {"add": lambda b, x, y: b.compute(Add(), x, y)})
-    reading.constant("a", np.float32([1, 2]))
-    reading.constant("b", np.float32([3, 4]))
+    rules: dict[str, ImportRule] = {"add": lambda b, x, y: b.compute(Add(), x, y)}
+    reading = Translation("read", "layers", rules)
+    reading.constant("a", np.array([1, 2], np.float32))
+    reading.constant("b", np.array([3, 4], np.float32))
     reading.node("add", ["a", "b"], ["c"])
     graph = reading.finish(["c"])
     assert [node.op.name for node in graph.nodes] == ["const", "return"]

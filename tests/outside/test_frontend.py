@@ -8,10 +8,10 @@ import pytest
 import qir
 from qir import DType, TensorType
 from qir.frontends import READERS
-from qir.frontends.shared import Translation, layouts
+from qir.frontends.shared import ImportRule, Translation, layouts
 from qir.ops import Conv, Dot, MaxPool, Relu
 
-RULES = {
+RULES: dict[str, ImportRule] = {
     "conv": lambda b, x, w, c: b.emit(Conv(padding="same"), x, layouts.conv_kernel(b, w), c),
     "dense": lambda b, x, w, c: b.emit(Dot(), x, b.transpose(w, (1, 0)), c),
     "flatten": lambda b, x: b.reshape(x, (x.type.shape[0], x.type.size // x.type.shape[0])),

@@ -25,7 +25,8 @@ def layer_of(node):
             return {"kind": "flatten"}
         case Value(Relu()):
             return {"kind": "relu"}
-    raise qir.QirError(f"layers: expected an op that is a layer, got {node.op.name}", [node.loc])
+        case _:
+            raise qir.QirError(f"layers: expected an op that is a layer, got {node.op.name}")
 
 
 class LayersFile:
@@ -33,9 +34,8 @@ class LayersFile:
 
     def files(self, graph, path):
         nodes = [node for node in graph.nodes if node.op.name not in ("const", "return")]
-        shape = list(graph.inputs[0].type.shape)
-        text = json.dumps({"input": shape, "layers": [layer_of(node) for node in nodes]})
-        return {path: lambda file: file.write(text.encode())}
+        model = {"input": graph.inputs[0].type.shape, "layers": [*map(layer_of, nodes)]}
+        return {path: lambda file: file.write(json.dumps(model).encode())}
 
 
 @pytest.fixture

@@ -130,7 +130,7 @@ def _sum(p: Program, node: Node, x: str) -> str:
 def _avg_pool(p: Program, node: Node, x: str) -> str:
     op: Any = node.op
     type = node.inputs[0].type
-    channels, rank = int(type.shape[-1]), type.rank
+    channels, rank = type.known_shape[-1], type.rank
     strides, pads = op.geometry(type.shape[1:-1])
     first = p.op("Transpose", x, perm=(0, rank - 1, *range(1, rank - 1)))
     ones = p.const(np.ones((channels, 1, *op.window)), np.int8)
@@ -176,7 +176,7 @@ def _embedding(p: Program, node: Node, table: str, ids: str) -> str:
     op: Any = node.op
     code = node.inputs[0].type.affine
     rows = p.cast(p.op("Gather", table, ids), np.float32)
-    scales = p.const(np.broadcast_to(op.scales(code), (node.inputs[0].type.shape[0], 1)))
+    scales = p.const(np.broadcast_to(op.scales(code), (node.inputs[0].type.known_shape[0], 1)))
     return str(p.op("Mul", rows, p.op("Gather", scales, ids)))
 
 

@@ -1,5 +1,6 @@
 """What is quantized for a target has nothing in its way there, and says what stayed float."""
 
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -125,7 +126,7 @@ def test_an_option_that_a_target_does_not_accept_is_refused(pipeline, message):
 
 def test_options_at_their_default_follow_the_target():
     integer = qir.quantize(POOLED, [X], "calibrate, quantize", target="onnx")
-    ops = {node.op.name: node.op for node in integer.nodes}
+    ops: dict[str, Any] = {node.op.name: node.op for node in integer.nodes}
     assert ops["quantize"].rounding == "divide"
     assert ops["requantize"].rounding == ops["add"].rounding == "f32_rne"
     unsigned = Target(name="unsigned", runtime="a test", activations=(DType.U8,), wide_sums=False)
