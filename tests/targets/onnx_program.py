@@ -59,6 +59,10 @@ def kind_of(dtype: Any) -> Any:
     return helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
 
 
+def _is_plain(node: Node) -> bool:
+    return all(value.type.quant is None for value in node.inputs)
+
+
 def _quantize(p: Program, node: Node, x: str) -> str:
     to = node.output.type.affine
     scale, point = p.const(to.scale.array), p.const(to.zero_points, to.storage.numpy)
@@ -95,6 +99,9 @@ def _conv(p: Program, node: Node, x: str, kernel: str, bias: str | None = None) 
 
 
 def _dot(p: Program, node: Node, x: str, y: str, bias: str | None = None) -> str:
+    if _is_plain(node):
+        product = p.op("MatMul", x, y)
+        return str(product if bias is None else p.op("Add", product, bias))
     points = [
         p.const(value.type.affine.zero_points.reshape(()), value.type.dtype.numpy)
         for value in node.inputs[:2]
@@ -105,7 +112,7 @@ def _dot(p: Program, node: Node, x: str, y: str, bias: str | None = None) -> str
 
 def _add(p: Program, node: Node, x: str, y: str) -> str:
     op: Any = node.op
-    if op.to is None:
+    if _is_plain(node):
         return str(p.op(op.name.capitalize(), x, y))
     (mx, my), shift = op.factors(*(value.type for value in node.inputs))
     terms = [
@@ -117,6 +124,8 @@ def _add(p: Program, node: Node, x: str, y: str) -> str:
 
 
 def _mul(p: Program, node: Node, x: str, y: str) -> str:
+    if _is_plain(node):
+        return str(p.op("Mul", x, y))
     terms = [p.steps(name, v.type) for name, v in zip((x, y), node.inputs, strict=True)]
     return str(p.op("Mul", *terms))
 
@@ -158,6 +167,8 @@ def _lookup(p: Program, node: Node, x: str, table: str) -> str:
 
 def _clip(p: Program, node: Node, x: str) -> str:
     op: Any = node.op
+    if _is_plain(node):
+        return str(p.op("Relu", x))
     code = node.output.type.affine
     reals = (op.low, op.high) if node.op.name == "clip" else (0.0, np.inf)
     low, high = (int(code.encode(np.array(real, np.float32))) for real in reals)
@@ -169,7 +180,8 @@ def _pad(p: Program, node: Node, x: str, *_: str) -> str:
     op: Any = node.op
     code = node.output.type.affine
     edges = p.const([*op.low, *op.high], np.int64)
-    return str(p.op("Pad", x, edges, p.const(code.zero_points, code.storage.numpy)))
+    filled = code.encode(np.array(op.value, np.float32))
+    return str(p.op("Pad", x, edges, p.const(filled, code.storage.numpy)))
 
 
 def _embedding(p: Program, node: Node, table: str, ids: str) -> str:

@@ -1,11 +1,18 @@
 """What target onnx says is so: programs quantized for it have the same integers in ONNX Runtime."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
+from hypothesis import given
 
 import qir
+from qir.ir import clone
 from qir.targets import find_target
+from qir.types import DType
+from tests.models.random_programs import NumpyExecutor
 from tests.models.small_networks import NETWORKS
+from tests.strategies.float_programs import FloatCase, float_programs
 from tests.targets.onnx_program import WRITERS, run
 
 ONNX = find_target("onnx", "test")
@@ -25,6 +32,18 @@ def test_a_network_has_the_same_numbers(name):
     # far below what rounding to 8 bits costs.
     (real,) = qir.evaluate(graph, *inputs)
     assert np.square(found - expected).mean() < np.square(expected - real).mean() / 100
+
+
+def test_coded_weights_of_a_float_network_have_the_same_numbers_but_for_roundings_of_floats():
+    network = NETWORKS["mlp"]()
+    graph = qir.from_jax(network.function, *network.inputs(0))
+    coded = qir.quantize(graph, None, "w8", target="onnx", accuracy_check=False)
+    assert ONNX.obstacles(coded) == ()
+    assert [value.type.dtype for value in coded.values() if value.type.quant] == [DType.I8] * 3
+    inputs = network.inputs(9)
+    (found,), (expected,) = run(coded, inputs), qir.evaluate(coded, *inputs)
+    # Sums of at most 256 products of three layers in another order.
+    np.testing.assert_allclose(found, expected, atol=3 * 256 * 2.0**-24 * np.abs(expected).max())
 
 
 PROGRAMS = {
@@ -70,6 +89,22 @@ def test_an_op_has_the_same_integers(name):
     inputs[2] = np.where(rng.random(inputs[2].shape) < 0.3, inputs[0], inputs[2])
     for found, expected in zip(run(graph, inputs), qir.evaluate(graph, *inputs), strict=True):
         assert found.dtype == expected.dtype
+        assert np.array_equal(found, expected)
+
+
+@pytest.mark.hypothesis
+@given(float_programs())
+def test_a_random_integer_program_has_the_same_numbers(case: FloatCase) -> None:
+    graph = clone(
+        case.graph, retype=lambda type: type.with_element(DType.F32) if type.is_float else type
+    )
+    inputs = tuple(x.astype(np.float32) if x.dtype == np.float64 else x for x in case.inputs)
+    with mock.patch("qir.backends.xla.executor.XlaExecutor", NumpyExecutor):
+        integer = qir.quantize(graph, [inputs], target="onnx", accuracy_check=False)
+    ops = {node.op.name for node in integer.nodes} - {"const", "return"}
+    if qir.explain(integer).floats or not ops <= WRITERS.keys():
+        return
+    for found, expected in zip(run(integer, inputs), qir.evaluate(integer, *inputs), strict=True):
         assert np.array_equal(found, expected)
 
 

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 
 import qir
+import qir.ops
+from qir.ops.rules import KeepFloat, Table
 from qir.targets import Target, find_target
 from qir.types import Affine, DType
 from tests.models.random_programs import NumpyExecutor
@@ -122,6 +124,12 @@ def test_a_target_that_takes_all_changes_nothing():
 def test_an_option_that_a_target_does_not_accept_is_refused(pipeline, message):
     with pytest.raises(qir.QirError, match=f"quantize: {message}"):
         qir.quantize(POOLED, [X], pipeline, target="onnx")
+
+
+def test_every_op_that_has_codes_is_accepted_by_onnx_or_has_a_reason():
+    names = [getattr(qir.ops, name) for name in qir.ops.__all__]
+    coded = {op.name for op in names if not isinstance(op.quant, KeepFloat | Table)}
+    assert coded - set(ONNX.integer_ops or ()) == set(ONNX.reasons)
 
 
 def test_options_at_their_default_follow_the_target():
