@@ -413,10 +413,9 @@ def load(path: str | os.PathLike[str], *, format: str | None = None) -> Graph:
             or belongs to another; or it holds something that QIR has no rule for.
     """
     source = Path(path)
-    source = Path(path)
-    reader = READERS.find_for(source, "load") if format is None else READERS.find(format, "load")
-    graph = reader(source)
-    if reader is not READERS.find("qir", "load"):
+    name = READERS.name_for(source, "load") if format is None else format
+    graph = READERS.find(name, "load")(source)
+    if name != "qir":
         _raise(graph)
     return graph
 

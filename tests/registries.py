@@ -6,10 +6,14 @@ from typing import Any
 
 # Imported to register QIR's own passes, which stay.
 import qir.passes  # noqa: F401  # pyright: ignore[reportUnusedImport]
+from qir.backends import RUNNERS, WRITERS
 from qir.backends.xla.rules import LOWERINGS
+from qir.frontends import READERS
 from qir.frontends.jaxpr.primitives import PRIMITIVES
+from qir.interop.registry import Registry
 from qir.ops.op import OPS
 from qir.pipeline import PASSES, PIPELINES
+from qir.targets import TARGETS
 from qir.types import CODES
 from tests.strategies import STRATEGIES
 
@@ -27,9 +31,14 @@ def restored() -> Generator[None]:
         STRATEGIES,
     ]
     before = [dict(table) for table in tables]
+    named: list[Registry[Any]] = [READERS, RUNNERS, TARGETS, WRITERS]
+    names = [set(registry) for registry in named]
     try:
         yield
     finally:
         for table, entries in zip(tables, before, strict=True):
             table.clear()
             table.update(entries)
+        for registry, own in zip(named, names, strict=True):
+            for name in set(registry) - own:
+                registry.remove(name)

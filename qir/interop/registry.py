@@ -41,7 +41,7 @@ class Registry(Generic[T]):
         """
         if name.startswith("."):
             name, suffix = name.removeprefix("."), suffix or name
-        if suffix is not None and Path(f"x{suffix}").suffix != suffix:
+        if suffix is not None and (len(suffix) < 2 or Path(f"x{suffix}").suffix != suffix):
             raise QirError(f"registry: expected a suffix such as .json, got '{suffix}'")
         for taken, new in ((self._entries, name), (self._suffixes, suffix)):
             if new in taken:

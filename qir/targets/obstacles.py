@@ -209,6 +209,8 @@ def _has_form(op: Requantize, x: Value) -> bool:
 
 def _of_constants(node: Node, target: Target) -> Iterator[tuple[str, str]]:
     """Checks the constants that an op on codes reads: weights by their role, others as numbers."""
+    if isinstance(node.op, Dequantize):
+        return
     rule = node.op.quant
     for index, value in enumerate(node.inputs):
         code = value.type.quant

@@ -62,6 +62,9 @@ TARGET = Target(
     float_ops=frozenset(getattr(qir.ops, name).name for name in qir.ops.__all__) - _NO_FLOAT,
     reasons={
         "softmax": _FLOAT_ONLY,
+        "exp_below_max": _FLOAT_ONLY,
+        "exp_below_max_high": _FLOAT_ONLY,
+        "exp_below_max_low": _FLOAT_ONLY,
         "layer_norm": _FLOAT_ONLY,
         "rms_norm": _FLOAT_ONLY,
         "group_norm": _FLOAT_ONLY,

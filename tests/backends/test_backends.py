@@ -11,6 +11,7 @@ from qir.api import check_savable
 from qir.backends import RUNNERS, WRITERS
 from qir.frontends import READERS
 from qir.interop.registry import Registry
+from qir.targets import TARGETS, Target
 
 TEXT = """
 graph @double(%x: f32[2]) {
@@ -123,11 +124,94 @@ def test_a_suffix_that_no_reader_has():
 
 
 @pytest.mark.usefixtures("entries")
+def test_a_format_is_found_by_its_name_too(tmp_path):
+    (tmp_path / "model").write_text(TEXT)
+    assert str(qir.load(tmp_path / "model", format="text")) == str(qir.parse(TEXT))
+    with pytest.raises(qir.QirError) as refused:
+        qir.load(tmp_path / "model", format="txt")
+    assert str(refused.value) == (
+        "load: expected the format qir or text, got 'txt'; did you mean 'text'?"
+    )
+
+
+class ChipFile:
+    """A format of a target, which it says."""
+
+    target = "chip"
+    companions = ()
+
+    def files(self, graph, path):
+        return {path: lambda file: file.write(b"chip")}
+
+
+@pytest.fixture
+def chip():
+    """A target of a user, and the writer that has its name."""
+    TARGETS.add("chip", Target(name="chip", runtime="a test", float_ops=frozenset({"relu"})))
+    WRITERS.add("chip", ChipFile(), suffix=".chip")
+    yield
+    WRITERS.remove("chip")
+    TARGETS.remove("chip")
+
+
+RELU = "graph @g(%x: f32[2]) { %y = relu(%x) : f32[2] return %y }"
+
+
+@pytest.mark.usefixtures("chip")
+def test_a_writer_is_found_by_the_name_of_the_target_where_the_suffix_tells_none(tmp_path):
+    for name, target in (("a.chip", None), ("b.chip", "chip"), ("c", "chip"), ("d.bin", "chip")):
+        check_savable(tmp_path / name, target=target)
+        qir.save(qir.parse(RELU), tmp_path / name, target=target)
+        assert (tmp_path / name).read_bytes() == b"chip"
+    qir.save(qir.parse(RELU), tmp_path / "e.qir", target="chip")
+    assert str(qir.load(tmp_path / "e.qir")) == str(qir.parse(RELU))
+
+
+@pytest.mark.usefixtures("chip")
+@pytest.mark.parametrize(
+    ("name", "target", "message"),
+    [
+        ("a.chip", None, "save: expected a program that target chip accepts, got 1 that it"),
+        ("a.qir", "chip", "save: expected a program that target chip accepts, got 1 that it"),
+        ("a.chip", "xla", "save: expected target chip, which format chip is of, got xla"),
+        ("a.bin", "xla", "save: expected a path ending in .qir or .chip, got"),
+        ("a.chip", "chp", "save: expected the target xla or onnx or chip, got 'chp'; did you mean"),
+    ],
+)
+def test_what_a_target_does_not_accept_is_refused_before_anything_is_written(
+    name, target, message, tmp_path
+):
+    with pytest.raises(qir.QirError, match=message):
+        qir.save(qir.parse(TEXT), tmp_path / name, target=target)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_backend_that_does_not_exist_is_an_error_with_the_nearest_name():
+    with pytest.raises(qir.QirError) as refused:
+        qir.compile(qir.parse(TEXT), "referenc")
+    assert str(refused.value) == (
+        "compile: expected the backend xla or reference, got 'referenc'; did you mean 'reference'?"
+    )
+
+
+@pytest.mark.usefixtures("entries")
 def test_a_name_is_registered_once():
     with pytest.raises(qir.QirError, match="expected a new name, got 'xla', which is registered"):
         RUNNERS.add("xla", lambda graph: lambda *x: [])
     with pytest.raises(qir.QirError, match="no 'xal'; did you mean 'xla'"):
         RUNNERS.remove("xal")
+
+
+def test_a_suffix_is_registered_once_and_begins_with_a_dot():
+    registry = Registry[int]("the number", {})
+    registry.add("one", 1, suffix=".n")
+    with pytest.raises(qir.QirError, match=r"expected a new name, got '\.n', which is registered"):
+        registry.add("two", 2, suffix=".n")
+    for wrong in ("n", ".", ".a.n", ""):
+        with pytest.raises(qir.QirError, match=r"expected a suffix such as \.json, got"):
+            registry.add("three", 3, suffix=wrong)
+    registry.remove("one")
+    assert (*registry, *registry.suffixes) == ()
 
 
 def test_an_entry_is_imported_when_it_is_asked_for():

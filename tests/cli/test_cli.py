@@ -61,6 +61,25 @@ def test_quantize(qir_command):
     assert f"output %m: {integer.accuracy.outputs[0].sqnr:.1f} dB" in lines[verdict + 2]
 
 
+def test_quantize_for_a_target(qir_command):
+    line = "quantize float.qir --data samples.npy -o onnx.qir --target onnx --explain"
+    status, out, err = qir_command(line)
+    assert (status, err) == (0, "")
+    assert "target onnx: nothing stands in the way" in out
+    integer = qir.quantize(qir.parse(MODEL), [SAMPLES[:32], SAMPLES[32:]], target="onnx")
+    assert qir.load("onnx.qir") == integer
+    assert qir_command(line.replace("onnx --", "onxn --").replace("onnx.qir", "no.qir"))[0] == 1
+    assert not Path("no.qir").exists()
+
+
+def test_what_stands_in_the_way_of_a_target_is_told_on_stderr(qir_command):
+    text = "graph @g(%x: bf16[2,2]) { %y = exp(%x) : bf16[2,2] return %y }"
+    qir.save(qir.parse(text), "bf16.qir")
+    status, _, err = qir_command("quantize bf16.qir -p fold -o g.qir --target onnx")
+    assert status == 0
+    assert "qir: warning: target onnx: input of %x: numbers: expected numbers of bool or i8" in err
+
+
 def test_what_does_not_calibrate_needs_no_samples(qir_command):
     told = "quantize: the accuracy was not measured, as there was no data to read for it\n"
     assert qir_command("quantize float.qir -p w8-dynamic -o g.qir") == (0, "", told)

@@ -1,5 +1,7 @@
 """Which rule of a target a program breaks, one test a rule."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from qir.ops.op import OPS
 from qir.targets import Target, find_target
 from qir.types import Affine, DType
 
-CHIP = {"name": "chip", "runtime": "a test"}
+CHIP: dict[str, Any] = {"name": "chip", "runtime": "a test"}
 
 
 def program(body: str, inputs: str = "%x: i8[2,4]{scale=0.5}", result: str = "%y") -> qir.Graph:

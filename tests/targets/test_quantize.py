@@ -1,5 +1,6 @@
 """What is quantized for a target has nothing in its way there, and says what stayed float."""
 
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 from hypothesis import given
 
 import qir
+import qir.ops
+from qir.ops.rules import KeepFloat, Table
 from qir.targets import Target, find_target
 from qir.types import Affine, DType
 from tests.models.random_programs import NumpyExecutor
@@ -123,9 +126,15 @@ def test_an_option_that_a_target_does_not_accept_is_refused(pipeline, message):
         qir.quantize(POOLED, [X], pipeline, target="onnx")
 
 
+def test_every_op_that_has_codes_is_accepted_by_onnx_or_has_a_reason():
+    names = [getattr(qir.ops, name) for name in qir.ops.__all__]
+    coded = {op.name for op in names if not isinstance(op.quant, KeepFloat | Table)}
+    assert coded - set(ONNX.integer_ops or ()) == set(ONNX.reasons)
+
+
 def test_options_at_their_default_follow_the_target():
     integer = qir.quantize(POOLED, [X], "calibrate, quantize", target="onnx")
-    ops = {node.op.name: node.op for node in integer.nodes}
+    ops: dict[str, Any] = {node.op.name: node.op for node in integer.nodes}
     assert ops["quantize"].rounding == "divide"
     assert ops["requantize"].rounding == ops["add"].rounding == "f32_rne"
     unsigned = Target(name="unsigned", runtime="a test", activations=(DType.U8,), wide_sums=False)
