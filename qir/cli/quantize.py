@@ -13,7 +13,7 @@ from qir.cli.arguments import Commands, add_program, check_apart, files_of
 from qir.cli.pipelines import add_pipeline_options, run_pipeline
 from qir.errors import QirAccuracyWarning, QirError
 from qir.report.accuracy import THRESHOLD, warning_of
-from qir.report.constant_inputs import constant_inputs
+from qir.report.constant_inputs import constant_inputs, inputs_left_out
 from qir.report.explain import explain
 
 _SWITCHES = (
@@ -80,11 +80,12 @@ def _quantize(options: argparse.Namespace) -> int:
     inputs = [*files_of(options.program), options.data]
     check_apart(files_of(options.output), inputs, "quantize")
     check_savable(options.output)
+    program = load(options.program)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", QirAccuracyWarning)
         integer = run_pipeline(
             options,
-            load(options.program),
+            program,
             progress=sys.stderr.isatty(),
             run=partial(
                 quantize,
@@ -93,7 +94,7 @@ def _quantize(options: argparse.Namespace) -> int:
         )
     save(integer, options.output)
     if not options.no_accuracy_check:
-        for sentence in constant_inputs(integer):
+        for sentence in (*constant_inputs(integer), *inputs_left_out(program, integer)):
             print(f"qir: warning: quantize: {sentence}", file=sys.stderr)
     accuracy = integer.accuracy
     if accuracy is not None and (message := warning_of(accuracy, _SWITCHES)) is not None:

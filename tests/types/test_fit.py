@@ -118,7 +118,7 @@ def test_what_is_no_array_of_real_numbers_is_refused(kind: type[Code], array: An
     ids=str,
 )
 def test_levels_that_are_none_are_refused(levels: Any) -> None:
-    with pytest.raises(QirError, match="code: C(8|10): expected "):
+    with pytest.raises(QirError, match=r"code: C(8|10): expected "):
         Codebook.fit(weights(), levels=levels)
 
 
