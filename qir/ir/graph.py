@@ -12,7 +12,7 @@ from qir.ir.builder import Builder
 from qir.ir.cloner import clone
 from qir.ir.names import Namespace
 from qir.ir.node import Node
-from qir.ir.revisions import CLOCK
+from qir.ir.revisions import CLOCK, store
 from qir.ir.value import Value
 from qir.ops.core import Const, Return
 from qir.types import TensorType
@@ -166,15 +166,16 @@ class Graph:
         for own in names:
             check_value(own)
         previous = before._previous if before is not None else self._last
-        node._previous, node._next = previous, before
+        store(node, "_previous", previous)
+        store(node, "_next", before)
         if previous is None:
             self._first = node
         else:
-            previous._next = node
+            store(previous, "_next", node)
         if before is None:
             self._last = node
         else:
-            before._previous = node
+            store(before, "_previous", node)
         for value, own in zip(node.outputs, names, strict=True):
             self._register(value, own, named=name is not None)
         self.touch()
@@ -322,8 +323,8 @@ class Graph:
         return directed
 
     def _register(self, value: Value, name: str, named: bool = True) -> None:
-        value.name = self._names.add(name, value)
-        value.named = named
+        store(value, "name", self._names.add(name, value))
+        store(value, "named", named)
 
     def _rename(self, value: Value, name: str) -> None:
         check_value(name)

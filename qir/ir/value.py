@@ -121,9 +121,9 @@ class Value:
 
     @origin.setter
     def origin(self, names: Iterable[str]) -> None:
-        names = tuple(names)
-        if names != self.origin:
-            self._origins = dict.fromkeys(names)
+        origins = dict.fromkeys(names)
+        if origins != self._origins or tuple(origins) != self.origin:
+            self._origins = origins
 
     @property
     def op(self) -> Op | None:
@@ -195,6 +195,8 @@ class Value:
 
     def take_ranges(self, other: Value) -> None:
         """Takes over what was observed of another value, and the range to use."""
+        if other._observed is None is other._range and self._observed is None is self._range:
+            return
         self.observed, self.range = other.observed, other.range
 
     @property
