@@ -215,6 +215,7 @@ def quantize(
         graph, integer, context.sample, run_all, threshold, context.sample_outputs
     )
     context.timings.append(("accuracy-check", time.perf_counter() - start))
+    context.edited.append(False)
     if (message := warning_of(integer.accuracy)) is not None:
         warnings.warn(message, QirAccuracyWarning, stacklevel=2)
     return integer

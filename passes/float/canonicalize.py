@@ -17,6 +17,7 @@ from qir.ops import (
     Reshape,
     Return,
 )
+from qir.ops.op import Op
 from qir.ops.reduce import Reduction
 from qir.ops.rules import Coded
 from qir.passes.shared.identities import (

@@ -24,7 +24,7 @@ def take_coded(value: Value, storage: DType, forms: Forms) -> None:
         return
     code = forms.plan.code_for(value, storage)
     value.type = value.type.with_element(code)
-    value.observed = None
+    value.range = None  # What was observed stays, for what is told of an input that never varied.
     forms.coded[value, code], forms.main[value] = value, code
 
 

@@ -44,11 +44,12 @@ def spread(statistic: ChannelStatistic) -> float:
 def uneven_codes(
     graph: Graph, positions: Mapping[str, ChannelStatistic], excluded: Iterable[Node] = ()
 ) -> dict[Value, Affine]:
-    """Returns codes of 12 bits for quotients that are far larger at some positions than at others.
+    """Returns finer codes for quotients that are far larger at some positions than at others.
 
     Under a causal mask the first rows of attention are those of few values, the last ones means of
     many, which are small: 8 bits that hold the first ones leave the last ones few steps. They get
-    more where nothing but products with constant weights reads them, perhaps moved.
+    the most bits of `TRIED_BITS` whose sums of products i32 holds, where nothing but products with
+    constant weights reads them, perhaps moved.
 
     Args:
         graph: A float program with ranges.

@@ -162,7 +162,7 @@ class WeightCoding:
         if self._unit.step_bounds is None or scheme.block:
             raise QirError(
                 f"{self.subject}: scheme={self.scheme} has no exact sums of integers: "
-                f"{scheme.inexact}, or activations=float, which codes the weights alone"
+                f"{scheme.inexact}, or {self._floats}, which codes the weights alone"
             )
         if self.block is not None and self._most_factor == 1:
             raise QirError(
@@ -173,8 +173,14 @@ class WeightCoding:
             raise QirError(
                 f"{self.subject}: per=row gives each term of a sum a scale of its own, which no "
                 "integer sum has; write per=block:N, whose scales have two levels, or "
-                "activations=float"
+                f"{self._floats}"
             )
+
+    @property
+    def _floats(self) -> str:
+        """What to write for weights that are dequantized; only pass quantize has that option."""
+        own = "activations=float"
+        return own if self.subject == "quantize" else f"{own} of pass quantize"
 
     @cached_property
     def block(self) -> int | None:

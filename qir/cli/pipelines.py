@@ -12,6 +12,7 @@ from qir.cli.arguments import add_seed, at_least
 from qir.ir import Graph
 from qir.observe.batches import batches, read_samples
 from qir.pipeline import Context
+from qir.report.tables import table
 from qir.types import Array
 
 
@@ -37,6 +38,11 @@ def add_pipeline_options(command: argparse.ArgumentParser) -> None:
         "--verify-each",
         action="store_true",
         help="compute the program after every pass with the reference interpreter and compare",
+    )
+    command.add_argument(
+        "--timings",
+        action="store_true",
+        help="print the seconds of every pass to stderr, and which changed nothing",
     )
     add_seed(command, "anything random")
 
@@ -71,11 +77,21 @@ def run_pipeline(
     )
     for sentence in context.diagnostics:
         print(sentence, file=sys.stderr)
+    if options.timings and context.timings:
+        _print_timings(context)
     if options.verify_each:
         print(
             "checked: every pass that is to keep the numbers did, on random inputs", file=sys.stderr
         )
     return result
+
+
+def _print_timings(context: Context) -> None:
+    rows = [
+        (name, f"{seconds:.3f} s", "" if edited else "changed nothing")
+        for (name, seconds), edited in zip(context.timings, context.edited, strict=True)
+    ]
+    print("\n".join(table(rows, right=(1,))), file=sys.stderr)
 
 
 def _read_data(options: argparse.Namespace, graph: Graph) -> list[dict[str, Array]]:

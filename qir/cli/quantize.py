@@ -13,7 +13,7 @@ from qir.cli.arguments import Commands, add_program, check_apart, files_of
 from qir.cli.pipelines import add_pipeline_options, run_pipeline
 from qir.errors import QirAccuracyWarning, QirError
 from qir.report.accuracy import THRESHOLD, warning_of
-from qir.report.constant_inputs import constant_inputs
+from qir.report.constant_inputs import constant_inputs, inputs_left_out
 from qir.report.explain import explain
 from qir.targets import find_target
 
@@ -83,11 +83,12 @@ def _quantize(options: argparse.Namespace) -> int:
     check_apart(files_of(options.output), inputs, "quantize")
     target = None if options.target is None else find_target(options.target, "quantize")
     check_savable(options.output, target=target)
+    program = load(options.program)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", QirAccuracyWarning)
         integer = run_pipeline(
             options,
-            load(options.program),
+            program,
             progress=sys.stderr.isatty(),
             run=partial(
                 quantize,
@@ -100,7 +101,7 @@ def _quantize(options: argparse.Namespace) -> int:
         for obstacle in target.obstacles(integer):
             print(f"qir: warning: target {target.name}: {obstacle}", file=sys.stderr)
     if not options.no_accuracy_check:
-        for sentence in constant_inputs(integer):
+        for sentence in (*constant_inputs(integer), *inputs_left_out(program, integer)):
             print(f"qir: warning: quantize: {sentence}", file=sys.stderr)
     accuracy = integer.accuracy
     if accuracy is not None and (message := warning_of(accuracy, _SWITCHES)) is not None:

@@ -53,7 +53,8 @@ def clone(
             op = _with_types(op, types)
         regions = [clone(region, retype=retype) for region in node.regions]
         twin = Node(copy, op, [mapping[value] for value in node.inputs], types, regions, node.loc)
-        twin.note = node.note
+        if node.note is not None:
+            twin.note = node.note
         copy.insert(twin, name=[value.name for value in node.outputs])
         for value, new in zip(node.outputs, twin.outputs, strict=True):
             mapping[value] = _with_facts(value, new)
@@ -63,7 +64,9 @@ def clone(
 
 def _with_facts(source: Value, target: Value) -> Value:
     target.take_ranges(source)
-    target.origin, target.named = source.origin, source.named
+    if source.origin:
+        target.origin = source.origin
+    target.named = source.named
     return target
 
 

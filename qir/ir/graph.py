@@ -13,6 +13,7 @@ from qir.ir.cloner import clone
 from qir.ir.names import Namespace
 from qir.ir.node import Node
 from qir.ir.reachability import reachable
+from qir.ir.revisions import CLOCK, store
 from qir.ir.value import Value
 from qir.ops.core import Const, Return
 from qir.types import TensorType
@@ -33,7 +34,6 @@ class Graph:
         QirError: A name is none that the text could hold; see `qir.types.names`.
 
     Attributes:
-        inputs: The values that the graph takes.
         accuracy: What `qir.quantize` measured when it made the program, None where it did not; a
             whole copy has it too, a file does not.
         diagnostics: Sentences that the passes which made the program left for the user; a whole
@@ -41,11 +41,12 @@ class Graph:
     """
 
     def __init__(self, name: str, inputs: Iterable[tuple[str, TensorType]] = ()) -> None:
-        self.name = check_symbol(name, "graph") if name != "" else name
+        self._revision = 0
+        self._name = check_symbol(name, "graph") if name != "" else name
         self._names: Namespace[Value] = Namespace()
         self._first: Node | None = None
         self._last: Node | None = None
-        self.inputs: tuple[Value, ...] = ()
+        self._inputs: tuple[Value, ...] = ()
         self.accuracy: Accuracy | None = None
         self.diagnostics: tuple[str, ...] = ()
         for name_, type_ in inputs:
@@ -58,6 +59,40 @@ class Graph:
         self.inputs = (*self.inputs, value)
         self._register(value, name)
         return value
+
+    @property
+    def name(self) -> str:
+        """The graph's name, without the @; empty for a region."""
+        return self._name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._name = name
+        self.touch()
+
+    @property
+    def inputs(self) -> tuple[Value, ...]:
+        """The values that the graph takes."""
+        return self._inputs
+
+    @inputs.setter
+    def inputs(self, values: tuple[Value, ...]) -> None:
+        self._inputs = values
+        self.touch()
+
+    @property
+    def revision(self) -> int:
+        """A number that grows with every edit, of regions too; nobody has to say that they edited.
+
+        Edits are of nodes and their order, operands, ops, types, names, ranges, origins, locations
+        and notes. A rewrite that is taken back has edited too.
+        """
+        inner = [region.revision for node in self.nodes for region in node.regions]
+        return max(self._revision, *inner) if inner else self._revision
+
+    def touch(self) -> None:
+        """Counts an edit; nodes and values call it."""
+        self._revision = next(CLOCK)
 
     @property
     def nodes(self) -> Iterator[Node]:
@@ -132,17 +167,19 @@ class Graph:
         for own in names:
             check_value(own)
         previous = before._previous if before is not None else self._last
-        node._previous, node._next = previous, before
+        store(node, "_previous", previous)
+        store(node, "_next", before)
         if previous is None:
             self._first = node
         else:
-            previous._next = node
+            store(previous, "_next", node)
         if before is None:
             self._last = node
         else:
-            before._previous = node
+            store(before, "_previous", node)
         for value, own in zip(node.outputs, names, strict=True):
             self._register(value, own, named=name is not None)
+        self.touch()
         return node
 
     def erase(self, node: Node) -> None:
@@ -164,6 +201,7 @@ class Graph:
             node._next._previous = node._previous
         # _next stays, so that a loop which stands on this node finds its way on.
         node.erased = True
+        self.touch()
 
     def rename(self, value: Value, name: str) -> None:
         """Gives a value a name of the user's choice.
@@ -319,8 +357,8 @@ class Graph:
         return whole
 
     def _register(self, value: Value, name: str, named: bool = True) -> None:
-        value.name = self._names.add(name, value)
-        value.named = named
+        store(value, "name", self._names.add(name, value))
+        store(value, "named", named)
 
     def _rename(self, value: Value, name: str) -> None:
         check_value(name)
@@ -334,7 +372,11 @@ class Graph:
         """
         if not isinstance(other, Graph):
             return NotImplemented
-        return _description(self, self.name) == _description(other, other.name)
+        return self.description() == other.description()
+
+    def description(self) -> list[Any]:
+        """Returns what equality compares, in lists and tuples; later edits do not change it."""
+        return _description(self, self.name)
 
     __hash__ = object.__hash__
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qir.errors import QirError
+from qir.ir.revisions import is_news, store
 from qir.ir.value import Value
 from qir.ops.op import Op
 from qir.types import TensorType
 
 if TYPE_CHECKING:
     from qir.ir.graph import Graph
+
+
+LINKS = frozenset({"_next", "_previous", "erased"})
+"""Attributes that the graph changes, which counts these edits itself."""
 
 
 class Node:
@@ -27,6 +32,17 @@ class Node:
         note: Why a pass left the node in floating point, or None; `qir.explain` reports it.
         graph: The graph that holds the node.
     """
+
+    op: Op
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    regions: tuple[Graph, ...]
+    loc: str | None
+    note: str | None
+    graph: Graph
+    erased: bool
+    _next: Node | None
+    _previous: Node | None
 
     __slots__ = (
         "_next",
@@ -50,18 +66,25 @@ class Node:
         regions: Sequence[Graph] = (),
         loc: str | None = None,
     ) -> None:
-        self.graph = graph
-        self.op = op
-        self.loc = loc
-        self.regions = tuple(regions)
-        self.inputs: tuple[Value, ...] = tuple(inputs)
-        self.outputs = tuple(Value(type, self, index) for index, type in enumerate(types))
-        self.note: str | None = None
-        self.erased = False
-        self._next: Node | None = None
-        self._previous: Node | None = None
+        # No edits yet: the node is not in the graph.
+        store(self, "graph", graph)
+        store(self, "op", op)
+        store(self, "loc", loc)
+        store(self, "regions", tuple(regions))
+        store(self, "inputs", tuple(inputs))
+        outputs = tuple(Value(type, self, index) for index, type in enumerate(types))
+        store(self, "outputs", outputs)
+        store(self, "note", None)
+        store(self, "erased", False)
+        store(self, "_next", None)
+        store(self, "_previous", None)
         for index, value in enumerate(self.inputs):
             value.uses[self, index] = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in LINKS and is_news(getattr(self, name), value):
+            self.graph.touch()
+        store(self, name, value)
 
     @property
     def output(self) -> Value:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qir.errors import QirError
+from qir.ir.revisions import is_news, store
 from qir.numbers.interval import Interval
 from qir.ops.core import Const
 from qir.ops.op import Op
@@ -16,6 +17,10 @@ from qir.types import Array, TensorType
 if TYPE_CHECKING:
     from qir.ir.graph import Graph
     from qir.ir.node import Node
+
+
+COMPARED = frozenset({"observed", "range", "origin"})
+"""Properties whose setters look at what is in them."""
 
 
 class Value:
@@ -28,6 +33,17 @@ class Value:
         index: Position among the node's outputs or the graph's inputs.
         uses: The (node, operand position) pairs that read it, in order of creation.
     """
+
+    type: TensorType
+    name: str
+    named: bool
+    node: Node | None
+    index: int
+    graph: Graph | None
+    uses: dict[tuple[Node, int], None]
+    _observed: Interval | None
+    _range: Interval | None
+    _origins: dict[str, None]
 
     __slots__ = (
         "_observed",
@@ -46,16 +62,22 @@ class Value:
     def __init__(
         self, type: TensorType, node: Node | None, index: int, graph: Graph | None = None
     ) -> None:
-        self.type = type
-        self.node = node
-        self.index = index
-        self.graph = graph
-        self.name = ""
-        self.named = False
-        self._observed: Interval | None = None
-        self._range: Interval | None = None
-        self._origins: dict[str, None] = {}
-        self.uses: dict[tuple[Node, int], None] = {}
+        # No edits yet: the value is not in a graph.
+        store(self, "type", type)
+        store(self, "node", node)
+        store(self, "index", index)
+        store(self, "graph", graph)
+        store(self, "name", "")
+        store(self, "named", False)
+        store(self, "_observed", None)
+        store(self, "_range", None)
+        store(self, "_origins", {})
+        store(self, "uses", {})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in COMPARED and is_news(getattr(self, name), value):
+            self.owner.touch()
+        store(self, name, value)
 
     @property
     def observed(self) -> Interval | None:
@@ -68,7 +90,10 @@ class Value:
 
     @observed.setter
     def observed(self, interval: Interval | None) -> None:
-        self._observed, self._range = _in_float32(interval), None
+        found = _in_float32(interval)
+        if found != self._observed:
+            self._observed = found
+        self._range = None
 
     @property
     def range(self) -> Interval | None:
@@ -82,7 +107,9 @@ class Value:
     @range.setter
     def range(self, interval: Interval | None) -> None:
         wanted = _in_float32(interval)
-        self._range = None if wanted == self._observed else wanted
+        own = None if wanted == self._observed else wanted
+        if own != self._range:
+            self._range = own
 
     @property
     def origin(self) -> tuple[str, ...]:
@@ -94,7 +121,9 @@ class Value:
 
     @origin.setter
     def origin(self, names: Iterable[str]) -> None:
-        self._origins = dict.fromkeys(names)
+        origins = dict.fromkeys(names)
+        if origins != self._origins or tuple(origins) != self.origin:
+            self._origins = origins
 
     @property
     def op(self) -> Op | None:
@@ -162,10 +191,12 @@ class Value:
             new.named, self.named = True, False
         if new.range is None and new.type.element == self.type.element:
             new.take_ranges(self)
-        new._origins |= self._origins
+        new.origin = new._origins | self._origins
 
     def take_ranges(self, other: Value) -> None:
         """Takes over what was observed of another value, and the range to use."""
+        if other._observed is None is other._range and self._observed is None is self._range:
+            return
         self.observed, self.range = other.observed, other.range
 
     @property

@@ -189,9 +189,10 @@ class FixedCode(QuantRule):
 
 @dataclass(frozen=True)
 class Table(QuantRule):
-    """A function of one 8-bit operand, any others being constants: one lookup in 256 entries.
+    """A function of one operand, any others being constants: one lookup.
 
-    The entries are computed in float64 at compile time.
+    There are 256 entries for an operand of 8 bits, 65,536 for one of 16. They are computed in
+    float64 at compile time.
 
     Args:
         otherwise: Why the op stays in floating point where more than one operand varies.

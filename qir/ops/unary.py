@@ -1,4 +1,4 @@
-"""Functions of one number. On 8-bit codes each is one lookup in 256 entries (op lookup)."""
+"""Functions of one number. On codes of 8 and 16 bits each is one lookup (op lookup)."""
 
 from __future__ import annotations
 

@@ -69,6 +69,8 @@ class Context:
         positions: The extremes and the mean square at each position of a sequence of what is
             divided row by row, as attention is, likewise.
         timings: (pass, seconds) of every pass that ran, and of the `accuracy-check` of `quantize`.
+        edited: For each of these whether it edited the program: an op, operand, type, name, range,
+            origin or note.
         unattained: What a pass is there for but found nothing to make it of, as quantize in a
             program that only returns its inputs: passes that need it are left out.
     """
@@ -90,4 +92,5 @@ class Context:
     row_peaks: dict[str, RowPeaks] = field(default_factory=dict)
     positions: dict[str, ChannelStatistic] = field(default_factory=dict)
     timings: list[tuple[str, float]] = field(default_factory=list)
+    edited: list[bool] = field(default_factory=list)
     unattained: set[Property] = field(default_factory=set)

@@ -15,9 +15,14 @@ def constant_inputs(program: Graph) -> Iterator[str]:
     for value in program.inputs:
         if (seen := _only_number(value)) is None:
             continue
-        codes = [node.output.type.quant for node in value.users if isinstance(node.op, Quantize)]
+        # With quantize(inputs=i8) the caller quantizes by the code of the input itself.
+        codes = (
+            [value.type.quant]
+            if value.type.quant is not None
+            else [node.output.type.quant for node in value.users if isinstance(node.op, Quantize)]
+        )
         for code in codes[:1]:
-            if code is not None and code.per_tensor:
+            if code is not None and code.per_tensor and value.uses:
                 low, high = (float(code.decode(np.array(end)).reshape(-1)[0]) for end in code.range)
                 yield f"{seen}: other numbers are clamped to [{low:.4g}, {high:.4g}]"
 

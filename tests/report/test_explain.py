@@ -46,6 +46,19 @@ def test_an_input_that_calibration_saw_one_number_of_is_told_of():
     assert qir.explain(qir.quantize(graph, [(x, varying)])).inputs == ()
 
 
+@pytest.mark.parametrize("storage", ["i8", "u8"])
+def test_an_input_that_the_caller_quantizes_is_told_of_too(storage):
+    graph = qir.parse(
+        "graph @f(%x: f32[2,2], %s: f32[2,1]) { %y = mul(%x, %s) : f32[2,2] return %y }"
+    )
+    x, constant = np.array([[1, 2], [-3, 4]], np.float32), np.ones((2, 1), np.float32)
+    pipeline = f"calibrate, quantize(inputs={storage}), check-overflow"
+    with pytest.warns(QirAccuracyWarning, match=r"input %s was 1 .* clamped to \[0, 1\]") as caught:
+        integer = qir.quantize(graph, [(x, constant)], pipeline)
+    assert len(caught) == 1
+    assert integer.inputs[1].type.dtype.value == storage
+
+
 def test_a_program_of_zeros_is_warned_of_once_for_each_input():
     graph = qir.parse("graph @f(%x: f32[2,2]) { %y = tanh(%x) : f32[2,2] return %y }")
     with pytest.warns(QirAccuracyWarning, match="input %x was 0 in all of the") as caught:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import qir
-from qir.errors import ParseError
+from qir.errors import ParseError, PassError
 from qir.ops import Const, Dequantize, Dot, Embedding
 from qir.pipeline import Context
 from qir.types import DType
@@ -239,3 +239,14 @@ def test_products_decode_weights_a_tile_at_a_time(storage):
     assert analysis.temp_size_in_bytes < kernel.nbytes // 2
     found = compiled(x)[0]
     np.testing.assert_array_equal(found, jax.jit(lambda x: compiled(x)[0])(jnp.asarray(x)))
+
+
+def test_a_context_that_is_used_again_leaves_out_no_pass_of_another_program():
+    nothing = qir.parse("graph @f(%x: i32[2]) {\n  return %x\n}")
+    context = Context()
+    qir.optimize(nothing, "calibrate, quantize", data=[np.zeros(2, np.int32)], context=context)
+    assert context.unattained
+    tanh = qir.parse("graph @f(%x: f32[2]) {\n  %y = tanh(%x) : f32[2]\n  return %y\n}")
+    with pytest.raises(PassError, match="quantize needs"):
+        qir.optimize(tanh, "quantize", context=context)
+    qir.optimize(nothing, "calibrate, quantize", data=[np.zeros(2, np.int32)], context=context)

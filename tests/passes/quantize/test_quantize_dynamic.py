@@ -247,3 +247,12 @@ def test_weights_of_other_codes(options):
 def test_weights_without_steps_are_refused():
     with pytest.raises(qir.QirError, match=r"quantize-dynamic: scheme=nf4 .* scheme=apot"):
         qir.Pipeline.parse("quantize-dynamic(weights=i4, scheme=nf4)")
+
+
+@pytest.mark.parametrize("options", ["weights=i4, scheme=nf4", "per=row", "scheme=fp8"])
+def test_no_error_advises_an_option_that_the_pass_does_not_have(options):
+    advice = "activations=float of pass quantize"
+    with pytest.raises(qir.QirError, match=advice):
+        qir.Pipeline.parse(f"quantize-dynamic({options})")
+    with pytest.raises(qir.QirError, match=r"activations=float(,|\n)"):
+        qir.Pipeline.parse(f"quantize({options})")
