@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qir.backends.cpu.emitter import I1, I8, I32, I64, LlvmValue, vector
-from qir.backends.cpu.epilogue import apply_epilogue, store_columns
+from qir.backends.cpu.epilogue import Finisher, Valid
 from qir.backends.cpu.kernel import Body, KernelCode, SharedFunction, code
 from qir.backends.cpu.kernels.tiles import TileSums
 from qir.backends.native.kernels.dense import AT_ONCE, AXES, WINDOW, DenseKernel
@@ -260,11 +260,8 @@ class _Tiles:
         self.tables = {name: e.tensor(name) for name in kernel.epilogue.tables}
         self.out = e.tensor("out")
         self.residual = e.tensor("residual") if kernel.epilogue.residual else None
-        self.size = kernel.epilogue.size
-        width = self.target.columns
-        self.summed = e.reserve(4 * width * self.target.rows * FINISHED_TILES)
-        self.staged = e.reserve(self.size * width)
-        self.staged_residual = e.reserve(width)
+        self.summed = e.reserve(4 * self.target.columns * self.target.rows * FINISHED_TILES)
+        self.finisher = Finisher(e, kernel.epilogue, self.target.columns, cut=True)
 
     def write_panel(self, e: Body, panel: LlvmValue, first: LlvmValue, count: LlvmValue) -> None:
         """Writes the tiles of all rows of a task in one panel."""
@@ -272,14 +269,12 @@ class _Tiles:
         row_bytes, groups, columns, out_pixel, residual_pixel = self.sizes
         left = build.mul(panel, number(target.columns))
         valid = e.smallest(build.sub(columns, left), number(target.columns))
+        whole = build.icmp_signed("==", valid, number(target.columns))
         size = build.mul(groups, number(target.columns * target.group))
         weights = e.at(self.weights, build.mul(panel, size))
-        tables = {
-            name: e.at(table, build.mul(left, number(4))) for name, table in self.tables.items()
-        }
-        out = e.at(
-            self.out, build.add(build.mul(first, out_pixel), build.mul(left, number(self.size)))
-        )
+        tables = self.finisher.tables(self.tables, left)
+        begin = build.mul(left, number(self.kernel.epilogue.size))
+        out = e.at(self.out, build.add(build.mul(first, out_pixel), begin))
         ends, pitches = [out], [out_pixel]
         if self.residual is not None:
             ends.append(e.at(self.residual, build.add(build.mul(first, residual_pixel), left)))
@@ -290,7 +285,7 @@ class _Tiles:
             height = e.smallest(build.sub(count, chunk.index), number(most))
             SUMS.call(e, height, activations, row_bytes, weights, groups, self.summed, summed)
             with e.loop(height, carried=[self.summed, *ends]) as row:
-                self._finish(e, tables, row.values, valid)
+                self._finish(e, tables, row.values, Valid(valid, whole))
                 row.carry(*map(e.at, row.values, [summed, *pitches]))
             chunk.carry(
                 *map(
@@ -303,40 +298,14 @@ class _Tiles:
         e: Body,
         tables: Mapping[str, LlvmValue],
         pointers: Sequence[LlvmValue],
-        valid: LlvmValue,
+        valid: Valid,
     ) -> None:
         """Writes what becomes of the sums of one row: at pointers to sums, out and residual."""
-        build, target, epilogue = e.build, self.target, self.kernel.epilogue
+        lanes = self.target.lanes
         sums, out, *residual = pointers
-        whole = build.icmp_signed("==", valid, e.number(target.columns))
-        stored = apply_epilogue(
-            epilogue,
-            e,
-            tables,
-            [
-                e.load(vector(I32, target.lanes), sums, 4 * target.lanes * index, align=16)
-                for index in range(target.vectors)
-            ],
-            self._readable(e, residual[0], whole, valid) if residual else None,
-        )
-        with e.otherwise(whole) as (at_once, staged):
-            with at_once:
-                store_columns(e, stored, out, self.size * target.columns)
-            with staged:
-                store_columns(e, stored, self.staged, self.size * target.columns)
-                self._move(e, self.staged, out, build.mul(valid, e.number(self.size)))
-
-    def _readable(
-        self, e: Body, residual: LlvmValue, whole: LlvmValue, valid: LlvmValue
-    ) -> LlvmValue:
-        """Returns where a whole panel of the residual may be read; the tensor may end sooner."""
-        with e.when(e.build.not_(whole)):
-            self._move(e, residual, self.staged_residual, valid)
-        return e.build.select(whole, residual, self.staged_residual)
-
-    def _move(self, e: Body, source: LlvmValue, place: LlvmValue, size: LlvmValue) -> None:
-        """Moves some bytes, of which a part of a panel has mostly a multiple of eight."""
-        whole = e.build.and_(size, e.number(-8))
-        for type, start, stop, step in ((I64, e.number(0), whole, 8), (I8, whole, size, 1)):
-            with e.loop(stop, start=start, step=step) as loop:
-                e.store(e.load(type, source, loop.index), place, loop.index)
+        totals = [
+            e.load(vector(I32, lanes), sums, 4 * lanes * index, align=16)
+            for index in range(self.target.vectors)
+        ]
+        stored = self.finisher.finished(tables, totals, residual[0] if residual else None, valid)
+        self.finisher.store(stored, out, valid)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from operator import mul
 
 from qir.backends.cpu.emitter import I8, I16, I32, I64, POINTER, LlvmValue, constant, vector
-from qir.backends.cpu.epilogue import apply_epilogue, store_columns
+from qir.backends.cpu.epilogue import Finisher
 from qir.backends.cpu.kernel import Body, KernelCode, SharedFunction, code
 from qir.backends.cpu.kernels.tiles import TileSums
 from qir.backends.cpu.kernels.transforms import multiplied
@@ -274,16 +274,14 @@ class _Writer:
     def _finish(self, panel: LlvmValue, count: LlvmValue) -> None:
         """Transforms the sums of a panel back, and stores what the epilogue makes of them."""
         e, build, given, number = self.e, self.e.build, self.given, self.e.number
-        epilogue = self.kernel.epilogue
-        size = epilogue.size
         left = e.smallest(
             build.mul(panel, number(self.panel_width)),
             build.sub(given["columns"], number(self.panel_width)),
         )
-        tables = {
-            name: e.at(e.tensor(name), build.mul(left, number(4))) for name in epilogue.tables
-        }
-        out = e.at(e.tensor("out"), build.mul(left, number(size)))
+        epilogue = self.kernel.epilogue
+        finisher = Finisher(e, epilogue, self.panel_width, cut=False)
+        tables = finisher.tables({name: e.tensor(name) for name in epilogue.tables}, left)
+        out = e.at(e.tensor("out"), build.mul(left, number(epilogue.size)))
         residual = e.at(e.tensor("residual"), left) if epilogue.residual else None
         with e.loop(count, carried=[self.sums, self.corners]) as patch:
             sums, corner = patch.values
@@ -298,17 +296,12 @@ class _Writer:
                     line, start = row.values
                     with e.loop(columns, carried=[line, start]) as column:
                         at, place = column.values
-                        stored = apply_epilogue(
-                            epilogue,
-                            e,
-                            tables,
-                            [self._vector(at, part) for part in range(e.target.vectors)],
-                            None
-                            if residual is None
-                            else e.at(residual, build.mul(place, given["columns"])),
-                        )
-                        pointer = e.at(out, build.mul(place, given["out_pixel"]))
-                        store_columns(e, stored, pointer, self.panel_width * size)
+                        totals = [self._vector(at, part) for part in range(e.target.vectors)]
+                        added = None
+                        if residual is not None:
+                            added = e.at(residual, build.mul(place, given["columns"]))
+                        stored = finisher.finished(tables, totals, added)
+                        finisher.store(stored, e.at(out, build.mul(place, given["out_pixel"])))
                         column.carry(e.at(at, 4 * self.panel_width), build.add(place, number(1)))
                     row.carry(
                         e.at(line, 4 * self.panel_width * self.transform.size),
