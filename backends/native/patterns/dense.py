@@ -13,6 +13,7 @@ from qir.backends.native.instruction_set import InstructionSet
 from qir.backends.native.kernels.dense import AXES, SLACK_BYTES, UNROLLED, DenseKernel
 from qir.backends.native.pattern import Match, Region, pattern
 from qir.backends.native.patterns.epilogue import BYTES, MatchedEpilogue, is_bytes, matched_epilogue
+from qir.backends.native.plan import BufferView
 from qir.ir import Node, Value
 from qir.ops import Conv, Dot
 from qir.types import Array, DType
@@ -148,9 +149,8 @@ def _wide(weights: Value) -> str:
 
 
 def _match(node: Node, epilogue: MatchedEpilogue, geometry: Geometry, parts: int = 1) -> Match:
-    x = node.inputs[0]
-    inputs = (x,) if epilogue.residual is None else (x, epilogue.residual)
     writer = DenseWriter(node, epilogue, geometry, parts)
+    inputs = epilogue.inputs(node.inputs[0])
     return Match((node, *epilogue.nodes), inputs, writer.write, rows_apart=True)
 
 
@@ -179,11 +179,7 @@ class DenseWriter:
         matrix = (weights.array[taps].astype(np.int32) - weight_code.zero_points).astype(np.int8)
         matrix = matrix.reshape(-1, columns)
         point = int(code.zero_points) + region.target.shift(code.storage is DType.U8)
-        tables = {
-            "bias": folded_bias(matrix, point, bias),
-            # A code of the tensor makes tables of one number.
-            **{name: np.broadcast_to(each, columns) for name, each in self.epilogue.tables.items()},
-        }
+        tables = self.epilogue.columns(folded_bias(matrix, point, bias))
         size = columns // self.parts
         for part in range(self.parts):
             chosen = slice(part * size, (part + 1) * size)
@@ -210,16 +206,13 @@ class DenseWriter:
             tables: The tables, of as many columns.
         """
         x, target = self.node.inputs[0], region.target
-        result = (self.node, *self.epilogue.nodes)[-1].output
+        result = self.epilogue.result(self.node)
         depth, columns = matrix.shape
         channels = region.shape(x)[-1]
         length = channels // self.parts
         panels = -(-columns // target.columns)
         groups = -(-depth // (target.group * UNROLLED)) * UNROLLED
-        row_bytes = -(-(4 * groups + SLACK_BYTES * bool(window)) // 64) * 64
-        if row_bytes % 1024 == 0:
-            # Rows a multiple of the cache's way apart would displace each other.
-            row_bytes += 64
+        row_bytes = _row_bytes(groups, bool(window))
         block_rows, ranges = _split(rows, panels, matrix.size, row_bytes, region)
         parameters = {
             **window,
@@ -241,10 +234,7 @@ class DenseWriter:
         tensors = {
             "x": region.read(x).further(part * length),
             "weights": region.constant(packed(matrix, target)),
-            **{
-                name: region.constant(_padded(table, panels * target.columns))
-                for name, table in tables.items()
-            },
+            **_constants(region, tables, panels * target.columns),
             "out": region.write(result).further(part * columns * self.epilogue.code.size),
         }
         if self.epilogue.residual is not None:
@@ -301,8 +291,16 @@ def packed(matrix: Array, target: InstructionSet) -> Array:
     return np.ascontiguousarray(parts.transpose(2, 0, 3, 1))
 
 
-def _padded(table: Array, size: int) -> Array:
-    """Returns a table for whole panels."""
-    whole = np.zeros(size, table.dtype)
-    whole[: table.size] = table
-    return whole
+def _row_bytes(groups: int, windowed: bool) -> int:
+    """Returns the bytes of a row in scratch."""
+    size = -(-(4 * groups + SLACK_BYTES * windowed) // 64) * 64
+    # Rows a multiple of the cache's way apart would displace each other.
+    return size + 64 * (size % 1024 == 0)
+
+
+def _constants(region: Region, tables: Mapping[str, Array], size: int) -> dict[str, BufferView]:
+    """Returns where tables lie, filled up to whole panels."""
+    return {
+        name: region.constant(np.pad(table, (0, size - table.size)))
+        for name, table in tables.items()
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -67,37 +68,56 @@ def _means(op: AvgPool, x: Value, to: Affine, counts: Array) -> SumsEpilogue | s
 
 
 def _pool(op: Pool, node: Node, way: Combination, sums: SumsEpilogue | None = None) -> Match:
-    (x,) = node.inputs
-    nodes = (node, *(() if sums is None else sums.nodes))
-    result = nodes[-1].output
+    writer = PoolWriter(op, node, way, sums)
+    return Match(writer.nodes, node.inputs, writer.write, rows_apart=True)
 
-    def write(region: Region) -> None:
-        batch, *sizes, channels = region.shape(x)
-        places = region.shape(result)[1:-1]
-        strides, padding = op.geometry(tuple(sizes))
-        before = [first for first, _ in padding]
 
-        def spread(values: Sequence[int], missing: int) -> Sequence[int]:
-            """Returns a number for every axis; a single axis is one of rows, not of pixels."""
-            if len(values) == 1:
-                return (missing, values[0], missing)
-            return (*[missing] * (len(AXES) - len(values)), *values)
+@dataclass(frozen=True, eq=False)
+class PoolWriter:
+    """Writes the step of a pool.
 
-        per_axis = {
-            "size": spread(sizes, 1),
-            "places": spread(places, 1),
-            "window": spread(op.window, 1),
-            "stride": spread(strides, 1),
-            "before": spread(before, 0),
+    Attributes:
+        op: The pool.
+        node: Its node.
+        way: How the numbers of a window are combined.
+        sums: What is stored of sums.
+    """
+
+    op: Pool
+    node: Node
+    way: Combination
+    sums: SumsEpilogue | None = None
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes that it computes."""
+        return (self.node, *(() if self.sums is None else self.sums.nodes))
+
+    def geometry(self, region: Region) -> dict[str, tuple[int, ...]]:
+        """Returns what the windows are, by name, for depth, height and width."""
+        _, *sizes, _ = region.shape(self.node.inputs[0])
+        strides, padding = self.op.geometry(tuple(sizes))
+        return {
+            "size": _spread(sizes, 1),
+            "places": _spread(region.shape(self.node.output)[1:-1], 1),
+            "window": _spread(self.op.window, 1),
+            "stride": _spread(strides, 1),
+            "before": _spread([first for first, _ in padding], 0),
         }
+
+    def write(self, region: Region) -> None:
+        """Adds the step."""
+        (x,), result, sums = self.node.inputs, self.nodes[-1].output, self.sums
+        batch, channels = region.shape(x)[0], region.shape(x)[-1]
+        geometry = self.geometry(region)
+        rows = batch * prod(geometry["places"][:-1])
+        line = geometry["size"][-1] * channels
+        block = blocks(rows, line * prod(geometry["window"][:-1]), region)
         parameters = {
-            f"{what}_{axis}": values[index]
-            for what, values in per_axis.items()
-            for index, axis in enumerate(AXES)
+            f"{name}_{axis}": number
+            for name, numbers in geometry.items()
+            for axis, number in zip(AXES, numbers, strict=True)
         }
-        rows = batch * prod(per_axis["places"][:-1])
-        line = per_axis["size"][-1] * channels
-        block = blocks(rows, line * prod(per_axis["window"][:-1]), region)
         parameters |= {
             "rows": rows,
             "block_rows": block,
@@ -113,17 +133,20 @@ def _pool(op: Pool, node: Node, way: Combination, sums: SumsEpilogue | None = No
             if len(table) > 1:
                 table = np.concatenate([np.zeros_like(table[:1]), table])
             tensors["terms"] = region.constant(table)
-            parameters |= {
-                **sums.parameters,
-                "term_bytes": table[0].nbytes if len(table) > 1 else 0,
-            }
+            parameters |= sums.parameters
+            parameters["term_bytes"] = table[0].nbytes if len(table) > 1 else 0
         region.plan.step(
             result.name,
-            PoolKernel(way, "signed" if sums is None else sums.to),
+            PoolKernel(self.way, "signed" if sums is None else sums.to),
             parameters,
             tensors,
             tasks=-(-rows // block),
-            scratch=line * way.bits // 8,
+            scratch=line * self.way.bits // 8,
         )
 
-    return Match(nodes, (x,), write, rows_apart=True)
+
+def _spread(values: Sequence[int], missing: int) -> tuple[int, ...]:
+    """Returns a number for every axis; a single axis is one of rows, not of pixels."""
+    if len(values) == 1:
+        return (missing, values[0], missing)
+    return (*[missing] * (len(AXES) - len(values)), *values)

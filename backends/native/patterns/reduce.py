@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 
 from qir.backends.native.instruction_set import InstructionSet
+from qir.backends.native.kernels.cast import Stored
 from qir.backends.native.kernels.dense import AXES
 from qir.backends.native.kernels.pool import PoolKernel
 from qir.backends.native.kernels.reduce import ArgMaxKernel, Combination, How, RowsKernel
 from qir.backends.native.pattern import Match, Region, pattern
 from qir.backends.native.patterns.epilogue import BYTES, is_bytes
 from qir.backends.native.patterns.sums import SumsEpilogue, sums_epilogue
+from qir.backends.native.plan import BufferView
 from qir.ir import Node, Value
 from qir.ops import ArgMax, Mean, ReduceMax, ReduceMin, ReduceSum
 from qir.ops.reduce import Extremum, Reduction
@@ -89,59 +93,113 @@ def _reduction(
     parts = _parts(op, x)
     if parts is None:
         return "axes that are not neighbours"
-    nodes = (node, *(() if sums is None else sums.nodes))
-    result, to = nodes[-1].output, "signed" if sums is None else sums.to
+    writer = ReductionWriter(node, how, parts, sums, count)
+    return Match(writer.nodes, (x,), writer.write)
 
-    def write(region: Region) -> None:
-        outer, along, inner = _sizes(region, x, parts)
-        parameters = {"rows": outer, **({} if sums is None else sums.parameters)}
-        tensors = {"x": region.read(x), "out": region.write(result)}
-        if sums is not None:
-            tensors["terms"] = region.constant(sums.terms)
+
+@dataclass(frozen=True, eq=False)
+class ReductionWriter:
+    """Writes the step of a reduction.
+
+    Attributes:
+        node: Its node.
+        how: How numbers are combined.
+        parts: The first of the axes, and what follows the last.
+        sums: What is stored of sums.
+        count: Numbers in a sum.
+    """
+
+    node: Node
+    how: How
+    parts: tuple[int, int]
+    sums: SumsEpilogue | None
+    count: int
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes that it computes."""
+        return (self.node, *(() if self.sums is None else self.sums.nodes))
+
+    @property
+    def _result(self) -> Value:
+        return self.nodes[-1].output
+
+    @property
+    def _to(self) -> Stored:
+        return "signed" if self.sums is None else self.sums.to
+
+    def write(self, region: Region) -> None:
+        """Adds the step."""
+        (x,) = self.node.inputs
+        outer, along, inner = _sizes(region, x, self.parts)
+        parameters = {"rows": outer, **({} if self.sums is None else self.sums.parameters)}
+        tensors = {"x": region.read(x), "out": region.write(self._result)}
+        if self.sums is not None:
+            tensors["terms"] = region.constant(self.sums.terms)
         if inner == 1:
-            # Nothing of the terms depends on the width of the sum: 32 bits serve every row.
-            way = combination(how, x, NARROW_COUNT + 1)
-            block = blocks(outer, along, region)
-            region.plan.step(
-                result.name,
-                RowsKernel(way, to),
-                {**parameters, "block_rows": block, "count": along},
-                tensors,
-                tasks=-(-outer // block),
-            )
-            return
-        block = blocks(outer, along * inner, region)
-        wanted = min(along * inner // TASK_BYTES, 8 * region.plan.threads // max(outer, 1))
+            self._write_rows(region, along, parameters, tensors)
+        else:
+            self._write_columns(region, along, inner, parameters, tensors)
+
+    def _write_rows(
+        self,
+        region: Region,
+        along: int,
+        parameters: Mapping[str, int],
+        tensors: Mapping[str, BufferView],
+    ) -> None:
+        """Adds the step where the axes are the last ones."""
+        rows = parameters["rows"]
+        # Nothing of the terms depends on the width of the sum: 32 bits serve every row.
+        way = combination(self.how, self.node.inputs[0], NARROW_COUNT + 1)
+        block = blocks(rows, along, region)
+        region.plan.step(
+            self._result.name,
+            RowsKernel(way, self._to),
+            {**parameters, "block_rows": block, "count": along},
+            tensors,
+            tasks=-(-rows // block),
+        )
+
+    def _write_columns(
+        self,
+        region: Region,
+        along: int,
+        inner: int,
+        parameters: Mapping[str, int],
+        tensors: Mapping[str, BufferView],
+    ) -> None:
+        """Adds the step where channels follow the axes: a pool with one place, in height."""
+        rows = parameters["rows"]
+        block = blocks(rows, along * inner, region)
+        wanted = min(along * inner // TASK_BYTES, 8 * region.plan.threads // max(rows, 1))
         # A range is whole cache lines of channels.
         range_channels = -(-inner // max(wanted, 1) // 64) * 64
         ranges = max(-(-inner // max(range_channels, 1)), 1) if block == 1 else 1
-        way = combination(how, x, count)
+        way = combination(self.how, self.node.inputs[0], self.count)
         shapes = {"size": along, "places": 1, "window": along, "stride": 1, "before": 0}
         window = {
             f"{what}_{axis}": size if axis == "height" else int(what != "before")
             for what, size in shapes.items()
             for axis in AXES
         }
-        parameters |= {
-            **window,
-            "block_rows": block,
-            "channels": inner,
-            "ranges": ranges,
-            "range_channels": range_channels if ranges > 1 else inner,
-            "out_pixel": inner * result.type.dtype.numpy.itemsize,
-        }
-        if sums is not None:
-            parameters["term_bytes"] = 0
+        window |= {"term_bytes": 0} if self.sums is not None else {}
         region.plan.step(
-            result.name,
-            PoolKernel(way, to),
-            parameters,
+            self._result.name,
+            PoolKernel(way, self._to),
+            {
+                **parameters,
+                **window,
+                "block_rows": block,
+                "channels": inner,
+                "ranges": ranges,
+                "range_channels": range_channels if ranges > 1 else inner,
+                "out_pixel": inner * self._result.type.dtype.numpy.itemsize,
+            },
             tensors,
-            tasks=-(-outer // block) * ranges,
+            tasks=-(-rows // block) * ranges,
             scratch=inner * way.bits // 8,
         )
-
-    return Match(nodes, (x,), write)
 
 
 @pattern(ArgMax)

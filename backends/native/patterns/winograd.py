@@ -60,9 +60,8 @@ def winograd(
     centre = middle if deep else int(code.zero_points)
     if reason := _overflow(weights, low - centre, high - centre, transform, deep):
         return reason
-    inputs = (x,) if epilogue.residual is None else (x, epilogue.residual)
     writer = WinogradWriter(op, node, epilogue, tile, deep, centre)
-    return Match((node, *epilogue.nodes), inputs, writer.write, rows_apart=True)
+    return Match((node, *epilogue.nodes), epilogue.inputs(x), writer.write, rows_apart=True)
 
 
 def centred(kernel: Value) -> Array:
@@ -127,11 +126,8 @@ class WinogradWriter:
         code = x.type.affine
         *window, channels, columns = kernel.type.known_shape
         weights, point, target = centred(kernel), int(code.zero_points), region.target
-        tables = {
-            "bias": folded_bias(weights.reshape(-1, columns), point - self.centre, bias),
-            **{name: np.broadcast_to(each, columns) for name, each in self.epilogue.tables.items()},
-        }
-        result = (self.node, *self.epilogue.nodes)[-1].output
+        folded = folded_bias(weights.reshape(-1, columns), point - self.centre, bias)
+        result = self.epilogue.result(self.node)
         shape = region.shape(x)
         spatial = spatial_parameters(self.op, shape, region.shape(self.node.output), window)
         depths = spatial["places_depth"]
@@ -181,7 +177,10 @@ class WinogradWriter:
             "x": region.read(x),
             "fill": region.constant(np.full(channels, point, code.storage.numpy)),
             "weights": region.constant(self.packed(weights, target)),
-            **{name: region.constant(table) for name, table in tables.items()},
+            **{
+                name: region.constant(table)
+                for name, table in self.epilogue.columns(folded).items()
+            },
             "out": region.write(result),
         }
         if self.epilogue.residual is not None:
