@@ -42,10 +42,10 @@ class DepthwiseCode(KernelCode, DepthwiseKernel):
 
     def write(self, e: Body) -> None:
         """Writes the body, up to its return."""
-        _Writer(self, e).write()
+        _DepthwiseBody(self, e).write()
 
 
-class _Writer:
+class _DepthwiseBody:
     """Writes one kernel.
 
     Args:

@@ -38,10 +38,10 @@ class WinogradCode(KernelCode, WinogradKernel):
 
     def write(self, e: Body) -> None:
         """Transforms the patches of a task, then sums and finishes panel after panel."""
-        _Writer(self, e).write()
+        _WinogradBody(self, e).write()
 
 
-class _Writer:
+class _WinogradBody:
     """Writes the body of the kernel.
 
     Args:
@@ -97,18 +97,8 @@ class _Writer:
             left = build.sdiv(left, given[name])
         column, row, z = at
         corner = build.sub(build.mul(z, given["stride_depth"]), given["before_depth"])
+        start, stop = self._taps(corner)
         dilation = given["dilation_depth"]
-
-        def taps_below(depth: LlvmValue) -> LlvmValue:
-            rounded = build.sdiv(
-                build.sub(build.add(depth, dilation), build.add(corner, number(1))), dilation
-            )
-            return e.greatest(e.smallest(rounded, given["window_depth"]), number(0))
-
-        start, stop = taps_below(number(0)), taps_below(given["size_depth"])
-        if self.kernel.deep:
-            # Planes of padding are transformed as well.
-            start, stop = number(0), number(DEPTH.size)
         tap_bytes = build.mul(given["tap_groups"], number(4))
         with e.loop(count, carried=[left, row, column, e.scratch, self.corners]) as patch:
             image, row, column, place, corners = patch.values
@@ -146,6 +136,26 @@ class _Writer:
                 e.at(corners, CORNER_BYTES),
             )
         return e.greatest(build.sub(stop, start), number(0)), start
+
+    def _taps(self, corner: LlvmValue) -> tuple[LlvmValue, LlvmValue]:
+        """Returns the first tap in depth that lies in x, and what follows the last.
+
+        Args:
+            corner: Depth of the first tap.
+        """
+        e, build, given, number = self.e, self.e.build, self.given, self.e.number
+        dilation = given["dilation_depth"]
+
+        def taps_below(depth: LlvmValue) -> LlvmValue:
+            rounded = build.sdiv(
+                build.sub(build.add(depth, dilation), build.add(corner, number(1))), dilation
+            )
+            return e.greatest(e.smallest(rounded, given["window_depth"]), number(0))
+
+        if self.kernel.deep:
+            # Planes of padding are transformed as well.
+            return number(0), number(DEPTH.size)
+        return taps_below(number(0)), taps_below(given["size_depth"])
 
     def _note_corner(
         self, image: LlvmValue, z: LlvmValue, top: LlvmValue, left: LlvmValue, corner: LlvmValue
