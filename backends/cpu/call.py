@@ -13,9 +13,9 @@ import jax
 from llvmlite import ir
 
 from qir.backends.cpu import machine, runtime
-from qir.backends.cpu.kernels import code_of
+from qir.backends.cpu.kernels import kernel_code_of
 from qir.backends.cpu.objects import object_codes
-from qir.backends.cpu.target import Target
+from qir.backends.cpu.target import LlvmTarget
 from qir.backends.native.kernel import Kernel
 from qir.errors import QirError
 from qir.interop.jax_internals import guarded
@@ -31,18 +31,18 @@ _NO_EXPORT = (
 _LOCK = threading.Lock()
 _REGISTERED: list[int] = []
 """The process that told XLA of the handler; none before one did."""
-_ADDRESSES: dict[Target, dict[str, int]] = {}
+_ADDRESSES: dict[LlvmTarget, dict[str, int]] = {}
 _CLOSE: list[Callable[[int], None]] = []
 """What frees the workspace of a slot, once the handler is there."""
 _WORDS: list[ctypes.Array[ctypes.c_int64]] = []
 
 
-def addresses(kernels: Iterable[Kernel], target: Target) -> Mapping[str, int]:
+def addresses(kernels: Iterable[Kernel], target: LlvmTarget) -> Mapping[str, int]:
     """Returns the addresses of kernels by symbol; machine code is made where there is none yet."""
     check_process()
     with _LOCK:
         known = _ADDRESSES.setdefault(target, {})
-        missing = [code_of(kernel) for kernel in kernels if kernel.symbol not in known]
+        missing = [kernel_code_of(kernel) for kernel in kernels if kernel.symbol not in known]
         # What kernels share is linked with them again: each engine is closed.
         functions = [*missing, *(each for kernel in missing for each in kernel.shared)]
         writers: dict[str, Callable[[ir.Module], None]] = {
@@ -53,7 +53,7 @@ def addresses(kernels: Iterable[Kernel], target: Target) -> Mapping[str, int]:
             writers[runtime.CLOSE] = runtime.write_close
         if writers:
             codes = object_codes(writers, target)
-            found = machine.load(codes, target)
+            found = machine.link(codes, target)
             if runtime.HANDLER in found:
                 _register(found[runtime.HANDLER], found[runtime.CLOSE])
             known.update(found)

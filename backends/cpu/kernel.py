@@ -10,7 +10,7 @@ from llvmlite import ir
 
 from qir.backends.cpu.emitter import I64, POINTER, LlvmEmitter, LlvmValue, vector
 from qir.backends.cpu.runtime import KERNEL_TYPE
-from qir.backends.cpu.target import Target
+from qir.backends.cpu.target import LlvmTarget
 from qir.backends.native.kernel import Kernel
 
 
@@ -31,7 +31,7 @@ class Body(LlvmEmitter):
         target: The instruction set.
     """
 
-    def __init__(self, function: ir.Function, kernel: Kernel, target: Target) -> None:
+    def __init__(self, function: ir.Function, kernel: Kernel, target: LlvmTarget) -> None:
         super().__init__(function)
         self._arguments, self._buffers, self.task, self.scratch = self.arguments
         self._kernel = kernel
@@ -77,7 +77,7 @@ class SharedFunction(Protocol):
         """Its name, the same for equal functions only."""
         ...
 
-    def define(self, module: ir.Module, target: Target) -> None:
+    def define(self, module: ir.Module, target: LlvmTarget) -> None:
         """Writes it into a module."""
         ...
 
@@ -99,19 +99,19 @@ class KernelCode(Kernel):
     def write(self, e: Body) -> None:
         """Writes the body, up to its return."""
 
-    def define(self, module: ir.Module, target: Target) -> None:
+    def define(self, module: ir.Module, target: LlvmTarget) -> None:
         """Writes the function into a module."""
         body = Body(ir.Function(module, KERNEL_TYPE, self.symbol), self, target)
         self.write(body)
         body.build.ret_void()
 
 
-CODES: dict[type[Kernel], type[KernelCode]] = {}
+KERNEL_CODES: dict[type[Kernel], type[KernelCode]] = {}
 """The code of each kernel; `kernels` fills it."""
 CodeT = TypeVar("CodeT", bound=type[KernelCode])
 
 
-def code(kernel: type[Kernel]) -> Callable[[CodeT], CodeT]:
+def kernel_code(kernel: type[Kernel]) -> Callable[[CodeT], CodeT]:
     """Declares the code of a kernel.
 
     Args:
@@ -119,7 +119,7 @@ def code(kernel: type[Kernel]) -> Callable[[CodeT], CodeT]:
     """
 
     def declare(cls: CodeT) -> CodeT:
-        CODES[kernel] = cls
+        KERNEL_CODES[kernel] = cls
         return cls
 
     return declare

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from qir.backends.cpu.emitter import I32, LlvmValue, vector
 from qir.backends.cpu.epilogue import Finisher, Valid
-from qir.backends.cpu.kernel import Body, KernelCode, SharedFunction, code
+from qir.backends.cpu.kernel import Body, KernelCode, SharedFunction, kernel_code
 from qir.backends.cpu.kernels.rows import RowCopies
 from qir.backends.cpu.kernels.tiles import TileSums
 from qir.backends.native.kernels.dense import DenseKernel
@@ -24,7 +24,7 @@ FINISHED_TILES = 4
 tile is costly to predict."""
 
 
-@code(DenseKernel)
+@kernel_code(DenseKernel)
 class DenseCode(KernelCode, DenseKernel):
     """The code of `DenseKernel`."""
 

@@ -14,7 +14,7 @@ from llvmlite import ir
 
 from qir.backends.cpu.emitter import I8, I16, I32, I64, LlvmValue, vector
 from qir.backends.cpu.epilogue import Finisher, Valid
-from qir.backends.cpu.kernel import Body, KernelCode, SharedFunction, code
+from qir.backends.cpu.kernel import Body, KernelCode, SharedFunction, kernel_code
 from qir.backends.cpu.kernels.lines import Line, PairCopies
 from qir.backends.native.kernels.depthwise import (
     CHANNELS,
@@ -26,7 +26,7 @@ from qir.backends.native.kernels.depthwise import (
 )
 
 
-@code(DepthwiseKernel)
+@kernel_code(DepthwiseKernel)
 class DepthwiseCode(KernelCode, DepthwiseKernel):
     """The code of `DepthwiseKernel`."""
 

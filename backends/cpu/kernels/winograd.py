@@ -11,7 +11,7 @@ from operator import mul
 
 from qir.backends.cpu.emitter import I8, I16, I32, I64, POINTER, LlvmValue, constant, vector
 from qir.backends.cpu.epilogue import Finisher
-from qir.backends.cpu.kernel import Body, KernelCode, SharedFunction, code
+from qir.backends.cpu.kernel import Body, KernelCode, SharedFunction, kernel_code
 from qir.backends.cpu.kernels.tiles import TileSums
 from qir.backends.cpu.kernels.transforms import multiplied
 from qir.backends.native.kernels.transforms import TRANSFORMS
@@ -27,7 +27,7 @@ from qir.backends.native.kernels.winograd import (
 SUMS = TileSums(weight_bytes=2)
 
 
-@code(WinogradKernel)
+@kernel_code(WinogradKernel)
 class WinogradCode(KernelCode, WinogradKernel):
     """The code of `WinogradKernel`."""
 

@@ -18,7 +18,7 @@ from qir.backends.native.kernels.depthwise import (
     DepthwiseKernel,
     FixedWindow,
 )
-from qir.backends.native.pattern import Match, Region
+from qir.backends.native.pattern import Match, Placement
 from qir.backends.native.patterns.dense import folded_bias, spatial_parameters, unfit
 from qir.backends.native.patterns.epilogue import MatchedEpilogue
 from qir.ir import Node
@@ -278,19 +278,19 @@ class DepthwiseWriter:
         matrices = _phases(taps, pairing, geometry.along)[..., self.order()]
         return np.ascontiguousarray(matrices.transpose(4, 0, 1, 2, 5, 3).astype(np.int16))
 
-    def write(self, region: Region) -> None:
+    def write(self, placement: Placement) -> None:
         """Adds the step."""
         x, kernel, *bias = self.node.inputs
         code, weight_code = x.type.affine, kernel.type.affine
         columns, order = self.columns, self.order()
         result = self.epilogue.result(self.node)
         spatial = spatial_parameters(
-            self.op, region.shape(x), region.shape(self.node.output), self.window
+            self.op, placement.shape(x), placement.shape(self.node.output), self.window
         )
         geometry = DepthwiseGeometry.of(self.window, spatial)
         places = [spatial[f"places_{axis}"] for axis in AXES]
-        batch = region.shape(x)[0]
-        tasks = _tasks(batch * prod(places) * kernel.array.size, region.plan.threads)
+        batch = placement.shape(x)[0]
+        tasks = _tasks(batch * prod(places) * kernel.array.size, placement.plan.threads)
         division = divided(geometry, places, batch * places[0], len(order), tasks)
         pairing, width = division.pairing, division.width
 
@@ -304,7 +304,7 @@ class DepthwiseWriter:
             **{name: spatial[name] for name in GEOMETRY},
             **self.epilogue.parameters,
             "fill": int(code.zero_points),
-            "pixel": region.shape(x)[-1],
+            "pixel": placement.shape(x)[-1],
             "group_rows": len(pairing.rows),
             "groups": division.groups,
             "ranges": division.ranges,
@@ -312,7 +312,7 @@ class DepthwiseWriter:
             "blocks": len(order),
             "columns": columns,
             "pieces": -(-places[2] // width),
-            "out_pixel": region.pitch(result),
+            "out_pixel": placement.pitch(result),
             "block_width": width,
             "span": geometry.span(width),
             "lines": len(pairing.lines),
@@ -322,19 +322,19 @@ class DepthwiseWriter:
             "step": geometry.step,
         }
         tensors = {
-            "x": region.read(x),
-            "weights": region.constant(packed),
-            "lines": region.constant(np.asarray(pairing.lines, np.int64)),
-            "rows": region.constant(pairing.table(phase_bytes, line_bytes)),
-            **{name: region.constant(table[order]) for name, table in tables.items()},
-            "out": region.write(result),
+            "x": placement.read(x),
+            "weights": placement.constant(packed),
+            "lines": placement.constant(np.asarray(pairing.lines, np.int64)),
+            "rows": placement.constant(pairing.table(phase_bytes, line_bytes)),
+            **{name: placement.constant(table[order]) for name, table in tables.items()},
+            "out": placement.write(result),
         }
         if self.gathered:
-            tensors["sources"] = region.constant((order // self.multiplier).astype(np.int64))
+            tensors["sources"] = placement.constant((order // self.multiplier).astype(np.int64))
         if self.epilogue.residual is not None:
-            tensors["residual"] = region.read(self.epilogue.residual)
+            tensors["residual"] = placement.read(self.epilogue.residual)
         written = FixedWindow(pairs, geometry.taps, geometry.strides[2], geometry.step)
-        region.plan.step(
+        placement.plan.step(
             result.name,
             DepthwiseKernel(
                 written if pairs * geometry.taps <= WRITTEN_TAPS else None,

@@ -15,7 +15,7 @@ from qir.backends.native.kernels.elementwise import (
     ProductKernel,
     SumKernel,
 )
-from qir.backends.native.pattern import Match, Region, pattern
+from qir.backends.native.pattern import Match, Placement, pattern
 from qir.backends.native.patterns.cast import code_parameters
 from qir.backends.native.patterns.epilogue import is_bytes
 from qir.backends.native.patterns.flat import TASK_ELEMENTS, TASKS, block, lies, variables
@@ -126,9 +126,9 @@ class PairsWriter:
     kernel: Callable[[bool], PairsKernel]
     parameters: Mapping[str, int]
 
-    def write(self, region: Region) -> None:
+    def write(self, placement: Placement) -> None:
         """Adds the step."""
-        before, shared, after = self.axes.sizes(region.shape(self.result))
+        before, shared, after = self.axes.sizes(placement.shape(self.result))
         repeats = shared > 1 and after <= LONGEST_PERIOD
         if repeats:
             rows, length, y_rows = before, shared * after, 1
@@ -136,11 +136,11 @@ class PairsWriter:
             rows, length, y_rows = before * shared, after, shared
         else:
             rows, length, y_rows = 1, before * after, 1
-        elements = block(length, region)
+        elements = block(length, placement)
         ranges = -(-length // elements)
-        tasks = max(min(rows * length // TASK_ELEMENTS, TASKS * region.plan.threads), 1)
+        tasks = max(min(rows * length // TASK_ELEMENTS, TASKS * placement.plan.threads), 1)
         block_rows = max(-(-rows * ranges // tasks), 1) if ranges == 1 else 1
-        region.plan.step(
+        placement.plan.step(
             self.result.name,
             self.kernel(repeats),
             {
@@ -154,9 +154,9 @@ class PairsWriter:
                 "period": after if repeats else length,
             },
             {
-                "x": lies(region, self.first),
-                "y": lies(region, self.second),
-                "out": region.write(self.result),
+                "x": lies(placement, self.first),
+                "y": lies(placement, self.second),
+                "out": placement.write(self.result),
             },
             tasks=-(-rows // block_rows) * ranges,
         )

@@ -12,7 +12,7 @@ from qir.backends.native.instruction_set import InstructionSet
 from qir.backends.native.kernels.dense import AXES
 from qir.backends.native.kernels.pool import PoolKernel
 from qir.backends.native.kernels.reduce import Combination
-from qir.backends.native.pattern import Match, Region, pattern
+from qir.backends.native.pattern import Match, Placement, pattern
 from qir.backends.native.patterns.epilogue import BYTES, is_bytes
 from qir.backends.native.patterns.reduce import blocks, combination, has_bytes
 from qir.backends.native.patterns.sums import SumsEpilogue, rounded, rounding_once, sums_epilogue
@@ -93,26 +93,26 @@ class PoolWriter:
         """The nodes that it computes."""
         return (self.node, *(() if self.sums is None else self.sums.nodes))
 
-    def geometry(self, region: Region) -> dict[str, tuple[int, ...]]:
+    def geometry(self, placement: Placement) -> dict[str, tuple[int, ...]]:
         """Returns what the windows are, by name, for depth, height and width."""
-        _, *sizes, _ = region.shape(self.node.inputs[0])
+        _, *sizes, _ = placement.shape(self.node.inputs[0])
         strides, padding = self.op.geometry(tuple(sizes))
         return {
             "size": _spread(sizes, 1),
-            "places": _spread(region.shape(self.node.output)[1:-1], 1),
+            "places": _spread(placement.shape(self.node.output)[1:-1], 1),
             "window": _spread(self.op.window, 1),
             "stride": _spread(strides, 1),
             "before": _spread([first for first, _ in padding], 0),
         }
 
-    def write(self, region: Region) -> None:
+    def write(self, placement: Placement) -> None:
         """Adds the step."""
         (x,), result, sums = self.node.inputs, self.nodes[-1].output, self.sums
-        batch, channels = region.shape(x)[0], region.shape(x)[-1]
-        geometry = self.geometry(region)
+        batch, channels = placement.shape(x)[0], placement.shape(x)[-1]
+        geometry = self.geometry(placement)
         rows = batch * prod(geometry["places"][:-1])
         line = geometry["size"][-1] * channels
-        block = blocks(rows, line * prod(geometry["window"][:-1]), region)
+        block = blocks(rows, line * prod(geometry["window"][:-1]), placement)
         parameters = {
             f"{name}_{axis}": number
             for name, numbers in geometry.items()
@@ -124,18 +124,18 @@ class PoolWriter:
             "channels": channels,
             "ranges": 1,
             "range_channels": channels,
-            "out_pixel": region.pitch(result),
+            "out_pixel": placement.pitch(result),
         }
-        tensors = {"x": region.read(x), "out": region.write(result)}
+        tensors = {"x": placement.read(x), "out": placement.write(result)}
         if sums is not None:
             # Terms of a table begin at one tap; there is a row for none.
             table = sums.terms
             if len(table) > 1:
                 table = np.concatenate([np.zeros_like(table[:1]), table])
-            tensors["terms"] = region.constant(table)
+            tensors["terms"] = placement.constant(table)
             parameters |= sums.parameters
             parameters["term_bytes"] = table[0].nbytes if len(table) > 1 else 0
-        region.plan.step(
+        placement.plan.step(
             result.name,
             PoolKernel(self.way, "signed" if sums is None else sums.to),
             parameters,

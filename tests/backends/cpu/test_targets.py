@@ -13,13 +13,13 @@ pytest.importorskip("llvmlite")
 from qir.backends.cpu import machine
 from qir.backends.cpu.emitter import LlvmEmitter, LlvmValue
 from qir.backends.cpu.kernel import KernelCode, SharedFunction
-from qir.backends.cpu.kernels import code_of
+from qir.backends.cpu.kernels import kernel_code_of
 from qir.backends.cpu.kernels.tiles import TileSums
 from qir.backends.cpu.runtime import write_close, write_runtime
 from qir.backends.cpu.target import (
     TARGETS,
     VARIABLE,
-    Target,
+    LlvmTarget,
     host_target,
     host_targets,
     sum_neighbours,
@@ -57,7 +57,7 @@ _STACK = re.compile(r"\(%rsp|\[sp\b")
 _CALL = re.compile(r"\t(?:callq|bl|jmp|b)\t([a-z_]\w*)")
 
 
-def disassembled(function: KernelCode | SharedFunction, target: Target) -> str:
+def disassembled(function: KernelCode | SharedFunction, target: LlvmTarget) -> str:
     module = machine.new_module("module", target)
     function.define(module, target)
     return machine.disassemble(module, target)
@@ -93,7 +93,7 @@ def test_accumulators_of_the_largest_tile_stay_in_registers(name: str, weight_by
     assert spilled == []
 
 
-def assert_compiles(kernel: KernelCode, target: Target) -> None:
+def assert_compiles(kernel: KernelCode, target: LlvmTarget) -> None:
     """Asserts that code calls what kernels share and nothing else: LLVM has words for all of it."""
     text = disassembled(kernel, target)
     own = {each.symbol for each in (kernel, *kernel.shared)}
@@ -107,7 +107,7 @@ def test_sums_of_products_compile(name: str, epilogue: str) -> None:
     for geometry, storage in zip(GEOMETRIES, cycle([DType.I8, DType.U8, DType.U8]), strict=False):
         graph, _ = replace(geometry, epilogue=epilogue, storage=storage).build()
         for step in harness.planned(graph, Sizes({}), target=target).plan.steps:
-            kernels[step.kernel.symbol] = code_of(step.kernel)
+            kernels[step.kernel.symbol] = kernel_code_of(step.kernel)
     for kernel in kernels.values():
         assert_compiles(kernel, target)
 
@@ -117,7 +117,7 @@ def test_sums_of_products_compile(name: str, epilogue: str) -> None:
 def test_kernels_of_every_op_compile(name: str) -> None:
     target = TARGETS[name]
     kernels = {
-        step.kernel.symbol: code_of(step.kernel)
+        step.kernel.symbol: kernel_code_of(step.kernel)
         for case in drawn(target, 52)
         for step in harness.planned(case.graph, Sizes({"B": 2}), target=target).plan.steps
     }
@@ -131,7 +131,7 @@ def test_kernels_that_write_rows_apart_compile(name: str) -> None:
     target = TARGETS[name]
     graph = test_assignment.program(test_assignment.IN_PLACE, 16, 3)
     steps = harness.planned(graph, Sizes({"B": 2}), target=target).plan.steps
-    for kernel in {step.kernel.symbol: code_of(step.kernel) for step in steps}.values():
+    for kernel in {step.kernel.symbol: kernel_code_of(step.kernel) for step in steps}.values():
         assert_compiles(kernel, target)
 
 
@@ -152,7 +152,7 @@ def test_the_runtime_compiles(name: str) -> None:
     }
 
 
-def emulated(target: Target) -> Target:
+def emulated(target: LlvmTarget) -> LlvmTarget:
     """Returns a target of this machine with another's tiles, and a dot in words of any machine."""
     assert HOST is not None
 
@@ -211,7 +211,7 @@ def test_every_instruction_set_of_this_machine(name: str, epilogue: str) -> None
 
 
 @pytest.mark.parametrize("target", host_targets(), ids=lambda target: target.name)
-def test_a_chosen_instruction_set(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chosen_instruction_set(target: LlvmTarget, monkeypatch: pytest.MonkeyPatch) -> None:
     assert host_target(target.name) is target
     monkeypatch.setenv(VARIABLE, target.name)
     assert host_target() is target
