@@ -15,7 +15,7 @@ from llvmlite import ir
 from qir.backends.cpu import machine, runtime
 from qir.backends.cpu.kernels import kernel_code_of
 from qir.backends.cpu.objects import object_codes
-from qir.backends.cpu.target import LlvmTarget
+from qir.backends.cpu.target import LlvmInstructionSet
 from qir.backends.native.kernel import Kernel
 from qir.errors import QirError
 from qir.interop.jax_internals import guarded
@@ -31,13 +31,13 @@ _NO_EXPORT = (
 _LOCK = threading.Lock()
 _REGISTERED: list[int] = []
 """The process that told XLA of the handler; none before one did."""
-_ADDRESSES: dict[LlvmTarget, dict[str, int]] = {}
+_ADDRESSES: dict[LlvmInstructionSet, dict[str, int]] = {}
 _CLOSE: list[Callable[[int], None]] = []
 """What frees the workspace of a slot, once the handler is there."""
 _WORDS: list[ctypes.Array[ctypes.c_int64]] = []
 
 
-def addresses(kernels: Iterable[Kernel], target: LlvmTarget) -> Mapping[str, int]:
+def addresses(kernels: Iterable[Kernel], target: LlvmInstructionSet) -> Mapping[str, int]:
     """Returns the addresses of kernels by symbol; machine code is made where there is none yet."""
     check_process()
     with _LOCK:

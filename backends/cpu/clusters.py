@@ -16,7 +16,7 @@ import qir.backends.native.patterns  # noqa: F401  # pyright: ignore[reportUnuse
 from qir.backends.cpu import call, peak
 from qir.backends.cpu.clock import StepClock
 from qir.backends.cpu.table import call_table
-from qir.backends.cpu.target import LlvmTarget
+from qir.backends.cpu.target import LlvmInstructionSet
 from qir.backends.native.assignment import write
 from qir.backends.native.computation import Computation, Group, Lowering, Parameter, always
 from qir.backends.native.partition import Cluster, Partition, partition
@@ -53,7 +53,7 @@ class GeneratedKernels:
         clocks: The clock of each call that was compiled, where they are timed.
     """
 
-    target: LlvmTarget
+    target: LlvmInstructionSet
     threads: int = field(default_factory=available_cores)
     timed: bool = False
     refused: Callable[[Node], str] = field(default=lambda node: "", compare=False)

@@ -10,7 +10,7 @@ from llvmlite import ir
 
 from qir.backends.cpu.emitter import I64, POINTER, LlvmEmitter, LlvmValue, vector
 from qir.backends.cpu.runtime import KERNEL_TYPE
-from qir.backends.cpu.target import LlvmTarget
+from qir.backends.cpu.target import LlvmInstructionSet
 from qir.backends.native.kernel import Kernel
 
 
@@ -31,7 +31,7 @@ class Body(LlvmEmitter):
         target: The instruction set.
     """
 
-    def __init__(self, function: ir.Function, kernel: Kernel, target: LlvmTarget) -> None:
+    def __init__(self, function: ir.Function, kernel: Kernel, target: LlvmInstructionSet) -> None:
         super().__init__(function)
         self._arguments, self._buffers, self.task, self.scratch = self.arguments
         self._kernel = kernel
@@ -77,7 +77,7 @@ class SharedFunction(Protocol):
         """Its name, the same for equal functions only."""
         ...
 
-    def define(self, module: ir.Module, target: LlvmTarget) -> None:
+    def define(self, module: ir.Module, target: LlvmInstructionSet) -> None:
         """Writes it into a module."""
         ...
 
@@ -99,7 +99,7 @@ class KernelCode(Kernel):
     def write(self, e: Body) -> None:
         """Writes the body, up to its return."""
 
-    def define(self, module: ir.Module, target: LlvmTarget) -> None:
+    def define(self, module: ir.Module, target: LlvmInstructionSet) -> None:
         """Writes the function into a module."""
         body = Body(ir.Function(module, KERNEL_TYPE, self.symbol), self, target)
         self.write(body)

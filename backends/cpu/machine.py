@@ -9,7 +9,7 @@ from llvmlite import binding as llvm
 from llvmlite import ir
 from llvmlite.binding import orcjit
 
-from qir.backends.cpu.target import LlvmTarget
+from qir.backends.cpu.target import LlvmInstructionSet
 
 
 @cache
@@ -18,7 +18,7 @@ def _initialize() -> None:
     llvm.initialize_all_asmprinters()
 
 
-def _machine(target: LlvmTarget) -> llvm.TargetMachine:
+def _machine(target: LlvmInstructionSet) -> llvm.TargetMachine:
     _initialize()
     found = llvm.Target.from_triple(target.triple)
     machine: llvm.TargetMachine = found.create_target_machine(
@@ -27,14 +27,14 @@ def _machine(target: LlvmTarget) -> llvm.TargetMachine:
     return machine
 
 
-def new_module(name: str, target: LlvmTarget) -> ir.Module:
+def new_module(name: str, target: LlvmInstructionSet) -> ir.Module:
     """Returns an empty module for a target."""
     module = ir.Module(name, context=ir.Context())
     module.triple = target.triple
     return module
 
 
-def assemble(text: str, target: LlvmTarget) -> bytes:
+def assemble(text: str, target: LlvmInstructionSet) -> bytes:
     """Returns the object code of a module, given as text."""
     parsed = llvm.parse_assembly(text)
     parsed.verify()
@@ -42,13 +42,13 @@ def assemble(text: str, target: LlvmTarget) -> bytes:
     return code
 
 
-def disassemble(module: ir.Module, target: LlvmTarget) -> str:
+def disassemble(module: ir.Module, target: LlvmInstructionSet) -> str:
     """Returns the assembly text of a module."""
     text: str = _machine(target).emit_assembly(llvm.parse_assembly(str(module)))
     return text
 
 
-def link(codes: Mapping[str, bytes], target: LlvmTarget) -> Mapping[str, int]:
+def link(codes: Mapping[str, bytes], target: LlvmInstructionSet) -> Mapping[str, int]:
     """Links object code into the process, and returns the addresses of its functions.
 
     Args:

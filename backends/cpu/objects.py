@@ -22,7 +22,7 @@ from llvmlite import binding as llvm
 from llvmlite import ir
 
 from qir.backends.cpu.machine import assemble, new_module
-from qir.backends.cpu.target import LlvmTarget
+from qir.backends.cpu.target import LlvmInstructionSet
 from qir.bench.cache import cache_folder
 from qir.errors import QirError
 from qir.report.progress import watched
@@ -35,7 +35,7 @@ MOST_FILES = 1024
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
-def object_codes(writers: Writers, target: LlvmTarget) -> dict[str, bytes]:
+def object_codes(writers: Writers, target: LlvmInstructionSet) -> dict[str, bytes]:
     """Returns the object code of functions, from the cache where it is there.
 
     Args:
@@ -56,7 +56,7 @@ def object_codes(writers: Writers, target: LlvmTarget) -> dict[str, bytes]:
     return {name: found[name] for name in writers}
 
 
-def _assembled(writers: Writers, target: LlvmTarget) -> dict[str, bytes]:
+def _assembled(writers: Writers, target: LlvmInstructionSet) -> dict[str, bytes]:
     """Writes functions in Python, and meanwhile has LLVM assemble those written before."""
     with ThreadPoolExecutor(1) as waiting:
         futures: dict[str, Future[bytes]] = {}
@@ -78,7 +78,7 @@ def _generator() -> str:
     return digest.hexdigest()
 
 
-def _digest(name: str, target: LlvmTarget) -> str:
+def _digest(name: str, target: LlvmInstructionSet) -> str:
     facts = {
         "function": name,
         "generator": _generator(),

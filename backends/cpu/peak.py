@@ -27,7 +27,7 @@ from qir.backends.cpu.emitter import (
     LlvmValue,
     vector,
 )
-from qir.backends.cpu.target import LlvmTarget, host_targets
+from qir.backends.cpu.target import LlvmInstructionSet, host_targets
 from qir.bench.profile import Ceilings
 from qir.errors import QirError
 from qir.types import Array
@@ -79,7 +79,7 @@ def int8_peak(threads: int) -> float:
     return counted * threads * _fastest(spin, operands) / 1e9
 
 
-def _best() -> LlvmTarget:
+def _best() -> LlvmInstructionSet:
     """Returns the best instruction set of this machine, whichever is chosen for kernels."""
     found = next(iter(host_targets()), None)
     if found is None:
@@ -87,7 +87,7 @@ def _best() -> LlvmTarget:
     return found
 
 
-def _reading(target: LlvmTarget, threads: int) -> tuple[tuple[int, float], ...]:
+def _reading(target: LlvmInstructionSet, threads: int) -> tuple[tuple[int, float], ...]:
     """Measures how fast memory of several sizes is read."""
     read = _loaded(target)["qir_read"]
     sizes = sorted({*(threads * size for size in CACHED), *SHARED})
@@ -131,14 +131,14 @@ def _fastest(function: Callable[[int, int, int], None], operands: Sequence[Array
 
 
 @cache
-def _loaded(target: LlvmTarget) -> dict[str, Callable[[int, int, int], None]]:
+def _loaded(target: LlvmInstructionSet) -> dict[str, Callable[[int, int, int], None]]:
     """Returns the loops as functions of rounds, an address and bytes; they need no lock."""
     codes = {name: machine.assemble(str(written(name, target)), target) for name in LOOPS}
     type = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64)
     return {name: type(address) for name, address in machine.link(codes, target).items()}
 
 
-def written(name: str, target: LlvmTarget) -> ir.Module:
+def written(name: str, target: LlvmInstructionSet) -> ir.Module:
     """Returns a module with one of the loops."""
     module = machine.new_module(name, target)
     type = ir.FunctionType(VOID, [I64, POINTER, I64])
@@ -148,7 +148,7 @@ def written(name: str, target: LlvmTarget) -> ir.Module:
     return module
 
 
-def _write_multiply(e: LlvmEmitter, target: LlvmTarget) -> None:
+def _write_multiply(e: LlvmEmitter, target: LlvmInstructionSet) -> None:
     """Writes the sums of a tile, round for round of the same operands."""
     rounds, pointer, _ = e.arguments
     lanes = target.lanes * target.group
@@ -170,13 +170,13 @@ def _write_multiply(e: LlvmEmitter, target: LlvmTarget) -> None:
         e.store(each, pointer, 128 + 64 * index)
 
 
-def _opaque(e: LlvmEmitter, value: LlvmValue, target: LlvmTarget) -> LlvmValue:
+def _opaque(e: LlvmEmitter, value: LlvmValue, target: LlvmInstructionSet) -> LlvmValue:
     register = "x" if target.triple.startswith("x86_64") else "w"
     type = ir.FunctionType(value.type, [value.type])
     return e.build.asm(type, "", f"={register},0", [value], side_effect=False)
 
 
-def _write_read(e: LlvmEmitter, target: LlvmTarget) -> None:
+def _write_read(e: LlvmEmitter, target: LlvmInstructionSet) -> None:
     """Writes the reading of some bytes from the first to the last, round for round."""
     rounds, pointer, size = e.arguments
     type = vector(I32, target.lanes)
@@ -197,7 +197,7 @@ def _write_read(e: LlvmEmitter, target: LlvmTarget) -> None:
         e.store(each, pointer, 4 * target.lanes * index)
 
 
-LOOPS: dict[str, Callable[[LlvmEmitter, LlvmTarget], None]] = {
+LOOPS: dict[str, Callable[[LlvmEmitter, LlvmInstructionSet], None]] = {
     "qir_multiply": _write_multiply,
     "qir_read": _write_read,
 }

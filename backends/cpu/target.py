@@ -23,7 +23,7 @@ WriteDot: TypeAlias = Callable[[LlvmEmitter, LlvmValue, LlvmValue, LlvmValue], L
 
 
 @dataclass(frozen=True)
-class LlvmTarget(InstructionSet):
+class LlvmInstructionSet(InstructionSet):
     """An instruction set as LLVM generates code for it.
 
     Attributes:
@@ -168,17 +168,17 @@ _AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512dq")
 TARGETS = {
     target.name: target
     for target in (
-        LlvmTarget("avx512_vnni", 16, 14, 2, 4, "u8",
+        LlvmInstructionSet("avx512_vnni", 16, 14, 2, 4, "u8",
                _X86, "cascadelake", "", (*_AVX512, "avx512vnni"), _VPDPBUSD, _VPDPWSSD),
-        LlvmTarget("avx512", 16, 14, 2, 2, "s16",
+        LlvmInstructionSet("avx512", 16, 14, 2, 2, "s16",
                _X86, "skylake-avx512", "", _AVX512, _multiply_add, _multiply_add),
-        LlvmTarget("avx_vnni", 8, 6, 2, 4, "u8",
+        LlvmInstructionSet("avx_vnni", 8, 6, 2, 4, "u8",
                _X86, "alderlake", "", ("avx2", "avxvnni"), _VPDPBUSD, _VPDPWSSD),
-        LlvmTarget("avx2", 8, 6, 2, 2, "s16",
+        LlvmInstructionSet("avx2", 8, 6, 2, 2, "s16",
                _X86, "haswell", "", ("avx2",), _multiply_add, _multiply_add),
-        LlvmTarget("dotprod", 4, 6, 4, 4, "s8",
+        LlvmInstructionSet("dotprod", 4, 6, 4, 4, "s8",
                _ARM, "neoverse-n1", "", ("neon", "dotprod"), _SDOT, _multiply_add_pairwise),
-        LlvmTarget("i8mm", 4, 6, 4, 4, "u8",
+        LlvmInstructionSet("i8mm", 4, 6, 4, 4, "u8",
                _ARM, "neoverse-v1", "", ("neon", "i8mm"), _USDOT, _multiply_add_pairwise),
     )
 }
@@ -187,7 +187,7 @@ TARGETS = {
 
 
 @cache
-def host_targets() -> tuple[LlvmTarget, ...]:
+def host_targets() -> tuple[LlvmInstructionSet, ...]:
     """Returns the instruction sets of this machine, best first; none where no kernel can run.
 
     Each does without what only better ones need, so that it makes the code of a machine that has
@@ -198,7 +198,7 @@ def host_targets() -> tuple[LlvmTarget, ...]:
     known = host_features()
     cpu = llvm.get_host_cpu_name()
     features = ",".join(f"{'+' if has else '-'}{name}" for name, has in sorted(known.items()))
-    found: list[LlvmTarget] = []
+    found: list[LlvmInstructionSet] = []
     for target in TARGETS.values():
         if not target.triple.startswith(architecture) or not all(map(known.get, target.needs)):
             continue
@@ -209,7 +209,7 @@ def host_targets() -> tuple[LlvmTarget, ...]:
     return tuple(found)
 
 
-def host_target(name: str | None = None) -> LlvmTarget | None:
+def host_target(name: str | None = None) -> LlvmInstructionSet | None:
     """Returns an instruction set of this machine, or None where no kernel can run.
 
     Args:

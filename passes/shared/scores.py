@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qir.ir import Graph, Value, reachable
+from qir.ir import Graph, Value
 from qir.numbers.interval import Interval
 from qir.ops import Broadcast, Clip, Div, Dot, Mul, Reshape, Select, Transpose
 from qir.ops.elementwise import Sum
@@ -26,17 +26,23 @@ def score_factors(graph: Graph) -> set[Value]:
     Args:
         graph: A float program.
     """
-    scores = reachable(
-        (node.inputs[0] for node in graph.nodes if isinstance(node.op, Exponentials)),
-        lambda value: value.inputs if isinstance(value.op, _CHANGES) else (),
-    )
-    products = [value for value in scores if isinstance(value.op, Dot)]
-    return set(
-        reachable(
-            (x for y in products if not any(x.is_constant for x in y.inputs) for x in y.inputs),
-            lambda value: value.inputs[:1] if isinstance(value.op, _MOVES) else (),
-        )
-    )
+    found: set[Value] = set()
+    seen: set[Value] = set()
+    stack = [node.inputs[0] for node in graph.nodes if isinstance(node.op, Exponentials)]
+    while stack:
+        value = stack.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        if isinstance(value.op, _CHANGES):
+            stack.extend(operand for operand in value.inputs if not operand.is_constant)
+        elif isinstance(value.op, Dot) and not any(x.is_constant for x in value.inputs):
+            for operand in value.inputs:
+                found.add(operand)
+                while isinstance(operand.op, _MOVES):
+                    operand = operand.inputs[0]
+                    found.add(operand)
+    return found
 
 
 def score_terms(graph: Graph) -> set[Value]:
@@ -48,21 +54,22 @@ def score_terms(graph: Graph) -> set[Value]:
     Args:
         graph: A float program.
     """
-    sums = (
+    found: set[Value] = set()
+    stack = [
         node.inputs[0]
         for node in graph.nodes
         if isinstance(node.op, Exponentials) and isinstance(node.inputs[0].op, _TERMS)
-    )
-
-    def is_term(value: Value) -> bool:
-        return isinstance(value.op, _TERMS) and value.type.is_float
-
-    met = reachable(sums, lambda value: value.inputs if is_term(value) else ())
-    return {
-        value
-        for value in met
-        if is_term(value) or (isinstance(value.op, Dot) and value.type.is_float)
-    }
+    ]
+    while stack:
+        value = stack.pop()
+        if value in found or value.is_constant or not value.type.is_float:
+            continue
+        if isinstance(value.op, Dot):
+            found.add(value)
+        elif isinstance(value.op, _TERMS):
+            found.add(value)
+            stack.extend(value.inputs)
+    return found
 
 
 def is_two_sided(observed: Interval) -> bool:

@@ -18,7 +18,7 @@ from qir.backends.cpu.emitter import (
     LlvmValue,
     vector,
 )
-from qir.backends.cpu.target import LlvmTarget
+from qir.backends.cpu.target import LlvmInstructionSet
 from qir.backends.native.kernels.depthwise import CHANNELS, LINE_BYTES, PAIR_BYTES
 
 _COPIED = 8
@@ -112,7 +112,7 @@ class PairCopies:
         function = e.external(self.symbol, VOID, self._type.args)
         e.build.call(function, [lines, place, pairs, span, fill, channel])
 
-    def define(self, module: ir.Module, target: LlvmTarget) -> None:
+    def define(self, module: ir.Module, target: LlvmInstructionSet) -> None:
         """Writes the function into a module."""
         e = LlvmEmitter(ir.Function(module, self._type, self.symbol))
         build, number = e.build, e.number

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from qir.backends.cpu.emitter import I32, I64, POINTER, VOID, LlvmEmitter, LlvmValue, vector
-from qir.backends.cpu.target import LlvmTarget
+from qir.backends.cpu.target import LlvmInstructionSet
 from qir.backends.native.kernels.dense import UNROLLED
 
 AHEAD = 2048
@@ -60,7 +60,7 @@ class TileSums:
         function = e.external(self.symbol, VOID, [*_TYPES, I64])
         e.build.call(function, [activations, row_bytes, weights, groups, sums, sums_bytes, rows])
 
-    def define(self, module: ir.Module, target: LlvmTarget) -> None:
+    def define(self, module: ir.Module, target: LlvmInstructionSet) -> None:
         """Writes the function into a module.
 
         Rows are divided into tiles of nearly equal height: one row costs as much as a full tile.
@@ -83,7 +83,7 @@ class TileSums:
         build.call(by_height, [rest, row_bytes, weights, groups, sums, sums_bytes, left, least])
         build.ret_void()
 
-    def _define_choice(self, module: ir.Module, target: LlvmTarget) -> ir.Function:
+    def _define_choice(self, module: ir.Module, target: LlvmInstructionSet) -> ir.Function:
         """Writes the function that sums a number of tiles of one height."""
         type = ir.FunctionType(VOID, [*_TYPES, I64, I64])
         function = ir.Function(module, type, f"{self.symbol}_by_height")
@@ -102,7 +102,7 @@ class TileSums:
         e.build.ret_void()
         return function
 
-    def _define(self, module: ir.Module, target: LlvmTarget, height: int) -> ir.Function:
+    def _define(self, module: ir.Module, target: LlvmInstructionSet, height: int) -> ir.Function:
         """Writes the function for tiles of one height."""
         type = ir.FunctionType(VOID, [*_TYPES, I64])
         function = ir.Function(module, type, f"{self.symbol}_rows_{height}")

@@ -23,7 +23,7 @@ from qir.backends.cpu.kernel import KernelCode, SharedFunction
 from qir.backends.cpu.kernels import kernel_code_of
 from qir.backends.cpu.objects import object_codes
 from qir.backends.cpu.table import call_table
-from qir.backends.cpu.target import LlvmTarget
+from qir.backends.cpu.target import LlvmInstructionSet
 from qir.backends.native.pattern import Placement
 from qir.backends.reference.interpreter import bind_inputs
 from qir.ir import Graph
@@ -133,7 +133,7 @@ class Image:
 
 def compute(
     programs: Sequence[tuple[Graph, Sequence[ArrayLike]]],
-    target: LlvmTarget,
+    target: LlvmInstructionSet,
     cpu: str,
     folder: Path,
 ) -> Iterator[list[Array]]:

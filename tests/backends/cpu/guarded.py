@@ -22,7 +22,7 @@ from qir.backends.cpu import machine
 from qir.backends.cpu.kernel import KernelCode
 from qir.backends.cpu.kernels import kernel_code_of
 from qir.backends.cpu.objects import object_codes
-from qir.backends.cpu.target import LlvmTarget, host_target
+from qir.backends.cpu.target import LlvmInstructionSet, host_target
 from qir.backends.native.assignment import write
 from qir.backends.native.kernel import Kernel
 from qir.backends.native.pattern import Placement
@@ -122,7 +122,7 @@ class GuardedPlan(Plan):
 
 
 @cache
-def _address(kernel: KernelCode, target: LlvmTarget) -> int:
+def _address(kernel: KernelCode, target: LlvmInstructionSet) -> int:
     functions = (kernel, *kernel.shared)
     writers = {each.symbol: partial(each.define, target=target) for each in functions}
     return machine.link(object_codes(writers, target), target)[kernel.symbol]
@@ -161,7 +161,7 @@ class Work:
 
 
 def laid_out(
-    graph: Graph, inputs: Sequence[ArrayLike], target: LlvmTarget
+    graph: Graph, inputs: Sequence[ArrayLike], target: LlvmInstructionSet
 ) -> tuple[list[Block], list[Work], Placement]:
     """Plans a program so that each tensor has memory of its own.
 
@@ -200,7 +200,7 @@ def laid_out(
 
 
 def compute(
-    graph: Graph, inputs: Sequence[ArrayLike], side: Side, target: LlvmTarget
+    graph: Graph, inputs: Sequence[ArrayLike], side: Side, target: LlvmInstructionSet
 ) -> Iterator[Array]:
     """Computes a program by kernels in guarded memory.
 
@@ -247,7 +247,9 @@ def _found(view: BufferView, plan: GuardedPlan) -> tuple[object, int]:
     return start, view.offset - start
 
 
-def check(graph: Graph, *inputs: ArrayLike, target: LlvmTarget | None = None) -> list[Array]:
+def check(
+    graph: Graph, *inputs: ArrayLike, target: LlvmInstructionSet | None = None
+) -> list[Array]:
     """Asserts that a program has the reference's results and touches nothing else; returns them."""
     target = target or host_target()
     assert target is not None

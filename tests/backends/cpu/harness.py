@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 import qir.backends.native.patterns  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from qir.backends.cpu import call
 from qir.backends.cpu.table import call_table
-from qir.backends.cpu.target import LlvmTarget, host_target
+from qir.backends.cpu.target import LlvmInstructionSet, host_target
 from qir.backends.native.assignment import write
 from qir.backends.native.pattern import Match, Placement, match
 from qir.backends.native.plan import Plan
@@ -25,7 +25,7 @@ from qir.types import Array
 GUARDED = "QIR_TEST_GUARDED"
 
 
-def matches_of(graph: Graph, target: LlvmTarget) -> list[Match]:
+def matches_of(graph: Graph, target: LlvmInstructionSet) -> list[Match]:
     """Returns the matches of all nodes; every one must have a kernel."""
     matched: set[Node] = set()
     found: list[Match] = []
@@ -40,7 +40,7 @@ def matches_of(graph: Graph, target: LlvmTarget) -> list[Match]:
 
 
 def planned(
-    graph: Graph, sizes: Sizes, threads: int = 4, target: LlvmTarget | None = None
+    graph: Graph, sizes: Sizes, threads: int = 4, target: LlvmInstructionSet | None = None
 ) -> Placement:
     """Returns a placement that holds the plan of a program."""
     target = target or host_target()
@@ -54,7 +54,7 @@ def planned(
 
 
 def compute(
-    graph: Graph, *inputs: ArrayLike, threads: int = 4, target: LlvmTarget | None = None
+    graph: Graph, *inputs: ArrayLike, threads: int = 4, target: LlvmInstructionSet | None = None
 ) -> list[Array]:
     """Computes a program by kernels alone, in one call."""
     bound, sizes = bind_inputs(graph, inputs)
@@ -74,7 +74,7 @@ def compute(
 
 
 def check(
-    graph: Graph, *inputs: ArrayLike, threads: int = 4, target: LlvmTarget | None = None
+    graph: Graph, *inputs: ArrayLike, threads: int = 4, target: LlvmInstructionSet | None = None
 ) -> Sequence[Array]:
     """Asserts that kernels give the integers of the reference interpreter; returns them.
 

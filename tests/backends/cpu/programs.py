@@ -9,7 +9,7 @@ import numpy as np
 
 # Imported to register the rules.
 import qir.backends.native.patterns  # noqa: F401  # pyright: ignore[reportUnusedImport]
-from qir.backends.cpu.target import LlvmTarget
+from qir.backends.cpu.target import LlvmInstructionSet
 from qir.backends.native.pattern import PATTERNS, Match, match
 from qir.ir import Graph
 from qir.ops import Add, Conv, Dequantize, Dot, Requantize
@@ -113,7 +113,7 @@ def linear_programs(epilogue: str) -> Iterator[Linear]:
             yield replace(geometry, epilogue=epilogue, storage=storage, ends=ends)
 
 
-def drawn(target: LlvmTarget, size: int) -> Iterator[Case]:
+def drawn(target: LlvmInstructionSet, size: int) -> Iterator[Case]:
     """Draws small programs of ops that have kernels, where these take them.
 
     Args:

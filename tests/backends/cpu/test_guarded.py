@@ -17,7 +17,7 @@ pytest.importorskip("llvmlite")
 
 from qir.backends.cpu.emitter import I8
 from qir.backends.cpu.kernel import KERNEL_CODES, Body, KernelCode
-from qir.backends.cpu.target import LlvmTarget, host_target
+from qir.backends.cpu.target import LlvmInstructionSet, host_target
 from qir.backends.native.pattern import PATTERNS, Match, Placement
 from qir.ir import Graph, Node
 from qir.ops import Relu
@@ -157,7 +157,7 @@ def try_astray(arguments: str) -> None:
     assert TARGET is not None
     assert side in guarded.SIDES
 
-    def astray(op: Relu, node: Node, target: LlvmTarget) -> Match:
+    def astray(op: Relu, node: Node, target: LlvmInstructionSet) -> Match:
         def write(placement: Placement) -> None:
             x, out = node.inputs[0], node.output
             size = placement.bytes(x)

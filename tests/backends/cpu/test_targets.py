@@ -19,7 +19,7 @@ from qir.backends.cpu.runtime import write_close, write_runtime
 from qir.backends.cpu.target import (
     TARGETS,
     VARIABLE,
-    LlvmTarget,
+    LlvmInstructionSet,
     host_target,
     host_targets,
     sum_neighbours,
@@ -57,7 +57,7 @@ _STACK = re.compile(r"\(%rsp|\[sp\b")
 _CALL = re.compile(r"\t(?:callq|bl|jmp|b)\t([a-z_]\w*)")
 
 
-def disassembled(function: KernelCode | SharedFunction, target: LlvmTarget) -> str:
+def disassembled(function: KernelCode | SharedFunction, target: LlvmInstructionSet) -> str:
     module = machine.new_module("module", target)
     function.define(module, target)
     return machine.disassemble(module, target)
@@ -93,7 +93,7 @@ def test_accumulators_of_the_largest_tile_stay_in_registers(name: str, weight_by
     assert spilled == []
 
 
-def assert_compiles(kernel: KernelCode, target: LlvmTarget) -> None:
+def assert_compiles(kernel: KernelCode, target: LlvmInstructionSet) -> None:
     """Asserts that code calls what kernels share and nothing else: LLVM has words for all of it."""
     text = disassembled(kernel, target)
     own = {each.symbol for each in (kernel, *kernel.shared)}
@@ -152,7 +152,7 @@ def test_the_runtime_compiles(name: str) -> None:
     }
 
 
-def emulated(target: LlvmTarget) -> LlvmTarget:
+def emulated(target: LlvmInstructionSet) -> LlvmInstructionSet:
     """Returns a target of this machine with another's tiles, and a dot in words of any machine."""
     assert HOST is not None
 
@@ -211,7 +211,9 @@ def test_every_instruction_set_of_this_machine(name: str, epilogue: str) -> None
 
 
 @pytest.mark.parametrize("target", host_targets(), ids=lambda target: target.name)
-def test_a_chosen_instruction_set(target: LlvmTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chosen_instruction_set(
+    target: LlvmInstructionSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert host_target(target.name) is target
     monkeypatch.setenv(VARIABLE, target.name)
     assert host_target() is target
