@@ -13,7 +13,7 @@ import jax
 from llvmlite import ir
 
 from qir.backends.cpu import machine, runtime
-from qir.backends.cpu.kernels import code_of
+from qir.backends.cpu.kernels import kernel_code_of
 from qir.backends.cpu.objects import object_codes
 from qir.backends.cpu.target import LlvmInstructionSet
 from qir.backends.native.kernel import Kernel
@@ -42,7 +42,7 @@ def addresses(kernels: Iterable[Kernel], target: LlvmInstructionSet) -> Mapping[
     check_process()
     with _LOCK:
         known = _ADDRESSES.setdefault(target, {})
-        missing = [code_of(kernel) for kernel in kernels if kernel.symbol not in known]
+        missing = [kernel_code_of(kernel) for kernel in kernels if kernel.symbol not in known]
         # What kernels share is linked with them again: each engine is closed.
         functions = [*missing, *(each for kernel in missing for each in kernel.shared)]
         writers: dict[str, Callable[[ir.Module], None]] = {
@@ -53,7 +53,7 @@ def addresses(kernels: Iterable[Kernel], target: LlvmInstructionSet) -> Mapping[
             writers[runtime.CLOSE] = runtime.write_close
         if writers:
             codes = object_codes(writers, target)
-            found = machine.load(codes, target)
+            found = machine.link(codes, target)
             if runtime.HANDLER in found:
                 _register(found[runtime.HANDLER], found[runtime.CLOSE])
             known.update(found)

@@ -71,7 +71,7 @@ def now() -> Callable[[], int]:
     e = LlvmEmitter(ir.Function(module, ir.FunctionType(I64, []), "qir_counter"))
     e.build.ret(read_counter(e))
     code = machine.assemble(str(module), target)
-    address = machine.load({"qir_counter": code}, target)["qir_counter"]
+    address = machine.link({"qir_counter": code}, target)["qir_counter"]
     return ctypes.CFUNCTYPE(ctypes.c_int64)(address)
 
 

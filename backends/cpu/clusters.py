@@ -15,12 +15,12 @@ import numpy as np
 import qir.backends.native.patterns  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from qir.backends.cpu import call, peak
 from qir.backends.cpu.clock import StepClock
-from qir.backends.cpu.table import table
+from qir.backends.cpu.table import call_table
 from qir.backends.cpu.target import LlvmInstructionSet
 from qir.backends.native.assignment import write
 from qir.backends.native.computation import Computation, Group, Lowering, Parameter, always
 from qir.backends.native.partition import Cluster, Partition, partition
-from qir.backends.native.pattern import Region
+from qir.backends.native.pattern import Placement
 from qir.backends.native.plan import Plan, named
 from qir.bench.profile import Ceilings
 from qir.errors import QirError
@@ -172,7 +172,7 @@ class GeneratedKernels:
             if self.timed:
                 self.clocks.append(StepClock(cluster, plan, call.new_words(1 + len(plan.steps))))
                 clock = self.clocks[-1].address
-            words = table(plan, addresses, call.new_slot(cluster), clock)
+            words = call_table(plan, addresses, call.new_slot(cluster), clock)
             return call.call(jax.numpy.asarray(words), packed, operands, results)
 
         dimensions = tuple(Dim(1, names) for names in products)
@@ -198,8 +198,8 @@ class GeneratedKernels:
         plan = Plan(len(cluster.inputs), len(cluster.outputs), threads)
         views = {value: plan.operand(index) for index, value in enumerate(cluster.inputs)}
         views |= {value: plan.result(index) for index, value in enumerate(cluster.outputs)}
-        region = Region(plan, views, sizes, self.target)
-        write(cluster.matches, region)
+        placement = Placement(plan, views, sizes, self.target)
+        write(cluster.matches, placement)
         return plan
 
 

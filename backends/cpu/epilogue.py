@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from qir.backends.cpu.emitter import (
@@ -20,7 +21,119 @@ from qir.backends.cpu.kernel import Body
 from qir.backends.native.epilogue import SUM, Epilogue
 
 
-def apply_epilogue(
+@dataclass(frozen=True)
+class Valid:
+    """How many of the columns that are finished together the tensor has, where it may end sooner.
+
+    Attributes:
+        count: The number.
+        all: Whether that is all of them; None where it never is.
+    """
+
+    count: LlvmValue
+    all: LlvmValue | None = None
+
+
+class Finisher:
+    """Finishes and stores adjacent columns of one row, as many as fill some vectors.
+
+    Nothing outside of a tensor is touched: what it has too few columns for is read and written by
+    way of the stack.
+
+    Args:
+        e: The body of the kernel; the step has what `parameters` of the epilogue names.
+        epilogue: What becomes of the sums.
+        columns: Number of the columns.
+        cut: Whether the tensor may end between them.
+    """
+
+    def __init__(self, e: Body, epilogue: Epilogue, columns: int, *, cut: bool) -> None:
+        self.e = e
+        self.epilogue = epilogue
+        self.columns = columns
+        if cut:
+            self._staged = e.reserve(epilogue.size * columns)
+            self._residual = e.reserve(columns)
+
+    def tables(self, tensors: Mapping[str, LlvmValue], column: LlvmValue) -> dict[str, LlvmValue]:
+        """Returns pointers to the tables of the epilogue at a column.
+
+        Args:
+            tensors: Pointers to the tables.
+            column: The column, counted in the tables.
+        """
+        at = self.e.build.mul(column, self.e.number(4))
+        return {name: self.e.at(tensors[name], at) for name in self.epilogue.tables}
+
+    def finished(
+        self,
+        tables: Mapping[str, LlvmValue],
+        sums: Sequence[LlvmValue],
+        residual: LlvmValue | None = None,
+        valid: Valid | None = None,
+    ) -> list[LlvmValue]:
+        """Returns what is stored, for `store`.
+
+        Args:
+            tables: Pointers to what `tables` of the epilogue names, at the first of the columns.
+            sums: Vectors of int32, without the bias.
+            residual: Pointer to the bytes that are added.
+            valid: How many columns there are, where not all.
+        """
+        if residual is not None and valid is not None:
+            residual = self._readable(residual, valid)
+        return _applied(self.epilogue, self.e, tables, sums, residual)
+
+    def store(
+        self, parts: Sequence[LlvmValue], place: LlvmValue, valid: Valid | None = None
+    ) -> None:
+        """Stores what `finished` returned.
+
+        Args:
+            parts: One vector or several, of as many bytes each.
+            place: Where the first column goes.
+            valid: How many columns there are, where not all.
+        """
+        if valid is None:
+            self._store_all(parts, place)
+        elif valid.all is None:
+            self._store_some(parts, place, valid.count)
+        else:
+            with self.e.otherwise(valid.all) as (at_once, staged):
+                with at_once:
+                    self._store_all(parts, place)
+                with staged:
+                    self._store_some(parts, place, valid.count)
+
+    def _store_all(self, parts: Sequence[LlvmValue], place: LlvmValue) -> None:
+        size = self.epilogue.size * self.columns // len(parts)
+        for index, part in enumerate(parts):
+            self.e.store(part, place, index * size)
+
+    def _store_some(self, parts: Sequence[LlvmValue], place: LlvmValue, count: LlvmValue) -> None:
+        self._store_all(parts, self._staged)
+        size = self.e.build.mul(count, self.e.number(self.epilogue.size))
+        self._move(self._staged, place, size)
+
+    def _readable(self, residual: LlvmValue, valid: Valid) -> LlvmValue:
+        """Returns where as many bytes may be read as there are columns."""
+        if valid.all is None:
+            self._move(residual, self._residual, valid.count)
+            return self._residual
+        with self.e.when(self.e.build.not_(valid.all)):
+            self._move(residual, self._residual, valid.count)
+        return self.e.build.select(valid.all, residual, self._residual)
+
+    def _move(self, source: LlvmValue, place: LlvmValue, size: LlvmValue) -> None:
+        """Moves bytes, whose number is mostly a multiple of eight."""
+        e = self.e
+        whole = e.build.and_(size, e.number(-8))
+        for type, start, stop, step in ((I64, e.number(0), whole, 8), (I8, whole, size, 1)):
+            with e.loop(stop, start=start, step=step) as loop:
+                e.store(e.load(type, source, loop.index), place, loop.index)
+
+
+def _applied(
     epilogue: Epilogue,
     e: Body,
     tables: Mapping[str, LlvmValue],
@@ -90,19 +203,6 @@ def _added(epilogue: Epilogue, e: Body, code: LlvmValue, stored: LlvmValue) -> L
     widen = build.zext if epilogue.residual == "unsigned" else build.sext
     products = build.mul(code, own), build.mul(widen(stored, vector(I32, lanes)), other)
     return build.ashr(build.add(build.add(*products), addend), shift)
-
-
-def store_columns(e: LlvmEmitter, parts: Sequence[LlvmValue], place: LlvmValue, size: int) -> None:
-    """Stores what `apply_epilogue` returns.
-
-    Args:
-        e: Where to write.
-        parts: One vector or several, of as many bytes each.
-        place: Where the first column goes.
-        size: Bytes of all columns.
-    """
-    for index, part in enumerate(parts):
-        e.store(part, place, index * (size // len(parts)))
 
 
 def repeated(e: LlvmEmitter, parameter: LlvmValue, lanes: int) -> LlvmValue:

@@ -106,12 +106,12 @@ class KernelCode(Kernel):
         body.build.ret_void()
 
 
-CODES: dict[type[Kernel], type[KernelCode]] = {}
+KERNEL_CODES: dict[type[Kernel], type[KernelCode]] = {}
 """The code of each kernel; `kernels` fills it."""
 CodeT = TypeVar("CodeT", bound=type[KernelCode])
 
 
-def code(kernel: type[Kernel]) -> Callable[[CodeT], CodeT]:
+def kernel_code(kernel: type[Kernel]) -> Callable[[CodeT], CodeT]:
     """Declares the code of a kernel.
 
     Args:
@@ -119,7 +119,7 @@ def code(kernel: type[Kernel]) -> Callable[[CodeT], CodeT]:
     """
 
     def declare(cls: CodeT) -> CodeT:
-        CODES[kernel] = cls
+        KERNEL_CODES[kernel] = cls
         return cls
 
     return declare

@@ -48,7 +48,7 @@ def disassemble(module: ir.Module, target: LlvmInstructionSet) -> str:
     return text
 
 
-def load(codes: Mapping[str, bytes], target: LlvmInstructionSet) -> Mapping[str, int]:
+def link(codes: Mapping[str, bytes], target: LlvmInstructionSet) -> Mapping[str, int]:
     """Links object code into the process, and returns the addresses of its functions.
 
     Args:

@@ -135,7 +135,7 @@ def _loaded(target: LlvmInstructionSet) -> dict[str, Callable[[int, int, int], N
     """Returns the loops as functions of rounds, an address and bytes; they need no lock."""
     codes = {name: machine.assemble(str(written(name, target)), target) for name in LOOPS}
     type = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64)
-    return {name: type(address) for name, address in machine.load(codes, target).items()}
+    return {name: type(address) for name, address in machine.link(codes, target).items()}
 
 
 def written(name: str, target: LlvmInstructionSet) -> ir.Module:

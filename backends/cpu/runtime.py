@@ -21,6 +21,7 @@ The layout of what XLA passes is that of `xla/ffi/api/c_api.h`, version 0.1 and 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import ir
@@ -216,6 +217,35 @@ def _write_handler(
     build = e.build
     (frame,) = e.arguments
     none = constant(POINTER, None)
+    _answer_without_work(e, frame)
+    api = _word(e, frame, _API // 8, POINTER)
+    context = _word(e, frame, _CONTEXT // 8, POINTER)
+    table, bases = _tensors(e, frame)
+    slot = _word(e, table, SLOT, POINTER)
+    workspace = _workspace(e, table, slot)
+    with e.when(build.icmp_unsigned("==", workspace, none)):
+        build.ret(_error(e, api, "qir: out of memory", _RESOURCE_EXHAUSTED))
+    e.store(table, workspace, _TABLE, 8)
+    e.store(slot, workspace, _SLOT, 8)
+    e.store(e.number(1), workspace, _JOINED, 8)
+    e.store(e.number(0), workspace, _GATE, 8)
+    bases.store(e, workspace, table)
+    _clear_counters(e, workspace, table)
+
+    clock = _word(e, table, CLOCK)
+    with e.when(build.icmp_signed("!=", clock, e.number(0))):
+        e.store(read_counter(e), build.inttoptr(clock, POINTER), 0, 8)
+    _ask_for_help(e, api, context, table, workspace, helper)
+    build.call(work, [workspace, e.number(0)])
+    _atomic(e, "or", workspace, _GATE, _CLOSED)
+    _wait(e, triple, workspace, _GATE, "==", e.number(_CLOSED))
+    build.call(release, [workspace])
+    build.ret(none)
+
+
+def _answer_without_work(e: LlvmEmitter, frame: LlvmValue) -> None:
+    """Returns from the function where XLA asks for metadata, or for anything but to execute."""
+    build, none = e.build, constant(POINTER, None)
     extension = e.load(POINTER, frame, _EXTENSION, align=8)
     with e.when(build.icmp_unsigned("!=", extension, none)):
         metadata = e.load(POINTER, extension, 24, align=8)
@@ -227,45 +257,73 @@ def _write_handler(
     with e.when(build.icmp_signed("!=", stage, e.number(_EXECUTE, I32))):
         build.ret(none)
 
-    api, context = _word(e, frame, _API // 8, POINTER), _word(e, frame, _CONTEXT // 8, POINTER)
+
+@dataclass(frozen=True)
+class _Bases:
+    """The tensors of a call, where XLA lists them.
+
+    Attributes:
+        operands: Pointer to the list of operands, of which the first is the table of steps.
+        results: Pointer to the list of results.
+        operand_count: Number of the operands.
+        result_count: Number of the results.
+    """
+
+    operands: LlvmValue
+    results: LlvmValue
+    operand_count: LlvmValue
+    result_count: LlvmValue
+
+    def store(self, e: LlvmEmitter, workspace: LlvmValue, table: LlvmValue) -> None:
+        """Stores where each buffer begins: operands, results and the arena."""
+        build, bases = e.build, e.at(workspace, BASES)
+        with e.loop(self.operand_count, start=1) as loop:
+            buffer = e.load(POINTER, self.operands, build.mul(loop.index, e.number(8)), align=8)
+            data = e.load(POINTER, buffer, _BUFFER_DATA, align=8)
+            e.store(data, bases, build.mul(build.sub(loop.index, e.number(1)), e.number(8)), 8)
+        before = build.sub(self.operand_count, e.number(1))
+        after = e.at(bases, build.mul(before, e.number(8)))
+        with e.loop(self.result_count) as loop:
+            buffer = e.load(POINTER, self.results, build.mul(loop.index, e.number(8)), align=8)
+            data = e.load(POINTER, buffer, _BUFFER_DATA, align=8)
+            e.store(data, after, build.mul(loop.index, e.number(8)), 8)
+        last = e.at(after, build.mul(self.result_count, e.number(8)))
+        e.store(e.at(workspace, _word(e, table, ARENA)), last, 0, 8)
+
+
+def _tensors(e: LlvmEmitter, frame: LlvmValue) -> tuple[LlvmValue, _Bases]:
+    """Returns the table of steps, which is the first operand, and the tensors."""
     operands = e.load(POINTER, frame, _OPERAND_LIST, align=8)
     results = e.load(POINTER, frame, _RESULT_LIST, align=8)
     operand_count = e.load(I64, frame, _OPERANDS, align=8)
     result_count = e.load(I64, frame, _RESULTS, align=8)
     table = e.load(POINTER, _word(e, operands, 0, POINTER), _BUFFER_DATA, align=8)
-    slot = _word(e, table, SLOT, POINTER)
-    size = _word(e, table, WORKSPACE_BYTES)
+    return table, _Bases(operands, results, operand_count, result_count)
+
+
+def _workspace(e: LlvmEmitter, table: LlvmValue, slot: LlvmValue) -> LlvmValue:
+    """Takes the workspace that an earlier call left, or memory for a new one; null for neither."""
+    build = e.build
     found = build.atomic_rmw("xchg", slot, e.number(0), "acq_rel")
     place = e.reserve(8, 8)
     e.store(found, place, 0, 8)
     with e.when(build.icmp_signed("==", found, e.number(0))):
+        size = _word(e, table, WORKSPACE_BYTES)
         fresh = e.intrinsic("aligned_alloc", POINTER, e.number(64), size)
         e.store(build.ptrtoint(fresh, I64), place, 0, 8)
-    workspace = e.load(POINTER, place, 0, 8)
-    with e.when(build.icmp_unsigned("==", workspace, none)):
-        build.ret(_error(e, api, "qir: out of memory", _RESOURCE_EXHAUSTED))
+    return e.load(POINTER, place, 0, 8)
 
-    e.store(table, workspace, _TABLE, 8)
-    e.store(slot, workspace, _SLOT, 8)
-    e.store(e.number(1), workspace, _JOINED, 8)
-    e.store(e.number(0), workspace, _GATE, 8)
-    bases = e.at(workspace, BASES)
-    with e.loop(operand_count, start=1) as loop:
-        buffer = e.load(POINTER, operands, build.mul(loop.index, e.number(8)), align=8)
-        data = e.load(POINTER, buffer, _BUFFER_DATA, align=8)
-        e.store(data, bases, build.mul(build.sub(loop.index, e.number(1)), e.number(8)), 8)
-    after = e.at(bases, build.mul(build.sub(operand_count, e.number(1)), e.number(8)))
-    with e.loop(result_count) as loop:
-        buffer = e.load(POINTER, results, build.mul(loop.index, e.number(8)), align=8)
-        data = e.load(POINTER, buffer, _BUFFER_DATA, align=8)
-        e.store(data, after, build.mul(loop.index, e.number(8)), 8)
-    last = e.at(after, build.mul(result_count, e.number(8)))
-    e.store(e.at(workspace, _word(e, table, ARENA)), last, 0, 8)
-    _clear_counters(e, workspace, table)
 
-    clock = _word(e, table, CLOCK)
-    with e.when(build.icmp_signed("!=", clock, e.number(0))):
-        e.store(read_counter(e), build.inttoptr(clock, POINTER), 0, 8)
+def _ask_for_help(
+    e: LlvmEmitter,
+    api: LlvmValue,
+    context: LlvmValue,
+    table: LlvmValue,
+    workspace: LlvmValue,
+    helper: ir.Function,
+) -> None:
+    """Asks XLA's threads to help, as many as the table says and XLA has."""
+    build, none = e.build, constant(POINTER, None)
     threads = e.reserve(8, 8)
     e.store(e.number(1), threads, 0, 8)
     most = _word(e, table, THREADS)
@@ -290,11 +348,6 @@ def _write_handler(
         with e.when(build.icmp_unsigned("!=", refused, none)):
             _forget(e, api, refused)
             _atomic(e, "sub", workspace, _REFERENCES, 1)
-    build.call(work, [workspace, e.number(0)])
-    _atomic(e, "or", workspace, _GATE, _CLOSED)
-    _wait(e, triple, workspace, _GATE, "==", e.number(_CLOSED))
-    build.call(release, [workspace])
-    build.ret(none)
 
 
 def _clear_counters(e: LlvmEmitter, workspace: LlvmValue, table: LlvmValue) -> None:

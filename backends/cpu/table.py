@@ -16,7 +16,7 @@ _PROCESS = time.time_ns()
 not find a program whose addresses are gone."""
 
 
-def table(plan: Plan, addresses: Mapping[str, int], slot: int, clock: int = 0) -> Array:
+def call_table(plan: Plan, addresses: Mapping[str, int], slot: int, clock: int = 0) -> Array:
     """Returns what the runtime reads, as bytes.
 
     Args:

@@ -11,42 +11,44 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import prod
 
-from qir.backends.native.pattern import Match, Region, sole_reader
+from qir.backends.native.pattern import Match, Placement, sole_reader
 from qir.ir import Node, Value
 from qir.ops import Concat
 from qir.report.progress import watched
 
 
-def write(matches: Sequence[Match], region: Region) -> None:
+def write(matches: Sequence[Match], placement: Placement) -> None:
     """Adds the steps of matches.
 
     Args:
         matches: The matches, in an order in which each finds what it reads.
-        region: Where to write.
+        placement: Where to write.
     """
     makers = {value: match for match in matches for value in match.nodes[-1].outputs}
     # What contains others gets its buffer before them.
     for match in reversed(matches):
         node = match.nodes[-1]
         if isinstance(node.op, Concat):
-            _assign_operands(node, node.op.axis, makers, region)
+            _assign_operands(node, node.op.axis, makers, placement)
     for match in watched(matches, "packing weights"):
-        region.plan.nodes = match.nodes
-        match.write(region)
+        placement.plan.nodes = match.nodes
+        match.write(placement)
 
 
-def _assign_operands(node: Node, axis: int, makers: Mapping[Value, Match], region: Region) -> None:
-    shape = region.shape(node.output)
-    strides = region.strides(node.output)
+def _assign_operands(
+    node: Node, axis: int, makers: Mapping[Value, Match], placement: Placement
+) -> None:
+    shape = placement.shape(node.output)
+    strides = placement.strides(node.output)
     last = axis == len(shape) - 1
     outer = prod(shape[:axis])
-    view = region.write(node.output)
+    view = placement.write(node.output)
     for x in node.inputs:
         at = view
-        view = view.further(region.shape(x)[axis] * strides[axis])
-        if x not in makers or region.is_assigned(x):
+        view = view.further(placement.shape(x)[axis] * strides[axis])
+        if x not in makers or placement.is_assigned(x):
             continue
-        if outer == 1 and (last or not region.is_apart(node.output)):
-            region.assign(x, at)
+        if outer == 1 and (last or not placement.is_apart(node.output)):
+            placement.assign(x, at)
         elif (outer == 1 or last) and makers[x].rows_apart and sole_reader(x) is node:
-            region.assign(x, at, region.pitch(node.output))
+            placement.assign(x, at, placement.pitch(node.output))

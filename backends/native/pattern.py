@@ -20,7 +20,7 @@ from qir.ops.op import Op, OpT
 from qir.types import Affine, Array, Code
 
 
-class Region:
+class Placement:
     """Where matches write their steps: a plan, and where the values of the graph lie in it.
 
     Args:
@@ -119,12 +119,12 @@ class Match:
         write: Adds the steps.
         pattern: The pattern that made it.
         rows_apart: Whether the steps can write the last result with its rows apart, as
-            `Region.pitch` says.
+            `Placement.pitch` says.
     """
 
     nodes: tuple[Node, ...]
     inputs: tuple[Value, ...]
-    write: Callable[[Region], None]
+    write: Callable[[Placement], None]
     pattern: Callable[..., Any] | None = None
     rows_apart: bool = False
 

@@ -140,14 +140,6 @@ class Op:
         """Returns the axes of the first operand along which there must be at least one number."""
         return ()
 
-    def claims(self) -> tuple[Claim, ...]:
-        """Returns what the op claims of its operands beyond its type rule, by attributes.
-
-        The verifier proves it, and what a rewrite has made untrue is taken back after each pass and
-        before a program is compiled.
-        """
-        return ()
-
     def carried(
         self, operands: Sequence[TensorType], results: Sequence[TensorType]
     ) -> Sequence[Carried]:
@@ -316,6 +308,14 @@ class Op:
             if spec.by_type is None and value != spec.default:
                 shown[spec.name] = value
         return shown
+
+    def claims(self) -> tuple[Claim, ...]:
+        """Returns what the op claims of its operands beyond its type rule, by attributes.
+
+        The verifier proves it, and what a rewrite has made untrue is taken back after each pass and
+        before a program is compiled.
+        """
+        return ()
 
 
 _NO_CODE = (

@@ -8,6 +8,8 @@ import pytest
 pytest.importorskip("llvmlite")
 pytest.importorskip("matplotlib")
 
+from matplotlib.collections import PathCollection
+
 import qir
 from qir.__main__ import main
 from qir.backends.cpu.target import host_target
@@ -124,6 +126,7 @@ def test_the_picture():
     ceilings = Ceilings("avx2", 2, 100.0, ((2**14, 9e9), (2**27, 2e9)))
     (axes,) = picture(Roofline("net", ops, 6e-3, {2: ceilings})).axes
     circles = axes.collections[-1]
+    assert isinstance(circles, PathCollection)
     places = dict(zip(("conv", "dot<"), np.asarray(circles.get_offsets()), strict=True))
     # 10^8 multiply-accumulates a MB are 200 operations a byte, and 50 GOPS in 4 ms.
     assert places["conv"] == pytest.approx([200, 50])
@@ -131,10 +134,10 @@ def test_the_picture():
     assert (axes.get_xlim(), axes.get_ylim()) == ((1, 1e3), (1, 1e3))
     areas = circles.get_sizes()
     assert areas[0] / areas[1] == pytest.approx(4)
-    memory, cache = (line.get_xydata() for line in axes.lines)
+    memory, cache = (np.asarray(line.get_xydata()) for line in axes.lines)
     assert memory[0] == pytest.approx([1, 2])
     assert cache[0] == pytest.approx([1, 9])
-    assert max(memory[:, 1]) == max(cache[:, 1]) == 100
+    assert memory[:, 1].max() == cache[:, 1].max() == 100
     assert [text.get_text() for text in axes.texts] == [
         "%conv: 4000 us, 67%", "%dot<: 1000 us, 17%"
     ]  # fmt: skip

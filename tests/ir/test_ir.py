@@ -394,7 +394,7 @@ def test_networkx_has_an_edge_for_each_operand_and_tells_what_it_is():
           %b = add(%a, %a) : f32[2]
           return %b
         }""")
-    a, b = graph.value("a").node, graph.value("b").node
+    a, b, _ = graph.nodes
     whole = graph.to_networkx()
     assert (whole.name, list(whole)) == ("twice", list(graph.nodes))
     assert whole.nodes[a] == {"op": "exp", "loc": a.loc, "regions": ()}

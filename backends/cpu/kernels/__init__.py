@@ -2,7 +2,7 @@
 
 from dataclasses import fields
 
-from qir.backends.cpu.kernel import CODES, KernelCode
+from qir.backends.cpu.kernel import KERNEL_CODES, KernelCode
 from qir.backends.cpu.kernels import (
     cast,
     dense,
@@ -19,10 +19,10 @@ from qir.errors import QirError
 
 __all__ = [
     "cast",
-    "code_of",
     "dense",
     "depthwise",
     "elementwise",
+    "kernel_code_of",
     "lookup",
     "movement",
     "pool",
@@ -31,12 +31,13 @@ __all__ = [
 ]
 
 
-def code_of(kernel: Kernel) -> KernelCode:
+def kernel_code_of(kernel: Kernel) -> KernelCode:
     """Returns what writes the code of a kernel of a plan.
 
     Raises:
         QirError: No code is written for it here.
     """
-    if type(kernel) not in CODES:
+    if type(kernel) not in KERNEL_CODES:
         raise QirError(f"kernel: expected one with code for the CPU, got {kernel.symbol}")
-    return CODES[type(kernel)](**{each.name: getattr(kernel, each.name) for each in fields(kernel)})
+    given = {each.name: getattr(kernel, each.name) for each in fields(kernel)}
+    return KERNEL_CODES[type(kernel)](**given)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qir.backends.cpu.emitter import F32, I8, I32, LlvmValue, constant, vector
 from qir.backends.cpu.epilogue import clamped, high_words, repeated, stored_bytes
-from qir.backends.cpu.kernel import Body, code
+from qir.backends.cpu.kernel import Body, kernel_code
 from qir.backends.cpu.kernels.flat import FlatCode, Phase, VectorFunction
 from qir.backends.native.kernels.cast import (
     ColumnedKernel,
@@ -19,7 +19,7 @@ from qir.backends.native.kernels.cast import (
 from qir.backends.native.kernels.flat import LANES
 
 
-@code(QuantizeKernel)
+@kernel_code(QuantizeKernel)
 class QuantizeCode(FlatCode, QuantizeKernel):
     """The code of `QuantizeKernel`."""
 
@@ -101,7 +101,7 @@ class Entries:
         return self.e.load(self.type, self.e.at(self.pointer, place), 4 * offset, align=4)
 
 
-@code(DequantizeKernel)
+@kernel_code(DequantizeKernel)
 class DequantizeCode(ColumnedCode, DequantizeKernel):
     """The code of `DequantizeKernel`."""
 
@@ -132,7 +132,7 @@ def joined(e: Body, parts: list[LlvmValue]) -> LlvmValue:
     return parts[0]
 
 
-@code(RequantizeKernel)
+@kernel_code(RequantizeKernel)
 class RequantizeCode(ColumnedCode, RequantizeKernel):
     """The code of `RequantizeKernel`."""
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from qir.backends.cpu.emitter import I8, I16, I32, I64, LlvmValue, vector
-from qir.backends.cpu.epilogue import apply_epilogue, store_columns
-from qir.backends.cpu.kernel import Body, KernelCode, SharedFunction, code
+from qir.backends.cpu.epilogue import Finisher, Valid
+from qir.backends.cpu.kernel import Body, KernelCode, SharedFunction, kernel_code
 from qir.backends.cpu.kernels.lines import Line, PairCopies
 from qir.backends.native.kernels.depthwise import (
     CHANNELS,
@@ -26,7 +26,7 @@ from qir.backends.native.kernels.depthwise import (
 )
 
 
-@code(DepthwiseKernel)
+@kernel_code(DepthwiseKernel)
 class DepthwiseCode(KernelCode, DepthwiseKernel):
     """The code of `DepthwiseKernel`."""
 
@@ -42,10 +42,10 @@ class DepthwiseCode(KernelCode, DepthwiseKernel):
 
     def write(self, e: Body) -> None:
         """Writes the body, up to its return."""
-        _Writer(self, e).write()
+        _DepthwiseBody(self, e).write()
 
 
-class _Writer:
+class _DepthwiseBody:
     """Writes one kernel.
 
     Args:
@@ -61,8 +61,8 @@ class _Writer:
         self.tensor = {name: e.tensor(name) for name in kernel.tensors}
         self.vectors = CHANNELS // e.target.lanes
         self.fill = e.reserve(CHANNELS)
-        self.staged = e.reserve(PAIR_BYTES)
-        self.staged_residual = e.reserve(CHANNELS)
+        self.finisher = Finisher(e, kernel.epilogue, CHANNELS, cut=kernel.narrow)
+        self.valid = Valid(self.given["columns"]) if kernel.narrow else None
 
     def write(self) -> None:
         e, build, given = self.e, self.build, self.given
@@ -146,10 +146,7 @@ class _Writer:
         number = e.number
         size = self.kernel.epilogue.size
         weights = e.at(self.tensor["weights"], build.mul(block, given["block_bytes"]))
-        tables = {
-            name: e.at(self.tensor[name], build.mul(block, number(4 * CHANNELS)))
-            for name in self.kernel.epilogue.tables
-        }
+        tables = self.finisher.tables(self.tensor, build.mul(block, number(CHANNELS)))
         with e.loop(rows, carried=[self.tensor["rows"]]) as row:
             (table,) = row.values
             place = build.add(build.mul(build.add(first, row.index), given["places_width"]), x)
@@ -185,7 +182,8 @@ class _Writer:
             for place in range(count)
         ]
         for place, stored in enumerate(finished):
-            self._store(places, build.add(at, e.number(place)), stored)
+            pixel = build.mul(build.add(at, e.number(place)), given["out_pixel"])
+            self.finisher.store(stored, e.at(places.out, pixel), self.valid)
 
     def _unrolled(
         self, places: _Places, start: LlvmValue, count: int, window: FixedWindow
@@ -251,28 +249,10 @@ class _Writer:
         self, places: _Places, at: LlvmValue, totals: Sequence[LlvmValue]
     ) -> list[LlvmValue]:
         """Returns what becomes of the sums of one place."""
-        e, given = self.e, self.given
-        residual = None
-        if places.residual is not None:
-            residual = e.at(places.residual, e.build.mul(at, given["columns"]))
-            if self.kernel.narrow:
-                self._move(residual, self.staged_residual, given["columns"])
-                residual = self.staged_residual
-        return apply_epilogue(self.kernel.epilogue, e, places.tables, totals, residual)
-
-    def _store(self, places: _Places, at: LlvmValue, stored: Sequence[LlvmValue]) -> None:
-        """Stores what became of the sums of one place."""
-        e, build, narrow = self.e, self.build, self.kernel.narrow
-        size = self.kernel.epilogue.size
-        out = e.at(places.out, build.mul(at, self.given["out_pixel"]))
-        store_columns(e, stored, self.staged if narrow else out, CHANNELS * size)
-        if narrow:
-            self._move(self.staged, out, build.mul(self.given["columns"], e.number(size)))
-
-    def _move(self, source: LlvmValue, place: LlvmValue, size: LlvmValue) -> None:
-        e = self.e
-        with e.loop(size) as loop:
-            e.store(e.load(I8, source, loop.index), place, loop.index)
+        e, residual = self.e, places.residual
+        if residual is not None:
+            residual = e.at(residual, e.build.mul(at, self.given["columns"]))
+        return self.finisher.finished(places.tables, totals, residual, self.valid)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from qir.backends.cpu.emitter import I8, I32, LlvmValue, vector
 from qir.backends.cpu.epilogue import repeated, stored_bytes
-from qir.backends.cpu.kernel import Body, KernelCode, code
+from qir.backends.cpu.kernel import Body, KernelCode, kernel_code
 from qir.backends.cpu.kernels.cast import joined, quotient
 from qir.backends.cpu.kernels.flat import Phase, Stream, VectorFunction, part, sweep
 from qir.backends.native.kernels.elementwise import (
@@ -76,7 +76,7 @@ def _repeated(e: Body, row: LlvmValue, period: LlvmValue) -> LlvmValue:
     return place
 
 
-@code(SumKernel)
+@kernel_code(SumKernel)
 class SumCode(PairsCode, SumKernel):
     """The code of `SumKernel`."""
 
@@ -100,7 +100,7 @@ class SumCode(PairsCode, SumKernel):
         return compute
 
 
-@code(ProductKernel)
+@kernel_code(ProductKernel)
 class ProductCode(PairsCode, ProductKernel):
     """The code of `ProductKernel`."""
 
@@ -131,7 +131,7 @@ class ProductCode(PairsCode, ProductKernel):
         return compute
 
 
-@code(ExtremumKernel)
+@kernel_code(ExtremumKernel)
 class ExtremumCode(PairsCode, ExtremumKernel):
     """The code of `ExtremumKernel`."""
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qir.backends.cpu.emitter import I8, LlvmValue, constant, vector
-from qir.backends.cpu.kernel import Body, code
+from qir.backends.cpu.kernel import Body, kernel_code
 from qir.backends.cpu.kernels.flat import FlatCode, VectorFunction
 from qir.backends.native.kernels.flat import LANES
 from qir.backends.native.kernels.lookup import ClampKernel, FlipKernel, LookupKernel
 
 
-@code(LookupKernel)
+@kernel_code(LookupKernel)
 class LookupCode(FlatCode, LookupKernel):
     """The code of `LookupKernel`.
 
@@ -46,7 +46,7 @@ class LookupCode(FlatCode, LookupKernel):
         return compute
 
 
-@code(ClampKernel)
+@kernel_code(ClampKernel)
 class ClampCode(FlatCode, ClampKernel):
     """The code of `ClampKernel`."""
 
@@ -65,7 +65,7 @@ class ClampCode(FlatCode, ClampKernel):
         return compute
 
 
-@code(FlipKernel)
+@kernel_code(FlipKernel)
 class FlipCode(FlatCode, FlipKernel):
     """The code of `FlipKernel`."""
 

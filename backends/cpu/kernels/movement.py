@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from qir.backends.cpu.emitter import I8, I32, I64, LlvmEmitter, LlvmValue, vector
-from qir.backends.cpu.kernel import Body, KernelCode, code
+from qir.backends.cpu.kernel import Body, KernelCode, kernel_code
 from qir.backends.native.kernels.movement import CopyKernel, PadKernel, TransposeKernel, each_axis
 
 
@@ -82,7 +82,7 @@ def _run(
             _run(e, size, put, width // 2)
 
 
-@code(CopyKernel)
+@kernel_code(CopyKernel)
 class CopyCode(KernelCode, CopyKernel):
     """The code of `CopyKernel`."""
 
@@ -116,7 +116,7 @@ class CopyCode(KernelCode, CopyKernel):
             row.carry(*_advanced(e, row.values, sizes))
 
 
-@code(PadKernel)
+@kernel_code(PadKernel)
 class PadCode(KernelCode, PadKernel):
     """The code of `PadKernel`."""
 
@@ -152,7 +152,7 @@ class PadCode(KernelCode, PadKernel):
             row.carry(e.at(place, whole), *_advanced(e, places, sizes))
 
 
-@code(TransposeKernel)
+@kernel_code(TransposeKernel)
 class TransposeCode(KernelCode, TransposeKernel):
     """The code of `TransposeKernel`."""
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from qir.backends.cpu.emitter import I8, LlvmEmitter, LlvmValue, vector
-from qir.backends.cpu.kernel import Body, KernelCode, code
+from qir.backends.cpu.kernel import Body, KernelCode, kernel_code
 from qir.backends.cpu.kernels.reduce import LANES, Combiner, Finish, along
 from qir.backends.native.kernels.pool import PoolKernel
 from qir.backends.native.kernels.reduce import bound_parameters, stored_size
 
 
-@code(PoolKernel)
+@kernel_code(PoolKernel)
 class PoolCode(KernelCode, PoolKernel):
     """The code of `PoolKernel`."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from qir.backends.cpu.emitter import I8, I16, I32, LlvmEmitter, LlvmValue, constant, vector
 from qir.backends.cpu.epilogue import high_words, stored_bytes
-from qir.backends.cpu.kernel import Body, KernelCode, code
+from qir.backends.cpu.kernel import Body, KernelCode, kernel_code
 from qir.backends.native.kernels.cast import Stored
 from qir.backends.native.kernels.reduce import (
     TERMS,
@@ -141,7 +141,7 @@ class Finish:
         return stored_bytes(e, codes, self._to == "unsigned", low, high)
 
 
-@code(RowsKernel)
+@kernel_code(RowsKernel)
 class RowsCode(KernelCode, RowsKernel):
     """The code of `RowsKernel`."""
 
@@ -162,7 +162,7 @@ class RowsCode(KernelCode, RowsKernel):
         _each_row(e, put)
 
 
-@code(ArgMaxKernel)
+@kernel_code(ArgMaxKernel)
 class ArgMaxCode(KernelCode, ArgMaxKernel):
     """The code of `ArgMaxKernel`."""
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from operator import mul
 
 from qir.backends.cpu.emitter import I8, I16, I32, I64, POINTER, LlvmValue, constant, vector
-from qir.backends.cpu.epilogue import apply_epilogue, store_columns
-from qir.backends.cpu.kernel import Body, KernelCode, SharedFunction, code
+from qir.backends.cpu.epilogue import Finisher
+from qir.backends.cpu.kernel import Body, KernelCode, SharedFunction, kernel_code
 from qir.backends.cpu.kernels.tiles import TileSums
 from qir.backends.cpu.kernels.transforms import multiplied
 from qir.backends.native.kernels.transforms import TRANSFORMS
@@ -27,7 +27,7 @@ from qir.backends.native.kernels.winograd import (
 SUMS = TileSums(weight_bytes=2)
 
 
-@code(WinogradKernel)
+@kernel_code(WinogradKernel)
 class WinogradCode(KernelCode, WinogradKernel):
     """The code of `WinogradKernel`."""
 
@@ -38,10 +38,10 @@ class WinogradCode(KernelCode, WinogradKernel):
 
     def write(self, e: Body) -> None:
         """Transforms the patches of a task, then sums and finishes panel after panel."""
-        _Writer(self, e).write()
+        _WinogradBody(self, e).write()
 
 
-class _Writer:
+class _WinogradBody:
     """Writes the body of the kernel.
 
     Args:
@@ -97,18 +97,8 @@ class _Writer:
             left = build.sdiv(left, given[name])
         column, row, z = at
         corner = build.sub(build.mul(z, given["stride_depth"]), given["before_depth"])
+        start, stop = self._taps(corner)
         dilation = given["dilation_depth"]
-
-        def taps_below(depth: LlvmValue) -> LlvmValue:
-            rounded = build.sdiv(
-                build.sub(build.add(depth, dilation), build.add(corner, number(1))), dilation
-            )
-            return e.greatest(e.smallest(rounded, given["window_depth"]), number(0))
-
-        start, stop = taps_below(number(0)), taps_below(given["size_depth"])
-        if self.kernel.deep:
-            # Planes of padding are transformed as well.
-            start, stop = number(0), number(DEPTH.size)
         tap_bytes = build.mul(given["tap_groups"], number(4))
         with e.loop(count, carried=[left, row, column, e.scratch, self.corners]) as patch:
             image, row, column, place, corners = patch.values
@@ -146,6 +136,26 @@ class _Writer:
                 e.at(corners, CORNER_BYTES),
             )
         return e.greatest(build.sub(stop, start), number(0)), start
+
+    def _taps(self, corner: LlvmValue) -> tuple[LlvmValue, LlvmValue]:
+        """Returns the first tap in depth that lies in x, and what follows the last.
+
+        Args:
+            corner: Depth of the first tap.
+        """
+        e, build, given, number = self.e, self.e.build, self.given, self.e.number
+        dilation = given["dilation_depth"]
+
+        def taps_below(depth: LlvmValue) -> LlvmValue:
+            rounded = build.sdiv(
+                build.sub(build.add(depth, dilation), build.add(corner, number(1))), dilation
+            )
+            return e.greatest(e.smallest(rounded, given["window_depth"]), number(0))
+
+        if self.kernel.deep:
+            # Planes of padding are transformed as well.
+            return number(0), number(DEPTH.size)
+        return taps_below(number(0)), taps_below(given["size_depth"])
 
     def _note_corner(
         self, image: LlvmValue, z: LlvmValue, top: LlvmValue, left: LlvmValue, corner: LlvmValue
@@ -274,16 +284,14 @@ class _Writer:
     def _finish(self, panel: LlvmValue, count: LlvmValue) -> None:
         """Transforms the sums of a panel back, and stores what the epilogue makes of them."""
         e, build, given, number = self.e, self.e.build, self.given, self.e.number
-        epilogue = self.kernel.epilogue
-        size = epilogue.size
         left = e.smallest(
             build.mul(panel, number(self.panel_width)),
             build.sub(given["columns"], number(self.panel_width)),
         )
-        tables = {
-            name: e.at(e.tensor(name), build.mul(left, number(4))) for name in epilogue.tables
-        }
-        out = e.at(e.tensor("out"), build.mul(left, number(size)))
+        epilogue = self.kernel.epilogue
+        finisher = Finisher(e, epilogue, self.panel_width, cut=False)
+        tables = finisher.tables({name: e.tensor(name) for name in epilogue.tables}, left)
+        out = e.at(e.tensor("out"), build.mul(left, number(epilogue.size)))
         residual = e.at(e.tensor("residual"), left) if epilogue.residual else None
         with e.loop(count, carried=[self.sums, self.corners]) as patch:
             sums, corner = patch.values
@@ -298,17 +306,12 @@ class _Writer:
                     line, start = row.values
                     with e.loop(columns, carried=[line, start]) as column:
                         at, place = column.values
-                        stored = apply_epilogue(
-                            epilogue,
-                            e,
-                            tables,
-                            [self._vector(at, part) for part in range(e.target.vectors)],
-                            None
-                            if residual is None
-                            else e.at(residual, build.mul(place, given["columns"])),
-                        )
-                        pointer = e.at(out, build.mul(place, given["out_pixel"]))
-                        store_columns(e, stored, pointer, self.panel_width * size)
+                        totals = [self._vector(at, part) for part in range(e.target.vectors)]
+                        added = None
+                        if residual is not None:
+                            added = e.at(residual, build.mul(place, given["columns"]))
+                        stored = finisher.finished(tables, totals, added)
+                        finisher.store(stored, e.at(out, build.mul(place, given["out_pixel"])))
                         column.carry(e.at(at, 4 * self.panel_width), build.add(place, number(1)))
                     row.carry(
                         e.at(line, 4 * self.panel_width * self.transform.size),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from math import prod
 
 from qir.backends.native.instruction_set import InstructionSet
-from qir.backends.native.pattern import Match, Region, pattern
+from qir.backends.native.pattern import Match, Placement, pattern
 from qir.backends.native.patterns import dense, winograd
 from qir.backends.native.patterns.depthwise import depthwise
 from qir.backends.native.patterns.epilogue import matched_epilogue
@@ -71,10 +71,10 @@ def cost(tile: int, sizes: Sequence[int], weights: Sequence[int]) -> int:
 def _labelled(match: Match, label: str) -> Match:
     """Adds to the labels of a match's steps."""
 
-    def write(region: Region) -> None:
-        steps = region.plan.steps
+    def write(placement: Placement) -> None:
+        steps = placement.plan.steps
         first = len(steps)
-        match.write(region)
+        match.write(placement)
         steps[first:] = [replace(step, label=f"{step.label} ({label})") for step in steps[first:]]
 
     return replace(match, write=write)

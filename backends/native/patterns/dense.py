@@ -11,13 +11,14 @@ import numpy as np
 
 from qir.backends.native.instruction_set import InstructionSet
 from qir.backends.native.kernels.dense import AXES, SLACK_BYTES, UNROLLED, DenseKernel
-from qir.backends.native.pattern import Match, Region, pattern
+from qir.backends.native.pattern import Match, Placement, pattern
 from qir.backends.native.patterns.epilogue import BYTES, MatchedEpilogue, is_bytes, matched_epilogue
+from qir.backends.native.plan import BufferView
 from qir.ir import Node, Value
 from qir.ops import Conv, Dot
 from qir.types import Array, DType
 
-Geometry: TypeAlias = Callable[[Region], tuple[int, dict[str, int], tuple[slice, ...]]]
+Geometry: TypeAlias = Callable[[Placement], tuple[int, dict[str, int], tuple[slice, ...]]]
 """Returns the number of places, the parameters of their windows, and which taps are summed; no
 parameters for single pixels."""
 CACHED_BYTES = 128 * 1024
@@ -39,8 +40,8 @@ def convolution(op: Conv, node: Node, epilogue: MatchedEpilogue) -> Match | str:
         return reason
     *window, _, _ = kernel.type.known_shape
 
-    def geometry(region: Region) -> tuple[int, dict[str, int], tuple[slice, ...]]:
-        shape, result = region.shape(x), region.shape(node.output)
+    def geometry(placement: Placement) -> tuple[int, dict[str, int], tuple[slice, ...]]:
+        shape, result = placement.shape(x), placement.shape(node.output)
         rows = prod(result[:-1])
         strides, _, padding = op.geometry(shape[1:-1], window)
         if prod(window) == 1 and set(strides) == {1} and not any(map(any, padding)):
@@ -121,7 +122,7 @@ def product(op: Dot, node: Node, target: InstructionSet) -> Match | str:
     return _match(
         node,
         matched_epilogue(node.output),
-        lambda region: (prod(region.shape(x)[:-1]), {}, ()),
+        lambda placement: (prod(placement.shape(x)[:-1]), {}, ()),
     )
 
 
@@ -148,9 +149,8 @@ def _wide(weights: Value) -> str:
 
 
 def _match(node: Node, epilogue: MatchedEpilogue, geometry: Geometry, parts: int = 1) -> Match:
-    x = node.inputs[0]
-    inputs = (x,) if epilogue.residual is None else (x, epilogue.residual)
     writer = DenseWriter(node, epilogue, geometry, parts)
+    inputs = epilogue.inputs(node.inputs[0])
     return Match((node, *epilogue.nodes), inputs, writer.write, rows_apart=True)
 
 
@@ -170,29 +170,25 @@ class DenseWriter:
     geometry: Geometry
     parts: int
 
-    def write(self, region: Region) -> None:
+    def write(self, placement: Placement) -> None:
         """Adds the steps."""
         x, weights, *bias = self.node.inputs
         code, weight_code = x.type.affine, weights.type.affine
-        rows, window, taps = self.geometry(region)
+        rows, window, taps = self.geometry(placement)
         columns = int(weights.type.known_shape[-1])
         matrix = (weights.array[taps].astype(np.int32) - weight_code.zero_points).astype(np.int8)
         matrix = matrix.reshape(-1, columns)
-        point = int(code.zero_points) + region.target.shift(code.storage is DType.U8)
-        tables = {
-            "bias": folded_bias(matrix, point, bias),
-            # A code of the tensor makes tables of one number.
-            **{name: np.broadcast_to(each, columns) for name, each in self.epilogue.tables.items()},
-        }
+        point = int(code.zero_points) + placement.target.shift(code.storage is DType.U8)
+        tables = self.epilogue.columns(folded_bias(matrix, point, bias))
         size = columns // self.parts
         for part in range(self.parts):
             chosen = slice(part * size, (part + 1) * size)
             own = {name: table[chosen] for name, table in tables.items()}
-            self._write_part(region, part, rows, window, matrix[:, chosen], own)
+            self._write_part(placement, part, rows, window, matrix[:, chosen], own)
 
     def _write_part(
         self,
-        region: Region,
+        placement: Placement,
         part: int,
         rows: int,
         window: Mapping[str, int],
@@ -202,25 +198,22 @@ class DenseWriter:
         """Adds the step of a group.
 
         Args:
-            region: Where to write.
+            placement: Where to write.
             part: Number of the group.
             rows: Number of places.
             window: The parameters of their windows.
             matrix: Centred weights [k, columns].
             tables: The tables, of as many columns.
         """
-        x, target = self.node.inputs[0], region.target
-        result = (self.node, *self.epilogue.nodes)[-1].output
+        x, target = self.node.inputs[0], placement.target
+        result = self.epilogue.result(self.node)
         depth, columns = matrix.shape
-        channels = region.shape(x)[-1]
+        channels = placement.shape(x)[-1]
         length = channels // self.parts
         panels = -(-columns // target.columns)
         groups = -(-depth // (target.group * UNROLLED)) * UNROLLED
-        row_bytes = -(-(4 * groups + SLACK_BYTES * bool(window)) // 64) * 64
-        if row_bytes % 1024 == 0:
-            # Rows a multiple of the cache's way apart would displace each other.
-            row_bytes += 64
-        block_rows, ranges = _split(rows, panels, matrix.size, row_bytes, region)
+        row_bytes = _row_bytes(groups, bool(window))
+        block_rows, ranges = _split(rows, panels, matrix.size, row_bytes, placement)
         parameters = {
             **window,
             **self.epilogue.parameters,
@@ -232,25 +225,22 @@ class DenseWriter:
             "columns": columns,
             "groups": groups,
             "row_bytes": row_bytes,
-            "x_bytes": prod(region.shape(x)) - part * length,
+            "x_bytes": prod(placement.shape(x)) - part * length,
             "pixel": channels,
             "length": length,
-            "out_pixel": region.pitch(result),
+            "out_pixel": placement.pitch(result),
             "residual_pixel": self.parts * columns,
         }
         tensors = {
-            "x": region.read(x).further(part * length),
-            "weights": region.constant(packed(matrix, target)),
-            **{
-                name: region.constant(_padded(table, panels * target.columns))
-                for name, table in tables.items()
-            },
-            "out": region.write(result).further(part * columns * self.epilogue.code.size),
+            "x": placement.read(x).further(part * length),
+            "weights": placement.constant(packed(matrix, target)),
+            **_constants(placement, tables, panels * target.columns),
+            "out": placement.write(result).further(part * columns * self.epilogue.code.size),
         }
         if self.epilogue.residual is not None:
-            tensors["residual"] = region.read(self.epilogue.residual).further(part * columns)
+            tensors["residual"] = placement.read(self.epilogue.residual).further(part * columns)
         unsigned = x.type.dtype is DType.U8
-        region.plan.step(
+        placement.plan.step(
             result.name,
             DenseKernel(bool(window), unsigned, self.epilogue.code),
             parameters,
@@ -275,15 +265,17 @@ def folded_bias(weights: Array, point: int, bias: Sequence[Value]) -> Array:
     return wrapped
 
 
-def _split(rows: int, panels: int, weights: int, row_bytes: int, region: Region) -> tuple[int, int]:
+def _split(
+    rows: int, panels: int, weights: int, row_bytes: int, placement: Placement
+) -> tuple[int, int]:
     """Returns how many rows a task takes, and into how many ranges the panels are split."""
-    target = region.target
-    wanted = min(max(rows * weights // TASK_PRODUCTS, 1), 8 * region.plan.threads)
+    target = placement.target
+    wanted = min(max(rows * weights // TASK_PRODUCTS, 1), 8 * placement.plan.threads)
     most = max(CACHED_BYTES // row_bytes // target.rows, 1) * target.rows
     blocks = max(-(-rows // most), min(wanted, -(-rows // target.rows)))
     ranges = min(panels, max(1, round(wanted / blocks)))
     # A range copies its rows again: it should have enough columns to be worth it.
-    while ranges > 1 and blocks * ranges > 2 * region.plan.threads and panels // ranges < 4:
+    while ranges > 1 and blocks * ranges > 2 * placement.plan.threads and panels // ranges < 4:
         ranges -= 1
     if ranges > 1:
         blocks = max(-(-rows // most), min(blocks, -(-wanted // ranges)))
@@ -301,8 +293,18 @@ def packed(matrix: Array, target: InstructionSet) -> Array:
     return np.ascontiguousarray(parts.transpose(2, 0, 3, 1))
 
 
-def _padded(table: Array, size: int) -> Array:
-    """Returns a table for whole panels."""
-    whole = np.zeros(size, table.dtype)
-    whole[: table.size] = table
-    return whole
+def _row_bytes(groups: int, windowed: bool) -> int:
+    """Returns the bytes of a row in scratch."""
+    size = -(-(4 * groups + SLACK_BYTES * windowed) // 64) * 64
+    # Rows a multiple of the cache's way apart would displace each other.
+    return size + 64 * (size % 1024 == 0)
+
+
+def _constants(
+    placement: Placement, tables: Mapping[str, Array], size: int
+) -> dict[str, BufferView]:
+    """Returns where tables lie, filled up to whole panels."""
+    return {
+        name: placement.constant(np.pad(table, (0, size - table.size)))
+        for name, table in tables.items()
+    }

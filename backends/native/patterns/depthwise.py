@@ -18,7 +18,7 @@ from qir.backends.native.kernels.depthwise import (
     DepthwiseKernel,
     FixedWindow,
 )
-from qir.backends.native.pattern import Match, Region
+from qir.backends.native.pattern import Match, Placement
 from qir.backends.native.patterns.dense import folded_bias, spatial_parameters, unfit
 from qir.backends.native.patterns.epilogue import MatchedEpilogue
 from qir.ir import Node
@@ -58,6 +58,19 @@ class Pairing:
     rows: tuple[tuple[int, ...], ...]
     phases: tuple[int, ...]
     weights: tuple[tuple[tuple[int, int], ...], ...]
+
+    def table(self, phase_bytes: int, line_bytes: int) -> Array:
+        """Returns for each row where its weights lie, and the pairs that it reads, as int64.
+
+        Args:
+            phase_bytes: Bytes of the weights of a phase.
+            line_bytes: Bytes of a pair of lines.
+        """
+        rows = zip(self.phases, self.rows, strict=True)
+        return np.array(
+            [[phase * phase_bytes, *(pair * line_bytes for pair in used)] for phase, used in rows],
+            np.int64,
+        )
 
 
 def paired(
@@ -114,6 +127,14 @@ class DepthwiseGeometry:
     window: tuple[int, ...]
     strides: tuple[int, ...]
     dilation: tuple[int, ...]
+
+    @staticmethod
+    def of(window: tuple[int, ...], spatial: Mapping[str, int]) -> DepthwiseGeometry:
+        """Returns the geometry of a window with what `spatial_parameters` found of it."""
+        strides, dilation = (
+            tuple(spatial[f"{name}_{axis}"] for axis in AXES) for name in ("stride", "dilation")
+        )
+        return DepthwiseGeometry(window, strides, dilation)
 
     @property
     def along(self) -> bool:
@@ -245,48 +266,45 @@ class DepthwiseWriter:
         found: Array = np.minimum(np.add.outer(starts, np.arange(CHANNELS)), self.columns - 1)
         return found
 
-    def write(self, region: Region) -> None:
+    def packed(self, weights: Array, pairing: Pairing, geometry: DepthwiseGeometry) -> Array:
+        """Returns weights as the kernel reads them: [block, phase, pair, tap, channel, line].
+
+        Args:
+            weights: Centred weights [tap, columns].
+            pairing: The lines that the rows of a task read.
+            geometry: The taps along them.
+        """
+        taps = weights.reshape(prod(self.window[:2]), self.window[2], self.columns)
+        matrices = _phases(taps, pairing, geometry.along)[..., self.order()]
+        return np.ascontiguousarray(matrices.transpose(4, 0, 1, 2, 5, 3).astype(np.int16))
+
+    def write(self, placement: Placement) -> None:
         """Adds the step."""
         x, kernel, *bias = self.node.inputs
         code, weight_code = x.type.affine, kernel.type.affine
         columns, order = self.columns, self.order()
-        result = (self.node, *self.epilogue.nodes)[-1].output
+        result = self.epilogue.result(self.node)
         spatial = spatial_parameters(
-            self.op, region.shape(x), region.shape(self.node.output), self.window
+            self.op, placement.shape(x), placement.shape(self.node.output), self.window
         )
-        geometry = DepthwiseGeometry(
-            self.window,
-            tuple(spatial[f"stride_{axis}"] for axis in AXES),
-            tuple(spatial[f"dilation_{axis}"] for axis in AXES),
-        )
+        geometry = DepthwiseGeometry.of(self.window, spatial)
         places = [spatial[f"places_{axis}"] for axis in AXES]
-        batch = region.shape(x)[0]
-        tasks = _tasks(batch * prod(places) * kernel.array.size, region.plan.threads)
+        batch = placement.shape(x)[0]
+        tasks = _tasks(batch * prod(places) * kernel.array.size, placement.plan.threads)
         division = divided(geometry, places, batch * places[0], len(order), tasks)
         pairing, width = division.pairing, division.width
 
-        weights = kernel.array.astype(np.int32) - weight_code.zero_points
-        matrices = _phases(
-            weights.reshape(prod(self.window[:2]), self.window[2], columns), pairing, geometry.along
-        )
-        phases, pairs = matrices.shape[:2]
-        packed = matrices[..., order]  # [phase, pair, tap, line, block, channel]
-        packed = np.ascontiguousarray(packed.transpose(4, 0, 1, 2, 5, 3).astype(np.int16))
+        weights = (kernel.array.astype(np.int32) - weight_code.zero_points).reshape(-1, columns)
+        packed = self.packed(weights, pairing, geometry)
+        _, phases, pairs, *_ = packed.shape
         phase_bytes = pairs * geometry.taps * PAIR_BYTES
         line_bytes = geometry.span(width) * PAIR_BYTES
-        rows = [
-            [phase * phase_bytes, *(pair * line_bytes for pair in used)]
-            for phase, used in zip(pairing.phases, pairing.rows, strict=True)
-        ]
-        tables = {
-            "bias": folded_bias(weights.reshape(-1, columns), int(code.zero_points), bias),
-            **{name: np.broadcast_to(each, columns) for name, each in self.epilogue.tables.items()},
-        }
+        tables = self.epilogue.columns(folded_bias(weights, int(code.zero_points), bias))
         parameters = {
             **{name: spatial[name] for name in GEOMETRY},
             **self.epilogue.parameters,
             "fill": int(code.zero_points),
-            "pixel": region.shape(x)[-1],
+            "pixel": placement.shape(x)[-1],
             "group_rows": len(pairing.rows),
             "groups": division.groups,
             "ranges": division.ranges,
@@ -294,7 +312,7 @@ class DepthwiseWriter:
             "blocks": len(order),
             "columns": columns,
             "pieces": -(-places[2] // width),
-            "out_pixel": region.pitch(result),
+            "out_pixel": placement.pitch(result),
             "block_width": width,
             "span": geometry.span(width),
             "lines": len(pairing.lines),
@@ -304,19 +322,19 @@ class DepthwiseWriter:
             "step": geometry.step,
         }
         tensors = {
-            "x": region.read(x),
-            "weights": region.constant(packed),
-            "lines": region.constant(np.asarray(pairing.lines, np.int64)),
-            "rows": region.constant(np.asarray(rows, np.int64)),
-            **{name: region.constant(table[order]) for name, table in tables.items()},
-            "out": region.write(result),
+            "x": placement.read(x),
+            "weights": placement.constant(packed),
+            "lines": placement.constant(np.asarray(pairing.lines, np.int64)),
+            "rows": placement.constant(pairing.table(phase_bytes, line_bytes)),
+            **{name: placement.constant(table[order]) for name, table in tables.items()},
+            "out": placement.write(result),
         }
         if self.gathered:
-            tensors["sources"] = region.constant((order // self.multiplier).astype(np.int64))
+            tensors["sources"] = placement.constant((order // self.multiplier).astype(np.int64))
         if self.epilogue.residual is not None:
-            tensors["residual"] = region.read(self.epilogue.residual)
+            tensors["residual"] = placement.read(self.epilogue.residual)
         written = FixedWindow(pairs, geometry.taps, geometry.strides[2], geometry.step)
-        region.plan.step(
+        placement.plan.step(
             result.name,
             DepthwiseKernel(
                 written if pairs * geometry.taps <= WRITTEN_TAPS else None,
@@ -344,9 +362,8 @@ def depthwise(op: Conv, node: Node, epilogue: MatchedEpilogue) -> Match | str:
     x, kernel, *bias = node.inputs
     if reason := unfit(x, kernel, bias):
         return reason
-    inputs = (x,) if epilogue.residual is None else (x, epilogue.residual)
     writer = DepthwiseWriter(op, node, epilogue)
-    return Match((node, *epilogue.nodes), inputs, writer.write, rows_apart=True)
+    return Match((node, *epilogue.nodes), epilogue.inputs(x), writer.write, rows_apart=True)
 
 
 def _tasks(products: int, threads: int) -> int:

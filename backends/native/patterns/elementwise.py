@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 from qir.backends.native.instruction_set import InstructionSet
@@ -14,7 +15,7 @@ from qir.backends.native.kernels.elementwise import (
     ProductKernel,
     SumKernel,
 )
-from qir.backends.native.pattern import Match, Region, pattern
+from qir.backends.native.pattern import Match, Placement, pattern
 from qir.backends.native.patterns.cast import code_parameters
 from qir.backends.native.patterns.epilogue import is_bytes
 from qir.backends.native.patterns.flat import TASK_ELEMENTS, TASKS, block, lies, variables
@@ -39,6 +40,11 @@ class BroadcastAxes:
     before: int
     shared: int
     after: int
+
+    def sizes(self, shape: Sequence[int]) -> tuple[int, int, int]:
+        """Returns how many elements a result of a shape has along the axes of each part."""
+        stop = self.before + self.shared
+        return prod(shape[: self.before]), prod(shape[self.before : stop]), prod(shape[stop:])
 
 
 def broadcast(shape: Shape, other: Shape) -> BroadcastAxes | None:
@@ -93,20 +99,36 @@ def _match(
     parameters: Mapping[str, int],
     **fields: bool,
 ) -> Match:
-    result = nodes[-1].output
-    found = broadcast(result.type.shape, second.type.shape)
-    assert found is not None
+    axes = broadcast(nodes[-1].output.type.shape, second.type.shape)
+    assert axes is not None
+    kernel = partial(kind, unsigned(first), unsigned(second), unsigned(nodes[-1].output), **fields)
+    writer = PairsWriter(nodes[-1].output, first, second, axes, kernel, parameters)
+    return Match(nodes, variables(first, second), writer.write)
 
-    def write(region: Region) -> None:
-        shape = region.shape(result)
-        before, shared, after = (
-            prod(part)
-            for part in (
-                shape[: found.before],
-                shape[found.before : found.before + found.shared],
-                shape[found.before + found.shared :],
-            )
-        )
+
+@dataclass(frozen=True, eq=False)
+class PairsWriter:
+    """Writes the step of an op of two tensors.
+
+    Attributes:
+        result: What it writes.
+        first: The operand that has all the elements.
+        second: The other one.
+        axes: How the second meets the first.
+        kernel: Returns the kernel: (whether a vector meets the second more than once).
+        parameters: The parameters of the op.
+    """
+
+    result: Value
+    first: Value
+    second: Value
+    axes: BroadcastAxes
+    kernel: Callable[[bool], PairsKernel]
+    parameters: Mapping[str, int]
+
+    def write(self, placement: Placement) -> None:
+        """Adds the step."""
+        before, shared, after = self.axes.sizes(placement.shape(self.result))
         repeats = shared > 1 and after <= LONGEST_PERIOD
         if repeats:
             rows, length, y_rows = before, shared * after, 1
@@ -114,15 +136,15 @@ def _match(
             rows, length, y_rows = before * shared, after, shared
         else:
             rows, length, y_rows = 1, before * after, 1
-        elements = block(length, region)
+        elements = block(length, placement)
         ranges = -(-length // elements)
-        tasks = max(min(rows * length // TASK_ELEMENTS, TASKS * region.plan.threads), 1)
+        tasks = max(min(rows * length // TASK_ELEMENTS, TASKS * placement.plan.threads), 1)
         block_rows = max(-(-rows * ranges // tasks), 1) if ranges == 1 else 1
-        region.plan.step(
-            result.name,
-            kind(unsigned(first), unsigned(second), unsigned(result), repeats, **fields),
+        placement.plan.step(
+            self.result.name,
+            self.kernel(repeats),
             {
-                **parameters,
+                **self.parameters,
                 "rows": rows,
                 "block_rows": block_rows,
                 "length": length,
@@ -132,14 +154,12 @@ def _match(
                 "period": after if repeats else length,
             },
             {
-                "x": lies(region, first),
-                "y": lies(region, second),
-                "out": region.write(result),
+                "x": lies(placement, self.first),
+                "y": lies(placement, self.second),
+                "out": placement.write(self.result),
             },
             tasks=-(-rows // block_rows) * ranges,
         )
-
-    return Match(nodes, variables(first, second), write)
 
 
 @pattern(Add, Sub)

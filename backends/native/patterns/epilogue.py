@@ -46,6 +46,22 @@ class MatchedEpilogue:
     parameters: Mapping[str, int]
     residual: Value | None = None
 
+    def inputs(self, x: Value) -> tuple[Value, ...]:
+        """Returns what a step reads beside constants: the operand of the sums and the residual."""
+        return (x,) if self.residual is None else (x, self.residual)
+
+    def result(self, sums: Node) -> Value:
+        """Returns what a step writes that begins with sums."""
+        return (sums, *self.nodes)[-1].output
+
+    def columns(self, bias: Array) -> dict[str, Array]:
+        """Returns the tables with a bias, an entry for each column.
+
+        A code of the tensor makes tables of one number.
+        """
+        tables = {name: np.broadcast_to(each, bias.shape) for name, each in self.tables.items()}
+        return {"bias": bias, **tables}
+
 
 def matched_epilogue(sums: Value) -> MatchedEpilogue:
     """Returns what can be computed before the sums of a node leave the registers."""

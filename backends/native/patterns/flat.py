@@ -7,7 +7,7 @@ from dataclasses import replace
 from math import prod
 
 from qir.backends.native.kernels.flat import LANES, FlatKernel
-from qir.backends.native.pattern import Match, Region
+from qir.backends.native.pattern import Match, Placement
 from qir.backends.native.plan import BufferView
 from qir.ir import Node, Value
 from qir.types import Array
@@ -20,9 +20,9 @@ SCRATCH_BYTES = 16 * 1024
 """What a task keeps of its result before it moves the rows apart; half of a first-level cache."""
 
 
-def lies(region: Region, value: Value) -> BufferView:
+def lies(placement: Placement, value: Value) -> BufferView:
     """Returns where a value lies, also a constant."""
-    return region.constant(value.array) if value.is_constant else region.read(value)
+    return placement.constant(value.array) if value.is_constant else placement.read(value)
 
 
 def variables(*values: Value) -> tuple[Value, ...]:
@@ -30,9 +30,9 @@ def variables(*values: Value) -> tuple[Value, ...]:
     return tuple(dict.fromkeys(value for value in values if not value.is_constant))
 
 
-def block(size: int, region: Region, least: int = TASK_ELEMENTS) -> int:
+def block(size: int, placement: Placement, least: int = TASK_ELEMENTS) -> int:
     """Returns how many of some elements a task takes, a multiple of what a vector holds."""
-    tasks = max(min(size // least, TASKS * region.plan.threads), 1)
+    tasks = max(min(size // least, TASKS * placement.plan.threads), 1)
     return -(-size // (tasks * LANES)) * LANES or LANES
 
 
@@ -52,30 +52,30 @@ def passed(
     """
     x = node.inputs[0]
 
-    def write(region: Region) -> None:
-        shape = region.shape(node.output)
+    def write(placement: Placement) -> None:
+        shape = placement.shape(node.output)
         size = prod(shape)
-        elements = block(size, region)
-        apart = region.is_apart(node.output)
+        elements = block(size, placement)
+        apart = placement.is_apart(node.output)
         row_parameters = {}
         if apart:
             # Whole rows, which lie in scratch before they are moved apart.
             rows = min(elements, SCRATCH_BYTES // kernel.sizes[1]) // shape[-1]
             elements = max(rows, 1) * shape[-1]
-            row_parameters = {"row": shape[-1], "out_row": region.pitch(node.output)}
-        region.plan.step(
+            row_parameters = {"row": shape[-1], "out_row": placement.pitch(node.output)}
+        placement.plan.step(
             node.output.name,
             replace(kernel, apart=apart),
             {**parameters, **row_parameters, "size": size, "block": elements},
             {
-                "x": lies(region, x),
+                "x": lies(placement, x),
                 **{
-                    name: lies(region, table)
+                    name: lies(placement, table)
                     if isinstance(table, Value)
-                    else region.constant(table)
+                    else placement.constant(table)
                     for name, table in tables.items()
                 },
-                "out": region.write(node.output),
+                "out": placement.write(node.output),
             },
             tasks=-(-size // elements),
             scratch=elements * kernel.sizes[1] if apart else 0,

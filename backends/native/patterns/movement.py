@@ -9,7 +9,7 @@ from math import prod
 from qir.backends.native.instruction_set import InstructionSet
 from qir.backends.native.kernels.lookup import FlipKernel
 from qir.backends.native.kernels.movement import OUTER, CopyKernel, TransposeKernel
-from qir.backends.native.pattern import Match, Region, pattern
+from qir.backends.native.pattern import Match, Placement, pattern
 from qir.backends.native.patterns.flat import TASK_ELEMENTS, TASKS, lies, passed, variables
 from qir.backends.native.plan import BufferView
 from qir.ir import Node, Value
@@ -76,7 +76,7 @@ def _outer(axes: Sequence[MovedAxis]) -> dict[str, int]:
 
 
 def move(
-    region: Region,
+    placement: Placement,
     label: str,
     axes: Sequence[MovedAxis],
     element: int,
@@ -86,7 +86,7 @@ def move(
     """Adds the step that moves elements.
 
     Args:
-        region: Where to write.
+        placement: Where to write.
         label: What it computes, for people.
         axes: The axes, the result's last one last.
         element: Bytes of an element, 1 or 4.
@@ -102,13 +102,13 @@ def move(
     elif found and found[-1].out == element:
         along = next((axis for axis in found if axis.source == element), None)
         if along is not None:
-            _exchange(region, label, found, along, element, x, out)
+            _exchange(placement, label, found, along, element, x, out)
             return
     # A long innermost loop: two pixels of a resized row would hardly be one.
     inner = max(found[-2:], key=lambda axis: axis.size) if found else MovedAxis(1, 0, 0)
     found = [axis for axis in found if axis is not inner]
     outer = prod(axis.size for axis in found)
-    wanted = task_count(outer * inner.size * max(run, 16), region)
+    wanted = task_count(outer * inner.size * max(run, 16), placement)
     block_outer = -(-outer // wanted)
     ranges = min(max(wanted // outer, 1), inner.size)
     block_inner = -(-inner.size // ranges)
@@ -130,16 +130,16 @@ def move(
         "out_inner": inner.out,
     }
     tasks = -(-outer // block_outer) * ranges * runs
-    region.plan.step(label, CopyKernel(), parameters, {"x": x, "out": out}, tasks=tasks)
+    placement.plan.step(label, CopyKernel(), parameters, {"x": x, "out": out}, tasks=tasks)
 
 
-def task_count(bytes_: int, region: Region) -> int:
+def task_count(bytes_: int, placement: Placement) -> int:
     """Returns how many tasks move some bytes."""
-    return max(min(bytes_ // (2 * TASK_ELEMENTS), TASKS * region.plan.threads), 1)
+    return max(min(bytes_ // (2 * TASK_ELEMENTS), TASKS * placement.plan.threads), 1)
 
 
 def _exchange(
-    region: Region,
+    placement: Placement,
     label: str,
     axes: Sequence[MovedAxis],
     along: MovedAxis,
@@ -150,7 +150,7 @@ def _exchange(
     across = axes[-1]
     others = [axis for axis in axes if axis is not along and axis is not across]
     outer = prod(axis.size for axis in others)
-    wanted = task_count(outer * across.size * along.size * element, region)
+    wanted = task_count(outer * across.size * along.size * element, placement)
     tile = TransposeKernel(element).tile
     block = -(-along.size // (max(wanted // outer, 1) * tile)) * tile
     ranges = -(-along.size // block)
@@ -163,7 +163,7 @@ def _exchange(
         "source_across": across.source,
         "out_along": along.out,
     }
-    region.plan.step(
+    placement.plan.step(
         label, TransposeKernel(element), parameters, {"x": x, "out": out}, tasks=outer * ranges
     )
 
@@ -208,18 +208,18 @@ class Move:
     to: int = 0
 
 
-def _copied(node: Node, rank: int, moves: Callable[[Region], Iterable[Move]]) -> Match | str:
+def _copied(node: Node, rank: int, moves: Callable[[Placement], Iterable[Move]]) -> Match | str:
     """Returns a match of a node by copies of as many axes at most."""
     if reason := unmovable(node):
         return reason
     if rank > OUTER + 1:
         return "more axes than a kernel counts through"
 
-    def write(region: Region) -> None:
-        for each in moves(region):
-            x = lies(region, each.x).further(each.source)
-            out = region.write(each.out).further(each.to)
-            move(region, each.out.name, each.axes, element_bytes(each.x), x, out)
+    def write(placement: Placement) -> None:
+        for each in moves(placement):
+            x = lies(placement, each.x).further(each.source)
+            out = placement.write(each.out).further(each.to)
+            move(placement, each.out.name, each.axes, element_bytes(each.x), x, out)
 
     return Match((node,), variables(*node.inputs), write, rows_apart=True)
 
@@ -237,11 +237,13 @@ def reshape(op: Reshape, node: Node, target: InstructionSet) -> Match | str:
 def _same_bytes(node: Node) -> Match:
     (x,) = node.inputs
 
-    def write(region: Region) -> None:
-        if not x.is_constant and region.alias(node.output, x):
+    def write(placement: Placement) -> None:
+        if not x.is_constant and placement.alias(node.output, x):
             return
-        axis = MovedAxis(region.bytes(x), 1, 1)
-        move(region, node.output.name, [axis], 1, lies(region, x), region.write(node.output))
+        axis = MovedAxis(placement.bytes(x), 1, 1)
+        move(
+            placement, node.output.name, [axis], 1, lies(placement, x), placement.write(node.output)
+        )
 
     return Match((node,), variables(x), write)
 
@@ -260,11 +262,11 @@ def transpose(op: Transpose, node: Node, target: InstructionSet) -> Match | str:
     """Strides in another order."""
     (x,) = node.inputs
 
-    def moves(region: Region) -> Iterable[Move]:
+    def moves(placement: Placement) -> Iterable[Move]:
         element = element_bytes(x)
-        source, sizes = row_strides(region.shape(x), element), region.shape(node.output)
+        source, sizes = row_strides(placement.shape(x), element), placement.shape(node.output)
         turned = [source[axis] for axis in op.permutation]
-        yield Move(_axes(sizes, turned, region.strides(node.output)), x, 0, node.output)
+        yield Move(_axes(sizes, turned, placement.strides(node.output)), x, 0, node.output)
 
     return _copied(node, len(op.permutation), moves)
 
@@ -274,14 +276,14 @@ def broadcast(op: Broadcast, node: Node, target: InstructionSet) -> Match | str:
     """Strides of 0."""
     (x,) = node.inputs
 
-    def moves(region: Region) -> Iterable[Move]:
+    def moves(placement: Placement) -> Iterable[Move]:
         element = element_bytes(x)
-        shape, sizes = region.shape(x), region.shape(node.output)
+        shape, sizes = placement.shape(x), placement.shape(node.output)
         source = [0] * len(sizes)
         strides = row_strides(shape, element)
         for axis, size, stride in zip(op.placed(len(shape)), shape, strides, strict=True):
             source[axis] = 0 if size == 1 else stride
-        yield Move(_axes(sizes, source, region.strides(node.output)), x, 0, node.output)
+        yield Move(_axes(sizes, source, placement.strides(node.output)), x, 0, node.output)
 
     return _copied(node, node.output.type.rank, moves)
 
@@ -292,10 +294,10 @@ def tile(op: Tile, node: Node, target: InstructionSet) -> Match | str:
     (x,) = node.inputs
     repeated = [axis for axis, count in enumerate(op.repeats) if count > 1]
 
-    def moves(region: Region) -> Iterable[Move]:
+    def moves(placement: Placement) -> Iterable[Move]:
         element = element_bytes(x)
-        shape = region.shape(x)
-        out = region.strides(node.output)
+        shape = placement.shape(x)
+        out = placement.strides(node.output)
         axes = []
         for axis, stride in enumerate(row_strides(shape, element)):
             if axis in repeated:
@@ -311,12 +313,12 @@ def reverse(op: Reverse, node: Node, target: InstructionSet) -> Match | str:
     """Negative strides."""
     (x,) = node.inputs
 
-    def moves(region: Region) -> Iterable[Move]:
-        sizes = region.shape(x)
+    def moves(placement: Placement) -> Iterable[Move]:
+        sizes = placement.shape(x)
         strides = row_strides(sizes, element_bytes(x))
         source = [-stride if axis in op.axes else stride for axis, stride in enumerate(strides)]
         first = sum((sizes[axis] - 1) * strides[axis] for axis in op.axes)
-        yield Move(_axes(sizes, source, region.strides(node.output)), x, first, node.output)
+        yield Move(_axes(sizes, source, placement.strides(node.output)), x, first, node.output)
 
     return _copied(node, x.type.rank, moves)
 
@@ -326,14 +328,14 @@ def slice_(op: Slice, node: Node, target: InstructionSet) -> Match | str:
     """Longer strides."""
     (x,) = node.inputs
 
-    def moves(region: Region) -> Iterable[Move]:
-        element, sizes = element_bytes(x), region.shape(node.output)
-        source = row_strides(region.shape(x), element)
+    def moves(placement: Placement) -> Iterable[Move]:
+        element, sizes = element_bytes(x), placement.shape(node.output)
+        source = row_strides(placement.shape(x), element)
         first = 0
         for axis, start, _, step in op.cuts:
             first += start * source[axis]
             source[axis] *= step
-        yield Move(_axes(sizes, source, region.strides(node.output)), x, first, node.output)
+        yield Move(_axes(sizes, source, placement.strides(node.output)), x, first, node.output)
 
     return _copied(node, x.type.rank, moves)
 
@@ -343,12 +345,12 @@ def split(op: Split, node: Node, target: InstructionSet) -> Match | str:
     """A copy for each part."""
     (x,) = node.inputs
 
-    def moves(region: Region) -> Iterable[Move]:
+    def moves(placement: Placement) -> Iterable[Move]:
         element = element_bytes(x)
-        source = row_strides(region.shape(x), element)
+        source = row_strides(placement.shape(x), element)
         for (start, _), out in zip(op.cuts, node.outputs, strict=True):
-            sizes = region.shape(out)
-            axes = _axes(sizes, source, region.strides(out))
+            sizes = placement.shape(out)
+            axes = _axes(sizes, source, placement.strides(out))
             yield Move(axes, x, start * source[op.axis], out)
 
     return _copied(node, x.type.rank, moves)
@@ -358,13 +360,13 @@ def split(op: Split, node: Node, target: InstructionSet) -> Match | str:
 def concat(op: Concat, node: Node, target: InstructionSet) -> Match | str:
     """A copy for each operand that was not made in its place; see `assignment`."""
 
-    def moves(region: Region) -> Iterable[Move]:
+    def moves(placement: Placement) -> Iterable[Move]:
         element = element_bytes(node.output)
-        out, view = region.strides(node.output), region.write(node.output)
+        out, view = placement.strides(node.output), placement.write(node.output)
         to = 0
         for x in node.inputs:
-            sizes = region.shape(x)
-            if x.is_constant or region.read(x) != view.further(to):
+            sizes = placement.shape(x)
+            if x.is_constant or placement.read(x) != view.further(to):
                 yield Move(_axes(sizes, row_strides(sizes, element), out), x, 0, node.output, to)
             to += sizes[op.axis] * out[op.axis]
 
@@ -384,11 +386,11 @@ def resize_nearest(op: ResizeNearest, node: Node, target: InstructionSet) -> Mat
     if None in ways:
         return "not by whole factors"
 
-    def moves(region: Region) -> Iterable[Move]:
+    def moves(placement: Placement) -> Iterable[Move]:
         element = element_bytes(x)
-        source = row_strides(region.shape(x), element)
-        out = region.strides(node.output)
-        axes = [MovedAxis(region.shape(x)[0], source[0], out[0])]
+        source = row_strides(placement.shape(x), element)
+        out = placement.strides(node.output)
+        axes = [MovedAxis(placement.shape(x)[0], source[0], out[0])]
         first = 0
         for axis, way in enumerate(ways, start=1):
             assert way is not None
@@ -397,7 +399,7 @@ def resize_nearest(op: ResizeNearest, node: Node, target: InstructionSet) -> Mat
             count = op.sizes[axis - 1] // repeats
             axes.append(MovedAxis(count, source[axis] * step, out[axis] * repeats))
             axes.append(MovedAxis(repeats, 0, out[axis]))
-        axes.append(MovedAxis(region.shape(x)[-1], element, element))
+        axes.append(MovedAxis(placement.shape(x)[-1], element, element))
         yield Move(axes, x, first, node.output)
 
     return _copied(node, 2 + len(ways) + sum(way is not None and way[2] > 1 for way in ways), moves)

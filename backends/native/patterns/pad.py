@@ -8,7 +8,7 @@ import numpy as np
 
 from qir.backends.native.instruction_set import InstructionSet
 from qir.backends.native.kernels.movement import OUTER, PadKernel
-from qir.backends.native.pattern import Match, Region, pattern
+from qir.backends.native.pattern import Match, Placement, pattern
 from qir.backends.native.patterns.flat import lies, variables
 from qir.backends.native.patterns.movement import (
     element_bytes,
@@ -37,20 +37,20 @@ def pad(op: Pad, node: Node, target: InstructionSet) -> Match | str:
     else:
         return "a code that varies"
 
-    def write(region: Region) -> None:
-        _surround(region, node, op, number)
+    def write(placement: Placement) -> None:
+        _surround(placement, node, op, number)
 
     return Match((node,), variables(x), write)
 
 
-def _surround(region: Region, node: Node, op: Pad, number: Array) -> None:
+def _surround(placement: Placement, node: Node, op: Pad, number: Array) -> None:
     (x,) = node.inputs
     element = element_bytes(x)
-    if 0 in region.shape(node.output):
+    if 0 in placement.shape(node.output):
         return
     # [low, kept, size] of each axis in elements; an axis without borders joins the one above.
     axes: list[list[int]] = []
-    for low, high, kept in reversed(list(zip(op.low, op.high, region.shape(x), strict=True))):
+    for low, high, kept in reversed(list(zip(op.low, op.high, placement.shape(x), strict=True))):
         if axes and axes[-1][0] == 0 and axes[-1][1] == axes[-1][2]:
             _, inside, _ = axes.pop()
             low, high, kept = low * inside, high * inside, kept * inside
@@ -60,7 +60,7 @@ def _surround(region: Region, node: Node, op: Pad, number: Array) -> None:
     rows = [[0, 1, 1]] * (OUTER - len(rows)) + rows
     source = row_strides([kept for _, kept, _ in rows] + [kept], element)
     outer = prod(size for _, _, size in rows)
-    block = -(-outer // task_count(outer * size * element, region))
+    block = -(-outer // task_count(outer * size * element, placement))
     parameters = {
         "outer": outer,
         "block": block,
@@ -76,5 +76,7 @@ def _surround(region: Region, node: Node, op: Pad, number: Array) -> None:
             f"size{axis}": size,
             f"source{axis}": source[axis],
         }
-    tensors = {"x": lies(region, x), "out": region.write(node.output)}
-    region.plan.step(node.output.name, PadKernel(), parameters, tensors, tasks=-(-outer // block))
+    tensors = {"x": lies(placement, x), "out": placement.write(node.output)}
+    placement.plan.step(
+        node.output.name, PadKernel(), parameters, tensors, tasks=-(-outer // block)
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -11,7 +12,7 @@ from qir.backends.native.instruction_set import InstructionSet
 from qir.backends.native.kernels.dense import AXES
 from qir.backends.native.kernels.pool import PoolKernel
 from qir.backends.native.kernels.reduce import Combination
-from qir.backends.native.pattern import Match, Region, pattern
+from qir.backends.native.pattern import Match, Placement, pattern
 from qir.backends.native.patterns.epilogue import BYTES, is_bytes
 from qir.backends.native.patterns.reduce import blocks, combination, has_bytes
 from qir.backends.native.patterns.sums import SumsEpilogue, rounded, rounding_once, sums_epilogue
@@ -67,63 +68,85 @@ def _means(op: AvgPool, x: Value, to: Affine, counts: Array) -> SumsEpilogue | s
 
 
 def _pool(op: Pool, node: Node, way: Combination, sums: SumsEpilogue | None = None) -> Match:
-    (x,) = node.inputs
-    nodes = (node, *(() if sums is None else sums.nodes))
-    result = nodes[-1].output
+    writer = PoolWriter(op, node, way, sums)
+    return Match(writer.nodes, node.inputs, writer.write, rows_apart=True)
 
-    def write(region: Region) -> None:
-        batch, *sizes, channels = region.shape(x)
-        places = region.shape(result)[1:-1]
-        strides, padding = op.geometry(tuple(sizes))
-        before = [first for first, _ in padding]
 
-        def spread(values: Sequence[int], missing: int) -> Sequence[int]:
-            """Returns a number for every axis; a single axis is one of rows, not of pixels."""
-            if len(values) == 1:
-                return (missing, values[0], missing)
-            return (*[missing] * (len(AXES) - len(values)), *values)
+@dataclass(frozen=True, eq=False)
+class PoolWriter:
+    """Writes the step of a pool.
 
-        per_axis = {
-            "size": spread(sizes, 1),
-            "places": spread(places, 1),
-            "window": spread(op.window, 1),
-            "stride": spread(strides, 1),
-            "before": spread(before, 0),
+    Attributes:
+        op: The pool.
+        node: Its node.
+        way: How the numbers of a window are combined.
+        sums: What is stored of sums.
+    """
+
+    op: Pool
+    node: Node
+    way: Combination
+    sums: SumsEpilogue | None = None
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes that it computes."""
+        return (self.node, *(() if self.sums is None else self.sums.nodes))
+
+    def geometry(self, placement: Placement) -> dict[str, tuple[int, ...]]:
+        """Returns what the windows are, by name, for depth, height and width."""
+        _, *sizes, _ = placement.shape(self.node.inputs[0])
+        strides, padding = self.op.geometry(tuple(sizes))
+        return {
+            "size": _spread(sizes, 1),
+            "places": _spread(placement.shape(self.node.output)[1:-1], 1),
+            "window": _spread(self.op.window, 1),
+            "stride": _spread(strides, 1),
+            "before": _spread([first for first, _ in padding], 0),
         }
+
+    def write(self, placement: Placement) -> None:
+        """Adds the step."""
+        (x,), result, sums = self.node.inputs, self.nodes[-1].output, self.sums
+        batch, channels = placement.shape(x)[0], placement.shape(x)[-1]
+        geometry = self.geometry(placement)
+        rows = batch * prod(geometry["places"][:-1])
+        line = geometry["size"][-1] * channels
+        block = blocks(rows, line * prod(geometry["window"][:-1]), placement)
         parameters = {
-            f"{what}_{axis}": values[index]
-            for what, values in per_axis.items()
-            for index, axis in enumerate(AXES)
+            f"{name}_{axis}": number
+            for name, numbers in geometry.items()
+            for axis, number in zip(AXES, numbers, strict=True)
         }
-        rows = batch * prod(per_axis["places"][:-1])
-        line = per_axis["size"][-1] * channels
-        block = blocks(rows, line * prod(per_axis["window"][:-1]), region)
         parameters |= {
             "rows": rows,
             "block_rows": block,
             "channels": channels,
             "ranges": 1,
             "range_channels": channels,
-            "out_pixel": region.pitch(result),
+            "out_pixel": placement.pitch(result),
         }
-        tensors = {"x": region.read(x), "out": region.write(result)}
+        tensors = {"x": placement.read(x), "out": placement.write(result)}
         if sums is not None:
             # Terms of a table begin at one tap; there is a row for none.
             table = sums.terms
             if len(table) > 1:
                 table = np.concatenate([np.zeros_like(table[:1]), table])
-            tensors["terms"] = region.constant(table)
-            parameters |= {
-                **sums.parameters,
-                "term_bytes": table[0].nbytes if len(table) > 1 else 0,
-            }
-        region.plan.step(
+            tensors["terms"] = placement.constant(table)
+            parameters |= sums.parameters
+            parameters["term_bytes"] = table[0].nbytes if len(table) > 1 else 0
+        placement.plan.step(
             result.name,
-            PoolKernel(way, "signed" if sums is None else sums.to),
+            PoolKernel(self.way, "signed" if sums is None else sums.to),
             parameters,
             tensors,
             tasks=-(-rows // block),
-            scratch=line * way.bits // 8,
+            scratch=line * self.way.bits // 8,
         )
 
-    return Match(nodes, (x,), write, rows_apart=True)
+
+def _spread(values: Sequence[int], missing: int) -> tuple[int, ...]:
+    """Returns a number for every axis; a single axis is one of rows, not of pixels."""
+    if len(values) == 1:
+        return (missing, values[0], missing)
+    return (*[missing] * (len(AXES) - len(values)), *values)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 
 from qir.backends.native.instruction_set import InstructionSet
+from qir.backends.native.kernels.cast import Stored
 from qir.backends.native.kernels.dense import AXES
 from qir.backends.native.kernels.pool import PoolKernel
 from qir.backends.native.kernels.reduce import ArgMaxKernel, Combination, How, RowsKernel
-from qir.backends.native.pattern import Match, Region, pattern
+from qir.backends.native.pattern import Match, Placement, pattern
 from qir.backends.native.patterns.epilogue import BYTES, is_bytes
 from qir.backends.native.patterns.sums import SumsEpilogue, sums_epilogue
+from qir.backends.native.plan import BufferView
 from qir.ir import Node, Value
 from qir.ops import ArgMax, Mean, ReduceMax, ReduceMin, ReduceSum
 from qir.ops.reduce import Extremum, Reduction
@@ -40,9 +44,9 @@ def combination(how: How, value: Value, count: int = 0) -> Combination:
     return Combination(how, is_unsigned(value), bits)  # type: ignore[arg-type]
 
 
-def blocks(rows: int, row_bytes: int, region: Region) -> int:
+def blocks(rows: int, row_bytes: int, placement: Placement) -> int:
     """Returns how many rows a task takes, each of which reads some bytes."""
-    wanted = min(rows, rows * row_bytes // TASK_BYTES, 8 * region.plan.threads)
+    wanted = min(rows, rows * row_bytes // TASK_BYTES, 8 * placement.plan.threads)
     return max(-(-rows // max(wanted, 1)), 1)
 
 
@@ -58,9 +62,9 @@ def _parts(op: Reduction | ArgMax, x: Value) -> tuple[int, int] | None:
     return None if any(shape[axis] != 1 for axis in between) else (real[0], real[-1] + 1)
 
 
-def _sizes(region: Region, x: Value, parts: tuple[int, int]) -> tuple[int, int, int]:
+def _sizes(placement: Placement, x: Value, parts: tuple[int, int]) -> tuple[int, int, int]:
     """Returns the numbers of elements before, along and behind the axes."""
-    shape, (first, stop) = region.shape(x), parts
+    shape, (first, stop) = placement.shape(x), parts
     return prod(shape[:first]), prod(shape[first:stop]), prod(shape[stop:])
 
 
@@ -89,59 +93,113 @@ def _reduction(
     parts = _parts(op, x)
     if parts is None:
         return "axes that are not neighbours"
-    nodes = (node, *(() if sums is None else sums.nodes))
-    result, to = nodes[-1].output, "signed" if sums is None else sums.to
+    writer = ReductionWriter(node, how, parts, sums, count)
+    return Match(writer.nodes, (x,), writer.write)
 
-    def write(region: Region) -> None:
-        outer, along, inner = _sizes(region, x, parts)
-        parameters = {"rows": outer, **({} if sums is None else sums.parameters)}
-        tensors = {"x": region.read(x), "out": region.write(result)}
-        if sums is not None:
-            tensors["terms"] = region.constant(sums.terms)
+
+@dataclass(frozen=True, eq=False)
+class ReductionWriter:
+    """Writes the step of a reduction.
+
+    Attributes:
+        node: Its node.
+        how: How numbers are combined.
+        parts: The first of the axes, and what follows the last.
+        sums: What is stored of sums.
+        count: Numbers in a sum.
+    """
+
+    node: Node
+    how: How
+    parts: tuple[int, int]
+    sums: SumsEpilogue | None
+    count: int
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes that it computes."""
+        return (self.node, *(() if self.sums is None else self.sums.nodes))
+
+    @property
+    def _result(self) -> Value:
+        return self.nodes[-1].output
+
+    @property
+    def _to(self) -> Stored:
+        return "signed" if self.sums is None else self.sums.to
+
+    def write(self, placement: Placement) -> None:
+        """Adds the step."""
+        (x,) = self.node.inputs
+        outer, along, inner = _sizes(placement, x, self.parts)
+        parameters = {"rows": outer, **({} if self.sums is None else self.sums.parameters)}
+        tensors = {"x": placement.read(x), "out": placement.write(self._result)}
+        if self.sums is not None:
+            tensors["terms"] = placement.constant(self.sums.terms)
         if inner == 1:
-            # Nothing of the terms depends on the width of the sum: 32 bits serve every row.
-            way = combination(how, x, NARROW_COUNT + 1)
-            block = blocks(outer, along, region)
-            region.plan.step(
-                result.name,
-                RowsKernel(way, to),
-                {**parameters, "block_rows": block, "count": along},
-                tensors,
-                tasks=-(-outer // block),
-            )
-            return
-        block = blocks(outer, along * inner, region)
-        wanted = min(along * inner // TASK_BYTES, 8 * region.plan.threads // max(outer, 1))
+            self._write_rows(placement, along, parameters, tensors)
+        else:
+            self._write_columns(placement, along, inner, parameters, tensors)
+
+    def _write_rows(
+        self,
+        placement: Placement,
+        along: int,
+        parameters: Mapping[str, int],
+        tensors: Mapping[str, BufferView],
+    ) -> None:
+        """Adds the step where the axes are the last ones."""
+        rows = parameters["rows"]
+        # Nothing of the terms depends on the width of the sum: 32 bits serve every row.
+        way = combination(self.how, self.node.inputs[0], NARROW_COUNT + 1)
+        block = blocks(rows, along, placement)
+        placement.plan.step(
+            self._result.name,
+            RowsKernel(way, self._to),
+            {**parameters, "block_rows": block, "count": along},
+            tensors,
+            tasks=-(-rows // block),
+        )
+
+    def _write_columns(
+        self,
+        placement: Placement,
+        along: int,
+        inner: int,
+        parameters: Mapping[str, int],
+        tensors: Mapping[str, BufferView],
+    ) -> None:
+        """Adds the step where channels follow the axes: a pool with one place, in height."""
+        rows = parameters["rows"]
+        block = blocks(rows, along * inner, placement)
+        wanted = min(along * inner // TASK_BYTES, 8 * placement.plan.threads // max(rows, 1))
         # A range is whole cache lines of channels.
         range_channels = -(-inner // max(wanted, 1) // 64) * 64
         ranges = max(-(-inner // max(range_channels, 1)), 1) if block == 1 else 1
-        way = combination(how, x, count)
+        way = combination(self.how, self.node.inputs[0], self.count)
         shapes = {"size": along, "places": 1, "window": along, "stride": 1, "before": 0}
         window = {
             f"{what}_{axis}": size if axis == "height" else int(what != "before")
             for what, size in shapes.items()
             for axis in AXES
         }
-        parameters |= {
-            **window,
-            "block_rows": block,
-            "channels": inner,
-            "ranges": ranges,
-            "range_channels": range_channels if ranges > 1 else inner,
-            "out_pixel": inner * result.type.dtype.numpy.itemsize,
-        }
-        if sums is not None:
-            parameters["term_bytes"] = 0
-        region.plan.step(
-            result.name,
-            PoolKernel(way, to),
-            parameters,
+        window |= {"term_bytes": 0} if self.sums is not None else {}
+        placement.plan.step(
+            self._result.name,
+            PoolKernel(way, self._to),
+            {
+                **parameters,
+                **window,
+                "block_rows": block,
+                "channels": inner,
+                "ranges": ranges,
+                "range_channels": range_channels if ranges > 1 else inner,
+                "out_pixel": inner * self._result.type.dtype.numpy.itemsize,
+            },
             tensors,
-            tasks=-(-outer // block) * ranges,
+            tasks=-(-rows // block) * ranges,
             scratch=inner * way.bits // 8,
         )
-
-    return Match(nodes, (x,), write)
 
 
 @pattern(ArgMax)
@@ -153,14 +211,14 @@ def first_greatest(op: ArgMax, node: Node, _: InstructionSet) -> Match | str:
     if any(size != 1 for size in x.type.shape[op.axis + 1 :]):
         return "an axis that is not the last"
 
-    def write(region: Region) -> None:
-        rows, count, _ = _sizes(region, x, (op.axis, op.axis + 1))
-        block = blocks(rows, count, region)
-        region.plan.step(
+    def write(placement: Placement) -> None:
+        rows, count, _ = _sizes(placement, x, (op.axis, op.axis + 1))
+        block = blocks(rows, count, placement)
+        placement.plan.step(
             node.output.name,
             ArgMaxKernel(is_unsigned(x)),
             {"rows": rows, "block_rows": block, "count": count},
-            {"x": region.read(x), "out": region.write(node.output)},
+            {"x": placement.read(x), "out": placement.write(node.output)},
             tasks=-(-rows // block),
         )
 

@@ -18,7 +18,7 @@ from qir.backends.native.kernels.winograd import (
     WinogradKernel,
     row_stride,
 )
-from qir.backends.native.pattern import Match, Region
+from qir.backends.native.pattern import Match, Placement
 from qir.backends.native.patterns import dense
 from qir.backends.native.patterns.dense import TASK_PRODUCTS, folded_bias, spatial_parameters, trim
 from qir.backends.native.patterns.epilogue import MatchedEpilogue
@@ -60,9 +60,8 @@ def winograd(
     centre = middle if deep else int(code.zero_points)
     if reason := _overflow(weights, low - centre, high - centre, transform, deep):
         return reason
-    inputs = (x,) if epilogue.residual is None else (x, epilogue.residual)
     writer = WinogradWriter(op, node, epilogue, tile, deep, centre)
-    return Match((node, *epilogue.nodes), inputs, writer.write, rows_apart=True)
+    return Match((node, *epilogue.nodes), epilogue.inputs(x), writer.write, rows_apart=True)
 
 
 def centred(kernel: Value) -> Array:
@@ -121,19 +120,16 @@ class WinogradWriter:
         pairs = whole.reshape(count, -1, 2, columns)[..., order]
         return np.ascontiguousarray(pairs.transpose(3, 0, 1, 4, 2))
 
-    def write(self, region: Region) -> None:
+    def write(self, placement: Placement) -> None:
         """Adds the step."""
         x, kernel, *bias = self.node.inputs
         code = x.type.affine
         *window, channels, columns = kernel.type.known_shape
-        weights, point, target = centred(kernel), int(code.zero_points), region.target
-        tables = {
-            "bias": folded_bias(weights.reshape(-1, columns), point - self.centre, bias),
-            **{name: np.broadcast_to(each, columns) for name, each in self.epilogue.tables.items()},
-        }
-        result = (self.node, *self.epilogue.nodes)[-1].output
-        shape = region.shape(x)
-        spatial = spatial_parameters(self.op, shape, region.shape(self.node.output), window)
+        weights, point, target = centred(kernel), int(code.zero_points), placement.target
+        folded = folded_bias(weights.reshape(-1, columns), point - self.centre, bias)
+        result = self.epilogue.result(self.node)
+        shape = placement.shape(x)
+        spatial = spatial_parameters(self.op, shape, placement.shape(self.node.output), window)
         depths = spatial["places_depth"]
         high, wide = (-(-spatial[f"places_{axis}"] // self.tile) for axis in ("height", "width"))
         if self.deep:
@@ -150,7 +146,7 @@ class WinogradWriter:
         panels = -(-columns // target.columns)
         products = spatial["window_depth"] * channels * columns
         block_patches, ranges = _split(
-            slabs, slab_patches, panels, products, row_bytes, region, self.transform
+            slabs, slab_patches, panels, products, row_bytes, placement, self.transform
         )
         position_bytes = _odd_lines(block_patches * row_bytes)
         blocks = -(-slab_patches // block_patches)
@@ -174,20 +170,23 @@ class WinogradWriter:
             "tap_groups": tap_groups,
             "row_bytes": row_bytes,
             "position_bytes": position_bytes,
-            "out_pixel": region.pitch(result),
+            "out_pixel": placement.pitch(result),
             "centre": self.centre,
         }
         tensors = {
-            "x": region.read(x),
-            "fill": region.constant(np.full(channels, point, code.storage.numpy)),
-            "weights": region.constant(self.packed(weights, target)),
-            **{name: region.constant(table) for name, table in tables.items()},
-            "out": region.write(result),
+            "x": placement.read(x),
+            "fill": placement.constant(np.full(channels, point, code.storage.numpy)),
+            "weights": placement.constant(self.packed(weights, target)),
+            **{
+                name: placement.constant(table)
+                for name, table in self.epilogue.columns(folded).items()
+            },
+            "out": placement.write(result),
         }
         if self.epilogue.residual is not None:
-            tensors["residual"] = region.read(self.epilogue.residual)
+            tensors["residual"] = placement.read(self.epilogue.residual)
         sums_bytes = row_stride(self.tile, self.deep, target.columns) + CORNER_BYTES
-        region.plan.step(
+        placement.plan.step(
             result.name,
             WinogradKernel(self.tile, self.deep, code.storage is DType.U8, self.epilogue.code),
             parameters,
@@ -257,13 +256,13 @@ def _split(
     panels: int,
     weights: int,
     row_bytes: int,
-    region: Region,
+    placement: Placement,
     transform: Transform,
 ) -> tuple[int, int]:
     """Returns how many patches a task takes, and into how many ranges the panels are split."""
     products = transform.positions * slabs * slab_patches * weights
-    wanted = min(max(products // TASK_PRODUCTS, 1), TASKS * region.plan.threads)
-    most = max(TRANSFORMED_BYTES // (transform.positions * row_bytes), region.target.rows)
+    wanted = min(max(products // TASK_PRODUCTS, 1), TASKS * placement.plan.threads)
+    most = max(TRANSFORMED_BYTES // (transform.positions * row_bytes), placement.target.rows)
     blocks = min(-(-wanted // slabs), slab_patches // BLOCK_PATCHES)
     blocks = max(-(-slab_patches // most), blocks)
     ranges = max(min(-(-wanted // (slabs * blocks)), panels // RANGE_PANELS), 1)

@@ -20,11 +20,11 @@ from numpy.typing import ArrayLike
 from qir.backends.cpu import machine, runtime
 from qir.backends.cpu.emitter import I8, I32, I64, POINTER, VOID, LlvmEmitter, LlvmValue
 from qir.backends.cpu.kernel import KernelCode, SharedFunction
-from qir.backends.cpu.kernels import code_of
+from qir.backends.cpu.kernels import kernel_code_of
 from qir.backends.cpu.objects import object_codes
-from qir.backends.cpu.table import table as call_table
+from qir.backends.cpu.table import call_table
 from qir.backends.cpu.target import LlvmInstructionSet
-from qir.backends.native.pattern import Region
+from qir.backends.native.pattern import Placement
 from qir.backends.reference.interpreter import bind_inputs
 from qir.ir import Graph
 from qir.types import Array
@@ -153,12 +153,14 @@ def compute(
     found = []
     for graph, inputs in programs:
         bound, sizes = bind_inputs(graph, inputs)
-        region = planned(graph, sizes, _THREADS, target)
-        for step in region.plan.steps:
+        placement = planned(graph, sizes, _THREADS, target)
+        for step in placement.plan.steps:
             numbers.setdefault(step.kernel.symbol, len(numbers))
-            kernel = code_of(step.kernel)
+            kernel = kernel_code_of(step.kernel)
             functions |= {each.symbol: each for each in (kernel, *kernel.shared)}
-        found.append((graph, region, _add(image, graph, region, list(bound.values()), numbers)))
+        found.append(
+            (graph, placement, _add(image, graph, placement, list(bound.values()), numbers))
+        )
     writers = {name: partial(each.define, target=target) for name, each in functions.items()}
     writers[runtime.HANDLER] = partial(runtime.write_runtime, triple=target.triple)
     start = machine.new_module("start", target)
@@ -172,11 +174,11 @@ def compute(
     for offset, size in (*image.written, *addresses):
         same[offset : offset + size] = True
     assert same.all(), f"written outside, at {np.flatnonzero(~same)[:9]}"
-    for graph, region, offsets in found:
+    for graph, placement, offsets in found:
         yield [
-            after[offset : offset + region.bytes(value)]
+            after[offset : offset + placement.bytes(value)]
             .view(value.type.dtype.numpy)
-            .reshape(region.shape(value))
+            .reshape(placement.shape(value))
             for value, offset in zip(graph.outputs, offsets, strict=True)
         ]
 
@@ -184,12 +186,12 @@ def compute(
 def _add(
     image: Image,
     graph: Graph,
-    region: Region,
+    placement: Placement,
     operands: Sequence[Array],
     numbers: Mapping[str, int],
 ) -> list[int]:
     """Adds a call of the handler to an image, and returns the offsets of its results."""
-    plan = region.plan
+    plan = placement.plan
     slot = image.words([0, 0], [])
     words = call_table(plan, numbers, slot).view(np.int64)
     words[runtime.THREADS] = 1
@@ -199,7 +201,7 @@ def _add(
         table + 8 * (runtime.TABLE_WORDS + runtime.STEP_WORDS * number + runtime.CODE)
         for number in range(len(plan.steps))
     ]
-    sizes = [region.bytes(value) for value in graph.outputs]
+    sizes = [placement.bytes(value) for value in graph.outputs]
     results = [image.put(np.full(size, _NOISE, np.uint8)) for size in sizes]
     image.call([table, image.put(plan.constants()), *map(image.put, operands)], results)
     image.written += [(slot, 8), *zip(results, sizes, strict=True)]

@@ -20,12 +20,12 @@ from numpy.typing import ArrayLike
 
 from qir.backends.cpu import machine
 from qir.backends.cpu.kernel import KernelCode
-from qir.backends.cpu.kernels import code_of
+from qir.backends.cpu.kernels import kernel_code_of
 from qir.backends.cpu.objects import object_codes
 from qir.backends.cpu.target import LlvmInstructionSet, host_target
 from qir.backends.native.assignment import write
 from qir.backends.native.kernel import Kernel
-from qir.backends.native.pattern import Region
+from qir.backends.native.pattern import Placement
 from qir.backends.native.plan import SLACK, Buffer, BufferView, Plan
 from qir.backends.reference.interpreter import bind_inputs, run
 from qir.ir import Graph, Value
@@ -125,7 +125,7 @@ class GuardedPlan(Plan):
 def _address(kernel: KernelCode, target: LlvmInstructionSet) -> int:
     functions = (kernel, *kernel.shared)
     writers = {each.symbol: partial(each.define, target=target) for each in functions}
-    return machine.load(object_codes(writers, target), target)[kernel.symbol]
+    return machine.link(object_codes(writers, target), target)[kernel.symbol]
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class Work:
 
 def laid_out(
     graph: Graph, inputs: Sequence[ArrayLike], target: LlvmInstructionSet
-) -> tuple[list[Block], list[Work], Region]:
+) -> tuple[list[Block], list[Work], Placement]:
     """Plans a program so that each tensor has memory of its own.
 
     Args:
@@ -174,14 +174,14 @@ def laid_out(
     plan = GuardedPlan(len(graph.inputs), len(graph.outputs), 3)
     views = {value: plan.operand(index) for index, value in enumerate(graph.inputs)}
     results = {value: plan.result(index) for index, value in enumerate(graph.outputs)}
-    region = Region(plan, views | results, sizes, target)
-    write(matches_of(graph, target), region)
+    placement = Placement(plan, views | results, sizes, target)
+    write(matches_of(graph, target), placement)
 
     blocks: dict[object, Block] = {}
     for view, array in zip(views.values(), bound.values(), strict=True):
         blocks[view.buffer] = Block(array.nbytes, array)
     for value, view in results.items():
-        blocks[view.buffer] = Block(region.bytes(value), result=value)
+        blocks[view.buffer] = Block(placement.bytes(value), result=value)
     blocks |= {buffer: Block(size) for buffer, size in plan.exact.items()}
     blocks |= {offset: Block(array.nbytes, array) for offset, array in plan.arrays}
 
@@ -193,8 +193,10 @@ def laid_out(
             key, offset = _found(view, plan)
             numbers += [keys.index(key), offset]
         space = -(-(scratch + SLACK) // 64) * 64
-        steps.append(Work(code_of(step.kernel), np.array(numbers, np.int64), step.tasks, space))
-    return list(blocks.values()), steps, region
+        steps.append(
+            Work(kernel_code_of(step.kernel), np.array(numbers, np.int64), step.tasks, space)
+        )
+    return list(blocks.values()), steps, placement
 
 
 def compute(
@@ -211,7 +213,7 @@ def compute(
     Yields:
         The results.
     """
-    blocks, steps, region = laid_out(graph, inputs, target)
+    blocks, steps, placement = laid_out(graph, inputs, target)
 
     def filled(content: Array) -> Memory:
         found = Memory(content.nbytes, side)
@@ -234,7 +236,7 @@ def compute(
         each.check()
     found = {block.result: memory for block, memory in zip(blocks, memories, strict=True)}
     for value in graph.outputs:
-        yield found[value].bytes.view(value.type.dtype.numpy).reshape(region.shape(value))
+        yield found[value].bytes.view(value.type.dtype.numpy).reshape(placement.shape(value))
 
 
 def _found(view: BufferView, plan: GuardedPlan) -> tuple[object, int]:

@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike
 # Imported to register the rules.
 import qir.backends.native.patterns  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from qir.backends.cpu import call
-from qir.backends.cpu.table import table as call_table
+from qir.backends.cpu.table import call_table
 from qir.backends.cpu.target import LlvmInstructionSet, host_target
 from qir.backends.native.assignment import write
-from qir.backends.native.pattern import Match, Region, match
+from qir.backends.native.pattern import Match, Placement, match
 from qir.backends.native.plan import Plan
 from qir.backends.reference.interpreter import bind_inputs, run
 from qir.ir import Graph, Node
@@ -41,16 +41,16 @@ def matches_of(graph: Graph, target: LlvmInstructionSet) -> list[Match]:
 
 def planned(
     graph: Graph, sizes: Sizes, threads: int = 4, target: LlvmInstructionSet | None = None
-) -> Region:
-    """Returns a region that holds the plan of a program."""
+) -> Placement:
+    """Returns a placement that holds the plan of a program."""
     target = target or host_target()
     assert target is not None
     plan = Plan(len(graph.inputs), len(graph.outputs), threads)
     views = {value: plan.operand(index) for index, value in enumerate(graph.inputs)}
     views |= {value: plan.result(index) for index, value in enumerate(graph.outputs)}
-    region = Region(plan, views, sizes, target)
-    write(matches_of(graph, target), region)
-    return region
+    placement = Placement(plan, views, sizes, target)
+    write(matches_of(graph, target), placement)
+    return placement
 
 
 def compute(
@@ -60,12 +60,13 @@ def compute(
     bound, sizes = bind_inputs(graph, inputs)
     target = target or host_target()
     assert target is not None
-    region = planned(graph, sizes, threads, target)
-    plan = region.plan
+    placement = planned(graph, sizes, threads, target)
+    plan = placement.plan
     addresses = call.addresses([step.kernel for step in plan.steps], target)
     table = call_table(plan, addresses, call.new_slot())
     results = [
-        jax.ShapeDtypeStruct(region.shape(value), value.type.dtype.numpy) for value in graph.outputs
+        jax.ShapeDtypeStruct(placement.shape(value), value.type.dtype.numpy)
+        for value in graph.outputs
     ]
     operands = [jnp.asarray(array) for array in bound.values()]
     found = call.call(jnp.asarray(table), jnp.asarray(plan.constants()), operands, results)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from qir.backends.cpu import call, clock, machine, peak
-from qir.backends.cpu.table import table as call_table
+from qir.backends.cpu.table import call_table
 from qir.backends.cpu.target import TARGETS, host_target
 from qir.backends.native.partition import Cluster
 from qir.backends.xla.profile import profile

@@ -12,7 +12,7 @@ from hypothesis import given
 pytest.importorskip("llvmlite")
 
 from qir.backends.cpu.kernel import KernelCode
-from qir.backends.cpu.kernels import code_of
+from qir.backends.cpu.kernels import kernel_code_of
 from qir.backends.cpu.target import host_target
 from qir.backends.native.kernels.depthwise import DepthwiseKernel
 from qir.backends.native.patterns.depthwise import DepthwiseGeometry, divided, paired
@@ -109,7 +109,7 @@ def check(case: Case) -> list[KernelCode]:
     """Computes a case by kernels and by the reference; returns the kernels of its steps."""
     graph, inputs = program(case)
     steps = harness.planned(graph, Sizes({}), case.threads).plan.steps
-    kernels = [code_of(step.kernel) for step in steps]
+    kernels = [kernel_code_of(step.kernel) for step in steps]
     harness.check(graph, *inputs, threads=case.threads)
     return kernels
 

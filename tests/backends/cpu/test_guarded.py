@@ -16,9 +16,9 @@ from hypothesis import settings
 pytest.importorskip("llvmlite")
 
 from qir.backends.cpu.emitter import I8
-from qir.backends.cpu.kernel import CODES, Body, KernelCode
+from qir.backends.cpu.kernel import KERNEL_CODES, Body, KernelCode
 from qir.backends.cpu.target import LlvmInstructionSet, host_target
-from qir.backends.native.pattern import PATTERNS, Match, Region
+from qir.backends.native.pattern import PATTERNS, Match, Placement
 from qir.ir import Graph, Node
 from qir.ops import Relu
 from qir.types import Affine, DType, TensorType
@@ -158,21 +158,21 @@ def try_astray(arguments: str) -> None:
     assert side in guarded.SIDES
 
     def astray(op: Relu, node: Node, target: LlvmInstructionSet) -> Match:
-        def write(region: Region) -> None:
+        def write(placement: Placement) -> None:
             x, out = node.inputs[0], node.output
-            size = region.bytes(x)
-            region.plan.step(
+            size = placement.bytes(x)
+            placement.plan.step(
                 "astray",
                 Astray(source, place, side == "before"),
                 {"size": size, "scratch": 128},
-                {"x": region.read(x), "out": region.write(out)},
+                {"x": placement.read(x), "out": placement.write(out)},
                 scratch=64,
             )
 
         return Match((node,), node.inputs, write)
 
     PATTERNS[Relu] = astray
-    CODES[Astray] = Astray
+    KERNEL_CODES[Astray] = Astray
     graph = Graph("g", [("x", TensorType((33,), Affine.of(DType.I8, 1.0)))])
     at = graph.at_end()
     graph.set_outputs([at.emit(Relu(), graph.inputs[0])])

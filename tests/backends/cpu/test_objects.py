@@ -14,7 +14,7 @@ from llvmlite import ir
 import qir
 from qir.backends.cpu import objects
 from qir.backends.cpu.emitter import I64, LlvmEmitter
-from qir.backends.cpu.kernel import CODES
+from qir.backends.cpu.kernel import KERNEL_CODES
 from qir.backends.cpu.target import host_target
 from qir.backends.native.epilogue import Epilogue, Form, Residual
 from qir.backends.native.kernels.dense import DenseKernel
@@ -48,7 +48,7 @@ def test_code_of_another_epilogue_has_another_name():
 
 
 def test_code_is_named_like_its_kernel():
-    names = {kernel.__name__.removesuffix("Kernel"): cls for kernel, cls in CODES.items()}
+    names = {kernel.__name__.removesuffix("Kernel"): cls for kernel, cls in KERNEL_CODES.items()}
     assert {name: cls.__name__ for name, cls in names.items()} == {
         name: f"{name}Code" for name in names
     }

@@ -13,7 +13,7 @@ pytest.importorskip("llvmlite")
 from qir.backends.cpu import machine
 from qir.backends.cpu.emitter import LlvmEmitter, LlvmValue
 from qir.backends.cpu.kernel import KernelCode, SharedFunction
-from qir.backends.cpu.kernels import code_of
+from qir.backends.cpu.kernels import kernel_code_of
 from qir.backends.cpu.kernels.tiles import TileSums
 from qir.backends.cpu.runtime import write_close, write_runtime
 from qir.backends.cpu.target import (
@@ -107,7 +107,7 @@ def test_sums_of_products_compile(name: str, epilogue: str) -> None:
     for geometry, storage in zip(GEOMETRIES, cycle([DType.I8, DType.U8, DType.U8]), strict=False):
         graph, _ = replace(geometry, epilogue=epilogue, storage=storage).build()
         for step in harness.planned(graph, Sizes({}), target=target).plan.steps:
-            kernels[step.kernel.symbol] = code_of(step.kernel)
+            kernels[step.kernel.symbol] = kernel_code_of(step.kernel)
     for kernel in kernels.values():
         assert_compiles(kernel, target)
 
@@ -117,7 +117,7 @@ def test_sums_of_products_compile(name: str, epilogue: str) -> None:
 def test_kernels_of_every_op_compile(name: str) -> None:
     target = TARGETS[name]
     kernels = {
-        step.kernel.symbol: code_of(step.kernel)
+        step.kernel.symbol: kernel_code_of(step.kernel)
         for case in drawn(target, 52)
         for step in harness.planned(case.graph, Sizes({"B": 2}), target=target).plan.steps
     }
@@ -131,7 +131,7 @@ def test_kernels_that_write_rows_apart_compile(name: str) -> None:
     target = TARGETS[name]
     graph = test_assignment.program(test_assignment.IN_PLACE, 16, 3)
     steps = harness.planned(graph, Sizes({"B": 2}), target=target).plan.steps
-    for kernel in {step.kernel.symbol: code_of(step.kernel) for step in steps}.values():
+    for kernel in {step.kernel.symbol: kernel_code_of(step.kernel) for step in steps}.values():
         assert_compiles(kernel, target)
 
 

@@ -116,8 +116,8 @@ def program(case: Case) -> tuple[Graph, list[Array]]:
 def check(case: Case) -> None:
     graph, inputs = program(case)
     with patch.object(conv, "cost", lambda tile, *_: tile != case.tile):
-        region = harness.planned(graph, Sizes({}), case.threads)
-        kernels = [step.kernel for step in region.plan.steps]
+        placement = harness.planned(graph, Sizes({}), case.threads)
+        kernels = [step.kernel for step in placement.plan.steps]
         assert [kernel.tile for kernel in kernels if isinstance(kernel, WinogradKernel)] == [
             case.tile
         ]
