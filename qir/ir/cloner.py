@@ -63,7 +63,7 @@ def clone(
 
 def _with_facts(source: Value, target: Value) -> Value:
     target.take_ranges(source)
-    target.origin, target.named = source.origin, source.named
+    target.origins, target.named = source.origins, source.named
     return target
 
 
