@@ -30,8 +30,8 @@ class MoveTransposes(Pass):
     orders are brought into the one that transposes fewer numbers. The program stays as it is where
     nothing is gained.
 
-    Values whose axes come to stand in another order keep their names and ranges, but stand for no
-    imported value any more.
+    Values whose axes come to stand in another order keep their names and ranges, and know in which
+    order the axes of the imported value stand that they are.
     """
 
     name = "move-transposes"
@@ -98,6 +98,7 @@ class _Sinking:
         self.eager = eager
         self.views: dict[Value, View] = {}
         self.made: dict[View, Value] = {}
+        self.remade: set[Value] = set()
 
     def run(self) -> None:
         for node in list(self.graph.nodes):
@@ -111,6 +112,9 @@ class _Sinking:
                     self.put_off(node.output, view)
                 case _:
                     self.compute(node)
+        for value, (base, order) in self.views.items():
+            if value not in self.remade:
+                base.stand_for(value, inverse(order))
         for node in reversed(list(self.graph.nodes)):
             if node.outputs and not any(value.uses for value in node.outputs):
                 self.graph.erase(node)
@@ -207,6 +211,7 @@ class _Sinking:
         new = self.make(view, builder)
         if new is not value:
             self.views[new] = view
+            self.remade |= {value, new}
             value.replace_with(new)
         return new
 

@@ -16,7 +16,13 @@ from qir.observe.sample import MOST_ROWS, few_rows, same_rows
 from qir.observe.solvers import Solver, solver
 from qir.observe.statistics import BINS, MovingAverage, Statistic
 from qir.passes.shared.calibration_data import read_batches
-from qir.passes.shared.observed_parts import PartStatistics, statistic_names
+from qir.passes.shared.observed_parts import (
+    PartStatistics,
+    Turning,
+    by_name,
+    moment_names,
+    statistic_names,
+)
 from qir.passes.shared.observer import Observer, float_values, sources
 from qir.pipeline import Batch, Context, Pass, register
 from qir.types import Array
@@ -127,24 +133,14 @@ class Calibrate(Pass):
             for name in statistic_names(value):
                 context.statistics[name] = statistics[place[source]]
                 context.averages[name] = averages[place[source]]
-        context.channels = {
-            name: channels
-            for value, channels in parts.channels.items()
-            for name in statistic_names(value)
-        }
-        context.positions = {
-            name: found
-            for value, found in parts.positions.items()
-            for name in statistic_names(value)
-        }
+        context.channels = _by_name(parts.channels)
+        context.positions = _by_name(parts.positions)
         context.moments = {
             name: moments
             for value, moments in parts.moments.items()
-            for name in statistic_names(value)
+            for name in moment_names(value)
         }
-        context.row_peaks = {
-            name: peaks for value, peaks in parts.rows.items() for name in statistic_names(value)
-        }
+        context.row_peaks = _by_name(parts.rows)
 
     def _check_method(self) -> None:
         for option, methods in _METHODS.items():
@@ -184,6 +180,14 @@ class Calibrate(Pass):
                     f"{average.momentum}; that can't be changed without data"
                 )
         return [(average.low, average.high) for average in averages]
+
+
+def _by_name(parts: Mapping[Value, Turning]) -> dict[str, Turning]:
+    return {
+        name: found
+        for value, statistic in parts.items()
+        for name, found in by_name(value, statistic).items()
+    }
 
 
 def _keep_first(

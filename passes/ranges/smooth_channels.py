@@ -15,7 +15,7 @@ from qir.numbers.interval import Interval
 from qir.observe.channels import ChannelMoments, ChannelStatistic
 from qir.ops import Dot, Embedding, LayerNorm, Mul, RmsNorm
 from qir.passes.shared.constants import derived
-from qir.passes.shared.observed_parts import channel_statistic, known_moments, statistic_names
+from qir.passes.shared.observed_parts import by_name, channel_statistic, known_moments, moment_names
 from qir.passes.shared.partial_sums import decibels, predicted_error, step
 from qir.pipeline import Context, Pass, register
 from qir.types import Array
@@ -104,9 +104,9 @@ class SmoothChannels(Pass):
                 graph.erase(x.node)
         names.settle()
         for value, statistic in observed.items():
-            context.channels |= dict.fromkeys(statistic_names(value), statistic)
+            context.channels |= by_name(value, statistic)
         for value, mean in moments.items():
-            context.moments |= dict.fromkeys(statistic_names(value), mean)
+            context.moments |= dict.fromkeys(moment_names(value), mean)
 
 
 def _is_product_of_weights(node: Node, x: Value) -> bool:

@@ -426,6 +426,6 @@ class Forms:
 
 def form_of(value: Value, suffix: str, new: Value) -> Value:
     """Marks a new value as a form of an imported one; `hand_over` gives one form the plain name."""
-    new.origin = value.origin
+    new.origins = value.origins
     new.owner.name_after(new, f"{value.name}.{suffix}")
     return new

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, Self, TypeVar
 
 from qir.ir import Graph, Node, Value
 from qir.observe.channels import (
@@ -169,8 +170,8 @@ def observe_parts(
 
 def known_moments(value: Value, context: Context) -> ChannelMoments | None:
     """Returns what calibrate observed of the channels of what a product reads; None if nothing."""
-    known = (context.moments.get(name) for name in statistic_names(value))
-    found = next((moments for moments in known if moments is not None), None)
+    names = moment_names(value)
+    found = next((context.moments[name] for name in names if name in context.moments), None)
     if found is None or not found.count or found.sums.shape != value.type.shape[-1:]:
         return None
     return found
@@ -188,7 +189,7 @@ def pass_on_moments(
     """
     if whole is not None:
         for part, channels in parts.items():
-            for name in statistic_names(part):
+            for name in moment_names(part):
                 context.moments.setdefault(name, whole.take(channels))
 
 
@@ -196,6 +197,61 @@ def statistic_names(value: Value) -> tuple[str, ...]:
     """Returns the keys of a value's statistics in the context."""
     # The % keeps a value that stands for no imported one from an imported one of the same name.
     return value.origin or (f"%{value.name}",)
+
+
+def moment_names(value: Value) -> tuple[str, ...]:
+    """Returns the keys of the moments of a value's channels: its names by which they lie last."""
+    last = value.type.rank - 1
+    return tuple(
+        name
+        for name in statistic_names(value)
+        if (order := value.origins.get(name)) is None or order[-1] == last
+    )
+
+
+class Turns(Protocol):
+    """What was observed of a tensor along some of its axes."""
+
+    def turned(self, order: Sequence[int]) -> Self:
+        """Returns that of the tensor with its axes in another order: axis i is axis `order[i]`."""
+        ...
+
+
+Turning = TypeVar("Turning", bound=Turns)
+
+
+def by_name(value: Value, found: Turning) -> dict[str, Turning]:
+    """Returns what was observed of a value by the keys of the context, as of the imported values.
+
+    Args:
+        value: The value, whose axes may stand in another order than those of an imported one.
+        found: What was observed of it.
+    """
+    orders = value.origins
+    kept: dict[str, Turning] = {}
+    for name in statistic_names(value):
+        order = orders.get(name)
+        kept[name] = found if order is None else found.turned(_inverse(order))
+    return kept
+
+
+def of_value(value: Value, known: Mapping[str, Turning]) -> Turning | None:
+    """Returns what was observed of a value, along its own axes; None if nothing.
+
+    Args:
+        value: The value.
+        known: What was observed of imported values, by name.
+    """
+    orders = value.origins
+    for name in statistic_names(value):
+        if name in known:
+            order = orders.get(name)
+            return known[name] if order is None else known[name].turned(order)
+    return None
+
+
+def _inverse(order: Sequence[int]) -> list[int]:
+    return sorted(range(len(order)), key=order.__getitem__)
 
 
 def channel_statistic(
@@ -207,8 +263,7 @@ def channel_statistic(
         value: The value.
         channels: What was observed of channels, by the name of a value.
     """
-    known = (channels.get(name) for name in statistic_names(value))
-    found = next((statistic for statistic in known if statistic is not None), None)
+    found = of_value(value, channels)
     if found is None or not found.count or value.range is None:
         return None
     fits = found.axes == (value.type.rank - 1,) and found.minimum.shape == value.type.shape[-1:]

@@ -17,7 +17,7 @@ from qir.ops.rules import ExactSum, Normalize, Quotient, RescaledRows, SameCode
 from qir.ops.softmax import Exponentials
 from qir.ops.traits import Moves
 from qir.passes.shared.codes import ZERO_SCALE, reach
-from qir.passes.shared.observed_parts import statistic_names
+from qir.passes.shared.observed_parts import of_value
 from qir.types import Affine, DType, known
 
 WIDE_BITS = 15
@@ -256,8 +256,7 @@ def head_codes(graph: Graph, channels: Mapping[str, ChannelStatistic]) -> dict[V
         readers = [node.op for node in value.users]
         if not readers or not all(isinstance(op, Dot) and op.batch > 1 for op in readers):
             continue
-        known = (channels.get(name) for name in statistic_names(value))
-        found = next((statistic for statistic in known if statistic is not None), None)
+        found = of_value(value, channels)
         if found is None or not found.count or found.axes != tuple(range(1, len(found.axes) + 1)):
             continue
         peaks = found.peaks.astype(np.float64)

@@ -67,7 +67,8 @@ def check_equivalent(
         if value.origin not in expected:
             return array
         old, right = expected[value.origin]
-        if old.type != value.type:
+        right = turned_like(right, old, value, value.origin[0])
+        if old.type.element != value.type.element or right.shape != array.shape:
             return array
         _compare(value, array, right, steps)
         return right
@@ -77,6 +78,28 @@ def check_equivalent(
     for old, new in zip(before.outputs, after.outputs, strict=True):
         if old.type == new.type:
             _compare(new, results[new], first[old], steps)
+
+
+def turned_like(array: Array, old: Value, new: Value, name: str) -> Array:
+    """Returns the numbers of a value with their axes as another one has them.
+
+    Args:
+        array: The numbers of the value.
+        old: The value.
+        new: The other one.
+        name: An imported value that both stand for.
+
+    Returns:
+        The array itself where the ranks differ.
+    """
+    rank = array.ndim
+    if old.type.rank != rank or new.type.rank != rank:
+        return array
+    before, after = old.origins[name], new.origins[name]
+    if before == after:
+        return array
+    places = list(before or range(rank))
+    return array.transpose([places.index(axis) for axis in after or range(rank)])
 
 
 def _compare(value: Value, array: Array, right: Array, steps: int) -> None:

@@ -65,7 +65,7 @@ def clone(
 def _with_facts(source: Value, target: Value) -> Value:
     target.take_ranges(source)
     if source.origin:
-        target.origin = source.origin
+        target.origins = source.origins
     target.named = source.named
     return target
 

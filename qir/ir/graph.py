@@ -258,8 +258,8 @@ class Graph:
         """
         origins = Namespace[Value]()
         for value in self.values():
-            names = value.origin or (value.name,)
-            value.origin = tuple(origins.add(name, value) for name in names)
+            orders = value.origins or {value.name: None}
+            value.origins = {origins.add(name, value): order for name, order in orders.items()}
             value.named = True
 
     def before(self, node: Node) -> Builder:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from qir.ir.node import Node
 
 
-COMPARED = frozenset({"observed", "range", "origin"})
+COMPARED = frozenset({"observed", "range", "origin", "origins"})
 """Properties whose setters look at what is in them."""
 
 
@@ -43,7 +43,7 @@ class Value:
     uses: dict[tuple[Node, int], None]
     _observed: Interval | None
     _range: Interval | None
-    _origins: dict[str, None]
+    _origins: dict[str, tuple[int, ...] | None]
 
     __slots__ = (
         "_observed",
@@ -115,15 +115,50 @@ class Value:
     def origin(self) -> tuple[str, ...]:
         """The imported values that this one stands for, by the names that their source has.
 
-        A name may be any text. Statistics are keyed by them.
+        A name may be any text. Statistics are keyed by them. Setting names says that the axes are
+        those of the imported values; `origins` tells and sets the order in which they stand too.
         """
         return tuple(self._origins)
 
     @origin.setter
     def origin(self, names: Iterable[str]) -> None:
-        origins = dict.fromkeys(names)
-        if origins != self._origins or tuple(origins) != self.origin:
-            self._origins = origins
+        self.origins = dict.fromkeys(names)
+
+    @property
+    def origins(self) -> Mapping[str, tuple[int, ...] | None]:
+        """The names of `origin`, each with the order of the axes in terms of the imported value's.
+
+        Axis i is axis `order[i]` of the imported value; None where the axes are that value's own.
+        Setting it raises QirError for what is no order of the value's axes.
+        """
+        return dict(self._origins)
+
+    @origins.setter
+    def origins(self, orders: Mapping[str, Sequence[int] | None]) -> None:
+        unmoved = list(range(self.type.rank))
+        found: dict[str, tuple[int, ...] | None] = {}
+        for name, order in orders.items():
+            if order is not None and sorted(order) != unmoved:
+                raise QirError(
+                    f"origin: expected an order of the {self.type.rank} axes of %{self.name} "
+                    f"behind '{name}', got {list(order)}"
+                )
+            found[name] = None if order is None or list(order) == unmoved else tuple(order)
+        if found != self._origins or tuple(found) != self.origin:
+            self._origins = found
+
+    def stand_for(self, other: Value, order: Sequence[int]) -> None:
+        """Adds what another value of the same numbers stands for to what this one does.
+
+        Args:
+            other: The other value.
+            order: The order of this value's axes: axis i is axis `order[i]` of the other value.
+        """
+        moved = {
+            name: tuple(order) if own is None else tuple(own[axis] for axis in order)
+            for name, own in other._origins.items()
+        }
+        self.origins = {**moved, **self._origins}
 
     @property
     def op(self) -> Op | None:
@@ -191,7 +226,7 @@ class Value:
             new.named, self.named = True, False
         if new.range is None and new.type.element == self.type.element:
             new.take_ranges(self)
-        new.origin = new._origins | self._origins
+        new.origins = new._origins | self._origins
 
     def take_ranges(self, other: Value) -> None:
         """Takes over what was observed of another value, and the range to use."""

@@ -72,6 +72,18 @@ class ChannelStatistic:
         """Largest magnitude of each channel; minus infinity where nothing was seen."""
         return np.maximum(self.maximum, -self.minimum)
 
+    def turned(self, order: Sequence[int]) -> ChannelStatistic:
+        """Returns that of the tensor with its axes in another order: axis i is axis `order[i]`."""
+        places = [list(order).index(axis) for axis in self.axes]
+        inner = sorted(range(len(places)), key=places.__getitem__)
+        return ChannelStatistic(
+            tuple(sorted(places)),
+            self.minimum.transpose(inner),
+            self.maximum.transpose(inner),
+            self.squares.transpose(inner),
+            self.count,
+        )
+
     def merge(self, other: ChannelStatistic) -> ChannelStatistic:
         """Returns the statistic of the numbers of both.
 
@@ -154,6 +166,10 @@ class RowPeaks:
 
     axes: tuple[int, ...]
     least: float = np.inf
+
+    def turned(self, order: Sequence[int]) -> RowPeaks:
+        """Returns that of the tensor with its axes in another order: axis i is axis `order[i]`."""
+        return RowPeaks(tuple(sorted(list(order).index(axis) for axis in self.axes)), self.least)
 
     def merge(self, other: RowPeaks) -> RowPeaks:
         """Returns that of the rows of both; raises QirError where they lie along other axes."""

@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from qir.analysis.equivalence import Interpreter
+from qir.analysis.equivalence import Interpreter, turned_like
 from qir.errors import counted
 from qir.ir import Accuracy, Graph, OutputAccuracy, OwnError, Value
 from qir.ir.accuracy import Cause
@@ -218,15 +218,18 @@ def _own_errors(
     seen: dict[Value, Seen] = {}
 
     def force(value: Value, array: Array) -> Array:
-        names = () if value.is_constant else value.origin
-        known = [meant[name] for name in names if name in meant]
-        known = [old for old in known if old.type.is_float and exact[old].shape == array.shape]
+        known: dict[Value, Array] = {}
+        for name in () if value.is_constant else value.origin:
+            if name in meant and meant[name].type.is_float:
+                numbers = turned_like(exact[meant[name]], meant[name], value, name)
+                if numbers.shape == array.shape:
+                    known[meant[name]] = numbers
         code = value.type.quant
         if not known or (code is not None and is_exact(code)):
             return array  # What an exact sum lacks shows where it is rounded.
         # Of a relu that became the clamp of what it reads, the later one.
         old = max(known, key=order.__getitem__)
-        right = exact[old]
+        right = known[old]
         figures = _figures_of(right, _decoded(value, array))
         kept, coded = code_of(value), lesser(*figures)
         if kept is not None:

@@ -29,6 +29,7 @@ from qir.text.syntax import (
     ProgramSyntax,
     Reference,
     Scales,
+    Source,
     TypeSyntax,
     show_line,
 )
@@ -126,8 +127,15 @@ class _ToSyntax(Transformer[Token, Any]):
 
     seen = range
 
-    def origin(self, names: list[str | None]) -> tuple[str, ...]:
-        return tuple(name for name in names if name is not None)
+    def origin(self, sources: list[Source | None]) -> tuple[Source, ...]:
+        return tuple(source for source in sources if source is not None)
+
+    @v_args(inline=True)
+    def source(self, name: str, order: tuple[int, ...] | None) -> Source:
+        return name, order
+
+    def order(self, axes: list[int | None]) -> tuple[int, ...]:
+        return tuple(axis for axis in axes if axis is not None)
 
     @v_args(inline=True)
     def loc(self, text: str) -> str:

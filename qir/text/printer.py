@@ -212,8 +212,11 @@ class _Printer:
         In a graph of which no value has an origin each stands for itself. A constant has no
         statistics, which the origin is for.
         """
-        origin = [json.dumps(name) for name in value.origin]
-        if value.origin == (value.name,):
+        origin = [
+            json.dumps(name) + ("" if order is None else f" {list(order)}")
+            for name, order in value.origins.items()
+        ]
+        if value.origins == {value.name: None}:
             return ""
         if not origin and (value.is_constant or not self.has_origins(value.owner)):
             return ""

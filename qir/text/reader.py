@@ -416,7 +416,7 @@ def _with_facts(value: Value, syntax: TypeSyntax) -> Value:
         value.observed = Interval.of(*syntax.observed)
     if syntax.range is not None:
         value.range = Interval.of(*syntax.range)
-    value.origin = (value.name,) if syntax.origin is None else syntax.origin
+    value.origins = {value.name: None} if syntax.origin is None else dict(syntax.origin)
     return value
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from qir.types import Shape
 
@@ -36,6 +36,10 @@ class Scales:
         )
 
 
+Source: TypeAlias = tuple[str, tuple[int, ...] | None]
+"""The name of an imported value, and the order of the axes in terms of its own, or None."""
+
+
 @dataclass(frozen=True, slots=True)
 class TypeSyntax:
     """`storage[shape]{code}` with the facts that may follow it."""
@@ -45,7 +49,7 @@ class TypeSyntax:
     code: tuple[tuple[str, Any], ...] | None
     observed: tuple[float, float] | None = None
     range: tuple[float, float] | None = None
-    origin: tuple[str, ...] | None = None
+    origin: tuple[Source, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,8 @@ class Version1Reader(GraphReader):
         check_written(op, line, types, infer(follow, sums))
         first = Node(graph, op, operands, sums, loc=line.loc)
         graph.insert(first, name=self._free(f"{line.results[0]}.acc"))
-        first.output.origin = line.types[0].origin or line.results
+        given = line.types[0].origin
+        first.output.origins = dict(given) if given else dict.fromkeys(line.results)
         return graph.insert(
             Node(graph, follow, [first.output], types, loc=line.loc), name=line.results
         )

@@ -457,3 +457,27 @@ def test_a_range_is_two_finite_numbers_in_order(bounds):
         with pytest.raises(QirError, match="range: expected two finite numbers of float32"):
             setattr(value, field, Interval.of(*bounds))
     assert value.range.bounds == (-1, 1)
+
+
+def test_origins_know_the_order_of_the_axes():
+    graph = qir.parse(
+        """graph @f(%x: f32[2,3,4]) {
+          %y = relu(%x) : f32[2,3,4] of ["a" [0, 2, 1], "b"]
+          %z = transpose(%y) {permutation = [2, 0, 1]} : f32[4,2,3]
+          return %z
+        }"""
+    )
+    y, z = graph.value("y"), graph.value("z")
+    assert (y.origin, y.origins) == (("a", "b"), {"a": (0, 2, 1), "b": None})
+    z.origin = ()
+    z.stand_for(y, (2, 0, 1))
+    assert z.origins == {"a": (1, 0, 2), "b": (2, 0, 1)}
+    z.origins = {"a": (0, 1, 2)}
+    assert z.origins == {"a": None}
+    with pytest.raises(QirError, match=r"an order of the 3 axes of %z behind 'a', got \[0, 1, 1\]"):
+        z.origins = {"a": (0, 1, 1)}
+    graph.record_origins()
+    assert graph.copy().value("y").origins == y.origins
+    replacement = graph.before(z.node).emit(Relu(), graph.inputs[0])
+    y.replace_with(replacement)
+    assert replacement.origins == {"a": (0, 2, 1), "b": None}

@@ -137,3 +137,17 @@ def test_few_places_are_spread_over_all_columns(sizes):
 def test_rows_of_few_axes_are_all_seen():
     array = np.arange(6).reshape(2, 3)
     assert few_places(array) is array
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 1, 3), (3, 1, 0, 2), (1, 3, 2, 0)])
+@pytest.mark.parametrize("axes", [(3,), (1, 2), (0, 3), (0, 1, 2)])
+def test_statistics_turn_with_the_axes_of_their_tensor(order, axes):
+    array = np.random.default_rng(0).normal(0, 1, (2, 3, 4, 5)).astype(np.float32)
+    moved = tuple(sorted(order.index(axis) for axis in axes))
+    turned = observe_channels(array, axes).turned(order)
+    wanted = observe_channels(array.transpose(order), moved)
+    assert (turned.axes, turned.count) == (wanted.axes, wanted.count)
+    np.testing.assert_array_equal(turned.minimum, wanted.minimum)
+    np.testing.assert_array_equal(turned.maximum, wanted.maximum)
+    np.testing.assert_allclose(turned.mean_square, wanted.mean_square, rtol=1e-6)
+    assert observe_rows(array, axes).turned(order) == observe_rows(array.transpose(order), moved)
