@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from qir.ir import Graph, Node, Value
 from qir.observe.channels import (
@@ -13,9 +14,12 @@ from qir.observe.channels import (
     observe_channels,
     observe_rows,
 )
+from qir.observe.statistics import Statistics, TensorStatistics
 from qir.ops import Conv, ConvTranspose, Div, Dot, Softmax
 from qir.pipeline import Context
 from qir.types import Array, DType
+
+_NOTHING = TensorStatistics()
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,8 +173,7 @@ def observe_parts(
 
 def known_moments(value: Value, context: Context) -> ChannelMoments | None:
     """Returns what calibrate observed of the channels of what a product reads; None if nothing."""
-    known = (context.moments.get(name) for name in statistic_names(value))
-    found = next((moments for moments in known if moments is not None), None)
+    found: ChannelMoments | None = known_part(value, context.statistics, "moments")
     if found is None or not found.count or found.sums.shape != value.type.shape[-1:]:
         return None
     return found
@@ -189,7 +192,8 @@ def pass_on_moments(
     if whole is not None:
         for part, channels in parts.items():
             for name in statistic_names(part):
-                context.moments.setdefault(name, whole.take(channels))
+                if context.statistics.get(name, _NOTHING).moments is None:
+                    context.statistics.add(name, moments=whole.take(channels))
 
 
 def statistic_names(value: Value) -> tuple[str, ...]:
@@ -198,17 +202,26 @@ def statistic_names(value: Value) -> tuple[str, ...]:
     return value.origin or (f"%{value.name}",)
 
 
-def channel_statistic(
-    value: Value, channels: Mapping[str, ChannelStatistic]
-) -> ChannelStatistic | None:
+def known_part(value: Value, statistics: Statistics, kind: str) -> Any:
+    """Returns one of the statistics of a value, of the first of its names that has it, or None.
+
+    Args:
+        value: The value.
+        statistics: What was observed.
+        kind: An attribute of `TensorStatistics`.
+    """
+    tensors = (statistics.get(name, _NOTHING) for name in statistic_names(value))
+    return next((found for seen in tensors if (found := getattr(seen, kind)) is not None), None)
+
+
+def channel_statistic(value: Value, statistics: Statistics) -> ChannelStatistic | None:
     """Returns what was observed of the channels along the last axis of a value with a range.
 
     Args:
         value: The value.
-        channels: What was observed of channels, by the name of a value.
+        statistics: What was observed.
     """
-    known = (channels.get(name) for name in statistic_names(value))
-    found = next((statistic for statistic in known if statistic is not None), None)
+    found: ChannelStatistic | None = known_part(value, statistics, "channels")
     if found is None or not found.count or value.range is None:
         return None
     fits = found.axes == (value.type.rank - 1,) and found.minimum.shape == value.type.shape[-1:]

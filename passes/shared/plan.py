@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
 
 from qir.errors import PassError
 from qir.ir import Graph, Node, Value
 from qir.numbers.interval import Interval
-from qir.observe.channels import ChannelStatistic
+from qir.observe.statistics import Statistics
 from qir.ops import Dot, ExpBelowMax, Mul, Return
 from qir.ops.elementwise import Sum
 from qir.ops.rules import Accumulate, FixedCode, KeepFloat, Normalize, SameCode, Table
@@ -48,8 +47,7 @@ class CodePlan:
     Args:
         graph: A float program with ranges.
         excluded: The ops that a selector keeps in floating point.
-        channels: What calibration observed of channels, by the name of a value.
-        positions: What it observed at each position, likewise.
+        statistics: What calibration observed.
         storage: Storage of activations.
         symmetric: Whether activations have their zero point in the middle.
         coded_inputs: Whether the program takes stored numbers.
@@ -70,8 +68,7 @@ class CodePlan:
         self,
         graph: Graph,
         excluded: set[Node],
-        channels: Mapping[str, ChannelStatistic],
-        positions: Mapping[str, ChannelStatistic] | None = None,
+        statistics: Statistics,
         *,
         storage: DType = DType.I8,
         symmetric: bool = False,
@@ -83,10 +80,10 @@ class CodePlan:
         self._excluded = excluded
         self._factors = score_factors(graph)
         # Where codes have 16 bits, no part of a tensor is in want of some.
-        self._heads = {} if self.is_fine else head_codes(graph, channels)
+        self._heads = {} if self.is_fine else head_codes(graph, statistics)
         self._multiplied = set() if self.is_fine else multiplied_sums(graph)
         self._scores = set() if self.is_fine else score_terms(graph)
-        self._uneven = {} if self.is_fine else uneven_codes(graph, positions or {}, excluded)
+        self._uneven = {} if self.is_fine else uneven_codes(graph, statistics, excluded)
         self.islands: set[Node] = set()
         self.cones, self.inside = elementwise_functions(graph, excluded)
         self.coarse = coarse_periods(graph, self.code_for) | coarse_divisions(graph, self.code_for)

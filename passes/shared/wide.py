@@ -10,6 +10,7 @@ import numpy as np
 from qir.ir import Graph, Node, Value
 from qir.numbers.interval import Interval
 from qir.observe.channels import ChannelStatistic
+from qir.observe.statistics import Statistics
 from qir.ops import (
     Broadcast,
     Clip,
@@ -31,7 +32,7 @@ from qir.ops.op import Op
 from qir.ops.rules import ExactSum, Normalize, Quotient, RescaledRows, SameCode
 from qir.ops.softmax import Exponentials
 from qir.passes.shared.codes import ZERO_SCALE, reach
-from qir.passes.shared.observed_parts import statistic_names
+from qir.passes.shared.observed_parts import known_part
 from qir.types import Affine, DType, known
 
 WIDE_BITS = 15
@@ -260,14 +261,14 @@ def moved_sums(graph: Graph, ranges: Mapping[Value, Interval], heads: Iterable[V
     return {move for chain in (*siblings, *(chains[value] for value in heads)) for move in chain}
 
 
-def head_codes(graph: Graph, channels: Mapping[str, ChannelStatistic]) -> dict[Value, Affine]:
+def head_codes(graph: Graph, statistics: Statistics) -> dict[Value, Affine]:
     """Returns codes by head for operands of products of batches whose heads differ much in size.
 
     They are symmetric, one scale for each place along the batch axes but the first.
 
     Args:
         graph: The program.
-        channels: What calibration observed of channels, by the name of a value.
+        statistics: What calibration observed.
     """
     codes: dict[Value, Affine] = {}
     chains = moves_from_sums(graph)
@@ -275,8 +276,7 @@ def head_codes(graph: Graph, channels: Mapping[str, ChannelStatistic]) -> dict[V
         readers = [node.op for node in value.users]
         if not readers or not all(isinstance(op, Dot) and op.batch > 1 for op in readers):
             continue
-        known = (channels.get(name) for name in statistic_names(value))
-        found = next((statistic for statistic in known if statistic is not None), None)
+        found: ChannelStatistic | None = known_part(value, statistics, "channels")
         if found is None or not found.count or found.axes != tuple(range(1, len(found.axes) + 1)):
             continue
         peaks = found.peaks.astype(np.float64)

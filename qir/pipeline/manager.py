@@ -50,9 +50,11 @@ class PassManager:
         """
         self._check_exactness()
         result = graph.copy()
-        if not any(value.origin for value in result.values()):
+        if not _has_origins(result):
             result.record_origins()
         context.allow = self.pipeline.allow
+        if not FLOAT.missing(result):
+            context.reference = graph if _has_origins(graph) else result.copy()
         verify(result)
         self._verified = _state(result)
         self._dumped = ""
@@ -102,6 +104,9 @@ class PassManager:
             error.add_note(f"in pass {step}")
             raise
         context.timings.append((str(step), time.perf_counter() - start))
+        # Text does not tell whose choice a name is: the next pass sees what it would see there.
+        for value in graph.values():
+            value.named = True
         self._count += 1
         try:
             try:
@@ -170,6 +175,10 @@ class PassManager:
             path = self.dump_dir / f"{self._count:02d}-{name}.qir"
             write_atomically({path: lambda file: file.write(text.encode())})
             self._dumped = text
+
+
+def _has_origins(graph: Graph) -> bool:
+    return any(value.origin for value in graph.values())
 
 
 def _state(graph: Graph) -> list[object]:

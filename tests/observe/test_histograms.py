@@ -15,16 +15,18 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from qir.errors import QirError
-from qir.observe.statistics import (
+from qir.observe.extremes import BatchExtremes
+from qir.observe.histograms import (
     BINS,
     SMALLEST,
-    MovingAverage,
+    Histogram,
     NonFiniteError,
-    Statistic,
     merge,
     observe,
     observe_clipped,
 )
+from qir.observe.methods import MovingAverage
+from qir.observe.statistics import TensorStatistics
 
 Array = NDArray[np.float32]
 
@@ -82,7 +84,7 @@ def test_merge_is_the_statistic_of_all_values_in_any_order(
         random.shuffle(parts)
         parts.append(parts.pop().merge(parts.pop()))
     together = observe(np.concatenate([np.zeros(0, np.float32), *batches]), bins)
-    assert merge([*parts, Statistic.empty(bins)]) == together
+    assert merge([*parts, Histogram.empty(bins)]) == together
 
 
 @given(some, some, some, st.tuples(limits, limits, limits))
@@ -194,32 +196,33 @@ def test_a_statistic_prints_as_one_line() -> None:
     assert str(observe(values)) == (
         "count 1025  zeros 97.6%  min 0  max 2  |█▂▂▂▂▁▂▁▁▁▁▁▁          ▁|"
     )
-    assert str(Statistic.empty()) == "count 0"
+    assert str(Histogram.empty()) == "count 0"
 
 
 @given(st.lists(some, min_size=1, max_size=6), st.sampled_from([0.0, 0.5, 0.75]))
 def test_the_moving_average_weighs_batches_by_their_age(
     batches: list[Array], momentum: float
 ) -> None:
-    average = MovingAverage(momentum)
-    for batch in batches:
-        average = average.update(observe(batch)).update(Statistic.empty())
+    seen = enumerate(map(observe, batches))
+    kept = BatchExtremes.of((number, batch.minimum, batch.maximum) for number, batch in seen)
+    low, high = MovingAverage(momentum).range(TensorStatistics(extremes=kept))
     ages = range(len(batches) - 1, -1, -1)
     weights = [Fraction(momentum) ** age for age in ages]
     weights[1:] = [weight * (1 - Fraction(momentum)) for weight in weights[1:]]
     for got, extremes in [
-        (average.low, [observe(batch).minimum for batch in batches]),
-        (average.high, [observe(batch).maximum for batch in batches]),
+        (low, [observe(batch).minimum for batch in batches]),
+        (high, [observe(batch).maximum for batch in batches]),
     ]:
         terms = [w * Fraction(value) for w, value in zip(weights, extremes, strict=True)]
         # Each update rounds two products and a sum of numbers no larger than the largest extreme.
         bound = 4 * len(batches) * Fraction(max(map(abs, extremes))) / 2**53
         assert abs(Fraction(got) - sum(terms)) <= bound
-    assert average.batches == len(batches)
 
 
 def test_the_moving_average_checks_its_parts() -> None:
     with pytest.raises(QirError, match=r"expected momentum in \[0, 1\), got 1.0"):
         MovingAverage(1.0)
-    with pytest.raises(QirError, match=r"expected finite low <= high .*, got 2\.0, 1\.0 of 3"):
-        MovingAverage(0.5, 2.0, 1.0, 3)
+    with pytest.raises(QirError, match="expected minimum <= maximum in each batch"):
+        BatchExtremes.of([(3, 2.0, 1.0)])
+    with pytest.raises(QirError, match="expected increasing numbers of batches"):
+        BatchExtremes.of([(3, 1.0, 2.0), (3, 1.0, 2.0)])
