@@ -81,7 +81,7 @@ class Calibrate(Pass):
         method = self.chosen
         if context.observations is not None:
             collect(graph, context.observations, max(BINS, method.most_bins), context)
-        for value, (low, high) in zip(values, _solved(method, values, context), strict=True):
+        for value, (low, high) in zip(values, _solved(method, values, graph, context), strict=True):
             value.observed = Interval.of(low, high)
 
 
@@ -135,10 +135,10 @@ def _refuse(method: str, option: str, value: object) -> None:
 
 
 def _solved(
-    method: CalibrationMethod, values: Sequence[Value], context: Context
+    method: CalibrationMethod, values: Sequence[Value], graph: Graph, context: Context
 ) -> list[tuple[float, float]]:
-    """Returns the range of each value; raises PassError where not all of them are known."""
-    known = context.statistics
+    """Returns the range of each value of a graph; raises PassError where one is not known."""
+    context.statistics = known = context.statistics.of_program(graph)
     found = look_up(values, known)
     missing = [f"%{value.name}" for value in values if value not in found]
     if missing and not any(seen.histogram is not None for seen in known.values()):

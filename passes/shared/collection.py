@@ -53,13 +53,14 @@ class Collection:
                 extremes = observed.batch, histogram.minimum, histogram.maximum
                 self._extremes[index].append(extremes)
 
-    def statistics(self, model: Fingerprint | None) -> Statistics:
+    def statistics(self, model: Fingerprint | None, program: Fingerprint) -> Statistics:
         """Returns the statistics of all that was added.
 
         Args:
-            model: The float program.
+            model: The float program as it was given.
+            program: That which is observed.
         """
-        whole = Statistics(model=model, batches=self.batches)
+        whole = Statistics(model=model, observed=program, batches=self.batches)
         values = self._observer.values
         place = {value: index for index, value in enumerate(values)}
         extremes = [BatchExtremes.of(batches) for batches in self._extremes]
@@ -99,15 +100,16 @@ def collect(graph: Graph, data: Observations, bins: int, context: Context) -> No
     observer = Observer(graph, context.executor, bins)
     collection = Collection(observer)
     model = None if context.reference is None else Fingerprint.of(context.reference)
+    program = Fingerprint.of(graph)
     checkpoint, counted = context.checkpoint, 0
     if checkpoint is not None:
-        checkpoint.begin(model, f"{Fingerprint.of(graph)}, {bins} bins")
+        checkpoint.begin(model, program, bins)
         counted = checkpoint.batches
     # What clip-scores has just seen of the same data.
     scores = {name: seen.scores for name, seen in context.statistics.items() if seen.scores}
 
     def whole() -> Statistics:
-        found = collection.statistics(model)
+        found = collection.statistics(model, program)
         for name, peaks in scores.items():
             found.add(name, scores=peaks)
         return found if checkpoint is None else checkpoint.statistics.merge(found)

@@ -41,7 +41,7 @@ class Checkpoint:
         self.every = every
         self.statistics = Statistics()
         self._wanted = ""
-        self._prepared = ""
+        self._bins = 0
         self._digests: dict[int, str] = {}
         if path.exists():
             found = read(path)
@@ -52,28 +52,31 @@ class Checkpoint:
                 )
             self.statistics = Statistics.of(found)
             self._wanted = str(found.progress.get("read"))
-            self._prepared = str(found.progress.get("prepared"))
+            self._bins = int(found.progress.get("bins", 0))
 
     @property
     def batches(self) -> int:
         """How many batches the file counts."""
         return self.statistics.batches
 
-    def begin(self, model: Fingerprint | None, prepared: str) -> None:
+    def begin(self, model: Fingerprint | None, program: Fingerprint, bins: int) -> None:
         """Checks that the file is of this calibration.
 
         Args:
-            model: The float program.
-            prepared: What was done to it before, and how it is observed.
+            model: The float program as it was given.
+            program: That which is observed.
+            bins: Bins of the histograms.
 
         Raises:
             QirError: It is not.
         """
-        if not self.batches:
-            self._prepared = prepared
-        elif model != self.statistics.model or prepared != self._prepared:
-            other = "model" if model != self.statistics.model else "pipeline"
-            raise self._refused(f"got one of another {other}")
+        if self.batches:
+            known = self.statistics
+            if model != known.model:
+                raise self._refused("got one of another model")
+            if program != known.observed or bins != self._bins:
+                raise self._refused("got one of another pipeline")
+        self._bins = bins
 
     def read(self, number: int, arrays: Sequence[Array]) -> bool:
         """Takes note of a batch that was read; returns whether the file counts it already.
@@ -107,7 +110,7 @@ class Checkpoint:
         """
         if statistics.batches == self.batches:
             return
-        progress = {"read": self._digests[statistics.batches], "prepared": self._prepared}
+        progress = {"read": self._digests[statistics.batches], "bins": self._bins}
         write(statistics.stored(progress), self.path)
         for number in [number for number in self._digests if number < statistics.batches]:
             del self._digests[number]

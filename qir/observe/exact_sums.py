@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from qir.errors import QirError
 
 _BITS = 32
 _MASK = 2**_BITS - 1
+_SIGN = 2 ** (_BITS - 1)
 _MANTISSA = 53
 
 
@@ -73,9 +75,9 @@ class ExactSums:
         """The sums, within two units in the last place of float64."""
         signed = self._signed()
         total = np.zeros(self.shape, np.float64)
-        for word in signed[::-1]:
-            total = total * 2.0**_BITS + word
-        return np.asarray(np.ldexp(total, _BITS * self.low))
+        for place in reversed(range(len(signed))):
+            total += np.ldexp(signed[place].astype(np.float64), _BITS * (self.low + place))
+        return total
 
     def merge(self, other: ExactSums) -> ExactSums:
         """Returns the sums of the terms of both.
@@ -93,7 +95,7 @@ class ExactSums:
         for part in (self, other):
             # The top word has the sign: what lies above it needs no words.
             words[part.low - low : part.low - low + len(part.words)] += part._signed()
-        return _settled(low, words.reshape(len(words), -1), self.shape)
+        return _settled(low, words, self.shape)
 
     def take(self, indices: NDArray[np.integer[Any]]) -> ExactSums:
         """Returns some of the sums along the first axis."""
@@ -115,7 +117,7 @@ def _settled(low: int, words: NDArray[np.int64], shape: Sequence[int]) -> ExactS
         words: Words [words, sums], of at most 62 bits; they are overwritten.
         shape: The sizes of the array of sums.
     """
-    words = words.reshape(len(words), -1)
+    words = words.reshape(len(words), prod(shape))
     for index in range(len(words) - 1):
         words[index + 1] += words[index] >> _BITS
         words[index] &= _MASK
@@ -123,8 +125,12 @@ def _settled(low: int, words: NDArray[np.int64], shape: Sequence[int]) -> ExactS
         words = np.concatenate([words, words[-1:] >> _BITS])
         words[-2] &= _MASK
     end = len(words)
-    while end > 1 and np.array_equal(words[end - 1], -(words[end - 2] >> (_BITS - 1))):
-        end -= 1  # nothing but the sign of the word below
+    while end > 1:
+        below = (words[end - 2] ^ _SIGN) - _SIGN  # as a number with a sign
+        if not np.array_equal(words[end - 1], below >> _BITS):
+            break
+        end -= 1  # it held nothing but the sign of the word below
+        words[end - 1] = below
     start = 0
     while start < end and not words[start].any():
         start += 1

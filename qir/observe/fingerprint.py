@@ -46,7 +46,8 @@ class Fingerprint:
             for value in values:
                 places[value] = len(places)
                 names = (value.name,) if stand_for_themselves else value.origin
-                structure.append(repr(names))
+                # Text has no origin of constants, which have no statistics.
+                structure.append("" if value.is_constant else repr(names))
                 numbers.append(str(value.type))
 
         note(graph.inputs)

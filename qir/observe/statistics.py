@@ -62,7 +62,8 @@ class Statistics(MutableMapping[str, TensorStatistics]):
 
     Args:
         tensors: What was seen, by name.
-        model: The float program that it was seen in; None where that is not known.
+        model: The float program as it was imported; None where that is not known.
+        observed: The program that was observed, which passes have made of it; likewise.
         batches: How many batches were seen.
     """
 
@@ -70,10 +71,12 @@ class Statistics(MutableMapping[str, TensorStatistics]):
         self,
         tensors: Mapping[str, TensorStatistics] | None = None,
         model: Fingerprint | None = None,
+        observed: Fingerprint | None = None,
         batches: int = 0,
     ) -> None:
         self._tensors = dict(tensors or {})
         self.model = model
+        self.observed = observed
         self.batches = batches
 
     def __getitem__(self, name: str) -> TensorStatistics:
@@ -96,7 +99,7 @@ class Statistics(MutableMapping[str, TensorStatistics]):
 
     def copy(self) -> Statistics:
         """Returns statistics of their own that begin as these are."""
-        return Statistics(self._tensors, self.model, self.batches)
+        return Statistics(self._tensors, self.model, self.observed, self.batches)
 
     def add(self, name: str, **parts: Any) -> None:
         """Sets some of the statistics of a tensor, by the attributes of `TensorStatistics`."""
@@ -106,10 +109,11 @@ class Statistics(MutableMapping[str, TensorStatistics]):
         """Returns the statistics of the data of both.
 
         Raises:
-            QirError: They are of different models, or of a tensor of another shape.
+            QirError: They are of different models, of different programs made of one, or of a
+                tensor of another shape.
         """
-        if None not in (self.model, other.model) and self.model != other.model:
-            raise QirError("statistics: expected those of one model, got those of two")
+        model = _same(self.model, other.model, "model")
+        observed = _same(self.observed, other.observed, "prepared program")
         known: dict[tuple[int, int], Any] = {}
 
         def merged(mine: Any, theirs: Any) -> Any:
@@ -129,7 +133,21 @@ class Statistics(MutableMapping[str, TensorStatistics]):
                 except QirError as error:
                     raise error.at(f"in the statistics of '{name}'") from error
             whole[name] = TensorStatistics(**parts)  # type: ignore[arg-type]
-        return Statistics(whole, self.model or other.model, self.batches + other.batches)
+        return Statistics(whole, model, observed, self.batches + other.batches)
+
+    def of_program(self, graph: Graph) -> Statistics:
+        """Returns those that hold of a program that is to be calibrated.
+
+        The name of a value that passes made says what it is only in the program that was observed:
+        in any other the statistics of such values are left out.
+
+        Args:
+            graph: The program, as passes have prepared it.
+        """
+        if self.observed is None or self.observed.structure == Fingerprint.of(graph).structure:
+            return self
+        imported = {name: seen for name, seen in self.items() if not name.startswith("%")}
+        return Statistics(imported, self.model, self.observed, self.batches)
 
     def check(self, graph: Graph) -> None:
         """Raises QirError where a program is of another model than the statistics.
@@ -164,7 +182,7 @@ class Statistics(MutableMapping[str, TensorStatistics]):
             progress: As for `Stored`.
         """
         tensors = {name: seen.parts for name, seen in self.items()}
-        return Stored(tensors, self.model, self.batches, progress)
+        return Stored(tensors, self.model, self.observed, self.batches, progress)
 
     @staticmethod
     def of(stored: Stored) -> Statistics:
@@ -173,7 +191,7 @@ class Statistics(MutableMapping[str, TensorStatistics]):
             if kind not in PARTS:
                 raise QirError(f"statistics: no kind '{kind}'{did_you_mean(kind, PARTS)}")
         tensors = {name: TensorStatistics(**parts) for name, parts in stored.tensors.items()}  # type: ignore[arg-type]
-        return Statistics(tensors, stored.model, stored.batches)
+        return Statistics(tensors, stored.model, stored.observed, stored.batches)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes an `.npz` of raw bytes, whole or not at all; equal statistics give equal bytes.
@@ -191,3 +209,9 @@ class Statistics(MutableMapping[str, TensorStatistics]):
             QirError: The file is missing, damaged, or holds something else.
         """
         return Statistics.of(read(Path(path)))
+
+
+def _same(mine: Fingerprint | None, theirs: Fingerprint | None, what: str) -> Fingerprint | None:
+    if mine is not None and theirs is not None and mine != theirs:
+        raise QirError(f"statistics: expected those of one {what}, got those of two")
+    return mine or theirs

@@ -50,12 +50,14 @@ class Stored:
     Args:
         tensors: The parts of what was seen of each tensor, by kind, by the name of the tensor.
         model: The float program, where it is known.
+        observed: What passes have made of it, likewise.
         batches: How many batches were seen.
         progress: Where in the data, for a checkpoint; see `qir.observe.checkpoint`.
     """
 
     tensors: Mapping[str, Mapping[str, Part]]
     model: Fingerprint | None
+    observed: Fingerprint | None
     batches: int
     progress: Mapping[str, Any] | None = None
 
@@ -88,6 +90,7 @@ def encode(stored: Stored) -> dict[str, Array]:
     index = {
         "format": FORMAT,
         "model": None if stored.model is None else asdict(stored.model),
+        "observed": None if stored.observed is None else asdict(stored.observed),
         "batches": stored.batches,
         "progress": stored.progress,
         "tensors": tensors,
@@ -139,8 +142,10 @@ def _decoded(index: Mapping[str, Any], pools: Mapping[str, Array]) -> Stored:
         str(name): {str(kind): parts[place] for kind, place in kinds.items()}
         for name, kinds in index["tensors"].items()
     }
-    model = None if index["model"] is None else Fingerprint(**index["model"])
-    return Stored(tensors, model, int(index["batches"]), index["progress"])
+    model, observed = (
+        None if index[key] is None else Fingerprint(**index[key]) for key in ("model", "observed")
+    )
+    return Stored(tensors, model, observed, int(index["batches"]), index["progress"])
 
 
 def _encoded(part: Part) -> tuple[_Facts, list[Array]]:

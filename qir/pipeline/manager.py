@@ -104,9 +104,7 @@ class PassManager:
             error.add_note(f"in pass {step}")
             raise
         context.timings.append((str(step), time.perf_counter() - start))
-        # Text does not tell whose choice a name is: the next pass sees what it would see there.
-        for value in graph.values():
-            value.named = True
+        graph.settle_names()
         self._count += 1
         try:
             try:
