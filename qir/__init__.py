@@ -14,7 +14,16 @@ if (_checkout / "passes/__init__.py").exists() and (_checkout / "pyproject.toml"
     __path__.append(str(_checkout))
 
 _HOMES = {
-    "qir.api": ("compile", "evaluate", "from_jax", "load", "optimize", "quantize", "save"),
+    "qir.api": (
+        "calibrate",
+        "compile",
+        "evaluate",
+        "from_jax",
+        "load",
+        "optimize",
+        "quantize",
+        "save",
+    ),
     "qir.errors": (
         "ParseError",
         "PassError",
@@ -26,6 +35,8 @@ _HOMES = {
     "qir.report.explain": ("explain",),
     "qir.numbers.interval": ("Interval",),
     "qir.ir": ("Builder", "Graph", "Node", "Value"),
+    "qir.observe.methods": ("CalibrationMethod", "calibration_method"),
+    "qir.observe.statistics": ("Statistics",),
     "qir.ops.op": ("Op", "op"),
     "qir.pipeline": ("Context", "Pass", "PassManager", "Pipeline", "register"),
     "qir.pipeline.rewrite": ("Skip", "near_misses", "rewrite", "rule"),
@@ -36,6 +47,7 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _QUALIFIED = {
+    "calibrate",
     "compile",
     "explain",
     "load",
@@ -56,6 +68,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from qir.analysis.verify import verify as verify
+    from qir.api import calibrate as calibrate
     from qir.api import compile as compile
     from qir.api import evaluate as evaluate
     from qir.api import from_jax as from_jax
@@ -74,6 +87,9 @@ if TYPE_CHECKING:
     from qir.ir import Node as Node
     from qir.ir import Value as Value
     from qir.numbers.interval import Interval as Interval
+    from qir.observe.methods import CalibrationMethod as CalibrationMethod
+    from qir.observe.methods import calibration_method as calibration_method
+    from qir.observe.statistics import Statistics as Statistics
     from qir.ops.op import Op as Op
     from qir.ops.op import op as op
     from qir.pipeline import Context as Context

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, overload
 
 # Imported to register the passes and pipelines.
 import qir.passes  # noqa: F401  # pyright: ignore[reportUnusedImport]
-from qir.analysis.properties import FLOAT, QUANTIZED
+from qir.analysis.properties import FLOAT, QUANTIZED, RANGED
 from qir.backends import RUNNERS, WRITERS, Runnable, Runner, Writer
 from qir.backends.reference.interpreter import run, run_all
 from qir.errors import QirAccuracyWarning, QirError, did_you_mean
@@ -23,8 +23,9 @@ from qir.frontends import READERS
 from qir.ir import Graph, expect_graph
 from qir.ir.signature import given_samples
 from qir.observe.batches import random_inputs
+from qir.observe.checkpoint import Checkpoint
 from qir.observe.sample import MOST_ROWS, few_rows
-from qir.observe.statistics import Statistic
+from qir.observe.statistics import Statistics
 from qir.ops.attributes import attribute_fields
 from qir.passes.shared.calibration_data import read_batches
 from qir.passes.shared.raising import raise_imported
@@ -95,7 +96,7 @@ def optimize(
     pipeline: str | Pipeline,
     *,
     data: Iterable[Batch] | None = None,
-    statistics: Mapping[str, Statistic] | None = None,
+    statistics: Statistics | None = None,
     seed: int = 0,
     progress: bool = False,
     dump_dir: str | os.PathLike[str] | None = None,
@@ -111,7 +112,8 @@ def optimize(
         pipeline: Passes as text, such as `"fold-batch-norm, calibrate(method=entropy)"`, or a
             Pipeline.
         data: Calibration batches: arrays, tuples of arrays or dicts by input name.
-        statistics: What an earlier calibration observed, to be solved again without data.
+        statistics: What an earlier calibration observed, to be solved again without data; it stays
+            as it is, and the context gets a copy.
         seed: Seed of anything random.
         progress: Whether long passes show a progress bar.
         dump_dir: Folder for the text after every pass.
@@ -133,7 +135,9 @@ def optimize(
     if target is not None:
         context.target = find_target(target, "target")
     context.interpreter = run_all
-    context.statistics.update(statistics or {})
+    if statistics is not None:
+        statistics.check(graph)
+        context.statistics = statistics.copy()
     if data is not None:
         from qir.backends.xla.executor import XlaExecutor
 
@@ -148,6 +152,60 @@ def optimize(
     )
     with _devices():
         return manager.run(graph, context)
+
+
+def calibrate(
+    graph: Graph,
+    data: Iterable[Batch],
+    pipeline: str | Pipeline = "w8a8",
+    *,
+    checkpoint: str | os.PathLike[str] | None = None,
+    every: int = 16,
+    seed: int = 0,
+    progress: bool = False,
+) -> Statistics:
+    """Observes a float program on data: what `quantize` and `optimize` take as `statistics=`.
+
+    Statistics serve any method and any number of bits. They are of the values that there are when
+    the pipeline calibrates; pipelines that prepare programs alike, as `w8a8`, `w4a8` and `log4` do,
+    share them, and for a network without attention all do.
+
+    Args:
+        graph: The float program; it stays as it is.
+        data: Calibration batches: arrays, tuples of arrays or dicts by input name.
+        pipeline: The pipeline that they are for: its passes up to `calibrate` are run.
+        checkpoint: Where to keep the statistics of the batches counted so far. Where the file is
+            there already, the calibration goes on behind them: what comes out is equal to the last
+            byte to that of a run without interrupt. See `qir.observe.checkpoint.Checkpoint`.
+        every: Batches between one writing of the checkpoint and the next.
+        seed: Seed of anything random.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        QirError: As for `optimize`; the pipeline does not calibrate; or the checkpoint is of
+            another calibration.
+    """
+    expect_graph(graph, "calibrate")
+    steps = pipeline if isinstance(pipeline, Pipeline) else Pipeline.parse(pipeline)
+    last = next((index for index, step in enumerate(steps.steps) if RANGED in step.ensures), None)
+    if last is None:
+        raise QirError(
+            f"calibrate: expected a pipeline with the pass calibrate, got '{pipeline}'; without "
+            "it no statistics are needed"
+        )
+    context = Context()
+    if checkpoint is not None:
+        context.checkpoint = Checkpoint(Path(checkpoint), every)
+        context.statistics = context.checkpoint.statistics.copy()
+    optimize(
+        graph,
+        Pipeline(steps.steps[: last + 1], steps.allow),
+        data=data,
+        seed=seed,
+        progress=progress,
+        context=context,
+    )
+    return context.statistics
 
 
 def quantize(

@@ -227,7 +227,7 @@ PIPELINES = {
     "w8a9": "no pass 'w8a9'; did you mean 'w8a8'?",
     "calibrate(bin=4096)": "calibrate has no option 'bin'; did you mean 'bins'?",
     "calibrate(method=minmx)": (
-        "calibrate: method: expected one of minmax, moving_average, percentile, entropy, mse, "
+        "calibrate: method: expected one of entropy, minmax, moving_average, mse, percentile, "
         "got minmx; did you mean 'minmax'?"
     ),
     "quantize(symmetric=3)": "quantize: symmetric: expected true or false, got 3",

@@ -25,7 +25,6 @@ LAYERS = [
     for row in [
         "errors interop types",
         "numbers report.tables report.progress bench.timing bench.machine",
-        "observe.statistics observe.solvers",
         "ops",
         "ir",
         "text analysis targets bench.cache",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import inf
 from typing import Any
 
@@ -10,9 +10,11 @@ import numpy as np
 
 from qir.analysis.properties import FLOAT
 from qir.ir import Graph, Node, Value
+from qir.observe.channels import RowPeaks
 from qir.ops import Add, Clip, Mul, Select, Sub
 from qir.ops.op import Op
 from qir.passes.shared.calibration_data import read_batches
+from qir.passes.shared.observed_parts import keep_parts, known_part
 from qir.pipeline import Context, Pass, register
 
 LEAST_DEPTH = 16.0
@@ -26,7 +28,8 @@ class ClipScores(Pass):
     Only where a constant below that is chosen or added on the way, as a mask of -100 is, which no
     rule can tell from scores: its number would leave them few steps. One of -1e4 or less has become
     softmax's mask before. No share of a row moves by more than exp(-10) of the greatest on that
-    data. Without data, or with data that can be read only once, the program stays as it is.
+    data, which is left in the context's statistics; without data it is taken from there. Where it
+    is not known, or the data can be read only once, the program stays as it is.
     """
 
     name = "clip-scores"
@@ -34,26 +37,19 @@ class ClipScores(Pass):
     keeps = "approximate"
 
     def run(self, graph: Graph, context: Context) -> None:
-        data = context.data
         masked = [(node, number) for node in graph.nodes if (number := _least(node)) is not None]
         if not masked:
             return
-        if data is None or context.executor is None or iter(data) is data:
+        nodes = [node for node, _ in masked]
+        least = _known(nodes, context)
+        if least is None:
+            least = _observed(graph, nodes, context)
+        if least is None:
             context.diagnostics.append(
                 f"clip-scores: %{masked[0][0].output.name} keeps its mask's numbers in its range: "
                 "expected data that can be read twice, such as a list of batches"
             )
             return
-        # Rows of one softmax are reduced where they are computed.
-        compute = [
-            context.executor.probe(graph, [node.inputs[0]], _LeastRowMaximum(node))
-            for node, _ in masked
-        ]
-        least = [inf] * len(masked)
-        for arrays, _ in read_batches(graph, data):
-            for index, probe in enumerate(compute):
-                (found,) = probe(*arrays)
-                least[index] = min(least[index], float(np.asarray(found)))
         bounds: dict[Value, float] = {}
         for (node, _), top in zip(masked, least, strict=True):
             depth = node.op.depth()
@@ -68,6 +64,51 @@ class ClipScores(Pass):
                 if scores not in clipped:
                     clipped[scores] = graph.before(node).emit(Clip(bound, inf), scores)
                 node.set_input(0, clipped[scores])
+
+
+def _known(nodes: Sequence[Node], context: Context) -> list[float] | None:
+    """Returns the least row maxima that statistics have; None where new data is to tell them.
+
+    Statistics that a calibration goes on with are of the data at hand.
+    """
+    if context.data is not None and context.checkpoint is None:
+        return None
+    least = []
+    for node in nodes:
+        depth = node.op.depth()
+        assert depth is not None
+        peaks: RowPeaks | None = known_part(node.inputs[0], context.statistics, "scores")
+        if peaks is None or peaks.axes != depth.axes:
+            return None
+        least.append(peaks.least)
+    return least
+
+
+def _observed(graph: Graph, nodes: Sequence[Node], context: Context) -> list[float] | None:
+    """Returns the least row maxima on data, and leaves them in the context; None without data."""
+    data = context.observations
+    if data is None or context.executor is None or not data.repeatable:
+        return None
+    # Rows of one softmax are reduced where they are computed.
+    compute = [
+        context.executor.probe(graph, [node.inputs[0]], _LeastRowMaximum(node)) for node in nodes
+    ]
+    least = [inf] * len(nodes)
+    for arrays, _ in read_batches(graph, data):
+        for index, probe in enumerate(compute):
+            (found,) = probe(*arrays)
+            least[index] = min(least[index], float(np.asarray(found)))
+    found_of: dict[Value, RowPeaks] = {}
+    for node, top in zip(nodes, least, strict=True):
+        depth = node.op.depth()
+        assert depth is not None
+        axes, scores = depth.axes, node.inputs[0]
+        if scores not in found_of or found_of[scores].axes == axes:
+            peaks = RowPeaks(axes, top)
+            found_of[scores] = found_of.get(scores, peaks).merge(peaks)
+    for scores, peaks in found_of.items():
+        keep_parts(scores, context.statistics, scores=peaks)
+    return least
 
 
 class _LeastRowMaximum:

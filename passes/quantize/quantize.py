@@ -121,8 +121,7 @@ class QuantizePass(Pass):
             plan = CodePlan(
                 graph,
                 excluded,
-                context.channels,
-                context.positions,
+                context.statistics,
                 storage=DType(self.activations),
                 symmetric=self.symmetric,
                 coded_inputs=self.inputs != "float",

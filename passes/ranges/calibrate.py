@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from typing import Literal, TypeVar
-
-from tqdm import tqdm
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from qir.analysis.properties import RANGED
-from qir.errors import PassError
+from qir.errors import PassError, QirError, did_you_mean
 from qir.ir import Graph, Value
-from qir.ir.signature import Sizes
 from qir.numbers.interval import Interval
-from qir.observe.sample import MOST_ROWS, few_rows, same_rows
-from qir.observe.solvers import Solver, solver
-from qir.observe.statistics import BINS, MovingAverage, Statistic
-from qir.passes.shared.calibration_data import read_batches
-from qir.passes.shared.observed_parts import (
-    PartStatistics,
-    Turning,
-    by_name,
-    moment_names,
-    statistic_names,
-)
-from qir.passes.shared.observer import Observer, float_values, sources
-from qir.pipeline import Batch, Context, Pass, register
-from qir.types import Array
-
-Method = Literal["minmax", "moving_average", "percentile", "entropy", "mse"]
-Kept = TypeVar("Kept", Statistic, MovingAverage)
-
-_CLIPPING: tuple[Method, ...] = ("percentile", "entropy", "mse")
-_METHODS: dict[str, tuple[Method, ...]] = {
-    "percentile": _CLIPPING,
-    "momentum": ("moving_average",),
-    "bits": ("entropy", "mse"),
-    "symmetric": _CLIPPING,
-    "bins": _CLIPPING,
-}
-"""The methods that read an option."""
+from qir.observe.histograms import BINS
+from qir.observe.methods import METHODS, CalibrationMethod
+from qir.ops.attributes import attribute_fields
+from qir.passes.shared.collection import collect, look_up
+from qir.passes.shared.observer import float_values
+from qir.pipeline import Context, Pass, register
 
 
 @register
@@ -50,180 +26,130 @@ class Calibrate(Pass):
     memory does not grow with the number of batches. The statistics stay in the context. Without
     data, ranges are solved anew from the statistics that the context has.
 
-    Beside that, the context gets the extremes and the mean square of the channels of what products
-    read, mean and variance of those and of what convolutions read, the least row maximum of what a
-    softmax reads, and the extremes and the mean square at each position of what attention returns.
+    Beside that, the statistics get the extremes and the mean square of the channels of what
+    products read, mean and variance of those and of what convolutions read, the least row maximum
+    of what a softmax reads, and the extremes and the mean square at each position of what attention
+    returns.
+
+    The options of the method stand beside it, as in `calibrate(method=percentile, percentile=99)`,
+    or behind its name, `calibrate(method="percentile(percentile=99)")`.
 
     Attributes:
-        method: How a range follows from a statistic: its extremes; averages of the extremes of each
-            batch; or where it loses least by share of values, by information or by squared error.
-            See qir.observe.solvers.
-        percentile: The share of values, in percent, that the range keeps; left out, 99.99 for
-            percentile and nothing in particular for entropy and mse.
-        momentum: The share that the moving average keeps at each batch.
-        bits: Bits of the codes that entropy and mse reckon with.
-        symmetric: Whether the codes have their zero point in the middle; for percentile, entropy
-            and mse.
-        bins: Bins of the histograms that percentile, entropy and mse look at.
+        method: How a range follows from what was seen; see qir.observe.methods.
         optional: Whether it does nothing where there is neither data nor a statistic, as for
             weights alone, whose biases are better for data.
     """
 
-    method: Method = "minmax"
-    percentile: float | None = None
-    momentum: float = 0.9
-    bits: int = 8
-    symmetric: bool = False
-    bins: int = BINS
+    method: str = "minmax"
     optional: bool = False
 
     name = "calibrate"
     ensures = (RANGED,)
 
+    @classmethod
+    def options_of(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Gives the method the options that are its own."""
+        own = {name: given[name] for name in ("method", "optional") if name in given}
+        rest = {name: value for name, value in given.items() if name not in own}
+        if not rest:
+            return own
+        chosen = _named(str(own.get("method", cls.method)))
+        if isinstance(chosen, CalibrationMethod):
+            raise QirError(f"calibrate: expected the options of {chosen} in its parentheses only")
+        known = {spec.name: spec for spec in attribute_fields(chosen)}
+        for name, value in dict(rest).items():
+            if name not in known:
+                _refuse(chosen.name, name, value)
+                del rest[name]
+        return {**own, "method": str(chosen(**rest))}
+
     def check(self) -> None:
-        MovingAverage(self.momentum)
-        Statistic.empty(self.bins)
-        if not 2 <= self.bits <= 16:
-            raise PassError(f"calibrate: expected 2 to 16 bits, got {self.bits}")
-        self._check_method()
-        if self.method != "moving_average":
-            self._solver()
+        object.__setattr__(self, "method", str(self.chosen))
+
+    @property
+    def chosen(self) -> CalibrationMethod:
+        """The method with its options."""
+        found = _named(self.method)
+        return found if isinstance(found, CalibrationMethod) else found()
 
     def run(self, graph: Graph, context: Context) -> None:
         if self.optional and context.data is None and not context.statistics:
             context.unattained.add(RANGED)
             return
         values = float_values(graph)
-        if context.data is not None:
-            self._observe(graph, values, context.data, context)
-        if self.method == "moving_average":
-            ranges = self._averaged(values, context)
-        else:
-            ranges = self._solved(values, context)
-        for value, (low, high) in zip(values, ranges, strict=True):
+        method = self.chosen
+        if context.observations is not None:
+            collect(graph, context.observations, max(BINS, method.most_bins), context)
+        for value, (low, high) in zip(values, _solved(method, values, graph, context), strict=True):
             value.observed = Interval.of(low, high)
 
-    def _observe(
-        self, graph: Graph, values: Sequence[Value], data: Iterable[Batch], context: Context
-    ) -> None:
-        if context.executor is None:
-            raise PassError("calibrate: expected an executor to run the program on data, got none")
-        observer = Observer(graph, context.executor, self.bins)
-        statistics = [Statistic.empty(self.bins)] * len(observer.values)
-        averages = [MovingAverage(self.momentum)] * len(observer.values)
-        parts = PartStatistics()
-        total = len(data) if isinstance(data, Sized) else None
-        with tqdm(desc=self.name, unit="batch", total=total, disable=not context.progress) as bar:
-            for observed in observer.observe(_keep_first(graph, data, context)):
-                parts.add(observed.parts)
-                if observed.returned is not None:
-                    context.sample_outputs = _sample_outputs(graph, observed.returned)
-                for index, statistic in enumerate(observed.statistics):
-                    statistics[index] = statistics[index].merge(statistic)
-                    averages[index] = averages[index].update(statistic)
-                bar.update()
-        if not all(value.type.size == 0 for value in observer.values) and not any(
-            statistic.count for statistic in statistics
-        ):
-            raise PassError("calibrate: expected batches with samples, got empty ones only")
-        place = {value: index for index, value in enumerate(observer.values)}
-        context.statistics.clear()
-        context.averages.clear()
-        for value, source in sources(values).items():
-            for name in statistic_names(value):
-                context.statistics[name] = statistics[place[source]]
-                context.averages[name] = averages[place[source]]
-        context.channels = _by_name(parts.channels)
-        context.positions = _by_name(parts.positions)
-        context.moments = {
-            name: moments
-            for value, moments in parts.moments.items()
-            for name in moment_names(value)
-        }
-        context.row_peaks = _by_name(parts.rows)
 
-    def _check_method(self) -> None:
-        for option, methods in _METHODS.items():
-            given = getattr(self, option)
-            if self.method not in methods and given != getattr(type(self), option):
-                raise PassError(
-                    f"calibrate: expected no {option} with {self.method}, which does without, "
-                    f"got {given}; add method={' or '.join(methods)}"
-                )
+def _named(text: str) -> CalibrationMethod | type[CalibrationMethod]:
+    """Returns the class that a text names, or the method where it has options in parentheses."""
+    name, opened, _ = text.partition("(")
+    if name not in METHODS:
+        hint = did_you_mean(name, METHODS)
+        raise QirError(
+            f"calibrate: method: expected one of {', '.join(sorted(METHODS))}, got {name}{hint}"
+        )
+    if not opened:
+        return METHODS[name]
+    from qir.pipeline.grammar import read_items  # takes longer to load than all the rest
 
-    def _solver(self) -> Solver:
-        options = {} if self.percentile is None else {"percentile": self.percentile}
-        return solver(self.method, **options)
-
-    def _solved(self, values: Sequence[Value], context: Context) -> list[tuple[float, float]]:
-        chosen = self._solver()
-
-        def solve(statistic: Statistic) -> tuple[float, float]:
-            if not statistic.count:
-                return 0.0, 0.0
-            return chosen.solve(
-                statistic, 2**self.bits, symmetric=self.symmetric, include_zero=False
+    items = read_items(text)
+    if len(items) != 1 or items[0].items:
+        raise QirError(f"calibrate: method: expected name(option=value, …), got {text}")
+    options = dict(items[0].options)
+    known = [spec.name for spec in attribute_fields(METHODS[name])]
+    for option in options:
+        if option not in known:
+            raise QirError(
+                f"calibrate: expected an option of {name} "
+                f"({', '.join(known) or 'it has none'}), got {option}{did_you_mean(option, known)}"
             )
-
-        found = _look_up(values, context.statistics)
-        # Values that hold the same numbers share a statistic, which need be solved only once.
-        distinct = {id(statistic): statistic for statistic in found}
-        solved = {key: solve(statistic) for key, statistic in distinct.items()}
-        return [solved[id(statistic)] for statistic in found]
-
-    def _averaged(self, values: Sequence[Value], context: Context) -> list[tuple[float, float]]:
-        averages = _look_up(values, context.averages)
-        for average in averages:
-            if average.momentum != self.momentum:
-                raise PassError(
-                    f"calibrate: expected averages of momentum {self.momentum}, got some of "
-                    f"{average.momentum}; that can't be changed without data"
-                )
-        return [(average.low, average.high) for average in averages]
+    return METHODS[name](**options)
 
 
-def _by_name(parts: Mapping[Value, Turning]) -> dict[str, Turning]:
-    return {
-        name: found
-        for value, statistic in parts.items()
-        for name, found in by_name(value, statistic).items()
+def _refuse(method: str, option: str, value: object) -> None:
+    """Raises QirError for an option of another method, unless it is what that one has anyway."""
+    specs = {
+        name: spec
+        for name, kind in METHODS.items()
+        for spec in attribute_fields(kind)
+        if spec.name == option
     }
+    if not specs:
+        options = {spec.name for kind in METHODS.values() for spec in attribute_fields(kind)}
+        names = ["method", "optional", *sorted(options)]
+        known = did_you_mean(option, names) or f"; its options are {', '.join(names)}"
+        raise QirError(f"calibrate has no option '{option}'{known}")
+    if any(value == spec.default for spec in specs.values()):
+        return
+    METHODS[min(specs)](**{option: value})  # says first what is wrong with the value itself
+    raise QirError(
+        f"calibrate: expected no {option} with {method}, which does without, got "
+        f"{str(value).lower() if isinstance(value, bool) else value}; "
+        f"add method={' or '.join(sorted(specs))}"
+    )
 
 
-def _keep_first(
-    graph: Graph, data: Iterable[Batch], context: Context
-) -> Iterator[tuple[Sequence[Array], Sizes]]:
-    """Leaves rows of the first batch with any in the context; data may be readable only once."""
-    context.sample, context.sample_outputs = None, ()
-    for arrays, sizes in read_batches(graph, data):
-        if context.sample is None and not sizes.empty:
-            context.sample = few_rows(graph, arrays, MOST_ROWS)
-        yield arrays, sizes
-
-
-def _sample_outputs(graph: Graph, returned: Mapping[Value, Array]) -> list[Array | None]:
-    """Cuts outputs of the first batch to the rows that `_keep_first` leaves of its inputs."""
-    return [
-        same_rows(graph, value, returned[value], MOST_ROWS) if value in returned else None
-        for value in graph.outputs
-    ]
-
-
-def _look_up(values: Sequence[Value], known: Mapping[str, Kept]) -> list[Kept]:
-    """Returns what is known of each value; raises PassError where that is not all of them."""
-    found: dict[Value, Kept] = {}
-    for value, source in sources(values).items():
-        entry = next((known[name] for name in statistic_names(value) if name in known), None)
-        entry = found.get(source) if entry is None else entry
-        if entry is not None:
-            found[value] = entry
+def _solved(
+    method: CalibrationMethod, values: Sequence[Value], graph: Graph, context: Context
+) -> list[tuple[float, float]]:
+    """Returns the range of each value of a graph; raises PassError where one is not known."""
+    context.statistics = known = context.statistics.of_program(graph)
+    found = look_up(values, known)
     missing = [f"%{value.name}" for value in values if value not in found]
-    if missing and not known:
+    if missing and not any(seen.histogram is not None for seen in known.values()):
         raise PassError("calibrate: expected data, or statistics of the model, got neither")
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise PassError(
             f"calibrate: expected data, or statistics of {', '.join(missing[:3])}{more}; "
-            "those given are of other values"
+            "those given are of other values, or of the model prepared by another pipeline"
         )
-    return [found[value] for value in values]
+    # Values that hold the same numbers share statistics, which need be solved only once.
+    keys = [tuple(map(id, found[value].parts.values())) for value in values]
+    distinct = {key: found[value] for key, value in zip(keys, values, strict=True)}
+    solved = {key: method.range(seen) for key, seen in distinct.items()}
+    return [solved[key] for key in keys]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from qir.numbers.interval import Interval
 from qir.observe.channels import ChannelMoments, ChannelStatistic
 from qir.ops import Dot, Embedding, LayerNorm, Mul, RmsNorm
 from qir.passes.shared.constants import derived
-from qir.passes.shared.observed_parts import by_name, channel_statistic, known_moments, moment_names
+from qir.passes.shared.observed_parts import channel_statistic, keep_parts, known_moments
 from qir.passes.shared.partial_sums import decibels, predicted_error, step
 from qir.pipeline import Context, Pass, register
 from qir.types import Array
@@ -84,7 +83,7 @@ class SmoothChannels(Pass):
             products = [node for node in x.users if _is_product_of_weights(node, x)]
             if not _is_smoothed_for_free(x, len(products)) or _are_tied(products, tables):
                 continue
-            statistic = channel_statistic(x, context.channels) if products else None
+            statistic = channel_statistic(x, context.statistics) if products else None
             if statistic is None:
                 continue
             share = PEAK_BEHIND_GATES if isinstance(x.op, Mul) else PEAK
@@ -93,10 +92,9 @@ class SmoothChannels(Pass):
             if gain < self.gain:
                 continue
             smooth = _smooth(x, products, factors, statistic)
-            observed[smooth] = _divided(statistic, factors)
+            observed[smooth] = statistic.divided(factors)
             if (known := known_moments(x, context)) is not None:
-                sums, squares = known.sums / factors, known.squares / factors**2
-                moments[smooth] = ChannelMoments(sums, squares, known.count)
+                moments[smooth] = known.divided(factors)
             if self.report:
                 context.diagnostics.append(f"smooth-channels: %{x.name}: {gain:.1f} dB")
         for x in list(graph.values()):
@@ -104,9 +102,9 @@ class SmoothChannels(Pass):
                 graph.erase(x.node)
         names.settle()
         for value, statistic in observed.items():
-            context.channels |= by_name(value, statistic)
+            keep_parts(value, context.statistics, channels=statistic)
         for value, mean in moments.items():
-            context.moments |= dict.fromkeys(moment_names(value), mean)
+            keep_parts(value, context.statistics, moments=mean)
 
 
 def _is_product_of_weights(node: Node, x: Value) -> bool:
@@ -218,12 +216,3 @@ def _divided_norm(x: Value, factors: Array, builder: Builder) -> Value:
         divided = [builder.const((1 / factors).astype(x.type.dtype.numpy))]
         builder.graph.name_after(divided[0], f"{x.name}.factors")
     return builder.emit(x.op, source, *divided)
-
-
-def _divided(statistic: ChannelStatistic, factors: Array) -> ChannelStatistic:
-    return replace(
-        statistic,
-        minimum=(statistic.minimum / factors).astype(np.float32),
-        maximum=(statistic.maximum / factors).astype(np.float32),
-        squares=statistic.squares / factors**2,
-    )

@@ -90,7 +90,7 @@ class SplitOutliers(Pass):
             products = [node for node in x.users if _can_split(node, x)]
             if not products or not _has_codes_to_choose(x):
                 continue
-            statistic = channel_statistic(x, context.channels)
+            statistic = channel_statistic(x, context.statistics)
             if statistic is None:
                 if self.report:
                     context.diagnostics.append(f"split-outliers: no channels known of %{x.name}")

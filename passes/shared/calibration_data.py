@@ -8,6 +8,7 @@ from typing import Any
 from qir.errors import QirError, did_you_mean, kind_of
 from qir.ir import Graph
 from qir.ir.signature import Sizes, bind, to_array
+from qir.observe.observations import Observations
 from qir.pipeline import Batch
 from qir.types import Array, Dim, DType
 
@@ -28,18 +29,19 @@ def read_batches(graph: Graph, data: Iterable[Batch]) -> Iterator[tuple[Sequence
         QirError: There is no batch, or a batch does not fit the inputs: its number (from 0) and the
             input are named.
     """
+    given = data.data if isinstance(data, Observations) else data
     try:
         iterator = iter(data)
     except TypeError:
         iterator = None
-    if iterator is None or isinstance(data, Mapping | str | bytes) or hasattr(data, "dtype"):
+    if iterator is None or isinstance(given, Mapping | str | bytes) or hasattr(given, "dtype"):
         remedy = (
-            f"a pipeline is the third argument, pipeline={data!r}, and data=None is none"
-            if isinstance(data, str)
+            f"a pipeline is the third argument, pipeline={given!r}, and data=None is none"
+            if isinstance(given, str)
             else "a single batch goes into a list"
         )
         raise QirError(
-            f"calibrate: expected data to be an iterable of batches, got {kind_of(data)}; {remedy}"
+            f"calibrate: expected data to be an iterable of batches, got {kind_of(given)}; {remedy}"
         )
     number = -1
     for number, batch in enumerate(iterator):
@@ -51,7 +53,8 @@ def read_batches(graph: Graph, data: Iterable[Batch]) -> Iterator[tuple[Sequence
             raise _advise(error, graph, arrays) from error
         yield arrays, sizes
     if number < 0:
-        again = "; an iterator can be read only once, a list again" if iterator is data else ""
+        once = isinstance(given, Iterator)
+        again = "; an iterator can be read only once, a list again" if once else ""
         raise QirError(f"calibrate: expected at least one batch of data, got none{again}")
 
 

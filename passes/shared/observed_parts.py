@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, Self, TypeVar
+from typing import Any
 
 from qir.ir import Graph, Node, Value
 from qir.observe.channels import (
@@ -14,9 +14,12 @@ from qir.observe.channels import (
     observe_channels,
     observe_rows,
 )
+from qir.observe.statistics import Part, Statistics, TensorStatistics
 from qir.ops import Conv, ConvTranspose, Div, Dot, Softmax
 from qir.pipeline import Context
 from qir.types import Array, DType
+
+_NOTHING = TensorStatistics()
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,8 +173,7 @@ def observe_parts(
 
 def known_moments(value: Value, context: Context) -> ChannelMoments | None:
     """Returns what calibrate observed of the channels of what a product reads; None if nothing."""
-    names = moment_names(value)
-    found = next((context.moments[name] for name in names if name in context.moments), None)
+    found: ChannelMoments | None = known_part(value, context.statistics, "moments")
     if found is None or not found.count or found.sums.shape != value.type.shape[-1:]:
         return None
     return found
@@ -189,8 +191,7 @@ def pass_on_moments(
     """
     if whole is not None:
         for part, channels in parts.items():
-            for name in moment_names(part):
-                context.moments.setdefault(name, whole.take(channels))
+            keep_parts(part, context.statistics, missing_only=True, moments=whole.take(channels))
 
 
 def statistic_names(value: Value) -> tuple[str, ...]:
@@ -199,71 +200,69 @@ def statistic_names(value: Value) -> tuple[str, ...]:
     return value.origin or (f"%{value.name}",)
 
 
-def moment_names(value: Value) -> tuple[str, ...]:
-    """Returns the keys of the moments of a value's channels: its names by which they lie last."""
-    last = value.type.rank - 1
-    return tuple(
-        name
-        for name in statistic_names(value)
-        if (order := value.origins.get(name)) is None or order[-1] == last
-    )
-
-
-class Turns(Protocol):
-    """What was observed of a tensor along some of its axes."""
-
-    def turned(self, order: Sequence[int]) -> Self:
-        """Returns that of the tensor with its axes in another order: axis i is axis `order[i]`."""
-        ...
-
-
-Turning = TypeVar("Turning", bound=Turns)
-
-
-def by_name(value: Value, found: Turning) -> dict[str, Turning]:
-    """Returns what was observed of a value by the keys of the context, as of the imported values.
+def keep_parts(
+    value: Value, statistics: Statistics, *, missing_only: bool = False, **parts: Part
+) -> None:
+    """Adds what was observed of a value under each of its names, along that name's axes.
 
     Args:
         value: The value, whose axes may stand in another order than those of an imported one.
-        found: What was observed of it.
+        statistics: Where it goes.
+        missing_only: Whether what is known already stays.
+        parts: What was observed, by the attribute of `TensorStatistics`.
     """
     orders = value.origins
-    kept: dict[str, Turning] = {}
     for name in statistic_names(value):
         order = orders.get(name)
-        kept[name] = found if order is None else found.turned(_inverse(order))
-    return kept
+        turned = {
+            kind: found
+            for kind, part in parts.items()
+            if (found := _turned(part, None if order is None else _inverse(order))) is not None
+            and not (missing_only and getattr(statistics.get(name, _NOTHING), kind) is not None)
+        }
+        if turned:
+            statistics.add(name, **turned)
 
 
-def of_value(value: Value, known: Mapping[str, Turning]) -> Turning | None:
-    """Returns what was observed of a value, along its own axes; None if nothing.
+def known_part(value: Value, statistics: Statistics, kind: str) -> Any:
+    """Returns one of the statistics of a value along its own axes, or None.
+
+    It is that of the first of its names that has it.
 
     Args:
         value: The value.
-        known: What was observed of imported values, by name.
+        statistics: What was observed.
+        kind: An attribute of `TensorStatistics`.
     """
     orders = value.origins
     for name in statistic_names(value):
-        if name in known:
-            order = orders.get(name)
-            return known[name] if order is None else known[name].turned(order)
+        part = getattr(statistics.get(name, _NOTHING), kind)
+        if part is not None and (found := _turned(part, orders.get(name))) is not None:
+            return found
     return None
+
+
+def _turned(part: Part, order: Sequence[int] | None) -> Part | None:
+    """Returns a statistic along axes in another order; None for moments of other axes."""
+    if order is None:
+        return part
+    if isinstance(part, ChannelMoments):
+        return part if order[-1] == len(order) - 1 else None
+    return part.turned(order) if isinstance(part, ChannelStatistic | RowPeaks) else part
 
 
 def _inverse(order: Sequence[int]) -> list[int]:
     return sorted(range(len(order)), key=order.__getitem__)
 
 
-def channel_statistic(
-    value: Value, channels: Mapping[str, ChannelStatistic]
-) -> ChannelStatistic | None:
+def channel_statistic(value: Value, statistics: Statistics) -> ChannelStatistic | None:
     """Returns what was observed of the channels along the last axis of a value with a range.
 
     Args:
         value: The value.
-        channels: What was observed of channels, by the name of a value.
+        statistics: What was observed.
     """
-    found = of_value(value, channels)
+    found: ChannelStatistic | None = known_part(value, statistics, "channels")
     if found is None or not found.count or value.range is None:
         return None
     fits = found.axes == (value.type.rank - 1,) and found.minimum.shape == value.type.shape[-1:]

@@ -14,7 +14,7 @@ from qir.ir import Graph, Node, Value
 from qir.ir.signature import Sizes
 from qir.numbers.interval import Interval
 from qir.observe.channels import few_places, observe_moments
-from qir.observe.statistics import NonFiniteError, Statistic, observe, observe_clipped
+from qir.observe.histograms import Histogram, NonFiniteError, observe, observe_clipped
 from qir.ops import Const, Reshape, Return
 from qir.ops.softmax import Exponentials
 from qir.ops.traits import Moves
@@ -72,7 +72,7 @@ class _Stage:
 
     computed: dict[Value, Any]
     sizes: Sizes
-    statistics: dict[Value, Statistic]
+    statistics: dict[Value, Histogram]
     parts: PartStatistics
     returned: dict[Value, Array] | None
     batch: int
@@ -105,13 +105,15 @@ class Observation:
     """What was observed on a batch.
 
     Attributes:
+        batch: The number of the batch.
         statistics: The statistic of each of the observer's values.
         parts: Those of parts of values.
         returned: The numbers of the program's floating-point outputs on the first batch that has
             samples; None on the others.
     """
 
-    statistics: list[Statistic]
+    batch: int
+    statistics: list[Histogram]
     parts: PartStatistics
     returned: dict[Value, Array] | None = None
 
@@ -178,35 +180,40 @@ class Observer:
             path.append(path[-1].inputs[0])
         return path
 
-    def observe(self, batches: Iterable[tuple[Sequence[Array], Sizes]]) -> Iterator[Observation]:
+    def observe(
+        self, batches: Iterable[tuple[Sequence[Array], Sizes]], first: int = 0
+    ) -> Iterator[Observation]:
         """Yields what is observed on each batch.
 
         Args:
             batches: An array for each input, and the sizes that they tell of named dimensions.
+            first: The number of the first of them.
 
         Raises:
             QirError: A value is not finite.
         """
-        stages = self._stages(batches)
+        stages = self._stages(batches, first)
         current = next(stages, None)
         while current is not None:
             following = next(stages, None)
             self._count(current)
             if current.is_last:
                 found = [current.statistics[value] for value in self.values]
-                yield Observation(found, current.parts, current.returned)
+                yield Observation(current.batch, found, current.parts, current.returned)
             current = following
 
-    def _stages(self, batches: Iterable[tuple[Sequence[Array], Sizes]]) -> Iterator[_Stage]:
+    def _stages(
+        self, batches: Iterable[tuple[Sequence[Array], Sizes]], first: int
+    ) -> Iterator[_Stage]:
         segments: list[_Segment] = []
         returned: dict[Value, Array] | None
         kept = False
-        for batch, (arrays, sizes) in enumerate(batches):
+        for batch, (arrays, sizes) in enumerate(batches, first):
             segments = segments or self._cut(sizes)
             # They are counted behind the next batch, which may come in the same buffers.
             copies = map(np.array, arrays)
             computed: dict[Value, Any] = dict(zip(self.graph.inputs, copies, strict=True))
-            statistics: dict[Value, Statistic] = {}
+            statistics: dict[Value, Histogram] = {}
             parts = PartStatistics()
             returned = None if kept or not all(array.size for array in arrays) else {}
             kept = kept or returned is not None
@@ -269,7 +276,7 @@ class Observer:
         problem = _not_finite(array)
         return PassError(f"calibrate: {subject}: expected finite values, got {problem}", places)
 
-    def _blame(self, value: Value, statistics: Mapping[Value, Statistic]) -> str:
+    def _blame(self, value: Value, statistics: Mapping[Value, Histogram]) -> str:
         """Says what the operands of the op were that made the first value that is not finite."""
         assert value.op is not None
         if isinstance(value.op, Exponentials) and value.op.masked_rows == "nan":

@@ -9,7 +9,7 @@ from math import prod
 from qir.errors import PassError
 from qir.ir import Graph, Node, Value
 from qir.numbers.interval import Interval
-from qir.observe.channels import ChannelStatistic
+from qir.observe.statistics import Statistics
 from qir.ops import Dequantize, Dot, ExpBelowMax, Mul, Quantize, Return
 from qir.ops.elementwise import Sum
 from qir.ops.rules import Accumulate, FixedCode, KeepFloat, Normalize, SameCode, Table
@@ -49,8 +49,7 @@ class CodePlan:
     Args:
         graph: A float program with ranges.
         excluded: The ops that a selector keeps in floating point.
-        channels: What calibration observed of channels, by the name of a value.
-        positions: What it observed at each position, likewise.
+        statistics: What calibration observed.
         storage: Storage of activations.
         symmetric: Whether activations have their zero point in the middle.
         coded_inputs: Whether the program takes stored numbers.
@@ -74,8 +73,7 @@ class CodePlan:
         self,
         graph: Graph,
         excluded: set[Node],
-        channels: Mapping[str, ChannelStatistic],
-        positions: Mapping[str, ChannelStatistic] | None = None,
+        statistics: Statistics,
         *,
         storage: DType = DType.I8,
         symmetric: bool = False,
@@ -92,10 +90,10 @@ class CodePlan:
         excluded = excluded | self._lacking.keys()
         self._excluded = excluded
         self._factors = score_factors(graph)
-        self._heads = {} if self.one_width else head_codes(graph, channels)
+        self._heads = {} if self.one_width else head_codes(graph, statistics)
         self._multiplied = set() if self.one_width else multiplied_sums(graph)
         self._scores = set() if self.one_width else score_terms(graph)
-        self._uneven = {} if self.one_width else uneven_codes(graph, positions or {}, excluded)
+        self._uneven = {} if self.one_width else uneven_codes(graph, statistics, excluded)
         self.equal: dict[Value, Affine] = {}
         self.islands: set[Node] = set()
         self.cones, self.inside = self._functions(graph, excluded)

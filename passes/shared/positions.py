@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 
 from qir.ir import Graph, Node, Value
 from qir.observe.channels import ChannelStatistic
+from qir.observe.statistics import Statistics
 from qir.ops import Dot
 from qir.ops.rules import Quotient
 from qir.ops.traits import Moves
 from qir.ops.type_rules import MOST_PRODUCTS
 from qir.passes.shared.codes import fine_code, reach
-from qir.passes.shared.observed_parts import statistic_names
+from qir.passes.shared.observed_parts import known_part
 from qir.types import Affine, known
 
 LEAST_SPREAD = 1.5
@@ -33,8 +34,8 @@ def spread(statistic: ChannelStatistic) -> float:
     Args:
         statistic: That of a value at each position, along the last of its axes.
     """
-    shape = statistic.squares.shape
-    squares = statistic.squares.sum(axis=tuple(range(len(shape) - 1)))
+    squares = statistic.squares.array
+    squares = squares.sum(axis=tuple(range(squares.ndim - 1)))
     squares = squares[squares > 0]
     if not squares.size:
         return 0.0
@@ -42,7 +43,7 @@ def spread(statistic: ChannelStatistic) -> float:
 
 
 def uneven_codes(
-    graph: Graph, positions: Mapping[str, ChannelStatistic], excluded: Iterable[Node] = ()
+    graph: Graph, statistics: Statistics, excluded: Iterable[Node] = ()
 ) -> dict[Value, Affine]:
     """Returns finer codes for quotients that are far larger at some positions than at others.
 
@@ -53,7 +54,7 @@ def uneven_codes(
 
     Args:
         graph: A float program with ranges.
-        positions: What calibration observed at each position, by the name of a value.
+        statistics: What calibration observed.
         excluded: The ops that stay in floating point.
     """
     kept = set(excluded)
@@ -65,8 +66,7 @@ def uneven_codes(
         readers = _readers(value)
         if value.range is None or not value.range.is_finite or not _are_products(readers, kept):
             continue
-        observed = (positions.get(name) for name in statistic_names(value))
-        found = next((statistic for statistic in observed if statistic is not None), None)
+        found: ChannelStatistic | None = known_part(value, statistics, "positions")
         if found is None or not found.count or spread(found) < LEAST_SPREAD:
             continue
         terms = max(known(user.inputs[1].type.shape[-2], user.op.name) for _, user in readers)

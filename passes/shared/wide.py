@@ -10,6 +10,7 @@ import numpy as np
 from qir.ir import Graph, Node, Value
 from qir.numbers.interval import Interval
 from qir.observe.channels import ChannelStatistic
+from qir.observe.statistics import Statistics
 from qir.ops import Concat, Dot, Gelu, Mish, Silu
 from qir.ops.elementwise import Sum
 from qir.ops.op import Op
@@ -17,7 +18,7 @@ from qir.ops.rules import ExactSum, Normalize, Quotient, RescaledRows, SameCode
 from qir.ops.softmax import Exponentials
 from qir.ops.traits import Moves
 from qir.passes.shared.codes import ZERO_SCALE, reach
-from qir.passes.shared.observed_parts import of_value
+from qir.passes.shared.observed_parts import known_part
 from qir.types import Affine, DType, known
 
 WIDE_BITS = 15
@@ -241,14 +242,14 @@ def moved_sums(graph: Graph, ranges: Mapping[Value, Interval], heads: Iterable[V
     return {move for chain in (*siblings, *(chains[value] for value in heads)) for move in chain}
 
 
-def head_codes(graph: Graph, channels: Mapping[str, ChannelStatistic]) -> dict[Value, Affine]:
+def head_codes(graph: Graph, statistics: Statistics) -> dict[Value, Affine]:
     """Returns codes by head for operands of products of batches whose heads differ much in size.
 
     They are symmetric, one scale for each place along the batch axes but the first.
 
     Args:
         graph: The program.
-        channels: What calibration observed of channels, by the name of a value.
+        statistics: What calibration observed.
     """
     codes: dict[Value, Affine] = {}
     chains = moves_from_sums(graph)
@@ -256,7 +257,7 @@ def head_codes(graph: Graph, channels: Mapping[str, ChannelStatistic]) -> dict[V
         readers = [node.op for node in value.users]
         if not readers or not all(isinstance(op, Dot) and op.batch > 1 for op in readers):
             continue
-        found = of_value(value, channels)
+        found: ChannelStatistic | None = known_part(value, statistics, "channels")
         if found is None or not found.count or found.axes != tuple(range(1, len(found.axes) + 1)):
             continue
         peaks = found.peaks.astype(np.float64)

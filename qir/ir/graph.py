@@ -262,6 +262,18 @@ class Graph:
             value.origins = {origins.add(name, value): order for name, order in orders.items()}
             value.named = True
 
+    def settle_names(self) -> None:
+        """Forgets whose choice names are and which were there before, which text does not tell.
+
+        So the next pass names what it builds as it would in the program read from text.
+        """
+        self._names.forget_numbers()
+        for value in self.values():
+            store(value, "named", True)
+        for node in self.nodes:
+            for region in node.regions:
+                region.settle_names()
+
     def before(self, node: Node) -> Builder:
         """Returns a builder that inserts before a node and copies its location."""
         return Builder(self, node)

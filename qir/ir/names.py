@@ -36,6 +36,10 @@ class Namespace(dict[str, T]):
         self[unique] = thing
         return unique
 
+    def forget_numbers(self) -> None:
+        """Lets numbers be given again that nothing has any more."""
+        self._counts.clear()
+
 
 class Inheritance:
     """The names in a graph before a pass, so that what the pass builds can take them over.

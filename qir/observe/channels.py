@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qir.errors import QirError
-from qir.observe.statistics import SMALLEST
+from qir.observe.exact_sums import ExactSums
+from qir.observe.histograms import SMALLEST
 from qir.types import Array
 
 _CHUNK = 1 << 18
@@ -26,15 +27,16 @@ class ChannelStatistic:
     """The extremes and the mean square of each channel of a tensor.
 
     A channel is what has one index along some axes: the last one where a product sums over it, or
-    the heads of a product of batches. Statistics of one tensor merge over batches; neither the
-    order of the batches nor how data is cut into them makes a difference.
+    the heads of a product of batches. Statistics of one tensor merge over batches, exactly: their
+    order makes no difference. Each batch is summed in float64, so that how data is cut into batches
+    may move the last bits of the squares, which are gone in float32.
 
     Args:
         axes: The axes of the tensor, increasing and counted from 0, that number the channels.
         minimum: Least number of each channel, float32 with the sizes of the axes; infinite where
             nothing was seen.
         maximum: Greatest number of each channel, likewise; minus infinity where nothing was seen.
-        squares: Sum of the squares of each channel, float64.
+        squares: Sum of the squares of each channel.
         count: Numbers seen in each channel.
 
     Raises:
@@ -44,7 +46,7 @@ class ChannelStatistic:
     axes: tuple[int, ...]
     minimum: NDArray[np.float32]
     maximum: NDArray[np.float32]
-    squares: NDArray[np.float64]
+    squares: ExactSums
     count: int
 
     def __post_init__(self) -> None:
@@ -59,13 +61,9 @@ class ChannelStatistic:
 
     @property
     def mean_square(self) -> NDArray[np.float32]:
-        """Mean of the squares of each channel; 0 where nothing was seen.
-
-        The last bits of the sums in float64 depend on the order of the batches: in float32 they are
-        gone.
-        """
+        """Mean of the squares of each channel, in float32; 0 where nothing was seen."""
         with np.errstate(over="ignore"):
-            return (self.squares / max(self.count, 1)).astype(np.float32)
+            return (self.squares.array / max(self.count, 1)).astype(np.float32)
 
     @property
     def peaks(self) -> NDArray[np.float32]:
@@ -84,6 +82,16 @@ class ChannelStatistic:
             self.count,
         )
 
+    def divided(self, factors: NDArray[np.floating[Any]]) -> ChannelStatistic:
+        """Returns that of the numbers divided by a factor for each channel."""
+        return ChannelStatistic(
+            self.axes,
+            (self.minimum / factors).astype(np.float32),
+            (self.maximum / factors).astype(np.float32),
+            ExactSums.of(self.squares.array / factors**2),
+            self.count,
+        )
+
     def merge(self, other: ChannelStatistic) -> ChannelStatistic:
         """Returns the statistic of the numbers of both.
 
@@ -99,7 +107,7 @@ class ChannelStatistic:
             self.axes,
             np.minimum(self.minimum, other.minimum),
             np.maximum(self.maximum, other.maximum),
-            self.squares + other.squares,
+            self.squares.merge(other.squares),
             self.count + other.count,
         )
 
@@ -109,31 +117,42 @@ class ChannelMoments:
     """Mean and variance of each channel of a tensor: of what has one index along its last axis.
 
     Args:
-        sums: Sum of the numbers of each channel that were seen, float64 [channels].
+        sums: Sum of the numbers of each channel that were seen [channels].
         squares: Sum of their squares, likewise.
         count: Numbers seen in each channel.
+
+    Raises:
+        QirError: The parts contradict one another.
     """
 
-    sums: NDArray[np.float64]
-    squares: NDArray[np.float64]
+    sums: ExactSums
+    squares: ExactSums
     count: int
+
+    def __post_init__(self) -> None:
+        if self.sums.shape != self.squares.shape or len(self.sums.shape) != 1 or self.count < 0:
+            raise QirError(
+                "moments: expected a sum and a square for each channel of at least 0 numbers, got "
+                f"{list(self.sums.shape)} and {list(self.squares.shape)} of {self.count}"
+            )
 
     @classmethod
     def even(cls, low: float, high: float, channels: int) -> ChannelMoments:
         """Returns those of numbers spread evenly over a range, the same in each channel."""
         square = (low**2 + low * high + high**2) / 3
-        return cls(np.full(channels, (low + high) / 2), np.full(channels, square), 1)
+        means, squares = np.full(channels, (low + high) / 2), np.full(channels, square)
+        return cls(ExactSums.of(means), ExactSums.of(squares), 1)
 
     @property
     def means(self) -> NDArray[np.float32]:
         """Mean of each channel, in float32 as ChannelStatistic.mean_square; 0 of no numbers."""
-        return (self.sums / max(self.count, 1)).astype(np.float32)
+        return (self.sums.array / max(self.count, 1)).astype(np.float32)
 
     @property
     def variances(self) -> NDArray[np.float32]:
         """Variance of each channel, likewise, at most the largest float32."""
         count = max(self.count, 1)
-        spread = self.squares / count - np.square(self.sums / count)
+        spread = self.squares.array / count - np.square(self.sums.array / count)
         return spread.clip(0, float(np.finfo(np.float32).max)).astype(np.float32)
 
     def merge(self, other: ChannelMoments) -> ChannelMoments:
@@ -144,14 +163,23 @@ class ChannelMoments:
         """
         if self.sums.shape != other.sums.shape:
             raise QirError(
-                f"channels: expected {len(self.sums)} along the last axis, got {len(other.sums)}"
+                f"channels: expected {self.sums.shape[0]} along the last axis, got "
+                f"{other.sums.shape[0]}"
             )
-        count = self.count + other.count
-        return ChannelMoments(self.sums + other.sums, self.squares + other.squares, count)
+        return ChannelMoments(
+            self.sums.merge(other.sums),
+            self.squares.merge(other.squares),
+            self.count + other.count,
+        )
 
     def take(self, channels: NDArray[np.integer[Any]]) -> ChannelMoments:
         """Returns those of some channels."""
-        return ChannelMoments(self.sums[channels], self.squares[channels], self.count)
+        return ChannelMoments(self.sums.take(channels), self.squares.take(channels), self.count)
+
+    def divided(self, factors: NDArray[np.floating[Any]]) -> ChannelMoments:
+        """Returns those of the numbers divided by a factor for each channel."""
+        sums, squares = self.sums.array / factors, self.squares.array / factors**2
+        return ChannelMoments(ExactSums.of(sums), ExactSums.of(squares), self.count)
 
 
 @dataclass(frozen=True)
@@ -194,7 +222,7 @@ def observe_channels(array: NDArray[Any], axes: Sequence[int]) -> ChannelStatist
         tuple(axes),
         _flushed(single.min(axis=others, initial=np.inf)),
         _flushed(single.max(axis=others, initial=-np.inf)),
-        _squares(single, others).reshape(sizes),
+        ExactSums.of(_squares(single, others).reshape(sizes)),
         prod(single.shape[axis] for axis in others),
     )
 
@@ -248,7 +276,7 @@ def observe_moments(array: NDArray[Any]) -> ChannelMoments:
         ones = np.ones(len(chunk))
         sums += ones @ chunk
         squares += ones @ np.square(chunk, out=chunk)
-    return ChannelMoments(sums, squares, len(flat))
+    return ChannelMoments(ExactSums.of(sums), ExactSums.of(squares), len(flat))
 
 
 def observe_rows(array: NDArray[Any], axes: Sequence[int], mask: Array | None = None) -> RowPeaks:

@@ -9,8 +9,9 @@ from typing import Any, Protocol, TypeAlias
 from qir.analysis.equivalence import Interpreter
 from qir.analysis.properties import Property
 from qir.ir import Graph, Value
-from qir.observe.channels import ChannelMoments, ChannelStatistic, RowPeaks
-from qir.observe.statistics import MovingAverage, Statistic
+from qir.observe.checkpoint import Checkpoint
+from qir.observe.observations import Observations
+from qir.observe.statistics import Statistics
 from qir.pipeline.rewrite import Exactness
 from qir.targets import Target
 from qir.types import Array
@@ -48,6 +49,7 @@ class Context:
         data: Calibration batches, an iterable; see Batch.
         executor: Runs float graphs.
         interpreter: The reference interpreter, for checks.
+        checkpoint: Where calibrate keeps what it has counted, to go on after an interrupt.
         seed: Seed of anything random.
         progress: Whether long passes show a progress bar.
         allow: The least exactness that rewrites may have; the pipeline's directive `allow(...)`
@@ -56,18 +58,16 @@ class Context:
 
     Attributes:
         diagnostics: Sentences that passes leave for the user.
-        statistics: What calibration observed, by the name of the imported value.
+        statistics: What calibration observed, by the name of the imported value, and what passes
+            that rescale or split values made of it. A program goes on with the statistics of the
+            context that the passes before had.
+        reference: The float program as it was given to the manager, which sets it and shares its
+            arrays; values of the program and of this one that have a name in common in their
+            `origin` stand for the same. None where the program has codes already, unless the caller
+            sets it.
         sample: Rows of the first batch that calibration read, an array for each input; None before.
         sample_outputs: What the float program returned for these rows as it was calibrated, an
             array for each output, None for one that is no float or has no such rows; else empty.
-        averages: Moving averages of the extremes of its batches, likewise.
-        channels: What it observed of the channels of the values that products read, likewise;
-            for other values, and where statistics were given instead of data, there is nothing.
-        moments: Mean and variance of the channels of what products and convolutions with constant
-            weights read, likewise; where a sum is split, of the parts too.
-        row_peaks: The least row maximum of the operands of each softmax, likewise.
-        positions: The extremes and the mean square at each position of a sequence of what is
-            divided row by row, as attention is, likewise.
         timings: (pass, seconds) of every pass that ran, and of the `accuracy-check` of `quantize`.
         edited: For each of these whether it edited the program: an op, operand, type, name, range,
             origin or note.
@@ -78,19 +78,30 @@ class Context:
     data: Iterable[Batch] | None = None
     executor: Executor | None = None
     interpreter: Interpreter | None = None
+    checkpoint: Checkpoint | None = None
     seed: int = 0
     progress: bool = False
     allow: Exactness = "exact"
     target: Target | None = None
     diagnostics: list[str] = field(default_factory=list)
-    statistics: dict[str, Statistic] = field(default_factory=dict)
+    statistics: Statistics = field(default_factory=Statistics)
+    reference: Graph | None = None
     sample: Sequence[Array] | None = None
     sample_outputs: Sequence[Array | None] = ()
-    averages: dict[str, MovingAverage] = field(default_factory=dict)
-    channels: dict[str, ChannelStatistic] = field(default_factory=dict)
-    moments: dict[str, ChannelMoments] = field(default_factory=dict)
-    row_peaks: dict[str, RowPeaks] = field(default_factory=dict)
-    positions: dict[str, ChannelStatistic] = field(default_factory=dict)
     timings: list[tuple[str, float]] = field(default_factory=list)
     edited: list[bool] = field(default_factory=list)
     unattained: set[Property] = field(default_factory=set)
+    _observations: Observations | None = field(default=None, init=False, repr=False)
+
+    @property
+    def observations(self) -> Observations | None:
+        """The calibration data, to be read as often as it can be; None where there is none.
+
+        Passes read this view and not `data`, so that data which can be read only once is kept where
+        it is small.
+        """
+        if self.data is None:
+            return None
+        if self._observations is None or self._observations.data is not self.data:
+            self._observations = Observations(self.data)
+        return self._observations

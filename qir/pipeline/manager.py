@@ -50,10 +50,12 @@ class PassManager:
         """
         self._check_exactness()
         result = graph.copy()
-        if not any(value.origin for value in result.values()):
+        if not _has_origins(result):
             result.record_origins()
         context.allow = self.pipeline.allow
         context.unattained.clear()
+        if not FLOAT.missing(result):
+            context.reference = graph if _has_origins(graph) else result.copy()
         verify(result)
         self._verified = result.revision
         self._dumped, self._dumped_at = "", -1
@@ -106,6 +108,7 @@ class PassManager:
             error.add_note(f"in pass {step}")
             raise
         context.timings.append((str(step), time.perf_counter() - start))
+        graph.settle_names()
         context.edited.append(graph.revision != revision)
         if not context.edited[-1]:
             before = None
@@ -177,6 +180,10 @@ class PassManager:
             path = self.dump_dir / f"{self._count:02d}-{name}.qir"
             write_atomically({path: lambda file: file.write(text.encode())})
             self._dumped = text
+
+
+def _has_origins(graph: Graph) -> bool:
+    return any(value.origin for value in graph.values())
 
 
 def _flat(steps: Iterable[Pass]) -> Iterator[Pass]:

@@ -39,6 +39,11 @@ class Pass(ABC):
     ensures: ClassVar[tuple[Property, ...]] = ()
     keeps: ClassVar[Effect] = "exact"
 
+    @classmethod
+    def options_of(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Returns the options of the pass for those that a text gives; the same by default."""
+        return given
+
     @property
     def effect(self) -> Effect:
         """What the pass keeps of the program with these options."""
@@ -126,6 +131,10 @@ def make_pass(cls: type[Pass], options: Mapping[str, Any], places: Sequence[str]
         ParseError: An option does not exist, is missing or does not fit.
     """
     specs = {spec.name: spec for spec in attribute_fields(cls)}
+    try:
+        options = cls.options_of(options)
+    except QirError as error:
+        raise ParseError(f"pipeline: {error.message}", places) from error
     for name in options:
         if name not in specs:
             known = f"; its options are {', '.join(specs)}" if specs else "; it has none"

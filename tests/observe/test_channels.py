@@ -14,6 +14,7 @@ from qir.observe.channels import (
     observe_moments,
     observe_rows,
 )
+from qir.observe.exact_sums import ExactSums
 
 
 @pytest.mark.parametrize("axes", [(2,), (1,), (0, 1), (0, 2)])
@@ -72,9 +73,9 @@ def test_statistics_of_other_channels_do_not_merge():
 def test_parts_that_contradict_one_another_are_refused():
     one, two = np.ones(1, np.float32), np.ones(2, np.float32)
     with pytest.raises(QirError, match="arrays of one shape"):
-        ChannelStatistic((0,), one, two, np.ones(1), 1)
+        ChannelStatistic((0,), one, two, ExactSums.of(np.ones(1)), 1)
     with pytest.raises(QirError, match="minimum <= maximum"):
-        ChannelStatistic((0,), 2 * one, one, np.ones(1), 1)
+        ChannelStatistic((0,), 2 * one, one, ExactSums.of(np.ones(1)), 1)
 
 
 def test_the_least_row_maximum_leaves_out_what_the_mask_drops():

@@ -10,17 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from qir.errors import PassError
-from qir.observe.solvers import (
-    SOLVERS,
-    Entropy,
-    MeanSquaredError,
-    MinMax,
-    Percentile,
-    Solver,
-    solver,
-)
-from qir.observe.statistics import Statistic, observe
+from qir.errors import ParseError, PassError
+from qir.observe.histograms import Histogram, observe
+from qir.observe.methods import METHODS, Entropy, MeanSquaredError, MinMax, Percentile
+from qir.observe.methods.histogram_method import HistogramMethod
+from qir.observe.statistics import TensorStatistics
+from qir.pipeline import Pipeline
 
 Array = NDArray[np.float32]
 Range = tuple[float, float]
@@ -60,7 +55,7 @@ NAMES = ["normal", "laplace", "student", "skewed", "relu", "relu6", "silu", "neg
 
 @given(arrays, solvers, levels, symmetries)
 def test_a_range_holds_zero_and_reaches_no_further_than_the_values(
-    array: Array, method: Solver, levels: int, symmetric: bool
+    array: Array, method: HistogramMethod, levels: int, symmetric: bool
 ) -> None:
     statistic = observe(array)
     low, high = method.solve(statistic, levels, symmetric=symmetric)
@@ -78,7 +73,7 @@ def test_a_range_holds_zero_and_reaches_no_further_than_the_values(
 
 @given(arrays, solvers, levels, symmetries, st.integers(-40, 40))
 def test_scaling_by_a_power_of_two_scales_the_range_exactly(
-    array: Array, method: Solver, levels: int, symmetric: bool, exponent: int
+    array: Array, method: HistogramMethod, levels: int, symmetric: bool, exponent: int
 ) -> None:
     assume(not array.any() or np.abs(array[array != 0]).min() > 2.0**-40)
     low, high = method.solve(observe(array), levels, symmetric=symmetric)
@@ -88,7 +83,7 @@ def test_scaling_by_a_power_of_two_scales_the_range_exactly(
 
 @given(arrays, solvers, levels)
 def test_negated_values_have_the_negated_symmetric_range(
-    array: Array, method: Solver, levels: int
+    array: Array, method: HistogramMethod, levels: int
 ) -> None:
     assume(array.min() < 0 < array.max())
     there, back = (observe(each) for each in (array, -array))
@@ -99,7 +94,7 @@ def test_negated_values_have_the_negated_symmetric_range(
 @pytest.mark.parametrize("method", [Entropy(), MeanSquaredError()], ids=["entropy", "mse"])
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("name", NAMES)
-def test_zeros_do_not_move_the_range(name: str, symmetric: bool, method: Solver) -> None:
+def test_zeros_do_not_move_the_range(name: str, symmetric: bool, method: HistogramMethod) -> None:
     array = sample(name)
     more = np.append(array, np.zeros(10 * len(array), np.float32))
     ranges = [method.solve(observe(each), symmetric=symmetric) for each in (array, more)]
@@ -194,7 +189,7 @@ def test_mse_has_the_least_error_on_the_raw_values(name: str, levels: int, symme
     assert error - doubt <= 1.01 * min(map(sum, others))
 
 
-def divergence(array: Array, statistic: Statistic, step: int, codes: int, lowest: int) -> float:
+def divergence(array: Array, statistic: Histogram, step: int, codes: int, lowest: int) -> float:
     """What `Entropy` minimises, by its definition, where cells begin and end at bounds of bins."""
     magnitude = np.trunc(np.abs(array) / np.float32(statistic.width)).astype(int)
     index = np.where(array < 0, -1 - magnitude, magnitude)
@@ -269,7 +264,7 @@ def test_entropy_keeps_what_it_cannot_judge() -> None:
 
 
 @pytest.mark.parametrize("method", [Entropy(), MeanSquaredError()], ids=["entropy", "mse"])
-def test_a_search_clips_tails_but_not_edges(method: Solver) -> None:
+def test_a_search_clips_tails_but_not_edges(method: HistogramMethod) -> None:
     uniform = np.linspace(-1, 1, 20_001, dtype=np.float32)
     assert method.solve(observe(uniform)) == (-1, 1)
     assert method.solve(observe(sample("relu6"))) == (0, 6)
@@ -279,14 +274,16 @@ def test_a_search_clips_tails_but_not_edges(method: Solver) -> None:
 
 
 @given(arrays, solvers, symmetries)
-def test_coarse_statistics_are_solved_too(array: Array, method: Solver, symmetric: bool) -> None:
+def test_coarse_statistics_are_solved_too(
+    array: Array, method: HistogramMethod, symmetric: bool
+) -> None:
     low, high = method.solve(observe(array, bins=16), symmetric=symmetric)
     assert (low < high) == bool(array.any())
 
 
 def test_what_cannot_be_solved_is_refused() -> None:
     with pytest.raises(PassError, match="calibrate: expected a tensor with values, got none"):
-        MinMax().solve(Statistic.empty())
+        MinMax().solve(Histogram.empty())
     with pytest.raises(PassError, match="calibrate: expected at least 3 levels, got 2"):
         MinMax().solve(observe(np.ones(1)), 2)
     for bounds in [(0.0, 0.0), (1.0, 2.0)]:
@@ -294,41 +291,57 @@ def test_what_cannot_be_solved_is_refused() -> None:
             Entropy().cost(observe(np.ones(1)), bounds)
 
 
-@pytest.mark.parametrize("name", SOLVERS)
-def test_solvers_are_made_by_name(name: str) -> None:
-    assert solver(name) == SOLVERS[name]()
-
-
-def test_options_reach_the_solver() -> None:
-    assert solver("percentile", percentile=99.9) == Percentile(99.9)
-    assert solver("entropy", percentile=99.9) == Entropy(99.9)
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_print_as_pipelines_have_them(name: str) -> None:
+    assert str(METHODS[name]()) == name
+    assert str(Percentile(99.9, bins=64)) == "percentile(percentile=99.9, bins=64)"
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "message"),
+    "methods",
+    [(Percentile(90), Percentile(100)), (Entropy(50, bits=4), Entropy(100, bits=4))],
+    ids=["percentile", "entropy"],
+)
+def test_options_reach_the_method(methods: tuple[HistogramMethod, HistogramMethod]) -> None:
+    seen = TensorStatistics(histogram=observe(sample("outlier")))
+    narrow, wide = (method.range(seen) for method in methods)
+    assert narrow[1] < wide[1] == 50
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
     [
         (
             "entrpy",
-            {},
-            "calibrate: expected a method of minmax, percentile, entropy, mse, got 'entrpy'"
-            "; did you mean 'entropy'?",
+            "pipeline: calibrate: method: expected one of entropy, minmax, moving_average, mse, "
+            "percentile, got entrpy; did you mean 'entropy'?",
         ),
         (
-            "mse",
-            {"percentil": 1},
-            "calibrate: expected an option of mse (percentile), got 'percentil'"
-            "; did you mean 'percentile'?",
+            "mse(percentil=1)",
+            "pipeline: calibrate: expected an option of mse (percentile, bits, symmetric, bins), "
+            "got percentil; did you mean 'percentile'?",
         ),
         (
-            "minmax",
-            {"percentile": 1},
-            "calibrate: expected an option of minmax (it has none), got 'percentile'",
+            "minmax(percentile=1)",
+            "pipeline: calibrate: expected an option of minmax (it has none), got percentile",
         ),
-        ("percentile", {"percentile": 0}, "calibrate: expected percentile in (0, 100], got 0"),
-        ("entropy", {"percentile": 101}, "calibrate: expected percentile in [0, 100], got 101"),
+        (
+            "percentile(percentile=0)",
+            "pipeline: calibrate: expected percentile in (0, 100], got 0.0",
+        ),
+        (
+            "entropy(percentile=101)",
+            "pipeline: calibrate: expected percentile in [0, 100], got 101.0",
+        ),
     ],
 )
-def test_a_wrong_name_or_option_is_told(name: str, options: dict[str, float], message: str) -> None:
-    with pytest.raises(PassError) as error:
-        solver(name, **options)
-    assert str(error.value) == message
+def test_a_wrong_name_or_option_is_told(text: str, message: str) -> None:
+    with pytest.raises(ParseError) as error:
+        Pipeline.parse(f'calibrate(method="{text}")')
+    assert str(error.value).splitlines()[0] == message
+
+
+def test_options_are_written_beside_the_method_or_behind_it() -> None:
+    beside = Pipeline.parse("calibrate(method=percentile, percentile=99, optional=true)")
+    behind = Pipeline.parse('calibrate(method="percentile(percentile=99)", optional=true)')
+    assert beside == behind == Pipeline.parse(str(beside))

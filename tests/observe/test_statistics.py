@@ -1,225 +1,195 @@
-"""The calibration statistic: what it counts, that merging is exact, that XLA counts the same."""
+"""Statistics of a model: merged in any order to equal bytes, saved, read back and refused."""
 
-from dataclasses import replace
-from fractions import Fraction
-from math import trunc
-from random import Random
-from typing import Any
+import json
+import zipfile
+from functools import cache, reduce
+from itertools import permutations
+from pathlib import Path
 
-import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import assume, example, given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
-from numpy.typing import NDArray
 
+import qir
 from qir.errors import QirError
-from qir.observe.statistics import (
-    BINS,
-    SMALLEST,
-    MovingAverage,
-    NonFiniteError,
-    Statistic,
-    merge,
-    observe,
-    observe_clipped,
+from qir.observe.extremes import MOST_BATCHES, BatchExtremes
+from qir.observe.statistics_file import INDEX, POOLS
+from qir.text.storage import write_arrays
+from tests.models.small_networks import NETWORKS
+from tests.models.transformers import Inputs
+
+
+@cache
+def model(network: str = "mlp") -> tuple[qir.Graph, list[Inputs]]:
+    made = NETWORKS[network]()
+    data = [made.inputs(seed) for seed in range(4)]
+    return qir.from_jax(made.function, *data[0], batch="B"), data
+
+
+@cache
+def seen(network: str, *places: int) -> qir.Statistics:
+    """The statistics of some of the batches."""
+    graph, data = model(network)
+    return qir.calibrate(graph, [data[place] for place in places])
+
+
+def saved(statistics: qir.Statistics, path: Path) -> bytes:
+    statistics.save(path)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("network", ["mlp", "transformer"])
+def test_parts_merge_in_any_order_to_equal_bytes(network: str, tmp_path: Path) -> None:
+    parts = [seen(network, 0), seen(network, 1, 2), seen(network, 3)]
+    found = {
+        saved(merged, tmp_path / "merged.npz")
+        for first, second, third in permutations(parts)
+        for merged in (first.merge(second).merge(third), first.merge(second.merge(third)))
+    }
+    assert len(found) == 1
+
+
+def test_statistics_of_parts_are_those_of_the_whole_but_for_the_numbers_of_batches() -> None:
+    whole = seen("mlp", 0, 1, 2, 3)
+    merged = reduce(qir.Statistics.merge, [seen("mlp", 0), seen("mlp", 1), seen("mlp", 2, 3)])
+    assert merged.batches == whole.batches == 4
+    assert whole.keys() == merged.keys()
+    for name, tensor in whole.items():
+        assert tensor.histogram == merged[name].histogram
+        if tensor.moments is not None:
+            assert np.array_equal(tensor.moments.means, merged[name].moments.means)
+            assert np.array_equal(tensor.moments.sums.words, merged[name].moments.sums.words)
+    graph, _ = model()
+    for method in ("minmax", "mse", "entropy", "percentile"):
+        recipe = f"fold, scores, calibrate(method={method}), ranges, quantize, integer"
+        one, other = (qir.optimize(graph, recipe, statistics=each) for each in (whole, merged))
+        assert one == other
+
+
+@pytest.mark.parametrize("network", ["mlp", "transformer"])
+def test_what_is_saved_is_read_back_and_shares_what_was_shared(
+    network: str, tmp_path: Path
+) -> None:
+    statistics = seen(network, 0, 1)
+    first = saved(statistics, tmp_path / "first.npz")
+    read = qir.Statistics.load(tmp_path / "first.npz")
+    assert read == statistics
+    assert saved(read, tmp_path / "second.npz") == first
+    distinct = {id(tensor.histogram) for tensor in statistics.values()}
+    assert len({id(tensor.histogram) for tensor in read.values()}) <= len(distinct)
+
+
+def test_merging_keeps_both_as_they_are() -> None:
+    one, other = seen("mlp", 0), seen("mlp", 1)
+    before = one.copy()
+    merged = one.merge(other)
+    assert one == before != merged
+
+
+def test_quantizing_leaves_given_statistics_as_they_are() -> None:
+    graph, _ = model("transformer")
+    given = seen("transformer", 0, 1)
+    before = given.copy()
+    context = qir.Context()
+    qir.quantize(graph, statistics=given, context=context)
+    assert given == before
+    assert len(context.statistics) > len(given)  # what smooth-channels made of it
+
+
+def test_statistics_of_another_model_are_refused() -> None:
+    graph, _ = model("mlp")
+    with pytest.raises(QirError, match="got those of another model: it has other inputs"):
+        qir.quantize(graph, statistics=seen("cnn", 0))
+    tuned = graph.copy()
+    kernel = next(node for node in tuned.nodes if node.op.name == "const")
+    builder = tuned.before(kernel)
+    kernel.output.replace_with(builder.const(kernel.output.array * np.float32(1.5)))
+    tuned.erase(kernel)
+    with pytest.raises(QirError, match="same ops and other weights"):
+        qir.quantize(tuned, statistics=seen("mlp", 0))
+    with pytest.raises(QirError, match="expected those of one model, got those of two"):
+        seen("mlp", 0).merge(seen("cnn", 0))
+
+
+def test_a_missing_value_is_told_by_name() -> None:
+    graph, _ = model("mlp")
+    partial = seen("mlp", 0).copy()
+    name = next(iter(partial))
+    del partial[name]
+    with pytest.raises(QirError, match=f"expected data, or statistics of %{name}; those given"):
+        qir.quantize(graph, statistics=partial)
+
+
+def test_values_that_passes_made_count_only_in_the_program_that_was_observed() -> None:
+    graph, data = model("transformer")
+    given = qir.calibrate(graph, data[:1], "w8a16")
+    with pytest.raises(QirError, match="or of the model prepared by another pipeline"):
+        qir.quantize(graph, statistics=given)
+
+
+def test_pipelines_that_do_not_calibrate_are_refused() -> None:
+    graph, data = model("mlp")
+    with pytest.raises(QirError, match="expected a pipeline with the pass calibrate, got 'w8-dyn"):
+        qir.calibrate(graph, data, "w8-dynamic")
+
+
+def rewritten(path: Path, change: dict[str, object], drop: str = "") -> Path:
+    """A copy of a file with other facts in its index."""
+    with zipfile.ZipFile(path) as archive:
+        arrays = {
+            name: np.lib.format.read_array(archive.open(f"{name}.npy")) for name in (INDEX, *POOLS)
+        }
+    index = json.loads(arrays[INDEX].tobytes()) | change
+    arrays[INDEX] = np.frombuffer(json.dumps(index).encode(), np.uint8)
+    arrays.pop(drop, None)
+    with path.with_name("changed.npz").open("wb") as file:
+        write_arrays(file, arrays)
+    return path.with_name("changed.npz")
+
+
+@pytest.mark.parametrize(
+    ("change", "drop", "expected"),
+    [
+        ({"format": "qir statistics 9"}, "", "expected the format 'qir statistics 1', got"),
+        ({"parts": [], "tensors": {}}, "", "expected 0 numbers of int64, got"),
+        ({"parts": [["Picture", [], []]]}, "", "no kind of statistics 'Picture'"),
+        ({"parts": [["Histogram", [0.0, 1.0, 0, 4096], [[-1]]]]}, "", "expected sizes, got [-1]"),
+        ({"parts": [["Histogram", [0.0, 1.0, 0, 4096], [[10**12]]]]}, "", "is damaged, or no file"),
+        ({}, "uint32", "There is no item named 'uint32.npy'"),
+    ],
 )
-
-Array = NDArray[np.float32]
-
-ELEMENTS = [
-    st.floats(width=32, allow_nan=False, allow_infinity=False),
-    st.floats(-8, 8, width=32),
-    st.integers(-40, 40).map(lambda value: value / 4),
-]
-
-
-def arrays(least: int, most: int) -> st.SearchStrategy[Array]:
-    shapes = st.tuples(st.integers(least, most))
-    return st.one_of(*(hnp.arrays(np.float32, shapes, elements=each) for each in ELEMENTS))
-
-
-some = arrays(1, 40)
-limits = st.sampled_from([16, 17, 100, BINS])
-
-
-def bin_of(value: float, exponent: int) -> int:
-    magnitude = trunc(abs(Fraction(value)) / Fraction(2) ** exponent)
-    return magnitude if value >= 0 else -1 - magnitude
-
-
-@given(some, limits)
-def test_every_value_is_in_its_bin(array: Array, bins: int) -> None:
-    statistic = observe(array, bins)
-    values = [0.0 if abs(value) < SMALLEST else value for value in array.tolist()]
-    counts = [0] * len(statistic.counts)
-    for value in values:
-        counts[bin_of(value, statistic.exponent) - statistic.first] += 1
-    assert statistic.counts.tolist() == counts
-    assert (statistic.minimum, statistic.maximum) == (min(values), max(values))
-    assert (statistic.count, statistic.zeros) == (len(values), values.count(0))
-
-
-@given(some, limits)
-def test_bins_are_as_narrow_as_fit(array: Array, bins: int) -> None:
-    statistic = observe(array, bins)
-
-    def used(exponent: int) -> int:
-        ends = [bin_of(value, exponent) for value in (statistic.minimum, 0, statistic.maximum)]
-        return max(ends) - min(ends) + 1
-
-    assert len(statistic.counts) <= used(statistic.exponent) <= bins
-    assert statistic.exponent == -126 or used(statistic.exponent - 1) > bins
-
-
-@given(st.lists(arrays(0, 40), max_size=5), st.randoms(use_true_random=False), limits)
-def test_merge_is_the_statistic_of_all_values_in_any_order(
-    batches: list[Array], random: Random, bins: int
+def test_damaged_files_are_told_in_a_sentence(
+    change: dict[str, object], drop: str, expected: str, tmp_path: Path
 ) -> None:
-    parts = [observe(batch, bins) for batch in batches]
-    while len(parts) > 1:
-        random.shuffle(parts)
-        parts.append(parts.pop().merge(parts.pop()))
-    together = observe(np.concatenate([np.zeros(0, np.float32), *batches]), bins)
-    assert merge([*parts, Statistic.empty(bins)]) == together
+    seen("mlp", 0).save(tmp_path / "whole.npz")
+    with pytest.raises(QirError, match=r"^statistics: ") as error:
+        qir.Statistics.load(rewritten(tmp_path / "whole.npz", change, drop))
+    assert expected in str(error.value)
 
 
-@given(some, some, some, st.tuples(limits, limits, limits))
-def test_merge_is_associative_and_commutative_whatever_the_bins(
-    x: Array, y: Array, z: Array, bins: tuple[int, int, int]
-) -> None:
-    a, b, c = (observe(array, limit) for array, limit in zip((x, y, z), bins, strict=True))
-    assert a.merge(b) == b.merge(a)
-    assert a.merge(b).merge(c) == a.merge(b.merge(c)) == merge([c, a, b])
+def test_files_of_something_else_are_told(tmp_path: Path) -> None:
+    with pytest.raises(QirError, match=r"does not exist; qir\.calibrate makes statistics"):
+        qir.Statistics.load(tmp_path / "none.npz")
+    np.savez(tmp_path / "samples.npz", x=np.ones(3))
+    with pytest.raises(QirError, match=r"samples\.npz is damaged, or no file of statistics"):
+        qir.Statistics.load(tmp_path / "samples.npz")
+    whole = saved(seen("mlp", 0), tmp_path / "whole.npz")
+    (tmp_path / "half.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(QirError, match=r"half\.npz is damaged"):
+        qir.Statistics.load(tmp_path / "half.npz")
 
 
-@given(some, limits, limits)
-def test_coarsening_is_observing_with_fewer_bins(array: Array, one: int, other: int) -> None:
-    fine, coarse = observe(array, max(one, other)), observe(array, min(one, other))
-    assert fine.coarsen(coarse.bins) == coarse
+def test_extremes_of_batches_merge_by_their_numbers_and_stay_few() -> None:
+    rng = np.random.default_rng(0)
 
+    def part(numbers: range) -> BatchExtremes:
+        lows = rng.normal(size=len(numbers))
+        return BatchExtremes.of(zip(numbers, lows, lows + 1, strict=True))
 
-bounds = st.sampled_from([-np.inf, -3.0, -1e-3, -1e-40, 0.0, 1e-40, 0.5, 2.25, 6.0, np.inf])
-
-
-@given(arrays(0, 40), limits, st.tuples(bounds, bounds))
-@example(np.array([-1e30, 1.0, 2.0], np.float32), 16, (0.0, np.inf))
-def test_clipped_values_need_not_be_counted(
-    array: Array, bins: int, between: tuple[float, float]
-) -> None:
-    low, high = (float(np.float32(bound)) for bound in sorted(between))
-    assume(low < np.inf and high > -np.inf)
-    assert observe_clipped(array, low, high, bins) == (
-        observe(array, bins),
-        observe(np.clip(array, np.float32(low), np.float32(high)), bins),
-    )
-
-
-def test_clipped_values_need_bins_that_are_narrow_enough() -> None:
-    wide = observe(np.array([-100.0, 1.0], np.float32), bins=16)
-    with pytest.raises(QirError, match=r"expected bins of at most 2\*\*-3, got 2\*\*3"):
-        wide.clipped(0.0, np.inf, 16)
-
-
-@given(some)
-def test_the_bins_of_negated_values_are_mirrored(array: Array) -> None:
-    values = array[np.abs(array) >= SMALLEST]
-    # Bin 0 belongs to the bins in use whatever the signs, so values of one sign may differ.
-    assume(values.size and values.min() < 0 < values.max())
-    there, back = observe(values), observe(-values)
-    assert there.counts.tolist() == back.counts[::-1].tolist()
-    assert (there.first, there.last) == (-1 - back.last, -1 - back.first)
-
-
-def test_every_shape_and_dtype_of_floats_is_observed() -> None:
-    normal = np.random.default_rng(0).standard_normal((3, 4, 5)).astype(ml_dtypes.bfloat16)
-    assert observe(normal) == observe(normal.reshape(-1).astype(np.float32))
-    for array in (normal[:, :0], normal.astype(np.float16).transpose(), normal[0, 0, 0]):
-        flat = np.asarray(array).reshape(-1).astype(np.float32)
-        assert observe(np.asarray(array)) == merge(
-            observe(flat[at : at + 1]) for at in range(flat.size)
-        )
-
-
-def test_a_long_array_is_observed_in_chunks() -> None:
-    long = np.random.default_rng(0).standard_normal(200_000).astype(np.float32)
-    assert observe(long) == merge(observe(part) for part in np.array_split(long, 7))
-    assert observe(long.reshape(8, 5, -1).T) == observe(long)
-
-
-def test_values_that_are_not_finite_are_counted() -> None:
-    array = np.array([1, np.nan, -np.inf, 0, np.nan, np.inf, -np.nan], np.float32)
-    with pytest.raises(NonFiniteError, match="expected finite values, got 3 NaN, 2 infinite") as e:
-        observe(array)
-    assert (e.value.nan, e.value.infinite) == (3, 2)
-    with pytest.raises(NonFiniteError, match="got 0 NaN, 1 infinite"):
-        observe(np.array([np.inf], np.float32))
-
-
-def test_wider_floats_are_rounded_and_may_overflow() -> None:
-    assert observe(np.array([0.1, 1e-60])) == observe(np.array([0.1, 0], np.float32))
-    with pytest.raises(NonFiniteError, match="got 0 NaN, 1 infinite"):
-        observe(np.array([1e39]))
-
-
-def test_only_floats_are_observed() -> None:
-    with pytest.raises(QirError, match="expected an array of floats, got int64"):
-        observe(np.array([1, 2], np.int64))
-    with pytest.raises(QirError, match="expected 16 to 1048576 bins, got 8"):
-        observe(np.zeros(1), bins=8)
-
-
-def test_parts_that_contradict_one_another_are_refused() -> None:
-    fits = observe(np.array([-1, 0, 0, 2], np.float32), bins=16)
-    assert len(fits.counts) == 14
-
-    cases: list[tuple[dict[str, Any], str]] = [
-        ({"counts": fits.counts[1:]}, "expected 14 counts, got 13"),
-        ({"counts": -fits.counts}, "expected counts >= 0, and > 0 at the extremes"),
-        ({"counts": fits.counts[::-1] * 0}, "expected counts >= 0, and > 0 at the extremes"),
-        ({"counts": []}, "expected counts of the values, got none"),
-        ({"zeros": 3}, "expected zeros among bin 0, got 3"),
-        ({"minimum": 0.1}, "expected normal float32 extremes, got 0.1"),
-        ({"minimum": np.nan}, "expected normal float32 extremes, got nan"),
-        ({"minimum": 3.0}, "expected minimum <= maximum, got 3.0 > 2.0"),
-    ]
-    for other, message in cases:
-        with pytest.raises(QirError, match=f"statistic: {message}"):
-            replace(fits, **other)
-
-
-def test_a_statistic_prints_as_one_line() -> None:
-    values = np.concatenate([np.zeros(1000), np.linspace(0, 1, 25)[1:] ** 2, [2]])
-    assert str(observe(values)) == (
-        "count 1025  zeros 97.6%  min 0  max 2  |█▂▂▂▂▁▂▁▁▁▁▁▁          ▁|"
-    )
-    assert str(Statistic.empty()) == "count 0"
-
-
-@given(st.lists(some, min_size=1, max_size=6), st.sampled_from([0.0, 0.5, 0.75]))
-def test_the_moving_average_weighs_batches_by_their_age(
-    batches: list[Array], momentum: float
-) -> None:
-    average = MovingAverage(momentum)
-    for batch in batches:
-        average = average.update(observe(batch)).update(Statistic.empty())
-    ages = range(len(batches) - 1, -1, -1)
-    weights = [Fraction(momentum) ** age for age in ages]
-    weights[1:] = [weight * (1 - Fraction(momentum)) for weight in weights[1:]]
-    for got, extremes in [
-        (average.low, [observe(batch).minimum for batch in batches]),
-        (average.high, [observe(batch).maximum for batch in batches]),
-    ]:
-        terms = [w * Fraction(value) for w, value in zip(weights, extremes, strict=True)]
-        # Each update rounds two products and a sum of numbers no larger than the largest extreme.
-        bound = 4 * len(batches) * Fraction(max(map(abs, extremes))) / 2**53
-        assert abs(Fraction(got) - sum(terms)) <= bound
-    assert average.batches == len(batches)
-
-
-def test_the_moving_average_checks_its_parts() -> None:
-    with pytest.raises(QirError, match=r"expected momentum in \[0, 1\), got 1.0"):
-        MovingAverage(1.0)
-    with pytest.raises(QirError, match=r"expected finite low <= high .*, got 2\.0, 1\.0 of 3"):
-        MovingAverage(0.5, 2.0, 1.0, 3)
+    parts = [part(range(900)), part(range(800, 1500)), part(range(300, 1400)), part(range(0))]
+    outcomes = []
+    for order in permutations(parts):
+        merged = reduce(BatchExtremes.merge, order)
+        assert len(merged.numbers) == MOST_BATCHES
+        assert merged.numbers[-1] == 1499
+        outcomes.append((merged.minimum.tobytes(), merged.maximum.tobytes()))
+    assert len(set(outcomes)) == 1

@@ -162,6 +162,8 @@ def test_without_observations_of_channels_nothing_is_split():
     graph = qir.from_jax(lambda x: x @ kernel, data[0], batch="B")
     context = Context()
     qir.optimize(graph, CALIBRATED, data=data, context=context)
+    for name in context.statistics:
+        context.statistics.add(name, channels=None)
     again = Context()
     after = qir.optimize(graph, SPLIT, statistics=context.statistics, context=again)
     assert count(after, Dot) == 1
