@@ -213,8 +213,8 @@ class Forms:
 
             def requantize(to: Affine) -> Requantize:
                 target = self.plan.target
-                if target is not None and (reason := target.broken_by_activation(to)):
-                    raise QirError(reason)
+                if target is not None and (broken := target.broken_by_activation(to)):
+                    raise QirError(f"{broken.rule}: expected {broken.expected}, got {to}")
                 return self.requantize(total, to, rounding or self.rounding)
 
             try:

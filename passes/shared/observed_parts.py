@@ -14,7 +14,8 @@ from qir.observe.channels import (
     observe_channels,
     observe_rows,
 )
-from qir.observe.statistics import Part, Statistics, TensorStatistics
+from qir.observe.statistics import Statistics, TensorStatistics
+from qir.observe.statistics_file import Part
 from qir.ops import Conv, ConvTranspose, Div, Dot, Softmax
 from qir.pipeline import Context
 from qir.types import Array, DType

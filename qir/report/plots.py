@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from qir.errors import QirError, counted
 from qir.ir import Graph, Node
 from qir.numbers.interval import Interval
-from qir.observe.statistics import Statistic
+from qir.observe.histograms import Histogram
 from qir.ops import Const
 from qir.text.files import write_atomically
 
@@ -75,7 +75,7 @@ def save_plot(figure: Figure, path: Path) -> None:
     write_atomically({path: lambda file: file.write(page.getvalue())})
 
 
-def histogram(statistic: Statistic, name: str = "", cut: Interval | None = None) -> Figure:
+def histogram(statistic: Histogram, name: str = "", cut: Interval | None = None) -> Figure:
     """Draws what calibration saw of a value: how often numbers occur, on a logarithmic scale.
 
     Args:

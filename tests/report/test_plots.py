@@ -13,7 +13,7 @@ import qir
 from qir.__main__ import main
 from qir.errors import QirError
 from qir.numbers.interval import Interval
-from qir.observe.statistics import Statistic, observe
+from qir.observe.histograms import Histogram, observe
 from qir.report.plots import SUFFIXES, drawing, histogram, save_plot
 
 TEXT = """
@@ -49,7 +49,7 @@ def test_a_range_that_reaches_further_cuts_nothing_off_and_is_in_the_picture():
 
 
 def test_a_value_without_numbers_has_an_empty_histogram():
-    (axes,) = histogram(Statistic.empty(), "x", Interval.of(0, 1)).axes
+    (axes,) = histogram(Histogram.empty(), "x", Interval.of(0, 1)).axes
     assert axes.get_title() == "%x, 0 numbers"
 
 
