@@ -464,11 +464,10 @@ def test_every_op_that_rounds_by_itself_says_what_it_forms() -> None:
 
 TABLES = {
     "shared/scores.py": {"_TERMS", "_CHANGES"},
-    "shared/weights.py": {"WEIGHTED_OPS"},
     "shared/wide.py": {"SMOOTH"},
 }
-"""What passes list by class: how attention makes its scores, the layouts of weights that maps are
-folded into, and functions that were measured to suffer from 8 bits."""
+"""What passes list by class: how attention makes its scores, and functions that were measured to
+lose by 8 bits."""
 
 
 def listed(expression: ast.expr | None) -> set[str]:
