@@ -13,10 +13,10 @@ from qir.errors import PassError, QirError
 from qir.ir import Graph, Node, Value
 from qir.ir.names import Inheritance
 from qir.numbers.affine_map import AffineMap
-from qir.ops import Conv, ConvTranspose, Dot
+from qir.ops import Dot
+from qir.ops.products import Products
 from qir.passes.shared.commute import FARTHEST, outside
 from qir.passes.shared.constants import derived, rounded
-from qir.passes.shared.weights import WEIGHTED_OPS
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.rewrite import Skip
 from qir.types import Array, known
@@ -143,7 +143,7 @@ def find_pair(node: Node) -> Path | Skip | None:
 def _is_layer(node: Node | None) -> bool:
     return (
         node is not None
-        and isinstance(node.op, WEIGHTED_OPS)
+        and isinstance(node.op, Products)
         and not (isinstance(node.op, Dot) and node.op.batch)
         and node.outputs[0].type.is_float
         and all(value.is_constant for value in node.inputs[1:])
@@ -163,7 +163,8 @@ class _Layer:
         self.node = node
         kernel = node.inputs[1].array
         rows, outputs = kernel.shape[-2:]
-        groups = node.op.groups if isinstance(node.op, Conv | ConvTranspose) else 1
+        assert isinstance(node.op, Products)
+        groups = node.op.channel_groups
         magnitudes = np.abs(kernel.reshape(-1, rows, outputs)).max(axis=0, initial=0)
         self.peaks = magnitudes.astype(np.float64).reshape(rows, groups, outputs // groups)
         self.factors = np.ones((rows, groups, 1))

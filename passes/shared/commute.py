@@ -12,10 +12,11 @@ from qir.ir.held import are_transposed
 from qir.numbers.affine_map import AffineMap
 from qir.ops import Embedding
 from qir.ops.op import Op
+from qir.ops.products import Products
 from qir.ops.traits import Inward, Maps, Outward
 from qir.passes.shared.affine import affine_chain
 from qir.passes.shared.constants import rounded
-from qir.passes.shared.weights import WEIGHTED_OPS, WeightPlan, emit_as, into_outputs
+from qir.passes.shared.weights import WeightPlan, emit_as, into_outputs
 from qir.pipeline.rewrite import Skip
 from qir.types import TensorType
 
@@ -39,7 +40,7 @@ def backward(value: Value, affine: AffineMap, distance: int = 0) -> WeightPlan |
     op = value.op
     if op is None:
         return Skip("it is an input of the program", value)
-    if isinstance(op, WEIGHTED_OPS):
+    if isinstance(op, Products):
         return _into_products(value, op, affine, distance)
     return _inside(value, _ways(value, op, affine), distance)
 

@@ -6,10 +6,11 @@ import numpy as np
 
 from qir.ir import Builder, Graph, Value
 from qir.ops import Softmax
+from qir.ops.products import Products
 from qir.passes.shared.affine import affine_chain, at_linear_ops, chain_goes_on
 from qir.passes.shared.commute import backward, extracted
 from qir.passes.shared.masking import MASKED
-from qir.passes.shared.weights import WEIGHTED_OPS, cannot_enter, emit_for, into_inputs
+from qir.passes.shared.weights import cannot_enter, emit_for, into_inputs
 from qir.pipeline.rewrite import Skip, rewrite, rule
 
 MOST_READERS = 16
@@ -32,7 +33,7 @@ def fold_back(y: Value, b: Builder) -> Value | Skip | None:
     return plan if isinstance(plan, Skip) else emit_for(y, plan, b)
 
 
-@rule(*WEIGHTED_OPS)
+@rule(Products)
 def fold_forward(y: Value, b: Builder) -> Value | Skip | None:
     """conv(x * c, w) -> conv(x, c * w), also through ops between them that commute."""
     x = y.inputs[0]
@@ -52,7 +53,7 @@ def _fold_into_all(y: Value, x: Value, b: Builder) -> Value | Skip | None:
     if len(x.uses) > MOST_READERS:
         return Skip(f"has more than {MOST_READERS} readers", x)
     for node, index in x.uses:
-        if index != 0 or not isinstance(node.op, WEIGHTED_OPS):
+        if index != 0 or not isinstance(node.op, Products):
             return Skip(f"is read by {node.op.name} too", x)
         if skip := cannot_enter(node.outputs[0], chain.affine):
             return skip

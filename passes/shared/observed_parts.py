@@ -16,7 +16,8 @@ from qir.observe.channels import (
 )
 from qir.observe.statistics import Statistics, TensorStatistics
 from qir.observe.statistics_file import Part
-from qir.ops import Conv, ConvTranspose, Div, Dot, Softmax
+from qir.ops import Div, Dot, Softmax
+from qir.ops.products import Products
 from qir.pipeline import Context
 from qir.types import Array, DType
 
@@ -94,7 +95,7 @@ def observed_parts(graph: Graph) -> Parts:
     """
     parts = Parts()
     for node in graph.nodes:
-        if isinstance(node.op, Conv | ConvTranspose | Dot) and node.inputs[1].is_constant:
+        if isinstance(node.op, Products) and node.inputs[1].is_constant:
             x = node.inputs[0]
             if _is_observed(x) and isinstance(x.type.shape[-1], int):
                 parts.moments[x] = None

@@ -9,14 +9,11 @@ import numpy as np
 
 from qir.ir import Builder, Value
 from qir.numbers.affine_map import AffineMap
-from qir.ops import Conv, ConvTranspose, Dot
 from qir.ops.op import Op
+from qir.ops.products import Products
 from qir.passes.shared.constants import derived, rounded, rounded_product
 from qir.pipeline.rewrite import Skip
 from qir.types import Array, known
-
-WEIGHTED_OPS: tuple[type[Op], ...] = (Conv, ConvTranspose, Dot)
-"""The ops with weights as operand 1 and an optional bias as operand 2."""
 
 WeightPlan: TypeAlias = Callable[[Builder], Value]
 """Emits what was found to be possible."""
@@ -40,7 +37,7 @@ def into_outputs(value: Value, affine: AffineMap) -> WeightPlan | Skip:
     """Plans affine(value) for a sum of products: its weights and its bias change.
 
     Args:
-        value: The result of one of WEIGHTED_OPS, read by nothing else.
+        value: The sums, read by nothing else.
         affine: What is to be applied to it.
     """
     kernel, bias = _weights(value)
@@ -65,7 +62,7 @@ def into_inputs(value: Value, affine: AffineMap, source: WeightPlan) -> WeightPl
     """Plans value, whose operand is an affine map of something else, straight from that.
 
     Args:
-        value: The result of one of WEIGHTED_OPS.
+        value: The sums of products.
         affine: The map that operand 0 is the result of.
         source: Emits what the map is applied to.
     """
@@ -73,7 +70,8 @@ def into_inputs(value: Value, affine: AffineMap, source: WeightPlan) -> WeightPl
         return skip
     kernel, bias = _weights(value)
     rows, outputs = (known(size, "weights") for size in kernel.type.shape[-2:])
-    groups = value.op.groups if isinstance(value.op, Conv | ConvTranspose) else 1
+    assert isinstance(value.op, Products)
+    groups = value.op.channel_groups
 
     def spread(numbers: Array) -> Array:
         channels = np.broadcast_to(numbers, groups * rows).reshape(groups, rows)
@@ -99,19 +97,9 @@ def cannot_enter(value: Value, affine: AffineMap) -> Skip | None:
         return None
     if bias is not None and not bias.is_constant:
         return Skip("the bias is computed", bias)
-    match value.op:
-        case Conv() as op:
-            window = [known(size, "conv: kernel") for size in kernel.type.shape[:-2]]
-            _, _, padding = op.geometry(x.type.shape[1:-1], window)
-            if any(map(any, padding)):
-                return Skip("the padding would have to be shifted too", value)
-            return None
-        case ConvTranspose():
-            return Skip("the zeros between the numbers would have to be shifted too", value)
-        case Dot() as op if op.batch:
-            return Skip("the bias would vary along the batch dimensions", value)
-        case _:
-            return None
+    assert isinstance(value.op, Products)
+    reason = value.op.cannot_shift([operand.type for operand in value.inputs])
+    return None if reason is None else Skip(reason, value)
 
 
 def _weights(value: Value) -> tuple[Value, Value | None]:

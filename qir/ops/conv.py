@@ -9,13 +9,12 @@ from math import prod
 import numpy as np
 
 from qir.errors import counted
-from qir.numbers.affine_map import AffineMap
 from qir.numbers.interval import EVERYTHING, Interval
 from qir.ops.attributes import all_ones, all_zeros, left_out
-from qir.ops.dot import scaled_products
-from qir.ops.op import Op, op
+from qir.ops.op import op
+from qir.ops.products import Products
 from qir.ops.rules import Accumulate, holds_bytes
-from qir.ops.traits import Carried, Inward
+from qir.ops.traits import Carried
 from qir.ops.type_rules import accumulator, check_bias
 from qir.ops.windows import (
     Padding,
@@ -32,7 +31,7 @@ from qir.types import Affine, Array, Dim, Shape, Size, TensorType, known, produc
 
 
 @dataclass(frozen=True)
-class Convolution(Op):
+class Convolution(Products):
     """Base of conv and conv_transpose.
 
     Operands: x [batch, spatial…, channels], kernel [spatial…, channels / groups, outputs], bias
@@ -52,8 +51,6 @@ class Convolution(Op):
     padding: Padding = left_out("valid", all_zeros)
     dilation: tuple[int, ...] = left_out((), all_ones)
     groups: int = 1
-
-    quant = Accumulate()
 
     def check(self) -> None:
         if any(value < 1 for value in (*self.strides, *self.dilation, self.groups)):
@@ -107,10 +104,9 @@ class Convolution(Op):
         carried = [Carried(0, 0, 0), Carried(1, kernel.rank - 1, last)]
         return [*carried, *(Carried(2, 0, last) for _ in bias)]
 
-    def affine_inward(
-        self, affine: AffineMap, operands: Sequence[TensorType], results: Sequence[TensorType]
-    ) -> Sequence[Inward] | str:
-        return scaled_products(self, affine, operands)
+    @property
+    def channel_groups(self) -> int:
+        return self.groups
 
 
 @op("conv")
@@ -141,6 +137,12 @@ class Conv(Convolution):
         if isinstance(self.padding, str):
             return self.padding == "same" and any(size != 1 for size in kernel.shape[:-2])
         return any(map(any, self.padding))
+
+    def cannot_shift(self, operands: Sequence[TensorType]) -> str | None:
+        x, kernel = operands[:2]
+        window = [known(size, "conv: kernel") for size in kernel.shape[:-2]]
+        _, _, padding = self.geometry(x.shape[1:-1], window)
+        return "the padding would have to be shifted too" if any(map(any, padding)) else None
 
     def spatial(self, sizes: Sequence[Size], window: Sequence[int]) -> Sequence[Size]:
         strides, dilation, padding = self.geometry(sizes, window)
@@ -209,6 +211,9 @@ class ConvTranspose(Convolution):
         dilation = per_dimension(self.dilation, len(window))
         full = tuple((extent - 1, extent - 1) for extent in dilated(window, dilation))
         return per_dimension(self.strides, len(window)), dilation, self.padding or full
+
+    def cannot_shift(self, operands: Sequence[TensorType]) -> str:
+        return "the zeros between the numbers would have to be shifted too"
 
     def spatial(self, sizes: Sequence[Size], window: Sequence[int]) -> Sequence[Size]:
         strides, dilation, padding = self.geometry(sizes, window)

@@ -8,18 +8,18 @@ from math import prod
 import numpy as np
 
 from qir.errors import counted
-from qir.numbers.affine_map import AffineMap
 from qir.numbers.interval import Interval
-from qir.ops.op import Op, op
+from qir.ops.op import op
 from qir.ops.orders import Order, Turned
+from qir.ops.products import Products
 from qir.ops.rules import Accumulate, holds_bytes
-from qir.ops.traits import Carried, Inward, carried_in_place
+from qir.ops.traits import Carried, carried_in_place
 from qir.ops.type_rules import accumulator, check_bias
 from qir.types import Array, Size, TensorType, product
 
 
 @op("dot")
-class Dot(Op):
+class Dot(Products):
     """Matrix product: y[b…, r…, c] = sum over k of x[b…, r…, k] * kernel[b…, k, c] + bias[c].
 
     Operands: x [batch…, rows…, k], kernel [batch…, k, columns], bias [columns]. Plain integers of
@@ -33,8 +33,6 @@ class Dot(Op):
     """
 
     batch: int = 0
-
-    quant = Accumulate()
 
     def needs_zero(self, *operands: TensorType) -> bool:
         return False
@@ -95,17 +93,5 @@ class Dot(Op):
             return None
         return Turned(self, (0,), (order,))
 
-    def affine_inward(
-        self, affine: AffineMap, operands: Sequence[TensorType], results: Sequence[TensorType]
-    ) -> Sequence[Inward] | str:
-        return scaled_products(self, affine, operands)
-
-
-def scaled_products(
-    operation: Op, affine: AffineMap, operands: Sequence[TensorType]
-) -> Sequence[Inward] | str:
-    """Takes a factor of sums of products to either factor of the products, and to the bias."""
-    if affine.varies or affine.shifts:
-        return f"a factor of {operation.name} is one number"
-    bias = (affine,) * (len(operands) - 2)
-    return [Inward(operation, (affine, None, *bias)), Inward(operation, (None, affine, *bias))]
+    def cannot_shift(self, operands: Sequence[TensorType]) -> str | None:
+        return "the bias would vary along the batch dimensions" if self.batch else None

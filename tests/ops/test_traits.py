@@ -20,6 +20,7 @@ from qir.ops import Clip, Const, ExpBelowMax, Pow, Return, elementwise, quotient
 from qir.ops.normalization import Normalization
 from qir.ops.op import OPS, Op, arity, infer
 from qir.ops.orders import Order, inverse
+from qir.ops.products import Products
 from qir.ops.rules import Coded, FixedCode, Rescale
 from qir.ops.shape import Transpose
 from qir.ops.softmax import Exponentials
@@ -254,6 +255,32 @@ def test_maps_of_operands_are_one_of_the_result(cls: type[Op]) -> None:
 
 
 @pytest.mark.hypothesis
+@pytest.mark.parametrize("cls", [cls for cls in OPERATIONS if issubclass(cls, Products)], ids=named)
+def test_channels_meet_the_outputs_of_their_group_and_offsets_of_them_are_offsets(
+    cls: type[Op],
+) -> None:
+    rng = np.random.default_rng(0)
+    for case in cases(cls):
+        node, (x, kernel, *_) = operands_of(case)
+        assert isinstance(node.op, Products)
+        if not floats_alone(node):
+            continue
+        before = np.asarray(node.op.evaluate(x, kernel))
+        groups, channels = node.op.channel_groups, x.shape[-1]
+        other = x.copy()
+        other[..., : channels // groups] = rng.normal(size=(*x.shape[:-1], channels // groups))
+        after, count = np.asarray(node.op.evaluate(other, kernel)), before.shape[-1] // groups
+        assert_near(after[..., count:], before[..., count:], case)
+        if node.op.cannot_shift(types_of(node)) is None:
+            shifted = np.asarray(node.op.evaluate(x + rng.normal(size=channels), kernel)) - before
+            assert_near(
+                shifted,
+                np.broadcast_to(shifted.reshape(-1, shifted.shape[-1])[0], shifted.shape),
+                case,
+            )
+
+
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("cls", overriding("linear"), ids=named)
 def test_an_op_of_constants_is_the_affine_map_that_it_says(cls: type[Op]) -> None:
     tried = Counter[bool]()
@@ -464,11 +491,10 @@ def test_every_op_that_rounds_by_itself_says_what_it_forms() -> None:
 
 TABLES = {
     "shared/scores.py": {"_TERMS", "_CHANGES"},
-    "shared/weights.py": {"WEIGHTED_OPS"},
     "shared/wide.py": {"SMOOTH"},
 }
-"""What passes list by class: how attention makes its scores, the layouts of weights that maps are
-folded into, and functions that were measured to suffer from 8 bits."""
+"""What passes list by class: how attention makes its scores, and functions that were measured to
+lose by 8 bits."""
 
 
 def listed(expression: ast.expr | None) -> set[str]:
