@@ -184,11 +184,9 @@ class Calibrate(Pass):
 
 
 def _by_name(parts: Mapping[Value, Turning]) -> dict[str, Turning]:
-    return {
-        name: found
-        for value, statistic in parts.items()
-        for name, found in by_name(value, statistic).items()
-    }
+    # Where two values stand for one, that counts whose axes are the imported one's.
+    values = sorted(parts, key=lambda value: not any(value.origins.values()))
+    return {name: found for value in values for name, found in by_name(value, parts[value]).items()}
 
 
 def _keep_first(
