@@ -64,6 +64,13 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     return f"; did you mean '{matches[0]}'?" if matches else ""
 
 
+def what_failed(error: Exception) -> str:
+    """Says in one line what an error is: the first one of QIR's own, type and text of another."""
+    if isinstance(error, QirError):
+        return error.message.splitlines()[0]
+    return f"{type(error).__name__}: {error}"
+
+
 def counted(count: object, noun: str) -> str:
     """Returns a number and its noun, in the plural but for one: `1 input`, `2 entries`.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from qir.errors import QirError
+from qir.errors import what_failed
 from qir.ir import Graph, Node, Value
 from qir.ops import (
     Clip,
@@ -89,13 +89,9 @@ def raise_named(graph: Graph, calls: Sequence[NamedCall]) -> None:
                 call.y.replace_with(raised[call.y])
                 covered.update(cone)
         except Exception as error:  # any: none of them is a reason not to import
-            is_sentence = isinstance(error, QirError)
-            reason = error.message if is_sentence else f"{type(error).__name__}: {error}"
-            sentence = (
-                f"from_jax: the name {call.name} tells nothing {call.y.place()}: {reason}; "
-                "its ops are imported instead"
-            )
-            graph.diagnostics += (sentence,)
+            subject = f"from_jax: the name {call.name} tells nothing {call.y.place()}"
+            told = f"{subject}: {what_failed(error)}; its ops are imported instead"
+            graph.diagnostics += (told,)
 
 
 def _cone(x: Value, y: Value) -> list[Node] | None:

@@ -39,7 +39,13 @@ def sink_through_elementwise(y: Value, b: Builder) -> Value | None:
         if operand is None:
             return None
         operands.append(operand)
-    return b.emit(Transpose(orders[0]), b.emit(y.node.op, *operands))
+    return _put_back(b.emit(y.node.op, *operands), orders[0], y, b)
+
+
+def _put_back(moved: Value, order: Sequence[int], y: Value, b: Builder) -> Value:
+    """Transposes what is computed with its axes in another order to stand as what it replaces."""
+    moved.stand_for(y, sorted(range(len(order)), key=order.__getitem__))
+    return b.emit(Transpose(tuple(order)), moved)
 
 
 def _untransposed(value: Value, order: Sequence[int], b: Builder) -> Value | None:
@@ -66,7 +72,7 @@ def sink_through_concat(y: Value, b: Builder) -> Value | None:
             operands = [x.inputs[0] for x in y.inputs if x.op == Transpose(order)]
             if len(operands) != len(y.inputs):
                 return None
-            return b.emit(Transpose(order), b.emit(Concat(order[axis]), *operands))
+            return _put_back(b.emit(Concat(order[axis]), *operands), order, y, b)
         case _:
             return None
 
@@ -81,10 +87,10 @@ def sink_through_reduction(y: Value, b: Builder) -> Value | None:
         ):
             found = b.emit(replace(op, axes=tuple(sorted(order[axis] for axis in op.axes))), x)
             if op.keep_axes:
-                return b.emit(Transpose(order), found)
+                return _put_back(found, order, y, b)
             left = [place for axis, place in enumerate(order) if axis not in op.axes]
             moved = tuple(sorted(left).index(axis) for axis in left)
-            return found if list(moved) == sorted(moved) else b.emit(Transpose(moved), found)
+            return found if list(moved) == sorted(moved) else _put_back(found, moved, y, b)
         case _:
             return None
 

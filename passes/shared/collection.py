@@ -75,8 +75,9 @@ class Collection:
             "rows": self._parts.rows,
         }
         for kind, known in kinds.items():
-            for value, part in known.items():
-                keep_parts(value, whole, **{kind: part})
+            # Where two values stand for one, that counts whose axes are the imported one's.
+            for value in sorted(known, key=lambda value: not any(value.origins.values())):
+                keep_parts(value, whole, **{kind: known[value]})
         return whole
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import ClassVar
 
 from qir.analysis.verify import verify
-from qir.errors import PassError, QirError
+from qir.errors import PassError, what_failed
 from qir.ir import Graph
 from qir.pipeline import Context, Pass
 from qir.pipeline.rewrite import Rule, rewrite
@@ -98,8 +98,6 @@ def _attempt(graph: Graph, work: Callable[[], list[str]]) -> tuple[list[str], st
     try:
         told = work()
         verify(graph)
-    except QirError as error:
-        return [], error.message.splitlines()[0]
     except Exception as error:  # any: none of them is a reason not to import
-        return [], f"{type(error).__name__}: {error}"
+        return [], what_failed(error)
     return told, None

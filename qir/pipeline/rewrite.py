@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from qir.errors import PassError, QirError, counted
+from qir.errors import PassError, QirError, counted, what_failed
 from qir.ir import Builder, Graph, Node, Value
 from qir.ops.core import Return
 from qir.ops.op import Op
@@ -156,9 +156,7 @@ def rewrite(
             except Exception as error:
                 if strict:
                     raise
-                is_sentence = isinstance(error, QirError)
-                reason = error.message if is_sentence else f"{type(error).__name__}: {error}"
-                outcome = Skip(reason, failed=True)
+                outcome = Skip(what_failed(error), failed=True)
             miss = candidate.name, node.outputs[0]
             skips.pop(miss, None)
             if isinstance(outcome, Skip):

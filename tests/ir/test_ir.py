@@ -478,6 +478,7 @@ def test_origins_know_the_order_of_the_axes():
         z.origins = {"a": (0, 1, 1)}
     graph.record_origins()
     assert graph.copy().value("y").origins == y.origins
+    assert z.node is not None
     replacement = graph.before(z.node).emit(Relu(), graph.inputs[0])
     y.replace_with(replacement)
     assert replacement.origins == {"a": (0, 2, 1), "b": None}

@@ -66,6 +66,7 @@ def test_a_channels_first_network_keeps_the_transpose_of_its_input_alone(importe
     assert transposes(integer) == 1
     assert not qir.explain(integer).floats
     # The same network channels last has 42.2 dB; numbers in a wrong order would leave none.
+    assert integer.accuracy is not None
     (output,) = integer.accuracy.outputs
     assert output.sqnr > 38
     if importer is translate:

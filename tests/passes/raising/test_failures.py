@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 import qir
+from qir.analysis.equivalence import check_equivalent
+from qir.backends.reference.interpreter import run_all
 from qir.errors import QirError
 from qir.frontends import READERS
 from qir.ir import Graph
@@ -39,7 +41,7 @@ def has_a_bug(y, b):
 
 
 @rule(Tanh)
-def returns_no_value(y, b):
+def returns_no_value(y: Any, b: Any) -> Any:
     return "a value"
 
 
@@ -83,8 +85,8 @@ RULES = [
 
 
 def with_rules(monkeypatch: pytest.MonkeyPatch, *rules: Rule) -> None:
-    known = PASSES["raise-activations"].rules  # type: ignore[attr-defined]
-    monkeypatch.setattr(PASSES["raise-activations"], "rules", (*rules, *known))
+    kind: Any = PASSES["raise-activations"]
+    monkeypatch.setattr(kind, "rules", (*rules, *kind.rules))
 
 
 @pytest.mark.parametrize("guilty", RULES, ids=lambda each: each.name)
@@ -185,6 +187,30 @@ def test_what_any_reader_reads_is_raised_and_keeps_its_names(monkeypatch, tmp_pa
     assert (graph.outputs[0].name, graph.outputs[0].origin) == ("gate", ("gate",))
     qir.save(qir.parse(text), tmp_path / "gate.qir")
     assert len(op_names(qir.load(tmp_path / "gate.qir"))) == 4
+
+
+def test_what_stands_in_another_order_behind_raising_stands_for_the_same():
+    graph = qir.parse(
+        """graph @first(%x: f32[2,5,5,5]) {
+          %n = transpose(%x) {permutation = [0, 3, 1, 2]} : f32[2,5,5,5]
+          %act = tanh(%n) : f32[2,5,5,5]
+          %mean = mean(%act) {axes = [1], keep_axes = true} : f32[2,1,5,5]
+          return %mean
+        }"""
+    )
+    raised = qir.optimize(graph, "raise")
+    assert op_names(raised)[:2] == ["tanh", "mean"]
+    (tanh,) = (node.output for node in raised.nodes if isinstance(node.op, Tanh))
+    assert tanh.origins["act"] == (0, 2, 3, 1)
+    x = uniform(2, 5, 5, 5)
+    given = raised.copy()
+    check_equivalent(graph_with_origins(graph), given, [x.astype(np.float64)], run_all)
+
+
+def graph_with_origins(graph: Graph) -> Graph:
+    known = graph.copy()
+    known.record_origins()
+    return known
 
 
 def test_skips_that_failed_are_apart_from_those_that_nearly_fired():
