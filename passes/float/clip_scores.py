@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qir.analysis.properties import FLOAT
+from qir.analysis.properties import FLOAT_OPS
 from qir.ir import Graph, Node, Value
 from qir.observe.channels import RowPeaks
 from qir.ops import Add, Clip, Mul, Select, Sub
@@ -33,7 +33,7 @@ class ClipScores(Pass):
     """
 
     name = "clip-scores"
-    requires = (FLOAT,)
+    requires = (FLOAT_OPS,)
     keeps = "approximate"
 
     def run(self, graph: Graph, context: Context) -> None:

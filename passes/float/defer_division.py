@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qir.analysis.properties import FLOAT
+from qir.analysis.properties import FLOAT_OPS
 from qir.ir import Builder, Graph, Value
 from qir.ops import (
     Add,
@@ -48,7 +48,7 @@ class DeferDivision(Pass):
     """
 
     name = "defer-division"
-    requires = (FLOAT,)
+    requires = (FLOAT_OPS,)
 
     def run(self, graph: Graph, context: Context) -> None:
         target = context.target

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qir.analysis.properties import FLOAT
+from qir.analysis.properties import FLOAT_OPS
 from qir.ir import Builder, Graph, Value
 from qir.ir.names import Inheritance
 from qir.numbers.affine_map import AffineMap
@@ -34,7 +34,7 @@ class FoldBatchNorm(Pass):
     depthwise: bool = True
 
     name = "fold-batch-norm"
-    requires = (FLOAT,)
+    requires = (FLOAT_OPS,)
 
     def run(self, graph: Graph, context: Context) -> None:
         names = Inheritance(graph)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from qir.analysis.properties import FLOAT
+from qir.analysis.properties import FLOAT, FLOAT_OPS
+from qir.errors import PassError
 from qir.ir import Builder, Graph, Node, Value
 from qir.ops import Cast, Const, Iota, Return
 from qir.ops.op import Op
@@ -24,11 +25,13 @@ class WidenFloats(Pass):
     """
 
     name = "widen-floats"
-    requires = (FLOAT,)
+    requires = (FLOAT_OPS,)
 
     def run(self, graph: Graph, context: Context) -> None:
         if not any(value.type.element in HALF for value in graph.values()):
             return
+        if (reason := FLOAT.missing(graph)) is not None:
+            raise PassError(f"widen-floats: expected no codes beside f16 and bf16: {reason}")
         wide: dict[Value, Value] = {}
         for node in list(graph.nodes):
             builder = graph.before(node)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qir.analysis.properties import FLOAT, RANGED
+from qir.analysis.properties import FLOAT_OPS, RANGED
 from qir.errors import PassError
 from qir.ir import Builder, Graph, Node, Value
 from qir.ir.names import Inheritance
@@ -63,7 +63,7 @@ class SmoothChannels(Pass):
     report: bool = False
 
     name = "smooth-channels"
-    requires = (FLOAT, RANGED)
+    requires = (FLOAT_OPS, RANGED)
     keeps = "approximate"
 
     def check(self) -> None:

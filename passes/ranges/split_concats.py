@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from qir.analysis.properties import FLOAT, RANGED
+from qir.analysis.properties import FLOAT_OPS, RANGED
 from qir.errors import PassError
 from qir.ir import Builder, Graph, Node, Value
 from qir.ir.names import Inheritance
@@ -56,7 +56,7 @@ class SplitConcats(Pass):
     report: bool = False
 
     name = "split-concats"
-    requires = (FLOAT, RANGED)
+    requires = (FLOAT_OPS, RANGED)
 
     def check(self) -> None:
         if not 0 <= self.gain < np.inf:

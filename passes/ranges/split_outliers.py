@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qir.analysis.properties import FLOAT, RANGED
+from qir.analysis.properties import FLOAT_OPS, RANGED
 from qir.errors import PassError
 from qir.ir import Builder, Graph, Node, Value
 from qir.ir.names import Inheritance
@@ -71,7 +71,7 @@ class SplitOutliers(Pass):
     report: bool = False
 
     name = "split-outliers"
-    requires = (FLOAT, RANGED)
+    requires = (FLOAT_OPS, RANGED)
     keeps = "approximate"
 
     def check(self) -> None:

@@ -32,6 +32,19 @@ def _not_float(graph: Graph) -> str | None:
     return None if coded is None else f"%{coded.name} has a code already, {coded.type}"
 
 
+def _computes_on_codes(graph: Graph) -> str | None:
+    for value in graph.values():
+        if value.type.quant is None:
+            continue
+        if any(not isinstance(user.op, Dequantize) and not _is_table(user) for user in value.users):
+            return f"%{value.name} has a code already, {value.type}"
+    return None
+
+
+def _is_table(node: Node) -> bool:
+    return isinstance(node.op, Embedding) and all(value.type.is_float for value in node.outputs)
+
+
 def _not_ranged(graph: Graph) -> str | None:
     for value in graph.values():
         if not value.type.is_float or value.is_constant or value.range is not None:
@@ -71,6 +84,7 @@ def _not_integer(graph: Graph) -> str | None:
 
 
 FLOAT = Property("a float program", "quantize a program once only", _not_float)
+FLOAT_OPS = Property("a float program", "quantize a program once only", _computes_on_codes)
 RANGED = Property("ranges", "put calibrate before it", _not_ranged)
 QUANTIZED = Property("a quantized program", "put quantize before it", _not_quantized)
 INTEGER = Property("an integer program", "see qir.explain for what stayed float", _not_integer)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import qir
-from qir.analysis.properties import FLOAT, INTEGER, QUANTIZED, RANGED
+from qir.analysis.properties import FLOAT, FLOAT_OPS, INTEGER, QUANTIZED, RANGED
 from qir.backends.reference.interpreter import run_all
 from qir.errors import ParseError, PassError, QirError
 from qir.ir import Graph
@@ -472,3 +472,20 @@ class TestProperties:
         assert QUANTIZED.missing(graph) is None
         assert INTEGER.missing(graph) is None
         assert FLOAT.missing(graph) == "%q has a code already, i8[2]{scale=0.5}"
+
+
+def test_codes_beside_ops_of_floats_are_told_from_ops_that_compute_on_them():
+    beside = qir.parse("""
+graph @beside(%x: i8[2]{scale=0.5}) {
+  %y = dequantize(%x) : f32[2]
+  %z = tanh(%y) : f32[2]
+  %q = quantize(%z) : i8[2]{scale=0.01}
+  %r = dequantize(%q) : f32[2]
+  return %r
+}""")
+    assert FLOAT_OPS.missing(beside) is None
+    assert FLOAT.missing(beside) == "%x has a code already, i8[2]{scale=0.5}"
+    computed = qir.parse(
+        "graph @c(%x: i8[2]{scale=0.5}) { %y = relu(%x) : i8[2]{scale=0.5} return %y }"
+    )
+    assert FLOAT_OPS.missing(computed) == "%x has a code already, i8[2]{scale=0.5}"

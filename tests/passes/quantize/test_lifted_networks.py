@@ -7,7 +7,8 @@ import pytest
 
 import qir
 from qir.analysis.properties import is_float_op
-from qir.ops import Dequantize, Quantize
+from qir.ops import Dequantize, Dot, Quantize
+from qir.types import Affine, DType, tensor
 from tests.qdq import Qdq
 
 RNG = np.random.default_rng(5)
@@ -129,9 +130,25 @@ def test_quantize_fills_what_has_no_code_yet_and_keeps_the_codes_that_there_are(
     assert decibels(exact, coded) > 40
 
 
+def test_a_network_whose_input_is_quantized_is_finished_by_the_usual_pipeline():
+    rows = [RNG.normal(0, 1, (32, 16)).astype(np.float32) for _ in range(2)]
+    code, kernel = Affine.of(DType.I8, 0.05, 3), normal(16, 4)
+    graph = qir.Graph("half")
+    x, builder = graph.add_input("x", tensor(rows[0])), graph.at_end()
+    real = builder.emit(Dequantize(), builder.emit(Quantize(code), x))
+    graph.set_outputs([builder.emit(Dot(), real, builder.const(kernel, "kernel"))])
+
+    integers = qir.quantize(graph, rows, accuracy_check=False)
+    assert not qir.explain(integers).floats
+    (dot,) = (node for node in integers.nodes if isinstance(node.op, Dot))
+    assert dot.inputs[0].type.quant == code
+    (exact,), (coded,) = (qir.evaluate(each, rows[0]) for each in (graph, integers))
+    assert decibels(exact, coded) > 35
+
+
 def test_weights_that_have_codes_already_are_those_of_the_integer_program(graph):
     weights = qir.quantize(graph, None, "w8", accuracy_check=False)
-    integers = qir.quantize(weights, IMAGES, FILL, accuracy_check=False)
+    integers = qir.quantize(weights, IMAGES, accuracy_check=False)
     assert not qir.explain(integers).floats
     assert stored(integers) == stored(weights)
     (exact,), (coded,) = (qir.evaluate(each, IMAGES[0]) for each in (graph, integers))
