@@ -137,7 +137,9 @@ def _solved(
     method: CalibrationMethod, values: Sequence[Value], graph: Graph, context: Context
 ) -> list[tuple[float, float]]:
     """Returns the range of each value of a graph; raises PassError where one is not known."""
-    context.statistics = known = context.statistics.of_program(graph)
+    if context.data is None:
+        context.statistics = context.statistics.of_program(graph)
+    known = context.statistics
     found = look_up(values, known)
     missing = [f"%{value.name}" for value in values if value not in found]
     if missing and not any(seen.histogram is not None for seen in known.values()):

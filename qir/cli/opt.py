@@ -9,6 +9,7 @@ from qir.api import check_savable, load, save
 from qir.cli.arguments import Commands, check_apart, files_of
 from qir.cli.pipelines import add_pipeline_options, run_pipeline
 from qir.errors import QirError
+from qir.observe.methods import METHODS
 from qir.ops.attributes import attribute_fields, describe
 from qir.pipeline import PASSES, PIPELINES
 
@@ -52,7 +53,7 @@ def _opt(options: argparse.Namespace) -> int:
     if options.program is None:
         raise QirError("opt: expected a program, or --list")
     if options.output is not None:
-        inputs = [*files_of(options.program), options.data]
+        inputs = [*files_of(options.program), options.data, options.statistics]
         check_apart(files_of(options.output), inputs, "opt")
         check_savable(options.output)
     result = run_pipeline(options, load(options.program))
@@ -68,6 +69,11 @@ def _list_passes() -> None:
     for name, cls in sorted(PASSES.items()):
         print(f"  {name}: {(cls.__doc__ or '').strip().splitlines()[0]}")
         for spec in attribute_fields(cls):
+            print(f"      {spec.name}: {describe(spec.annotation)} (default: {spec.default})")
+    print("calibration methods, calibrate(method=…, …):")
+    for name, method in sorted(METHODS.items()):
+        print(f"  {name}: {(method.__doc__ or '').strip().splitlines()[0]}")
+        for spec in attribute_fields(method):
             print(f"      {spec.name}: {describe(spec.annotation)} (default: {spec.default})")
     print("pipelines:")
     for name, text in sorted(PIPELINES.items()):

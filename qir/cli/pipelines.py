@@ -9,21 +9,34 @@ from pathlib import Path
 
 from qir.api import optimize
 from qir.cli.arguments import add_seed, at_least
+from qir.errors import QirError
 from qir.ir import Graph
 from qir.observe.batches import batches, read_samples
+from qir.observe.statistics import Statistics
 from qir.pipeline import Context
 from qir.report.tables import table
 from qir.types import Array
 
 
-def add_pipeline_options(command: argparse.ArgumentParser) -> None:
-    """Adds the options that `run_pipeline` reads beside `data` and `pipeline`."""
+def add_batch_size(command: argparse.ArgumentParser) -> None:
+    """Adds the option that `read_data` reads beside `data`."""
     command.add_argument(
         "--batch-size",
         type=at_least(1),
         default=32,
         help="samples a batch where the program leaves it open (default: %(default)s)",
     )
+
+
+def add_pipeline_options(command: argparse.ArgumentParser) -> None:
+    """Adds the options that `run_pipeline` reads beside `data` and `pipeline`."""
+    command.add_argument(
+        "--statistics",
+        type=Path,
+        metavar="FILE",
+        help="what qir calibrate wrote, instead of samples",
+    )
+    add_batch_size(command)
     command.add_argument(
         "--target",
         metavar="NAME",
@@ -61,12 +74,19 @@ def run_pipeline(
         progress: Whether long passes show a progress bar.
         run: Takes the arguments of `optimize`.
     """
-    data = _read_data(options, graph) if options.data is not None else None
+    if options.data is not None and options.statistics is not None:
+        raise QirError(
+            "calibrate: expected samples by --data or statistics by --statistics, got both; qir "
+            "calibrate --merge adds statistics up"
+        )
+    data = read_data(options, graph) if options.data is not None else None
+    known = Statistics.load(options.statistics) if options.statistics is not None else None
     context = Context()
     result = run(
         graph,
         pipeline=options.pipeline,
         data=data,
+        statistics=known,
         seed=options.seed,
         progress=progress,
         dump_dir=options.dump_dir,
@@ -94,7 +114,8 @@ def _print_timings(context: Context) -> None:
     print("\n".join(table(rows, right=(1,))), file=sys.stderr)
 
 
-def _read_data(options: argparse.Namespace, graph: Graph) -> list[dict[str, Array]]:
+def read_data(options: argparse.Namespace, graph: Graph) -> list[dict[str, Array]]:
+    """Reads the samples of the options `data`, in batches of `batch_size`."""
     samples = read_samples(options.data, graph)
     data = list(batches(samples, graph, options.batch_size))
     for name, array in samples.items():

@@ -79,7 +79,7 @@ def add(commands: Commands) -> None:
 def _quantize(options: argparse.Namespace) -> int:
     if not options.pipeline.strip():
         raise QirError("quantize: expected passes, or a named pipeline such as w8a8, got none")
-    inputs = [*files_of(options.program), options.data]
+    inputs = [*files_of(options.program), options.data, options.statistics]
     check_apart(files_of(options.output), inputs, "quantize")
     target = None if options.target is None else find_target(options.target, "quantize")
     check_savable(options.output, target=target)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -18,7 +18,10 @@ _SIGN = 2 ** (_BITS - 1)
 _MANTISSA = 53
 
 
-@dataclass(frozen=True, eq=False)
+_MOST_TERMS = 32
+"""Terms that wait to be added at once, which takes a fraction of the time of one after another."""
+
+
 class ExactSums:
     """Sums of float64 numbers, exact: an integer of as many words as it takes for each sum.
 
@@ -32,8 +35,10 @@ class ExactSums:
         words: The words of two's complement, the lowest first, uint32 [words, *sizes].
     """
 
-    low: int
-    words: NDArray[np.uint32]
+    def __init__(self, low: int, words: NDArray[np.uint32]) -> None:
+        self._low = low
+        self._words = words
+        self._terms: tuple[NDArray[np.float64], ...] = ()
 
     @staticmethod
     def of(numbers: NDArray[np.floating[Any]]) -> ExactSums:
@@ -45,38 +50,49 @@ class ExactSums:
         Raises:
             QirError: A number is NaN or infinite.
         """
-        flat = np.asarray(numbers, np.float64).reshape(-1)
-        if not np.isfinite(flat).all():
+        term = np.array(numbers, np.float64)
+        if not np.isfinite(term).all():
             raise QirError("sums: expected finite numbers")
-        mantissas, exponents = np.frexp(flat)
-        whole = np.ldexp(mantissas, _MANTISSA).astype(np.int64)
-        if not whole.any():
-            return ExactSums(0, np.zeros((0, *np.shape(numbers)), np.uint32))
-        # A zero has no place of its own.
-        places = np.where(whole == 0, exponents[whole != 0].max(), exponents) - _MANTISSA
-        index, shift = places >> 5, (places & (_BITS - 1)).astype(np.int64)
-        low = int(index.min())
-        index -= low
-        words = np.zeros((int(index.max()) + 3, flat.size), np.int64)
-        each = np.arange(flat.size)
-        below, above = (whole & _MASK) << shift, (whole >> _BITS) << shift
-        words[index, each] = below & _MASK
-        words[index + 1, each] = (below >> _BITS) + (above & _MASK)
-        words[index + 2, each] = above >> _BITS
-        return _settled(low, words, np.shape(numbers))
+        return ExactSums(0, np.zeros((0, *term.shape), np.uint32))._with((term,))
+
+    def _with(self, terms: tuple[NDArray[np.float64], ...]) -> ExactSums:
+        sums = ExactSums(self._low, self._words)
+        sums._terms = terms
+        if len(terms) > _MOST_TERMS:
+            sums._settle()
+        return sums
+
+    def _settle(self) -> None:
+        if self._terms:
+            added = _added(np.stack(self._terms).reshape(len(self._terms), -1), self.shape)
+            whole = _merged(ExactSums(self._low, self._words), added)
+            self._low, self._words, self._terms = whole._low, whole._words, ()
+
+    @property
+    def low(self) -> int:
+        """The place of the lowest word; 0 where there is none."""
+        self._settle()
+        return self._low
+
+    @property
+    def words(self) -> NDArray[np.uint32]:
+        """The words of two's complement, the lowest first, uint32 [words, *sizes]."""
+        self._settle()
+        return self._words
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The sizes of the array of sums."""
-        return self.words.shape[1:]
+        return self._words.shape[1:]
 
-    @property
+    @cached_property
     def array(self) -> NDArray[np.float64]:
         """The sums, within two units in the last place of float64."""
         signed = self._signed()
         total = np.zeros(self.shape, np.float64)
         for place in reversed(range(len(signed))):
             total += np.ldexp(signed[place].astype(np.float64), _BITS * (self.low + place))
+        total.flags.writeable = False
         return total
 
     def merge(self, other: ExactSums) -> ExactSums:
@@ -87,15 +103,8 @@ class ExactSums:
         """
         if self.shape != other.shape:
             raise QirError(f"sums: expected {list(self.shape)} of them, got {list(other.shape)}")
-        if not len(self.words) or not len(other.words):
-            return self if len(self.words) else other
-        low = min(self.low, other.low)
-        end = max(part.low + len(part.words) for part in (self, other))
-        words = np.zeros((end - low, *self.shape), np.int64)
-        for part in (self, other):
-            # The top word has the sign: what lies above it needs no words.
-            words[part.low - low : part.low - low + len(part.words)] += part._signed()
-        return _settled(low, words, self.shape)
+        base = _merged(ExactSums(self._low, self._words), ExactSums(other._low, other._words))
+        return base._with(self._terms + other._terms)
 
     def take(self, indices: NDArray[np.integer[Any]]) -> ExactSums:
         """Returns some of the sums along the first axis."""
@@ -111,6 +120,45 @@ class ExactSums:
         if len(words):
             words[-1] = self.words[-1].view(np.int32)
         return words
+
+
+def _added(terms: NDArray[np.float64], shape: tuple[int, ...]) -> ExactSums:
+    """Adds terms up.
+
+    Args:
+        terms: Finite numbers [terms, sums].
+        shape: The sizes of the array of sums.
+    """
+    flat = terms.reshape(-1)
+    mantissas, exponents = np.frexp(flat)
+    whole = np.ldexp(mantissas, _MANTISSA).astype(np.int64)
+    if not whole.any():
+        return ExactSums(0, np.zeros((0, *shape), np.uint32))
+    # A zero has no place of its own.
+    places = np.where(whole == 0, exponents[whole != 0].max(), exponents) - _MANTISSA
+    index, shift = places >> 5, (places & (_BITS - 1)).astype(np.int64)
+    low = int(index.min())
+    index -= low
+    words = np.zeros((int(index.max()) + 3, flat.size), np.int64)
+    each = np.arange(flat.size)
+    below, above = (whole & _MASK) << shift, (whole >> _BITS) << shift
+    words[index, each] = below & _MASK
+    words[index + 1, each] = (below >> _BITS) + (above & _MASK)
+    words[index + 2, each] = above >> _BITS
+    return _settled(low, words.reshape(len(words), *terms.shape).sum(axis=1), shape)
+
+
+def _merged(one: ExactSums, other: ExactSums) -> ExactSums:
+    """Returns the sums of both, which have no terms that wait."""
+    if not len(one._words) or not len(other._words):
+        return one if len(one._words) else other
+    low = min(one._low, other._low)
+    end = max(part._low + len(part._words) for part in (one, other))
+    words = np.zeros((end - low, *one.shape), np.int64)
+    for part in (one, other):
+        # The top word has the sign: what lies above it needs no words.
+        words[part._low - low : part._low - low + len(part._words)] += part._signed()
+    return _settled(low, words, one.shape)
 
 
 def _settled(low: int, words: NDArray[np.int64], shape: Sequence[int]) -> ExactSums:

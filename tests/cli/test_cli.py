@@ -90,6 +90,55 @@ def test_what_does_not_calibrate_needs_no_samples(qir_command):
     assert "calibrate: expected data, or statistics of the model, got neither" in err
 
 
+def test_statistics_stand_for_samples(qir_command):
+    assert qir_command("calibrate float.qir --data samples.npy -o seen.npz") == (0, "", "")
+    status, out, err = qir_command("quantize float.qir --statistics seen.npz -o int8.qir")
+    assert (status, out) == (0, "")
+    assert err == "quantize: the accuracy was not measured, as there was no data to read for it\n"
+    graph, data = qir.parse(MODEL), [SAMPLES[:32], SAMPLES[32:]]
+    assert qir.load("int8.qir") == qir.quantize(graph, data)
+    assert qir.Statistics.load("seen.npz") == qir.calibrate(graph, data)
+
+
+def test_statistics_of_parts_are_merged_in_any_order(qir_command):
+    np.save("first.npy", SAMPLES[:16])
+    np.save("second.npy", SAMPLES[16:])
+    for part in ("first", "second"):
+        assert qir_command(f"calibrate float.qir --data {part}.npy -o {part}.npz")[0] == 0
+    assert qir_command("calibrate float.qir --merge first.npz second.npz -o one.npz")[0] == 0
+    assert qir_command("calibrate float.qir --merge second.npz first.npz -o other.npz")[0] == 0
+    merging = "calibrate float.qir --data first.npy --merge second.npz -o third.npz"
+    assert qir_command(f"{merging} --checkpoint so_far.npz --every 1")[0] == 0
+    assert len({Path(name).read_bytes() for name in ("one.npz", "other.npz", "third.npz")}) == 1
+    again = f"{merging} --checkpoint so_far.npz".replace("first.npy", "second.npy")
+    status, _, err = qir_command(again)
+    assert (status, "got one of other data" in err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("calibrate float.qir -o seen.npz", "expected samples by --data, or statistics by --merge"),
+        ("calibrate float.qir --data samples.npy -o seen.qir", "expected a path ending in .npz"),
+        ("calibrate float.qir --merge other.npz -o other.npz", "an output that is no input"),
+        ("calibrate float.qir --merge other.npz -o seen.npz", "another model: it has other inputs"),
+        ("calibrate float.qir --data samples.npy -p w8-dynamic -o seen.npz", "got 'w8-dynamic'"),
+        (
+            "quantize float.qir --statistics other.npz -o i.qir",
+            "another model: it has other inputs",
+        ),
+        ("quantize float.qir --statistics none.npz -o i.qir", "none.npz does not exist"),
+        ("quantize float.qir --data samples.npy --statistics other.npz -o i.qir", "got both"),
+    ],
+)
+def test_statistics_that_do_not_fit_are_told(qir_command, command, expected):
+    graph = qir.parse("graph @g(%x: f32[2]) {\n  %y = neg(%x) : f32[2]\n  return %y\n}")
+    qir.calibrate(graph, [np.ones(2, np.float32)]).save("other.npz")
+    status, out, err = qir_command(command)
+    assert (status, out) == (1, "")
+    assert expected in err
+
+
 def test_the_batch_size_and_the_pipeline_are_the_users(qir_command):
     pipeline = "calibrate(method=moving_average), quantize(weights=i4)"
     options = ("--batch-size", "10", "--pipeline", pipeline)
