@@ -8,12 +8,15 @@ A runner that is a function, and a writer of files ending in `.gv`, are added so
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from qir.errors import QirError, did_you_mean
 from qir.interop.registry import Registry
 from qir.ir import Graph
+from qir.targets import Target, find_target
 from qir.text.files import WriteFile
 
 
@@ -80,3 +83,44 @@ WRITERS: Registry[Writer] = Registry(
     "the format", {"qir": "qir.text.storage:WRITER"}, {".qir": "qir"}
 )
 """What `qir.save` looks the suffix of a path up in, or else the name of the target."""
+
+
+def check_options(runner: Runner, backend: str, options: Mapping[str, Any]) -> None:
+    """Raises QirError for an option that a runner does not name; all of its own are listed.
+
+    Args:
+        runner: The runner.
+        backend: Its name.
+        options: What `qir.compile` was given.
+    """
+    _, *parameters = inspect.signature(runner).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    names = [parameter.name for parameter in parameters]
+    for name in options:
+        if name not in names:
+            known = f"; its options are {', '.join(names)}" if names else "; it takes none"
+            raise QirError(
+                f"compile: the backend '{backend}' has no option '{name}'"
+                f"{did_you_mean(name, names) or known}"
+            )
+
+
+def find_writer(path: Path, target: str | Target | None) -> tuple[Writer, Target | None]:
+    """Returns the writer of a path, and the target that its programs are for.
+
+    Args:
+        path: The path; where no writer has its suffix, the one of the target's name is taken.
+        target: The target that `qir.save` was given.
+
+    Raises:
+        QirError: There is no such writer or target, or the writer's target is another one.
+    """
+    wanted = None if target is None else find_target(target, "save")
+    named = wanted is not None and path.suffix not in WRITERS.suffixes and wanted.name in WRITERS
+    name = wanted.name if wanted is not None and named else WRITERS.name_for(path, "save")
+    writer = WRITERS.find(name, "save")
+    own: str | None = getattr(writer, "target", None)
+    if own is not None and wanted is not None and wanted.name != own:
+        raise QirError(f"save: expected target {own}, which format {name} is of, got {wanted.name}")
+    return writer, find_target(own, "save") if own is not None else wanted

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, overload
 # Imported to register the passes and pipelines.
 import qir.passes  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from qir.analysis.properties import FLOAT, QUANTIZED, RANGED
-from qir.backends import RUNNERS, WRITERS, Runnable, Runner, Writer
+from qir.backends import RUNNERS, Runnable, check_options, find_writer
 from qir.backends.reference.interpreter import run, run_all
 from qir.errors import QirAccuracyWarning, QirError, did_you_mean
 from qir.frontends import READERS
@@ -34,7 +34,7 @@ from qir.pipeline.registry import PASSES
 from qir.report.accuracy import THRESHOLD, measure, warning_of
 from qir.report.constant_inputs import constant_inputs, inputs_left_out
 from qir.targets import Target, find_target, refuse
-from qir.text.files import check_writable, write_atomically
+from qir.text.files import check_companions, check_writable, write_atomically
 from qir.types import Array
 
 if TYPE_CHECKING:
@@ -378,27 +378,13 @@ def compile(
     expect_graph(graph, "compile")
     with _devices():
         runner = RUNNERS.find(backend, "compile")
-        _check_options(runner, backend, options)
+        check_options(runner, backend, options)
         if backend == "xla" and "check" in options:
             options["check"] = given_samples(graph.inputs, options["check"])
         compiled = runner(graph, **options)
     if report:
         print(getattr(compiled, "report", f"the backend '{backend}' has no report"))
     return compiled
-
-
-def _check_options(runner: Runner, backend: str, options: Mapping[str, Any]) -> None:
-    _, *parameters = inspect.signature(runner).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return
-    names = [parameter.name for parameter in parameters]
-    for name in options:
-        if name not in names:
-            known = f"; its options are {', '.join(names)}" if names else "; it takes none"
-            raise QirError(
-                f"compile: the backend '{backend}' has no option '{name}'"
-                f"{did_you_mean(name, names) or known}"
-            )
 
 
 def save(graph: Graph, path: str | os.PathLike[str], *, target: str | Target | None = None) -> None:
@@ -420,42 +406,20 @@ def save(graph: Graph, path: str | os.PathLike[str], *, target: str | Target | N
     """
     expect_graph(graph, "save")
     place = Path(path)
-    writer, runtime = _writer(place, target)
+    writer, runtime = find_writer(place, target)
     if runtime is not None:
         refuse(runtime.obstacles(graph), runtime, "save")
     files = writer.files(graph, place)
-    _check_companions(place, [companion for companion in files if companion != place])
+    check_companions(place, [companion for companion in files if companion != place])
     write_atomically(files)
-
-
-def _writer(path: Path, target: str | Target | None) -> tuple[Writer, Target | None]:
-    """Returns the writer of a path, and the target that its programs are for."""
-    wanted = None if target is None else find_target(target, "save")
-    named = wanted is not None and path.suffix not in WRITERS.suffixes and wanted.name in WRITERS
-    name = wanted.name if wanted is not None and named else WRITERS.name_for(path, "save")
-    writer = WRITERS.find(name, "save")
-    own: str | None = getattr(writer, "target", None)
-    if own is not None and wanted is not None and wanted.name != own:
-        raise QirError(f"save: expected target {own}, which format {name} is of, got {wanted.name}")
-    return writer, find_target(own, "save") if own is not None else wanted
 
 
 def check_savable(path: str | os.PathLike[str], *, target: str | Target | None = None) -> None:
     """Raises QirError where `save` could not write a program: before the work on it begins."""
     place = Path(path)
-    companions = [place.with_suffix(suffix) for suffix in _writer(place, target)[0].companions]
-    _check_companions(place, companions)
+    companions = [place.with_suffix(suffix) for suffix in find_writer(place, target)[0].companions]
+    check_companions(place, companions)
     check_writable(place, *companions)
-
-
-def _check_companions(target: Path, companions: Iterable[Path]) -> None:
-    """Raises QirError for a file that a program would replace though it is not of that program."""
-    for companion in companions:
-        if companion.is_file() and not target.exists():
-            raise QirError(
-                f"save: {companion} is there without {target}, so it is not what was saved with "
-                "it; choose another name, or take it away"
-            )
 
 
 def load(path: str | os.PathLike[str], *, format: str | None = None) -> Graph:

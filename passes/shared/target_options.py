@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from qir.errors import QirError, did_you_mean
 from qir.passes.shared.weight_codes import SCHEMES
@@ -23,17 +23,6 @@ KINDS = {
     "nvfp4": "nvfp4",
 }
 """The kind of code that each scheme of weights makes."""
-
-
-class Options(Protocol):
-    """What a pass that gives codes lets one choose."""
-
-    weights: Any
-    activations: Any
-    per: str
-    scheme: str
-    symmetric: bool
-    rounding: str
 
 
 OptionsT = TypeVar("OptionsT", bound=Any)

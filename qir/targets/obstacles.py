@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -54,6 +54,11 @@ class Obstacle:
     def __str__(self) -> str:
         place = f" at {self.loc}" if self.loc else ""
         return f"{self.op} of %{self.value}{place}: {self.rule}: {self.expected}"
+
+
+def names_of(dtypes: Iterable[DType]) -> str:
+    """Returns the names of storage or of plain numbers, as a sentence lists them."""
+    return " or ".join(dtype.value for dtype in dtypes)
 
 
 def obstacles(graph: Graph, target: Target) -> Iterator[Obstacle]:
@@ -111,7 +116,7 @@ def _of_value(value: Value, target: Target) -> Iterator[tuple[str, str]]:
     if code is None:
         dtype = value.type.dtype
         if target.numbers is not None and dtype not in target.numbers:
-            known = " or ".join(number.value for number in target.numbers)
+            known = names_of(target.numbers)
             yield "numbers", f"expected numbers of {known}, got {value.type}; cast them"
     elif code.storage in _SUMS:
         if isinstance(code, Affine) and code.bounds is not None and not target.wide_sums:
@@ -121,7 +126,7 @@ def _of_value(value: Value, target: Target) -> Iterator[tuple[str, str]]:
                 f"with target='{target.name}', which rounds it to 8 bits",
             )
         elif target.sums is not None and code.storage not in target.sums:
-            known = " or ".join(dtype.value for dtype in target.sums)
+            known = names_of(target.sums)
             yield "sums", f"expected sums in {known}, got {value.type}; use fewer bits"
     elif isinstance(value.op, Quantize | QuantizeDynamic) and code.storage in target.casts:
         return
@@ -135,7 +140,7 @@ def _of_return(node: Node, target: Target) -> Iterator[tuple[str, str]]:
         return
     for value in node.inputs:
         if value.type.dtype not in target.outputs:
-            known = " or ".join(dtype.value for dtype in target.outputs)
+            known = names_of(target.outputs)
             yield "outputs", f"expected outputs stored in {known}, got %{value.name}: {value.type}"
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
 from qir.ir import Graph, Node
 from qir.ops.rules import KeepFloat, Table
-from qir.targets.obstacles import Obstacle, obstacles
+from qir.targets.obstacles import Obstacle, names_of, obstacles
 from qir.types import Affine, Code, DType
 
 Granularity: TypeAlias = Literal["tensor", "channel", "row", "block"]
@@ -127,7 +127,9 @@ class Target:
             return Broken("zero_point_inside", "a zero point that is a stored number")
         accepted = self.activation_scales
         if accepted is not None and granularity(code) not in accepted:
-            return Broken("activation_scales", f"activations with a scale per {_or(accepted)}")
+            return Broken(
+                "activation_scales", f"activations with a scale per {' or '.join(accepted)}"
+            )
         return None
 
     def broken_by_weight(self, code: Code, op: str) -> Broken | None:
@@ -140,17 +142,8 @@ class Target:
             return Broken("symmetric_weights", "weights whose zero point is the middle number")
         accepted = self.weight_scales_by_op.get(op, self.weight_scales)
         if accepted is not None and granularity(code) not in accepted:
-            return Broken("weight_scales", f"weights with a scale per {_or(accepted)}")
+            return Broken("weight_scales", f"weights with a scale per {' or '.join(accepted)}")
         return None
-
-
-def names_of(dtypes: Iterable[DType]) -> str:
-    """Returns the names of storage or of plain numbers, as a sentence lists them."""
-    return _or(dtype.value for dtype in dtypes)
-
-
-def _or(names: Iterable[str]) -> str:
-    return " or ".join(names)
 
 
 def granularity(code: Code) -> Granularity:

@@ -8,7 +8,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +53,16 @@ def write_atomically(files: Mapping[Path, WriteFile]) -> None:
     finally:
         for _, temporary, _ in staged:
             temporary.unlink(missing_ok=True)
+
+
+def check_companions(path: Path, companions: Iterable[Path]) -> None:
+    """Raises QirError for a file that a program would replace though it is not of that program."""
+    for companion in companions:
+        if companion.is_file() and not path.exists():
+            raise QirError(
+                f"save: {companion} is there without {path}, so it is not what was saved with "
+                "it; choose another name, or take it away"
+            )
 
 
 def check_writable(*paths: Path) -> None:
