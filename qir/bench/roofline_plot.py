@@ -45,7 +45,8 @@ def picture(roofline: Roofline) -> Figure:
     axes.set_ylim(*_powers([*(op.gops for op in ops), best.gops]))
     axes.grid(color="0.85")
     axes.set_axisbelow(True)
-    across = np.geomspace(*axes.get_xlim(), 401)
+    low, high = axes.get_xlim()
+    across = np.geomspace(low, high, 401)
     for rate, name, style in ((memory, "memory", "--"), (cache, "cache", "-")):
         reached = np.minimum(best.gops, rate * across)
         axes.plot(across, reached, style, color="0.3", label=f"{name}: {rate:.0f} GB/s")
