@@ -8,8 +8,6 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from math import isnan
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO, overload
 
@@ -31,7 +29,7 @@ from qir.passes.shared.calibration_data import read_batches
 from qir.passes.shared.raising import raise_imported
 from qir.pipeline import Batch, Context, PassManager, Pipeline
 from qir.pipeline.registry import PASSES
-from qir.report.accuracy import THRESHOLD, measure, warning_of
+from qir.report.accuracy import measure, threshold_of, warning_of
 from qir.report.constant_inputs import constant_inputs, inputs_left_out
 from qir.targets import Target, find_target, refuse
 from qir.text.files import check_companions, check_writable, write_atomically
@@ -242,7 +240,7 @@ def quantize(
     """
     expect_graph(graph, "quantize")
     _check_names("quantize", options)
-    threshold = _threshold(accuracy_check)
+    threshold = threshold_of(accuracy_check)
     context = context or Context()
     known = context.sample
     integer = optimize(graph, pipeline, data=data, context=context, **options)
@@ -311,18 +309,6 @@ def _check_names(function: str, options: Mapping[str, object]) -> None:
                 f"pipeline: '…, {sorted(owners)[0]}({name}=…), …'"
             )
         raise QirError(f"{function}: no option '{name}'{hint}")
-
-
-def _threshold(accuracy_check: object) -> float | None:
-    """Returns the signal to noise in dB that outputs are to have; None for no check."""
-    if isinstance(accuracy_check, bool):
-        return THRESHOLD if accuracy_check else None
-    if isinstance(accuracy_check, Real) and not isnan(accuracy_check):
-        return float(accuracy_check)
-    raise QirError(
-        "quantize: accuracy_check: expected True, False or a number of decibels, got "
-        f"{accuracy_check!r}"
-    )
 
 
 @overload
