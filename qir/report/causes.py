@@ -199,16 +199,13 @@ def _spread(peaks: Array) -> float:
 
 def _division(one: Seen, operands: list[Seen]) -> tuple[Cause, str, str] | None:
     ends = {operand.reference for operand in operands}
-
-    def computed_of(value: Value) -> Iterator[Value]:
+    divisors, stack = set[Value](), [one.reference]
+    while stack:
+        value = stack.pop()
+        if isinstance(value.op, Div | Rsqrt | Log):
+            divisors.add(value.inputs[-1])
         if value.op is not None and (value is one.reference or value.op.elementwise):
-            yield from (end for end in value.inputs if end not in ends)
-
-    divisors = [
-        value.inputs[-1]
-        for value in reachable([one.reference], computed_of)
-        if isinstance(value.op, Div | Rsqrt | Log)
-    ]
+            stack.extend(end for end in value.inputs if end not in ends)
     read = reachable(divisors, lambda value: value.inputs if _is_elementwise(value) else ())
     for operand in operands:
         code = code_of(operand.value)
