@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
+import numpy as np
+
+from qir.backends.reference.interpreter import run_all
 from qir.errors import QirError
 from qir.ir import Builder, Graph, Value
 from qir.ops import Clip, Const, Dequantize, Lookup, Lookup2, Quantize, Recode, Requantize, Return
 from qir.ops.op import Op
 from qir.ops.rules import FixedCode
-from qir.types import Affine
+from qir.types import Affine, Array, DType
 
 STORED = (Lookup, Lookup2, Recode)
 """The ops that have no float form: they stay what they are."""
@@ -23,6 +27,35 @@ def in_float(op: Op) -> Op:
     """Returns an op without what it has on codes only."""
     own: dict[str, Any] = {spec.name: spec.default for spec in fields(op) if spec.name in OWN}
     return replace(op, **own)
+
+
+def with_codes(graph: Graph, arrays: Sequence[Array], rng: np.random.Generator) -> Graph:
+    """Returns a program of floats with quantize and dequantize behind three quarters of its values.
+
+    Args:
+        graph: A program of floats.
+        arrays: Its inputs, on which the codes of 8 bits are chosen.
+        rng: Chooses the values.
+    """
+    copy = graph.copy()
+    found = run_all(copy, *arrays)
+    for value in list(copy.values()):
+        numbers = found[value]
+        if not value.type.is_float or not value.uses or not numbers.size or rng.random() < 0.25:
+            continue
+        low, high = float(min(numbers.min(), 0)), float(max(numbers.max(), 0))
+        if not np.isfinite([low, high]).all():
+            continue
+        scale = max((high - low) / 255, 2.0**-20)
+        point = int(np.clip(np.rint(-128 - low / scale), -128, 127))
+        code = Affine.of(DType.I8, scale, point, expressed=value.type.dtype)
+        nodes = list(copy.nodes)
+        behind = nodes[nodes.index(value.node) + 1 if value.node else 0]
+        coded = copy.before(behind).emit(Quantize(code), value)
+        real = copy.before(behind).emit(Dequantize(), coded)
+        readers = [node for node in value.users if node is not coded.node]
+        value.replace_with(real, readers.__contains__)
+    return copy
 
 
 class Qdq:

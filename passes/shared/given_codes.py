@@ -43,5 +43,9 @@ class GivenCodes:
             if real.node is None or real.node.erased:
                 continue
             if real.uses:
-                real.replace_with(self.graph.before(real.node).emit(Dequantize(), stored))
+                builder = self.graph.before(real.node)
+                assert stored.node is not None
+                if stored.node.erased:  # Nothing read it meanwhile.
+                    stored = builder.const(stored.array, stored.name, stored.type.element)
+                real.replace_with(builder.emit(Dequantize(), stored))
             self.graph.erase(real.node)

@@ -41,7 +41,7 @@ def multiple_of_sum(value: Value, sums: Container[Value]) -> Multiple | None:
     source = value
     while source not in sums:
         match source:
-            case Value(Mul(), (inner, by)) if by.is_constant and by.array.size == 1:
+            case Value(Mul(), (inner, by)) if by.is_constant and _is_one(by, inner, source):
                 factor = factor * by.array.astype(np.float64).reshape(())
             case Value(Mul(), (inner, by)) if by.is_constant and _is_by_channel(by, inner, source):
                 shape = (1,) * (inner.type.rank - 1) + (-1,)
@@ -90,6 +90,11 @@ def _scaled(code: Affine, factor: Array) -> Affine:
     scaled = np.asarray(scale * factor, scale.dtype)
     points = np.broadcast_to(code.zero_points, scaled.shape)
     return Affine.of(code.storage, scaled, points, bounds=code.bounds, expressed=code.expressed)
+
+
+def _is_one(by: Value, inner: Value, product: Value) -> bool:
+    """Whether a constant is one number, which does not change the shape."""
+    return by.array.size == 1 and inner.type.shape == product.type.shape
 
 
 def _is_by_channel(by: Value, inner: Value, product: Value) -> bool:

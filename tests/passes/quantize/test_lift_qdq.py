@@ -16,8 +16,9 @@ from qir.ops.rules import ExactSum, FixedCode, Normalize, SameCode, Table
 from qir.ops.sums import rounded
 from qir.types import Affine, DType
 from tests.drawing import drawn
-from tests.qdq import OWN, Qdq
+from tests.qdq import OWN, Qdq, with_codes
 from tests.strategies import STRATEGIES, Case
+from tests.strategies.float_programs import float_programs
 from tests.strategies.programs import integer_programs
 
 OPERATIONS = [cls for cls in OPS.values() if cls not in (Const, Return)]
@@ -149,6 +150,23 @@ def test_programs_of_many_ops_are_lifted_to_the_same_integers() -> None:
             assert np.array_equal(a, b), f"{case.shown()}\n{lifted}"
         checked += 1
     assert checked > 10
+
+
+@pytest.mark.hypothesis
+def test_programs_with_codes_at_random_places_are_lifted_and_stay_near_to_float64() -> None:
+    rng, integer = np.random.default_rng(3), 0
+    for case in drawn(float_programs(), 240, pack=6):
+        floats = with_codes(case.graph, case.inputs, rng)
+        lifted = qir.optimize(floats, "lift-qdq")
+        lines = qir.explain(lifted).lines
+        assert all(line.integer or line.reason for line in lines)
+        integer += sum(line.integer for line in lines)
+        meant = run(floats, *case.inputs, precision=np.float64)
+        for exact, found in zip(meant, run(lifted, *case.inputs), strict=True):
+            # A step of 8 bits here and there, of values that are a good part of their range.
+            power, noise = np.sum(exact**2), np.sum((exact - found) ** 2)
+            assert noise <= power * 10**-2.5, f"{case.graph}\n{lifted}"
+    assert integer > 60
 
 
 def _reads_plain(node: qir.Node) -> bool:

@@ -101,7 +101,7 @@ def test_a_bias_of_i32_keeps_its_steps_where_its_scale_is_the_float32_product():
     steps = RNG.integers(-1000, 1000, 6).astype(np.int32)
     rounded = Affine.of(DType.I32, scale * code.scale.array.reshape(-1))
     (old,) = (value for value in floats.values() if value.name == "bias")
-    builder = floats.before(old.node)
+    builder = floats.before(old.users[0])
     old.replace_with(builder.emit(Dequantize(), builder.const(steps, "steps", rounded)))
 
     lifted = qir.optimize(floats, "lift-qdq(round_bias=false)")
