@@ -126,13 +126,13 @@ class Statistics(MutableMapping[str, TensorStatistics]):
         whole = dict(self._tensors)
         for name, theirs in other.items():
             mine = whole.get(name, TensorStatistics())
-            parts = dict(mine.parts)
+            parts: dict[str, Any] = dict(mine.parts)
             for kind, part in theirs.parts.items():
                 try:
                     parts[kind] = merged(parts[kind], part) if kind in parts else part
                 except QirError as error:
                     raise error.at(f"in the statistics of '{name}'") from error
-            whole[name] = TensorStatistics(**parts)  # type: ignore[arg-type]
+            whole[name] = TensorStatistics(**parts)
         return Statistics(whole, model, observed, self.batches + other.batches)
 
     def of_program(self, graph: Graph) -> Statistics:
@@ -190,7 +190,10 @@ class Statistics(MutableMapping[str, TensorStatistics]):
         for kind in {kind for parts in stored.tensors.values() for kind in parts}:
             if kind not in PARTS:
                 raise QirError(f"statistics: no kind '{kind}'{did_you_mean(kind, PARTS)}")
-        tensors = {name: TensorStatistics(**parts) for name, parts in stored.tensors.items()}  # type: ignore[arg-type]
+        tensors = {
+            name: TensorStatistics(**dict[str, Any](parts))
+            for name, parts in stored.tensors.items()
+        }
         return Statistics(tensors, stored.model, stored.observed, stored.batches)
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -97,10 +97,10 @@ def encode(stored: Stored) -> dict[str, Array]:
         "parts": listed,
     }
     text = json.dumps(index, separators=(",", ":"), sort_keys=True)
-    arrays = {INDEX: np.frombuffer(text.encode(), np.uint8)}
+    whole: dict[str, Array] = {INDEX: np.frombuffer(text.encode(), np.uint8)}
     for name, parts in pools.items():
-        arrays[name] = np.concatenate(parts).astype(np.dtype(name).newbyteorder("<"), copy=False)
-    return arrays
+        whole[name] = np.concatenate(parts).astype(np.dtype(name).newbyteorder("<"), copy=False)
+    return whole
 
 
 def write(stored: Stored, path: Path) -> None:
