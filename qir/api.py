@@ -6,10 +6,8 @@ import inspect
 import os
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from math import isnan
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO, overload
 
@@ -21,16 +19,14 @@ from qir.backends.reference.interpreter import run, run_all
 from qir.errors import QirAccuracyWarning, QirError, did_you_mean
 from qir.frontends import READERS
 from qir.ir import Graph, expect_graph
-from qir.ir.signature import bind, to_array
-from qir.observe.batches import random_inputs
+from qir.observe.batches import given_samples, random_inputs
 from qir.observe.checkpoint import Checkpoint
-from qir.observe.sample import MOST_ROWS, few_rows
 from qir.observe.statistics import Statistics
 from qir.ops.attributes import attribute_fields
-from qir.passes.shared.calibration_data import read_batches
+from qir.passes.shared.calibration_data import first_rows
 from qir.pipeline import Batch, Context, PassManager, Pipeline
 from qir.pipeline.registry import PASSES
-from qir.report.accuracy import THRESHOLD, measure, warning_of
+from qir.report.accuracy import measure, threshold_of, warning_of
 from qir.report.constant_inputs import constant_inputs, inputs_left_out
 from qir.text.files import check_writable, write_atomically
 from qir.types import Array
@@ -121,7 +117,7 @@ def optimize(
         from qir.backends.xla.executor import XlaExecutor
 
         context.executor = XlaExecutor()
-    samples = _samples(graph, check)
+    samples = given_samples(graph, check)
     inputs = random_inputs(graph, seed) if samples is True else samples
     manager = PassManager(
         steps,
@@ -221,7 +217,7 @@ def quantize(
     """
     expect_graph(graph, "quantize")
     _check_names("quantize", options)
-    threshold = _threshold(accuracy_check)
+    threshold = threshold_of(accuracy_check)
     context = context or Context()
     known = context.sample
     integer = optimize(graph, pipeline, data=data, context=context, **options)
@@ -239,7 +235,7 @@ def quantize(
         return integer
     start = time.perf_counter()
     if data is not None and context.sample is known:  # The pipeline does not calibrate.
-        context.sample, context.sample_outputs = _first_rows(graph, data), ()
+        context.sample, context.sample_outputs = first_rows(graph, data), ()
     for sentence in (*constant_inputs(integer), *inputs_left_out(graph, integer)):
         advice = "calibrate on data that varies as in use"
         warnings.warn(f"quantize: {sentence}; {advice}", QirAccuracyWarning, stacklevel=2)
@@ -255,16 +251,6 @@ def quantize(
     if (message := warning_of(integer.accuracy)) is not None:
         warnings.warn(message, QirAccuracyWarning, stacklevel=2)
     return integer
-
-
-def _first_rows(graph: Graph, data: Iterable[Batch]) -> Sequence[Array] | None:
-    """Returns rows of the first batch with any; None for data that can be read only once."""
-    if isinstance(data, Iterator):
-        return None
-    for arrays, sizes in read_batches(graph, data):
-        if not sizes.empty:
-            return few_rows(graph, arrays, MOST_ROWS)
-    return None
 
 
 def _check_names(function: str, options: Mapping[str, object]) -> None:
@@ -289,18 +275,6 @@ def _check_names(function: str, options: Mapping[str, object]) -> None:
                 f"pipeline: '…, {sorted(owners)[0]}({name}=…), …'"
             )
         raise QirError(f"{function}: no option '{name}'{hint}")
-
-
-def _threshold(accuracy_check: object) -> float | None:
-    """Returns the signal to noise in dB that outputs are to have; None for no check."""
-    if isinstance(accuracy_check, bool):
-        return THRESHOLD if accuracy_check else None
-    if isinstance(accuracy_check, Real) and not isnan(accuracy_check):
-        return float(accuracy_check)
-    raise QirError(
-        "quantize: accuracy_check: expected True, False or a number of decibels, got "
-        f"{accuracy_check!r}"
-    )
 
 
 @overload
@@ -358,45 +332,11 @@ def compile(
         runner = RUNNERS.find(backend, "compile")
         _check_options(runner, backend, options)
         if backend == "xla" and "check" in options:
-            options["check"] = _samples(graph, options["check"])
+            options["check"] = given_samples(graph, options["check"])
         compiled = runner(graph, **options)
     if report:
         print(getattr(compiled, "report", f"the backend '{backend}' has no report"))
     return compiled
-
-
-def _samples(graph: Graph, check: object) -> bool | Sequence[Array]:
-    """Returns `check`, arrays in it as one for each input; raises QirError where they do not fit.
-
-    Args:
-        graph: The program.
-        check: Whether to check, or what to check on.
-    """
-    if isinstance(check, bool):
-        return check
-    if isinstance(check, list | tuple):
-        given: Sequence[Any] = check
-    elif hasattr(check, "shape"):
-        given = [check]
-    else:
-        raise QirError(
-            "check: expected True, False or a sequence of arrays, one for each input, "
-            f"got {type(check).__name__}"
-        )
-    if len(given) != len(graph.inputs):
-        raise QirError(
-            f"check: expected {len(graph.inputs)} arrays, one for each input, got {len(given)}"
-        )
-    arrays = []
-    for item, value in zip(given, graph.inputs, strict=True):
-        if isinstance(item, list | tuple) and any(getattr(part, "shape", ()) for part in item):
-            raise QirError(
-                f"check: expected an array for input %{value.name}, got a {type(item).__name__} "
-                "of arrays"
-            )
-        arrays.append(to_array(item, value, "check"))
-    bind(graph.inputs, arrays, "check")
-    return arrays
 
 
 def _check_options(runner: Runner, backend: str, options: Mapping[str, Any]) -> None:

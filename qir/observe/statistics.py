@@ -14,7 +14,7 @@ from qir.observe.channels import ChannelMoments, ChannelStatistic, RowPeaks
 from qir.observe.extremes import BatchExtremes
 from qir.observe.fingerprint import Fingerprint
 from qir.observe.histograms import Histogram
-from qir.observe.statistics_file import Part, Stored, encode, read, write
+from qir.observe.statistics_file import Statistic, StatisticsFile, encode, read, write
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class TensorStatistics:
     scores: RowPeaks | None = None
 
     @property
-    def parts(self) -> dict[str, Part]:
+    def parts(self) -> dict[str, Statistic]:
         """The statistics that there are, by the names of the attributes."""
         found = {kind: getattr(self, kind) for kind in PARTS}
         return {kind: part for kind, part in found.items() if part is not None}
@@ -175,17 +175,17 @@ class Statistics(MutableMapping[str, TensorStatistics]):
     def __repr__(self) -> str:
         return f"<statistics of {len(self)} tensors on {counted(self.batches, 'batch')}>"
 
-    def stored(self, progress: Mapping[str, Any] | None = None) -> Stored:
+    def stored(self, progress: Mapping[str, Any] | None = None) -> StatisticsFile:
         """Returns what a file holds of it.
 
         Args:
-            progress: As for `Stored`.
+            progress: As for `StatisticsFile`.
         """
         tensors = {name: seen.parts for name, seen in self.items()}
-        return Stored(tensors, self.model, self.observed, self.batches, progress)
+        return StatisticsFile(tensors, self.model, self.observed, self.batches, progress)
 
     @staticmethod
-    def of(stored: Stored) -> Statistics:
+    def of(stored: StatisticsFile) -> Statistics:
         """Reverses `stored`; raises QirError for a kind of statistic that there is not."""
         for kind in {kind for parts in stored.tensors.values() for kind in parts}:
             if kind not in PARTS:
