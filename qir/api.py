@@ -6,7 +6,7 @@ import inspect
 import os
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO, overload
@@ -19,13 +19,11 @@ from qir.backends.reference.interpreter import run, run_all
 from qir.errors import QirAccuracyWarning, QirError, did_you_mean
 from qir.frontends import READERS
 from qir.ir import Graph, expect_graph
-from qir.ir.signature import given_samples
-from qir.observe.batches import random_inputs
+from qir.observe.batches import given_samples, random_inputs
 from qir.observe.checkpoint import Checkpoint
-from qir.observe.sample import MOST_ROWS, few_rows
 from qir.observe.statistics import Statistics
 from qir.ops.attributes import attribute_fields
-from qir.passes.shared.calibration_data import read_batches
+from qir.passes.shared.calibration_data import first_rows
 from qir.passes.shared.raising import raise_imported
 from qir.pipeline import Batch, Context, PassManager, Pipeline
 from qir.pipeline.registry import PASSES
@@ -140,7 +138,7 @@ def optimize(
         from qir.backends.xla.executor import XlaExecutor
 
         context.executor = XlaExecutor()
-    samples = given_samples(graph.inputs, check)
+    samples = given_samples(graph, check)
     inputs = random_inputs(graph, seed) if samples is True else samples
     manager = PassManager(
         steps,
@@ -258,7 +256,7 @@ def quantize(
         return integer
     start = time.perf_counter()
     if data is not None and context.sample is known:  # The pipeline does not calibrate.
-        context.sample, context.sample_outputs = _first_rows(graph, data), ()
+        context.sample, context.sample_outputs = first_rows(graph, data), ()
     for sentence in (*constant_inputs(integer), *inputs_left_out(graph, integer)):
         advice = "calibrate on data that varies as in use"
         warnings.warn(f"quantize: {sentence}; {advice}", QirAccuracyWarning, stacklevel=2)
@@ -275,16 +273,6 @@ def quantize(
     if (message := warning_of(integer.accuracy)) is not None:
         warnings.warn(message, QirAccuracyWarning, stacklevel=2)
     return integer
-
-
-def _first_rows(graph: Graph, data: Iterable[Batch]) -> Sequence[Array] | None:
-    """Returns rows of the first batch with any; None for data that can be read only once."""
-    if isinstance(data, Iterator):
-        return None
-    for arrays, sizes in read_batches(graph, data):
-        if not sizes.empty:
-            return few_rows(graph, arrays, MOST_ROWS)
-    return None
 
 
 def _check_names(function: str, options: Mapping[str, object]) -> None:
@@ -366,7 +354,7 @@ def compile(
         runner = RUNNERS.find(backend, "compile")
         check_options(runner, backend, options)
         if backend == "xla" and "check" in options:
-            options["check"] = given_samples(graph.inputs, options["check"])
+            options["check"] = given_samples(graph, options["check"])
         compiled = runner(graph, **options)
     if report:
         print(getattr(compiled, "report", f"the backend '{backend}' has no report"))

@@ -9,6 +9,7 @@ from qir.errors import QirError, did_you_mean, kind_of
 from qir.ir import Graph
 from qir.ir.signature import Sizes, bind, to_array
 from qir.observe.observations import Observations
+from qir.observe.sample import MOST_ROWS, few_rows
 from qir.pipeline import Batch
 from qir.types import Array, Dim, DType
 
@@ -56,6 +57,16 @@ def read_batches(graph: Graph, data: Iterable[Batch]) -> Iterator[tuple[Sequence
         once = isinstance(given, Iterator)
         again = "; an iterator can be read only once, a list again" if once else ""
         raise QirError(f"calibrate: expected at least one batch of data, got none{again}")
+
+
+def first_rows(graph: Graph, data: Iterable[Batch]) -> Sequence[Array] | None:
+    """Returns rows of the first batch with any; None for data that can be read only once."""
+    if isinstance(data, Iterator):
+        return None
+    for arrays, sizes in read_batches(graph, data):
+        if not sizes.empty:
+            return few_rows(graph, arrays, MOST_ROWS)
+    return None
 
 
 def _arrays(graph: Graph, batch: Batch, subject: str) -> list[Array]:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from qir.errors import PassError
@@ -38,9 +39,8 @@ class Collection:
         self._observer = observer
         self.batches = 0
         self._histograms = [Histogram.empty(observer.bins)] * len(observer.values)
-        self._extremes: list[deque[tuple[int, float, float]]] = [
-            deque(maxlen=MOST_BATCHES) for _ in observer.values
-        ]
+        # Of each batch the number, and the minimum and maximum of each value: inf, -inf of none.
+        self._extremes = deque[tuple[int, Array]](maxlen=MOST_BATCHES)
         self._parts = PartStatistics()
 
     def add(self, observed: Observation) -> None:
@@ -49,9 +49,12 @@ class Collection:
         self._parts.add(observed.parts)
         for index, histogram in enumerate(observed.statistics):
             self._histograms[index] = self._histograms[index].merge(histogram)
-            if histogram.counts.size:
-                extremes = observed.batch, histogram.minimum, histogram.maximum
-                self._extremes[index].append(extremes)
+        bounds = [(histogram.minimum, histogram.maximum) for histogram in observed.statistics]
+        self._extremes.append((observed.batch, np.array(bounds, np.float32)))
+
+    def _extremes_of(self, index: int) -> BatchExtremes:
+        batches = ((number, *bounds[index].tolist()) for number, bounds in self._extremes)
+        return BatchExtremes.of((number, low, high) for number, low, high in batches if low <= high)
 
     def statistics(self, model: Fingerprint | None, program: Fingerprint) -> Statistics:
         """Returns the statistics of all that was added.
@@ -63,7 +66,7 @@ class Collection:
         whole = Statistics(model=model, observed=program, batches=self.batches)
         values = self._observer.values
         place = {value: index for index, value in enumerate(values)}
-        extremes = [BatchExtremes.of(batches) for batches in self._extremes]
+        extremes = list(map(self._extremes_of, range(len(values))))
         for value, source in sources(float_values(self._observer.graph)).items():
             index = place[source]
             for name in statistic_names(value):

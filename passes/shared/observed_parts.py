@@ -15,7 +15,7 @@ from qir.observe.channels import (
     observe_rows,
 )
 from qir.observe.statistics import Statistics, TensorStatistics
-from qir.observe.statistics_file import PartStatistic
+from qir.observe.statistics_file import Statistic
 from qir.ops import Div, Dot, Softmax
 from qir.ops.products import Products
 from qir.pipeline import Context
@@ -203,7 +203,7 @@ def statistic_names(value: Value) -> tuple[str, ...]:
 
 
 def keep_parts(
-    value: Value, statistics: Statistics, *, missing_only: bool = False, **parts: PartStatistic
+    value: Value, statistics: Statistics, *, missing_only: bool = False, **parts: Statistic
 ) -> None:
     """Adds what was observed of a value under each of its names, along that name's axes.
 
@@ -244,7 +244,7 @@ def known_part(value: Value, statistics: Statistics, kind: str) -> Any:
     return None
 
 
-def _turned(part: PartStatistic, order: Sequence[int] | None) -> PartStatistic | None:
+def _turned(part: Statistic, order: Sequence[int] | None) -> Statistic | None:
     """Returns a statistic along axes in another order; None for moments of other axes."""
     if order is None:
         return part

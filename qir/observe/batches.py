@@ -12,7 +12,7 @@ import numpy as np
 
 from qir.errors import QirError, counted, did_you_mean
 from qir.ir import Graph, Value
-from qir.ir.signature import Sizes, named_dimensions
+from qir.ir.signature import Sizes, bind, named_dimensions, to_array
 from qir.text.storage import NPY_MAGIC, Npy, reading
 from qir.types import Affine, Array, Dim, DType, expand
 
@@ -119,6 +119,40 @@ def _codes(code: Affine, shape: Sequence[int], generator: np.random.Generator) -
     shift = np.maximum(generator.integers(-bits, bits, shape), 0)
     points = expand(code.zero_points.astype(np.int64), tuple(shape))
     return np.asarray(points + ((stored - points) >> shift))
+
+
+def given_samples(graph: Graph, check: object) -> bool | Sequence[Array]:
+    """Returns `check`, arrays in it as one for each input; raises QirError where they do not fit.
+
+    Args:
+        graph: The program.
+        check: Whether to check, or what to check on.
+    """
+    if isinstance(check, bool):
+        return check
+    if isinstance(check, list | tuple):
+        given: Sequence[Any] = check
+    elif hasattr(check, "shape"):
+        given = [check]
+    else:
+        raise QirError(
+            "check: expected True, False or a sequence of arrays, one for each input, "
+            f"got {type(check).__name__}"
+        )
+    if len(given) != len(graph.inputs):
+        raise QirError(
+            f"check: expected {len(graph.inputs)} arrays, one for each input, got {len(given)}"
+        )
+    arrays = []
+    for item, value in zip(given, graph.inputs, strict=True):
+        if isinstance(item, list | tuple) and any(getattr(part, "shape", ()) for part in item):
+            raise QirError(
+                f"check: expected an array for input %{value.name}, got a {type(item).__name__} "
+                "of arrays"
+            )
+        arrays.append(to_array(item, value, "check"))
+    bind(graph.inputs, arrays, "check")
+    return arrays
 
 
 def read_samples(path: Path, graph: Graph) -> Mapping[str, Array]:

@@ -14,7 +14,7 @@ from qir.observe.channels import ChannelMoments, ChannelStatistic, RowPeaks
 from qir.observe.extremes import BatchExtremes
 from qir.observe.fingerprint import Fingerprint
 from qir.observe.histograms import Histogram
-from qir.observe.statistics_file import PartStatistic, StoredStatistics, encode, read, write
+from qir.observe.statistics_file import Statistic, StatisticsFile, encode, read, write
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class TensorStatistics:
     scores: RowPeaks | None = None
 
     @property
-    def parts(self) -> dict[str, PartStatistic]:
+    def parts(self) -> dict[str, Statistic]:
         """The statistics that there are, by the names of the attributes."""
         found = {kind: getattr(self, kind) for kind in PARTS}
         return {kind: part for kind, part in found.items() if part is not None}
@@ -126,13 +126,13 @@ class Statistics(MutableMapping[str, TensorStatistics]):
         whole = dict(self._tensors)
         for name, theirs in other.items():
             mine = whole.get(name, TensorStatistics())
-            parts = dict(mine.parts)
+            parts: dict[str, Any] = dict(mine.parts)
             for kind, part in theirs.parts.items():
                 try:
                     parts[kind] = merged(parts[kind], part) if kind in parts else part
                 except QirError as error:
                     raise error.at(f"in the statistics of '{name}'") from error
-            whole[name] = TensorStatistics(**parts)  # type: ignore[arg-type]
+            whole[name] = TensorStatistics(**parts)
         return Statistics(whole, model, observed, self.batches + other.batches)
 
     def of_program(self, graph: Graph) -> Statistics:
@@ -175,22 +175,25 @@ class Statistics(MutableMapping[str, TensorStatistics]):
     def __repr__(self) -> str:
         return f"<statistics of {len(self)} tensors on {counted(self.batches, 'batch')}>"
 
-    def stored(self, progress: Mapping[str, Any] | None = None) -> StoredStatistics:
+    def stored(self, progress: Mapping[str, Any] | None = None) -> StatisticsFile:
         """Returns what a file holds of it.
 
         Args:
-            progress: As for `StoredStatistics`.
+            progress: As for `StatisticsFile`.
         """
         tensors = {name: seen.parts for name, seen in self.items()}
-        return StoredStatistics(tensors, self.model, self.observed, self.batches, progress)
+        return StatisticsFile(tensors, self.model, self.observed, self.batches, progress)
 
     @staticmethod
-    def of(stored: StoredStatistics) -> Statistics:
+    def of(stored: StatisticsFile) -> Statistics:
         """Reverses `stored`; raises QirError for a kind of statistic that there is not."""
         for kind in {kind for parts in stored.tensors.values() for kind in parts}:
             if kind not in PARTS:
                 raise QirError(f"statistics: no kind '{kind}'{did_you_mean(kind, PARTS)}")
-        tensors = {name: TensorStatistics(**parts) for name, parts in stored.tensors.items()}  # type: ignore[arg-type]
+        tensors = {
+            name: TensorStatistics(**dict[str, Any](parts))
+            for name, parts in stored.tensors.items()
+        }
         return Statistics(tensors, stored.model, stored.observed, stored.batches)
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -32,19 +32,19 @@ INDEX = "index"
 """The array of bytes that holds the index, a text of JSON."""
 
 
-PartStatisticT = TypeVar("PartStatisticT", bound="PartStatistic")
+StatisticT = TypeVar("StatisticT", bound="Statistic")
 
 
-class PartStatistic(Protocol):
+class Statistic(Protocol):
     """One kind of statistic of a tensor; `merge` is exactly associative and commutative."""
 
-    def merge(self: PartStatisticT, other: PartStatisticT) -> PartStatisticT:
+    def merge(self: StatisticT, other: StatisticT) -> StatisticT:
         """Returns the statistic of what both were taken of."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
-class StoredStatistics:
+class StatisticsFile:
     """What a file of statistics holds.
 
     Args:
@@ -55,7 +55,7 @@ class StoredStatistics:
         progress: Where in the data, for a checkpoint; see `qir.observe.checkpoint`.
     """
 
-    tensors: Mapping[str, Mapping[str, PartStatistic]]
+    tensors: Mapping[str, Mapping[str, Statistic]]
     model: Fingerprint | None
     observed: Fingerprint | None
     batches: int
@@ -66,7 +66,7 @@ _Facts: TypeAlias = Sequence[Any]
 """Numbers of a part that are in the index."""
 
 
-def encode(stored: StoredStatistics) -> dict[str, Array]:
+def encode(stored: StatisticsFile) -> dict[str, Array]:
     """Returns the arrays of a file: equal ones for equal statistics, whatever they share."""
     pools: dict[str, list[Array]] = {name: [np.zeros(0, name)] for name in POOLS}
     listed: list[Any] = []
@@ -97,19 +97,19 @@ def encode(stored: StoredStatistics) -> dict[str, Array]:
         "parts": listed,
     }
     text = json.dumps(index, separators=(",", ":"), sort_keys=True)
-    arrays = {INDEX: np.frombuffer(text.encode(), np.uint8)}
+    whole: dict[str, Array] = {INDEX: np.frombuffer(text.encode(), np.uint8)}
     for name, parts in pools.items():
-        arrays[name] = np.concatenate(parts).astype(np.dtype(name).newbyteorder("<"), copy=False)
-    return arrays
+        whole[name] = np.concatenate(parts).astype(np.dtype(name).newbyteorder("<"), copy=False)
+    return whole
 
 
-def write(stored: StoredStatistics, path: Path) -> None:
+def write(stored: StatisticsFile, path: Path) -> None:
     """Writes a file, whole or not at all; raises QirError where the path can't be written."""
     arrays = encode(stored)
     write_atomically({path: lambda file: write_arrays(file, arrays)})
 
 
-def read(path: Path) -> StoredStatistics:
+def read(path: Path) -> StatisticsFile:
     """Reads a file.
 
     Raises:
@@ -134,7 +134,7 @@ def read(path: Path) -> StoredStatistics:
         return _decoded(index, arrays)
 
 
-def _decoded(index: Mapping[str, Any], pools: Mapping[str, Array]) -> StoredStatistics:
+def _decoded(index: Mapping[str, Any], pools: Mapping[str, Array]) -> StatisticsFile:
     reader = _Reader(pools)
     parts = [reader.part(*described) for described in index["parts"]]
     reader.finish()
@@ -145,10 +145,10 @@ def _decoded(index: Mapping[str, Any], pools: Mapping[str, Array]) -> StoredStat
     model, observed = (
         None if index[key] is None else Fingerprint(**index[key]) for key in ("model", "observed")
     )
-    return StoredStatistics(tensors, model, observed, int(index["batches"]), index["progress"])
+    return StatisticsFile(tensors, model, observed, int(index["batches"]), index["progress"])
 
 
-def _encoded(part: PartStatistic) -> tuple[_Facts, list[Array]]:
+def _encoded(part: Statistic) -> tuple[_Facts, list[Array]]:
     """Returns the numbers of a part for the index, and its arrays."""
     match part:
         case Histogram():
@@ -174,7 +174,7 @@ class _Reader:
         self._pools = pools
         self._places = dict.fromkeys(pools, 0)
 
-    def part(self, kind: str, facts: _Facts, shapes: Sequence[Sequence[int]]) -> PartStatistic:
+    def part(self, kind: str, facts: _Facts, shapes: Sequence[Sequence[int]]) -> Statistic:
         """Returns the next part; raises ValueError or QirError where it makes no sense."""
         sizes = iter(shapes)
         match kind:

@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from functools import reduce
+from random import Random
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def same(one: ExactSums, other: ExactSums) -> bool:
 
 
 @given(terms, st.randoms(use_true_random=False))
-def test_merged_sums_are_exact_in_any_order(arrays: list[Floats], random) -> None:
+def test_merged_sums_are_exact_in_any_order(arrays: list[Floats], random: Random) -> None:
     whole = merged([ExactSums.of(array) for array in arrays])
     for index in range(3):
         exact = sum((Fraction(float(array[index])) for array in arrays), Fraction(0))

@@ -55,9 +55,11 @@ def test_statistics_of_parts_are_those_of_the_whole_but_for_the_numbers_of_batch
     assert whole.keys() == merged.keys()
     for name, tensor in whole.items():
         assert tensor.histogram == merged[name].histogram
-        if tensor.moments is not None:
-            assert np.array_equal(tensor.moments.means, merged[name].moments.means)
-            assert np.array_equal(tensor.moments.sums.words, merged[name].moments.sums.words)
+        moments = merged[name].moments
+        assert (tensor.moments is None) == (moments is None)
+        if tensor.moments is not None and moments is not None:
+            assert np.array_equal(tensor.moments.means, moments.means)
+            assert np.array_equal(tensor.moments.sums.words, moments.sums.words)
     graph, _ = model()
     for method in ("minmax", "mse", "entropy", "percentile"):
         recipe = f"fold, scores, calibrate(method={method}), ranges, quantize, integer"

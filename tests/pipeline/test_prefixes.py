@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import qir
-import qir.passes  # registers the pipelines
+import qir.passes  # registers the pipelines  # pyright: ignore[reportUnusedImport]
 from qir.ir import Graph
 from qir.pipeline import PIPELINES, Context, Pipeline
 from tests.models.small_networks import NETWORKS

@@ -16,7 +16,7 @@ from qir.observe.methods.histogram_method import HistogramMethod
 from qir.passes.shared import observer
 from qir.pipeline import Context, PassManager, Pipeline
 
-SOLVERS = [name for name, kind in METHODS.items() if issubclass(kind, HistogramMethod)]
+SOLVERS = {name: kind for name, kind in METHODS.items() if issubclass(kind, HistogramMethod)}
 """Methods that look at histograms alone."""
 
 # Small integers and halves: sums are exact, so that every executor computes the same.
@@ -131,7 +131,7 @@ def test_methods_solve_the_statistic_of_all_data(method, options, bins, levels):
     data = batches(5)
     graph = calibrated(NET, data, f"calibrate(method={method}{options})")
     whole = observe(run_all(graph, np.concatenate(data))[graph.value("c")], bins=bins)
-    expected = METHODS[method]().solve(whole, levels, include_zero=False)
+    expected = SOLVERS[method]().solve(whole, levels, include_zero=False)
     assert ranges(graph)["c"] == expected
 
 
@@ -223,6 +223,8 @@ def test_new_data_replaces_old_statistics_and_bad_data_does_not():
     calibrated(NET, batches(1), context=context)
     seen = context.statistics["x"]
     assert seen.histogram == observe(batches(1)[0])
+    assert seen.histogram is not None
+    assert seen.extremes is not None
     assert seen.extremes.averages(0.9) == (seen.histogram.minimum, seen.histogram.maximum)
 
 
@@ -236,7 +238,7 @@ def test_memory_does_not_grow_with_the_data():
     def size(data):
         context = Context(executor=ReferenceExecutor())
         calibrated(NET, data, context=context)
-        return [seen.histogram.counts.nbytes for seen in context.statistics.values()]
+        return [histogram.counts.nbytes for histogram in histograms(context).values()]
 
     assert size(batches(2) * 20) == size(batches(2))
     assert max(size(batches(40))) <= BINS * 8
