@@ -8,28 +8,25 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from math import isnan
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO, overload
 
 # Imported to register the passes and pipelines.
 import qir.passes  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from qir.analysis.properties import FLOAT, QUANTIZED
-from qir.backends import RUNNERS, Runnable, check_options, find_writer
+from qir.backends import RUNNERS, Runnable, check_backend_options, find_writer
 from qir.backends.reference.interpreter import run, run_all
-from qir.errors import QirAccuracyWarning, QirError, did_you_mean
+from qir.errors import QirAccuracyWarning, QirError
 from qir.frontends import READERS
 from qir.ir import Graph, expect_graph
 from qir.ir.signature import given_samples
 from qir.observe.batches import random_inputs
 from qir.observe.sample import MOST_ROWS, few_rows
 from qir.observe.statistics import Statistic
-from qir.ops.attributes import attribute_fields
 from qir.passes.shared.calibration_data import read_batches
 from qir.pipeline import Batch, Context, PassManager, Pipeline
-from qir.pipeline.registry import PASSES
-from qir.report.accuracy import THRESHOLD, measure, warning_of
+from qir.pipeline.registry import check_options
+from qir.report.accuracy import measure, threshold_of, warning_of
 from qir.report.constant_inputs import constant_inputs, inputs_left_out
 from qir.targets import Target, find_target, refuse
 from qir.text.files import check_companions, check_writable, write_atomically
@@ -168,8 +165,10 @@ def quantize(
         QirError: As for `optimize`; or an option does not exist, or the threshold is no number.
     """
     expect_graph(graph, "quantize")
-    _check_names("quantize", options)
-    threshold = _threshold(accuracy_check)
+    own = inspect.signature(optimize).parameters.values()
+    names = [each.name for each in own if each.kind is each.KEYWORD_ONLY]
+    check_options("quantize", options, [*names, "accuracy_check", "pipeline"])
+    threshold = threshold_of(accuracy_check)
     context = context or Context()
     known = context.sample
     integer = optimize(graph, pipeline, data=data, context=context, **options)
@@ -213,42 +212,6 @@ def _first_rows(graph: Graph, data: Iterable[Batch]) -> Sequence[Array] | None:
         if not sizes.empty:
             return few_rows(graph, arrays, MOST_ROWS)
     return None
-
-
-def _check_names(function: str, options: Mapping[str, object]) -> None:
-    """Raises QirError for an option that `optimize` lacks; says where one of a pass is written."""
-    names = [
-        parameter.name
-        for parameter in inspect.signature(optimize).parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    ]
-    for name in options:
-        if name in names:
-            continue
-        owners = [
-            key
-            for key, kind in PASSES.items()
-            if any(spec.name == name for spec in attribute_fields(kind))
-        ]
-        hint = did_you_mean(name, [*names, "accuracy_check", "pipeline"])
-        if owners:
-            hint = (
-                f"; it is one of pass {' and of pass '.join(sorted(owners))}, written in the "
-                f"pipeline: '…, {sorted(owners)[0]}({name}=…), …'"
-            )
-        raise QirError(f"{function}: no option '{name}'{hint}")
-
-
-def _threshold(accuracy_check: object) -> float | None:
-    """Returns the signal to noise in dB that outputs are to have; None for no check."""
-    if isinstance(accuracy_check, bool):
-        return THRESHOLD if accuracy_check else None
-    if isinstance(accuracy_check, Real) and not isnan(accuracy_check):
-        return float(accuracy_check)
-    raise QirError(
-        "quantize: accuracy_check: expected True, False or a number of decibels, got "
-        f"{accuracy_check!r}"
-    )
 
 
 @overload
@@ -304,7 +267,7 @@ def compile(
     expect_graph(graph, "compile")
     with _devices():
         runner = RUNNERS.find(backend, "compile")
-        check_options(runner, backend, options)
+        check_backend_options(runner, backend, options)
         if backend == "xla" and "check" in options:
             options["check"] = given_samples(graph.inputs, options["check"])
         compiled = runner(graph, **options)
