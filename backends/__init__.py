@@ -85,7 +85,7 @@ WRITERS: Registry[Writer] = Registry(
 """What `qir.save` looks the suffix of a path up in, or else the name of the target."""
 
 
-def check_options(runner: Runner, backend: str, options: Mapping[str, Any]) -> None:
+def check_backend_options(runner: Runner, backend: str, options: Mapping[str, Any]) -> None:
     """Raises QirError for an option that a runner does not name; all of its own are listed.
 
     Args:

@@ -6,7 +6,7 @@ import inspect
 import os
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO, overload
@@ -14,19 +14,18 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, overload
 # Imported to register the passes and pipelines.
 import qir.passes  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from qir.analysis.properties import FLOAT, QUANTIZED, RANGED
-from qir.backends import RUNNERS, Runnable, check_options, find_writer
+from qir.backends import RUNNERS, Runnable, check_backend_options, find_writer
 from qir.backends.reference.interpreter import run, run_all
-from qir.errors import QirAccuracyWarning, QirError, did_you_mean
+from qir.errors import QirAccuracyWarning, QirError
 from qir.frontends import READERS
 from qir.ir import Graph, expect_graph
 from qir.observe.batches import given_samples, random_inputs
 from qir.observe.checkpoint import Checkpoint
 from qir.observe.statistics import Statistics
-from qir.ops.attributes import attribute_fields
 from qir.passes.shared.calibration_data import first_rows
 from qir.passes.shared.raising import raise_imported
 from qir.pipeline import Batch, Context, PassManager, Pipeline
-from qir.pipeline.registry import PASSES
+from qir.pipeline.registry import check_options
 from qir.report.accuracy import measure, threshold_of, warning_of
 from qir.report.constant_inputs import constant_inputs, inputs_left_out
 from qir.targets import Target, find_target, refuse
@@ -237,7 +236,9 @@ def quantize(
         QirError: As for `optimize`; or an option does not exist, or the threshold is no number.
     """
     expect_graph(graph, "quantize")
-    _check_names("quantize", options)
+    own = inspect.signature(optimize).parameters.values()
+    names = [each.name for each in own if each.kind is each.KEYWORD_ONLY]
+    check_options("quantize", options, [*names, "accuracy_check", "pipeline"])
     threshold = threshold_of(accuracy_check)
     context = context or Context()
     known = context.sample
@@ -273,30 +274,6 @@ def quantize(
     if (message := warning_of(integer.accuracy)) is not None:
         warnings.warn(message, QirAccuracyWarning, stacklevel=2)
     return integer
-
-
-def _check_names(function: str, options: Mapping[str, object]) -> None:
-    """Raises QirError for an option that `optimize` lacks; says where one of a pass is written."""
-    names = [
-        parameter.name
-        for parameter in inspect.signature(optimize).parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    ]
-    for name in options:
-        if name in names:
-            continue
-        owners = [
-            key
-            for key, kind in PASSES.items()
-            if any(spec.name == name for spec in attribute_fields(kind))
-        ]
-        hint = did_you_mean(name, [*names, "accuracy_check", "pipeline"])
-        if owners:
-            hint = (
-                f"; it is one of pass {' and of pass '.join(sorted(owners))}, written in the "
-                f"pipeline: '…, {sorted(owners)[0]}({name}=…), …'"
-            )
-        raise QirError(f"{function}: no option '{name}'{hint}")
 
 
 @overload
@@ -352,7 +329,7 @@ def compile(
     expect_graph(graph, "compile")
     with _devices():
         runner = RUNNERS.find(backend, "compile")
-        check_options(runner, backend, options)
+        check_backend_options(runner, backend, options)
         if backend == "xla" and "check" in options:
             options["check"] = given_samples(graph, options["check"])
         compiled = runner(graph, **options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, dataclass_transform
 
@@ -149,3 +149,28 @@ def make_pass(cls: type[Pass], options: Mapping[str, Any], places: Sequence[str]
         return cls(**options)
     except QirError as error:
         raise ParseError(f"pipeline: {error.message}", places) from error
+
+
+def check_options(function: str, given: Iterable[str], names: Sequence[str]) -> None:
+    """Raises QirError for an option that a function lacks; says where one of a pass is written.
+
+    Args:
+        function: The function, for the error.
+        given: The options that it was given.
+        names: Those that it has.
+    """
+    for name in given:
+        if name in names:
+            continue
+        owners = sorted(
+            key
+            for key, kind in PASSES.items()
+            if any(spec.name == name for spec in attribute_fields(kind))
+        )
+        hint = did_you_mean(name, names)
+        if owners:
+            hint = (
+                f"; it is one of pass {' and of pass '.join(owners)}, written in the "
+                f"pipeline: '…, {owners[0]}({name}=…), …'"
+            )
+        raise QirError(f"{function}: no option '{name}'{hint}")
