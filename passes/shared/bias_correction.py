@@ -76,7 +76,8 @@ def lost_by_rounding(
     Args:
         op: The product.
         weights: The kernel [taps…, channels / groups, outputs].
-        rounded: The real numbers that its codes mean, likewise.
+        rounded: The real numbers that its codes mean, likewise; of float32 they are overwritten,
+            where they can be, as weights are large.
         means: The mean of each channel of x [channels].
         variances: The variance, likewise.
 
@@ -91,7 +92,8 @@ def lost_by_rounding(
     groups = 1 if isinstance(op, Dot) else op.groups
     taps = prod(weights.shape[:-2])
     # [groups, terms, outputs / groups], in float32: the differences lose nothing to it.
-    errors = np.subtract(weights, rounded, dtype=np.float32)
+    own = rounded.dtype == np.float32 and rounded.flags.writeable
+    errors = np.subtract(weights, rounded, out=rounded if own else None, dtype=np.float32)
     errors = np.moveaxis(errors.reshape(taps * weights.shape[-2], groups, -1), 1, 0)
 
     def met(channels: Array) -> Array:

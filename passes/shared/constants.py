@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from qir.ir import Builder, Value
-from qir.types import Array, DType
+from qir.types import Array, DType, aligned
 
 
 def rounded(real: Array, dtype: DType) -> Array | None:
@@ -16,7 +16,7 @@ def rounded(real: Array, dtype: DType) -> Array | None:
 
 def rounded_product(array: Array, factors: Array, dtype: DType) -> Array | None:
     """Rounds products once, as `rounded` does; takes half the time, for want of float64 arrays."""
-    result = np.empty(np.broadcast_shapes(array.shape, factors.shape), dtype.numpy)
+    result = aligned(np.broadcast_shapes(array.shape, factors.shape), dtype.numpy)
     with np.errstate(all="ignore"):
         np.multiply(array, factors, out=result, dtype=np.float64, casting="unsafe")
     return _if_finite(result)

@@ -34,6 +34,7 @@ class Graph:
         QirError: A name is none that the text could hold; see `qir.types.names`.
 
     Attributes:
+        erased_bytes: What the arrays of erased constants take, or would if nothing else held them.
         accuracy: What `qir.quantize` measured when it made the program, None where it did not; a
             whole copy has it too, a file does not.
         diagnostics: Sentences that the passes which made the program left for the user; a whole
@@ -42,6 +43,7 @@ class Graph:
 
     def __init__(self, name: str, inputs: Iterable[tuple[str, TensorType]] = ()) -> None:
         self._revision = 0
+        self.erased_bytes = 0
         self._name = check_symbol(name, "graph") if name != "" else name
         self._names: Namespace[Value] = Namespace()
         self._first: Node | None = None
@@ -189,6 +191,8 @@ class Graph:
             raise QirError(f"erase: %{used.name} is still used by {used.users[0]!r}")
         for index, value in enumerate(node.inputs):
             del value.uses[node, index]
+        if isinstance(node.op, Const):
+            self.erased_bytes += node.op.array.array.nbytes
         for value in node.outputs:
             del self._names[value.name]
         if node._previous is None:

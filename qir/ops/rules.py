@@ -45,6 +45,17 @@ class Coded:
         return self.stored.astype(np.int64) if code is None else code.steps(self.stored)
 
     @property
+    def is_scaled(self) -> bool:
+        """Whether the steps are the stored numbers, of 16 bits at most."""
+        code = self.type.quant
+        return self.stored.itemsize <= 2 and (
+            code is None
+            or (
+                isinstance(code, Affine) and code.multipliers is None and not code.zero_points.any()
+            )
+        )
+
+    @property
     def carried(self) -> Array:
         """The same integers as floats, which matrix products of numpy are fast for."""
         code = self.type.quant
@@ -55,6 +66,10 @@ class Coded:
         if code is not None and code.zero_points.any():
             steps -= expand(code.zero_points.astype(element), steps.shape)
         return steps
+
+
+_PART = 2**22
+"""Weights that are computed with at a time: 16 MB as float32."""
 
 
 class QuantRule:
@@ -88,7 +103,20 @@ class Accumulate(QuantRule):
 
     def integer(self, op: Op, operands: Sequence[Coded], result: TensorType) -> Array:
         """Returns the sums of products of the operands' steps, as int64."""
-        return self.exactly(op, *(operand.carried for operand in operands))
+        kernel = operands[self.right]
+        outputs = kernel.stored.shape[-1]
+        width = max(1, outputs * _PART // max(1, kernel.stored.size))
+        if width >= outputs or not kernel.is_scaled or getattr(op, "groups", 1) > 1:
+            return self.exactly(op, *(operand.carried for operand in operands))
+        # Large weights for some outputs at a time: as floats they take 4 to 8 times the memory.
+        x = operands[self.left].carried
+        bias = [operand.carried for operand in operands[self.bias :]]
+        found = []
+        for start in range(0, outputs, width):
+            part = slice(start, start + width)
+            some = kernel.stored[..., part].astype(np.float32)
+            found.append(self.exactly(op, x, some, *(numbers[part] for numbers in bias)))
+        return np.concatenate(found, axis=-1)
 
     @staticmethod
     def exactly(op: Op, *operands: Array) -> Array:

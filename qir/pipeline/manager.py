@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,10 @@ from qir.pipeline.text import Pipeline, Repeat
 from qir.text import to_program
 from qir.text.files import make_folder, write_atomically
 from qir.types import Array, DType
+
+LARGE = 2**28
+"""Bytes of constants that passes have taken out for which what holds them is looked for at once:
+that takes a fifth of a second, and quantizing as many weights takes several."""
 
 
 @dataclass
@@ -113,6 +118,10 @@ class PassManager:
         if not context.edited[-1]:
             before = None
         self._count += 1
+        if graph.erased_bytes > LARGE:
+            # Nodes and values refer to one another, and Python's collector counts no bytes.
+            gc.collect()
+            graph.erased_bytes = 0
         try:
             try:
                 self._verify(step, graph, context)

@@ -2,6 +2,7 @@
 
 from qir.types.arrays import (
     FrozenArray,
+    aligned,
     array_digest,
     expand,
     format_number,
@@ -52,6 +53,7 @@ __all__ = [
     "Shape",
     "Size",
     "TensorType",
+    "aligned",
     "array_digest",
     "code",
     "code_kind",

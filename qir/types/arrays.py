@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from functools import cached_property
+from math import prod
 from typing import Any, Self
 
 import numpy as np
@@ -12,6 +13,26 @@ from numpy.typing import ArrayLike
 
 from qir.errors import counted
 from qir.types.dtype import Array
+
+ALIGNMENT = 64
+"""Bytes of which the place of an array is a multiple where XLA on CPU reads it without a copy."""
+
+
+def aligned(shape: tuple[int, ...], dtype: Any) -> Array:
+    """Returns an array of any numbers that XLA on CPU computes with where it lies.
+
+    It copies those of `numpy.empty`: constants as large as weights would be in memory twice while a
+    program is calibrated.
+
+    Args:
+        shape: The shape.
+        dtype: The numpy type.
+    """
+    size = prod(shape) * np.dtype(dtype).itemsize
+    octets = np.empty(size + ALIGNMENT, np.uint8)
+    start = -octets.ctypes.data % ALIGNMENT
+    whole: Array = octets[start : start + size].view(dtype).reshape(shape)
+    return whole
 
 
 def format_number(value: Any) -> str:
