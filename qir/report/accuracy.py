@@ -356,22 +356,3 @@ def _place(one: OwnError) -> str:
 
 def _figures(one: OutputAccuracy | OwnError) -> str:
     return f"{one.sqnr:.1f} dB ({one.rows:.1f} dB)"
-
-
-def threshold_of(accuracy_check: object) -> float | None:
-    """Returns the signal to noise in dB that outputs are to have; None for no check.
-
-    Args:
-        accuracy_check: True, False or a number of decibels.
-
-    Raises:
-        QirError: It is none of these.
-    """
-    if isinstance(accuracy_check, bool):
-        return THRESHOLD if accuracy_check else None
-    if isinstance(accuracy_check, Real) and not isnan(accuracy_check):
-        return float(accuracy_check)
-    raise QirError(
-        "quantize: accuracy_check: expected True, False or a number of decibels, got "
-        f"{accuracy_check!r}"
-    )
