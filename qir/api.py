@@ -21,7 +21,7 @@ from qir.frontends import READERS
 from qir.ir import Graph, expect_graph
 from qir.observe.batches import given_samples, random_inputs
 from qir.observe.checkpoint import Checkpoint
-from qir.observe.statistics import Statistics
+from qir.observe.statistics import Statistics, expect_statistics
 from qir.ops.attributes import attribute_fields
 from qir.passes.shared.calibration_data import first_rows
 from qir.pipeline import Batch, Context, PassManager, Pipeline
@@ -111,6 +111,7 @@ def optimize(
     context.data, context.seed, context.progress = data, seed, progress
     context.interpreter = run_all
     if statistics is not None:
+        expect_statistics(statistics)
         statistics.check(graph)
         context.statistics = statistics.copy()
     if data is not None:
