@@ -21,7 +21,7 @@ from qir.frontends import READERS
 from qir.ir import Graph, expect_graph
 from qir.observe.batches import given_samples, random_inputs
 from qir.observe.checkpoint import Checkpoint
-from qir.observe.statistics import Statistics
+from qir.observe.statistics import Statistics, expect_statistics
 from qir.passes.shared.calibration_data import first_rows
 from qir.passes.shared.raising import raise_imported
 from qir.pipeline import Batch, Context, PassManager, Pipeline
@@ -131,6 +131,7 @@ def optimize(
         context.target = find_target(target, "target")
     context.interpreter = run_all
     if statistics is not None:
+        expect_statistics(statistics)
         statistics.check(graph)
         context.statistics = statistics.copy()
     if data is not None:

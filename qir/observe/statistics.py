@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from qir.errors import QirError, counted, did_you_mean
+from qir.errors import QirError, counted, did_you_mean, kind_of
 from qir.ir import Graph
 from qir.observe.channels import ChannelMoments, ChannelStatistic, RowPeaks
 from qir.observe.extremes import BatchExtremes
@@ -212,6 +212,15 @@ class Statistics(MutableMapping[str, TensorStatistics]):
             QirError: The file is missing, damaged, or holds something else.
         """
         return Statistics.of(read(Path(path)))
+
+
+def expect_statistics(given: object) -> None:
+    """Raises QirError for what a user handed in instead of statistics."""
+    if not isinstance(given, Statistics):
+        raise QirError(
+            f"statistics: expected what qir.calibrate returns, got {kind_of(given)}; "
+            "qir.Statistics.load reads a file, and a context has them as context.statistics"
+        )
 
 
 def _same(mine: Fingerprint | None, theirs: Fingerprint | None, what: str) -> Fingerprint | None:

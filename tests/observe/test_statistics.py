@@ -112,6 +112,13 @@ def test_statistics_of_another_model_are_refused() -> None:
         seen("mlp", 0).merge(seen("cnn", 0))
 
 
+@pytest.mark.parametrize(("given", "told"), [({}, "a dict"), ("seen.npz", "a str")])
+def test_what_are_no_statistics_is_told(given: object, told: str) -> None:
+    graph, _ = model("mlp")
+    with pytest.raises(QirError, match=f"expected what qir.calibrate returns, got {told}; "):
+        qir.quantize(graph, statistics=given)
+
+
 def test_a_missing_value_is_told_by_name() -> None:
     graph, _ = model("mlp")
     partial = seen("mlp", 0).copy()
