@@ -24,11 +24,12 @@ class LiftQdq(Pass):
     - A function of one tensor stays between its dequantize and quantize, for lookup-tables, which
       computes the same in float64.
     - Sums of products, products, means and pools are summed exactly, and rounded once by a
-      requantize. Its multiplier is off by 2^-30 of itself or less for `fixed31`, 2^-23 for
-      `f32_rne`: an integer differs only where the real number is that near to halfway between two,
-      and then by one.
+      requantize. What it rounds is off by 2^-30 of itself or less for `fixed31`, by 2^-22 for
+      `f32_rne` and where a constant factor goes into its scale: an integer differs only where the
+      real number is that near to halfway between two, and then by one.
     - A bias is stored in steps of the accumulator. One that was not is rounded to half of one.
-    - add and sub round their exact sum once, within 2^-14 of a step of it.
+    - add and sub round their sum once, halves up, within the bound of `qir.numbers.common_shift`:
+      2^-14 of a step for operands of the result's scale.
     - softmax, quotients and norms have an integer meaning of their own, within the bounds that
       their ops state.
 
