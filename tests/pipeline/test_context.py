@@ -1,6 +1,6 @@
 """What passes get beside the graph: the float program, and data that can be read again."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,8 +86,12 @@ class Again:
 
 @pytest.mark.parametrize("kind", ["list", "object", "generator"])
 def test_passes_behind_calibrate_read_the_same_data(kind: str, seen: list[Context]) -> None:
-    data = {"list": DATA, "object": Again(), "generator": (batch.copy() for batch in DATA)}[kind]
-    qir.optimize(qir.parse(NET), "calibrate, look", data=data)
+    made: dict[str, Iterable[np.ndarray]] = {
+        "list": DATA,
+        "object": Again(),
+        "generator": (batch.copy() for batch in DATA),
+    }
+    qir.optimize(qir.parse(NET), "calibrate, look", data=made[kind])
     found = seen[0].observations
     assert found is not None
     assert found.repeatable
