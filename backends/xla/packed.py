@@ -70,7 +70,7 @@ def unpacked_parts(packed: jax.Array, storage: DType, axis: int, size: int) -> l
     octets = lax.bitcast_convert_type(fenced, jnp.int8) if signed else fenced
     shift = lax.shift_right_arithmetic if signed else lax.shift_right_logical
     length = packed.shape[axis]
-    parts = []
+    parts: list[jax.Array] = []
     for place in range(count):
         left = octets.dtype.type(8 - bits * (place + 1))
         part = shift(lax.shift_left(octets, left), octets.dtype.type(8 - bits))

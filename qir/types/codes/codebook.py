@@ -127,16 +127,16 @@ class Codebook(LevelCode):
             QirError: The parts do not divide the tensor, a number is not finite, the width is none
                 of 1 to 8 or has not that many levels, or no levels have that name.
         """
-        if levels is None:
-            width = 4 if bits is None else bits
-        else:
+        table = None
+        width = 4 if bits is None else bits
+        if levels is not None:
             table = named_levels(levels).array if isinstance(levels, str) else _in_order(levels)
             width = (max(2, len(table)) - 1).bit_length() if bits is None else bits
         storage = storage_of(width, signed=False, least=1, most=8)
         greatest = magnitudes(array, parts)
-        if levels is None:
+        largest = 1.0 if table is None else float(np.abs(table).max(initial=0))
+        if table is None:
             table = nearest_levels(per_part(array, greatest), 2**width)
-        largest = 1.0 if levels is None else float(np.abs(table).max(initial=0))
         one = cls.of(storage, 1.0, table)
         scale = scales_of(greatest / largest, *one.scale_bounds)
         return replace(one, scale=scale)
@@ -173,17 +173,14 @@ def _in_order(levels: ArrayLike) -> Array:
     except ValueError:
         raise QirError("code: C10: expected levels, got lists of different lengths") from None
     whole = array.dtype.kind in "iu"
-    narrow = np.int32 if whole else np.float32
-    wrong = array.ndim != 1 or array.dtype.kind not in "iuf"
-    wrong = wrong or bool(whole and np.any((array < -MOST_STEP) | (array > MOST_STEP)))
-    if not wrong:
+    fits = array.ndim == 1 and array.dtype.kind in "iuf"
+    if fits and not (whole and np.any((array < -MOST_STEP) | (array > MOST_STEP))):
         with np.errstate(over="ignore"):
-            numbers = array.astype(narrow)
-        wrong = not np.all(np.isfinite(numbers)) or not np.all(np.diff(numbers) > 0)
-    if wrong:
-        found = repr(FrozenArray(array)) if array.dtype.kind in "biuf" else str(levels)
-        raise QirError(
-            f"code: C10: expected finite increasing levels, integers within {MOST_STEP} of 0, got "
-            f"{found}"
-        )
-    return numbers
+            numbers: Array = array.astype(np.int32 if whole else np.float32)
+        if np.all(np.isfinite(numbers)) and np.all(np.diff(numbers) > 0):
+            return numbers
+    found = repr(FrozenArray(array)) if array.dtype.kind in "biuf" else str(levels)
+    raise QirError(
+        f"code: C10: expected finite increasing levels, integers within {MOST_STEP} of 0, got "
+        f"{found}"
+    )

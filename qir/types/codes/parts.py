@@ -160,7 +160,7 @@ def storage_of(bits: int, *, signed: bool, least: int = 2, most: int = 16) -> DT
     Raises:
         QirError: The width is outside of those.
     """
-    if not isinstance(bits, int | np.integer) or not least <= bits <= most:
+    if bits not in range(least, most + 1):
         raise QirError(f"code: expected a width of {least} to {most} bits, got {bits}")
     types = (DType.I2, DType.I4, DType.I8, DType.I16) if signed else (DType.U4, DType.U8, DType.U16)
     return next(dtype for dtype in types if dtype.bits >= bits)
