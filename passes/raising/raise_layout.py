@@ -44,6 +44,8 @@ def sink_through_elementwise(y: Value, b: Builder) -> Value | None:
 
 def _put_back(moved: Value, order: Sequence[int], y: Value, b: Builder) -> Value:
     """Transposes what is computed with its axes in another order to stand as what it replaces."""
+    if y.named:
+        moved.owner.name_after(moved, y.name)
     moved.stand_for(y, sorted(range(len(order)), key=order.__getitem__))
     return b.emit(Transpose(tuple(order)), moved)
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 from qir.analysis.verify import verify
 from qir.errors import PassError, what_failed
 from qir.ir import Graph
+from qir.ir.names import Inheritance
 from qir.pipeline import Context, Pass
 from qir.pipeline.rewrite import Rule, rewrite
 
@@ -27,7 +28,9 @@ class Raising(Pass):
     rules: ClassVar[tuple[Rule, ...]]
 
     def run(self, graph: Graph, context: Context) -> None:
+        names = Inheritance(graph)
         context.diagnostics += self.apply(graph, self.rules)
+        names.settle()
 
     def apply(self, graph: Graph, rules: Sequence[Rule]) -> list[str]:
         """Applies some of the rules until none fires, and returns where they failed.
