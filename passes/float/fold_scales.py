@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from qir.analysis.properties import FLOAT
+from qir.analysis.properties import FLOAT, FLOAT_OPS
 from qir.ir import Graph
 from qir.ir.names import Inheritance
 from qir.passes.shared.folding import fold_affine
@@ -22,13 +22,15 @@ class FoldScales(Pass):
     through every op that commutes with it: relu, leaky_relu, clip with its bounds scaled, pooling,
     mean, moves of numbers, concat and add on all branches. In between, values are scaled: they lose
     their range and stand for no imported value any more. The folded weights are computed in float64
-    and rounded once.
+    and rounded once. A program with codes beside its float ops stays as it is.
     """
 
     name = "fold-scales"
-    requires = (replace(FLOAT, remedy=_REMEDY),)
+    requires = (replace(FLOAT_OPS, remedy=_REMEDY),)
 
     def run(self, graph: Graph, context: Context) -> None:
+        if FLOAT.missing(graph):
+            return
         names = Inheritance(graph)
         fold_affine(graph)
         names.settle()

@@ -229,7 +229,8 @@ def keep_parts(
 def known_part(value: Value, statistics: Statistics, kind: str) -> Any:
     """Returns one of the statistics of a value along its own axes, or None.
 
-    It is that of the first of its names that has it.
+    It is that of the first of its names that has it. Positions are along the imported value's axes:
+    the last one numbers them.
 
     Args:
         value: The value.
@@ -239,7 +240,8 @@ def known_part(value: Value, statistics: Statistics, kind: str) -> Any:
     orders = value.origins
     for name in statistic_names(value):
         part = getattr(statistics.get(name, _NOTHING), kind)
-        if part is not None and (found := _turned(part, orders.get(name))) is not None:
+        order = None if kind == "positions" else orders.get(name)
+        if part is not None and (found := _turned(part, order)) is not None:
             return found
     return None
 
