@@ -526,7 +526,9 @@ def tables(path: Path) -> set[str]:
 
 def test_no_pass_lists_ops() -> None:
     passes = FOLDERS["qir.passes"]
-    paths = [*passes.rglob("*.py"), *(ROOT / "qir/analysis").rglob("*.py")]
+    # A form that is raised is made of ops of certain classes.
+    paths = [path for path in passes.rglob("*.py") if path.parent.name != "raising"]
+    paths += (ROOT / "qir/analysis").rglob("*.py")
     found = {path: tables(path) for path in paths}
     assert {
         str(path.relative_to(passes)): names for path, names in found.items() if names
