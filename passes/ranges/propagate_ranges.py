@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import reduce
 from math import inf
 
 import numpy as np
 
 from qir.errors import QirError
-from qir.ir import Graph, Node, Value
+from qir.ir import Graph, Node, Value, reachable
 from qir.numbers.interval import EVERYTHING, Interval
 from qir.ops import Const, Return
 from qir.ops.rules import Accumulate, FixedCode, SameCode, SharedCode, Table
@@ -240,10 +240,8 @@ def _unsaturated(node: Node, seen: Interval, bits: int) -> Interval | None:
 
 def _groups(graph: Graph, *, share: bool) -> list[list[Value]]:
     """Finds the values that have one code: those that ops which keep it join, in their order."""
-    import networkx as nx  # See Graph.to_networkx.
-
-    joined: nx.Graph[Value] = nx.Graph()
-    sharing = []
+    joined: list[list[Value]] = []
+    sharing: list[list[Value]] = []
     parts = summed_parts(graph)
     for node in graph.nodes:
         # Relu and clip are merged into the rounding of a sum, at a code of their own, and parts of
@@ -258,13 +256,29 @@ def _groups(graph: Graph, *, share: bool) -> list[list[Value]]:
         if isinstance(node.op.quant, SharedCode):
             sharing.append(values)
         else:
-            nx.add_path(joined, values)
+            joined.append(values)
     if share:
-        joined.add_nodes_from(value for value in graph.values() if _is_fixed(value))
-        groups = list(nx.connected_components(joined))
+        joined += [[value] for value in graph.values() if _is_fixed(value)]
         # A fixed code would clip the other operands.
+        groups = _connected(joined)
         fixed = {value for group in groups if any(map(_is_fixed, group)) for value in group}
-        for values in sharing:
-            nx.add_path(joined, [value for value in values if value not in fixed])
-    order = {value: place for place, value in enumerate(joined)}
-    return [sorted(group, key=order.__getitem__) for group in nx.connected_components(joined)]
+        joined += [[value for value in values if value not in fixed] for values in sharing]
+    return _connected(joined)
+
+
+def _connected(joined: Iterable[Sequence[Value]]) -> list[list[Value]]:
+    """Unites lists that have values in common: networkx would take 0.1 s to load for that."""
+    beside: dict[Value, list[Value]] = {}
+    for values in joined:
+        for value in values:
+            beside.setdefault(value, []).append(values[0])
+            beside[values[0]].append(value)
+    order = {value: place for place, value in enumerate(beside)}
+    groups: list[list[Value]] = []
+    seen: set[Value] = set()
+    for value in beside:
+        if value not in seen:
+            group = reachable([value], beside.__getitem__)
+            seen.update(group)
+            groups.append(sorted(group, key=order.__getitem__))
+    return groups

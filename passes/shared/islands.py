@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
 
-from qir.ir import Graph, Node, Value
+from qir.ir import Graph, Node, Value, reachable
 from qir.ops import Const, Return
 from qir.ops.rules import ExactSum, SameCode
 
@@ -26,19 +26,21 @@ def islands(
         coded_inputs: Whether the program takes stored numbers.
         coded_outputs: Whether it returns stored numbers.
     """
-    import networkx as nx  # See Graph.to_networkx.
-
-    whole = graph.to_networkx()
-    floats = nx.subgraph_view(whole, filter_edge=lambda *edge: _joins(whole.edges[edge]["value"]))
-    members = [
+    members = dict.fromkeys(
         node
         for node in graph.nodes
-        if not isinstance(node.op, Const | Return)
-        and node not in kept
-        and any(map(_joins, (*node.inputs, *node.outputs)))
-    ]
+        if not isinstance(node.op, Const | Return) and node not in kept and any(_beside(node))
+    )
     found: set[Node] = set()
-    for group in nx.weakly_connected_components(floats.subgraph(members)):
+    seen: set[Node] = set()
+    for first in members:
+        if first in seen:
+            continue
+        # networkx would take 0.1 s to load for that.
+        group = reachable(
+            [first], lambda node: (near for near in _beside(node) if near in members)
+        ).keys()
+        seen |= group
         if any(_is_worth_codes(node) for node in group):
             continue
         if coded_inputs and any(
@@ -46,13 +48,19 @@ def islands(
         ):
             continue
         # What is beside a group and in no group is kept, the return aside.
-        beside = {near for node in group for near in nx.all_neighbors(floats, node)} - group
+        beside = {near for node in group for near in _beside(node)} - group
         returned = {node for node in beside if isinstance(node.op, Return)}
         if returned and coded_outputs:
             continue
         if beside - returned:
             found |= group
     return found
+
+
+def _beside(node: Node) -> Iterator[Node]:
+    """Yields the nodes that a node gets floating-point tensors from or gives some to."""
+    yield from (value.node for value in node.inputs if _joins(value) and value.node is not None)
+    yield from (user for value in node.outputs if _joins(value) for user in value.users)
 
 
 def _joins(value: Value) -> bool:
