@@ -107,7 +107,7 @@ def _observed(graph: Graph, nodes: Sequence[Node], context: Context) -> list[flo
             peaks = RowPeaks(axes, top)
             found_of[scores] = found_of.get(scores, peaks).merge(peaks)
     for scores, peaks in found_of.items():
-        keep_parts(scores, context.statistics, scores=peaks)
+        keep_parts(scores, context.statistics, {"scores": peaks})
     return least
 
 

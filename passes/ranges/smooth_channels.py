@@ -102,9 +102,9 @@ class SmoothChannels(Pass):
                 graph.erase(x.node)
         names.settle()
         for value, statistic in observed.items():
-            keep_parts(value, context.statistics, channels=statistic)
+            keep_parts(value, context.statistics, {"channels": statistic})
         for value, mean in moments.items():
-            keep_parts(value, context.statistics, moments=mean)
+            keep_parts(value, context.statistics, {"moments": mean})
 
 
 def _is_product_of_weights(node: Node, x: Value) -> bool:

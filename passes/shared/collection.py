@@ -80,7 +80,7 @@ class Collection:
         for kind, known in kinds.items():
             # Where two values stand for one, that counts whose axes are the imported one's.
             for value in sorted(known, key=lambda value: not any(value.origins.values())):
-                keep_parts(value, whole, **{kind: known[value]})
+                keep_parts(value, whole, {kind: known[value]})
         return whole
 
 

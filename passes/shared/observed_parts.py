@@ -193,7 +193,8 @@ def pass_on_moments(
     """
     if whole is not None:
         for part, channels in parts.items():
-            keep_parts(part, context.statistics, missing_only=True, moments=whole.take(channels))
+            found = {"moments": whole.take(channels)}
+            keep_parts(part, context.statistics, found, missing_only=True)
 
 
 def statistic_names(value: Value) -> tuple[str, ...]:
@@ -203,15 +204,19 @@ def statistic_names(value: Value) -> tuple[str, ...]:
 
 
 def keep_parts(
-    value: Value, statistics: Statistics, *, missing_only: bool = False, **parts: Statistic
+    value: Value,
+    statistics: Statistics,
+    parts: Mapping[str, Statistic],
+    *,
+    missing_only: bool = False,
 ) -> None:
     """Adds what was observed of a value under each of its names, along that name's axes.
 
     Args:
         value: The value, whose axes may stand in another order than those of an imported one.
         statistics: Where it goes.
-        missing_only: Whether what is known already stays.
         parts: What was observed, by the attribute of `TensorStatistics`.
+        missing_only: Whether what is known already stays.
     """
     orders = value.origins
     for name in statistic_names(value):

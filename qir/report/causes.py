@@ -204,7 +204,7 @@ def _division(one: Seen, operands: list[Seen]) -> tuple[Cause, str, str] | None:
         if value.op is not None and (value is one.reference or value.op.elementwise):
             yield from (end for end in value.inputs if end not in ends)
 
-    divisors = []
+    divisors: list[Value] = []
     for value in reachable([one.reference], computed_of):
         edge = None if value.op is None else value.op.edge
         if edge and edge.number == 0 and (edge.divides or not (edge.both or edge.included)):
