@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 
 import numpy as np
@@ -52,8 +53,9 @@ def corrected_bias(
     if moments is None:
         return None
     means = moments.means if x.range is None else moments.means.clip(*x.range.bounds)
-    rounded = _real(right.array, weights) if right.is_constant else right.real
-    lost = lost_by_rounding(node.op, kernel.array, rounded, means, moments.variances)
+    lost = lost_by_rounding(
+        node.op, kernel.array, _rounded(right.array, weights), means, moments.variances
+    )
     if lost is None:
         return None
     long = sums_long(code, weights, kernel.array)
@@ -65,7 +67,11 @@ def corrected_bias(
 
 
 def lost_by_rounding(
-    op: Op, weights: Array, rounded: Array, means: Array, variances: Array
+    op: Op,
+    weights: Array,
+    rounded: Callable[[slice], Array],
+    means: Array,
+    variances: Array,
 ) -> Array | None:
     """Returns what the outputs of a sum of products lose on average as its weights are rounded.
 
@@ -76,8 +82,8 @@ def lost_by_rounding(
     Args:
         op: The product.
         weights: The kernel [taps…, channels / groups, outputs].
-        rounded: The real numbers that its codes mean, likewise; of float32 they are overwritten,
-            where they can be, as weights are large.
+        rounded: Returns the real numbers that its codes mean of some outputs, likewise: of all of
+            them they would take as much memory as the weights.
         means: The mean of each channel of x [channels].
         variances: The variance, likewise.
 
@@ -90,35 +96,40 @@ def lost_by_rounding(
     if not weights.size:
         return None
     groups = 1 if isinstance(op, Dot) else op.groups
-    taps = prod(weights.shape[:-2])
-    # [groups, terms, outputs / groups], in float32: the differences lose nothing to it.
-    own = rounded.dtype == np.float32 and rounded.flags.writeable
-    errors = np.subtract(weights, rounded, out=rounded if own else None, dtype=np.float32)
-    errors = np.moveaxis(errors.reshape(taps * weights.shape[-2], groups, -1), 1, 0)
+    taps, outputs = prod(weights.shape[:-2]), weights.shape[-1]
 
     def met(channels: Array) -> Array:
         """Returns numbers of the channels that each term has [groups, 1, terms]."""
         each = channels.astype(np.float32).reshape(groups, 1, -1)
         return np.tile(each, taps)
 
+    centres, spreads = met(means), met(variances)
+    losses: list[Array] = []
+    left: list[Array] = []
     # A product of more numbers wakes threads, which takes ten times as long as the sum.
-    parts = range(0, errors.shape[-1], _OUTPUTS)
-    sums = [np.matmul(met(means), errors[..., part : part + _OUTPUTS]) for part in parts]
-    lost = np.concatenate(sums, axis=-1).reshape(-1).astype(np.float64)
-    squares = np.square(errors, out=errors)
-    spread = np.einsum("git,gto->go", met(variances), squares)
-    remaining = float(spread.sum(dtype=np.float64))
+    step = _OUTPUTS if groups == 1 else outputs
+    for part in (slice(first, first + step) for first in range(0, outputs, step)):
+        # [groups, terms, outputs / groups], in float32: the differences lose nothing to it.
+        errors = np.subtract(weights[..., part], rounded(part), dtype=np.float32)
+        errors = np.moveaxis(errors.reshape(taps * weights.shape[-2], groups, -1), 1, 0)
+        losses.append(np.matmul(centres, errors).reshape(-1))
+        squares = np.square(errors, out=errors)
+        left.append(np.einsum("git,gto->go", spreads, squares).reshape(-1))
+    lost = np.concatenate(losses).astype(np.float64)
+    remaining = float(np.concatenate(left).sum(dtype=np.float64))
     if isinstance(op, ConvTranspose):
         there = 1 / prod(op.strides)
         lost, remaining = lost * there, remaining * there
     return np.asarray(lost) if np.square(lost).sum() > LEAST_SHARE * remaining else None
 
 
-def _real(stored: Array, code: Code) -> Array:
-    """Returns what symmetric weights mean, as `Affine.decode`, in one pass over them."""
+def _rounded(stored: Array, code: Code) -> Callable[[slice], Array]:
+    """Returns what gives the numbers of some outputs that weights mean, as `Code.decode`."""
     if not isinstance(code, Affine) or code.multipliers is not None or np.any(code.zero_points):
-        return code.decode(stored)
-    return np.multiply(stored, expand(code.scale.array, stored.shape), dtype=np.float32)
+        real = code.decode(stored)
+        return lambda part: real[..., part]
+    scales = np.broadcast_to(expand(code.scale.array, stored.shape), stored.shape)
+    return lambda part: np.multiply(stored[..., part], scales[..., part], dtype=np.float32)
 
 
 def added_within(correction: Array, bias: Array | None, limit: Array) -> Array:

@@ -120,7 +120,9 @@ class WeightCoder:
             return None
         means = moments.means if x.range is None else moments.means.clip(*x.range.bounds)
         real = coded.type.code.decode(coded.array)
-        lost = lost_by_rounding(node.op, kernel.array, real, means, moments.variances)
+        lost = lost_by_rounding(
+            node.op, kernel.array, lambda part: real[..., part], means, moments.variances
+        )
         if lost is None:
             return None
         corrected = added_within(lost, rest[0].array if rest else None, np.full(1, np.inf))

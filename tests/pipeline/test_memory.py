@@ -59,8 +59,14 @@ DEEP, WIDE = [2048] * 26, [1024, 51_200, 1024]
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux tells the peak of a process")
 @pytest.mark.parametrize(
     ("sizes", "folded", "check"),
-    [(DEEP, False, False), (WIDE, False, False), (DEEP, True, False), (WIDE, False, True)],
-    ids=["deep", "wide", "folded", "wide, with the accuracy check"],
+    [
+        (DEEP, False, False),
+        (WIDE, False, False),
+        (DEEP, True, False),
+        (WIDE, True, False),
+        (WIDE, False, True),
+    ],
+    ids=["deep", "wide", "folded", "wide and folded", "wide, with the accuracy check"],
 )
 def test_quantizing_takes_no_more_than_weights_times(sizes, folded, check):
     command = [sys.executable, "-c", PROGRAM, *map(str, (sizes, folded, check))]

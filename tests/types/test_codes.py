@@ -3,6 +3,7 @@
 from fractions import Fraction
 
 import numpy as np
+import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
@@ -122,3 +123,17 @@ def test_channels_and_blocks_are_codes_of_their_own(scales, points, axis, block,
         alone, stored = Affine.of(DType.I8, scale, point), code.encode(real).take(part, axis)
         assert np.array_equal(stored, alone.encode(real.take(part, axis)))
         assert np.array_equal(code.decode(code.encode(real)).take(part, axis), alone.decode(stored))
+
+
+@pytest.mark.parametrize("varying", [(), (0,), (1,), (0, 1)])
+def test_many_numbers_are_encoded_as_few_are(varying: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    real = rng.normal(0, 30, (700, 800)).astype(np.float32)
+    sizes = [real.shape[axis] if axis in varying else 1 for axis in range(2)]
+    scale = rng.uniform(0.1, 1, sizes).astype(np.float32)
+    points = rng.integers(-9, 9, sizes).astype(np.int32)
+    stored = Affine.of(DType.I8, scale, points).encode(real)
+    for row in range(0, 700, 50):
+        own = slice(row, row + 1) if 0 in varying else slice(None)
+        few = Affine.of(DType.I8, scale[own], points[own]).encode(real[row : row + 1])
+        assert np.array_equal(stored[row : row + 1], few)

@@ -16,6 +16,9 @@ from qir.types.dtype import Array, DType
 FURTHEST_POINT = 2**16
 """See constraint C2 of Affine: sums of zero point and stored number are exact in float32."""
 
+_AT_A_TIME = 2**18
+"""Numbers that are encoded at a time, where there are many."""
+
 
 @code("affine")
 @dataclass(frozen=True)
@@ -160,16 +163,25 @@ class Affine(Code):
             An array of the same shape and of the storage's numpy type.
         """
         real = np.asarray(real)
-        points = expand(self.zero_points, real.shape)
+        scale = self.inverse_scale if self.storage.bits <= 16 else self.scale.array
+        factors = (expand(scale, real.shape), expand(self.zero_points, real.shape))
+        if real.size <= 2 * _AT_A_TIME:
+            return self._encoded(real, *factors)
+        # Weights are large: what is made on the way stays in caches.
+        stored = np.empty(real.shape, self.storage.numpy)
+        rows = max(_AT_A_TIME * len(real) // real.size, 1)
+        for part in (slice(first, first + rows) for first in range(0, len(real), rows)):
+            own = (each[part] if each.ndim and len(each) > 1 else each for each in factors)
+            stored[part] = self._encoded(real[part], *own)
+        return stored
+
+    def _encoded(self, real: Array, scale: Array, points: Array) -> Array:
         low, high = self.range
         with np.errstate(over="ignore", invalid="ignore"):
             if self.storage.bits <= 16:
-                single = real.astype(np.float32, copy=False)
-                steps = np.asarray(single * expand(self.inverse_scale, real.shape))
+                steps = np.asarray(real.astype(np.float32, copy=False) * scale)
             else:
-                scale = expand(self.scale.array, real.shape)
                 steps = np.asarray(real.astype(np.float64, copy=False) / scale)
-        # In place from here on: weights are large, and new memory takes longer than arithmetic.
         np.rint(steps, out=steps)
         np.copyto(steps, 0, where=np.isnan(steps))
         high = min(high, 2**63 - 1024)  # the greatest that float64 holds in 64 bits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -23,9 +24,14 @@ def draw(*shape: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).normal(0, 1, shape).astype(np.float32)
 
 
+def parts_of(real: Array) -> Callable[[slice], Array]:
+    """Returns what gives the numbers of some outputs."""
+    return lambda part: real[..., part]
+
+
 def test_a_dot_loses_the_errors_times_the_means():
     weights, rounded = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[0.5, 2.0], [3.0, 4.25]])
-    lost = lost_by_rounding(Dot(), weights, rounded, np.array([3.0, 8.0]), np.zeros(2))
+    lost = lost_by_rounding(Dot(), weights, parts_of(rounded), np.array([3.0, 8.0]), np.zeros(2))
     assert lost is not None
     assert np.array_equal(lost, [0.5 * 3, -0.25 * 8])
 
@@ -34,14 +40,16 @@ def test_a_product_without_outputs_or_terms_loses_nothing():
     for shape in ((4, 0), (0, 4)):
         weights = np.zeros(shape, np.float32)
         nothing = np.zeros(shape[0])
-        assert lost_by_rounding(Dot(), weights, weights, nothing, nothing) is None
+        assert lost_by_rounding(Dot(), weights, parts_of(weights), nothing, nothing) is None
 
 
 def test_an_output_of_a_group_meets_the_channels_of_the_group():
     # Two groups of two channels and one output each; two taps.
     weights = np.arange(8, dtype=np.float64).reshape(2, 2, 2)
     means = np.array([1.0, 2.0, 4.0, 8.0])
-    lost = lost_by_rounding(Conv(groups=2), weights, np.zeros_like(weights), means, np.zeros(4))
+    lost = lost_by_rounding(
+        Conv(groups=2), weights, parts_of(np.zeros_like(weights)), means, np.zeros(4)
+    )
     assert lost is not None
     assert np.array_equal(lost, [(0 + 4) * 1 + (2 + 6) * 2, (1 + 5) * 4 + (3 + 7) * 8])
 
@@ -49,7 +57,9 @@ def test_an_output_of_a_group_meets_the_channels_of_the_group():
 def test_zeros_between_the_numbers_of_a_transpose_count_as_zeros():
     weights = np.ones((2, 2, 1, 1))
     op = ConvTranspose(strides=(2, 4))
-    lost = lost_by_rounding(op, weights, np.zeros_like(weights), np.array([6.0]), np.zeros(1))
+    lost = lost_by_rounding(
+        op, weights, parts_of(np.zeros_like(weights)), np.array([6.0]), np.zeros(1)
+    )
     assert lost is not None
     assert np.array_equal(lost, [4 * 6 / 8])
 
@@ -58,13 +68,13 @@ def test_zeros_between_the_numbers_of_a_transpose_count_as_zeros():
 def test_a_mean_that_is_small_beside_the_spread_is_left(mean, helps):
     # 0.3^2 and 0.4^2 lie on both sides of a tenth of the variance.
     one = np.ones((1, 1))
-    lost = lost_by_rounding(Dot(), one, 0 * one, np.array([mean]), np.ones(1))
+    lost = lost_by_rounding(Dot(), one, parts_of(0 * one), np.array([mean]), np.ones(1))
     assert (lost is not None) == helps
 
 
 def test_batches_of_products_have_no_bias_of_their_own():
     one = np.ones((2, 1, 1))
-    assert lost_by_rounding(Dot(batch=1), one, 0 * one, np.ones(1), np.zeros(1)) is None
+    assert lost_by_rounding(Dot(batch=1), one, parts_of(0 * one), np.ones(1), np.zeros(1)) is None
 
 
 def test_a_bias_leaves_the_products_their_room_but_keeps_what_it_had():
