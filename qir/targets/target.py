@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal, NamedTuple, TypeAlias
 
 from qir.ir import Graph, Node
 from qir.ops.rules import KeepFloat, Table
+from qir.targets.fields import checked_fields
 from qir.targets.obstacles import Obstacle, names_of, obstacles
 from qir.types import Affine, Code, DType
 
@@ -66,6 +67,9 @@ class Target:
             beyond those whose meaning says so.
         fixed_codes: The codes that results of ops have to have, by name.
         reasons: Why an op is not in integer_ops, by name.
+
+    Raises:
+        QirError: A field holds what no program has, such as an op or a mode that there is not.
     """
 
     name: str
@@ -95,6 +99,11 @@ class Target:
     equal_codes: frozenset[str] = frozenset()
     fixed_codes: Mapping[str, Affine] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        given = {spec.name: getattr(self, spec.name) for spec in fields(self)}
+        for name, value in checked_fields(self.name, given).items():
+            object.__setattr__(self, name, value)
 
     def obstacles(self, graph: Graph) -> tuple[Obstacle, ...]:
         """Returns what of a program the runtime does not accept, in order; empty for nothing."""
