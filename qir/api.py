@@ -14,10 +14,16 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, overload
 # Imported to register the passes and pipelines.
 import qir.passes  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from qir.analysis.properties import FLOAT, QUANTIZED, RANGED
-from qir.backends import RUNNERS, Runnable, check_backend_options, find_writer
+from qir.backends import (
+    RUNNERS,
+    Runnable,
+    check_backend_options,
+    expect_files,
+    find_writer,
+)
 from qir.backends.reference.interpreter import run, run_all
-from qir.errors import QirAccuracyWarning, QirError
-from qir.frontends import READERS
+from qir.errors import QirAccuracyWarning, QirError, kind_of
+from qir.frontends import READERS, read_model
 from qir.ir import Graph, expect_graph
 from qir.observe.batches import given_samples, random_inputs
 from qir.observe.checkpoint import Checkpoint
@@ -334,6 +340,11 @@ def compile(
         if backend == "xla" and "check" in options:
             options["check"] = given_samples(graph, options["check"])
         compiled = runner(graph, **options)
+    if not callable(compiled):
+        raise QirError(
+            f"compile: expected the backend '{backend}' to return a function of arrays, got "
+            f"{kind_of(compiled)}"
+        )
     if report:
         print(getattr(compiled, "report", f"the backend '{backend}' has no report"))
     return compiled
@@ -361,7 +372,7 @@ def save(graph: Graph, path: str | os.PathLike[str], *, target: str | Target | N
     writer, runtime = find_writer(place, target)
     if runtime is not None:
         refuse(runtime.obstacles(graph), runtime, "save")
-    files = writer.files(graph, place)
+    files = expect_files(writer.files(graph, place), place)
     check_companions(place, [companion for companion in files if companion != place])
     write_atomically(files)
 
@@ -389,7 +400,7 @@ def load(path: str | os.PathLike[str], *, format: str | None = None) -> Graph:
     """
     source = Path(path)
     name = READERS.name_for(source, "load") if format is None else format
-    graph = READERS.find(name, "load")(source)
+    graph = read_model(source, name, "load")
     if name != "qir":
         _raise(graph)
     return graph
