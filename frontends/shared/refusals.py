@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from qir.errors import QirError, UnsupportedError, counted
+from qir.errors import QirError, UnsupportedError, counted, what_failed
 
 _SHOWN = 5
 
@@ -44,13 +44,18 @@ class Refusals:
         Args:
             place: Where in the source it stands.
             count: The number of results.
-            compute: The function; the `QirError` that it raises is kept.
+            compute: The function; the `QirError` that it raises is kept, any other exception as the
+                cause of one.
         """
         try:
             return compute()
         except QirError as error:
             self.refused.append(error.at(f"at {place}"))
-            return [REFUSED] * count
+        except Exception as error:  # any: a rule may be the user's, and the place helps
+            refused = QirError(f"{self.subject}: a rule failed: {what_failed(error)}")
+            refused.__cause__ = error
+            self.refused.append(refused.at(f"at {place}"))
+        return [REFUSED] * count
 
     def check(self, advice: Callable[[Sequence[str]], Iterable[str]] = lambda names: ()) -> None:
         """Raises one error for everything that was noted; does nothing where that is nothing.
@@ -73,7 +78,7 @@ class Refusals:
             )
         if self.refused:
             first = self.refused[0]
-            raise type(first)(first.message, told[1:])
+            raise type(first)(first.message, told[1:]) from first
 
     def _line(self, name: str) -> str:
         places = list(dict.fromkeys(self.missing[name]))
