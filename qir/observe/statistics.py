@@ -110,8 +110,9 @@ class Statistics(MutableMapping[str, TensorStatistics]):
 
         Raises:
             QirError: They are of different models, of different programs made of one, or of a
-                tensor of another shape.
+                tensor of another shape; or the other is none.
         """
+        expect_statistics(other)
         model = _same(self.model, other.model, "model")
         observed = _same(self.observed, other.observed, "prepared program")
         known: dict[tuple[int, int], Any] = {}

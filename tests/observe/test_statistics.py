@@ -202,3 +202,8 @@ def test_extremes_of_batches_merge_by_their_numbers_and_stay_few() -> None:
         assert merged.numbers[-1] == 1499
         outcomes.append((merged.minimum.tobytes(), merged.maximum.tobytes()))
     assert len(set(outcomes)) == 1
+
+
+def test_only_statistics_are_merged():
+    with pytest.raises(QirError, match=r"expected what qir\.calibrate returns, got a str"):
+        qir.Statistics().merge("monday.npz")  # type: ignore[arg-type]
