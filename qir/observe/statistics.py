@@ -83,6 +83,10 @@ class Statistics(MutableMapping[str, TensorStatistics]):
         return self._tensors[name]
 
     def __setitem__(self, name: str, tensor: TensorStatistics) -> None:
+        if not isinstance(tensor, TensorStatistics):
+            raise QirError(
+                f"statistics: expected TensorStatistics of '{name}', got {kind_of(tensor)}"
+            )
         self._tensors[name] = tensor
 
     def __delitem__(self, name: str) -> None:
