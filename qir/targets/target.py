@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Literal, NamedTuple, TypeAlias
 
+from qir.errors import QirError
 from qir.ir import Graph, Node
 from qir.ops.rules import KeepFloat, Table
 from qir.targets.fields import checked_fields
@@ -69,7 +70,8 @@ class Target:
         reasons: Why an op is not in integer_ops, by name.
 
     Raises:
-        QirError: A field holds what no program has, such as an op or a mode that there is not.
+        QirError: A field holds what no program has, such as an op or a mode that there is not, or
+            fixes a code that another one rules out.
     """
 
     name: str
@@ -104,6 +106,12 @@ class Target:
         given = {spec.name: getattr(self, spec.name) for spec in fields(self)}
         for name, value in checked_fields(self.name, given).items():
             object.__setattr__(self, name, value)
+        for op, code in self.fixed_codes.items():
+            if (broken := self.broken_by_activation(code)) is not None:
+                raise QirError(
+                    f"target {self.name}: fixed_codes: {op}: expected {broken.expected}, as "
+                    f"{broken.rule} says, got {code}"
+                )
 
     def obstacles(self, graph: Graph) -> tuple[Obstacle, ...]:
         """Returns what of a program the runtime does not accept, in order; empty for nothing."""

@@ -45,6 +45,12 @@ def test_a_rule_that_no_program_can_meet_is_refused_with_the_nearest_name(fields
         Target(name="chip", runtime="a test", **fields)
 
 
+def test_a_code_that_is_fixed_against_another_rule_is_refused():
+    code = {"softmax": Affine.of(DType.U8, 1 / 256)}
+    with pytest.raises(qir.QirError, match=r"fixed_codes: softmax: expected .*, as symmetric_activ"):
+        Target(name="chip", runtime="a test", fixed_codes=code, symmetric_activations=True)
+
+
 def test_lists_and_sets_are_kept_as_tuples_and_sets_of_ops():
     target = Target(name="chip", runtime="a test", weights=[DType.I8], integer_ops=["dot"])  # type: ignore[arg-type]
     assert target.weights == (DType.I8,)

@@ -3,6 +3,7 @@
 from typing import Any
 from unittest import mock
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given
@@ -140,3 +141,26 @@ def test_options_at_their_default_follow_the_target():
     unsigned = Target(name="unsigned", runtime="a test", activations=(DType.U8,), wide_sums=False)
     integer = qir.quantize(POOLED, [X], target=unsigned)
     assert unsigned.obstacles(integer) == ()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"activations": (DType.U8, DType.I8)},
+        {"activations": (DType.U8,), "symmetric_activations": True},
+        {"symmetric_activations": True},
+        {"activation_scales": ("tensor",)},
+    ],
+    ids=str,
+)
+def test_scores_get_no_code_that_the_target_does_not_accept(fields):
+    rng = np.random.default_rng(3)
+    x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((16, 12), (8, 6)))
+    graph = qir.from_jax(lambda x: jax.nn.softmax(x[:, :8] @ w) * 2, x)
+    target = Target(name="chip", runtime="a test", **fields)
+    integer = qir.quantize(graph, [x], target=target)
+    assert target.obstacles(integer) == ()
+    assert qir.explain(integer).floats == ()
+    assert np.array_equal(qir.compile(integer)(x)[0], qir.evaluate(integer, x)[0])
+    (exact,), (found,) = qir.evaluate(graph, x), qir.evaluate(integer, x)
+    assert np.sum((exact - found) ** 2) < np.sum(exact**2) / 10**3  # 30 dB
