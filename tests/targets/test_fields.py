@@ -47,7 +47,7 @@ def test_a_rule_that_no_program_can_meet_is_refused_with_the_nearest_name(fields
 
 def test_a_code_that_is_fixed_against_another_rule_is_refused():
     code = {"softmax": Affine.of(DType.U8, 1 / 256)}
-    with pytest.raises(qir.QirError, match=r"fixed_codes: softmax: expected .*, as symmetric_activ"):
+    with pytest.raises(qir.QirError, match=r"softmax: expected .*, as symmetric_activ"):
         Target(name="chip", runtime="a test", fixed_codes=code, symmetric_activations=True)
 
 

@@ -164,3 +164,29 @@ def test_scores_get_no_code_that_the_target_does_not_accept(fields):
     assert np.array_equal(qir.compile(integer)(x)[0], qir.evaluate(integer, x)[0])
     (exact,), (found,) = qir.evaluate(graph, x), qir.evaluate(integer, x)
     assert np.sum((exact - found) ** 2) < np.sum(exact**2) / 10**3  # 30 dB
+
+
+@pytest.mark.parametrize("pipeline", ["w8-dynamic", "w8"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"weights": (DType.I16,)},
+        {"weight_scales": ("row",)},
+        {"integer_ops": frozenset({"add"})},
+        {"activations": (DType.I16,)},
+    ],
+    ids=str,
+)
+def test_weights_get_no_code_that_the_target_does_not_accept(fields, pipeline):
+    rng = np.random.default_rng(4)
+    x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((16, 64), (64, 6)))
+    graph = qir.from_jax(lambda x: jax.nn.relu(x @ w), x)
+    target = Target(name="chip", runtime="a test", **fields)
+    made = qir.quantize(graph, None, pipeline, target=target, accuracy_check=False)
+    assert target.obstacles(made) == ()
+
+
+def test_a_target_without_scales_at_run_time_refuses_them():
+    target = Target(name="chip", runtime="a test", dynamic_modes=())
+    with pytest.raises(qir.QirError, match="expected a target that finds symmetric scales at run"):
+        qir.quantize(POOLED, None, "w8-dynamic", target=target)
