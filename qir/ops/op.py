@@ -12,13 +12,7 @@ from qir.errors import QirError, counted, did_you_mean
 from qir.numbers.affine_map import AffineMap
 from qir.numbers.interval import EVERYTHING, Interval
 from qir.numbers.reach import Reach
-from qir.ops.attributes import (
-    attribute_fields,
-    coerce,
-    declared_fields,
-    expect_class,
-    is_taken,
-)
+from qir.ops.attributes import attribute_fields, coerce, declared_fields, expect_class, is_taken
 from qir.ops.claims import Claim
 from qir.ops.orders import Order, Turned
 from qir.ops.rules import Coded, FixedCode, KeepFloat, QuantRule, Rescale, Results
