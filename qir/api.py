@@ -161,6 +161,7 @@ def calibrate(
     data: Iterable[Batch],
     pipeline: str | Pipeline = "w8a8",
     *,
+    target: str | Target | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     every: int = 16,
     seed: int = 0,
@@ -176,6 +177,7 @@ def calibrate(
         graph: The float program; it stays as it is.
         data: Calibration batches: arrays, tuples of arrays or dicts by input name.
         pipeline: The pipeline that they are for: its passes up to `calibrate` are run.
+        target: The runtime that they are for, which may have attention computed in other ops.
         checkpoint: Where to keep the statistics of the batches counted so far. Where the file is
             there already, the calibration goes on behind them: what comes out is equal to the last
             byte to that of a run without interrupt. See `qir.observe.checkpoint.Checkpoint`.
@@ -203,6 +205,7 @@ def calibrate(
         graph,
         Pipeline(steps.steps[: last + 1], steps.allow),
         data=data,
+        target=target,
         seed=seed,
         progress=progress,
         context=context,

@@ -154,8 +154,8 @@ def _solved(
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise PassError(
             f"calibrate: expected data, or statistics of {', '.join(missing[:3])}{more}; "
-            "those given are of other values, or of the model prepared by another pipeline, which "
-            "qir.calibrate takes as its third argument"
+            "those given are of other values, or of the model prepared by another pipeline or for "
+            "another target, which qir.calibrate takes too"
         )
     # Values that hold the same numbers share statistics, which need be solved only once.
     keys = [tuple(map(id, found[value].parts.values())) for value in values]

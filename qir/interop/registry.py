@@ -45,12 +45,12 @@ class Registry(Generic[T]):
         Raises:
             QirError: The name or the suffix is taken or none, or the entry is of another kind.
         """
-        if not isinstance(name, str) or not name:
+        if not _is_text(name) or not name:
             raise QirError(f"registry: expected a name, got {_shown(name)}")
         if name.startswith("."):
             name, suffix = name.removeprefix("."), suffix or name
         if suffix is not None and (
-            not isinstance(suffix, str) or len(suffix) < 2 or Path(f"x{suffix}").suffix != suffix
+            not _is_text(suffix) or len(suffix) < 2 or Path(f"x{suffix}").suffix != suffix
         ):
             raise QirError(f"registry: expected a suffix such as .json, got {_shown(suffix)}")
         for taken, new in ((self._entries, name), (self._suffixes, suffix)):
@@ -80,8 +80,8 @@ class Registry(Generic[T]):
         Raises:
             QirError: There is none; all names are listed, and the nearest one.
         """
-        if not isinstance(name, str) or name not in self._entries:
-            nearest = did_you_mean(name, self) if isinstance(name, str) else "; names are texts"
+        if not _is_text(name) or name not in self._entries:
+            nearest = did_you_mean(name, self) if _is_text(name) else "; names are texts"
             raise QirError(
                 f"{subject}: expected {self._expected} {' or '.join(self)}, got {_shown(name)}"
                 f"{nearest}"
@@ -116,6 +116,10 @@ class Registry(Generic[T]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
+
+
+def _is_text(given: object) -> bool:
+    return isinstance(given, str)
 
 
 def _shown(name: object) -> str:

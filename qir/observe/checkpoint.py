@@ -34,7 +34,7 @@ class Checkpoint:
     """
 
     def __init__(self, path: Path, every: int) -> None:
-        if not isinstance(every, int) or every < 1:
+        if type(every) is not int or every < 1:
             raise QirError(f"checkpoint: expected every to be at least 1 batch, got {every!r}")
         check_writable(path)
         self.path = path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from qir.errors import PassError, QirError, counted, kind_of, what_failed
 from qir.ir import Builder, Graph, Node, Value
@@ -205,7 +205,8 @@ def _apply(candidate: Rule, node: Node, builder: Builder) -> tuple[Node, ...] | 
         outcome = candidate.apply(root, builder)
         if outcome is None or isinstance(outcome, Skip):
             return outcome
-        values = (outcome,) if isinstance(outcome, Value) else outcome
+        # A rule may be the user's: what it returns need not be what it says.
+        values: Any = (outcome,) if isinstance(outcome, Value) else outcome
         if not isinstance(values, Sequence) or not all(isinstance(x, Value) for x in values):
             raise PassError(
                 f"rewrite: expected a value, a Skip or None from '{candidate.name}', got "

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import qir
+from qir.numbers.interval import Interval
 from qir.observe.methods import METHODS
 
 GRAPH = qir.parse("graph @g(%x: f32[4]) { %y = relu(%x) : f32[4] return %y }")
@@ -52,11 +53,11 @@ def test_a_method_that_gives_no_range_is_named_with_the_value(method, give, sent
     assert refused.value.places == ["at %x", "in pass calibrate(method=given)"]
 
 
-@pytest.mark.parametrize("give", [lambda: (-1, 2), lambda: np.float32([-1, 2])])
+@pytest.mark.parametrize("give", [lambda: (-1, 2), lambda: np.array([-1, 2], np.float32)])
 def test_any_two_numbers_in_order_are_a_range(method, give):
     method(give)
     found = qir.optimize(GRAPH, "calibrate(method=given)", data=DATA)
-    assert found.value("x").range.bounds == (-1.0, 2.0)
+    assert str(found.value("x").range) == str(Interval.of(-1, 2))
 
 
 @pytest.mark.parametrize("name", ["nan", "inf", "true", "a b", 5])
@@ -66,11 +67,12 @@ def test_a_name_that_no_pipeline_can_hold_is_refused(method, name):
 
 
 def test_what_is_no_class_is_not_registered():
-    for register in (qir.calibration_method("given"), qir.op("given"), qir.register):
+    registers: list[Any] = [qir.calibration_method("given"), qir.op("given"), qir.register]
+    for register in registers:
         with pytest.raises(
             qir.QirError, match=r"expected a class that derives from qir\..*, got a"
         ):
-            register(lambda x: x)  # type: ignore[type-var]
+            register(lambda x: x)
 
 
 def test_a_class_of_the_users_does_not_take_the_place_of_one_of_qirs():

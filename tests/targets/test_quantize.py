@@ -190,3 +190,16 @@ def test_a_target_without_scales_at_run_time_refuses_them():
     target = Target(name="chip", runtime="a test", dynamic_modes=())
     with pytest.raises(qir.QirError, match="expected a target that finds symmetric scales at run"):
         qir.quantize(POOLED, None, "w8-dynamic", target=target)
+
+
+def test_statistics_of_parts_for_a_target_give_the_program_for_it():
+    network = NETWORKS["transformer"]()
+    data = [network.inputs(seed) for seed in range(3)]
+    graph = qir.from_jax(network.function, *data[0], batch="B")
+    first, second = (qir.calibrate(graph, part, target="onnx") for part in (data[:1], data[1:]))
+    seen = second.merge(first)
+    wanted = qir.quantize(graph, data, target="onnx", accuracy_check=False)
+    assert qir.quantize(graph, statistics=seen, target="onnx") == wanted
+    other = qir.calibrate(graph, data)
+    with pytest.raises(qir.QirError, match="another target, which qir"):
+        qir.quantize(graph, statistics=other, target="onnx")
