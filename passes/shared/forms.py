@@ -348,7 +348,7 @@ class Forms:
         Rows and channels of very different size then keep bits of their own, which the norm brings
         to one size. A statistic of more numbers than 32 bits can sum gets fewer bits of each.
         """
-        if self.plan.target is not None and not self.plan.target.wide_sums:
+        if self.plan.target is not None and not self.plan.target.has_wide_sums:
             return self.code(x, builder)
         if x not in self.sums and x not in self.rows:
             return self.finest(x, builder)

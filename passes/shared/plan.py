@@ -115,7 +115,7 @@ class CodePlan:
         kept |= self.islands
         self.cones, self.inside = self._functions(graph, kept)
         ranges = {value: value.range for value in graph.values() if value.range is not None}
-        wide = target is None or target.wide_sums
+        wide = target is None or target.has_wide_sums
         self.wide = wide_values(graph, kept, ranges) if wide else set()
         self.moved = moved_sums(graph, ranges, self._heads) if wide else set()
         self.divided = divided_sums(graph) if wide else set()
@@ -137,7 +137,7 @@ class CodePlan:
         if self.is_fine or self.target is None:
             return self.is_fine
         # Codes of 12 bits have any zero point.
-        return not self.target.wide_sums or not self.accepts(_FINE)
+        return not self.target.has_wide_sums or not self.accepts(_FINE)
 
     def accepts(self, code: Affine) -> bool:
         """Whether the target, if there is one, accepts a code of an activation."""

@@ -117,6 +117,11 @@ class Target:
         """Returns what of a program the runtime does not accept, in order; empty for nothing."""
         return tuple(obstacles(graph, self))
 
+    @property
+    def has_wide_sums(self) -> bool:
+        """Whether values between ops may have wide codes, to which `fixed31` rounds."""
+        return self.wide_sums and (self.roundings is None or "fixed31" in self.roundings)
+
     def computes(self, op: str) -> bool:
         """Whether it computes an op on codes."""
         return self.integer_ops is None or op in self.integer_ops

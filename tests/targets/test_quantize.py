@@ -192,6 +192,16 @@ def test_a_target_without_scales_at_run_time_refuses_them():
         qir.quantize(POOLED, None, "w8-dynamic", target=target)
 
 
+@pytest.mark.parametrize("rounding", ["srdhm_up", "tflite_double", "f32_rne"])
+def test_a_target_without_fixed31_gets_no_wide_sums(rounding):
+    network = NETWORKS["transformer"]()
+    data = [network.inputs(0)]
+    graph = qir.from_jax(network.function, *data[0], batch="B")
+    target = Target(name="chip", runtime="a test", roundings=(rounding,))
+    integer = qir.quantize(graph, data, target=target, accuracy_check=False)
+    assert target.obstacles(integer) == ()
+
+
 def test_statistics_of_parts_for_a_target_give_the_program_for_it():
     network = NETWORKS["transformer"]()
     data = [network.inputs(seed) for seed in range(3)]
