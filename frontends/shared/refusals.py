@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from qir.errors import QirError, UnsupportedError, counted, what_failed
+from qir.errors import QirError, UnsupportedError, counted
 
 _SHOWN = 5
 
@@ -44,18 +44,13 @@ class Refusals:
         Args:
             place: Where in the source it stands.
             count: The number of results.
-            compute: The function; the `QirError` that it raises is kept, any other exception as the
-                cause of one.
+            compute: The function; the `QirError` that it raises is kept.
         """
         try:
             return compute()
         except QirError as error:
             self.refused.append(error.at(f"at {place}"))
-        except Exception as error:  # any: a rule may be the user's, and the place helps
-            refused = QirError(f"{self.subject}: a rule failed: {what_failed(error)}")
-            refused.__cause__ = error
-            self.refused.append(refused.at(f"at {place}"))
-        return [REFUSED] * count
+            return [REFUSED] * count
 
     def check(self, advice: Callable[[Sequence[str]], Iterable[str]] = lambda names: ()) -> None:
         """Raises one error for everything that was noted; does nothing where that is nothing.

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from qir.errors import QirError, counted, did_you_mean, kind_of
+from qir.errors import QirError, counted, did_you_mean, kind_of, what_failed
 from qir.frontends.shared.constants import constant
 from qir.frontends.shared.emitter import Emitter, Operand
 from qir.frontends.shared.known import Known
@@ -85,7 +85,12 @@ class Translation:
             self.b.loc = where
             given = dict(attributes or {})
             _check_call(kind, rule, len(operands), given)
-            found = rule(self.b, *operands, **given)
+            try:
+                found = rule(self.b, *operands, **given)
+            except QirError:
+                raise
+            except Exception as error:  # any: a rule may be the user's, and the place helps
+                raise QirError(f"{kind}: its rule failed: {what_failed(error)}") from error
             results: list[Any] = [*found] if isinstance(found, list | tuple) else [found]
             if len(results) != len(outputs):
                 raise QirError(

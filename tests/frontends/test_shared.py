@@ -195,7 +195,7 @@ RULES: Any = {
         ("pool", ["x"], {"size": 2}, "pool: expected the attribute 'depth', which its rule needs"),
         ("pool", [], {"size": 2, "depth": 1}, "pool: expected 1 operand, got 0"),
         ("sum", [], {}, "sum: expected 1 or more operands, got 0"),
-        ("boom", ["x"], {}, "read: a rule failed: ZeroDivisionError: division by zero"),
+        ("boom", ["x"], {}, "boom: its rule failed: ZeroDivisionError: division by zero"),
         ("none", ["x"], {}, "none: expected its rule to return .*, got None"),
         ("number", ["x"], {}, "number: expected its rule to return .*, got an int"),
     ],
