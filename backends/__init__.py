@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from qir.errors import QirError, did_you_mean
+from qir.errors import QirError, counted, did_you_mean, kind_of
 from qir.interop.registry import Registry
 from qir.ir import Graph
 from qir.targets import Target, find_target
@@ -76,11 +76,19 @@ RUNNERS: Registry[Runner] = Registry(
         "xla": "qir.backends.xla.compile:compile_graph",
         "reference": "qir.backends.reference.interpreter:Interpreted",
     },
+    wanted=lambda name, entry: None if callable(entry) else "a function of a graph",
 )
 """What `qir.compile` looks a backend up in."""
 
 WRITERS: Registry[Writer] = Registry(
-    "the format", {"qir": "qir.text.storage:WRITER"}, {".qir": "qir"}
+    "the format",
+    {"qir": "qir.text.storage:WRITER"},
+    {".qir": "qir"},
+    lambda name, entry: (
+        None
+        if callable(getattr(entry, "files", None)) and hasattr(entry, "companions")
+        else "an object with companions and a method files(graph, path)"
+    ),
 )
 """What `qir.save` looks the suffix of a path up in, or else the name of the target."""
 
@@ -124,3 +132,23 @@ def find_writer(path: Path, target: str | Target | None) -> tuple[Writer, Target
     if own is not None and wanted is not None and wanted.name != own:
         raise QirError(f"save: expected target {own}, which format {name} is of, got {wanted.name}")
     return writer, find_target(own, "save") if own is not None else wanted
+
+
+def expect_files(given: object, path: Path) -> Mapping[Path, WriteFile]:
+    """Returns what a writer gives, or raises QirError where that writes no file at the path.
+
+    Args:
+        given: What `files` of the writer has returned.
+        path: The path that was saved to.
+    """
+    expected = "save: expected of the writer a dict from paths to functions of an open file"
+    if not isinstance(given, Mapping):
+        raise QirError(f"{expected}, got {kind_of(given)}", [f"for {path}"])
+    for place, write in given.items():
+        if not isinstance(place, Path) or not callable(write):
+            raise QirError(
+                f"{expected}, got {kind_of(place)} with {kind_of(write)}", [f"for {path}"]
+            )
+    if path not in given:
+        raise QirError(f"{expected}, {path} among them, got {counted(len(given), 'other file')}")
+    return given

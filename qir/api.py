@@ -14,10 +14,16 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, overload
 # Imported to register the passes and pipelines.
 import qir.passes  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from qir.analysis.properties import FLOAT, QUANTIZED, RANGED
-from qir.backends import RUNNERS, Runnable, check_backend_options, find_writer
+from qir.backends import (
+    RUNNERS,
+    Runnable,
+    check_backend_options,
+    expect_files,
+    find_writer,
+)
 from qir.backends.reference.interpreter import run, run_all
-from qir.errors import QirAccuracyWarning, QirError
-from qir.frontends import READERS
+from qir.errors import QirAccuracyWarning, QirError, kind_of
+from qir.frontends import READERS, read_model
 from qir.ir import Graph, expect_graph
 from qir.observe.batches import given_samples, random_inputs
 from qir.observe.checkpoint import Checkpoint
@@ -155,6 +161,7 @@ def calibrate(
     data: Iterable[Batch],
     pipeline: str | Pipeline = "w8a8",
     *,
+    target: str | Target | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     every: int = 16,
     seed: int = 0,
@@ -170,6 +177,7 @@ def calibrate(
         graph: The float program; it stays as it is.
         data: Calibration batches: arrays, tuples of arrays or dicts by input name.
         pipeline: The pipeline that they are for: its passes up to `calibrate` are run.
+        target: The runtime that they are for, which may have attention computed in other ops.
         checkpoint: Where to keep the statistics of the batches counted so far. Where the file is
             there already, the calibration goes on behind them: what comes out is equal to the last
             byte to that of a run without interrupt. See `qir.observe.checkpoint.Checkpoint`.
@@ -197,6 +205,7 @@ def calibrate(
         graph,
         Pipeline(steps.steps[: last + 1], steps.allow),
         data=data,
+        target=target,
         seed=seed,
         progress=progress,
         context=context,
@@ -334,6 +343,11 @@ def compile(
         if backend == "xla" and "check" in options:
             options["check"] = given_samples(graph, options["check"])
         compiled = runner(graph, **options)
+    if not callable(compiled):
+        raise QirError(
+            f"compile: expected the backend '{backend}' to return a function of arrays, got "
+            f"{kind_of(compiled)}"
+        )
     if report:
         print(getattr(compiled, "report", f"the backend '{backend}' has no report"))
     return compiled
@@ -361,7 +375,7 @@ def save(graph: Graph, path: str | os.PathLike[str], *, target: str | Target | N
     writer, runtime = find_writer(place, target)
     if runtime is not None:
         refuse(runtime.obstacles(graph), runtime, "save")
-    files = writer.files(graph, place)
+    files = expect_files(writer.files(graph, place), place)
     check_companions(place, [companion for companion in files if companion != place])
     write_atomically(files)
 
@@ -389,7 +403,7 @@ def load(path: str | os.PathLike[str], *, format: str | None = None) -> Graph:
     """
     source = Path(path)
     name = READERS.name_for(source, "load") if format is None else format
-    graph = READERS.find(name, "load")(source)
+    graph = read_model(source, name, "load")
     if name != "qir":
         _raise(graph)
     return graph

@@ -10,7 +10,7 @@ import numpy as np
 
 from qir.ir import Value
 from qir.ir.weight_names import derived_name
-from qir.ops import Add, Neg, Sub
+from qir.ops import Add, Neg, Sub, Transpose
 from qir.ops.op import Op, infer
 from qir.types import Array, Dim, DType, Shape, TensorType, known
 
@@ -68,9 +68,9 @@ class Known:
         )
 
     def transpose(self, permutation: Sequence[int]) -> Known:
-        """Returns the numbers with their axes in another order."""
-        shape = tuple(self.shape[axis] for axis in permutation)
-        return Known(self.array.transpose(permutation), shape, self.name)
+        """Returns the numbers with their axes in another order; raises QirError for no order."""
+        (result,) = infer(Transpose(tuple(permutation)), [self.type])
+        return Known(self.array.transpose(permutation), result.shape, self.name)
 
     def astype(self, dtype: Any) -> Known:
         """Returns the numbers in another type."""

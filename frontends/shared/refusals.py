@@ -73,7 +73,7 @@ class Refusals:
             )
         if self.refused:
             first = self.refused[0]
-            raise type(first)(first.message, told[1:])
+            raise type(first)(first.message, told[1:]) from first
 
     def _line(self, name: str) -> str:
         places = list(dict.fromkeys(self.missing[name]))

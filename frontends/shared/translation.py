@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from qir.errors import QirError, counted, did_you_mean
+from qir.errors import QirError, counted, did_you_mean, kind_of, what_failed
 from qir.frontends.shared.constants import constant
 from qir.frontends.shared.emitter import Emitter, Operand
+from qir.frontends.shared.known import Known
 from qir.frontends.shared.naming import identifier
 from qir.frontends.shared.refusals import REFUSED, Refusals
-from qir.ir import Graph
+from qir.ir import Graph, Value
 from qir.types import TensorType
 
 ImportRule: TypeAlias = Callable[..., Operand | Sequence[Operand]]
 """`rule(b, *operands, **attributes)` writes what a node computes and returns its results."""
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class Translation:
@@ -79,13 +83,26 @@ class Translation:
             if any(operand is REFUSED for operand in operands):
                 return [REFUSED] * len(outputs)
             self.b.loc = where
-            found = rule(self.b, *operands, **(attributes or {}))
+            given = dict(attributes or {})
+            _check_call(kind, rule, len(operands), given)
+            try:
+                found = rule(self.b, *operands, **given)
+            except QirError:
+                raise
+            except Exception as error:  # any: a rule may be the user's, and the place helps
+                raise QirError(f"{kind}: its rule failed: {what_failed(error)}") from error
             results: list[Any] = [*found] if isinstance(found, list | tuple) else [found]
             if len(results) != len(outputs):
                 raise QirError(
                     f"{kind}: expected {counted(len(outputs), 'result')} of its rule, got "
                     f"{len(results)}"
                 )
+            for result in results:
+                if not isinstance(result, Value | Known):
+                    raise QirError(
+                        f"{kind}: expected its rule to return what b.emit or an operand is, got "
+                        f"{kind_of(result)}"
+                    )
             return [
                 self.b.name(result, name) for result, name in zip(results, outputs, strict=True)
             ]
@@ -138,3 +155,32 @@ class Translation:
                 f"got '{name}'{did_you_mean(name, self.values)}"
             )
         return self.values[name]
+
+
+def _check_call(kind: str, rule: ImportRule, operands: int, attributes: Mapping[str, Any]) -> None:
+    """Raises QirError where a rule does not take the operands or the attributes of a node."""
+    signature = inspect.signature(rule)
+    try:
+        signature.bind(None, *range(operands), **attributes)
+    except TypeError:
+        _, *parameters = signature.parameters.values()
+    else:
+        return
+    positional = [each for each in parameters if each.kind in _POSITIONAL]
+    named = [each for each in parameters if each.kind is each.KEYWORD_ONLY]
+    known = [each.name for each in (*positional[operands:], *named)]
+    if not any(each.kind is each.VAR_KEYWORD for each in parameters):
+        for name in attributes:
+            if name not in known:
+                listed = f"; its rule takes {', '.join(known) or 'none'}"
+                raise QirError(
+                    f"{kind}: no attribute '{name}'{did_you_mean(name, known) or listed}"
+                )
+    for each in named:
+        if each.default is each.empty and each.name not in attributes:
+            raise QirError(f"{kind}: expected the attribute '{each.name}', which its rule needs")
+    left = [each for each in positional if each.name not in attributes]
+    least, most = sum(each.default is each.empty for each in left), len(left)
+    many = any(each.kind is each.VAR_POSITIONAL for each in parameters)
+    wanted = f"{least} or more" if many else least if least == most else f"{least} to {most}"
+    raise QirError(f"{kind}: expected {counted(wanted, 'operand')}, got {operands}")

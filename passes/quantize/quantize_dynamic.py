@@ -19,6 +19,7 @@ from qir.passes.shared.plan import KeptFloat
 from qir.passes.shared.weight_codes import WeightCoding
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.selectors import select
+from qir.targets import Target
 from qir.types import SMALLEST_SCALE, Code, Dim, product
 
 STEPS = {"i8": 127, "i4": 7}
@@ -79,13 +80,14 @@ class QuantizeDynamicPass(Pass):
 
     def run(self, graph: Graph, context: Context) -> None:
         target = context.target
-        if target is not None and "symmetric" not in (target.dynamic_modes or ("symmetric",)):
+        modes = None if target is None else target.dynamic_modes
+        if target is not None and modes is not None and "symmetric" not in modes:
             raise QirError(
                 f"quantize-dynamic: expected a target that finds symmetric scales at run time, got "
                 f"{target.name}; calibrate on data, as by pipeline w8a8"
             )
         excluded = select(graph, self.keep_float)
-        _DynamicQuantizer(self, graph, excluded).run()
+        _DynamicQuantizer(self, graph, excluded, target).run()
         if QUANTIZED.missing(graph):
             context.unattained.add(QUANTIZED)
             context.diagnostics.append(
@@ -97,8 +99,15 @@ class QuantizeDynamicPass(Pass):
 class _DynamicQuantizer:
     """One run over one graph, in order."""
 
-    def __init__(self, options: QuantizeDynamicPass, graph: Graph, excluded: set[Node]) -> None:
+    def __init__(
+        self,
+        options: QuantizeDynamicPass,
+        graph: Graph,
+        excluded: set[Node],
+        target: Target | None,
+    ) -> None:
         self.options = options
+        self.target = target
         self.graph = graph
         self.excluded = excluded
         self.names = Inheritance(graph)
@@ -118,6 +127,9 @@ class _DynamicQuantizer:
                     continue
             if node in self.excluded:
                 node.note = "a selector keeps it in floating point"
+                continue
+            if self.target is not None and (lacking := self.target.why_float(node)) is not None:
+                node.note = lacking
                 continue
             builder = self.graph.before(node)
             try:
@@ -139,6 +151,7 @@ class _DynamicQuantizer:
             table.array, factor=node.op.factor, output_scale=SMALLEST_SCALE
         )
         code = replace(code, expressed=table.type.dtype)
+        self.check_code(code, node.op.name)
         return builder.emit(node.op, self.constant(table, code, builder), ids)
 
     def convert_sum(self, rule: Accumulate, node: Node, builder: Builder) -> Value:
@@ -149,7 +162,7 @@ class _DynamicQuantizer:
         rows = (x.type.rank - 1,) if isinstance(node.op, Dot) else tuple(range(1, x.type.rank))
         steps, *scales = self.quantized(x, rows, builder)
         if kernel.is_constant:
-            weights = self.weights(kernel, builder)
+            weights = self.weights(kernel, node.op.name, builder)
         else:
             weights, by_column = self.quantized(kernel, (kernel.type.rank - 2,), builder)
             scales.append(self.beside_rows(by_column, node, builder))
@@ -192,8 +205,9 @@ class _DynamicQuantizer:
         if self.options.scales == "tensor":
             axes = tuple(range(x.type.rank))
         if (x, axes) not in self.steps:
-            op = QuantizeDynamic(axes, steps_code(STEPS[self.options.activations]))
-            steps, scale = builder.emit_node(op, [x]).outputs
+            code = steps_code(STEPS[self.options.activations])
+            self.check_code(code)
+            steps, scale = builder.emit_node(QuantizeDynamic(axes, code), [x]).outputs
             self.graph.name_after(steps, f"{x.name}.q")
             self.graph.name_after(scale, f"{x.name}.scale")
             self.steps[x, axes] = steps, scale
@@ -208,10 +222,28 @@ class _DynamicQuantizer:
         batch, shape = node.op.batch, scale.type.shape
         return builder.emit(Reshape((*shape[:batch], *(1,) * (rank - batch - 1), shape[-1])), scale)
 
-    def weights(self, kernel: Value, builder: Builder) -> Value:
+    def check_code(self, code: Code, op: str | None = None) -> None:
+        """Raises KeptFloat where the target does not accept a code of an op's weights.
+
+        Args:
+            code: The code.
+            op: The op; None where it is the code of an activation.
+        """
+        if self.target is None:
+            return
+        broken = (
+            self.target.broken_by_activation(code)
+            if op is None
+            else self.target.broken_by_weight(code, op)
+        )
+        if broken is not None:
+            raise KeptFloat(f"target {self.target.name}: expected {broken.expected}, got {code}")
+
+    def weights(self, kernel: Value, op: str, builder: Builder) -> Value:
         # No result has a code whose steps a channel could be too small for.
         steps = steps_code(STEPS[self.options.activations])
         code = self.options.coding.for_sums(kernel.array, steps, output_scale=SMALLEST_SCALE)
+        self.check_code(code, op)
         return self.constant(kernel, code, builder)
 
     def constant(self, value: Value, code: Code, builder: Builder) -> Value:

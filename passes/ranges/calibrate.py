@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from qir.analysis.properties import RANGED
-from qir.errors import PassError, QirError, did_you_mean
+from qir.errors import PassError, QirError, did_you_mean, what_failed
 from qir.ir import Graph, Value
 from qir.numbers.interval import Interval
 from qir.observe.histograms import BINS
 from qir.observe.methods import METHODS, CalibrationMethod
+from qir.observe.statistics import TensorStatistics
 from qir.ops.attributes import attribute_fields
 from qir.passes.shared.collection import collect, look_up
 from qir.passes.shared.observer import float_values
 from qir.pipeline import Context, Pass, register
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @register
@@ -148,11 +154,36 @@ def _solved(
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise PassError(
             f"calibrate: expected data, or statistics of {', '.join(missing[:3])}{more}; "
-            "those given are of other values, or of the model prepared by another pipeline, which "
-            "qir.calibrate takes as its third argument"
+            "those given are of other values, or of the model prepared by another pipeline or for "
+            "another target, which qir.calibrate takes too"
         )
     # Values that hold the same numbers share statistics, which need be solved only once.
     keys = [tuple(map(id, found[value].parts.values())) for value in values]
-    distinct = {key: found[value] for key, value in zip(keys, values, strict=True)}
-    solved = {key: method.range(seen) for key, seen in distinct.items()}
+    solved: dict[tuple[int, ...], tuple[float, float]] = {}
+    for key, value in zip(keys, values, strict=True):
+        if key not in solved:
+            solved[key] = _range(method, value, found[value])
     return [solved[key] for key in keys]
+
+
+def _range(method: CalibrationMethod, value: Value, seen: TensorStatistics) -> tuple[float, float]:
+    """Returns the range that a method gives; raises QirError with the place where it gives none."""
+    subject = f"calibrate: method {method.name}"
+    try:
+        given: Any = method.range(seen)
+    except QirError as error:
+        raise error.at(f"at %{value.name}") from error
+    except Exception as error:  # any: a method may be the user's, and the place helps
+        raise QirError(f"{subject} failed: {what_failed(error)}", [f"at %{value.name}"]) from error
+    try:
+        low, high = given
+        low, high = float(low), float(high)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    # NaN is in no order.
+    if not -_LARGEST <= low <= high <= _LARGEST:
+        raise QirError(
+            f"{subject}: expected two finite numbers of float32, the lower one first, got {given}",
+            [f"at %{value.name}"],
+        )
+    return low, high

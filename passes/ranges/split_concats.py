@@ -63,7 +63,7 @@ class SplitConcats(Pass):
             raise PassError(f"split-concats: expected a gain of at least 0 dB, got {self.gain}")
 
     def run(self, graph: Graph, context: Context) -> None:
-        if context.target is not None and not context.target.wide_sums:
+        if context.target is not None and not context.target.has_wide_sums:
             return  # The sum of the parts would be rounded to 8 bits, twice.
         names = Inheritance(graph)
         split: list[tuple[ChannelMoments | None, dict[Value, Array]]] = []

@@ -79,7 +79,7 @@ class SplitOutliers(Pass):
             raise PassError(f"split-outliers: expected a gain of at least 0 dB, got {self.gain}")
 
     def run(self, graph: Graph, context: Context) -> None:
-        if context.target is not None and not context.target.wide_sums:
+        if context.target is not None and not context.target.has_wide_sums:
             return  # The sum of the parts would be rounded to 8 bits, twice.
         names = Inheritance(graph)
         parts: set[Value] = set()

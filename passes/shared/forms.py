@@ -178,14 +178,16 @@ class Forms:
         if value.range is None:
             return self.code(value, builder)
         short = short_code(value.range, expressed_type(value.type))
+        if not self.plan.accepts(short):
+            return self.code(value, builder)
         return self._from_float(value, short, builder) or self.code(value, builder)
 
     def _from_float(self, value: Value, code: Affine, builder: Builder) -> Value | None:
         """Returns a value that is no sum in a code, if it is computed in floating point."""
         if value in self.rows:
             return self.code(value, builder, code)
-        if value in self._decoded:
-            return None  # The program rounds it to its code.
+        if value in self._decoded or value in self.sums:
+            return None  # The program rounds it to its code, or it is an exact sum.
         own = self.main.get(value)
         form = None if own is None else self.coded[value, own]
         if form is not None and not isinstance(form.op, Quantize):
@@ -346,7 +348,7 @@ class Forms:
         Rows and channels of very different size then keep bits of their own, which the norm brings
         to one size. A statistic of more numbers than 32 bits can sum gets fewer bits of each.
         """
-        if self.plan.target is not None and not self.plan.target.wide_sums:
+        if self.plan.target is not None and not self.plan.target.has_wide_sums:
             return self.code(x, builder)
         if x not in self.sums and x not in self.rows:
             return self.finest(x, builder)
@@ -371,6 +373,8 @@ class Forms:
         ):
             storage = self.plan.storage if self.plan.is_fine else None
             code = score_code(value.range, storage, expressed=expressed_type(value.type))
+            if not self.plan.accepts(code):
+                return self.code(value, builder)
             found = self.from_sum(value, code, builder)
             if found is not None:
                 return found

@@ -38,6 +38,9 @@ FINE_HEADROOM = 2
 """How far a code of 16 bits reaches beyond its range: a bit of 16 costs little, and numbers beyond
 those of the calibration data would be cut off by far more than a step."""
 
+_FINE = Affine.of(DType.I16, 1.0, 1, bounds=(-(2**11), 2**11 - 1))
+"""A code like those that scores, gates and quotients get beside 8 bits."""
+
 
 class KeptFloat(Exception):
     """Why an op can't be computed on codes."""
@@ -90,10 +93,12 @@ class CodePlan:
         excluded = excluded | self._lacking.keys()
         self._excluded = excluded
         self._factors = score_factors(graph)
-        self._heads = {} if self.one_width else head_codes(graph, statistics)
+        self._heads = {} if self.one_width else self._accepted(head_codes(graph, statistics))
         self._multiplied = set() if self.one_width else multiplied_sums(graph)
         self._scores = set() if self.one_width else score_terms(graph)
-        self._uneven = {} if self.one_width else uneven_codes(graph, statistics, excluded)
+        self._uneven = (
+            {} if self.one_width else self._accepted(uneven_codes(graph, statistics, excluded))
+        )
         self.equal: dict[Value, Affine] = {}
         self.islands: set[Node] = set()
         self.cones, self.inside = self._functions(graph, excluded)
@@ -110,7 +115,7 @@ class CodePlan:
         kept |= self.islands
         self.cones, self.inside = self._functions(graph, kept)
         ranges = {value: value.range for value in graph.values() if value.range is not None}
-        wide = target is None or target.wide_sums
+        wide = target is None or target.has_wide_sums
         self.wide = wide_values(graph, kept, ranges) if wide else set()
         self.moved = moved_sums(graph, ranges, self._heads) if wide else set()
         self.divided = divided_sums(graph) if wide else set()
@@ -129,7 +134,17 @@ class CodePlan:
     @property
     def one_width(self) -> bool:
         """Whether all activations have codes of one width: the target's, or one that is enough."""
-        return self.is_fine or (self.target is not None and not self.target.wide_sums)
+        if self.is_fine or self.target is None:
+            return self.is_fine
+        # Codes of 12 bits have any zero point.
+        return not self.target.has_wide_sums or not self.accepts(_FINE)
+
+    def accepts(self, code: Affine) -> bool:
+        """Whether the target, if there is one, accepts a code of an activation."""
+        return self.target is None or self.target.broken_by_activation(code) is None
+
+    def _accepted(self, codes: Mapping[Value, Affine]) -> dict[Value, Affine]:
+        return {value: code for value, code in codes.items() if self.accepts(code)}
 
     def equal_to_operand(self, node: Node, code: Affine) -> None:
         """Gives a result the code of its operand where the target wants them equal."""
@@ -175,7 +190,7 @@ class CodePlan:
             isinstance(rule, FixedCode)
             and fixed
             and rule.serves(value.range)
-            and (self.target is None or self.target.broken_by_activation(rule.code) is None)
+            and self.accepts(rule.code)
         ):
             return replace(rule.code, expressed=expressed_type(value.type))
         if storage is None and (code := self._heads.get(value) or self._uneven.get(value)):

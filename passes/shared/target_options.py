@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from qir.errors import QirError, did_you_mean
 from qir.passes.shared.weight_codes import SCHEMES
@@ -56,8 +56,16 @@ def _one_of(
     value = getattr(options, name)
     if accepted is None or value in accepted:
         return value
-    if value == getattr(plain, name) and accepted:
-        return accepted[0]
+    if value == getattr(plain, name):
+        makes = get_args(get_type_hints(type(options))[name]) or tuple(accepted)
+        for choice in accepted:
+            if choice in makes:
+                return choice
+        if accepted:
+            raise QirError(
+                f"quantize: {name}: expected a target that accepts {' or '.join(makes)}, got "
+                f"{target.name}, which accepts {' or '.join(accepted)}"
+            )
     raise QirError(_refused(name, value, accepted, target))
 
 
@@ -65,8 +73,8 @@ def _refused(name: str, value: object, accepted: Iterable[str], target: Target) 
     known = list(accepted)
     nearest = did_you_mean(str(value), known)
     return (
-        f"quantize: {name}: expected what target {target.name} accepts, {' or '.join(known)}, got "
-        f"{value}{nearest}"
+        f"quantize: {name}: expected what target {target.name} accepts, "
+        f"{' or '.join(known) or 'which is none'}, got {value}{nearest}"
     )
 
 
@@ -90,7 +98,9 @@ def _per(options: Any, plain: Any, target: Target) -> str:
     accepted = target.weight_scales
     if accepted is None or options.per.partition(":")[0] in accepted:
         return str(options.per)
-    if options.per == plain.per:
-        return next(wanted for wanted in ("channel", "tensor", "row") if wanted in accepted)
     names = ["block:32" if scale == "block" else scale for scale in accepted]
+    if options.per == plain.per and names:
+        return next(
+            wanted for wanted in ("channel", "tensor", "row", "block:32") if wanted in names
+        )
     raise QirError(_refused("per", options.per, names, target))

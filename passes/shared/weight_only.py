@@ -97,6 +97,7 @@ class WeightCoder:
     def _convert_sum(self, node: Node, rule: Accumulate) -> None:
         kernel = node.inputs[rule.right]
         code = replace(self.coding.for_floats(kernel.array), expressed=kernel.type.dtype)
+        self._check(code, Dequantize.name)
         builder = self.graph.before(node)
         coded = self._constant(kernel, code, builder)
         bias = self._corrected(node, rule, coded, builder) if self.correct_bias else None
@@ -142,8 +143,9 @@ class WeightCoder:
         table, ids = node.inputs
         builder = self.graph.before(node)
         code = self.coding.for_floats(table.array, channel=0, summed=-1)
-        coded = self._constant(table, replace(code, expressed=table.type.dtype), builder)
         by_row = all(count == 1 for count in code.grid[1:])
+        self._check(code, node.op.name if by_row else Dequantize.name)
+        coded = self._constant(table, replace(code, expressed=table.type.dtype), builder)
         rows = coded if by_row else self._dequantized(coded, table, builder)
         new = builder.emit_node(node.op, [rows, ids])
         if not by_row:
@@ -151,6 +153,14 @@ class WeightCoder:
         node.output.replace_with(new.output)
         self.graph.erase(node)
         self._erase_unused(table)
+
+    def _check(self, code: Code, op: str) -> None:
+        """Raises QirError where the target accepts no such weights for the op that decodes them."""
+        target = self.context.target
+        if target is None or (op == Dequantize.name and code.storage in target.casts):
+            return
+        if (broken := target.broken_by_weight(code, op)) is not None:
+            raise QirError(f"target {target.name}: expected {broken.expected}, got {code}")
 
     def _constant(self, value: Value, code: Code, builder: Builder) -> Value:
         if (value, code) not in self._coded:

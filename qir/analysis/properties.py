@@ -84,7 +84,11 @@ def _not_integer(graph: Graph) -> str | None:
 
 
 FLOAT = Property("a float program", "quantize a program once only", _not_float)
-FLOAT_OPS = Property("a float program", "quantize a program once only", _computes_on_codes)
+FLOAT_OPS = Property(
+    "a float program",
+    "quantize a program once only, or finish it by 'calibrate, quantize, integer'",
+    _computes_on_codes,
+)
 RANGED = Property("ranges", "put calibrate before it", _not_ranged)
 QUANTIZED = Property("a quantized program", "put quantize before it", _not_quantized)
 INTEGER = Property("an integer program", "see qir.explain for what stayed float", _not_integer)

@@ -17,7 +17,7 @@ from qir.cli.arguments import (
     check_suffix,
     files_of,
 )
-from qir.cli.pipelines import add_batch_size, read_data
+from qir.cli.pipelines import add_batch_size, add_target, read_data
 from qir.errors import QirError
 from qir.observe.statistics import Statistics
 from qir.text.files import check_writable
@@ -44,6 +44,7 @@ def add(commands: Commands) -> None:
         default="w8a8",
         help="passes, or a named pipeline, that the statistics are for (default: %(default)s)",
     )
+    add_target(command)
     command.add_argument(
         "--merge",
         type=Path,
@@ -91,6 +92,7 @@ def _calibrate(options: argparse.Namespace) -> int:
             graph,
             read_data(options, graph),
             options.pipeline,
+            target=options.target,
             checkpoint=options.checkpoint,
             every=options.every,
             seed=options.seed,

@@ -18,6 +18,16 @@ from qir.report.tables import table
 from qir.types import Array
 
 
+def add_target(command: argparse.ArgumentParser) -> None:
+    """Adds the option that says what runtime a program is for."""
+    command.add_argument(
+        "--target",
+        metavar="NAME",
+        help="the runtime that the program is for, such as onnx: options at their default follow "
+        "it, and what it does not accept is not made",
+    )
+
+
 def add_batch_size(command: argparse.ArgumentParser) -> None:
     """Adds the option that `read_data` reads beside `data`."""
     command.add_argument(
@@ -37,12 +47,7 @@ def add_pipeline_options(command: argparse.ArgumentParser) -> None:
         help="what qir calibrate wrote, instead of samples",
     )
     add_batch_size(command)
-    command.add_argument(
-        "--target",
-        metavar="NAME",
-        help="the runtime that the program is for, such as onnx: options at their default follow "
-        "it, and what it does not accept is not made",
-    )
+    add_target(command)
     command.add_argument("--dump-dir", type=Path, help="folder for the text after every pass")
     command.add_argument(
         "--print-after-all", action="store_true", help="print the text after every pass to stderr"

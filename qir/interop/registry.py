@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
-from qir.errors import QirError, did_you_mean
+from qir.errors import QirError, did_you_mean, kind_of
 
 T = TypeVar("T")
 
@@ -19,12 +19,18 @@ class Registry(Generic[T]):
         expected: What errors say before the names: `the backend`, `the format`.
         places: The entries that QIR brings along: `module:attribute` for each name.
         suffixes: The names of those that are found by the suffix of a path too, as `.qir`.
+        wanted: Says of a name and an entry what is expected instead; None where it is right.
     """
 
     def __init__(
-        self, expected: str, places: Mapping[str, str], suffixes: Mapping[str, str] | None = None
+        self,
+        expected: str,
+        places: Mapping[str, str],
+        suffixes: Mapping[str, str] | None = None,
+        wanted: Callable[[str, object], str | None] = lambda name, entry: None,
     ) -> None:
         self._expected = expected
+        self._wanted = wanted
         self._entries: dict[str, Any] = dict(places)
         self._suffixes = dict(suffixes or {})
 
@@ -37,15 +43,21 @@ class Registry(Generic[T]):
             suffix: The suffix of paths by which it is found too, with its dot.
 
         Raises:
-            QirError: The name or the suffix is taken, or the suffix is none.
+            QirError: The name or the suffix is taken or none, or the entry is of another kind.
         """
+        if not _is_text(name) or not name:
+            raise QirError(f"registry: expected a name, got {_shown(name)}")
         if name.startswith("."):
             name, suffix = name.removeprefix("."), suffix or name
-        if suffix is not None and (len(suffix) < 2 or Path(f"x{suffix}").suffix != suffix):
-            raise QirError(f"registry: expected a suffix such as .json, got '{suffix}'")
+        if suffix is not None and (
+            not _is_text(suffix) or len(suffix) < 2 or Path(f"x{suffix}").suffix != suffix
+        ):
+            raise QirError(f"registry: expected a suffix such as .json, got {_shown(suffix)}")
         for taken, new in ((self._entries, name), (self._suffixes, suffix)):
             if new in taken:
                 raise QirError(f"registry: expected a new name, got '{new}', which is registered")
+        if (expected := self._wanted(name, entry)) is not None:
+            raise QirError(f"registry: {name}: expected {expected}, got {kind_of(entry)}")
         self._entries[name] = entry
         if suffix is not None:
             self._suffixes[suffix] = name
@@ -68,10 +80,11 @@ class Registry(Generic[T]):
         Raises:
             QirError: There is none; all names are listed, and the nearest one.
         """
-        if name not in self._entries:
+        if not _is_text(name) or name not in self._entries:
+            nearest = did_you_mean(name, self) if _is_text(name) else "; names are texts"
             raise QirError(
-                f"{subject}: expected {self._expected} {' or '.join(self)}, got '{name}'"
-                f"{did_you_mean(name, self)}"
+                f"{subject}: expected {self._expected} {' or '.join(self)}, got {_shown(name)}"
+                f"{nearest}"
             )
         entry = self._entries[name]
         if isinstance(entry, str):
@@ -103,3 +116,11 @@ class Registry(Generic[T]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
+
+
+def _is_text(given: object) -> bool:
+    return isinstance(given, str)
+
+
+def _shown(name: object) -> str:
+    return f"'{name}'" if isinstance(name, str) else kind_of(name)

@@ -34,8 +34,8 @@ class Checkpoint:
     """
 
     def __init__(self, path: Path, every: int) -> None:
-        if every < 1:
-            raise QirError(f"checkpoint: expected every to be at least 1 batch, got {every}")
+        if type(every) is not int or every < 1:
+            raise QirError(f"checkpoint: expected every to be at least 1 batch, got {every!r}")
         check_writable(path)
         self.path = path
         self.every = every
@@ -44,7 +44,12 @@ class Checkpoint:
         self._bins = 0
         self._digests: dict[int, str] = {}
         if path.exists():
-            found = read(path)
+            try:
+                found = read(path)
+            except QirError as error:
+                raise error.at(
+                    "take the file away to begin anew, or choose another path"
+                ) from error
             if found.progress is None:
                 raise QirError(
                     f"checkpoint: expected {path} to be that of a calibration, got statistics "

@@ -83,6 +83,10 @@ class Statistics(MutableMapping[str, TensorStatistics]):
         return self._tensors[name]
 
     def __setitem__(self, name: str, tensor: TensorStatistics) -> None:
+        if not isinstance(tensor, TensorStatistics):
+            raise QirError(
+                f"statistics: expected TensorStatistics of '{name}', got {kind_of(tensor)}"
+            )
         self._tensors[name] = tensor
 
     def __delitem__(self, name: str) -> None:
@@ -110,8 +114,9 @@ class Statistics(MutableMapping[str, TensorStatistics]):
 
         Raises:
             QirError: They are of different models, of different programs made of one, or of a
-                tensor of another shape.
+                tensor of another shape; or the other is none.
         """
+        expect_statistics(other)
         model = _same(self.model, other.model, "model")
         observed = _same(self.observed, other.observed, "prepared program")
         known: dict[tuple[int, int], Any] = {}

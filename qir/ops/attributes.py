@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from qir.errors import QirError, did_you_mean
+from qir.errors import QirError, did_you_mean, kind_of
 from qir.types import Affine, Dim, DType, FrozenArray, TensorType
 
 T = TypeVar("T")
@@ -66,6 +66,31 @@ class AttributeSpec:
     default: Any
     by_type: Callable[[TensorType], Any] | None
     means_default: Callable[[Any], bool] | None
+
+
+def expect_class(given: object, base: type, subject: str) -> None:
+    """Raises QirError for what is registered though it is no class that derives from a base."""
+    if not isinstance(given, type):
+        raise QirError(
+            f"{subject}: expected a class that derives from qir.{base.__name__}, got "
+            f"{kind_of(given)}"
+        )
+    if base not in given.__mro__:
+        raise QirError(
+            f"{subject}: expected {given.__qualname__} to derive from qir.{base.__name__}"
+        )
+
+
+def is_taken(name: str, table: Mapping[str, type], cls: type) -> bool:
+    """Whether a name is that of another class; one defined anew, as in a notebook, is the same.
+
+    A class of QIR is defined anew by its own module only.
+    """
+    known = table.get(name)
+    if known is None:
+        return False
+    of_qir = known.__module__.partition(".")[0] == "qir"
+    return known.__qualname__ != cls.__qualname__ or (of_qir and known.__module__ != cls.__module__)
 
 
 def declared_fields(cls: type[T], subject: str, *, repr: bool = True) -> type[T]:

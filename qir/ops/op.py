@@ -12,7 +12,7 @@ from qir.errors import QirError, counted, did_you_mean
 from qir.numbers.affine_map import AffineMap
 from qir.numbers.interval import EVERYTHING, Interval
 from qir.numbers.reach import Reach
-from qir.ops.attributes import attribute_fields, coerce, declared_fields
+from qir.ops.attributes import attribute_fields, coerce, declared_fields, expect_class, is_taken
 from qir.ops.claims import Claim
 from qir.ops.orders import Order, Turned
 from qir.ops.rules import Coded, FixedCode, KeepFloat, QuantRule, Rescale, Results
@@ -342,9 +342,8 @@ def op(name: str) -> Callable[[type[OpT]], type[OpT]]:
     def declare(cls: type[OpT]) -> type[OpT]:
         if not (str(name).isascii() and str(name).isidentifier()):
             raise QirError(f"op: expected a name of letters, digits and '_', got '{name}'")
-        if Op not in cls.__mro__:
-            raise QirError(f"op {name}: expected {cls.__qualname__} to derive from qir.Op")
-        if name in OPS and OPS[name].__qualname__ != cls.__qualname__:
+        expect_class(cls, Op, f"op {name}")
+        if is_taken(name, OPS, cls):
             raise QirError(f"op: '{name}' is already declared by {OPS[name].__qualname__}")
         if cls.region_count == 0 and cls.result is Op.result:
             raise QirError(

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, dataclass_transfo
 from qir.analysis.properties import Property
 from qir.errors import ParseError, QirError, did_you_mean
 from qir.ir import Graph
-from qir.ops.attributes import attribute_fields, coerce, declared_fields
+from qir.ops.attributes import attribute_fields, coerce, declared_fields, expect_class, is_taken
 from qir.pipeline.context import Context
 from qir.text.printer import format_attribute
 
@@ -97,8 +97,7 @@ def register(cls: type[PassT]) -> type[PassT]:
         QirError: The name is missing, taken, or none that a pipeline can hold; the class does not
             derive from Pass, has no `run`, or has options that no text can hold.
     """
-    if Pass not in cls.__mro__:
-        raise QirError(f"pass: expected {cls.__qualname__} to derive from qir.Pass")
+    expect_class(cls, Pass, "pass")
     name = getattr(cls, "name", None)
     if name is None:
         raise QirError(
@@ -115,9 +114,7 @@ def register(cls: type[PassT]) -> type[PassT]:
             f"pass {name}: expected {cls.__qualname__} to define "
             f"{', '.join(sorted(cls.__abstractmethods__))}"
         )
-    if cls.name in PIPELINES or (
-        cls.name in PASSES and PASSES[cls.name].__qualname__ != cls.__qualname__
-    ):
+    if cls.name in PIPELINES or is_taken(cls.name, PASSES, cls):
         raise QirError(f"pass: '{cls.name}' is already registered")
     declared = declared_fields(cls, f"pass {name}", repr=False)
     PASSES[cls.name] = declared

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-from qir.errors import PassError, QirError, counted, what_failed
+from qir.errors import PassError, QirError, counted, kind_of, what_failed
 from qir.ir import Builder, Graph, Node, Value
 from qir.ops.core import Return
 from qir.ops.op import Op
@@ -205,7 +205,13 @@ def _apply(candidate: Rule, node: Node, builder: Builder) -> tuple[Node, ...] | 
         outcome = candidate.apply(root, builder)
         if outcome is None or isinstance(outcome, Skip):
             return outcome
-        values = (outcome,) if isinstance(outcome, Value) else tuple(outcome)
+        # A rule may be the user's: what it returns need not be what it says.
+        values: Any = (outcome,) if isinstance(outcome, Value) else outcome
+        if not isinstance(values, Sequence) or not all(isinstance(x, Value) for x in values):
+            raise PassError(
+                f"rewrite: expected a value, a Skip or None from '{candidate.name}', got "
+                f"{kind_of(outcome)}"
+            )
         if len(values) != len(node.outputs):
             raise PassError(
                 f"rewrite: expected {counted(len(node.outputs), 'value')} from '{candidate.name}', "
@@ -217,6 +223,9 @@ def _apply(candidate: Rule, node: Node, builder: Builder) -> tuple[Node, ...] | 
         return readers
     except QirError as error:
         raise error.at(node.place()).at(f"in rule {candidate.name}") from error
+    except Exception as error:
+        error.add_note(f"in rule {candidate.name} {node.place()}")
+        raise
 
 
 def near_misses(graph: Graph, candidate: Rule) -> list[str]:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from qir.errors import QirError, counted
 from qir.ir import Graph, Node
+from qir.ir.graph import expect_graph
 from qir.numbers.interval import Interval
 from qir.observe.histograms import Histogram
+from qir.observe.statistics import TensorStatistics
 from qir.ops import Const
 from qir.text.files import write_atomically
 
@@ -75,18 +77,24 @@ def save_plot(figure: Figure, path: Path) -> None:
     write_atomically({path: lambda file: file.write(page.getvalue())})
 
 
-def histogram(statistic: Histogram, name: str = "", cut: Interval | None = None) -> Figure:
+def histogram(
+    statistic: Histogram | TensorStatistics, name: str = "", cut: Interval | None = None
+) -> Figure:
     """Draws what calibration saw of a value: how often numbers occur, on a logarithmic scale.
 
     Args:
-        statistic: The counts.
+        statistic: The counts, or all that was seen of the value, as `qir.Statistics` have it.
         name: The name of the value.
         cut: The range that its code has, such as `Value.range`: what lies beyond is shaded, and the
             title says how much that is, but for what shares a bin with a bound.
 
     Raises:
-        QirError: matplotlib is not installed.
+        QirError: matplotlib is not installed, or nothing was counted.
     """
+    if isinstance(statistic, TensorStatistics):
+        if statistic.histogram is None:
+            raise QirError(f"plot: expected a histogram of %{name}, got statistics without one")
+        statistic = statistic.histogram
     figure, axes = new_plot(8, 4)
     coarse = statistic.coarsen(min(statistic.bins, BARS))
     title = [f"%{name}"] if name else []
@@ -122,8 +130,9 @@ def drawing(graph: Graph) -> Figure:
         graph: The program.
 
     Raises:
-        QirError: matplotlib is not installed.
+        QirError: matplotlib is not installed, or what is given is no graph.
     """
+    expect_graph(graph, "plot")
     import networkx as nx  # See Graph.to_networkx.
 
     whole = graph.to_networkx()

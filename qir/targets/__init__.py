@@ -14,9 +14,17 @@ from qir.targets.target import Granularity, Target
 
 __all__ = ["TARGETS", "Granularity", "Obstacle", "Target", "find_target", "refuse"]
 
+
+def _wanted(name: str, entry: object) -> str | None:
+    if not isinstance(entry, Target):
+        return "a qir.targets.Target"
+    return None if entry.name == name else f"the target under its own name, '{entry.name}'"
+
+
 TARGETS: Registry[Target] = Registry(
     "the target",
     {"xla": "qir.targets.xla:TARGET", "onnx": "qir.targets.onnx:TARGET"},
+    wanted=_wanted,
 )
 """What options `target=` look a name up in."""
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal, NamedTuple, TypeAlias
 
+from qir.errors import QirError
 from qir.ir import Graph, Node
 from qir.ops.rules import KeepFloat, Table
+from qir.targets.fields import checked_fields
 from qir.targets.obstacles import Obstacle, names_of, obstacles
 from qir.types import Affine, Code, DType
 
@@ -66,6 +68,10 @@ class Target:
             beyond those whose meaning says so.
         fixed_codes: The codes that results of ops have to have, by name.
         reasons: Why an op is not in integer_ops, by name.
+
+    Raises:
+        QirError: A field holds what no program has, such as an op or a mode that there is not, or
+            fixes a code that another one rules out.
     """
 
     name: str
@@ -96,9 +102,25 @@ class Target:
     fixed_codes: Mapping[str, Affine] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        given = {spec.name: getattr(self, spec.name) for spec in fields(self)}
+        for name, value in checked_fields(self.name, given).items():
+            object.__setattr__(self, name, value)
+        for op, code in self.fixed_codes.items():
+            if (broken := self.broken_by_activation(code)) is not None:
+                raise QirError(
+                    f"target {self.name}: fixed_codes: {op}: expected {broken.expected}, as "
+                    f"{broken.rule} says, got {code}"
+                )
+
     def obstacles(self, graph: Graph) -> tuple[Obstacle, ...]:
         """Returns what of a program the runtime does not accept, in order; empty for nothing."""
         return tuple(obstacles(graph, self))
+
+    @property
+    def has_wide_sums(self) -> bool:
+        """Whether values between ops may have wide codes, to which `fixed31` rounds."""
+        return self.wide_sums and (self.roundings is None or "fixed31" in self.roundings)
 
     def computes(self, op: str) -> bool:
         """Whether it computes an op on codes."""

@@ -229,3 +229,105 @@ def test_saving_loading_and_the_reference_need_no_jax(tmp_path):
     command = [sys.executable, "-c", code, TEXT, str(tmp_path / "model.qir")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("registry", "name", "entry", "sentence"),
+    [
+        (TARGETS, "chip", 5, "chip: expected a qir.targets.Target, got an int"),
+        (TARGETS, "pic", Target(name="chip", runtime="a test"), "under its own name, 'chip'"),
+        (READERS, "toy", None, "toy: expected a function from a path to a graph, got None"),
+        (RUNNERS, "toy", "xla", "toy: expected a function of a graph, got a str"),
+        (WRITERS, "toy", print, "toy: expected an object with companions and a method files"),
+        (READERS, 5, print, "expected a name, got an int"),
+        (READERS, "", print, "expected a name, got ''"),
+        (READERS, ".", print, "expected a suffix such as .json, got '.'"),
+    ],
+)
+def test_an_entry_of_another_kind_is_refused_when_it_is_added(registry, name, entry, sentence):
+    before = list(registry)
+    with pytest.raises(qir.QirError, match=f"registry: .*{sentence}"):
+        registry.add(name, entry)
+    assert list(registry) == before
+
+
+def test_a_name_that_is_no_text_is_a_sentence(tmp_path):
+    graph = qir.parse(TEXT)
+    for call in (
+        lambda: qir.compile(graph, 5),  # type: ignore[call-overload]
+        lambda: qir.load(tmp_path / "x.qir", format=5),  # type: ignore[arg-type]
+        lambda: qir.explain(graph, target=5),  # type: ignore[arg-type]
+        lambda: qir.save(graph, tmp_path / "x.qir", target=5),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(qir.QirError, match=r"expected the .*, got an int; names are texts"):
+            call()
+
+
+def _fails(path):
+    return {}[path.read_text()]
+
+
+@pytest.mark.parametrize(
+    ("reader", "sentence"),
+    [
+        (lambda path: None, "expected a graph of the reader of format toy, got None"),
+        (lambda path: path.read_text(), "expected a graph of the reader of format toy, got a str"),
+        (_fails, "the reader of format toy failed: KeyError: 'x'"),
+        (lambda path: next(iter(())), "the reader of format toy failed: StopIteration"),
+        (lambda: None, "the reader of format toy failed: TypeError: .*takes 0 positional"),
+    ],
+)
+def test_a_reader_that_returns_no_graph_or_fails_is_named_with_the_file(reader, sentence, tmp_path):
+    READERS.add("toy", reader, suffix=".toy")
+    (tmp_path / "model.toy").write_text("x")
+    try:
+        with pytest.raises(qir.QirError, match=f"load: {sentence}.*\n  in .*model.toy"):
+            qir.load(tmp_path / "model.toy")
+        with pytest.raises(qir.QirError, match=r"load: .*missing\.toy does not exist"):
+            qir.load(tmp_path / "missing.toy")
+    finally:
+        READERS.remove("toy")
+
+
+class Given:
+    """A writer that returns what it was given."""
+
+    companions = ()
+
+    def __init__(self, given):
+        self.given = given
+
+    def files(self, graph, path):
+        return self.given(path)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (lambda path: None, "got None"),
+        (lambda path: {str(path): print}, "got a str with a builtin_function_or_method"),
+        (lambda path: {path: b"bytes"}, "got a .*Path with a bytes"),
+        (lambda path: {}, "out.toy among them, got 0 other files"),
+    ],
+)
+def test_a_writer_that_gives_no_files_is_refused_and_what_was_there_stays(
+    given, sentence, tmp_path
+):
+    WRITERS.add("toy", Given(given), suffix=".toy")
+    (tmp_path / "out.toy").write_text("before")
+    try:
+        with pytest.raises(qir.QirError, match=f"save: expected of the writer .*{sentence}"):
+            qir.save(qir.parse(TEXT), tmp_path / "out.toy")
+    finally:
+        WRITERS.remove("toy")
+    assert [path.name for path in tmp_path.iterdir()] == ["out.toy"]
+    assert (tmp_path / "out.toy").read_text() == "before"
+
+
+def test_a_runner_that_returns_no_function_is_refused():
+    RUNNERS.add("toy", lambda graph: None)  # type: ignore[arg-type]
+    try:
+        with pytest.raises(qir.QirError, match="backend 'toy' to return a function of arrays, got"):
+            qir.compile(qir.parse(TEXT), "toy")
+    finally:
+        RUNNERS.remove("toy")

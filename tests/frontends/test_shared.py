@@ -10,7 +10,7 @@ import pytest
 import qir
 from qir.analysis.verify import verify
 from qir.backends.reference.interpreter import run
-from qir.frontends.shared import Emitter, Known, Refusals, dotted, fold
+from qir.frontends.shared import Emitter, Known, Refusals, Translation, dotted, fold
 from qir.ir import Graph
 from qir.ops import Add, Mul, Neg, ReduceSum, Split, Tanh
 from qir.ops.core import Const
@@ -169,3 +169,55 @@ def test_ops_of_several_results_or_computed_operands_are_not_folded():
     ones = Known.of(np.ones(2, np.float32))
     assert fold(Mul(), [x, ones]) is None
     assert fold(Split(0, (1, 1)), [ones]) is None
+
+
+def _pool(b, x, size, *, stride=1, depth):
+    return x
+
+
+RULES: Any = {
+    "relu": lambda b, x: b.emit(Tanh(), x),
+    "pool": _pool,
+    "sum": lambda b, x, *more: x,
+    "boom": lambda b, x: 1 / 0,
+    "none": lambda b, x: None,
+    "number": lambda b, x: 5,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "operands", "attributes", "sentence"),
+    [
+        ("relu", ["x", "x"], {}, "relu: expected 1 operand, got 2"),
+        ("relu", [], {}, "relu: expected 1 operand, got 0"),
+        ("relu", ["x"], {"slope": 1}, "relu: no attribute 'slope'; its rule takes none"),
+        ("pool", ["x"], {"size": 2, "strid": 1}, "pool: no attribute 'strid'; did you mean 'stri"),
+        ("pool", ["x"], {"size": 2}, "pool: expected the attribute 'depth', which its rule needs"),
+        ("pool", [], {"size": 2, "depth": 1}, "pool: expected 1 operand, got 0"),
+        ("sum", [], {}, "sum: expected 1 or more operands, got 0"),
+        ("boom", ["x"], {}, "boom: its rule failed: ZeroDivisionError: division by zero"),
+        ("none", ["x"], {}, "none: expected its rule to return .*, got None"),
+        ("number", ["x"], {}, "number: expected its rule to return .*, got an int"),
+    ],
+)
+def test_a_rule_that_does_not_fit_its_node_or_fails_is_an_error_with_the_place(
+    kind, operands, attributes, sentence
+):
+    reading = Translation("read", "nodes", RULES)
+    reading.input("x", TensorType((2,), DType.F32))
+    reading.node(kind, operands, ["y"], attributes)
+    reading.node("swirl", ["y"], ["z"])
+    with pytest.raises(qir.UnsupportedError, match=f"got swirl\n.*\n  {sentence}.*\n  at y"):
+        reading.finish(["y"])
+
+
+def test_attributes_may_be_given_to_any_parameter_of_a_rule():
+    reading = Translation("read", "nodes", RULES)
+    reading.input("x", TensorType((2,), DType.F32))
+    reading.node("pool", ["x"], ["y"], {"size": 2, "depth": 1})
+    assert reading.finish(["y"]).outputs[0].name == "x"
+
+
+def test_a_known_operand_is_turned_by_an_order_of_its_axes_only():
+    with pytest.raises(qir.QirError, match=r"permutation.*\[2, 3, 1, 0\]"):
+        Known.of(np.zeros((0,), np.float32)).transpose((2, 3, 1, 0))

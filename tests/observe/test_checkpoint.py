@@ -197,3 +197,15 @@ def test_a_killed_calibration_goes_on_to_equal_bytes(tmp_path: Path) -> None:
     assert reached[-1] > reached[0]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     assert end.read_bytes() == expected
+
+
+def test_a_damaged_checkpoint_and_no_number_of_batches_are_sentences(tmp_path: Path) -> None:
+    graph, data = model(batches=2)
+    path = tmp_path / "seen.npz"
+    qir.calibrate(graph, data, checkpoint=path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(QirError, match=r"damaged.*\n  take the file away to begin anew, or choose"):
+        qir.calibrate(graph, data, checkpoint=path)
+    for every in ("2", 1.5):
+        with pytest.raises(QirError, match="expected every to be at least 1 batch, got"):
+            qir.calibrate(graph, data, checkpoint=path, every=every)  # type: ignore[arg-type]

@@ -202,3 +202,13 @@ def test_extremes_of_batches_merge_by_their_numbers_and_stay_few() -> None:
         assert merged.numbers[-1] == 1499
         outcomes.append((merged.minimum.tobytes(), merged.maximum.tobytes()))
     assert len(set(outcomes)) == 1
+
+
+def test_only_statistics_are_merged():
+    with pytest.raises(QirError, match=r"expected what qir\.calibrate returns, got a str"):
+        qir.Statistics().merge("monday.npz")  # type: ignore[arg-type]
+
+
+def test_only_statistics_of_tensors_are_entered():
+    with pytest.raises(QirError, match="expected TensorStatistics of 'x', got an int"):
+        qir.Statistics()["x"] = 5  # type: ignore[assignment]

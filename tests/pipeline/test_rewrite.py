@@ -217,3 +217,27 @@ def test_errors_name_the_rule_and_the_place(negations):
         rewrite(negations, [misshapen])
     assert not isinstance(caught.value, PassError)
     assert caught.value.places == ["at %a, net.py:1", "in rule misshapen"]
+
+
+@pytest.mark.parametrize("outcome", [5, "x", (1,), [None]])
+def test_a_rule_that_returns_no_value_is_named(negations, outcome):
+    @rule(Neg)
+    def broken(y, b):
+        return outcome
+
+    assert error(rewrite, negations, [broken]).splitlines() == [
+        "rewrite: expected a value, a Skip or None from 'broken', got "
+        f"a{'n' if outcome == 5 else ''} {type(outcome).__name__}",
+        "  at %a, net.py:1",
+        "  in rule broken",
+    ]
+
+
+def test_any_other_exception_of_a_rule_says_the_rule_and_the_place(negations):
+    @rule(Neg)
+    def broken(y, b):
+        return 1 / 0
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        rewrite(negations, [broken])
+    assert caught.value.__notes__ == ["in rule broken at %a, net.py:1"]

@@ -14,6 +14,7 @@ from qir.__main__ import main
 from qir.errors import QirError
 from qir.numbers.interval import Interval
 from qir.observe.histograms import Histogram, observe
+from qir.observe.statistics import TensorStatistics
 from qir.report.plots import SUFFIXES, drawing, histogram, save_plot
 
 TEXT = """
@@ -104,3 +105,17 @@ def test_the_extra_is_named_where_matplotlib_is_missing(tmp_path, monkeypatch, c
     assert main(["summary", str(program), "--draw", str(tmp_path / "a.svg")]) == 1
     assert "which is not installed; pip install 'qir-compiler[plot]'" in capsys.readouterr().err
     assert main(["summary", str(program)]) == 0
+
+
+def test_what_was_seen_of_a_value_is_drawn_by_its_histogram():
+    graph = qir.parse(TEXT)
+    seen = qir.calibrate(graph, [np.ones(4, np.float32)], "calibrate")
+    (axes,) = histogram(seen["x"], "x").axes
+    assert axes.get_title() == "%x, 4 numbers, 0.0% zeros"
+    with pytest.raises(QirError, match="expected a histogram of %x, got statistics without one"):
+        histogram(TensorStatistics(), "x")
+
+
+def test_only_a_graph_is_drawn():
+    with pytest.raises(QirError, match=r"plot: expected a graph, got a str; qir\.load reads one"):
+        drawing("net.qir")  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from typing import Any
 from unittest import mock
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given
@@ -140,3 +141,75 @@ def test_options_at_their_default_follow_the_target():
     unsigned = Target(name="unsigned", runtime="a test", activations=(DType.U8,), wide_sums=False)
     integer = qir.quantize(POOLED, [X], target=unsigned)
     assert unsigned.obstacles(integer) == ()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"activations": (DType.U8, DType.I8)},
+        {"activations": (DType.U8,), "symmetric_activations": True},
+        {"symmetric_activations": True},
+        {"activation_scales": ("tensor",)},
+    ],
+    ids=str,
+)
+def test_scores_get_no_code_that_the_target_does_not_accept(fields):
+    rng = np.random.default_rng(3)
+    x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((16, 12), (8, 6)))
+    graph = qir.from_jax(lambda x: jax.nn.softmax(x[:, :8] @ w) * 2, x)
+    target = Target(name="chip", runtime="a test", **fields)
+    integer = qir.quantize(graph, [x], target=target)
+    assert target.obstacles(integer) == ()
+    assert qir.explain(integer).floats == ()
+    assert np.array_equal(qir.compile(integer)(x)[0], qir.evaluate(integer, x)[0])
+    (exact,), (found,) = qir.evaluate(graph, x), qir.evaluate(integer, x)
+    assert np.sum((exact - found) ** 2) < np.sum(exact**2) / 10**3  # 30 dB
+
+
+@pytest.mark.parametrize("pipeline", ["w8-dynamic", "w8"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"weights": (DType.I16,)},
+        {"weight_scales": ("row",)},
+        {"integer_ops": frozenset({"add"})},
+        {"activations": (DType.I16,)},
+    ],
+    ids=str,
+)
+def test_weights_get_no_code_that_the_target_does_not_accept(fields, pipeline):
+    rng = np.random.default_rng(4)
+    x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((16, 64), (64, 6)))
+    graph = qir.from_jax(lambda x: jax.nn.relu(x @ w), x)
+    target = Target(name="chip", runtime="a test", **fields)
+    made = qir.quantize(graph, None, pipeline, target=target, accuracy_check=False)
+    assert target.obstacles(made) == ()
+
+
+def test_a_target_without_scales_at_run_time_refuses_them():
+    target = Target(name="chip", runtime="a test", dynamic_modes=())
+    with pytest.raises(qir.QirError, match="expected a target that finds symmetric scales at run"):
+        qir.quantize(POOLED, None, "w8-dynamic", target=target)
+
+
+@pytest.mark.parametrize("rounding", ["srdhm_up", "tflite_double", "f32_rne"])
+def test_a_target_without_fixed31_gets_no_wide_sums(rounding):
+    network = NETWORKS["transformer"]()
+    data = [network.inputs(0)]
+    graph = qir.from_jax(network.function, *data[0], batch="B")
+    target = Target(name="chip", runtime="a test", roundings=(rounding,))
+    integer = qir.quantize(graph, data, target=target, accuracy_check=False)
+    assert target.obstacles(integer) == ()
+
+
+def test_statistics_of_parts_for_a_target_give_the_program_for_it():
+    network = NETWORKS["transformer"]()
+    data = [network.inputs(seed) for seed in range(3)]
+    graph = qir.from_jax(network.function, *data[0], batch="B")
+    first, second = (qir.calibrate(graph, part, target="onnx") for part in (data[:1], data[1:]))
+    seen = second.merge(first)
+    wanted = qir.quantize(graph, data, target="onnx", accuracy_check=False)
+    assert qir.quantize(graph, statistics=seen, target="onnx") == wanted
+    other = qir.calibrate(graph, data)
+    with pytest.raises(qir.QirError, match="another target, which qir"):
+        qir.quantize(graph, statistics=other, target="onnx")

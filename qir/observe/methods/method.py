@@ -11,7 +11,7 @@ from typing import ClassVar, TypeVar, dataclass_transform
 from qir.errors import QirError
 from qir.observe.histograms import BINS
 from qir.observe.statistics import TensorStatistics
-from qir.ops.attributes import attribute_fields, coerce, declared_fields
+from qir.ops.attributes import attribute_fields, coerce, declared_fields, expect_class, is_taken
 from qir.text.printer import format_attribute
 
 
@@ -68,6 +68,8 @@ METHODS: dict[str, type[CalibrationMethod]] = {}
 """Every registered method by name."""
 
 _NAME = re.compile(r"[^\W\d][\w\-]*")
+_NUMBERS = ("inf", "nan", "true", "false")
+"""What pipelines read as something else than a name."""
 
 
 @dataclass_transform(frozen_default=True)
@@ -81,18 +83,16 @@ def calibration_method(name: str) -> Callable[[type[MethodT]], type[MethodT]]:
         QirError: The name is taken or none that a pipeline can hold; the class does not derive from
             CalibrationMethod, has no `range`, or has options that no text can hold.
     """
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(str(name)) or name in _NUMBERS:
         raise QirError(
-            f"calibration method: expected a name of letters, digits, '-' and '_', got '{name}'"
+            "calibration method: expected a name of letters, digits, '-' and '_', no number, got "
+            f"'{name}'"
         )
 
     def enter(cls: type[MethodT]) -> type[MethodT]:
         subject = f"calibration method {name}"
-        if CalibrationMethod not in cls.__mro__:
-            raise QirError(
-                f"{subject}: expected {cls.__qualname__} to derive from qir.CalibrationMethod"
-            )
-        if name in METHODS and METHODS[name].__qualname__ != cls.__qualname__:
+        expect_class(cls, CalibrationMethod, subject)
+        if is_taken(name, METHODS, cls):
             raise QirError(f"{subject}: the name is already registered")
         if cls.__abstractmethods__:
             raise QirError(
