@@ -38,6 +38,7 @@ def stored_bias(
     Raises:
         KeptFloat: It is no constant, no whole number of steps where it may not be rounded, or too
             large for the accumulator.
+        QirError: The accumulator's scale varies by row.
     """
     name = bias.name if source is None else source.name
     channels = known(accumulator.shape[-1], "bias")

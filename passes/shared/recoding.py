@@ -140,7 +140,7 @@ def _cells(own: Affine, to: Affine) -> tuple[Affine, Affine]:
 
     def spread(code: Affine) -> Affine:
         scale, points = (
-            expand(np.broadcast_to(part, code.scale.shape or (1,) * rank), whole).reshape(1, -1)
+            np.broadcast_to(expand(part, whole) if part.ndim else part, whole).reshape(1, -1)
             for part in (code.scale.array, code.zero_points)
         )
         return Affine.of(code.storage, scale, points, bounds=code.bounds, expressed=code.expressed)
