@@ -107,3 +107,76 @@ def test_a_factor_of_a_sum_goes_into_its_scale_on_either_side() -> None:
     text = PRODUCT + "\n  %c = const 0.3 : f32[]\n  %m = mul(%c, %y) : f32[4,4]"
     lifted = check(program(text + "\n  %q = quantize(%m) : i8[4,4]{scale=0.1}", "q"), "lift-qdq")
     assert not qir.explain(lifted).floats
+
+
+HALF = """
+  %w = const [[10, -20, 30, 4], [33, -4, 5, 60], [50, -60, 70, 8]] : i8[3,4]{scale=0.01}
+  %wd = dequantize(%w) : f32[3,4]
+  %y = dot(%x, %wd) : f32[8,4]"""
+
+
+@pytest.mark.parametrize("pipeline", ["w8a8", "w4a8", "w8a16", "w8"])
+def test_a_program_that_returns_stored_numbers_is_quantized_and_its_accuracy_is_told(pipeline):
+    graph = program(HALF + "\n  %q = quantize(%y) : i8[8,4]{scale=0.02, zp=3}", "q", "f32[8,3]")
+    (x,) = random_inputs(graph, seed=2)
+    integer = qir.quantize(graph, [x], pipeline)
+    assert integer.outputs[0].type == graph.outputs[0].type
+    (expected,), (found,) = qir.evaluate(graph, x), qir.evaluate(integer, x)
+    assert np.abs(expected.astype(int) - found).max() <= 2  # 0.008 of x, times weights of up to 1.4
+    assert integer.accuracy is not None
+    assert integer.accuracy.outputs[0].sqnr > 30
+
+
+def test_a_program_with_codes_that_quantize_makes_worse_is_warned_of() -> None:
+    # What rounding loses is gone where the other operand is rounded to the same code.
+    text = """
+  %q = quantize(%x) : i8[8,3]{scale=0.03}
+  %d = dequantize(%q) : f32[8,3]
+  %lost = sub(%x, %d) : f32[8,3]"""
+    graph = program(text, "lost", "f32[8,3]")
+    with pytest.warns(qir.QirAccuracyWarning, match="%lost has 0.0 dB"):
+        qir.quantize(graph, [random_inputs(graph, seed=2)], "w8a8")
+
+
+@pytest.mark.parametrize("w", ["scale=0.1", "scale=[0.1, 0.2, 0.3], axis=1"])
+def test_a_bias_of_a_sum_whose_scale_varies_by_row_is_added_in_floating_point(w: str) -> None:
+    text = f"""
+  %d = dequantize(%x) : f32[3,2]
+  %w = const [[1, 2, 3], [4, 5, -6]] : i8[2,3]{{{w}}}
+  %wd = dequantize(%w) : f32[2,3]
+  %b = const [1.0, -2.0, 3.0] : f32[3]
+  %y = dot(%d, %wd, %b) : f32[3,3]
+  %q = quantize(%y) : i8[3,3]{{scale=0.05}}"""
+    lifted = check(program(text, "q", "i8[3,2]{scale=[0.1, 0.2, 0.4], axis=0}"), "lift-qdq")
+    (line,) = qir.explain(lifted).floats
+    assert "one scale for all rows" in line.reason
+
+
+def test_numbers_coded_by_blocks_are_padded_by_what_each_block_stores_for_the_value() -> None:
+    x = "i8[2,4]{scale=[0.1, 0.2], blocks=[2, 2], zp=[4, 6]}"
+    text = "\n  %p = pad(%x) {low = [1, 0], high = [0, 0], value = 0.5} : "
+    graph = program(text + "i8[3,4]{scale=[0.1, 0.2], blocks=[3, 2], zp=[4, 6]}", "p", x)
+    numbers = np.arange(8, dtype=np.int8).reshape(2, 4)
+    for (found,) in (qir.evaluate(graph, numbers), qir.compile(graph)(numbers)):
+        assert np.array_equal(found, [[9, 9, 8, 8], *numbers])
+
+
+def test_a_function_of_numbers_whose_scales_vary_is_tried_at_all_that_they_mean() -> None:
+    text = """
+  %q = quantize(%x) : i8[8,3]{scale=[0.03, 0.02, 0.01], axis=1}
+  %d = dequantize(%q) : f32[8,3]
+  %y = gelu(%d) : f32[8,3]"""
+    graph = program(text, "y", "f32[8,3]")
+    inputs = random_inputs(graph, seed=2)
+    integer = qir.quantize(graph, [inputs], "w8a8")
+    (exact,), (found,) = qir.evaluate(graph, *inputs), qir.evaluate(integer, *inputs)
+    assert np.abs(exact - found).max() <= np.ptp(exact) / 255
+
+
+def test_clip_of_a_code_that_varies_is_refused_where_types_are_inferred() -> None:
+    with pytest.raises(qir.QirError, match="expected a code per tensor"):
+        program(
+            "\n  %c = clip(%x) {low = 0.0, high = 1.0} : i8[2,3]{scale=[0.1, 0.2], axis=0}",
+            "c",
+            "i8[2,3]{scale=[0.1, 0.2], axis=0}",
+        )
