@@ -180,3 +180,16 @@ def test_clip_of_a_code_that_varies_is_refused_where_types_are_inferred() -> Non
             "c",
             "i8[2,3]{scale=[0.1, 0.2], axis=0}",
         )
+
+
+def test_codes_that_a_target_does_not_accept_stay_and_are_told_of() -> None:
+    text = """
+  %q = quantize(%x) {rounding = divide} : u8[8,3]{scale=0.004, zp=-300}
+  %d = dequantize(%q) : f32[8,3]
+  %y = relu(%d) : f32[8,3]"""
+    graph = program(text, "y", "f32[8,3]")
+    data = [np.full((8, 3), 1.5, np.float32) + np.linspace(0, 0.5, 3, dtype=np.float32)]
+    told = qir.quantize(graph, data, target="onnx", accuracy_check=False).diagnostics
+    assert any("quantize of %q, zero_point_inside" in sentence for sentence in told)
+    told = qir.quantize(graph, data, target="xla", accuracy_check=False).diagnostics
+    assert not any("does not accept" in sentence for sentence in told)
