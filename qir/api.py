@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, overload
 
 # Imported to register the passes and pipelines.
 import qir.passes  # noqa: F401  # pyright: ignore[reportUnusedImport]
-from qir.analysis.properties import FLOAT, QUANTIZED, RANGED
+from qir.analysis.properties import QUANTIZED, RANGED, is_float_op
 from qir.backends import (
     RUNNERS,
     Runnable,
@@ -228,7 +228,7 @@ def quantize(
     result's `accuracy`, what the passes had to say its `diagnostics`; `qir.explain` shows both.
 
     Args:
-        graph: The float program; it stays as it is.
+        graph: The float program, parts of which may have codes; it stays as it is.
         data: Calibration batches: arrays, tuples of arrays or dicts by input name.
         pipeline: A named pipeline or passes as text.
         accuracy_check: Whether to compare the result with the float program, or the signal to
@@ -263,7 +263,7 @@ def quantize(
         context.diagnostics.append(sentence)
         integer.diagnostics += (sentence,)
         return integer
-    if threshold is None or FLOAT.missing(graph):
+    if threshold is None or not any(map(is_float_op, graph.walk())):
         return integer
     start = time.perf_counter()
     if data is not None and context.sample is known:  # The pipeline does not calibrate.

@@ -18,7 +18,7 @@ from qir.passes.shared.target_rules import within
 from qir.passes.shared.weights import WeightPlan, emit_as, emit_for
 from qir.pipeline import Context, Effect, Pass, register
 from qir.pipeline.rewrite import Skip, rewrite, rule
-from qir.types import Affine, Code, Dim, DType, Size, TensorType
+from qir.types import Affine, Code, Dim, DType, Size, TensorType, on_one_grid
 
 
 @register
@@ -142,7 +142,8 @@ def requantize_exactly(y: Value, b: Builder) -> Value | Skip | None:
                 return None
             if own.multipliers is not None or own.step_bounds is None:
                 return Skip("its steps are no whole numbers of one size", x)
-            ratio = own.scale.array.astype(np.float64) / code.scale.array
+            scale, other = on_one_grid(own.scale.array.astype(np.float64), code.scale.array)
+            ratio = scale / other
             if not np.all((ratio == np.rint(ratio)) & (ratio < 2**24)) or not _encodes_back(code):
                 return Skip("requantize would round ties another way", x)
             return _requantized(x, code, b)

@@ -180,6 +180,11 @@ def merge_requantizes(y: Value, b: Builder) -> Value | Skip | None:
             for name in (first.rounding, second.rounding):
                 if not rounding_mode(name).nearest:
                     return Skip(f"rounding {name} is not to the nearest integer", between)
+            grids = (x.type.code.grid, first.to.grid, second.to.grid)
+            try:
+                np.broadcast_shapes(*grids)
+            except ValueError:
+                return Skip("the codes vary by blocks of different sizes", between)
             ratio = first.to.scale.array.astype(float) / second.to.scale.array
             if np.max(ratio, initial=0.0) > LARGEST_RATIO:
                 return Skip("the second one's steps are much smaller", between)

@@ -19,6 +19,8 @@ from qir.passes.shared.weight_only import WeightCoder
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.selectors import select
 from qir.report.explain import explain
+from qir.targets import Target
+from qir.targets.obstacles import obstacles
 from qir.types import DType
 
 
@@ -39,7 +41,8 @@ class QuantizePass(Pass):
     quantize is that of what it rounds. Ranges are asked of the other values alone.
 
     Where the program is for a target, options at their default become what it accepts, others are
-    refused unless it does, and what it can't compute on codes stays in floating point.
+    refused unless it does, and what it can't compute on codes stays in floating point. Codes that
+    the program has already stay, with a sentence where the target does not accept them.
 
     With `activations=float` the weights alone get codes: they are dequantized where they are read,
     and nothing needs a range. See qir.passes.shared.weight_only.
@@ -102,6 +105,7 @@ class QuantizePass(Pass):
 
     def run(self, graph: Graph, context: Context) -> None:
         if context.target is not None:
+            context.diagnostics += _refused_codes(graph, context.target)
             for_target(self, context.target).convert(graph, context)
         else:
             self.convert(graph, context)
@@ -141,6 +145,18 @@ class QuantizePass(Pass):
                 stored=given.constants,
             ).run()
             given.restore()
+
+
+def _refused_codes(graph: Graph, target: Target) -> list[str]:
+    """Says which casts that a program has before it is quantized a target does not accept."""
+    found = [each for each in obstacles(graph, target) if each.op in ("quantize", "dequantize")]
+    if not found:
+        return []
+    more = f", and {len(found) - 1} more" if found[1:] else ""
+    return [
+        f"quantize: what has a code keeps it, also where target {target.name} does not accept it: "
+        f"{found[0].op} of %{found[0].value}, {found[0].rule}{more}; give it another code before"
+    ]
 
 
 def _reasons(graph: Graph) -> str:

@@ -208,7 +208,13 @@ def holds_bias(code: Affine, bias: Array, terms: int, operands: Sequence[Value])
 
 
 def bias_code(accumulator: Code, channels: int) -> Affine:
-    """Returns the code of a bias [channels]: the accumulator's own."""
+    """Returns the code of a bias [channels]: the accumulator's own.
+
+    Raises:
+        QirError: Its scale varies by row, so that none holds a bias for all of them.
+    """
+    if any(count != 1 for count in accumulator.scale.shape[:-1]):
+        raise QirError("bias: expected a sum with one scale for all rows; add the bias behind it")
     scale = accumulator.scale.array
     return Affine(
         accumulator.storage,

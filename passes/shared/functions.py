@@ -12,6 +12,9 @@ LONGEST_FUNCTION = 64
 """Ops that one table stands for at most, one behind the other: a value inside that others read
 gets a table of its own, from the start."""
 
+MOST_NUMBERS = 2**20
+"""Numbers that a function is tried at, at most."""
+
 
 def elementwise_functions(
     graph: Graph, excluded: set[Node]
@@ -71,13 +74,23 @@ def elementwise_functions(
 def defined(output: Value, source: Value, code: Affine) -> bool:
     """Whether a function of one value is a number, be it infinite, at all that a code decodes to.
 
+    Where the code varies in so many parts that it decodes to more than 2^20 numbers, they are not
+    tried, and the answer is no.
+
     Args:
         output: The last value of the function.
         source: The value that it is a function of.
-        code: A code per tensor of at most 16 bits.
+        code: A code of at most 16 bits.
     """
     low, high = code.range
-    every = code.decode(np.arange(low, high + 1)).astype(np.float64)
+    stored = np.arange(low, high + 1)
+    if code.grid:
+        first, *rest = code.grid
+        column = np.tile(stored, first).reshape(-1, *(1 for _ in rest))
+        stored = np.broadcast_to(column, (column.size, *rest))
+    if stored.size > MOST_NUMBERS:
+        return False
+    every = code.decode(stored).astype(np.float64)
     reals = {source: every}
     stack = [(output, False)]
     while stack:

@@ -38,17 +38,17 @@ def stored_bias(
     Raises:
         KeptFloat: It is no constant, no whole number of steps where it may not be rounded, or too
             large for the accumulator.
+        QirError: The accumulator's scale varies by row.
     """
     name = bias.name if source is None else source.name
     channels = known(accumulator.shape[-1], "bias")
     code = bias_code(accumulator.code, channels)
     own = None if source is None else source.type.quant
     if source is not None and isinstance(own, Affine) and own.storage is code.storage:
-        if own == code:
+        if own == code and not source.is_constant:
             return source
-        scale = np.broadcast_to(own.scale.array.reshape(-1), code.scale.shape)
-        near = np.abs(scale / code.scale.array - 1) <= MOST_SCALE_ERROR
-        if source.is_constant and np.all(near):
+        if source.is_constant and _has_steps(own, code, channels):
+            # A copy: a bias that is added behind the product may stand behind it as well.
             stored = np.broadcast_to(source.array.reshape(-1), (channels,))
             return builder.const(np.ascontiguousarray(stored), name, code)
     if not bias.is_constant and (source is None or not source.is_constant):
@@ -62,6 +62,14 @@ def stored_bias(
     if not holds_bias(code, real, terms, operands):
         raise KeptFloat(f"its sum has no room for the bias %{bias.name}")
     return builder.const(code.encode(real), name, code)
+
+
+def _has_steps(own: Affine, code: Affine, channels: int) -> bool:
+    """Whether the steps of a bias are the accumulator's, as near as float32 products are."""
+    scale, wanted = own.scale.array.reshape(-1), code.scale.array.reshape(-1)
+    if scale.size not in (1, channels):
+        return False
+    return bool(np.all(np.abs(scale / wanted - 1) <= MOST_SCALE_ERROR))
 
 
 def is_bias(bias: TensorType, x: TensorType, result: TensorType) -> bool:

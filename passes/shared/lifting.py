@@ -24,7 +24,7 @@ from qir.passes.shared.functions import elementwise_functions
 from qir.passes.shared.multiples import multiple_of_sum, rounded_multiple
 from qir.passes.shared.plan import KeptFloat
 from qir.passes.shared.recoding import recoded, requantized
-from qir.passes.shared.stored_moves import check_bounds
+from qir.passes.shared.stored_moves import check_bounds, check_code, keeps_code
 from qir.types import Affine, Code
 
 ROUNDINGS = {
@@ -171,7 +171,7 @@ class Lifting:
             raise KeptFloat(f"a code of kind {code.kind} has no requantize")
         op, rule, builder = node.op, node.op.quant, self.graph.before(node)
         multiple = multiple_of_sum(node.outputs[0], self.exact.sums)
-        if multiple is not None:
+        if multiple is not None and keeps_code(multiple.moves, multiple.source.type, code):
             total, rounding = self.exact.sums[multiple.source], self.rounding_of(mode)
             new = rounded_multiple(
                 multiple, total, code, lambda to: requantized(total, to, rounding), builder
@@ -242,6 +242,7 @@ class Lifting:
         if depth >= LONGEST_MOVE:
             raise KeptFloat(f"more than {LONGEST_MOVE} ops stand between it and its quantize")
         op, builder = node.op, self.graph.before(node)
+        check_code(node, code)
         check_bounds(op, code, mode)
         reasons: list[Exception] = []
         operands: list[Value] = []

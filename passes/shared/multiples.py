@@ -41,11 +41,15 @@ def multiple_of_sum(value: Value, sums: Container[Value]) -> Multiple | None:
     source = value
     while source not in sums:
         match source:
-            case Value(Mul(), (inner, by)) if by.is_constant and _is_one(by, inner, source):
-                factor = factor * by.array.astype(np.float64).reshape(())
-            case Value(Mul(), (inner, by)) if by.is_constant and _is_by_channel(by, inner, source):
-                shape = (1,) * (inner.type.rank - 1) + (-1,)
-                factor = factor * by.array.astype(np.float64).reshape(shape)
+            case Value(Mul(), (first, second)):
+                inner, by = (second, first) if first.is_constant else (first, second)
+                if by.is_constant and _is_one(by, inner, source):
+                    factor = factor * by.array.astype(np.float64).reshape(())
+                elif by.is_constant and _is_by_channel(by, inner, source):
+                    shape = (1,) * (inner.type.rank - 1) + (-1,)
+                    factor = factor * by.array.astype(np.float64).reshape(shape)
+                else:
+                    return None
             case Value(Op(moves=Moves.ORDER) as move, (inner,)) if np.ndim(factor) == 0:
                 moves.append(move)
             case _:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import lcm
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from qir.ops.op import Op, infer
 from qir.ops.rules import Coded, ExactSum
 from qir.ops.sums import rounded
 from qir.passes.shared.plan import KeptFloat
-from qir.types import Affine, Array, Code, FrozenArray, TensorType
+from qir.types import Affine, Array, Code, FrozenArray, TensorType, expand
 
 MOST_CELLS = 4096
 """Pairs of scales that are compared at most, each at every number of a code."""
@@ -135,11 +136,13 @@ def _cells(own: Affine, to: Affine) -> tuple[Affine, Affine]:
     """Spreads two codes over the places where either varies, as codes of one row."""
     rank = max(len(own.scale.shape), len(to.scale.shape))
     grids = [code.scale.shape or (1,) * rank for code in (own, to)]
-    whole = np.broadcast_shapes(*grids)
+    whole = tuple(map(lcm, *grids))
 
     def spread(code: Affine) -> Affine:
-        scale = np.broadcast_to(code.scale.array, whole).reshape(1, -1)
-        points = np.broadcast_to(code.zero_points, whole).reshape(1, -1)
+        scale, points = (
+            np.broadcast_to(expand(part, whole) if part.ndim else part, whole).reshape(1, -1)
+            for part in (code.scale.array, code.zero_points)
+        )
         return Affine.of(code.storage, scale, points, bounds=code.bounds, expressed=code.expressed)
 
     return spread(own), spread(to)

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from qir.errors import QirError
 from qir.ir import Builder, Node, Value
 from qir.ops import Clip, Pad, Quantize
 from qir.ops.op import Op, infer
 from qir.ops.rules import Coded
 from qir.passes.shared.plan import KeptFloat
 from qir.passes.shared.recoding import holds
-from qir.types import Affine, Code, known
+from qir.types import Affine, Code, TensorType, known
+
+_MOVED_ALONG = "it moves numbers along an axis on which the scales of its result vary"
 
 
 def check_bounds(op: Op, code: Affine, mode: str) -> None:
@@ -34,6 +37,31 @@ def check_bounds(op: Op, code: Affine, mode: str) -> None:
         return
     if not np.array_equal(Quantize(code, mode).encode(ends.astype(np.float32)), kept):
         raise KeptFloat(f"rounding {mode} takes its bounds to other numbers than the code does")
+
+
+def check_code(node: Node, code: Affine) -> None:
+    """Raises KeptFloat where operands of the code of an op's results do not give it to them."""
+    if code.per_tensor:
+        return
+    operands = [
+        value.type.with_element(code) if value.type.is_float else value.type
+        for value in node.inputs
+    ]
+    if any(result.quant != code for result in infer(node.op, operands)):
+        raise KeptFloat(_MOVED_ALONG)
+
+
+def keeps_code(moves: Sequence[Op], type: TensorType, code: Affine) -> bool:
+    """Whether numbers of a type that are in a code still are in that code behind some moves."""
+    if code.per_tensor or not moves:
+        return True
+    try:
+        result = type.with_element(code)
+        for move in moves:
+            (result,) = infer(move, [result])
+    except QirError:
+        return False
+    return result.quant == code
 
 
 def check_exact(op: Op, code: Code) -> None:

@@ -36,7 +36,9 @@ def _computes_on_codes(graph: Graph) -> str | None:
     for value in graph.values():
         if value.type.quant is None:
             continue
-        if any(not isinstance(user.op, Dequantize) and not _is_table(user) for user in value.users):
+        if not all(
+            isinstance(user.op, Dequantize | Return) or _is_table(user) for user in value.users
+        ):
             return f"%{value.name} has a code already, {value.type}"
     return None
 

@@ -20,7 +20,7 @@ from qir.ops.op import Op, op
 from qir.ops.orders import Order, Turned, turned_code
 from qir.ops.rules import Coded, KeepFloat
 from qir.ops.traits import Carried, Formed, StoredOperand, carried_in_place
-from qir.types import Affine, Array, Code, DType, FrozenArray, TensorType, expand
+from qir.types import Affine, Array, Code, DType, FrozenArray, TensorType, expand, on_one_grid
 
 
 def _code(result: TensorType) -> Code:
@@ -240,7 +240,8 @@ class Requantize(Op):
             raise self.error(f"rounding {self.rounding}: {mode.refuses_long}")
         if self.multiplier is None:
             places = LONG_PLACES if is_long(x) else 0
-            return mode.multipliers(code.scale.array * 2.0**places, self.to.scale.array)
+            own, to = on_one_grid(code.scale.array, self.to.scale.array)
+            return mode.multipliers(own * 2.0**places, to)
         axis = code.axis if code.axis is not None else self.to.axis
         value, shift = (
             self.multiplier.array,
@@ -319,7 +320,7 @@ def is_long(x: TensorType) -> bool:
 
 @lru_cache(maxsize=256)
 def _machine_forms(op: Requantize, x: TensorType) -> tuple[tuple[str, MachineForm], ...]:
-    scales = _code(x).scale.array, op.to.scale.array
+    scales = on_one_grid(_code(x).scale.array, op.to.scale.array)
     factors = {op.rounding: op.factors(x)}
     factors |= {name: rounding_mode(name).multipliers(*scales) for name in op.agrees}
     forms = []

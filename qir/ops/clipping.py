@@ -106,6 +106,8 @@ class Clip(Op):
             raise self.error(f"expected low to be at most high, got {self.low} and {self.high}")
 
     def result(self, x: TensorType) -> TensorType:
+        if x.quant is not None:
+            self.coded_bounds(x.quant)
         return x
 
     def interval(self, x: Interval) -> Interval:
@@ -115,7 +117,7 @@ class Clip(Op):
         return np.clip(x, np.asarray(self.low, x.dtype), np.asarray(self.high, x.dtype))
 
     def coded_bounds(self, code: Code) -> tuple[int, int]:
-        """Returns the stored numbers of the two bounds; raises QirError for a code per channel."""
+        """Returns the stored numbers of the two bounds; raises QirError for one that varies."""
         if not code.per_tensor or code.storage.bits > 16:
             raise self.error("expected a code per tensor of at most 16 bits; requantize first")
         return int(code.encode(self.low)), int(code.encode(self.high))

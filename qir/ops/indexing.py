@@ -16,7 +16,7 @@ from qir.ops.orders import Order, Turned, turned_axes, turned_sizes
 from qir.ops.rules import Coded, KeepFloat, SameCode, SharedCode
 from qir.ops.traits import Carried, Inward, Maps, Moves, Outward, carried_in_place
 from qir.ops.type_rules import check_axes, check_axis, uncoded_axes
-from qir.types import Array, Code, DType, Shape, Size, TensorType, known
+from qir.types import Array, Code, DType, Shape, Size, TensorType, expand, known
 
 
 @op("gather")
@@ -128,11 +128,11 @@ class Pad(Op):
         return x.hull().union(Interval.of(self.value, self.value)) if surrounded else x
 
     def filled(self, x: Array, value: Array) -> Array:
-        """Surrounds x by a value: a scalar, or an array that broadcasts against the result."""
-        sizes = [
+        """Surrounds x by a value: a scalar, or an array whose dimensions divide the result's."""
+        sizes = tuple(
             low + size + high for low, size, high in zip(self.low, x.shape, self.high, strict=True)
-        ]
-        result = np.broadcast_to(value.astype(x.dtype), sizes).copy()
+        )
+        result = np.broadcast_to(expand(value.astype(x.dtype), sizes), sizes).copy()
         result[
             tuple(slice(low, low + size) for low, size in zip(self.low, x.shape, strict=True))
         ] = x

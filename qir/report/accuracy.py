@@ -108,14 +108,15 @@ def measure(
     rows = max(1, min(MOST_ROWS, rows))
     inputs = few_rows(reference, batch, rows)
     is_small = 3 * _work(reference, inputs) <= allowed
-    given = [_given(value, array) for value, array in zip(program.inputs, inputs, strict=True)]
+    pairs = zip(program.inputs, reference.inputs, inputs, strict=True)
+    given = [array if old.type.quant else _given(new, array) for new, old, array in pairs]
     found = interpreter(program, *given)
 
     def compare(exact: Mapping[Value, Array]) -> Accuracy:
         outputs = tuple(
-            _output(old, exact[old], _decoded(new, found[new]))
+            _output(old, _decoded(old, exact[old]), _decoded(new, found[new]))
             for old, new in zip(reference.outputs, program.outputs, strict=True)
-            if old in exact and old.type.is_float and not old.is_constant
+            if old in exact and _is_compared(old)
         )
         return Accuracy(threshold, _samples(reference, inputs), outputs)
 
@@ -141,8 +142,12 @@ def _known(
         kept = same_rows(reference, value, array, rows)
         if kept is not None and len(kept.shape) == value.type.rank:
             found[value] = kept.astype(value.type.dtype.numpy)
-    wanted = {value for value in reference.outputs if value.type.is_float and not value.is_constant}
+    wanted = set(filter(_is_compared, reference.outputs))
     return found if wanted <= found.keys() else None
+
+
+def _is_compared(output: Value) -> bool:
+    return bool(output.type.is_float or output.type.quant) and not output.is_constant
 
 
 def ratio_in_decibels(exact: Array, found: Array) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from qir.types.arrays import (
     expand,
     format_number,
     format_numbers,
+    on_one_grid,
 )
 from qir.types.codes.affine import Affine
 from qir.types.codes.code import (
@@ -65,6 +66,7 @@ __all__ = [
     "in_text",
     "known",
     "multiplied",
+    "on_one_grid",
     "own_fields",
     "product",
     "tensor",

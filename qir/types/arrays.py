@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from functools import cached_property
-from math import prod
+from math import lcm, prod
 from typing import Any, Self
 
 import numpy as np
@@ -165,3 +165,18 @@ def expand(factors: Array, shape: tuple[int, ...]) -> Array:
         if count not in (1, size):
             factors = np.repeat(factors, size // count, axis=axis)
     return factors
+
+
+def on_one_grid(scale: Array, other: Array) -> tuple[Array, Array]:
+    """Stretches scales of two codes of a tensor until they broadcast against each other.
+
+    Args:
+        scale: A scalar, or an array of the tensor's rank in which each dimension divides the
+            tensor's.
+        other: Likewise, whose blocks may have other sizes.
+    """
+    pairs = zip(scale.shape, other.shape, strict=bool(scale.ndim and other.ndim))
+    if all(1 in pair or len({*pair}) == 1 for pair in pairs):
+        return scale, other
+    grid = tuple(map(lcm, scale.shape, other.shape))
+    return expand(scale, grid), expand(other, grid)

@@ -11,6 +11,7 @@ from qir.backends.native.computation import Computation
 from qir.backends.xla.lowering import lowering
 from qir.ir import Node
 from qir.ops import Gather, Iota, Pad, Reverse, Slice, Split, Tile
+from qir.types import expand
 
 
 @lowering(Slice)
@@ -60,8 +61,9 @@ def pad(op: Pad, node: Node) -> Computation:
     def run(x: jax.Array) -> jax.Array:
         if value.ndim == 0:
             return lax.pad(x, value, [(*sides, 0) for sides in zip(op.low, op.high, strict=True)])
-        sizes = [sum(sizes) for sizes in zip(op.low, x.shape, op.high, strict=True)]
-        return lax.dynamic_update_slice(jnp.broadcast_to(value, sizes), x, op.low)
+        sizes = tuple(sum(sizes) for sizes in zip(op.low, x.shape, op.high, strict=True))
+        around = jnp.broadcast_to(expand(value, sizes), sizes)
+        return lax.dynamic_update_slice(around, x, op.low)
 
     return Computation(run, node.inputs)
 
