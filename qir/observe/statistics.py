@@ -150,15 +150,43 @@ class Statistics(MutableMapping[str, TensorStatistics]):
         return Statistics(imported, self.model, self.observed, self.batches)
 
     def check(self, graph: Graph) -> None:
-        """Raises QirError where a program is of another model than the statistics.
-
-        A program that passes have changed is known by its inputs and outputs alone.
-        """
-        if self.model is not None and (reason := self.model.difference(graph)):
+        """Raises QirError where a program is of another model than the statistics."""
+        if reason := self.difference(graph):
             raise QirError(
                 f"statistics: expected those of @{graph.name}, got those of another model: "
                 f"{reason}; qir.calibrate takes those of a model on data"
             )
+
+    def difference(self, graph: Graph) -> str:
+        """Says how a program differs from the model of the statistics; empty where it may be it.
+
+        A program that passes have changed is known by its inputs and outputs, and as long as it is
+        not calibrated by the values that were observed: passes make new values of those that a
+        model has, so that what stands in the prepared program stands in all that lead to it.
+
+        Args:
+            graph: The program.
+        """
+        if not self or self.model is None:
+            return ""
+        return self.model.difference(graph) or self._unknown_to(graph)
+
+    def _unknown_to(self, graph: Graph) -> str:
+        """Says which value was observed that a program can't have had; empty where it may be."""
+        structures = [known.structure for known in (self.model, self.observed) if known is not None]
+        values = list(graph.values())
+        if Fingerprint.of(graph).structure in structures or any(
+            value.observed is not None or value.type.quant is not None for value in values
+        ):
+            return ""
+        recorded = any(value.origin for value in values)
+        names = {name for value in values for name in (value.origin if recorded else (value.name,))}
+        unknown = [name for name in self if name not in names and not name.startswith("%")]
+        if not unknown:
+            return ""
+        return f"they are of '{unknown[0]}', which it does not have" + (
+            f", and of {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        )
 
     def __eq__(self, other: object) -> bool:
         """Whether both would be saved as equal bytes."""

@@ -13,6 +13,8 @@ import qir
 from qir.errors import QirError
 from qir.observe.extremes import MOST_BATCHES, BatchExtremes
 from qir.observe.statistics_file import INDEX, POOLS
+from qir.ops import Dot, Relu
+from qir.pipeline import Context
 from qir.text.storage import write_arrays
 from tests.models.small_networks import NETWORKS
 from tests.models.transformers import Inputs
@@ -110,6 +112,56 @@ def test_statistics_of_another_model_are_refused() -> None:
         qir.quantize(tuned, statistics=seen("mlp", 0))
     with pytest.raises(QirError, match="expected those of one model, got those of two"):
         seen("mlp", 0).merge(seen("cnn", 0))
+
+
+def layers(count: int, seed: int = 0, width: int = 6) -> qir.Graph:
+    """A network whose layers have the names of those of a deeper one."""
+    rng = np.random.default_rng(seed)
+    graph = qir.Graph("layers")
+    x = graph.add_input("x", qir.TensorType((qir.Dim.named("B"), width), qir.DType.F32))
+    builder = graph.at_end()
+    for place in range(count):
+        kernel = rng.normal(size=(width, width)).astype(np.float32)
+        x = builder.emit(Dot(), x, builder.const(kernel, f"kernel{place}"), name=f"dense{place}")
+        x = builder.emit(Relu(), x, name=f"relu{place}")
+    graph.set_outputs([x])
+    return graph
+
+
+SAMPLES = [np.random.default_rng(7).normal(size=(4, 6)).astype(np.float32)]
+
+
+def test_statistics_of_a_deeper_model_of_like_names_are_refused() -> None:
+    """As of ResNet-34 for ResNet-18, all of whose names it has."""
+    given = qir.calibrate(layers(3), SAMPLES)
+    shallow = layers(2, seed=1)
+    told = "got those of another model: they are of 'dense2', which it does not have, and of 1 more"
+    with pytest.raises(QirError, match=told):
+        qir.quantize(shallow, statistics=given)
+    with pytest.raises(QirError, match=told):
+        qir.quantize(qir.optimize(shallow, "fold"), statistics=given)
+    prepared = qir.optimize(layers(3), "fold")
+    integer = qir.quantize(layers(3), statistics=given)
+    assert qir.quantize(prepared, statistics=given) == integer
+
+
+def test_a_context_of_another_model_is_not_taken_for_that_of_this_one() -> None:
+    context = Context()
+    qir.quantize(layers(3), SAMPLES, context=context, accuracy_check=False)
+    for other in (layers(2, seed=1), layers(3, seed=1)):
+        with pytest.raises(QirError, match="got those of another model"):
+            qir.quantize(other, context=context)
+    other = layers(2, seed=1)
+    again = qir.quantize(other, SAMPLES, context=context)
+    assert again == qir.quantize(other, SAMPLES)
+    assert context.statistics == qir.calibrate(other, SAMPLES)
+
+
+def test_samples_of_another_model_tell_nothing_of_this_one() -> None:
+    context = Context()
+    qir.quantize(layers(2), SAMPLES, "w8-dynamic", context=context)
+    other = qir.quantize(layers(2, width=5), pipeline="w8-dynamic", context=context)
+    assert other.accuracy is None
 
 
 @pytest.mark.parametrize(("given", "told"), [({}, "a dict"), ("seen.npz", "a str")])
