@@ -149,9 +149,17 @@ class Statistics(MutableMapping[str, TensorStatistics]):
         imported = {name: seen for name, seen in self.items() if not name.startswith("%")}
         return Statistics(imported, self.model, self.observed, self.batches)
 
-    def check(self, graph: Graph) -> None:
-        """Raises QirError where a program is of another model than the statistics."""
-        if reason := self.difference(graph):
+    def check(self, graph: Graph, *, unchanged: bool = False) -> None:
+        """Raises QirError where a program is of another model than the statistics.
+
+        Args:
+            graph: The program.
+            unchanged: Whether passes can't have changed it.
+        """
+        reason = self.difference(graph)
+        if unchanged and not reason and self.model not in (None, Fingerprint.of(graph)):
+            reason = "it has other ops"
+        if reason:
             raise QirError(
                 f"statistics: expected those of @{graph.name}, got those of another model: "
                 f"{reason}; qir.calibrate takes those of a model on data"
