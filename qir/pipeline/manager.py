@@ -12,6 +12,7 @@ from typing import TextIO
 from qir.analysis.claims import drop_false_claims
 from qir.analysis.equivalence import Interpreter, check_equivalent, in_float64, in_types_of
 from qir.analysis.properties import FLOAT
+from qir.analysis.traits import check_traits
 from qir.analysis.verify import verify, verify_structure
 from qir.errors import PassError, QirError
 from qir.ir import Graph
@@ -37,7 +38,7 @@ class PassManager:
             text changed.
         print_after_all: Stream that gets the text after every pass, or None.
         check_inputs: Arrays with which to check after each pass that the program still computes the
-            same.
+            same, and first that ops which do not come with QIR do what their traits say.
     """
 
     pipeline: Pipeline
@@ -62,6 +63,8 @@ class PassManager:
         if not FLOAT.missing(result):
             context.reference = graph if _has_origins(graph) else result.copy()
         verify(result)
+        if self.check_inputs is not None and context.interpreter is not None:
+            check_traits(result, self.check_inputs, context.interpreter)
         self._verified = result.revision
         self._dumped, self._dumped_at = "", -1
         self._count = 0
