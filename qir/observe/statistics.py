@@ -52,10 +52,21 @@ PARTS = tuple(spec.name for spec in fields(TensorStatistics))
 """The attributes of `TensorStatistics`."""
 
 
+def key_of_imported(name: str) -> str:
+    """Returns the key in statistics of an imported value: its name, which may be any text."""
+    return f"%{name}" if name.startswith("%") else name
+
+
+def is_key_of_made(key: str) -> bool:
+    """Whether a key is that of a value that passes made: its name behind one %."""
+    return key.startswith("%") and not key.startswith("%%")
+
+
 class Statistics(MutableMapping[str, TensorStatistics]):
     """What calibration saw of a model: a mapping from names of values to `TensorStatistics`.
 
     A name is that of the imported model (`Value.origin`), or `%name` for a value that passes made.
+    One more % stands before an imported name that begins with one.
     Memory does not grow with the data. `merge` is exactly associative and commutative: statistics
     that were taken of parts of the data, merged in any order, are equal and save as equal bytes.
     A copy shares the statistics of the tensors, which are immutable.
@@ -146,7 +157,7 @@ class Statistics(MutableMapping[str, TensorStatistics]):
         """
         if self.observed is None or self.observed.structure == Fingerprint.of(graph).structure:
             return self
-        imported = {name: seen for name, seen in self.items() if not name.startswith("%")}
+        imported = {name: seen for name, seen in self.items() if not is_key_of_made(name)}
         return Statistics(imported, self.model, self.observed, self.batches)
 
     def check(self, graph: Graph, *, unchanged: bool = False) -> None:

@@ -157,6 +157,24 @@ def test_a_context_of_another_model_is_not_taken_for_that_of_this_one() -> None:
     assert context.statistics == qir.calibrate(other, SAMPLES)
 
 
+def test_imported_names_may_be_any_text(tmp_path: Path) -> None:
+    """Such as those of values that passes make, which begin with a %."""
+    graph = qir.parse(
+        """graph @f(%x: f32[B,6] of "%x") {
+          %a = relu(%x) : f32[B,6] of "%2"
+          %b = relu(%a) : f32[B,6] of "%y.q"
+          %y = logistic(%b) : f32[B,6] of ["a \\"b\\"", ""]
+          return %y
+        }"""
+    )
+    given = qir.calibrate(graph, SAMPLES, "calibrate")  # which keeps the second relu
+    given.save(tmp_path / "seen.npz")
+    read = qir.Statistics.load(tmp_path / "seen.npz")
+    assert list(given) == ["%%x", "%%2", "%%y.q", 'a "b"', ""]
+    assert read == given
+    assert qir.quantize(graph, statistics=read) == qir.quantize(graph, SAMPLES)
+
+
 def test_samples_of_another_model_tell_nothing_of_this_one() -> None:
     context = Context()
     qir.quantize(layers(2), SAMPLES, "w8-dynamic", context=context)
