@@ -30,12 +30,12 @@ class Checkpoint:
         every: Batches between one writing and the next, at least 1.
 
     Raises:
-        QirError: The path can't be written, or `every` is less than 1.
+        QirError: The path can't be written, or `every` is no number of batches.
     """
 
     def __init__(self, path: Path, every: int) -> None:
-        if every < 1:
-            raise QirError(f"checkpoint: expected every to be at least 1 batch, got {every}")
+        if not isinstance(every, int) or every < 1:
+            raise QirError(f"checkpoint: expected every to be at least 1 batch, got {every!r}")
         check_writable(path)
         self.path = path
         self.every = every

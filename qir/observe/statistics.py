@@ -123,6 +123,7 @@ class Statistics(MutableMapping[str, TensorStatistics]):
             QirError: They are of different models, of different programs made of one, or of a
                 tensor of another shape.
         """
+        expect_statistics(other)
         model = _same(self.model, other.model, "model")
         observed = _same(self.observed, other.observed, "prepared program")
         known: dict[tuple[int, int], Any] = {}

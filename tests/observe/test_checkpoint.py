@@ -150,8 +150,10 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     other, samples = model("cnn", 2)
     with pytest.raises(QirError, match=refused + "got one of another model"):
         qir.calibrate(other, samples, checkpoint=path)
-    with pytest.raises(QirError, match="expected every to be at least 1 batch, got 0"):
-        qir.calibrate(graph, data, checkpoint=path, every=0)
+    every: Any
+    for every in (0, 1.5, "2"):
+        with pytest.raises(QirError, match=f"expected every to be at least 1 batch, got {every!r}"):
+            qir.calibrate(graph, data, checkpoint=path, every=every)
     qir.calibrate(graph, data[:2]).save(path)
     with pytest.raises(QirError, match="got statistics alone; choose another path"):
         qir.calibrate(graph, data, checkpoint=path)

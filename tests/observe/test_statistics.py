@@ -5,6 +5,7 @@ import zipfile
 from functools import cache, reduce
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -183,10 +184,17 @@ def test_samples_of_another_model_tell_nothing_of_this_one() -> None:
 
 
 @pytest.mark.parametrize(("given", "told"), [({}, "a dict"), ("seen.npz", "a str")])
-def test_what_are_no_statistics_is_told(given: object, told: str) -> None:
+def test_what_are_no_statistics_is_told(given: Any, told: str) -> None:
     graph, _ = model("mlp")
     with pytest.raises(QirError, match=f"expected what qir.calibrate returns, got {told}; "):
         qir.quantize(graph, statistics=given)
+    with pytest.raises(QirError, match=f"expected what qir.calibrate returns, got {told}; "):
+        seen("mlp", 0).merge(given)
+
+
+def test_statistics_in_place_of_data_are_told_where_they_go() -> None:
+    with pytest.raises(QirError, match="got a Statistics; statistics are given by statistics="):
+        qir.quantize(layers(2), qir.calibrate(layers(2), SAMPLES))
 
 
 def test_a_missing_value_is_told_by_name() -> None:
