@@ -14,7 +14,7 @@ from qir.numbers.interval import EVERYTHING, Interval
 from qir.ops.op import Op
 from qir.ops.orders import inverse
 from qir.ops.rules import Accumulate
-from qir.ops.traits import Moves
+from qir.ops.traits import Moves, StoredOperand
 from qir.types import Array
 
 SLACK = 1e-9
@@ -24,7 +24,7 @@ Arrays: TypeAlias = Sequence[Array]
 
 
 def check_traits(graph: Graph, inputs: Arrays, interpreter: Interpreter) -> None:
-    """Holds ops of others to their traits, where a program computes plain numbers.
+    """Holds ops of others to their traits: on codes what they store, on plain numbers all others.
 
     Those of QIR are held to theirs by its tests. A trait that says too much shows as a program that
     computes something else, or as ranges that clip, far from the op that is at fault.
@@ -42,8 +42,7 @@ def check_traits(graph: Graph, inputs: Arrays, interpreter: Interpreter) -> None
         return
     arrays = interpreter(graph, *inputs, precision=np.float64)
     for node in foreign:
-        values = (*node.inputs, *node.outputs)
-        if node.regions or any(value.type.quant is not None for value in values):
+        if node.regions:
             continue
         operands, results = (
             [arrays[value] for value in part] for part in (node.inputs, node.outputs)
@@ -58,16 +57,36 @@ def broken_traits(node: Node, operands: Arrays, results: Arrays) -> Iterator[str
     """Says which traits of an op do not hold.
 
     Args:
-        node: The application of the op, on plain numbers.
+        node: The application of the op.
         operands: The numbers of its operands, finite.
-        results: Those of its results, computed in float64.
+        results: Those of its results, floats computed in float64.
     """
+    if any(value.type.quant is not None for value in (*node.inputs, *node.outputs)):
+        yield from _stored(node, operands, results)
+        return
     yield from _interval(node, operands, results)
     yield from _moves(node, operands, results)
     yield from _told_apart(node, operands, results)
     yield from _is_idle(node, operands, results)
     yield from _carried(node, operands, results)
     yield from _turned(node, operands, results)
+
+
+def _stored(node: Node, operands: Arrays, results: Arrays) -> Iterator[str]:
+    known = [
+        StoredOperand(
+            value.type, (int(array.min()), int(array.max())), array if value.is_constant else None
+        )
+        for value, array in zip(node.inputs, operands, strict=True)
+        if value.type.dtype.is_integer
+    ]
+    if len(known) < len(operands) or not node.outputs[0].type.dtype.is_integer:
+        return
+    if (said := node.op.stored(known, node.outputs[0].type)) is None:
+        return
+    least, most = int(results[0].min()), int(results[0].max())
+    if not said[0] <= least <= most <= said[1]:
+        yield f"stored gives {list(said)}, but the results are in {[least, most]}"
 
 
 def _interval(node: Node, operands: Arrays, results: Arrays) -> Iterator[str]:

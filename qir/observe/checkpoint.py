@@ -34,7 +34,8 @@ class Checkpoint:
     """
 
     def __init__(self, path: Path, every: int) -> None:
-        if not isinstance(every, int) or every < 1:
+        given: object = every
+        if not isinstance(given, int) or given < 1:
             raise QirError(f"checkpoint: expected every to be at least 1 batch, got {every!r}")
         check_writable(path)
         self.path = path
