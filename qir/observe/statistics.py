@@ -182,7 +182,8 @@ class Statistics(MutableMapping[str, TensorStatistics]):
 
         A program that passes have changed is known by its inputs and outputs, and as long as it is
         not calibrated by the values that were observed: passes make new values of those that a
-        model has, so that what stands in the prepared program stands in all that lead to it.
+        model has, so that what stands in the prepared program stands in all that lead to it. One
+        that passes have taken observed values from can't be told from another model.
 
         Args:
             graph: The program.
@@ -204,8 +205,10 @@ class Statistics(MutableMapping[str, TensorStatistics]):
         unknown = [name for name in self if name not in names and not name.startswith("%")]
         if not unknown:
             return ""
-        return f"they are of '{unknown[0]}', which it does not have" + (
-            f", and of {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        more = f", and of {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        return (
+            f"they are of '{unknown[0]}', which it does not have{more}; where passes have taken "
+            "that out, give the program that was calibrated"
         )
 
     def __eq__(self, other: object) -> bool:

@@ -146,6 +146,28 @@ def test_statistics_of_a_deeper_model_of_like_names_are_refused() -> None:
     assert qir.quantize(prepared, statistics=given) == integer
 
 
+def test_a_program_without_values_that_were_observed_is_refused_with_the_remedy() -> None:
+    graph = qir.parse(
+        "graph @f(%x: f32[B,6]) { %a = relu(%x) : f32[B,6] %b = relu(%a) : f32[B,6]"
+        " %c = transpose(%b) {permutation = [0, 1]} : f32[B,6] %y = tanh(%c) : f32[B,6] return %y }"
+    )
+    given = qir.calibrate(graph, SAMPLES, "calibrate")
+    partial = graph.copy()
+    tanh = partial.value("y").node
+    assert tanh is not None
+    tanh.set_input(0, partial.value("a"))
+    for name in ("c", "b"):
+        unused = partial.value(name).node
+        assert unused is not None
+        partial.erase(unused)
+    with pytest.raises(QirError, match=r"of 'b', .* give the program that was calibrated"):
+        qir.quantize(partial, statistics=given)
+    recipe = "canonicalize, calibrate, quantize"  # which takes values out by itself
+    assert qir.quantize(graph, pipeline=recipe, statistics=given) == qir.quantize(
+        graph, SAMPLES, recipe
+    )
+
+
 def test_a_context_of_another_model_is_not_taken_for_that_of_this_one() -> None:
     context = Context()
     qir.quantize(layers(3), SAMPLES, context=context, accuracy_check=False)
