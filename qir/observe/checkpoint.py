@@ -43,6 +43,7 @@ class Checkpoint:
         self.statistics = Statistics()
         self._wanted = ""
         self._bins = 0
+        self._numbers = ""
         self._digests: dict[int, str] = {}
         if path.exists():
             found = read(path)
@@ -54,18 +55,22 @@ class Checkpoint:
             self.statistics = Statistics.of(found)
             self._wanted = str(found.progress.get("read"))
             self._bins = int(found.progress.get("bins", 0))
+            self._numbers = str(found.progress.get("numbers"))
 
     @property
     def batches(self) -> int:
         """How many batches the file counts."""
         return self.statistics.batches
 
-    def begin(self, model: Fingerprint | None, program: Fingerprint, bins: int) -> None:
+    def begin(
+        self, model: Fingerprint | None, program: Fingerprint, numbers: str, bins: int
+    ) -> None:
         """Checks that the file is of this calibration.
 
         Args:
             model: The float program as it was given.
             program: That which is observed.
+            numbers: Digest of all its numbers, those that data decided among them.
             bins: Bins of the histograms.
 
         Raises:
@@ -75,9 +80,9 @@ class Checkpoint:
             known = self.statistics
             if model != known.model:
                 raise self._refused("got one of another model")
-            if program != known.observed or bins != self._bins:
+            if program != known.observed or bins != self._bins or numbers != self._numbers:
                 raise self._refused("got one of another pipeline")
-        self._bins = bins
+        self._bins, self._numbers = bins, numbers
 
     def read(self, number: int, arrays: Sequence[Array]) -> bool:
         """Takes note of a batch that was read; returns whether the file counts it already.
@@ -111,7 +116,11 @@ class Checkpoint:
         """
         if statistics.batches == self.batches:
             return
-        progress = {"read": self._digests[statistics.batches], "bins": self._bins}
+        progress = {
+            "read": self._digests[statistics.batches],
+            "bins": self._bins,
+            "numbers": self._numbers,
+        }
         write(statistics.stored(progress), self.path)
         for number in [number for number in self._digests if number < statistics.batches]:
             del self._digests[number]

@@ -95,7 +95,8 @@ def test_interrupts_while_the_file_is_written_leave_the_one_before(
     assert saved(found, tmp_path) == expected
 
 
-def test_masked_scores_are_looked_at_once(tmp_path: Path) -> None:
+@cache
+def masked() -> tuple[qir.Graph, list[Inputs]]:
     """Attention with a mask of -100, which clip-scores reads the data for."""
     rng = np.random.default_rng(0)
     weights = rng.normal(size=(16, 16)).astype(np.float32)
@@ -104,8 +105,25 @@ def test_masked_scores_are_looked_at_once(tmp_path: Path) -> None:
     def attend(x: jax.Array) -> jax.Array:
         return jax.nn.softmax((x @ weights) @ x.swapaxes(1, 2) / 4 + mask) @ x
 
-    data = [rng.normal(size=(4, 8, 16)).astype(np.float32) for _ in range(6)]
-    graph = qir.from_jax(attend, data[0], batch="B")
+    data: Any = [rng.normal(size=(4, 8, 16)).astype(np.float32) for _ in range(6)]
+    return qir.from_jax(attend, data[0], batch="B"), data
+
+
+def test_masked_scores_of_parts_merge_though_each_part_has_a_bound_of_its_own(
+    tmp_path: Path,
+) -> None:
+    graph, data = masked()
+    parts = [qir.calibrate(graph, data[start : start + 2]) for start in (0, 2, 4)]
+    merged = parts[0].merge(parts[1]).merge(parts[2])
+    assert saved(parts[2].merge(parts[0].merge(parts[1])), tmp_path) == saved(merged, tmp_path)
+    whole = qir.quantize(graph, data, accuracy_check=False)
+    assert qir.quantize(graph, statistics=merged) == whole
+    bounds = {seen.scores.least for part in parts for seen in part.values() if seen.scores}
+    assert len(bounds) > 1
+
+
+def test_masked_scores_are_looked_at_once(tmp_path: Path) -> None:
+    graph, data = masked()
     whole = qir.quantize(graph, data, accuracy_check=False)
     path = tmp_path / "checkpoint.npz"
     with pytest.raises(KeyboardInterrupt):  # the second time that the data is read
