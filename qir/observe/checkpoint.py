@@ -29,6 +29,10 @@ class Checkpoint:
         path: Where the file lies, or will.
         every: Batches between one writing and the next, at least 1.
 
+    Attributes:
+        scored: Batches that clip-scores looked at, whose bounds hold for all that is counted; None
+            where it did not.
+
     Raises:
         QirError: The path can't be written, or `every` is no number of batches.
     """
@@ -44,6 +48,7 @@ class Checkpoint:
         self._wanted = ""
         self._bins = 0
         self._numbers = ""
+        self.scored: int | None = None
         self._digests: dict[int, str] = {}
         if path.exists():
             found = read(path)
@@ -56,6 +61,7 @@ class Checkpoint:
             self._wanted = str(found.progress.get("read"))
             self._bins = int(found.progress.get("bins", 0))
             self._numbers = str(found.progress.get("numbers"))
+            self.scored = found.progress.get("scored")
 
     @property
     def batches(self) -> int:
@@ -92,8 +98,11 @@ class Checkpoint:
             arrays: An array for each input.
 
         Raises:
-            QirError: The last batch that the file counts was read, and they are not what it counts.
+            QirError: The last batch that the file counts was read, and they are not what it counts,
+                or the batch was not there when masked scores were looked at.
         """
+        if self.scored is not None and number >= self.scored:
+            raise self._other_scores("more")
         digest = _digest(self._digests.get(number, ""), arrays)
         self._digests[number + 1] = digest
         self._digests.pop(number, None) if number < self.batches else None
@@ -102,11 +111,13 @@ class Checkpoint:
         return number < self.batches
 
     def end(self, batches: int) -> None:
-        """Raises QirError where there were fewer batches than the file counts."""
+        """Raises QirError where there were fewer batches than before."""
         if batches < self.batches:
             raise self._refused(
                 f"which counts {counted(self.batches, 'batch')}, got data of {batches}"
             )
+        if self.scored is not None and batches < self.scored:
+            raise self._other_scores(str(batches))
 
     def write(self, statistics: Statistics) -> None:
         """Writes the file anew, unless it counts the same batches.
@@ -120,10 +131,17 @@ class Checkpoint:
             "read": self._digests[statistics.batches],
             "bins": self._bins,
             "numbers": self._numbers,
+            "scored": self.scored,
         }
         write(statistics.stored(progress), self.path)
         for number in [number for number in self._digests if number < statistics.batches]:
             del self._digests[number]
+
+    def _other_scores(self, got: str) -> QirError:
+        return self._refused(
+            f"whose masked scores are clipped as in {counted(self.scored or 0, 'batch')}, got data "
+            f"of {got}"
+        )
 
     def _refused(self, reason: str) -> QirError:
         return QirError(

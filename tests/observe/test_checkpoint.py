@@ -153,6 +153,23 @@ def test_more_data_is_counted_behind_what_was_counted(tmp_path: Path) -> None:
     assert qir.calibrate(graph, data, checkpoint=path) == qir.calibrate(graph, data)
 
 
+def test_more_data_is_no_reason_to_clip_masked_scores_as_before(tmp_path: Path) -> None:
+    """Rows of the further data may lie below all that the bound is of."""
+    graph, data = masked()
+    path = tmp_path / "checkpoint.npz"
+    qir.calibrate(graph, data[:3], checkpoint=path)
+    before = path.read_bytes()
+    told = "whose masked scores are clipped as in 3 batches, got data of "
+    with pytest.raises(QirError, match=told + "more; take the file away"):
+        qir.calibrate(graph, data, checkpoint=path)
+    assert path.read_bytes() == before
+    path.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        qir.calibrate(graph, Interrupted(data, 3, reading=2), checkpoint=path, every=1)
+    with pytest.raises(QirError, match="as in 6 batches, got data of 5; take the file away"):
+        qir.calibrate(graph, data[:5], checkpoint=path)
+
+
 def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     graph, data = model()
     path = tmp_path / "checkpoint.npz"
