@@ -25,6 +25,7 @@ from qir.backends.reference.interpreter import run, run_all
 from qir.errors import QirAccuracyWarning, QirError, kind_of
 from qir.frontends import READERS, read_model
 from qir.ir import Graph, expect_graph
+from qir.ir.signature import fits
 from qir.observe.batches import given_samples, random_inputs
 from qir.observe.checkpoint import Checkpoint
 from qir.observe.statistics import Statistics, expect_statistics
@@ -123,11 +124,12 @@ def optimize(
             the given ones: a sequence of arrays, one for each input, or an array for a single one.
         target: The runtime that the program is for, one of `qir.targets`, by its name or itself:
             options at their default follow it, and what it does not accept is not made.
-        context: Filled by the run: diagnostics, statistics and timings; a new one when None.
+        context: Filled by the run: diagnostics, statistics and timings; a new one when None. A
+            program goes on with the statistics that one has of its model.
 
     Raises:
-        QirError: A pass, an option or a selector does not exist, data is missing or not finite, or
-            a pass failed.
+        QirError: A pass, an option or a selector does not exist, data is missing or not finite, a
+            pass failed, or there is no data and the statistics are of another model.
     """
     expect_graph(graph, "optimize")
     steps = pipeline if isinstance(pipeline, Pipeline) else Pipeline.parse(pipeline)
@@ -138,8 +140,13 @@ def optimize(
     context.interpreter = run_all
     if statistics is not None:
         expect_statistics(statistics)
-        statistics.check(graph)
         context.statistics = statistics.copy()
+    if data is None or statistics is not None:
+        context.statistics.check(graph)
+    elif context.statistics.difference(graph):
+        context.statistics = Statistics()
+    if context.sample is not None and not fits(graph.inputs, context.sample):
+        context.sample, context.sample_outputs = None, ()
     if data is not None:
         from qir.backends.xla.executor import XlaExecutor
 

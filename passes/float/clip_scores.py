@@ -94,10 +94,14 @@ def _observed(graph: Graph, nodes: Sequence[Node], context: Context) -> list[flo
         context.executor.probe(graph, [node.inputs[0]], _LeastRowMaximum(node)) for node in nodes
     ]
     least = [inf] * len(nodes)
+    batches = 0
     for arrays, _ in read_batches(graph, data):
+        batches += 1
         for index, probe in enumerate(compute):
             (found,) = probe(*arrays)
             least[index] = min(least[index], float(np.asarray(found)))
+    if context.checkpoint is not None:
+        context.checkpoint.scored = batches
     found_of: dict[Value, RowPeaks] = {}
     for node, top in zip(nodes, least, strict=True):
         depth = node.op.depth()

@@ -10,6 +10,7 @@ from qir.ir import Graph
 from qir.ir.signature import Sizes, bind, to_array
 from qir.observe.observations import Observations
 from qir.observe.sample import MOST_ROWS, few_rows
+from qir.observe.statistics import Statistics
 from qir.pipeline import Batch
 from qir.types import Array, Dim, DType
 
@@ -39,6 +40,8 @@ def read_batches(graph: Graph, data: Iterable[Batch]) -> Iterator[tuple[Sequence
         remedy = (
             f"a pipeline is the third argument, pipeline={given!r}, and data=None is none"
             if isinstance(given, str)
+            else "statistics are given by statistics="
+            if isinstance(given, Statistics)
             else "a single batch goes into a list"
         )
         raise QirError(

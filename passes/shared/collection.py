@@ -19,7 +19,7 @@ from qir.observe.observations import Observations
 from qir.observe.sample import MOST_ROWS, few_rows, same_rows
 from qir.observe.statistics import Statistics, TensorStatistics
 from qir.passes.shared.calibration_data import read_batches
-from qir.passes.shared.observed_parts import PartStatistics, keep_parts, statistic_names
+from qir.passes.shared.observed_parts import PartStatistics, keep_parts, known_part, statistic_names
 from qir.passes.shared.observer import Observation, Observer, float_values, sources
 from qir.pipeline import Context
 from qir.types import Array
@@ -103,10 +103,10 @@ def collect(graph: Graph, data: Observations, bins: int, context: Context) -> No
     observer = Observer(graph, context.executor, bins)
     collection = Collection(observer)
     model = None if context.reference is None else Fingerprint.of(context.reference)
-    program = Fingerprint.of(graph)
+    program = Fingerprint.of(graph, _clipped_by_data(graph, context.statistics))
     checkpoint, counted = context.checkpoint, 0
     if checkpoint is not None:
-        checkpoint.begin(model, program, bins)
+        checkpoint.begin(model, program, Fingerprint.of(graph).numbers, bins)
         counted = checkpoint.batches
     # What clip-scores has just seen of the same data.
     scores = {name: seen.scores for name, seen in context.statistics.items() if seen.scores}
@@ -134,6 +134,17 @@ def collect(graph: Graph, data: Observations, bins: int, context: Context) -> No
     if checkpoint is not None:
         checkpoint.write(found)
     context.statistics = found
+
+
+def _clipped_by_data(graph: Graph, known: Statistics) -> set[Value]:
+    """Returns what clip-scores clipped at bounds that differ between parts of the data."""
+    return {
+        value
+        for value in graph.values()
+        if value.op is not None
+        and value.op.clip_bounds() is not None
+        and known_part(value.inputs[0], known, "scores") is not None
+    }
 
 
 def _batches(

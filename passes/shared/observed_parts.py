@@ -14,7 +14,7 @@ from qir.observe.channels import (
     observe_channels,
     observe_rows,
 )
-from qir.observe.statistics import Statistics, TensorStatistics
+from qir.observe.statistics import Statistics, TensorStatistics, key_of_imported
 from qir.observe.statistics_file import Statistic
 from qir.ops import Div, Dot, Softmax
 from qir.ops.products import Products
@@ -197,10 +197,11 @@ def pass_on_moments(
             keep_parts(part, context.statistics, found, missing_only=True)
 
 
-def statistic_names(value: Value) -> tuple[str, ...]:
-    """Returns the keys of a value's statistics in the context."""
+def statistic_names(value: Value) -> Mapping[str, tuple[int, ...] | None]:
+    """Returns the keys of a value's statistics in the context, each with an order as in origins."""
     # The % keeps a value that stands for no imported one from an imported one of the same name.
-    return value.origin or (f"%{value.name}",)
+    imported = {key_of_imported(name): order for name, order in value.origins.items()}
+    return imported or {f"%{value.name}": None}
 
 
 def keep_parts(
@@ -218,9 +219,7 @@ def keep_parts(
         parts: What was observed, by the attribute of `TensorStatistics`.
         missing_only: Whether what is known already stays.
     """
-    orders = value.origins
-    for name in statistic_names(value):
-        order = orders.get(name)
+    for name, order in statistic_names(value).items():
         turned = {
             kind: found
             for kind, part in parts.items()
@@ -242,11 +241,10 @@ def known_part(value: Value, statistics: Statistics, kind: str) -> Any:
         statistics: What was observed.
         kind: An attribute of `TensorStatistics`.
     """
-    orders = value.origins
-    for name in statistic_names(value):
+    for name, order in statistic_names(value).items():
         part = getattr(statistics.get(name, _NOTHING), kind)
-        order = None if kind == "positions" else orders.get(name)
-        if part is not None and (found := _turned(part, order)) is not None:
+        own = None if kind == "positions" else order
+        if part is not None and (found := _turned(part, own)) is not None:
             return found
     return None
 

@@ -73,6 +73,10 @@ def add(commands: Commands) -> None:
 def _calibrate(options: argparse.Namespace) -> int:
     if options.data is None and not options.merge:
         raise QirError("calibrate: expected samples by --data, or statistics by --merge, got none")
+    if options.data is None and options.checkpoint is not None:
+        raise QirError(
+            "calibrate: expected samples by --data, of which a checkpoint counts batches, got none"
+        )
     inputs = [*files_of(options.program), options.data, *options.merge]
     outputs = [options.output, *([options.checkpoint] if options.checkpoint else [])]
     for path in outputs:
@@ -84,7 +88,7 @@ def _calibrate(options: argparse.Namespace) -> int:
     parts = [Statistics.load(path) for path in options.merge]
     for part, path in zip(parts, options.merge, strict=True):
         try:
-            part.check(graph)
+            part.check(graph, unchanged=True)
         except QirError as error:
             raise error.at(f"in {path}") from error
     if options.data is not None:

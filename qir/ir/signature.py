@@ -155,6 +155,15 @@ def to_array(given: Any, value: Value, subject: str, advice: str = "") -> Array:
     return array
 
 
+def fits(inputs: Sequence[Value], arrays: Sequence[Shaped]) -> bool:
+    """Whether a graph with these inputs takes arrays, one for each."""
+    try:
+        bind(inputs, arrays)
+    except QirError:
+        return False
+    return True
+
+
 def bind(inputs: Sequence[Value], arrays: Sequence[Shaped], subject: str = "run") -> Sizes:
     """Checks arrays against the inputs of a graph and tells the sizes of its named dimensions.
 

@@ -29,12 +29,17 @@ class Checkpoint:
         path: Where the file lies, or will.
         every: Batches between one writing and the next, at least 1.
 
+    Attributes:
+        scored: Batches that clip-scores looked at, whose bounds hold for all that is counted; None
+            where it did not.
+
     Raises:
-        QirError: The path can't be written, or `every` is less than 1.
+        QirError: The path can't be written, or `every` is no number of batches.
     """
 
     def __init__(self, path: Path, every: int) -> None:
-        if type(every) is not int or every < 1:
+        given: object = every
+        if not isinstance(given, int) or isinstance(given, bool) or given < 1:
             raise QirError(f"checkpoint: expected every to be at least 1 batch, got {every!r}")
         check_writable(path)
         self.path = path
@@ -42,6 +47,8 @@ class Checkpoint:
         self.statistics = Statistics()
         self._wanted = ""
         self._bins = 0
+        self._numbers = ""
+        self.scored: int | None = None
         self._digests: dict[int, str] = {}
         if path.exists():
             try:
@@ -58,18 +65,23 @@ class Checkpoint:
             self.statistics = Statistics.of(found)
             self._wanted = str(found.progress.get("read"))
             self._bins = int(found.progress.get("bins", 0))
+            self._numbers = str(found.progress.get("numbers"))
+            self.scored = found.progress.get("scored")
 
     @property
     def batches(self) -> int:
         """How many batches the file counts."""
         return self.statistics.batches
 
-    def begin(self, model: Fingerprint | None, program: Fingerprint, bins: int) -> None:
+    def begin(
+        self, model: Fingerprint | None, program: Fingerprint, numbers: str, bins: int
+    ) -> None:
         """Checks that the file is of this calibration.
 
         Args:
             model: The float program as it was given.
             program: That which is observed.
+            numbers: Digest of all its numbers, those that data decided among them.
             bins: Bins of the histograms.
 
         Raises:
@@ -79,9 +91,9 @@ class Checkpoint:
             known = self.statistics
             if model != known.model:
                 raise self._refused("got one of another model")
-            if program != known.observed or bins != self._bins:
+            if program != known.observed or bins != self._bins or numbers != self._numbers:
                 raise self._refused("got one of another pipeline")
-        self._bins = bins
+        self._bins, self._numbers = bins, numbers
 
     def read(self, number: int, arrays: Sequence[Array]) -> bool:
         """Takes note of a batch that was read; returns whether the file counts it already.
@@ -91,8 +103,11 @@ class Checkpoint:
             arrays: An array for each input.
 
         Raises:
-            QirError: The last batch that the file counts was read, and they are not what it counts.
+            QirError: The last batch that the file counts was read, and they are not what it counts,
+                or the batch was not there when masked scores were looked at.
         """
+        if self.scored is not None and number >= self.scored:
+            raise self._other_scores("more")
         digest = _digest(self._digests.get(number, ""), arrays)
         self._digests[number + 1] = digest
         self._digests.pop(number, None) if number < self.batches else None
@@ -101,11 +116,13 @@ class Checkpoint:
         return number < self.batches
 
     def end(self, batches: int) -> None:
-        """Raises QirError where there were fewer batches than the file counts."""
+        """Raises QirError where there were fewer batches than before."""
         if batches < self.batches:
             raise self._refused(
                 f"which counts {counted(self.batches, 'batch')}, got data of {batches}"
             )
+        if self.scored is not None and batches < self.scored:
+            raise self._other_scores(str(batches))
 
     def write(self, statistics: Statistics) -> None:
         """Writes the file anew, unless it counts the same batches.
@@ -115,10 +132,21 @@ class Checkpoint:
         """
         if statistics.batches == self.batches:
             return
-        progress = {"read": self._digests[statistics.batches], "bins": self._bins}
+        progress = {
+            "read": self._digests[statistics.batches],
+            "bins": self._bins,
+            "numbers": self._numbers,
+            "scored": self.scored,
+        }
         write(statistics.stored(progress), self.path)
         for number in [number for number in self._digests if number < statistics.batches]:
             del self._digests[number]
+
+    def _other_scores(self, got: str) -> QirError:
+        return self._refused(
+            f"whose masked scores are clipped as in {counted(self.scored or 0, 'batch')}, got data "
+            f"of {got}"
+        )
 
     def _refused(self, reason: str) -> QirError:
         return QirError(

@@ -52,10 +52,21 @@ PARTS = tuple(spec.name for spec in fields(TensorStatistics))
 """The attributes of `TensorStatistics`."""
 
 
+def key_of_imported(name: str) -> str:
+    """Returns the key in statistics of an imported value: its name, which may be any text."""
+    return f"%{name}" if name.startswith("%") else name
+
+
+def is_key_of_made(key: str) -> bool:
+    """Whether a key is that of a value that passes made: its name behind one %."""
+    return key.startswith("%") and not key.startswith("%%")
+
+
 class Statistics(MutableMapping[str, TensorStatistics]):
     """What calibration saw of a model: a mapping from names of values to `TensorStatistics`.
 
     A name is that of the imported model (`Value.origin`), or `%name` for a value that passes made.
+    One more % stands before an imported name that begins with one.
     Memory does not grow with the data. `merge` is exactly associative and commutative: statistics
     that were taken of parts of the data, merged in any order, are equal and save as equal bytes.
     A copy shares the statistics of the tensors, which are immutable.
@@ -151,19 +162,58 @@ class Statistics(MutableMapping[str, TensorStatistics]):
         """
         if self.observed is None or self.observed.structure == Fingerprint.of(graph).structure:
             return self
-        imported = {name: seen for name, seen in self.items() if not name.startswith("%")}
+        imported = {name: seen for name, seen in self.items() if not is_key_of_made(name)}
         return Statistics(imported, self.model, self.observed, self.batches)
 
-    def check(self, graph: Graph) -> None:
+    def check(self, graph: Graph, *, unchanged: bool = False) -> None:
         """Raises QirError where a program is of another model than the statistics.
 
-        A program that passes have changed is known by its inputs and outputs alone.
+        Args:
+            graph: The program.
+            unchanged: Whether passes can't have changed it.
         """
-        if self.model is not None and (reason := self.model.difference(graph)):
+        reason = self.difference(graph)
+        if unchanged and not reason and self.model not in (None, Fingerprint.of(graph)):
+            reason = "it has other ops"
+        if reason:
             raise QirError(
                 f"statistics: expected those of @{graph.name}, got those of another model: "
                 f"{reason}; qir.calibrate takes those of a model on data"
             )
+
+    def difference(self, graph: Graph) -> str:
+        """Says how a program differs from the model of the statistics; empty where it may be it.
+
+        A program that passes have changed is known by its inputs and outputs, and as long as it is
+        not calibrated by the values that were observed: passes make new values of those that a
+        model has, so that what stands in the prepared program stands in all that lead to it. One
+        that passes have taken observed values from can't be told from another model.
+
+        Args:
+            graph: The program.
+        """
+        if not self or self.model is None:
+            return ""
+        return self.model.difference(graph) or self._unknown_to(graph)
+
+    def _unknown_to(self, graph: Graph) -> str:
+        """Says which value was observed that a program can't have had; empty where it may be."""
+        structures = [known.structure for known in (self.model, self.observed) if known is not None]
+        values = list(graph.values())
+        if Fingerprint.of(graph).structure in structures or any(
+            value.observed is not None or value.type.quant is not None for value in values
+        ):
+            return ""
+        recorded = any(value.origin for value in values)
+        names = {name for value in values for name in (value.origin if recorded else (value.name,))}
+        unknown = [name for name in self if name not in names and not name.startswith("%")]
+        if not unknown:
+            return ""
+        more = f", and of {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        return (
+            f"they are of '{unknown[0]}', which it does not have{more}; where passes have taken "
+            "that out, give the program that was calibrated"
+        )
 
     def __eq__(self, other: object) -> bool:
         """Whether both would be saved as equal bytes."""

@@ -12,6 +12,7 @@ from typing import TextIO
 from qir.analysis.claims import drop_false_claims
 from qir.analysis.equivalence import Interpreter, check_equivalent, in_float64, in_types_of
 from qir.analysis.properties import FLOAT
+from qir.analysis.traits import check_traits
 from qir.analysis.verify import verify, verify_structure
 from qir.errors import PassError, QirError
 from qir.ir import Graph
@@ -37,7 +38,7 @@ class PassManager:
             text changed.
         print_after_all: Stream that gets the text after every pass, or None.
         check_inputs: Arrays with which to check after each pass that the program still computes the
-            same.
+            same, and at both ends that ops which do not come with QIR do what their traits say.
     """
 
     pipeline: Pipeline
@@ -62,6 +63,7 @@ class PassManager:
         if not FLOAT.missing(result):
             context.reference = graph if _has_origins(graph) else result.copy()
         verify(result)
+        self._check_traits(result, context)
         self._verified = result.revision
         self._dumped, self._dumped_at = "", -1
         self._count = 0
@@ -69,8 +71,13 @@ class PassManager:
         self._known = known = len(context.diagnostics)
         for step in self.pipeline.steps:
             self._step(step, result, context)
+        self._check_traits(result, context)
         result.diagnostics += tuple(context.diagnostics[known:])
         return result
+
+    def _check_traits(self, graph: Graph, context: Context) -> None:
+        if self.check_inputs is not None and context.interpreter is not None:
+            check_traits(graph, self.check_inputs, context.interpreter)
 
     def _check_exactness(self) -> None:
         for step in _flat(self.pipeline.steps):

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from qir.errors import PassError, QirError, counted, kind_of, what_failed
 from qir.ir import Builder, Graph, Node, Value
+from qir.ir.revisions import CLOCK
 from qir.ops.core import Return
 from qir.ops.op import Op
 
@@ -107,14 +108,14 @@ def rewrite(
         rules: Tried in order at every node.
         allow: The least exactness that rules may have.
         strict: Whether an error of a rule ends the rewriting; otherwise the rule does not fire
-            there, and the error is among the near misses.
+            there, and the error is among the near misses, unless the rule has edited already.
 
     Returns:
         What fired and what nearly did.
 
     Raises:
         PassError: A rule is less exact than allowed, or the rules don't come to an end.
-        QirError: A rule failed, and `strict` holds.
+        QirError: A rule failed, and `strict` holds or it has edited more than what it built.
     """
     rules = tuple(rules)
     _check_exactness(rules, allow)
@@ -151,11 +152,18 @@ def rewrite(
             by_op[kind] = tuple(each for each in rules if issubclass(kind, each.ops or Op))
         for candidate in by_op[kind]:
             builder = node.graph.before(node)
+            start = next(CLOCK)
             try:
                 outcome = _apply(candidate, node, builder)
             except Exception as error:
                 if strict:
                     raise
+                if next(CLOCK) - start - 1 != len(builder.emitted):
+                    raise PassError(
+                        f"rewrite: rule '{candidate.name}' failed when it had edited already: "
+                        f"{what_failed(error)}",
+                        [node.place()],
+                    ) from error
                 outcome = Skip(what_failed(error), failed=True)
             miss = candidate.name, node.outputs[0]
             skips.pop(miss, None)

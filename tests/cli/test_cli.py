@@ -122,6 +122,11 @@ def test_statistics_of_parts_are_merged_in_any_order(qir_command):
         ("calibrate float.qir --data samples.npy -o seen.qir", "expected a path ending in .npz"),
         ("calibrate float.qir --merge other.npz -o other.npz", "an output that is no input"),
         ("calibrate float.qir --merge other.npz -o seen.npz", "another model: it has other inputs"),
+        ("calibrate float.qir --merge shallow.npz -o seen.npz", "another model: it has other ops"),
+        (
+            "calibrate float.qir --merge shallow.npz --checkpoint c.npz -o s.npz",
+            "of which a checkpoint",
+        ),
         ("calibrate float.qir --data samples.npy -p w8-dynamic -o seen.npz", "got 'w8-dynamic'"),
         (
             "quantize float.qir --statistics other.npz -o i.qir",
@@ -134,6 +139,8 @@ def test_statistics_of_parts_are_merged_in_any_order(qir_command):
 def test_statistics_that_do_not_fit_are_told(qir_command, command, expected):
     graph = qir.parse("graph @g(%x: f32[2]) {\n  %y = neg(%x) : f32[2]\n  return %y\n}")
     qir.calibrate(graph, [np.ones(2, np.float32)]).save("other.npz")
+    shallow = qir.parse(MODEL.replace("  %r = relu(%c) : f32[B,4,4,2]\n", "").replace("%r", "%c"))
+    qir.calibrate(shallow, [SAMPLES]).save("shallow.npz")
     status, out, err = qir_command(command)
     assert (status, out) == (1, "")
     assert expected in err

@@ -95,7 +95,8 @@ def test_interrupts_while_the_file_is_written_leave_the_one_before(
     assert saved(found, tmp_path) == expected
 
 
-def test_masked_scores_are_looked_at_once(tmp_path: Path) -> None:
+@cache
+def masked() -> tuple[qir.Graph, list[Inputs]]:
     """Attention with a mask of -100, which clip-scores reads the data for."""
     rng = np.random.default_rng(0)
     weights = rng.normal(size=(16, 16)).astype(np.float32)
@@ -104,8 +105,25 @@ def test_masked_scores_are_looked_at_once(tmp_path: Path) -> None:
     def attend(x: jax.Array) -> jax.Array:
         return jax.nn.softmax((x @ weights) @ x.swapaxes(1, 2) / 4 + mask) @ x
 
-    data = [rng.normal(size=(4, 8, 16)).astype(np.float32) for _ in range(6)]
-    graph = qir.from_jax(attend, data[0], batch="B")
+    data: Any = [rng.normal(size=(4, 8, 16)).astype(np.float32) for _ in range(6)]
+    return qir.from_jax(attend, data[0], batch="B"), data
+
+
+def test_masked_scores_of_parts_merge_though_each_part_has_a_bound_of_its_own(
+    tmp_path: Path,
+) -> None:
+    graph, data = masked()
+    parts = [qir.calibrate(graph, data[start : start + 2]) for start in (0, 2, 4)]
+    merged = parts[0].merge(parts[1]).merge(parts[2])
+    assert saved(parts[2].merge(parts[0].merge(parts[1])), tmp_path) == saved(merged, tmp_path)
+    whole = qir.quantize(graph, data, accuracy_check=False)
+    assert qir.quantize(graph, statistics=merged) == whole
+    bounds = {seen.scores.least for part in parts for seen in part.values() if seen.scores}
+    assert len(bounds) > 1
+
+
+def test_masked_scores_are_looked_at_once(tmp_path: Path) -> None:
+    graph, data = masked()
     whole = qir.quantize(graph, data, accuracy_check=False)
     path = tmp_path / "checkpoint.npz"
     with pytest.raises(KeyboardInterrupt):  # the second time that the data is read
@@ -135,6 +153,23 @@ def test_more_data_is_counted_behind_what_was_counted(tmp_path: Path) -> None:
     assert qir.calibrate(graph, data, checkpoint=path) == qir.calibrate(graph, data)
 
 
+def test_more_data_is_no_reason_to_clip_masked_scores_as_before(tmp_path: Path) -> None:
+    """Rows of the further data may lie below all that the bound is of."""
+    graph, data = masked()
+    path = tmp_path / "checkpoint.npz"
+    qir.calibrate(graph, data[:3], checkpoint=path)
+    before = path.read_bytes()
+    told = "whose masked scores are clipped as in 3 batches, got data of "
+    with pytest.raises(QirError, match=told + "more; take the file away"):
+        qir.calibrate(graph, data, checkpoint=path)
+    assert path.read_bytes() == before
+    path.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        qir.calibrate(graph, Interrupted(data, 3, reading=2), checkpoint=path, every=1)
+    with pytest.raises(QirError, match="as in 6 batches, got data of 5; take the file away"):
+        qir.calibrate(graph, data[:5], checkpoint=path)
+
+
 def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     graph, data = model()
     path = tmp_path / "checkpoint.npz"
@@ -150,8 +185,10 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     other, samples = model("cnn", 2)
     with pytest.raises(QirError, match=refused + "got one of another model"):
         qir.calibrate(other, samples, checkpoint=path)
-    with pytest.raises(QirError, match="expected every to be at least 1 batch, got 0"):
-        qir.calibrate(graph, data, checkpoint=path, every=0)
+    every: Any
+    for every in (0, 1.5, "2"):
+        with pytest.raises(QirError, match=f"expected every to be at least 1 batch, got {every!r}"):
+            qir.calibrate(graph, data, checkpoint=path, every=every)
     qir.calibrate(graph, data[:2]).save(path)
     with pytest.raises(QirError, match="got statistics alone; choose another path"):
         qir.calibrate(graph, data, checkpoint=path)

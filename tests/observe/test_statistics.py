@@ -5,6 +5,7 @@ import zipfile
 from functools import cache, reduce
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ import qir
 from qir.errors import QirError
 from qir.observe.extremes import MOST_BATCHES, BatchExtremes
 from qir.observe.statistics_file import INDEX, POOLS
+from qir.ops import Dot, Relu
+from qir.pipeline import Context
 from qir.text.storage import write_arrays
 from tests.models.small_networks import NETWORKS
 from tests.models.transformers import Inputs
@@ -112,11 +115,108 @@ def test_statistics_of_another_model_are_refused() -> None:
         seen("mlp", 0).merge(seen("cnn", 0))
 
 
+def layers(count: int, seed: int = 0, width: int = 6) -> qir.Graph:
+    """A network whose layers have the names of those of a deeper one."""
+    rng = np.random.default_rng(seed)
+    graph = qir.Graph("layers")
+    x = graph.add_input("x", qir.TensorType((qir.Dim.named("B"), width), qir.DType.F32))
+    builder = graph.at_end()
+    for place in range(count):
+        kernel = rng.normal(size=(width, width)).astype(np.float32)
+        x = builder.emit(Dot(), x, builder.const(kernel, f"kernel{place}"), name=f"dense{place}")
+        x = builder.emit(Relu(), x, name=f"relu{place}")
+    graph.set_outputs([x])
+    return graph
+
+
+SAMPLES = [np.random.default_rng(7).normal(size=(4, 6)).astype(np.float32)]
+
+
+def test_statistics_of_a_deeper_model_of_like_names_are_refused() -> None:
+    """As of ResNet-34 for ResNet-18, all of whose names it has."""
+    given = qir.calibrate(layers(3), SAMPLES)
+    shallow = layers(2, seed=1)
+    told = "got those of another model: they are of 'dense2', which it does not have, and of 1 more"
+    with pytest.raises(QirError, match=told):
+        qir.quantize(shallow, statistics=given)
+    with pytest.raises(QirError, match=told):
+        qir.quantize(qir.optimize(shallow, "fold"), statistics=given)
+    prepared = qir.optimize(layers(3), "fold")
+    integer = qir.quantize(layers(3), statistics=given)
+    assert qir.quantize(prepared, statistics=given) == integer
+
+
+def test_a_program_without_values_that_were_observed_is_refused_with_the_remedy() -> None:
+    graph = qir.parse(
+        "graph @f(%x: f32[B,6]) { %a = relu(%x) : f32[B,6] %b = relu(%a) : f32[B,6]"
+        " %c = transpose(%b) {permutation = [0, 1]} : f32[B,6] %y = tanh(%c) : f32[B,6] return %y }"
+    )
+    given = qir.calibrate(graph, SAMPLES, "calibrate")
+    partial = graph.copy()
+    tanh = partial.value("y").node
+    assert tanh is not None
+    tanh.set_input(0, partial.value("a"))
+    for name in ("c", "b"):
+        unused = partial.value(name).node
+        assert unused is not None
+        partial.erase(unused)
+    with pytest.raises(QirError, match=r"of 'b', .* give the program that was calibrated"):
+        qir.quantize(partial, statistics=given)
+    recipe = "canonicalize, calibrate, quantize"  # which takes values out by itself
+    assert qir.quantize(graph, pipeline=recipe, statistics=given) == qir.quantize(
+        graph, SAMPLES, recipe
+    )
+
+
+def test_a_context_of_another_model_is_not_taken_for_that_of_this_one() -> None:
+    context = Context()
+    qir.quantize(layers(3), SAMPLES, context=context, accuracy_check=False)
+    for other in (layers(2, seed=1), layers(3, seed=1)):
+        with pytest.raises(QirError, match="got those of another model"):
+            qir.quantize(other, context=context)
+    other = layers(2, seed=1)
+    again = qir.quantize(other, SAMPLES, context=context)
+    assert again == qir.quantize(other, SAMPLES)
+    assert context.statistics == qir.calibrate(other, SAMPLES)
+
+
+def test_imported_names_may_be_any_text(tmp_path: Path) -> None:
+    """Such as those of values that passes make, which begin with a %."""
+    graph = qir.parse(
+        """graph @f(%x: f32[B,6] of "%x") {
+          %a = relu(%x) : f32[B,6] of "%2"
+          %b = relu(%a) : f32[B,6] of "%y.q"
+          %y = logistic(%b) : f32[B,6] of ["a \\"b\\"", ""]
+          return %y
+        }"""
+    )
+    given = qir.calibrate(graph, SAMPLES, "calibrate")  # which keeps the second relu
+    given.save(tmp_path / "seen.npz")
+    read = qir.Statistics.load(tmp_path / "seen.npz")
+    assert list(given) == ["%%x", "%%2", "%%y.q", 'a "b"', ""]
+    assert read == given
+    assert qir.quantize(graph, statistics=read) == qir.quantize(graph, SAMPLES)
+
+
+def test_samples_of_another_model_tell_nothing_of_this_one() -> None:
+    context = Context()
+    qir.quantize(layers(2), SAMPLES, "w8-dynamic", context=context)
+    other = qir.quantize(layers(2, width=5), pipeline="w8-dynamic", context=context)
+    assert other.accuracy is None
+
+
 @pytest.mark.parametrize(("given", "told"), [({}, "a dict"), ("seen.npz", "a str")])
-def test_what_are_no_statistics_is_told(given: object, told: str) -> None:
+def test_what_are_no_statistics_is_told(given: Any, told: str) -> None:
     graph, _ = model("mlp")
     with pytest.raises(QirError, match=f"expected what qir.calibrate returns, got {told}; "):
         qir.quantize(graph, statistics=given)
+    with pytest.raises(QirError, match=f"expected what qir.calibrate returns, got {told}; "):
+        seen("mlp", 0).merge(given)
+
+
+def test_statistics_in_place_of_data_are_told_where_they_go() -> None:
+    with pytest.raises(QirError, match="got a Statistics; statistics are given by statistics="):
+        qir.quantize(layers(2), qir.calibrate(layers(2), SAMPLES))
 
 
 def test_a_missing_value_is_told_by_name() -> None:

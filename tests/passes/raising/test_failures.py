@@ -72,6 +72,19 @@ def leaves_half_a_node(y, b):
     raise ValueError("no")
 
 
+@rule(Tanh)
+def rewires_and_fails(y, b):
+    (add,) = y.users
+    add.set_input(0, y.inputs[0])
+    raise ValueError("no")
+
+
+@rule(Tanh)
+def replaces_and_fails(y, b):
+    y.replace_with(b.emit(Neg(), y.inputs[0]))
+    raise ValueError("no")
+
+
 RULES = [
     raises_an_error,
     has_a_bug,
@@ -81,6 +94,8 @@ RULES = [
     reads_itself,
     never_ends,
     leaves_half_a_node,
+    rewires_and_fails,
+    replaces_and_fails,
 ]
 
 
@@ -221,6 +236,14 @@ def test_skips_that_failed_are_apart_from_those_that_nearly_fired():
     assert skip.reason == "IndexError: tuple index out of range"
     with pytest.raises(IndexError):
         rewrite(graph, [has_a_bug])
+
+
+def test_an_error_behind_an_edit_is_no_near_miss():
+    graph = qir.parse(
+        "graph @f(%x: f32[2]) { %y = tanh(%x) : f32[2] %z = add(%y, %x) : f32[2] return %z }"
+    )
+    with pytest.raises(QirError, match="'rewires_and_fails' failed when it had edited already"):
+        rewrite(graph, [rewires_and_fails], strict=False)
 
 
 @pytest.mark.parametrize("name", MODELS)
