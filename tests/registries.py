@@ -11,6 +11,7 @@ from qir.backends.xla.rules import LOWERINGS
 from qir.frontends import READERS
 from qir.frontends.jaxpr.primitives import PRIMITIVES
 from qir.interop.registry import Registry
+from qir.observe.methods import METHODS
 from qir.ops.op import OPS
 from qir.pipeline import PASSES, PIPELINES
 from qir.targets import TARGETS
@@ -25,6 +26,7 @@ def restored() -> Generator[None]:
         CODES,
         OPS,
         LOWERINGS,
+        METHODS,
         PRIMITIVES,
         PASSES,
         PIPELINES,
