@@ -8,6 +8,7 @@ import pytest
 import qir
 from qir.numbers.interval import Interval
 from qir.observe.methods import METHODS
+from tests.registries import restored
 
 GRAPH = qir.parse("graph @g(%x: f32[4]) { %y = relu(%x) : f32[4] return %y }")
 DATA = [np.linspace(-1, 1, 4, dtype=np.float32)]
@@ -16,7 +17,6 @@ DATA = [np.linspace(-1, 1, 4, dtype=np.float32)]
 @pytest.fixture
 def method():
     """Registers a method that gives something, for a test."""
-    before = dict(METHODS)
 
     def enter(give: Any, name: str = "given") -> None:
         class Given(qir.CalibrationMethod):
@@ -27,9 +27,8 @@ def method():
 
         qir.calibration_method(name)(Given)
 
-    yield enter
-    METHODS.clear()
-    METHODS.update(before)
+    with restored():
+        yield enter
 
 
 @pytest.mark.parametrize(

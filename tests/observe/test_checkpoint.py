@@ -243,6 +243,7 @@ def test_a_damaged_checkpoint_and_no_number_of_batches_are_sentences(tmp_path: P
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(QirError, match=r"damaged.*\n  take the file away to begin anew, or choose"):
         qir.calibrate(graph, data, checkpoint=path)
-    for every in ("2", 1.5):
+    wrong: list[Any] = ["2", 1.5]
+    for every in wrong:
         with pytest.raises(QirError, match="expected every to be at least 1 batch, got"):
-            qir.calibrate(graph, data, checkpoint=path, every=every)  # type: ignore[arg-type]
+            qir.calibrate(graph, data, checkpoint=path, every=every)

@@ -1,5 +1,7 @@
 """Targets whose rules say nothing: refused when they are made, so that none is left unheeded."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -52,7 +54,8 @@ def test_a_code_that_is_fixed_against_another_rule_is_refused():
 
 
 def test_lists_and_sets_are_kept_as_tuples_and_sets_of_ops():
-    target = Target(name="chip", runtime="a test", weights=[DType.I8], integer_ops=["dot"])  # type: ignore[arg-type]
+    lists: dict[str, Any] = {"weights": [DType.I8], "integer_ops": ["dot"]}
+    target = Target(name="chip", runtime="a test", **lists)
     assert target.weights == (DType.I8,)
     assert target.integer_ops == frozenset({"dot"})
 
