@@ -195,6 +195,7 @@ def test_what_any_reader_reads_is_raised_and_keeps_its_names(monkeypatch, tmp_pa
 
     READERS.add(".toy", read)
     try:
+        (tmp_path / "gate.toy").touch()
         graph = qir.load(tmp_path / "gate.toy")
     finally:
         READERS.remove(".toy")
