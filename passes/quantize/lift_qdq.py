@@ -39,7 +39,8 @@ class LiftQdq(Pass):
     Attributes:
         rounding: The rounding mode of requantizes; `source` for that which the source of each
             quantize has, told by its mode: `fixed31` for reciprocal, `f32_rne` for divide (ONNX
-            Runtime) and zero_point_first (PyTorch), `tflite_double` for half_away (TFLite).
+            Runtime) and zero_point_first (PyTorch), `tflite_double` for half_away (TFLite); or the
+            first of a target that lacks it.
         round_bias: Whether biases that are no whole steps of the accumulator may be rounded to
             such; otherwise what has one stays in floating point.
     """
@@ -60,4 +61,4 @@ class LiftQdq(Pass):
 
     def run(self, graph: Graph, context: Context) -> None:
         rounding = None if self.rounding == "source" else self.rounding
-        Lifting(graph, rounding=rounding, round_bias=self.round_bias).run()
+        Lifting(graph, rounding=rounding, round_bias=self.round_bias, target=context.target).run()

@@ -120,7 +120,7 @@ class QuantizePass(Pass):
             WeightCoder(graph, self.coding, excluded, context, correct_bias=self.correct_bias).run()
         else:
             if QUANTIZED.missing(graph) is None:
-                Lifting(graph, kept=excluded).run()
+                Lifting(graph, kept=excluded, target=context.target).run()
             given = GivenCodes(graph)
             plan = CodePlan(
                 graph,

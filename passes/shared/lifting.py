@@ -25,6 +25,7 @@ from qir.passes.shared.multiples import multiple_of_sum, rounded_multiple
 from qir.passes.shared.plan import KeptFloat
 from qir.passes.shared.recoding import recoded, requantized
 from qir.passes.shared.stored_moves import check_bounds, check_code, keeps_code
+from qir.targets import Target
 from qir.types import Affine, Code
 
 ROUNDINGS = {
@@ -51,6 +52,8 @@ class Lifting:
         rounding: The rounding mode of requantizes; None for that of the source of each quantize.
         round_bias: Whether a bias may be rounded to the accumulator's steps.
         kept: The ops that a selector keeps in floating point.
+        target: The runtime that the program is for: where it lacks the mode of a source, its own
+            first one takes the place.
     """
 
     def __init__(
@@ -60,8 +63,10 @@ class Lifting:
         rounding: str | None = None,
         round_bias: bool = True,
         kept: Container[Node] = (),
+        target: Target | None = None,
     ) -> None:
         self.graph = graph
+        self.target = target
         self.rounding = rounding
         self.kept = kept
         self.names = Inheritance(graph)
@@ -149,7 +154,11 @@ class Lifting:
 
     def rounding_of(self, mode: str) -> str:
         """Returns the rounding mode of a requantize that stands for a quantize of a mode."""
-        return self.rounding or ROUNDINGS.get(mode, "fixed31")
+        if self.rounding is not None:
+            return self.rounding
+        found = ROUNDINGS.get(mode, "fixed31")
+        accepted = None if self.target is None else self.target.roundings
+        return found if accepted is None or found in accepted else accepted[0]
 
     def _is_table(self, value: Value, code: Code) -> bool:
         """Whether lookup-tables makes a table of the function of one code that a value is."""

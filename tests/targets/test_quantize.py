@@ -213,3 +213,25 @@ def test_statistics_of_parts_for_a_target_give_the_program_for_it():
     other = qir.calibrate(graph, data)
     with pytest.raises(qir.QirError, match="another target, which qir"):
         qir.quantize(graph, statistics=other, target="onnx")
+
+
+@pytest.mark.parametrize("pipeline", ["lift-qdq", "w8a8"])
+def test_sums_of_a_program_with_codes_are_rounded_as_the_target_does(pipeline):
+    given = qir.parse("""
+    graph @given(%x: f32[B,3]) {
+      %w = const [[60, -100], [25, 50], [-75, 20]] : i8[3,2]{scale=0.01}
+      %wd = dequantize(%w) : f32[3,2]
+      %xq = quantize(%x) {rounding = divide} : i8[B,3]{scale=0.02, zp=-5}
+      %xd = dequantize(%xq) : f32[B,3]
+      %y = dot(%xd, %wd) : f32[B,2]
+      %yq = quantize(%y) : i8[B,2]{scale=0.015, zp=4}
+      %yd = dequantize(%yq) : f32[B,2]
+      return %yd
+    }""")
+    data = [np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)]
+    lifted = qir.optimize(given, pipeline, data=data, target="onnx")
+    assert [node.op.name for node in lifted.nodes if "dot" in node.op.name] == ["dot"]
+    assert qir.explain(lifted, target="onnx").obstacles == ()
+    assert "f32_rne" in str(lifted)
+    (wanted,), (found,) = qir.evaluate(given, data[0]), qir.evaluate(lifted, data[0])
+    assert np.max(np.abs(wanted - found)) <= 0.015 * (1 + 2.0**-20)  # one step, at ties
