@@ -111,6 +111,9 @@ class Embedding(Op):
     def integer(self, operands: Sequence[Coded], result: TensorType) -> Array:
         table, ids = operands
         count = table.stored.shape[0]
+        if not ids.stored.size:  # codes of no rows have no multipliers
+            sizes = (*ids.stored.shape, *table.stored.shape[1:])
+            return np.zeros(sizes, result.dtype.numpy)
         code = table.code.map_arrays(lambda factors: of_rows(factors, ids.stored, count))
         rows = self.rows(table.stored, ids.stored)
 

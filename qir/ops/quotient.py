@@ -123,8 +123,8 @@ class Div(Op):
         return np.clip(found + int(code.zero_points), *code.range)
 
     def formed(self, steps: Sequence[Reach], operands: Sequence[TensorType]) -> Formed:
-        # A negative divisor turns the sign of either.
-        largest = max(abs(bound) for reach in steps for bound in reach)
+        # A negative divisor turns the sign of either; one of no step counts as 1.
+        largest = max(1, *(abs(bound) for reach in steps for bound in reach))
         return Formed(-largest, largest)
 
     def linear(self, constants: Sequence[Array | None]) -> Linear | None:

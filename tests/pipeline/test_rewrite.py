@@ -1,5 +1,7 @@
 """Rules and the driver that applies them."""
 
+from typing import Any
+
 import pytest
 
 import qir
@@ -235,7 +237,7 @@ def test_a_rule_that_returns_no_value_is_named(negations, outcome):
 
 def test_any_other_exception_of_a_rule_says_the_rule_and_the_place(negations):
     @rule(Neg)
-    def broken(y, b):
+    def broken(y: Any, b: Any) -> Any:
         return 1 / 0
 
     with pytest.raises(ZeroDivisionError) as caught:

@@ -46,6 +46,7 @@ def any_operand(
     code: Code = draw(codes(STORAGES, shape=shape, axis=axis, far=far))
     if draw(st.integers(0, 3)) == 0:
         code = level_codes(draw, shape, axis)
+        named = named and len(shape) > 1  # a block of all numbers has to have their size
     elif draw(st.integers(0, 7)) == 0:
         code = in_two_levels(draw, code, tuple(s if a == axis else 1 for a, s in enumerate(shape)))
     return coded_operand(draw, code, shape, named=named)
