@@ -29,6 +29,7 @@ STAY_FLOAT: dict[str, str] = {
     "add": WIDE,
     "sub": WIDE,
     "div": "holds 0, by which integers divide otherwise than floats",
+    "clip": "no table serves scales that vary",
     "pad": FP8,
 } | dict.fromkeys(
     ["broadcast", "concat", "gather", "reshape", "reverse", "slice", "split", "tile", "transpose"],
@@ -114,8 +115,10 @@ def test_each_op_on_codes_is_lifted_to_the_same_integers_or_says_why_not(cls: ty
                 assert node.note, f"{node.op.name} stays float and does not say why: {lifted}"
                 assert STAY_FLOAT.get(node.op.name, "-") in node.note, f"{node.note}: {lifted}"
             continue
-        if cls is Requantize or any(map(_has_two_zeros, integers.values())):
-            # A quantize of decoded numbers rounds ties as float does, and gives one of two zeros.
+        is_sum = case.node.inputs[0].type.dtype.bits > 16
+        if (cls is Requantize and not is_sum) or any(map(_has_two_zeros, integers.values())):
+            # A quantize of decoded numbers rounds ties as float does, and gives one of two zeros;
+            # sums are rounded by the mode that was drawn.
             expected = run(floats, *case.inputs)
         for a, b in zip(expected, run(lifted, *case.inputs), strict=True):
             # Floats of coded tables have one rounding of scale and factor, or two.
@@ -242,6 +245,15 @@ REASONS = (
 )
 """The ops of floats that stay such between codes, and why: all others become integers."""
 
+SOME_STAY = {
+    "conv": "is not a constant",
+    "conv_transpose": "is not a constant",
+    "dot": "is not a constant",
+    "reduce_prod": "no pass has given its result a code",
+}
+"""Those that become integers but for some: with a bias that is computed, along axes of one number,
+where canonicalize makes another op of one that stays."""
+
 
 @pytest.mark.hypothesis
 @pytest.mark.parametrize("cls", OPERATIONS, ids=lambda cls: cls.name)
@@ -257,7 +269,8 @@ def test_each_op_of_floats_between_codes_becomes_the_integers_of_float64(cls: ty
         lifted = qir.optimize(floats, "lift-qdq, lookup-tables, canonicalize")
         if floats_of(lifted):
             reasons = [line.reason for line in qir.explain(lifted).floats]
-            assert all(REASONS.get(cls.name, "-") in reason for reason in reasons), (
+            known = [REASONS.get(cls.name, "-"), SOME_STAY.get(cls.name, "-")]
+            assert all(any(text in reason for text in known) for reason in reasons), (
                 f"{reasons}: {case.shown()}\n{lifted}"
             )
             stayed += 1
