@@ -147,7 +147,11 @@ def _avg_pool(p: Program, node: Node, x: str) -> str:
     edges = [pair[0] for pair in pads] + [pair[1] for pair in pads]
     total = p.op("ConvInteger", first, ones, *points, strides=strides, pads=edges, group=channels)
     total = p.op("Transpose", total, perm=(0, *range(2, rank), 1))
-    return str(total)
+    if op.to is None:
+        return str(total)
+    # Windows at the edges have fewer taps: each place has a factor of its own.
+    factors = op.multipliers(type, op.counts(type.known_shape[1:-1])).value
+    return p.rounded(total, factors, op.to, *op.to.range)
 
 
 def _max_pool(p: Program, node: Node, x: str) -> str:

@@ -92,6 +92,7 @@ def test_an_op_has_the_same_integers(name):
         assert np.array_equal(found, expected)
 
 
+@pytest.mark.hypothesis
 @given(float_programs())
 def test_a_random_integer_program_has_the_same_numbers(case: FloatCase) -> None:
     graph = clone(
