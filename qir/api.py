@@ -135,8 +135,7 @@ def optimize(
     steps = pipeline if isinstance(pipeline, Pipeline) else Pipeline.parse(pipeline)
     context = context or Context()
     context.data, context.seed, context.progress = data, seed, progress
-    if target is not None:
-        context.target = find_target(target, "target")
+    context.target = None if target is None else find_target(target, "target")
     context.interpreter = run_all
     if statistics is not None:
         expect_statistics(statistics)

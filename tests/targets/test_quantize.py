@@ -143,6 +143,13 @@ def test_options_at_their_default_follow_the_target():
     assert unsigned.obstacles(integer) == ()
 
 
+def test_a_context_that_is_used_again_has_the_target_of_the_run():
+    context = qir.Context()
+    qir.quantize(POOLED, [X], context=context, target="onnx")
+    again = qir.quantize(POOLED, [X], context=context)
+    assert again == qir.quantize(POOLED, [X])
+
+
 @pytest.mark.parametrize(
     "fields",
     [
