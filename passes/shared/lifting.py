@@ -153,10 +153,19 @@ class Lifting:
         return self._recoded[key]
 
     def rounding_of(self, mode: str) -> str:
-        """Returns the rounding mode of a requantize that stands for a quantize of a mode."""
+        """Returns the rounding mode of a requantize that stands for a quantize of a mode.
+
+        Raises:
+            KeptFloat: Nobody has said how the source of the mode rounds sums.
+        """
         if self.rounding is not None:
             return self.rounding
-        found = ROUNDINGS.get(mode, "fixed31")
+        found = ROUNDINGS.get(mode)
+        if found is None:
+            raise KeptFloat(
+                f"how a source whose quantize rounds by {mode} rounds sums is not known; "
+                "lift-qdq(rounding=fixed31) lifts it"
+            )
         accepted = None if self.target is None else self.target.roundings
         return found if accepted is None or found in accepted else accepted[0]
 

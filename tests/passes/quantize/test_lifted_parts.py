@@ -1,10 +1,13 @@
 """Q/DQ programs whose codes vary by channel or block, and whose biases are coded in many ways."""
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 
 import qir
 from qir.backends.reference.interpreter import run
+from qir.numbers.quantize_mode import QUANTIZE_MODES
 from qir.observe.batches import random_inputs
 
 PIPELINES = ["lift-qdq", "lift-qdq, integer"]
@@ -194,3 +197,14 @@ def test_codes_that_a_target_does_not_accept_stay_and_are_told_of() -> None:
     assert any("quantize of %q, zero_point_inside" in sentence for sentence in told)
     told = qir.quantize(graph, data, target="xla", accuracy_check=False).diagnostics
     assert not any("does not accept" in sentence for sentence in told)
+
+
+def test_a_mode_of_ones_own_does_not_tell_how_sums_are_rounded():
+    own = {"mine": QUANTIZE_MODES["reciprocal"]}
+    with patch.dict(QUANTIZE_MODES, own):
+        body = "\n  %q = quantize(%y) {rounding = mine} : i8[4,4]{scale=1.0}"
+        graph = program(PRODUCT + body, "q")
+        kept = qir.optimize(graph, "lift-qdq")
+        assert [node.op.name for node in kept.nodes][-3:] == ["dequantize", "quantize", "return"]
+        lifted = qir.optimize(graph, "lift-qdq(rounding=fixed31)")
+        assert [node.op.name for node in lifted.nodes][-2:] == ["requantize", "return"]
