@@ -11,16 +11,16 @@ from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, dataclass_transfo
 from qir.analysis.properties import Property
 from qir.errors import ParseError, QirError, did_you_mean
 from qir.ir import Graph
-from qir.ops.attributes import attribute_fields, coerce, declared_fields, expect_class, is_taken
+from qir.ops.attributes import attribute_fields, declared_fields, expect_class, is_taken
 from qir.pipeline.context import Context
-from qir.text.printer import format_attribute
+from qir.text.configured import Configured
 
 Effect: TypeAlias = Literal["exact", "within_1lsb", "approximate"]
 """What a pass keeps: everything, stored numbers but for one step, or what the model is about."""
 
 
 @dataclass(frozen=True, repr=False)
-class Pass(ABC):
+class Pass(Configured, ABC):
     """A step from one valid graph to another.
 
     Subclasses are frozen dataclasses whose fields are the options.
@@ -34,7 +34,6 @@ class Pass(ABC):
             overrides the property `effect`.
     """
 
-    name: ClassVar[str]
     requires: ClassVar[tuple[Property, ...]] = ()
     ensures: ClassVar[tuple[Property, ...]] = ()
     keeps: ClassVar[Effect] = "exact"
@@ -57,23 +56,6 @@ class Pass(ABC):
     @abstractmethod
     def run(self, graph: Graph, context: Context) -> None:
         """Changes the graph in place; raises QirError where it can't."""
-
-    def __post_init__(self) -> None:
-        for spec in attribute_fields(type(self)):
-            value = coerce(getattr(self, spec.name), spec.annotation, f"{self.name}: {spec.name}")
-            object.__setattr__(self, spec.name, value)
-        self.check()
-
-    def check(self) -> None:  # noqa: B027 - overriding it is optional
-        """Raises QirError for options that can't stand together; the default accepts all."""
-
-    def __str__(self) -> str:
-        options = [
-            f"{spec.name}={format_attribute(getattr(self, spec.name))}"
-            for spec in attribute_fields(type(self))
-            if getattr(self, spec.name) != spec.default
-        ]
-        return self.name + (f"({', '.join(options)})" if options else "")
 
 
 PassT = TypeVar("PassT", bound=Pass)

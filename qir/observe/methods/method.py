@@ -6,17 +6,17 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar, dataclass_transform
+from typing import TypeVar, dataclass_transform
 
 from qir.errors import QirError
 from qir.observe.histograms import BINS
 from qir.observe.statistics import TensorStatistics
-from qir.ops.attributes import attribute_fields, coerce, declared_fields, expect_class, is_taken
-from qir.text.printer import format_attribute
+from qir.ops.attributes import declared_fields, expect_class, is_taken
+from qir.text.configured import Configured
 
 
-@dataclass(frozen=True)
-class CalibrationMethod(ABC):
+@dataclass(frozen=True, repr=False)
+class CalibrationMethod(Configured, ABC):
     """A way to choose the range that the codes of a tensor span, from what was seen of it.
 
     A subclass is one class in one file, entered by `calibration_method`; its fields are its
@@ -26,7 +26,10 @@ class CalibrationMethod(ABC):
         name: Name in pipelines.
     """
 
-    name: ClassVar[str]
+    @property
+    def subject(self) -> str:
+        """The pass whose options those of a method are."""
+        return "calibrate"
 
     @property
     def most_bins(self) -> int:
@@ -43,23 +46,6 @@ class CalibrationMethod(ABC):
         Returns:
             Two finite numbers of float32, which need not hold zero between them.
         """
-
-    def check(self) -> None:  # noqa: B027 - overriding it is optional
-        """Raises QirError for options that can't stand together; the default accepts all."""
-
-    def __post_init__(self) -> None:
-        for spec in attribute_fields(type(self)):
-            value = coerce(getattr(self, spec.name), spec.annotation, f"calibrate: {spec.name}")
-            object.__setattr__(self, spec.name, value)
-        self.check()
-
-    def __str__(self) -> str:
-        options = [
-            f"{spec.name}={format_attribute(getattr(self, spec.name))}"
-            for spec in attribute_fields(type(self))
-            if getattr(self, spec.name) != spec.default
-        ]
-        return self.name + (f"({', '.join(options)})" if options else "")
 
 
 MethodT = TypeVar("MethodT", bound=CalibrationMethod)
