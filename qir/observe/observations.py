@@ -72,8 +72,10 @@ class Observations(Iterable[Any]):
             if kept is not None:
                 copy = _copied(batch)
                 size += sum(np.asarray(array).nbytes for array in _arrays(copy))
-                kept = [*kept, copy] if size <= MOST_BYTES else None
+                kept.append(copy)
                 del copy
+                if size > MOST_BYTES:
+                    kept = None
             yield batch
             del batch
         self._kept = kept
