@@ -228,6 +228,8 @@ def _apply(candidate: Rule, node: Node, builder: Builder) -> tuple[Node, ...] | 
         readers = tuple(reader for value in node.outputs for reader in value.users)
         for old, new in zip(node.outputs, values, strict=True):
             old.replace_with(new)
+            if new.node is not None and type(new.node.op) is type(node.op):
+                new.node.note = new.node.note or node.note
         return readers
     except QirError as error:
         raise error.at(node.place()).at(f"in rule {candidate.name}") from error

@@ -243,3 +243,17 @@ def test_any_other_exception_of_a_rule_says_the_rule_and_the_place(negations):
     with pytest.raises(ZeroDivisionError) as caught:
         rewrite(negations, [broken])
     assert caught.value.__notes__ == ["in rule broken at %a, net.py:1"]
+
+
+def test_why_an_op_stays_float_is_known_of_the_same_op_in_its_place():
+    graph = qir.parse("""
+    graph @g(%x: f32[4]) {
+      %c = const 2.0 : f32[4]
+      %y = mul(%c, %x) : f32[4]
+      return %y
+    }""")
+    (node,) = (node for node in graph.nodes if node.op.name == "mul")
+    node.note = "a pass has said why"
+    turned = qir.optimize(graph, "canonicalize")
+    (node,) = (node for node in turned.nodes if node.op.name == "mul")
+    assert (node.inputs[1].is_constant, node.note) == (True, "a pass has said why")
