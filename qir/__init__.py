@@ -119,6 +119,8 @@ else:
         """Loads a public name on first use, so that `import qir` is quick and loads no jax."""
         if name not in _HOME_OF:
             raise AttributeError(f"module 'qir' has no attribute '{name}'")
+        if _HOME_OF[name] == "qir.pipeline":
+            import_module("qir.passes")  # Pipelines are made of passes, which register themselves.
         return getattr(import_module(_HOME_OF[name]), name)
 
 

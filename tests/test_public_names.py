@@ -3,6 +3,8 @@
 import ast
 import builtins
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,3 +50,12 @@ def test_words_that_a_star_import_leaves_out_are_there_by_their_full_name():
     assert set(qir._HOME_OF) - set(vars(qir)["__all__"]) == qir._QUALIFIED
     for name in qir._QUALIFIED:
         assert callable(getattr(qir, name))
+
+
+@pytest.mark.parametrize("name", ["Pipeline", "PassManager", "Pass", "register"])
+def test_passes_are_known_to_whoever_asks_for_pipelines_first(name):
+    script = f"import qir; qir.{name}; print(qir.Pipeline.parse('w8a8').steps[0].name)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "widen-floats", "")

@@ -1,4 +1,4 @@
-"""Range solvers: laws that hold for any data, and optima against slow definitions on raw data."""
+"""Calibration methods: laws that hold for any data, and optima against slow definitions."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
+from qir import Pipeline
 from qir.errors import ParseError, PassError
 from qir.observe.histograms import Histogram, observe
 from qir.observe.methods import METHODS, Entropy, MeanSquaredError, MinMax, Percentile
 from qir.observe.methods.histogram_method import HistogramMethod
 from qir.observe.statistics import TensorStatistics
-from qir.pipeline import Pipeline
 
 Array = NDArray[np.float32]
 Range = tuple[float, float]
