@@ -24,9 +24,14 @@ class Parameter:
     array: Array
 
 
-Argument: TypeAlias = Value | Parameter | Shape | Array
+@dataclass(frozen=True)
+class AllSizes:
+    """Stands for the sizes of all named dimensions, as `qir.ir.signature.Sizes`."""
+
+
+Argument: TypeAlias = Value | Parameter | Shape | Array | AllSizes
 """What a computation's function gets: a value's array, a parameter, a shape in actual sizes, a
-literal."""
+literal, all named sizes."""
 
 
 @dataclass(frozen=True, eq=False)

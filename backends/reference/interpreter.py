@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from qir.ir import Graph, Node, Value
 from qir.ir.signature import Sizes, bind, check_not_empty, ports, to_array
 from qir.ops import Broadcast, Const, Iota, Reshape, Return
 from qir.ops.op import Op
+from qir.ops.regions import Body, RegionOp
 from qir.ops.rules import Coded, Results
 from qir.types import Array, Dim, DType, TensorType, format_shape
 
@@ -59,19 +60,63 @@ def run_all(
             value read.
     """
     bound, sizes = bind_inputs(graph, inputs)
-    check_not_empty(graph.nodes, sizes)
-    values: dict[Value, Array] = {}
-    for value, array in bound.items():
-        values[value] = _in_precision(array, value.type, precision)
-    for node in graph.nodes:
-        if isinstance(node.op, Return):
-            continue
-        operands = [values[value] for value in node.inputs]
-        results = _compute(node, _in_sizes(node.op, sizes), operands, precision)
-        _check_shapes(node, results, sizes)
-        for value, result in zip(node.outputs, results, strict=True):
-            values[value] = hook(value, result) if hook else result
-    return values
+    return _Run(sizes, precision, hook).values(graph, list(bound.values()))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One computation of a program.
+
+    Args:
+        sizes: The sizes of named dimensions.
+        precision: As for `run`.
+        hook: As for `run_all`.
+    """
+
+    sizes: Sizes
+    precision: type[np.floating[Any]] | None
+    hook: Hook | None = None
+
+    def values(self, graph: Graph, inputs: Sequence[Array]) -> dict[Value, Array]:
+        """Computes every value of a graph or region from arrays that fit its inputs."""
+        check_not_empty(graph.nodes, self.sizes)
+        values: dict[Value, Array] = {}
+        for value, array in zip(graph.inputs, inputs, strict=True):
+            values[value] = _in_precision(array, value.type, self.precision)
+        for node in graph.nodes:
+            if isinstance(node.op, Return):
+                continue
+            operands = [values[value] for value in node.inputs]
+            results = (
+                self.run_regions(node, node.op, operands)
+                if isinstance(node.op, RegionOp)
+                else _compute(node, _in_sizes(node.op, self.sizes), operands, self.precision)
+            )
+            _check_shapes(node, results, self.sizes)
+            for value, result in zip(node.outputs, results, strict=True):
+                values[value] = self.hook(value, result) if self.hook else result
+        return values
+
+    def run_regions(self, node: Node, op: RegionOp, operands: Sequence[Array]) -> list[Array]:
+        """Computes a node with regions; the hook sees its results alone."""
+        inside = replace(self, hook=None)
+
+        def body(region: Graph) -> Body:
+            def compute(*arrays: Array) -> list[Array]:
+                values = inside.values(region, list(map(np.asarray, arrays)))
+                return [values[value] for value in region.outputs]
+
+            return compute
+
+        shapes = [self.sizes.shape(value.type.shape) for value in node.outputs]
+        try:
+            found = op.run(list(map(body, node.regions)), operands, shapes)
+        except QirError as error:
+            raise error.at(node.place()) from error
+        return [
+            _in_precision(np.asarray(array), value.type, self.precision)
+            for array, value in zip(found, node.outputs, strict=True)
+        ]
 
 
 class Interpreted:
@@ -141,8 +186,6 @@ def _compute(
 ) -> list[Array]:
     if isinstance(op, Const):
         return [_in_precision(op.array.array, node.output.type, precision)]
-    if node.regions:
-        raise QirError(f"{op.name}: ops with regions have no reference meaning", [node.place()])
     types = [value.type for value in node.inputs]
     coded = any(value.type.quant is not None for value in (*node.inputs, *node.outputs))
     try:

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-from qir.backends.native.computation import Argument, Computation, Group, Parameter
+from qir.backends.native.computation import AllSizes, Argument, Computation, Group, Parameter
 from qir.backends.xla.choice import Choice, Chooser, preferred
 from qir.backends.xla.kernels import Kernels
 from qir.backends.xla.materialize import stored
+from qir.backends.xla.regions import IN_REGIONS, in_regions
 from qir.backends.xla.words import Words
 from qir.errors import QirError, UnsupportedError
 from qir.ir import Graph, Node, Value
@@ -112,6 +113,8 @@ class XlaProgram:
         for part in parts:
             if isinstance(part, Group):
                 self._enter(part, kernels)
+            elif part.regions:
+                self._nest(part, choose, kernels)
             else:
                 self._lower(part, choose(part), reasons.get(part, ""))
         self._computations = _read(self._computations, self.outputs)
@@ -141,6 +144,8 @@ class XlaProgram:
                 return parameters[self._names[argument]]
             if isinstance(argument, Value):
                 return values[argument]
+            if isinstance(argument, AllSizes):
+                return sizes
             return sizes.shape(argument) if isinstance(argument, tuple) else argument
 
         for outputs, label, place, computation in self._computations:
@@ -174,6 +179,17 @@ class XlaProgram:
         first = group.outputs[0]
         label = f"kernels.{first.name}"
         self._computations.append(_Placed(group.outputs, label, first.place(), group.computation))
+
+    def _nest(self, node: Node, choose: Chooser, kernels: Kernels | None) -> None:
+        programs = [XlaProgram(region, region.outputs, choose, kernels) for region in node.regions]
+        first = node.outputs[0]
+        self.choices[first.name, node.op.name] = Choice(IN_REGIONS, "the only way")
+        for program in programs:
+            for (name, op), choice in program.choices.items():
+                self.choices[f"{first.name}/{name}", op] = choice
+        label = f"{node.op.name}.{first.name}"
+        computation = in_regions(node, programs)
+        self._computations.append(_Placed(node.outputs, label, node.place(), computation))
 
     def _lower(self, node: Node, choice: Choice, reason: str) -> None:
         try:

@@ -5,6 +5,7 @@ from qir.ir.builder import Builder, node_types
 from qir.ir.cloner import clone
 from qir.ir.graph import Graph, expect_graph
 from qir.ir.node import Node
+from qir.ir.passages import Passing, passing
 from qir.ir.reachability import reachable
 from qir.ir.value import Value
 
@@ -15,9 +16,11 @@ __all__ = [
     "Node",
     "OutputAccuracy",
     "OwnError",
+    "Passing",
     "Value",
     "clone",
     "expect_graph",
     "node_types",
+    "passing",
     "reachable",
 ]

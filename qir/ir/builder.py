@@ -14,6 +14,7 @@ from qir.ir.value import Value
 from qir.ops.core import Const
 from qir.ops.lookup import Lookup2, table_of_pairs
 from qir.ops.op import Op, infer
+from qir.ops.traits import ONE_OR_MORE
 from qir.types import Array, Element, FrozenArray, TensorType, tensor
 
 if TYPE_CHECKING:
@@ -123,7 +124,9 @@ def node_types(
     Raises:
         QirError: The operands or regions don't fit the op.
     """
-    if len(regions) != op.region_count:
+    if op.region_count == ONE_OR_MORE and not regions:
+        raise op.error("expected at least 1 region, got none")
+    if len(regions) != op.region_count != ONE_OR_MORE:
         raise op.error(f"expected {counted(op.region_count, 'region')}, got {len(regions)}")
     if not regions:
         return infer(op, operands)

@@ -137,6 +137,14 @@ class Graph:
         for node in self.nodes:
             yield from node.outputs
 
+    def values_inside(self) -> Iterator[Value]:
+        """Yields `values` of this graph and, after the results of each node, of its regions."""
+        yield from self.inputs
+        for node in self.nodes:
+            yield from node.outputs
+            for region in node.regions:
+                yield from region.values_inside()
+
     def value(self, name: str) -> Value:
         """Returns the value of a name, which may begin with a %.
 
@@ -258,10 +266,10 @@ class Graph:
         """Marks every value as standing for itself, as frontends do when the import is complete.
 
         A value keeps the origin that a frontend gave it, the name that the source has for it. No
-        two values get the same one.
+        two values get the same one, those inside of regions among them.
         """
         origins = Namespace[Value]()
-        for value in self.values():
+        for value in self.values_inside():
             orders = value.origins or {value.name: None}
             value.origins = {origins.add(name, value): order for name, order in orders.items()}
             value.named = True

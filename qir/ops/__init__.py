@@ -1,5 +1,6 @@
 """The meaning of every op, numpy only. One class an op, one file a family."""
 
+from qir.ops.branches import Cond
 from qir.ops.cast import Dequantize, Quantize, Requantize
 from qir.ops.clipping import Clip, Maximum, Minimum, Relu
 from qir.ops.conv import Conv, ConvTranspose
@@ -22,6 +23,7 @@ from qir.ops.logic import (
     Select,
 )
 from qir.ops.lookup import Lookup, Lookup2
+from qir.ops.loops import Scan, While
 from qir.ops.norm import BatchNorm
 from qir.ops.normalization import GroupNorm, L2Norm, LayerNorm, RmsNorm
 from qir.ops.pool import AvgPool, MaxPool
@@ -75,6 +77,7 @@ __all__ = [
     "Ceil",
     "Clip",
     "Concat",
+    "Cond",
     "Const",
     "Conv",
     "ConvTranspose",
@@ -141,6 +144,7 @@ __all__ = [
     "RmsNorm",
     "Round",
     "Rsqrt",
+    "Scan",
     "Select",
     "Sign",
     "Silu",
@@ -155,4 +159,5 @@ __all__ = [
     "Tanh",
     "Tile",
     "Transpose",
+    "While",
 ]

@@ -52,6 +52,7 @@ class Op:
     compares: ClassVar[bool] = False
     """Whether the op compares stored numbers, whose order has to be that of the real ones."""
     region_count: ClassVar[int] = 0
+    """How many regions it has, or ONE_OR_MORE; see qir.ops.regions."""
 
     # Traits: what passes ask of an op beside its meaning. An op that is silent of them is correct,
     # and left alone.

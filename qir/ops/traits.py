@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from qir.ops.op import Op
 
 
+ONE_OR_MORE = -1
+"""The number of regions of an op that has at least one, and as many as it is given."""
+
+
 class Moves(Enum):
     """Which numbers of its operands an op's results are made of."""
 
