@@ -115,11 +115,11 @@ class Importer:
             for slot in program.inputs
             if slot not in given
         }
-        found = {
-            slot: inputs[known] if isinstance(known, Slot) else known
-            for slot, known in given.items()
-        }
-        inner = Importer(program, graph, inputs | found, self.names, self.refusals)
+        found = dict(given) | inputs
+        for slot, known in given.items():
+            if isinstance(known, Slot):
+                found[slot] = inputs.get(known)
+        inner = Importer(program, graph, found, self.names, self.refusals)
         inner.run(program.equations)
         inner.finish()
         self.bodies.append(inner)
