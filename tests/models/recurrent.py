@@ -127,19 +127,23 @@ def nnx_bidirectional() -> Network:
     return Network(nnx.Bidirectional(forward, backward, rngs=rngs), sequences)
 
 
-def nnx_layers() -> Network:
-    @nnx.split_rngs(splits=3)
-    @nnx.vmap(in_axes=(0,), out_axes=0)
-    def stack(rngs: nnx.Rngs) -> nnx.Linear:
-        return nnx.Linear(WIDTH, WIDTH, rngs=rngs)
+class NnxLayers(nnx.Module):
+    """Layers of weights that are stacked: `nnx.scan` over them."""
 
-    layers = stack(nnx.Rngs(0))
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        @nnx.split_rngs(splits=3)
+        @nnx.vmap(in_axes=(0,), out_axes=0)
+        def stack(rngs: nnx.Rngs) -> nnx.Linear:
+            return nnx.Linear(WIDTH, WIDTH, rngs=rngs)
 
-    @nnx.scan(in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)
-    def forward(x: jax.Array, layer: nnx.Linear) -> jax.Array:
-        return x + nnx.gelu(layer(x))
+        self.layers = stack(rngs)
 
-    return Network(lambda x: forward(x, layers), sequences)
+    def __call__(self, x: jax.Array) -> Any:
+        @nnx.scan(in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)
+        def forward(x: jax.Array, layer: nnx.Linear) -> jax.Array:
+            return x + nnx.gelu(layer(x))
+
+        return forward(x, self.layers)
 
 
 def of_keras(
@@ -320,7 +324,7 @@ RECURRENT: Mapping[str, Callable[[], Network]] = {
     "nnx GRUCell": nnx_cell("GRUCell"),
     "nnx SimpleCell": nnx_cell("SimpleCell"),
     "nnx Bidirectional": nnx_bidirectional,
-    "nnx scan over layers": nnx_layers,
+    "nnx scan over layers": lambda: Network(NnxLayers(nnx.Rngs(0)), sequences),
     "keras LSTM": of_keras(lambda layers: [layers.LSTM(HIDDEN), layers.Dense(3)]),
     "keras GRU": of_keras(lambda layers: [layers.GRU(HIDDEN, return_sequences=True)]),
     "keras SimpleRNN": of_keras(lambda layers: [layers.SimpleRNN(HIDDEN)]),
