@@ -126,7 +126,9 @@ class CodePlan:
         """Returns the functions of one value, none where the target has no lookup for them."""
         if self.target is not None and not self.target.lookup:
             return {}, set()
-        return elementwise_functions(graph, kept)
+        # A table would round what a loop adds up before it has done so.
+        adding = {value.node for value in self.fine if value.node is not None}
+        return elementwise_functions(graph, kept | adding)
 
     @property
     def is_fine(self) -> bool:

@@ -17,7 +17,7 @@ from qir.passes.shared.conversion import Conversion
 from qir.passes.shared.forms import Forms
 from qir.passes.shared.given_codes import GivenCodes
 from qir.passes.shared.plan import CodePlan
-from qir.passes.shared.ports import Ports
+from qir.passes.shared.passage_codes import PassageCodes
 from qir.pipeline import Context
 from qir.types import Affine
 
@@ -106,7 +106,7 @@ class Quantization:
                     inner.note = reason
             forms.leave_float(node, builder)
             return
-        ports = Ports(node, forms, self.context.statistics, self.options.carries)
+        ports = PassageCodes(node, forms, self.context.statistics, self.options.carries)
         while True:
             bodies = [self._body(region, index, ports) for index, region in enumerate(node.regions)]
             idle = [place for place in ports.codes if not _serves(place, ports, bodies)]
@@ -116,7 +116,7 @@ class Quantization:
                 del ports.codes[place]
         self._commit(node, ports, bodies, forms, builder)
 
-    def _body(self, region: Graph, index: int, ports: Ports) -> _Body:
+    def _body(self, region: Graph, index: int, ports: PassageCodes) -> _Body:
         """Converts a copy of a region, with the codes that go through it as they are now."""
         twin = clone(region)
         self.excluded.update(
@@ -143,7 +143,7 @@ class Quantization:
         return _Body(twin, conversion.tabled, diagnostics)
 
     def _commit(
-        self, node: Node, ports: Ports, bodies: list[_Body], forms: Forms, builder: Builder
+        self, node: Node, ports: PassageCodes, bodies: list[_Body], forms: Forms, builder: Builder
     ) -> None:
         """Puts the converted regions into a node, and lets it take and return their codes."""
         for body in bodies:
@@ -185,7 +185,7 @@ class Quantization:
                     "when it ends; keep_float names what must not be rounded"
                 )
 
-    def _note(self, node: Node, ports: Ports) -> None:
+    def _note(self, node: Node, ports: PassageCodes) -> None:
         """Says what of a node stays in floating point, and what codes may change of its course."""
         floats = [
             port.values[0].name
@@ -202,7 +202,7 @@ class Quantization:
         node.note = f"nothing in its regions computes on codes of {names}"
 
 
-def _serves(place: int, ports: Ports, bodies: list[_Body]) -> bool:
+def _serves(place: int, ports: PassageCodes, bodies: list[_Body]) -> bool:
     """Whether something inside computes on the codes of what goes through."""
     passage = ports.passing[place].passage
     return any(

@@ -19,7 +19,7 @@ from qir.passes.shared.plan import expressed_type
 from qir.types import Affine, DType
 
 
-class Ports:
+class PassageCodes:
     """What goes through a node with regions, and the code that each thing is to have.
 
     Args:
