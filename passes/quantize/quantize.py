@@ -79,6 +79,7 @@ class QuantizePass(Pass):
 
     name = "quantize"
     requires = (RANGED,)
+    whole_program = True
     keeps = "approximate"
 
     def check(self) -> None:

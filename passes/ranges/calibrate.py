@@ -50,6 +50,7 @@ class Calibrate(Pass):
     optional: bool = False
 
     name = "calibrate"
+    whole_program = True
     ensures = (RANGED,)
 
     @classmethod
