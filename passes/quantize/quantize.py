@@ -85,6 +85,7 @@ class QuantizePass(Pass):
 
     name = "quantize"
     requires = (RANGED,)
+    whole_program = True
     keeps = "approximate"
 
     def check(self) -> None:
