@@ -59,7 +59,9 @@ class Canonicalize(Pass):
 
     def run(self, graph: Graph, context: Context) -> None:
         names = Inheritance(graph)
-        rewrite(graph, [constant_folding(self.growth), *IDENTITIES], allow=context.allow)
+        rewrite(
+            graph, [constant_folding(self.growth), *IDENTITIES], allow=context.allow, nested=False
+        )
         merge_equal(graph)
         names.settle()
 
@@ -121,12 +123,10 @@ def _wide(constant: Value) -> Array:
 def merge_equal(graph: Graph) -> None:
     """Merges ops that are equal and read the same values, and constants with the same content.
 
-    One walk in order, so that users of merged values merge too; each region by itself.
+    One walk in order, so that users of merged values merge too.
     """
     seen: dict[Hashable, Node] = {}
     for node in graph.nodes:
-        for region in node.regions:
-            merge_equal(region)
         if node.regions or isinstance(node.op, Return):
             continue
         first = seen.setdefault(_key(node), node)
