@@ -67,7 +67,7 @@ def partition(
             continue
         found = match(node, target)
         if isinstance(found, Match):
-            found = next(filter(None, map(refused, found.nodes)), found)
+            found = next(filter(None, map(refused, found.all_nodes())), found)
         if isinstance(found, Match) and needed.issuperset(found.nodes):
             matched.update(found.nodes)
             units.append(found)
@@ -83,7 +83,7 @@ def partition(
         stage = max((stages.get(value, 0) for value in _reads(unit)), default=0)
         stage += (stage % 2) != isinstance(unit, Node)
         by_stage.setdefault(stage, []).append(unit)
-        stages |= dict.fromkeys(_nodes(unit)[-1].outputs, stage)
+        stages |= dict.fromkeys(_results(unit), stage)
 
     parts: list[Cluster | Node] = []
     wanted = set(outputs)
@@ -103,9 +103,13 @@ def _reads(unit: Match | Node) -> tuple[Value, ...]:
     return unit.inputs
 
 
+def _results(unit: Match | Node) -> tuple[Value, ...]:
+    return unit.outputs if isinstance(unit, Node) else unit.results
+
+
 def _cluster(matches: Sequence[Match], wanted: set[Value]) -> Cluster:
     inside = {node for match in matches for node in match.nodes}
-    made = dict.fromkeys(value for match in matches for value in match.nodes[-1].outputs)
+    made = dict.fromkeys(value for match in matches for value in match.results)
     inputs = dict.fromkeys(
         value for match in matches for value in match.inputs if value not in made
     )

@@ -7,7 +7,7 @@ matches is left to XLA.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, TypeAlias
@@ -35,13 +35,13 @@ class Placement:
     ) -> None:
         self.plan = plan
         self.target = target
+        self.sizes = sizes
         self._views = dict(views)
         self._pitches: dict[Value, int] = {}
-        self._sizes = sizes
 
     def shape(self, value: Value) -> tuple[int, ...]:
         """Returns the sizes of a value."""
-        return tuple(self._sizes.shape(value.type.shape))
+        return tuple(self.sizes.shape(value.type.shape))
 
     def bytes(self, value: Value) -> int:
         """Returns the bytes of a value."""
@@ -120,6 +120,7 @@ class Match:
         pattern: The pattern that made it.
         rows_apart: Whether the steps can write the last result with its rows apart, as
             `Placement.pitch` says.
+        inside: The matches of a region that the steps run.
     """
 
     nodes: tuple[Node, ...]
@@ -127,6 +128,18 @@ class Match:
     write: Callable[[Placement], None]
     pattern: Callable[..., Any] | None = None
     rows_apart: bool = False
+    inside: tuple[Match, ...] = ()
+
+    @property
+    def results(self) -> tuple[Value, ...]:
+        """The values that may be read elsewhere."""
+        return self.nodes[-1].outputs
+
+    def all_nodes(self) -> Iterator[Node]:
+        """Yields the nodes, those of regions included."""
+        yield from self.nodes
+        for match in self.inside:
+            yield from match.all_nodes()
 
 
 Pattern: TypeAlias = Callable[[Any, Node, Any], Match | str]
