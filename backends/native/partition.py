@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from qir.backends.native.fusion import fused
 from qir.backends.native.instruction_set import InstructionSet
 from qir.backends.native.pattern import Match, match
 from qir.ir import Node, Value
@@ -118,4 +119,4 @@ def _cluster(matches: Sequence[Match], wanted: set[Value]) -> Cluster:
         for value in made
         if value in wanted or any(reader not in inside for reader, _ in value.uses)
     ]
-    return Cluster(tuple(matches), tuple(inputs), tuple(outputs))
+    return Cluster(tuple(fused(matches, wanted)), tuple(inputs), tuple(outputs))

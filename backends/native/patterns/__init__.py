@@ -9,8 +9,9 @@ from qir.backends.native.patterns import (
     loop,
     movement,
     pad,
+    pointwise,
     pool,
     reduce,
 )
 
-__all__ = ["cast", "conv", "dense", "elementwise", "lookup", "loop", "movement", "pad", "pool", "reduce"]
+__all__ = ["cast", "conv", "dense", "elementwise", "lookup", "loop", "movement", "pad", "pointwise", "pool", "reduce"]
