@@ -12,7 +12,7 @@ from typing import TypeAlias
 from qir.backends.cpu.emitter import F32, I8, I16, I32, I64, LlvmValue, constant, vector
 from qir.backends.cpu.epilogue import clamped
 from qir.backends.cpu.kernel import Body, KernelCode, kernel_code
-from qir.backends.cpu.kernels.cast import rounded
+from qir.backends.cpu.kernels.cast import quotient, rounded
 from qir.backends.cpu.kernels.flat import copy_bytes
 from qir.backends.cpu.kernels.lookup import picked, table_rows
 from qir.backends.native.kernels.flat import LANES
@@ -141,19 +141,17 @@ class _Round:
         ]
 
     def _long_lookup(self, each: Instruction, x: Parts, mask: Parts) -> Parts:
-        """Entries one by one, as processors without many loads at once have it."""
+        """Entries of 32 bits, of which the low ones are meant."""
         e, build, size = self.e, self.e.build, _SIZES[each.held]
-        element = _TYPES[each.held]
+        unused = constant(vector(I32, self.lanes), 32 - 8 * size)
+        back = build.ashr if each.held[0] == "s" else build.lshr
         found = []
         for part, bits in zip(x, mask, strict=True):
             index = build.and_(part, bits)
-            whole = constant(vector(element, self.lanes), 0)
-            for lane in range(self.lanes):
-                place = constant(I32, lane)
-                at = build.zext(build.extract_element(index, place), I64)
-                entry = e.load(element, self.pointers[each.at], build.mul(at, e.number(size)))
-                whole = build.insert_element(whole, entry, place)
-            found.append(self._widened(whole, each.held))
+            if size > 1:
+                index = build.shl(index, constant(index.type, size // 2))
+            entries = e.gather(vector(I32, self.lanes), self.pointers[each.at], index)
+            found.append(back(build.shl(entries, unused), unused))
         return found
 
     def _store(self, each: Instruction, x: Parts) -> Parts:
@@ -243,6 +241,33 @@ def _scaled(
     return _held(e, _shifted(e, product, shift), low, high, point)
 
 
+def _high_word(
+    e: Body,
+    x: LlvmValue,
+    value: LlvmValue,
+    half: LlvmValue,
+    places: LlvmValue,
+    low: LlvmValue,
+    high: LlvmValue,
+    point: LlvmValue,
+) -> LlvmValue:
+    return clamped(e, e.build.add(quotient(e, x, value, half, places), point), low, high)
+
+
+def _lifted(
+    e: Body,
+    x: LlvmValue,
+    value: LlvmValue,
+    half: LlvmValue,
+    places: LlvmValue,
+    limit: LlvmValue,
+    lift: LlvmValue,
+    *bounds: LlvmValue,
+) -> LlvmValue:
+    x = e.build.shl(clamped(e, x, e.build.neg(limit), limit), lift)
+    return _high_word(e, x, value, half, places, *bounds)
+
+
 def _float_scaled(
     e: Body, x: LlvmValue, factor: LlvmValue, low: LlvmValue, high: LlvmValue, point: LlvmValue
 ) -> LlvmValue:
@@ -282,6 +307,8 @@ _WRITE: dict[str, Callable[..., LlvmValue]] = {
     "clamped_difference": _clamped_difference,
     "shifted_sum": _shifted_sum,
     "scaled": _scaled,
+    "high_word": _high_word,
+    "lifted": _lifted,
     "float_scaled": _float_scaled,
     "quantize": _quantize,
     "dequantize": _dequantize,

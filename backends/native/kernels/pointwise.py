@@ -25,6 +25,8 @@ Name: TypeAlias = Literal[
     "clamped_difference",
     "shifted_sum",
     "scaled",
+    "high_word",
+    "lifted",
     "float_scaled",
     "quantize",
     "dequantize",

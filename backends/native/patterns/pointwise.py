@@ -24,6 +24,7 @@ from qir.backends.native.patterns.epilogue import BYTES, in_order
 from qir.backends.native.patterns.flat import TASK_ELEMENTS, TASKS, lies, variables
 from qir.backends.native.plan import BufferView
 from qir.ir import Node, Value
+from qir.numbers.int32 import INT32_MAX
 from qir.numbers.rounding import Float32, Scaled
 from qir.ops import Add, Dequantize, Lookup, Mul, Quantize, Requantize, Slice, Split, Sub
 from qir.ops.elementwise import Sum
@@ -257,6 +258,37 @@ class PassWriter:
         )
 
 
+def _high_word(form: Scaled, reach: int) -> tuple[Array, ...] | None:
+    """Returns the form on the high word of a product, for results of any width.
+
+    With H the high word of (clip(x, -limit, limit) << lift) * value, the quotient is
+    (H + half) >> places, as in `Scaled.high_word`. All x beyond the limit give quotients that are
+    further from 0 than any result.
+
+    Args:
+        form: The form, which rounds once.
+        reach: The greatest distance of a result from its zero point.
+
+    Returns:
+        value, half, places, limit and lift; None where int32 might not hold a sum.
+    """
+    value, shift = np.broadcast_arrays(form.value.astype(np.int64), form.shift.astype(np.int64))
+    _, bits = np.frexp(value.astype(np.float64))
+    zeros = np.where(value == 0, 0, 31 - bits)
+    value, shift = value << zeros, shift + zeros
+    # A product below 2^62 of which more than 62 places are shifted out rounds to 0.
+    value = np.where(shift > 62, 0, value)
+    shift = np.where(value == 0, 33, shift)
+    lift = np.maximum(33 - shift, 0)
+    places = shift + lift - 32
+    # value is at least 2^30.
+    limit = np.where(lift > 0, (np.int64(reach) + 2) << np.maximum(shift - 30, 0), INT32_MAX)
+    if np.any(places > 31) or np.any(lift > 3) or np.any(limit << lift > INT32_MAX << (lift == 0)):
+        return None
+    half = np.int64(1) << (places - 1)
+    return tuple(each.astype(np.int32) for each in (value, half, places, limit, lift))
+
+
 _Operand: TypeAlias = int
 """The number of an instruction."""
 _TABLE = 1 << 20
@@ -422,9 +454,18 @@ class _Program:
         if isinstance(form, Float32):
             factor = self._entries(np.asarray(form.value, np.float32), column)
             return self._add("float_scaled", x, factor, *bounds)
-        value, shift = np.broadcast_arrays(form.value, form.shift)
-        tables = (self._entries(np.ascontiguousarray(each), column) for each in (value, shift))
-        return self._add("scaled", x, *tables, *bounds)
+        low, high = op.bounds
+        point = int(op.to.zero_points)
+        terms = _high_word(form, max(high - point, point - low))
+        if terms is None:
+            name: Name = "scaled"
+            tables = np.broadcast_arrays(form.value, form.shift)
+        elif np.any(terms[-1]):
+            name, tables = "lifted", terms
+        else:
+            name, tables = "high_word", terms[:3]
+        factors = (self._entries(np.ascontiguousarray(each), column) for each in tables)
+        return self._add(name, x, *factors, *bounds)
 
     def _looked_up(self, node: Node, column: int) -> _Operand:
         x, table = node.inputs
@@ -433,4 +474,6 @@ class _Program:
         if x.type.dtype in BYTES and table.type.dtype in BYTES:
             return self._add("lookup", stored, at=self._table(table.array), held=held)
         mask = self._number(len(table.array) - 1)
-        return self._add("long_lookup", stored, mask, at=self._table(table.array), held=held)
+        # The last entry is read as one of 32 bits.
+        entries = np.pad(table.array, (0, 4))
+        return self._add("long_lookup", stored, mask, at=self._table(entries), held=held)
