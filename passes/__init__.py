@@ -9,6 +9,7 @@ from qir.passes.float import (
     fold_batch_norm,
     fold_scales,
     move_transposes,
+    unroll_loops,
     widen_floats,
 )
 from qir.passes.integer import (
@@ -81,5 +82,6 @@ __all__ = [
     "smooth_channels",
     "split_concats",
     "split_outliers",
+    "unroll_loops",
     "widen_floats",
 ]
