@@ -53,6 +53,7 @@ class Calibrate(Pass):
     optional: bool = False
 
     name = "calibrate"
+    whole_program = True
     ensures = (RANGED,)
 
     @classmethod
