@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qir.frontends.jaxpr.equations import Equation, Slot
+from qir.frontends.jaxpr.program import Equation, RegionEquation, Slot
 from qir.frontends.jaxpr.shapes import to_shape
 from qir.frontends.shared.known import Known, is_known
 from qir.ir.weight_names import derived_name
@@ -89,9 +89,26 @@ def fold(equation: Equation, operands: Sequence[Any]) -> list[Any] | None:
         return None
     arrays = [operand.full if isinstance(operand, Known) else operand for operand in operands]
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        found = _bind(equation, *arrays)
-    results = found if equation.primitive.multiple_results else [found]
+        if isinstance(equation, RegionEquation):
+            results = _run(equation, arrays)
+        else:
+            found = _bind(equation, *arrays)
+            results = found if equation.primitive.multiple_results else [found]
     return [result if _is_opaque(result) else Known.of(result) for result in results]
+
+
+def _run(equation: RegionEquation, arrays: Sequence[Any]) -> list[Any]:
+    """Computes a loop or branch; what nothing needs of it may be any number."""
+    given = dict(zip(equation.inputs, arrays, strict=True))
+    operands = [given[slot] if slot in given else _anything(slot.aval) for slot in equation.whole]
+    found = dict(zip(equation.results, _bind(equation, *operands), strict=True))
+    return [found[slot] for slot in equation.outputs]
+
+
+def _anything(aval: Any) -> Any:
+    if jnp.issubdtype(aval.dtype, jax.dtypes.prng_key):
+        return jax.random.split(jax.random.key(0), aval.shape) if aval.shape else jax.random.key(0)
+    return np.zeros(aval.shape, aval.dtype)
 
 
 def _bind(equation: Equation, *arrays: Any) -> Any:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
+from qir.frontends.jaxpr.bodies import connect, jaxprs_of, prune
 from qir.frontends.jaxpr.locations import line_of, scope_of
+from qir.frontends.jaxpr.program import Call, Equation, FlatProgram, RegionEquation, Slot
 from qir.frontends.shared.locations import location
-from qir.interop.jax_internals import ClosedJaxpr, Jaxpr, Literal, Primitive
+from qir.interop.jax_internals import ClosedJaxpr, Jaxpr, Literal
 
 _CALLS = {
     "jit": "jaxpr",
@@ -34,65 +35,23 @@ _IDENTITIES = {
 """Primitives whose results are their operands."""
 
 
-@dataclass(eq=False)
-class Slot:
-    """A variable of the flat program.
-
-    Attributes:
-        aval: Shape and type, as jax describes them.
-        constant: The array, where the variable is a constant of the jaxpr.
-    """
-
-    aval: Any
-    constant: Any = None
-
-
-@dataclass(eq=False)
-class Equation:
-    """One application of a primitive."""
-
-    primitive: Primitive
-    params: Mapping[str, Any]
-    inputs: tuple[Slot, ...]
-    outputs: tuple[Slot, ...]
-    loc: str | None
-
-
-@dataclass(eq=False)
-class Call:
-    """A function that was inlined but whose name says what it computes."""
-
-    name: str
-    inputs: tuple[Slot, ...]
-    outputs: tuple[Slot, ...]
-
-
-@dataclass(eq=False)
-class FlatProgram:
-    """A jaxpr without calls; `calls` lists what was inlined, outer before inner."""
-
-    inputs: tuple[Slot, ...]
-    outputs: tuple[Slot, ...] = ()
-    equations: list[Equation] = field(default_factory=list)
-    calls: list[Call] = field(default_factory=list)
-
-
 def flatten(closed: ClosedJaxpr, line: str | None = None) -> FlatProgram:
     """Inlines every call of a jaxpr and keeps the equations that its outputs need.
+
+    Loops and branches stay; their bodies are such programs too.
 
     Args:
         closed: The jaxpr.
         line: Location, `file:line`, of equations that jax recorded none for.
     """
+    program = _flatten(closed, (), line)
+    prune(program)
+    return program
+
+
+def _flatten(closed: ClosedJaxpr, outer: tuple[str, ...], line: str | None) -> FlatProgram:
     program = FlatProgram(tuple(Slot(var.aval) for var in closed.jaxpr.invars))
-    program.outputs = _inline(program, closed.jaxpr, closed.consts, program.inputs, (), line)
-    needed = set(program.outputs)
-    kept = []
-    for equation in reversed(program.equations):
-        if needed.intersection(equation.outputs):
-            needed.update(equation.inputs)
-            kept.append(equation)
-    program.equations = kept[::-1]
+    program.outputs = _inline(program, closed.jaxpr, closed.consts, program.inputs, outer, line)
     return program
 
 
@@ -134,6 +93,21 @@ def _inline(
                 line,
             )
             call.outputs = results
+        elif jaxprs := jaxprs_of(name, eqn.params):
+            equation = RegionEquation(
+                eqn.primitive,
+                eqn.params,
+                inputs=operands,
+                outputs=(),
+                loc=location(line, scope),
+                bodies=tuple(_flatten(jaxpr, scope, line) for jaxpr in jaxprs),
+                ways=[],
+                whole=operands,
+                results=tuple(Slot(var.aval) for var in eqn.outvars),
+                condition=0 if name == "while" else None,
+            )
+            results = connect(equation)
+            program.equations.append(equation)
         else:
             if name == "concatenate":
                 # An edge that is padded by nothing is cut from an axis that may have no known size.

@@ -62,17 +62,21 @@ class NamedCall:
     y: Value
 
 
-def raise_named(graph: Graph, calls: Sequence[NamedCall]) -> None:
+def raise_named(graph: Graph, calls: Sequence[NamedCall]) -> tuple[str, ...]:
     """Replaces what functions compute by the op that their names tell.
 
     A name is believed only if the op gives the same numbers: for elementwise functions at probes
     that reach from the kinks of the known activations into both tails, for a resize, which is
-    linear, at a random tensor. What fails in that is told by the graph's diagnostics.
+    linear, at a random tensor.
 
     Args:
-        graph: The graph that the calls were imported into.
+        graph: The graph, of a body too, that the calls were imported into.
         calls: The functions, outer before inner.
+
+    Returns:
+        A sentence for each name whose check failed.
     """
+    told: list[str] = []
     covered: set[Node] = set()
     raised: dict[Value, Value] = {}
     for recorded in calls:
@@ -90,8 +94,8 @@ def raise_named(graph: Graph, calls: Sequence[NamedCall]) -> None:
                 covered.update(cone)
         except Exception as error:  # any: none of them is a reason not to import
             subject = f"from_jax: the name {call.name} tells nothing {call.y.place()}"
-            told = f"{subject}: {what_failed(error)}; its ops are imported instead"
-            graph.diagnostics += (told,)
+            told.append(f"{subject}: {what_failed(error)}; its ops are imported instead")
+    return tuple(told)
 
 
 def _cone(x: Value, y: Value) -> list[Node] | None:
@@ -103,7 +107,7 @@ def _cone(x: Value, y: Value) -> list[Node] | None:
         node = value.node
         if value is x or (node is not None and node in found):
             continue
-        if node is None or len(node.outputs) != 1 or len(found) > _LIMIT:
+        if node is None or node.regions or len(node.outputs) != 1 or len(found) > _LIMIT:
             return None
         if is_done:
             found[node] = None

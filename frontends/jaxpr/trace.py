@@ -15,16 +15,16 @@ from jax import export
 from qir.errors import QirError, kind_of
 from qir.frontends.jaxpr import rules as rules
 from qir.frontends.jaxpr.constants import constant
-from qir.frontends.jaxpr.equations import Slot, flatten
+from qir.frontends.jaxpr.equations import flatten
 from qir.frontends.jaxpr.importer import Importer
 from qir.frontends.jaxpr.locations import calling_line, raised_at
 from qir.frontends.jaxpr.named import raise_named
+from qir.frontends.jaxpr.program import Slot
 from qir.frontends.jaxpr.shapes import depends_on_size, to_type
 from qir.frontends.jaxpr.weights import closed_over, leaves, path_name
 from qir.frontends.shared.naming import dotted, identifier, name_values
 from qir.interop.jax_internals import ClosedJaxpr, InconclusiveDimensionOperation
 from qir.ir import Graph
-from qir.types import TensorType
 from qir.types.names import check_dimension, check_symbol
 
 _spec: Callable[..., Any] = jax.ShapeDtypeStruct
@@ -79,19 +79,20 @@ def from_jax(
             raise
         raise _depends_on_size(error) from error
     data = [argument for argument in arguments if argument.weight is None]
-    inputs: dict[int, tuple[str, TensorType]] = {}
-    weights: dict[int, Any] = {}
-    for place, argument in enumerate(arguments):
-        aval = closed.jaxpr.invars[place].aval
-        if argument.weight is None:
-            inputs[place] = identifier(argument.name, f"x{place}"), to_type(aval)
-        else:
-            weights[place] = constant(Slot(aval, argument.weight), argument.name)
     names = closed_over(f)
     program = flatten(closed, calling_line())
-    importer = Importer(program, _graph_name(f, name), inputs, weights, names)
-    graph = importer.build()
-    raise_named(graph, importer.named_calls())
+    graph = Graph(_graph_name(f, name))
+    given: dict[Slot, Any] = {}
+    for place, (argument, slot) in enumerate(zip(arguments, program.inputs, strict=True)):
+        if argument.weight is None:
+            label = identifier(argument.name, f"x{place}")
+            given[slot] = graph.add_input(label, to_type(slot.aval))
+        else:
+            given[slot] = constant(Slot(slot.aval, argument.weight), argument.name)
+    importer = Importer(program, graph, given, names)
+    importer.build()
+    for part, calls in importer.named_calls():
+        graph.diagnostics += raise_named(part, calls)
     if improve is not None:
         improve(graph)
     weight_names = {argument.name for argument in arguments if argument.weight is not None}

@@ -85,7 +85,7 @@ def _held(function: Any) -> list[tuple[str, Any]] | None:
             code, scope = function.__code__, function.__globals__
             cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
             held = [(name, cell.cell_contents) for name, cell in cells if _is_assigned(cell)]
-            return held + [(name, scope[name]) for name in code.co_names if name in scope]
+            return held + [(name, scope[name]) for name in _names_in(code) if name in scope]
         case types.MethodType():
             return [("self", function.__self__), ("function", function.__func__)]
         case functools.partial():
@@ -95,6 +95,14 @@ def _held(function: Any) -> list[tuple[str, Any]] | None:
             return [("function", function.__wrapped__)]
         case _:
             return None
+
+
+def _names_in(code: types.CodeType) -> Iterator[str]:
+    """Yields the global names that a function uses, and functions within it, as loop bodies are."""
+    yield from code.co_names
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            yield from _names_in(inner)
 
 
 def _is_assigned(cell: types.CellType) -> bool:

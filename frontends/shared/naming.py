@@ -8,13 +8,19 @@ from collections.abc import Collection
 from qir.frontends.shared.locations import scope_in
 from qir.ir import Graph, Node, Value
 from qir.ir.names import Namespace
+from qir.ir.passages import passing as passing_of
 from qir.ir.weight_names import layer_of
 from qir.ops import Add, Const, Mul, Return
 from qir.ops.op import Op, operand_names
+from qir.ops.regions import Kind
 from qir.ops.rules import Accumulate
 
 _ROLES: dict[type[Op], str] = {Add: "offset", Mul: "factor"}
 """What a constant operand of an op is called, where the type rule's own word says less."""
+
+_OUTSIDE: dict[Kind, str] = {"invariant": "given", "carried": "start", "stacked": "parts"}
+_INSIDE: dict[Kind, str] = {"invariant": "given", "carried": "carry", "stacked": "part"}
+"""What goes through a loop or branch is called, where nothing else tells of it."""
 
 
 def identifier(text: str, default: str) -> str:
@@ -32,24 +38,31 @@ def dotted(source: str, default: str) -> str:
 def name_values(graph: Graph, weights: Collection[str]) -> None:
     """Names the values of a graph: layers after their weights, other ops after their scope.
 
-    Values that neither has a name for are called like their op, and counted.
+    Values that neither has a name for are called like their op, and counted. What a loop or branch
+    runs is called after it, `loop.op`, but for layers and weights; no two values of a program have
+    one name.
 
     Args:
         graph: The graph.
         weights: The names of the source's own arrays.
     """
     names = _Names(graph, weights)
-    graph.rename_all(names.chosen)
+    by_graph: dict[Graph, dict[Value, str]] = {}
+    for value, name in names.chosen.items():
+        by_graph.setdefault(value.owner, {})[value] = name
+    for part, chosen in by_graph.items():
+        part.rename_all(chosen)
     for value in names.chosen:
         value.named = value in names.told
 
 
 class _Names:
-    """Chooses a name for each result of a node.
+    """Chooses a name for each result of a node, and for what regions take.
 
     Attributes:
         chosen: The names.
         told: The values whose names say more than the op's.
+        loops: The node that runs each region.
     """
 
     def __init__(self, graph: Graph, weights: Collection[str]) -> None:
@@ -59,7 +72,8 @@ class _Names:
         self.root = self.common_root(graph)
         self.chosen: dict[Value, str] = {}
         self.told: set[Value] = set()
-        nodes = [node for node in graph.nodes if node.outputs]
+        nodes = [node for node in graph.walk() if node.outputs]
+        self.loops = {region: node for node in nodes for region in node.regions}
         for node in nodes:
             if isinstance(node.op, Const) and node.output.named:
                 # A number that no weight has counts the arrays that merging and moving left behind.
@@ -67,11 +81,29 @@ class _Names:
                 self.choose(node, name if name in weights else re.sub(r"_\d+$", "", name), True)
         for node in nodes:
             if not isinstance(node.op, Const):
-                name = self.layer(node) or ".".join(self.scope(node, node.op.name))
+                name = self.layer(node) or self.within(node, node.op.name)
                 self.choose(node, name, name != node.op.name)
+                self.inputs(node)
         for node in nodes:
             if node.outputs[0] not in self.chosen:
                 self.choose(node, self.constant(node), False)
+
+    def inputs(self, node: Node) -> None:
+        """Names what the regions of a node take."""
+        for passing in passing_of(node):
+            for value in passing.inputs:
+                name = f"{self.chosen[node.outputs[0]]}.{_INSIDE[passing.passage.kind]}"
+                self.chosen[value] = self.names.add(name, value)
+
+    def within(self, node: Node, name: str) -> str:
+        """Returns a name within the scope of a node, and within the loop that runs it."""
+        loop = self.loops.get(node.graph)
+        if loop is None:
+            return ".".join(self.scope(node, name))
+        inner, outer = self.scope(node, name), self.scope(loop)
+        if inner[: len(outer)] == outer:
+            inner = inner[len(outer) :]
+        return ".".join((self.chosen[loop.outputs[0]], *inner))
 
     def choose(self, node: Node, name: str, told: bool) -> None:
         for value in node.outputs:
@@ -105,7 +137,10 @@ class _Names:
         """What an array without a name is to the first op that reads it."""
         user, index = next(iter(node.outputs[0].uses))
         if isinstance(user.op, Return):
-            return "const"
+            return self.within(node, "const")
+        for passing in passing_of(user):
+            if passing.passage.operand == index:
+                return f"{self.chosen[user.outputs[0]]}.{_OUTSIDE[passing.passage.kind]}"
         operands = operand_names(type(user.op))
         role = _ROLES.get(type(user.op)) or operands[min(index, len(operands) - 1)]
         return f"{self.chosen[user.outputs[0]]}.{role}"

@@ -13,6 +13,10 @@ REFUSED: Final = object()
 """Stands for the result of what was refused, so that the rest of the model is read too."""
 
 
+class Incomplete(Exception):
+    """Something can't be built because a part of it was refused, which is told already."""
+
+
 class Refusals:
     """Gathers what has no rule and what rules refuse, with its places.
 
@@ -48,6 +52,8 @@ class Refusals:
         """
         try:
             return compute()
+        except Incomplete:
+            return [REFUSED] * count
         except QirError as error:
             self.refused.append(error.at(f"at {place}"))
             return [REFUSED] * count

@@ -34,6 +34,7 @@ class ClipScores(Pass):
 
     name = "clip-scores"
     requires = (FLOAT_OPS,)
+    whole_program = True
     keeps = "approximate"
 
     def run(self, graph: Graph, context: Context) -> None:

@@ -54,7 +54,7 @@ class DeferDivision(Pass):
         target = context.target
         if target is not None and not (target.computes("exp_below_max") and target.computes("div")):
             return
-        rewrite(graph, [divide_behind_dot], allow=context.allow)
+        rewrite(graph, [divide_behind_dot], allow=context.allow, nested=False)
 
 
 @rule(Dot)

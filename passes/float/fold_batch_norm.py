@@ -41,7 +41,7 @@ class FoldBatchNorm(Pass):
         found = (into_depthwise, into_mul_and_add) if self.depthwise else (into_mul_and_add,)
         rest = [at_linear_ops(each) for each in found]
         fold_affine(graph)
-        while (report := rewrite(graph, rest, allow=context.allow)).applied:
+        while (report := rewrite(graph, rest, allow=context.allow, nested=False)).applied:
             # A depthwise convolution has weights, into which other maps may go.
             fold_affine(graph)
         for _, root, skip in report.skips:

@@ -37,9 +37,6 @@ class MoveTransposes(Pass):
     name = "move-transposes"
 
     def run(self, graph: Graph, context: Context) -> None:
-        for node in graph.nodes:
-            for region in node.regions:
-                self.run(region, context)
         costs = [cost(graph)]
         if costs[0]:
             for eager in (True, False):
@@ -54,7 +51,7 @@ class MoveTransposes(Pass):
 
 def _move(graph: Graph, eager: bool) -> None:
     _Sinking(graph, eager).run()
-    rewrite(graph, [into_rows])
+    rewrite(graph, [into_rows], nested=False)
 
 
 def cost(graph: Graph) -> int:

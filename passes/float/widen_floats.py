@@ -26,6 +26,7 @@ class WidenFloats(Pass):
 
     name = "widen-floats"
     requires = (FLOAT_OPS,)
+    whole_program = True
 
     def run(self, graph: Graph, context: Context) -> None:
         if not any(value.type.element in HALF for value in graph.values()):

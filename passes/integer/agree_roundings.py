@@ -46,6 +46,7 @@ class AgreeRoundings(Pass):
 
     name = "agree-roundings"
     requires = (QUANTIZED,)
+    whole_program = True
 
     def check(self) -> None:
         for name in self.roundings:

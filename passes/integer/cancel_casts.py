@@ -46,7 +46,9 @@ class CancelCasts(Pass):
     def run(self, graph: Graph, context: Context) -> None:
         names = Inheritance(graph)
         nearly = (requantize_nearly,) if self.requantize else ()
-        rewrite(graph, within((*CAST_RULES, *nearly), context.target), allow=context.allow)
+        rewrite(
+            graph, within((*CAST_RULES, *nearly), context.target), allow=context.allow, nested=False
+        )
         names.settle()
 
 

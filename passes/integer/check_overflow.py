@@ -23,6 +23,7 @@ class CheckOverflow(Pass):
     """
 
     name = "check-overflow"
+    whole_program = True
 
     def run(self, graph: Graph, context: Context) -> None:
         stored = StoredReach()

@@ -48,7 +48,7 @@ class FuseRequantize(Pass):
     def run(self, graph: Graph, context: Context) -> None:
         rules = [*EXACT, *([merge_requantizes] if self.merge else [])]
         # hoist_clip looks past several ops, and is not tried again when the farther ones change.
-        while rewrite(graph, rules, allow=context.allow).applied:
+        while rewrite(graph, rules, allow=context.allow, nested=False).applied:
             pass
 
 

@@ -31,7 +31,7 @@ class LookupTables(Pass):
     def run(self, graph: Graph, context: Context) -> None:
         if context.target is not None and not context.target.lookup:
             return
-        rewrite(graph, [tabulate, compose], allow=context.allow)
+        rewrite(graph, [tabulate, compose], allow=context.allow, nested=False)
 
 
 def all_codes(type: TensorType) -> Array:

@@ -28,6 +28,7 @@ class LowerRequantize(Pass):
 
     name = "lower-requantize"
     requires = (QUANTIZED,)
+    whole_program = True
 
     def run(self, graph: Graph, context: Context) -> None:
         for node in graph.walk():

@@ -32,7 +32,7 @@ class MoveRequantize(Pass):
     requires = (QUANTIZED,)
 
     def run(self, graph: Graph, context: Context) -> None:
-        rewrite(graph, [sink_requantize, hoist_requantize], allow=context.allow)
+        rewrite(graph, [sink_requantize, hoist_requantize], allow=context.allow, nested=False)
 
 
 @rule()

@@ -49,6 +49,7 @@ class LiftQdq(Pass):
     round_bias: bool = True
 
     name = "lift-qdq"
+    whole_program = True
     keeps = "approximate"
 
     def check(self) -> None:

@@ -68,6 +68,7 @@ class QuantizeDynamicPass(Pass):
 
     name = "quantize-dynamic"
     requires = (FLOAT,)
+    whole_program = True
     keeps = "approximate"
 
     def check(self) -> None:

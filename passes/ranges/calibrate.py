@@ -10,15 +10,18 @@ import numpy as np
 
 from qir.analysis.properties import RANGED
 from qir.errors import PassError, QirError, did_you_mean, what_failed
-from qir.ir import Graph, Value
+from qir.ir import Graph, Node, Value
 from qir.numbers.interval import Interval
 from qir.observe.histograms import BINS
 from qir.observe.methods import METHODS, CalibrationMethod
 from qir.observe.statistics import TensorStatistics
 from qir.ops.attributes import attribute_fields
-from qir.passes.shared.collection import collect, look_up
-from qir.passes.shared.observer import float_values
+from qir.passes.shared.collection import collect, look_up, tell_apart
+from qir.passes.shared.tally import float_values
 from qir.pipeline import Context, Pass, register
+
+NEVER_RUN = "calibration never ran it"
+"""The note of what stands in a region that no data took."""
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -50,6 +53,7 @@ class Calibrate(Pass):
     optional: bool = False
 
     name = "calibrate"
+    whole_program = True
     ensures = (RANGED,)
 
     @classmethod
@@ -82,11 +86,32 @@ class Calibrate(Pass):
         if self.optional and context.data is None and not context.statistics:
             context.unattained.add(RANGED)
             return
-        values = float_values(graph)
         method = self.chosen
+        tell_apart(graph)
         if context.observations is not None:
             collect(graph, context.observations, max(BINS, method.most_bins), context)
-        for value, (low, high) in zip(values, _solved(method, values, graph, context), strict=True):
+        elif context.data is None:
+            context.statistics = context.statistics.of_program(graph)
+        found = look_up(graph, context.statistics)
+        _check_known(graph, found, context)
+        never = _never_run(graph, found)
+        context.diagnostics += [_said_of(node, region) for node, region in never]
+        left = {
+            value
+            for _, region in never
+            for value in region.values_inside()
+            if value in found and _is_empty(found[value])
+        }
+        for node in graph.walk():
+            if any(value in left for value in node.outputs):
+                node.note = NEVER_RUN
+            elif node.note == NEVER_RUN:
+                node.note = None
+        values = [value for value in float_values(graph) if value not in left]
+        ranges = _solved(method, values, found)
+        for value in left:
+            value.observed = None
+        for value, (low, high) in zip(values, ranges, strict=True):
             value.observed = Interval.of(low, high)
 
 
@@ -139,16 +164,10 @@ def _refuse(method: str, option: str, value: object) -> None:
     )
 
 
-def _solved(
-    method: CalibrationMethod, values: Sequence[Value], graph: Graph, context: Context
-) -> list[tuple[float, float]]:
-    """Returns the range of each value of a graph; raises PassError where one is not known."""
-    if context.data is None:
-        context.statistics = context.statistics.of_program(graph)
-    known = context.statistics
-    found = look_up(values, known)
-    missing = [f"%{value.name}" for value in values if value not in found]
-    if missing and not any(seen.histogram is not None for seen in known.values()):
+def _check_known(graph: Graph, found: Mapping[Value, TensorStatistics], context: Context) -> None:
+    """Raises PassError where the statistics of a value are not known."""
+    missing = [f"%{value.name}" for value in float_values(graph) if value not in found]
+    if missing and not any(seen.histogram is not None for seen in context.statistics.values()):
         raise PassError("calibrate: expected data, or statistics of the model, got neither")
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
@@ -157,6 +176,41 @@ def _solved(
             "those given are of other values, or of the model prepared by another pipeline or for "
             "another target, which qir.calibrate takes too"
         )
+
+
+def _never_run(graph: Graph, found: Mapping[Value, TensorStatistics]) -> list[tuple[Node, Graph]]:
+    """Returns the regions that no data took, each with its node; not those inside of them."""
+    never: list[tuple[Node, Graph]] = []
+    for node in graph.nodes:
+        for region in node.regions:
+            computed = [value for inner in region.nodes for value in inner.outputs]
+            seen = [found[value] for value in computed if value in found]
+            if seen and all(map(_is_empty, seen)):
+                never.append((node, region))
+            else:
+                never += _never_run(region, found)
+    return never
+
+
+def _is_empty(seen: TensorStatistics) -> bool:
+    return seen.histogram is None or not seen.histogram.count
+
+
+def _said_of(node: Node, region: Graph) -> str:
+    place = f"{node.op.name} {node.place().removeprefix('at ')}"
+    which = f"region {node.regions.index(region)} of " if len(node.regions) > 1 else ""
+    return (
+        f"calibrate: no data ran {which}{place}: what it computes has no range and stays in "
+        "floating point; add data that does"
+    )
+
+
+def _solved(
+    method: CalibrationMethod,
+    values: Sequence[Value],
+    found: Mapping[Value, TensorStatistics],
+) -> list[tuple[float, float]]:
+    """Returns the range of each of some values."""
     # Values that hold the same numbers share statistics, which need be solved only once.
     keys = [tuple(map(id, found[value].parts.values())) for value in values]
     solved: dict[tuple[int, ...], tuple[float, float]] = {}

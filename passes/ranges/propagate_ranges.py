@@ -58,6 +58,7 @@ class PropagateRanges(Pass):
     bits: int = 8
 
     name = "propagate-ranges"
+    whole_program = True
 
     def check(self) -> None:
         if not 2 <= self.bits <= 16:

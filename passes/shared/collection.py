@@ -20,7 +20,8 @@ from qir.observe.sample import MOST_ROWS, few_rows, same_rows
 from qir.observe.statistics import Statistics, TensorStatistics
 from qir.passes.shared.calibration_data import read_batches
 from qir.passes.shared.observed_parts import PartStatistics, keep_parts, known_part, statistic_names
-from qir.passes.shared.observer import Observation, Observer, float_values, sources
+from qir.passes.shared.observer import Observation, Observer
+from qir.passes.shared.tally import sources
 from qir.pipeline import Context
 from qir.types import Array
 
@@ -67,7 +68,7 @@ class Collection:
         values = self._observer.values
         place = {value: index for index, value in enumerate(values)}
         extremes = list(map(self._extremes_of, range(len(values))))
-        for value, source in sources(float_values(self._observer.graph)).items():
+        for value, source in sources(self._observer.graph).items():
             index = place[source]
             for name in statistic_names(value):
                 whole.add(name, histogram=self._histograms[index], extremes=extremes[index])
@@ -82,6 +83,25 @@ class Collection:
             for value in sorted(known, key=lambda value: not any(value.origins.values())):
                 keep_parts(value, whole, {kind: known[value]})
         return whole
+
+
+def tell_apart(graph: Graph) -> None:
+    """Gives values inside of regions that passes made names that no other such value has.
+
+    Their statistics are kept under them; a name need be unique in its own graph only.
+    """
+    made = [value for value in graph.values_inside() if not value.origin]
+    taken = {value.name for value in graph.values()}
+    for value in made:
+        if value.owner is graph:
+            continue
+        name, number = value.name, 0
+        own = {other.name for other in value.owner.values()} - {value.name}
+        while name in taken or name in own:
+            number += 1
+            name = f"{value.name}_{number}"
+        taken.add(name)
+        value.owner.name_after(value, name)
 
 
 def collect(graph: Graph, data: Observations, bins: int, context: Context) -> None:
@@ -140,7 +160,7 @@ def _clipped_by_data(graph: Graph, known: Statistics) -> set[Value]:
     """Returns what clip-scores clipped at bounds that differ between parts of the data."""
     return {
         value
-        for value in graph.values()
+        for value in graph.values_inside()
         if value.op is not None
         and value.op.clip_bounds() is not None
         and known_part(value.inputs[0], known, "scores") is not None
@@ -170,18 +190,21 @@ def _sample_outputs(graph: Graph, returned: Mapping[Value, Array]) -> list[Array
     ]
 
 
-def look_up(values: Sequence[Value], known: Statistics) -> dict[Value, TensorStatistics]:
+def look_up(graph: Graph, known: Statistics) -> dict[Value, TensorStatistics]:
     """Finds the statistics of values, or of those whose numbers they hold in another order.
 
     Args:
-        values: The values that are observed.
+        graph: The program.
         known: The statistics.
     """
-    found: dict[Value, TensorStatistics] = {}
-    for value, source in sources(values).items():
+
+    def own(value: Value) -> TensorStatistics | None:
         seen = [known[name] for name in statistic_names(value) if name in known]
-        entry = next((tensor for tensor in seen if tensor.histogram is not None), None)
-        entry = found.get(source) if entry is None else entry
+        return next((tensor for tensor in seen if tensor.histogram is not None), None)
+
+    found: dict[Value, TensorStatistics] = {}
+    for value, source in sources(graph).items():
+        entry = own(value) or own(source)
         if entry is not None:
             found[value] = entry
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from qir.errors import PassError, QirError
@@ -36,16 +36,17 @@ from qir.ops.rules import (
     Table,
 )
 from qir.passes.shared.bias_correction import corrected_bias
+from qir.passes.shared.boundary import Boundary
 from qir.passes.shared.codes import bias_code, holds_bias
 from qir.passes.shared.divisors import too_coarse
 from qir.passes.shared.forms import Forms
 from qir.passes.shared.functions import defined
-from qir.passes.shared.interface import Interface, return_from, take_coded
+from qir.passes.shared.interface import return_from, take_coded
 from qir.passes.shared.plan import CodePlan, KeptFloat, expressed_type
 from qir.passes.shared.weight_codes import WeightCoding
 from qir.passes.shared.wide import quotient_code
 from qir.pipeline import Context
-from qir.types import Affine, Dim, DType
+from qir.types import Affine, Dim
 
 
 class Conversion:
@@ -56,11 +57,15 @@ class Conversion:
         context: What the pass was given.
         plan: What stays in floating point, and the codes of values.
         coding: The codes that weights get.
-        inputs: What the program takes.
-        outputs: What the program returns.
+        boundary: What the graph takes and returns.
+        convert_regions: What converts a node with regions, which it may leave in floating point.
         rounding: The rounding mode of requantizes.
         correct_bias: Whether biases take in what rounding the weights costs on average.
         stored: The constants that have a code already, each with the stored one.
+
+    Attributes:
+        forms: The forms of values.
+        tabled: The nodes of floating point that stand for tables.
     """
 
     def __init__(
@@ -70,8 +75,8 @@ class Conversion:
         plan: CodePlan,
         coding: WeightCoding,
         *,
-        inputs: Interface,
-        outputs: Interface,
+        boundary: Boundary,
+        convert_regions: Callable[[Node, Forms, Builder], None],
         rounding: str,
         correct_bias: bool,
         stored: Mapping[Value, Value] | None = None,
@@ -80,8 +85,9 @@ class Conversion:
         self.context = context
         self.plan = plan
         self.coding = coding
-        self.inputs: Interface = inputs
-        self.outputs: Interface = outputs
+        self.boundary = boundary
+        self.convert_regions = convert_regions
+        self.tabled: set[Node] = set()
         self.correct_bias = correct_bias
         self.stored = stored or {}
         self.forms = Forms(graph, plan, rounding)
@@ -89,16 +95,17 @@ class Conversion:
     def run(self) -> None:
         """Converts all ops that can be integer ones; what stays in floating point is noted."""
         integer = {node for node in self.graph.nodes if _is_integer(node)}
-        for value in self.graph.inputs:
-            if self.inputs != "float":
-                take_coded(value, DType(self.inputs), self.forms)
+        for value, wanted in self.boundary.taken.items():
+            take_coded(value, wanted, self.forms)
         replaced: list[Value] = []
         for node in list(self.graph.nodes):
             if isinstance(node.op, Const) or node in integer:
                 continue
             builder = self.graph.before(node)
             if isinstance(node.op, Return):
-                return_from(node, self.outputs, self.forms, builder)
+                return_from(node, self.boundary, self.forms, builder)
+            elif node.regions:
+                self.convert_regions(node, self.forms, builder)
             elif isinstance(node.op, Dequantize):
                 self.forms.take_decoded(node)
             elif isinstance(node.op, Quantize):
@@ -194,11 +201,11 @@ class Conversion:
             raise KeptFloat(f"the bias %{bias.name} is not a constant")
         if isinstance(terms := kernel.type.shape[-2], Dim):
             raise KeptFloat(f"it sums over the named dimension {terms}, so that no sum is bounded")
-        activations = self.forms.code(x, builder)
+        activations = self.forms.code(x, builder, self.plan.operand_code(x))
         right = (
             self.weights(kernel, bias, activations, output, builder)
             if kernel.is_constant
-            else self.forms.code(kernel, builder)
+            else self.forms.code(kernel, builder, self.plan.operand_code(kernel))
         )
         (accumulator,) = infer(node.op, [activations.type, right.type])
         # A sum that can't be rounded to its own code is of no use to later ops.
@@ -366,9 +373,11 @@ class Conversion:
 
     def convert_cone(self, output: Value, builder: Builder) -> None:
         """Puts the float ops between a value and a function of it alone between two casts."""
-        source, code = self.plan.cones[output], None
+        source, code, first = self.plan.cones[output], None, 0
         try:
-            coded = self.forms.code(source, builder, self.plan.smooth_code(source, output))
+            wanted = self.plan.smooth_code(source, output) or self.plan.operand_code(source, 12)
+            coded = self.forms.code(source, builder, wanted)
+            first = len(builder.emitted)
             real, code = builder.emit(Dequantize(), coded), coded.type.affine
         except QirError:  # No scale brings the steps of its sum to so small a range.
             real = self.forms.real(source, builder)
@@ -386,12 +395,14 @@ class Conversion:
                 copies[value] = builder.emit(value.op, *operands)
             return copies[value]
 
-        self.forms.give(
-            output, builder.emit(self.forms.quantize(self.plan.function_code(output)), copy(output))
-        )
+        quantize = self.forms.quantize(self.plan.function_code(output))
+        self.forms.give(output, builder.emit(quantize, copy(output)))
+        self.tabled.update(builder.emitted[first:])
 
 
 def _is_integer(node: Node) -> bool:
     """Whether an op computes on codes already, and gives no floating-point numbers."""
+    if node.regions:
+        return False
     coded = any(value.type.quant is not None for value in node.inputs)
     return coded and bool(node.outputs) and not any(value.type.is_float for value in node.outputs)

@@ -66,8 +66,8 @@ AFFINE_RULES = (fold_back, fold_forward)
 
 def fold_affine(graph: Graph) -> None:
     """Folds all affine maps that can reach weights, after dropping what nothing reads."""
-    rewrite(graph, ())
+    rewrite(graph, (), nested=False)
     # A rule looks past its operands: what another one freed far away shows in the next round.
     rules = at_linear_ops(fold_back), fold_forward
-    while rewrite(graph, rules).applied:
+    while rewrite(graph, rules, nested=False).applied:
         pass

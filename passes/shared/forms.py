@@ -55,6 +55,7 @@ class Forms:
         self.main: dict[Value, Affine] = {}
         self.floats: dict[Value, Value] = {}
         self._decoded: set[Value] = set()
+        self._taken: list[Value] = []
         self._stand_ins: dict[Value, Value] = {}
         self._domains = Domains()
         self.constants: dict[tuple[Value, Code], Value] = {}
@@ -70,6 +71,12 @@ class Forms:
             self.give_sum(old, new)
             return
         self.coded[old, code], self.main[old] = form_of(old, "q", new), code
+
+    def take(self, value: Value, code: Affine) -> None:
+        """Lets a value that no op of this graph computes be stored numbers of a code."""
+        value.type = value.type.with_element(code)
+        self.coded[value, code], self.main[value] = value, code
+        self._taken.append(value)
 
     def take_decoded(self, node: Node) -> None:
         """Records that what a dequantize gives is in a code already."""
@@ -307,6 +314,14 @@ class Forms:
 
     def tidy(self) -> None:
         """Erases what nothing reads any more; coded constants get the names of the float ones."""
+        for value in self._taken:
+            # What was observed stays, for what is told of an input that never varied.
+            value.range = None
+            real = self.floats.get(value)
+            if real is not None and real in self.graph.outputs:
+                name = value.name
+                self.graph.name_after(value, f"{name}.q")
+                self.graph.rename(real, name)
         for forms in (self.coded, self.sums, self.floats):
             for form in forms.values():
                 form.named = True

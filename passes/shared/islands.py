@@ -6,12 +6,11 @@ from collections.abc import Container, Iterator
 
 from qir.ir import Graph, Node, Value, reachable
 from qir.ops import Const, Return
-from qir.ops.rules import ExactSum, SameCode
+from qir.ops.rules import ExactSum, KeepFloat, SameCode
+from qir.passes.shared.boundary import Boundary
 
 
-def islands(
-    graph: Graph, kept: Container[Node], *, coded_inputs: bool, coded_outputs: bool
-) -> set[Node]:
+def islands(graph: Graph, kept: Container[Node], boundary: Boundary) -> set[Node]:
     """Finds the ops that could be integer ones but have floating point on every side.
 
     Ops that could be integer ones are parted into groups that pass floating-point tensors to one
@@ -23,8 +22,7 @@ def islands(
     Args:
         graph: A float program.
         kept: The ops that stay in floating point.
-        coded_inputs: Whether the program takes stored numbers.
-        coded_outputs: Whether it returns stored numbers.
+        boundary: What the program takes and returns.
     """
     members = dict.fromkeys(
         node
@@ -43,14 +41,12 @@ def islands(
         seen |= group
         if any(_is_worth_codes(node) for node in group):
             continue
-        if coded_inputs and any(
-            _joins(value) and value.node is None for node in group for value in node.inputs
-        ):
+        if any(value in boundary.taken for node in group for value in node.inputs):
             continue
         # What is beside a group and in no group is kept, the return aside.
         beside = {near for node in group for near in _beside(node)} - group
         returned = {node for node in beside if isinstance(node.op, Return)}
-        if returned and coded_outputs:
+        if returned and boundary.returns_codes:
             continue
         if beside - returned:
             found |= group
@@ -67,5 +63,16 @@ def _joins(value: Value) -> bool:
     return value.type.is_float and not value.is_constant
 
 
+def may_have_codes(node: Node) -> bool:
+    """Whether an op in the regions of a node could be an integer one."""
+    inner = (inner for region in node.regions for inner in region.walk())
+    return any(not isinstance(each.op.quant, KeepFloat) and any(_beside(each)) for each in inner)
+
+
 def _is_worth_codes(node: Node) -> bool:
+    if node.regions:
+        inner = (inner for region in node.regions for inner in region.nodes)
+        return any(
+            not isinstance(each.op.quant, KeepFloat) and _is_worth_codes(each) for each in inner
+        )
     return not node.op.elementwise and not isinstance(node.op.quant, SameCode | ExactSum)

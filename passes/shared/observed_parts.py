@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Any
+
+import numpy as np
 
 from qir.ir import Graph, Node, Value
 from qir.observe.channels import (
@@ -94,7 +97,7 @@ def observed_parts(graph: Graph) -> Parts:
     constant weights, mean and variance of the channels.
     """
     parts = Parts()
-    for node in graph.nodes:
+    for node in graph.walk():
         if isinstance(node.op, Products) and node.inputs[1].is_constant:
             x = node.inputs[0]
             if _is_observed(x) and isinstance(x.type.shape[-1], int):
@@ -151,8 +154,8 @@ def _number(value: Value, axes: tuple[int, ...], parts: Parts) -> None:
 def observe_parts(
     parts: Parts,
     value: Value,
-    array: Array,
-    mask: Array | None,
+    arrays: Sequence[Array],
+    masks: Sequence[Array] | None,
     statistics: PartStatistics,
 ) -> None:
     """Takes the statistics of one value's parts on a batch.
@@ -160,17 +163,29 @@ def observe_parts(
     Args:
         parts: What is observed.
         value: The value.
-        array: Its numbers.
-        mask: The numbers of the mask of its rows, bools, or None.
+        arrays: Its numbers, in a loop those of some trips.
+        masks: As many masks of its rows, bools, or None.
         statistics: What was observed on the batch, to which the value's is added.
     """
     if axes := parts.channels.get(value):
-        statistics.channels[value] = observe_channels(array, axes)
+        statistics.channels[value] = _channels(arrays, axes)
     if axes := parts.positions.get(value):
-        statistics.positions[value] = observe_channels(array, axes)
+        statistics.positions[value] = _channels(arrays, axes)
     if value in parts.rows:
         along, _ = parts.rows[value]
-        statistics.rows[value] = observe_rows(array, along, mask)
+        shown = [None] * len(arrays) if masks is None else masks
+        peaks = [
+            observe_rows(array, along, mask) for array, mask in zip(arrays, shown, strict=True)
+        ]
+        statistics.rows[value] = reduce(RowPeaks.merge, peaks)
+
+
+def _channels(arrays: Sequence[Array], axes: tuple[int, ...]) -> ChannelStatistic:
+    """Takes the statistic of the channels of some arrays of one shape."""
+    if len(arrays) == 1:
+        return observe_channels(arrays[0], axes)
+    found = observe_channels(np.stack(arrays), [axis + 1 for axis in axes])
+    return replace(found, axes=axes)
 
 
 def known_moments(value: Value, context: Context) -> ChannelMoments | None:

@@ -2,102 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
 
 from qir.errors import PassError, QirError
-from qir.ir import Graph, Node, Value
+from qir.ir import Graph, Value
 from qir.ir.signature import Sizes
 from qir.numbers.interval import Interval
-from qir.observe.channels import few_places, observe_moments
-from qir.observe.histograms import Histogram, NonFiniteError, observe, observe_clipped
-from qir.ops import Const, Reshape, Return
+from qir.observe.histograms import Histogram
 from qir.ops.softmax import Exponentials
-from qir.ops.traits import Moves
-from qir.passes.shared.observed_parts import PartStatistics, observe_parts, observed_parts
+from qir.passes.shared.observed_parts import PartStatistics
+from qir.passes.shared.segments import Driven, Piece, cut
+from qir.passes.shared.tally import Tally, Trip, Watched, is_observed
+from qir.passes.shared.trips import Trips
 from qir.pipeline import Executor
 from qir.types import Array
-
-SEGMENT_BYTES = 2**25
-"""Size of the observed values at which a segment ends. The host takes 25 ms to count as many."""
-
-
-def float_values(graph: Graph) -> list[Value]:
-    """Returns the values that are observed: floating-point numbers, but for constants."""
-    return [value for value in graph.values() if value.type.is_float and not value.is_constant]
-
-
-def sources(values: Sequence[Value]) -> dict[Value, Value]:
-    """Returns for each value the one whose numbers it holds in another order, or itself."""
-    found: dict[Value, Value] = {}
-    for value in values:
-        moved = value.op is not None and value.op.moves is Moves.ORDER
-        found[value] = found.get(value.inputs[0], value) if moved else value
-    return found
-
-
-@dataclass(frozen=True, eq=False)
-class _Segment:
-    """Consecutive nodes of a program.
-
-    Args:
-        inputs: The inputs of the program, which tell the sizes of named dimensions, and the values
-            from before that the nodes read or that are read behind them.
-        outputs: Those of their values that are observed or read behind them.
-        compute: Maps inputs to outputs.
-    """
-
-    inputs: Sequence[Value]
-    outputs: Sequence[Value]
-    compute: Callable[..., list[Any]]
 
 
 @dataclass(frozen=True, eq=False)
 class _Stage:
-    """A segment computed on a batch.
+    """A piece of the program computed on a batch.
 
     Args:
-        computed: The inputs and outputs of the segment.
-        sizes: The named sizes that the batch tells.
-        statistics: Those of the batch so far.
-        parts: Those of parts of values, likewise.
+        trip: The inputs and outputs of the piece.
+        tally: What was counted on the batch so far.
+        seen: The values among them; see `Watched.count`.
         returned: The numbers of outputs so far; None behind the first batch that has samples.
         batch: The number of the batch.
         is_last: Whether the batch ends here.
     """
 
-    computed: dict[Value, Any]
-    sizes: Sizes
-    statistics: dict[Value, Histogram]
-    parts: PartStatistics
+    trip: Trip
+    tally: Tally
+    seen: set[tuple[str, Value]]
     returned: dict[Value, Array] | None
     batch: int
     is_last: bool
-
-    def array(self, path: Sequence[Value], *, few: bool = False) -> Array | None:
-        """Returns the numbers of a value, from what was computed; None where that does not do.
-
-        Args:
-            path: The value, and what it is a move or a clip of, one behind the other.
-            few: Whether those of some places do; see `few_places`.
-        """
-        start = next((place for place, known in enumerate(path) if known in self.computed), None)
-        if start is None:
-            return None
-        array = np.asarray(self.computed[path[start]])
-        if few and all(clip.op and clip.op.clip_bounds() for clip in path[:start]):
-            array, few = few_places(array), False
-        for moved in reversed(path[:start]):
-            if isinstance(moved.op, Reshape):
-                array = array.reshape(self.sizes.shape(moved.type.shape))
-            else:
-                assert moved.op is not None
-                array = np.asarray(moved.op.evaluate(array))
-        return few_places(array) if few else array
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,25 +61,14 @@ class Observation:
     returned: dict[Value, Array] | None = None
 
 
-def _clip_of(value: Value) -> tuple[Value, float, float] | None:
-    """Returns the operand and the bounds, float32 values, if a value is another one clipped."""
-    bounds = None if value.op is None else value.op.clip_bounds()
-    if bounds is None:
-        return None
-    # A bound is a number of the value's type.
-    element = value.type.dtype.numpy
-    low, high = (float(np.float32(np.asarray(bound, element))) for bound in bounds)
-    return (value.inputs[0], low, high) if low < np.inf and high > -np.inf else None
-
-
 class Observer:
     """Takes the statistics of the values of a float program on one batch after another.
 
     The program runs in segments. While one computes, the host counts what the one before it has
     computed: executors return before their results are there. No more than the values of two
-    segments are in memory. A clipped value, such as what a relu returns, is neither fetched nor
-    counted: its statistic follows from that of its operand. XLA could count where it computes, but
-    takes 60 ms to compile that for one tensor, in which time the host counts 20 million values.
+    segments are in memory. XLA could count where it computes, but takes 60 ms to compile that for
+    one tensor, in which time the host counts 20 million values. Between segments the host runs
+    loops and branches, whose regions are cut likewise and compiled once.
 
     Args:
         graph: The program.
@@ -144,41 +76,19 @@ class Observer:
         bins: Bins of the statistics.
 
     Attributes:
-        values: The values that are observed: those of `float_values` that are their own sources.
+        values: The values that are observed, those of regions among them: those that are their own
+            sources.
     """
 
     def __init__(self, graph: Graph, executor: Executor, bins: int) -> None:
         self.graph = graph
         self.executor = executor
         self.bins = bins
-        self._sources = sources(float_values(graph))
-        self.values = [value for value, source in self._sources.items() if value is source]
-        self._clips: dict[Value, tuple[Value, float, float]] = {}
-        clipped: set[Value] = set()
-        for value in self.values:
-            if (found := _clip_of(value)) is None:
-                continue
-            operand, low, high = found
-            source = self._sources.get(operand)
-            # One value clipped twice is rare: the further ones are counted.
-            if source is not None and source not in self._clips and source not in clipped:
-                self._clips[source] = value, low, high
-                clipped.add(value)
-        self._counted = [value for value in self.values if value not in clipped]
-        self._parts = observed_parts(graph)
-        self._paths = {value: self._path(value) for value in self._parts.values}
+        self._watched = Watched(graph, bins)
+        self.values = self._watched.values
         self._outputs = {
-            value: self._path(value)
-            for value in graph.outputs
-            if value.type.is_float and not value.is_constant
+            value: self._watched.path(value) for value in graph.outputs if is_observed(value)
         }
-        self._moment_paths = {value: self._path(value) for value in self._parts.moments}
-
-    def _path(self, value: Value) -> list[Value]:
-        counted, path = set(self._counted), [value]
-        while path[-1] not in counted:
-            path.append(path[-1].inputs[0])
-        return path
 
     def observe(
         self, batches: Iterable[tuple[Sequence[Array], Sizes]], first: int = 0
@@ -190,7 +100,7 @@ class Observer:
             first: The number of the first of them.
 
         Raises:
-            QirError: A value is not finite.
+            QirError: A value is not finite, or a loop does not come to an end.
         """
         stages = self._stages(batches, first)
         current = next(stages, None)
@@ -198,87 +108,94 @@ class Observer:
             following = next(stages, None)
             self._count(current)
             if current.is_last:
-                found = [current.statistics[value] for value in self.values]
-                yield Observation(current.batch, found, current.parts, current.returned)
+                none = Histogram.empty(self.bins)
+                tally = current.tally
+                found = [tally.statistics.get(value, none) for value in self.values]
+                yield Observation(current.batch, found, tally.parts, current.returned)
             current = following
 
     def _stages(
         self, batches: Iterable[tuple[Sequence[Array], Sizes]], first: int
     ) -> Iterator[_Stage]:
-        segments: list[_Segment] = []
+        pieces: list[Piece] = []
         returned: dict[Value, Array] | None
         kept = False
         for batch, (arrays, sizes) in enumerate(batches, first):
-            segments = segments or self._cut(sizes)
+            if not pieces:
+                ends = {way[-1] for way in self._outputs.values()}
+                pieces = cut(self.graph, self._watched.kept | ends, sizes, self.executor)
             # They are counted behind the next batch, which may come in the same buffers.
             copies = map(np.array, arrays)
             computed: dict[Value, Any] = dict(zip(self.graph.inputs, copies, strict=True))
-            statistics: dict[Value, Histogram] = {}
-            parts = PartStatistics()
+            tally, seen = Tally(sizes), set[tuple[str, Value]]()
             returned = None if kept or not all(array.size for array in arrays) else {}
             kept = kept or returned is not None
-            for segment in segments:
-                operands = [computed[value] for value in segment.inputs]
-                results = segment.compute(*operands)
-                computed = dict(zip(segment.inputs, operands, strict=True))
-                computed |= zip(segment.outputs, results, strict=True)
-                is_last = segment is segments[-1]
-                yield _Stage(computed, sizes, statistics, parts, returned, batch, is_last)
+            for piece in pieces:
+                operands = [computed[value] for value in piece.inputs]
+                if isinstance(piece, Driven):
+                    # What is not finite before it is told first.
+                    yield _Stage(Trip({}), tally, seen, returned, batch, is_last=False)
+                    results = self._driven(piece, computed, tally, batch)
+                else:
+                    results = piece.run(operands, sizes)
+                computed = dict(zip(piece.inputs, operands, strict=True))
+                computed |= zip(piece.outputs, results, strict=True)
+                is_last = piece is pieces[-1]
+                yield _Stage(Trip(computed), tally, seen, returned, batch, is_last)
+
+    def _driven(
+        self, piece: Driven, computed: dict[Value, Any], tally: Tally, batch: int
+    ) -> list[Any]:
+        def refused(value: Value, array: Array, trip: Trip) -> QirError:
+            return self._located(value, array, trip, tally, batch)
+
+        trips = Trips(self._watched, tally, refused)
+        operands = [
+            value.array if value.is_constant else computed[value] for value in piece.node.inputs
+        ]
+        results = dict(zip(piece.node.outputs, trips.run(piece, operands), strict=True))
+        trips.count()
+        return [results[value] for value in piece.outputs]
 
     def _count(self, stage: _Stage) -> None:
-        statistics = stage.statistics
-        for value in self._counted:
-            if value not in stage.computed or value in statistics:
-                continue
-            array = np.asarray(stage.computed[value])
-            try:
-                if value in self._clips:
-                    clipped, low, high = self._clips[value]
-                    both = observe_clipped(array, low, high, self.bins)
-                    statistics[value], statistics[clipped] = both
-                else:
-                    statistics[value] = observe(array, self.bins)
-            except NonFiniteError as error:
-                raise self._located(value, array, stage) from error
-        self._count_parts(stage)
+        def refused(value: Value, array: Array) -> QirError:
+            return self._located(value, array, stage.trip, stage.tally, stage.batch)
+
+        self._watched.count(self.graph, [stage.trip], stage.tally, stage.seen, refused)
         if stage.returned is not None:
             for value, path in self._outputs.items():
-                if value not in stage.returned and (output := stage.array(path)) is not None:
+                output = stage.trip.array(path, stage.tally.sizes)
+                if value not in stage.returned and output is not None:
                     stage.returned[value] = output
 
-    def _count_parts(self, stage: _Stage) -> None:
-        for value, path in self._paths.items():
-            known = stage.parts
-            if value in known.channels or value in known.rows or value in known.positions:
-                continue
-            mask = self._parts.rows[value][1] if value in self._parts.rows else None
-            shown = mask.array if mask is not None and mask.is_constant else None
-            if mask is not None and shown is None:
-                if mask not in stage.computed:
-                    continue
-                shown = np.asarray(stage.computed[mask])
-            array = stage.array(path)
-            if array is not None:
-                observe_parts(self._parts, value, array, shown, stage.parts)
-        for value, path in self._moment_paths.items():
-            if value not in stage.parts.moments:
-                array = stage.array(path, few=True)
-                if array is not None:
-                    stage.parts.moments[value] = observe_moments(array)
-
-    def _located(self, value: Value, array: Array, stage: _Stage) -> QirError:
-        subject = f"{'' if value.node else 'input '}%{value.name} in batch {stage.batch}"
+    def _located(
+        self, value: Value, array: Array, trip: Trip, tally: Tally, batch: int
+    ) -> QirError:
+        is_input = value.owner is self.graph and value.node is None
+        where = " in ".join((f"%{value.name}", *trip.places, f"batch {batch}"))
         places = (
-            [value.place(), self._blame(value, stage.statistics)]
-            if value.node
-            else [_remedy_of_data(array)]
+            [_remedy_of_data(array)]
+            if is_input
+            else [value.place(), self._blame(value, trip, tally)]
         )
-        problem = _not_finite(array)
-        return PassError(f"calibrate: {subject}: expected finite values, got {problem}", places)
+        return PassError(
+            f"calibrate: {'input ' if is_input else ''}{where}: expected finite values, got "
+            f"{_not_finite(array)}",
+            places,
+        )
 
-    def _blame(self, value: Value, statistics: Mapping[Value, Histogram]) -> str:
+    def _bounds(self, value: Value, trip: Trip, tally: Tally) -> tuple[float, float] | None:
+        """Returns the extremes of a value: in a trip, or on the batch so far."""
+        if trip.places and value in trip.computed and value.type.is_float:
+            numbers = np.asarray(trip.computed[value])
+            return (float(numbers.min()), float(numbers.max())) if numbers.size else None
+        known = tally.statistics.get(self._watched.sources.get(value, value))
+        return (known.minimum, known.maximum) if known is not None and known.count else None
+
+    def _blame(self, value: Value, trip: Trip, tally: Tally) -> str:
         """Says what the operands of the op were that made the first value that is not finite."""
-        assert value.op is not None
+        if value.op is None:
+            return "it was not finite where it went in"
         if isinstance(value.op, Exponentials) and value.op.masked_rows == "nan":
             return (
                 f"{value.op.name} is NaN where a row is masked whole by -inf; keep a number of "
@@ -294,41 +211,12 @@ class Observer:
                     )
                 bounds = operand.array.min(), operand.array.max()
             else:
-                known = statistics.get(self._sources.get(operand, operand))
-                if known is None or not known.count:
+                found = self._bounds(operand, trip, tally)
+                if found is None:
                     continue
-                bounds = known.minimum, known.maximum
+                bounds = found
             ranges.append(f"%{operand.name} in {Interval.of(*bounds)}")
         return f"{value.op.name} made it of finite operands: {', '.join(ranges) or 'none'}"
-
-    def _cut(self, sizes: Sizes) -> list[_Segment]:
-        counted = {*self._counted, *self._parts.masks}
-        parts: list[list[Node]] = [[]]
-        size = 0
-        for node in self.graph.nodes:
-            if isinstance(node.op, Const | Return):
-                continue
-            if size >= SEGMENT_BYTES:
-                parts.append([])
-                size = 0
-            parts[-1].append(node)
-            size += sum(
-                prod(sizes.shape(value.type.shape)) * value.type.dtype.numpy.itemsize
-                for value in node.outputs
-                if value in counted
-            )
-        segments: list[_Segment] = []
-        # From the last to the first, each hands on what those behind it read.
-        read = dict.fromkeys(self.graph.inputs)
-        for nodes in reversed(parts):
-            made = dict.fromkeys(value for node in nodes for value in node.outputs)
-            outputs = [value for value in made if value in counted or value in read]
-            read |= dict.fromkeys(value for node in nodes for value in node.inputs)
-            inputs = [value for value in read if value not in made and not value.is_constant]
-            read = dict.fromkeys(inputs)
-            part = self.graph.extract(inputs, outputs)
-            segments.append(_Segment(inputs, outputs, self.executor.probe(part, part.outputs)))
-        return segments[::-1]
 
 
 def _remedy_of_data(array: Array) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from math import prod
 
@@ -13,11 +13,12 @@ from qir.observe.statistics import Statistics
 from qir.ops import Dequantize, Dot, ExpBelowMax, Mul, Quantize, Return
 from qir.ops.elementwise import Sum
 from qir.ops.rules import Accumulate, FixedCode, KeepFloat, Normalize, SameCode, Table
+from qir.passes.shared.boundary import Boundary
 from qir.passes.shared.codes import activation_code, fine_code, reach, score_code
 from qir.passes.shared.comparisons import unseen_comparisons
 from qir.passes.shared.divisors import coarse_divisions
 from qir.passes.shared.functions import elementwise_functions
-from qir.passes.shared.islands import islands
+from qir.passes.shared.islands import islands, may_have_codes
 from qir.passes.shared.multiplied import multiplied_sums
 from qir.passes.shared.periods import coarse_periods
 from qir.passes.shared.positions import uneven_codes
@@ -28,6 +29,7 @@ from qir.passes.shared.wide import (
     divided_sums,
     head_codes,
     moved_sums,
+    unmoved,
     wide_code,
     wide_values,
 )
@@ -55,9 +57,9 @@ class CodePlan:
         statistics: What calibration observed.
         storage: Storage of activations.
         symmetric: Whether activations have their zero point in the middle.
-        coded_inputs: Whether the program takes stored numbers.
-        coded_outputs: Whether it returns stored numbers.
+        boundary: What the program or region takes and returns.
         given: The codes that values have already.
+        fine: The values that a loop adds up, which have 16 bits.
         target: The runtime that the program is for; None for all that QIR has.
 
     Attributes:
@@ -80,14 +82,15 @@ class CodePlan:
         *,
         storage: DType = DType.I8,
         symmetric: bool = False,
-        coded_inputs: bool = False,
-        coded_outputs: bool = False,
+        boundary: Boundary | None = None,
         given: Mapping[Value, Affine] | None = None,
+        fine: Collection[Value] = (),
         target: Target | None = None,
     ) -> None:
         self.storage = storage
         self.symmetric = symmetric
         self.target = target
+        self.fine = fine
         self._given = given or {}
         self._lacking = lacking(graph, target)
         excluded = excluded | self._lacking.keys()
@@ -109,14 +112,13 @@ class CodePlan:
         self.islands = islands(
             graph,
             {node for node in graph.nodes if self._stays_float(node)},
-            coded_inputs=coded_inputs,
-            coded_outputs=coded_outputs,
+            boundary or Boundary(),
         )
         kept |= self.islands
         self.cones, self.inside = self._functions(graph, kept)
         ranges = {value: value.range for value in graph.values() if value.range is not None}
         wide = target is None or target.has_wide_sums
-        self.wide = wide_values(graph, kept, ranges) if wide else set()
+        self.wide = wide_values(graph, kept, ranges, fine) if wide else set()
         self.moved = moved_sums(graph, ranges, self._heads) if wide else set()
         self.divided = divided_sums(graph) if wide else set()
 
@@ -124,7 +126,9 @@ class CodePlan:
         """Returns the functions of one value, none where the target has no lookup for them."""
         if self.target is not None and not self.target.lookup:
             return {}, set()
-        return elementwise_functions(graph, kept)
+        # A table would round what a loop adds up before it has done so.
+        adding = {value.node for value in self.fine if value.node is not None}
+        return elementwise_functions(graph, kept | adding)
 
     @property
     def is_fine(self) -> bool:
@@ -167,6 +171,8 @@ class CodePlan:
             return True
         if isinstance(node.op, Dequantize | Quantize):
             return False
+        if node.regions:
+            return not may_have_codes(node)
         known = any(output in self.cones or output in self.inside for output in node.outputs)
         rule = node.op.quant
         return isinstance(rule, KeepFloat) or (isinstance(rule, Table) and not known)
@@ -202,7 +208,7 @@ class CodePlan:
             return score_code(observed, expressed=expressed)
         storage = storage or self.storage
         if storage.bits > 8:
-            observed = Interval.of(*(FINE_HEADROOM * bound for bound in observed.bounds))
+            return self.code_of(observed, expressed, storage)
         symmetric = self.symmetric or (value in self._factors and is_two_sided(observed))
         inside = self.target is not None and self.target.zero_point_inside
         if not symmetric and not self.is_fine and not inside:
@@ -210,6 +216,26 @@ class CodePlan:
             if not far.holds_zero and not self._needs_zero(value, reach(far)):
                 return far
         return activation_code(observed, storage, symmetric=symmetric, expressed=expressed)
+
+    def code_of(self, observed: Interval, expressed: DType, storage: DType | None = None) -> Affine:
+        """Returns the code that a range asks for, of numbers of which nothing else is known."""
+        storage = storage or self.storage
+        if storage.bits > 8:
+            observed = Interval.of(*(FINE_HEADROOM * bound for bound in observed.bounds))
+        return activation_code(observed, storage, symmetric=self.symmetric, expressed=expressed)
+
+    def operand_code(self, value: Value, bits: int = 8) -> Affine | None:
+        """Returns the code in which an op reads what a loop adds up in 16 bits; None for its own.
+
+        Args:
+            value: The operand.
+            bits: The bits that the op reads, 8 or 12.
+        """
+        if self.is_fine or unmoved(value) not in self.fine:
+            return None
+        if bits > 8 and not self.one_width:
+            return fine_code(self.range_of(value), expressed=expressed_type(value.type))
+        return self.code_for(value, self.storage)
 
     def check_weight(self, code: Code, op: str) -> None:
         """Raises KeptFloat where the target does not accept a code of an op's weights."""
@@ -301,6 +327,8 @@ class CodePlan:
 
     def _reads_zero(self, node: Node, steps: int) -> bool:
         rule = node.op.quant
+        if node.regions:
+            return True
         if isinstance(node.op, Return) or isinstance(rule, KeepFloat):
             return False
         if node in self._excluded or node in self.islands:

@@ -40,7 +40,7 @@ class Raising(Pass):
         """
         for _ in range(_MOST_ROUNDS):
             # A value whose other users have just gone may match what it did not match before.
-            report = rewrite(graph, rules, strict=False)
+            report = rewrite(graph, rules, strict=False, nested=False)
             if not report.applied:
                 return [
                     f"{self.name}: rule {name} failed {root.place()}: {skip.reason}; "
@@ -70,7 +70,7 @@ def raise_imported(graph: Graph, steps: Sequence[Pass]) -> None:
 
 def _run(step: Pass, graph: Graph) -> list[str]:
     context = Context()
-    step.run(graph, context)
+    step.run_everywhere(graph, context)
     return context.diagnostics
 
 

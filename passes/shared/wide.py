@@ -115,20 +115,26 @@ def short_code(observed: Interval, expressed: DType = DType.F32) -> Affine:
     return Affine.of(DType.I16, scale, expressed=expressed)
 
 
-def wide_values(graph: Graph, excluded: set[Node], ranges: Mapping[Value, Interval]) -> set[Value]:
+def wide_values(
+    graph: Graph,
+    excluded: set[Node],
+    ranges: Mapping[Value, Interval],
+    fine: Iterable[Value] = (),
+) -> set[Value]:
     """Finds the values of a float program that had better not be rounded to 8 bits.
 
     They are what a norm or a softmax reads, back through sums, moves, concats and norms to rows of
-    tables; the sum of several products; moved sums that are divided; and what parts are cut out of
-    that have narrower ranges.
+    tables; the sum of several products; what a loop adds up; moved sums that are divided; and what
+    parts are cut out of that have narrower ranges.
 
     Args:
         graph: The program.
         excluded: The nodes that stay in floating point.
         ranges: The range of each activation.
+        fine: The values that a loop adds up.
     """
     found: set[Value] = set()
-    stack: list[Value] = []
+    stack = [value for value in fine if isinstance(value.op, Sum)]
     for node in graph.nodes:
         if isinstance(node.op.quant, Normalize):
             # Also where a selector keeps the norm in floating point: its operand is what it was.

@@ -28,12 +28,12 @@ class Property:
 
 
 def _not_float(graph: Graph) -> str | None:
-    coded = next((value for value in graph.values() if value.type.quant is not None), None)
+    coded = next((value for value in graph.values_inside() if value.type.quant is not None), None)
     return None if coded is None else f"%{coded.name} has a code already, {coded.type}"
 
 
 def _computes_on_codes(graph: Graph) -> str | None:
-    for value in graph.values():
+    for value in graph.values_inside():
         if value.type.quant is None:
             continue
         if not all(
@@ -56,11 +56,19 @@ def _not_ranged(graph: Graph) -> str | None:
         )
         if not given:
             return f"%{value.name} has no range"
-    return None
+    regions = (region for node in graph.nodes for region in node.regions)
+    missing = (_not_ranged(region) for region in regions if _was_run(region))
+    return next((reason for reason in missing if reason), None)
+
+
+def _was_run(region: Graph) -> bool:
+    """Whether calibration saw what a region computes: a branch that no data takes has no ranges."""
+    return any(value.observed is not None for node in region.walk() for value in node.outputs)
 
 
 def _not_quantized(graph: Graph) -> str | None:
-    return None if any(value.type.quant for value in graph.values()) else "no value has a code"
+    coded = any(value.type.quant for value in graph.values_inside())
+    return None if coded else "no value has a code"
 
 
 def is_float_op(node: Node) -> bool:

@@ -47,19 +47,45 @@ def clone(
     for node in graph.nodes:
         if isinstance(node.op, Return) or (nodes is not None and node not in nodes):
             continue
-        op, types = node.op, [value.type for value in node.outputs]
-        if retype is not None:
-            types = list(map(retype, types))
-            op = _with_types(op, types)
-        regions = [clone(region, retype=retype) for region in node.regions]
-        twin = Node(copy, op, [mapping[value] for value in node.inputs], types, regions, node.loc)
-        if node.note is not None:
-            twin.note = node.note
-        copy.insert(twin, name=[value.name for value in node.outputs])
-        for value, new in zip(node.outputs, twin.outputs, strict=True):
-            mapping[value] = _with_facts(value, new)
+        names = [value.name for value in node.outputs]
+        operands = [mapping[value] for value in node.inputs]
+        twin = copy_node(node, copy, operands, names=names, retype=retype)
+        mapping.update(zip(node.outputs, twin.outputs, strict=True))
     copy.set_outputs([mapping[value] for value in (graph.outputs if outputs is None else outputs)])
     return copy
+
+
+def copy_node(
+    node: Node,
+    graph: Graph,
+    operands: Sequence[Value],
+    *,
+    names: Sequence[str],
+    before: Node | None = None,
+    retype: Callable[[TensorType], TensorType] | None = None,
+) -> Node:
+    """Puts a copy of a node, its regions too, into a graph.
+
+    Args:
+        node: The node.
+        graph: The graph, which may be that of the node.
+        operands: Values of that graph that the copy reads.
+        names: A name for each result, made unique by a number.
+        before: The node of that graph to stand before; None appends.
+        retype: As of `clone`.
+    """
+    op, types = node.op, [value.type for value in node.outputs]
+    if retype is not None:
+        types = list(map(retype, types))
+        op = _with_types(op, types)
+    regions = [clone(region, retype=retype) for region in node.regions]
+    twin = Node(graph, op, operands, types, regions, node.loc)
+    if node.note is not None:
+        twin.note = node.note
+    graph.insert(twin, before, names)
+    for value, new in zip(node.outputs, twin.outputs, strict=True):
+        _with_facts(value, new)
+    return twin
 
 
 def _with_facts(source: Value, target: Value) -> Value:

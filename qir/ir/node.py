@@ -105,6 +105,12 @@ class Node:
             return self.outputs[0].place()
         return f"at {self.op.name}" + (f", {self.loc}" if self.loc else "")
 
+    def region_place(self, index: int) -> str:
+        """A line for error messages: which of the regions it is, and the location where known."""
+        which = "the region" if len(self.regions) == 1 else f"region {index}"
+        of = f"%{self.outputs[0].name}" if self.outputs else self.op.name
+        return f"in {which} of {of}" + (f", {self.loc}" if self.loc else "")
+
     def __repr__(self) -> str:
         results = ", ".join(f"%{value.name}" for value in self.outputs)
         return f"<{self.op.name} of {results or self.graph.name}>"

@@ -45,7 +45,7 @@ class Fingerprint:
         places: dict[Value, int] = {}
         structure: list[str] = []
         numbers: list[str | bytes] = []
-        stand_for_themselves = not any(value.origin for value in graph.values())
+        stand_for_themselves = not any(value.origin for value in graph.values_inside())
 
         def note(values: Iterable[Value]) -> None:
             for value in values:
@@ -62,6 +62,8 @@ class Fingerprint:
             structure.append(node.op.name)
             structure.append(repr([places.get(value, -1) for value in node.inputs]))
             note(node.outputs)
+            for region in node.regions:
+                note(region.inputs)
             if isinstance(node.op, Const):
                 flat = node.op.array.array.reshape(-1)
                 step = max(flat.size // _SAMPLE, 1)

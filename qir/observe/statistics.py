@@ -199,7 +199,7 @@ class Statistics(MutableMapping[str, TensorStatistics]):
     def _unknown_to(self, graph: Graph) -> str:
         """Says which value was observed that a program can't have had; empty where it may be."""
         structures = [known.structure for known in (self.model, self.observed) if known is not None]
-        values = list(graph.values())
+        values = list(graph.values_inside())
         if Fingerprint.of(graph).structure in structures or any(
             value.observed is not None or value.type.quant is not None for value in values
         ):

@@ -113,7 +113,7 @@ class PassManager:
         )
         revision, start = graph.revision, time.perf_counter()
         try:
-            step.run(graph, context)
+            step.run_everywhere(graph, context)
         except QirError as error:
             raise error.at(f"in pass {step}") from error
         except Exception as error:
@@ -178,7 +178,7 @@ class PassManager:
             # What a pass folds is rounded to f32; the same pass over f64 shows what else it does.
             twin = in_float64(before)
             changed, wide = twin.copy(), in_types_of(twin, inputs)
-            step.run(changed, replace(context, diagnostics=[]))
+            step.run_everywhere(changed, replace(context, diagnostics=[]))
             try:
                 check_equivalent(twin, changed, wide, interpreter, steps=allowed)
             except PassError:

@@ -32,11 +32,15 @@ class Pass(Configured, ABC):
         ensures: What holds after.
         keeps: What the pass keeps of the program, whatever its options are; otherwise a subclass
             overrides the property `effect`.
+        whole_program: Whether `run` is called once and looks into regions itself; otherwise it is
+            called for each region, innermost first, then for the graph around them, and treats
+            each alone. A region keeps its inputs and what it returns, in number, order and type.
     """
 
     requires: ClassVar[tuple[Property, ...]] = ()
     ensures: ClassVar[tuple[Property, ...]] = ()
     keeps: ClassVar[Effect] = "exact"
+    whole_program: ClassVar[bool] = False
 
     @classmethod
     def options_of(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -56,6 +60,21 @@ class Pass(Configured, ABC):
     @abstractmethod
     def run(self, graph: Graph, context: Context) -> None:
         """Changes the graph in place; raises QirError where it can't."""
+
+    def run_everywhere(self, program: Graph, context: Context) -> None:
+        """Runs the pass over a program, regions included.
+
+        Raises:
+            QirError: The pass can't; the places tell the region.
+        """
+        if not self.whole_program:
+            for node in program.nodes:
+                for index, region in enumerate(node.regions):
+                    try:
+                        self.run_everywhere(region, context)
+                    except QirError as error:
+                        raise error.at(node.region_place(index)) from error
+        self.run(program, context)
 
 
 PassT = TypeVar("PassT", bound=Pass)

@@ -99,7 +99,12 @@ class Report:
 
 
 def rewrite(
-    graph: Graph, rules: Iterable[Rule], *, allow: Exactness = "exact", strict: bool = True
+    graph: Graph,
+    rules: Iterable[Rule],
+    *,
+    allow: Exactness = "exact",
+    strict: bool = True,
+    nested: bool = True,
 ) -> Report:
     """Applies rules everywhere, regions included, until none fires; nodes that end up unused go.
 
@@ -109,6 +114,7 @@ def rewrite(
         allow: The least exactness that rules may have.
         strict: Whether an error of a rule ends the rewriting; otherwise the rule does not fire
             there, and the error is among the near misses, unless the rule has edited already.
+        nested: Whether regions are rewritten too; a pass that is run for each of them has no need.
 
     Returns:
         What fired and what nearly did.
@@ -122,7 +128,7 @@ def rewrite(
     by_op: dict[type[Op], tuple[Rule, ...]] = {}
     report = Report()
     skips: dict[tuple[str, Value], Skip] = {}
-    queue = deque(graph.walk())
+    queue = deque(graph.walk() if nested else graph.nodes)
     queued = set(queue)
     budget = 64 * len(queue) + 1000
 

@@ -15,7 +15,7 @@ from qir.frontends.shared.emitter import Emitter, Operand, known_integers
 from qir.frontends.shared.known import Known
 from qir.ir import Value
 from qir.ops import Concat, Gather
-from qir.types import Array, Shape, Size, known
+from qir.types import Array, Shape, Size, TensorType, known
 
 
 @primitive("gather")
@@ -149,9 +149,73 @@ def _column(b: Emitter, indices: Operand, place: int) -> Operand:
 def dynamic_slice(
     b: Emitter, x: Operand, *starts: Operand, slice_sizes: Sequence[Any], **_: Any
 ) -> Operand:
-    """A window at a constant place."""
-    places = [known_integers(start, "dynamic_slice")[0] for start in starts]
-    return _window(b, x, places, to_shape(slice_sizes))
+    """A window at a constant place, or one place along one axis, that is computed.
+
+    A place outside of the axis means the nearest one.
+    """
+    sizes = to_shape(slice_sizes)
+    computed = [
+        axis
+        for axis, start in enumerate(starts)
+        if not isinstance(start, Known) and sizes[axis] != x.type.shape[axis]
+    ]
+    places = [
+        known_integers(start, "dynamic_slice")[0] if isinstance(start, Known) else 0
+        for start in starts
+    ]
+    if not computed:
+        return _window(b, x, places, sizes)
+    if len(computed) > 1 or sizes[computed[0]] != 1:
+        raise UnsupportedError(
+            "dynamic_slice: expected one place along one axis where the start is computed, got "
+            f"slices of {TensorType(sizes, x.type.element)} along axes {computed} of {x.type}; "
+            "read place by place, or by x[start + jnp.arange(size)]"
+        )
+    (axis,) = computed
+    whole = tuple(x.type.shape[at] if at == axis else size for at, size in enumerate(sizes))
+    chosen = b.emit(Gather(axis), _window(b, x, places, whole), starts[axis])
+    return b.reshape(chosen, sizes)
+
+
+@primitive("dynamic_update_slice")
+def dynamic_update_slice(
+    b: Emitter, x: Operand, update: Operand, *starts: Operand, **_: Any
+) -> Operand:
+    """A window at a constant place that is written over."""
+    if not all(isinstance(start, Known) for start in starts):
+        raise UnsupportedError(
+            "dynamic_update_slice: expected constants as starts, got computed values; let a scan "
+            "stack what each trip gives, or choose by jnp.where(jnp.arange(size) == start, …)"
+        )
+    y = update
+    for axis in reversed(range(x.type.rank)):
+        # The window grows by one axis at a time, of what stands around it in x.
+        extent, size = x.type.shape[axis], y.type.shape[axis]
+        if extent == size:
+            continue
+        start = known_integers(starts[axis], "dynamic_update_slice")[0]
+        place = min(max(start, 0), known(extent, "slice") - known(size, "slice"))
+        limits = place, place + known(size, "slice")
+        around = [
+            _window(
+                b,
+                x,
+                [
+                    first if at == axis else known_integers(starts[at], "slice")[0]
+                    for at in range(x.type.rank)
+                ],
+                tuple(
+                    last - first if at == axis else y.type.shape[at] for at in range(x.type.rank)
+                ),
+            )
+            if last > first
+            else None
+            for first, last in ((0, limits[0]), (limits[1], known(extent, "slice")))
+        ]
+        before, behind = around
+        parts = [part for part in (before, y, behind) if part is not None]
+        y = b.emit(Concat(axis), *parts)
+    return y
 
 
 def _window(b: Emitter, x: Operand, starts: Sequence[int], sizes: Shape) -> Operand:

@@ -134,12 +134,14 @@ def split(b: Emitter, x: Operand, *, sizes: Sequence[Any], axis: int, **_: Any) 
 def pad(
     b: Emitter, x: Operand, value: Operand, *, padding_config: Sequence[Any], **_: Any
 ) -> Operand:
-    """A constant around the operand; negative padding crops."""
+    """A constant around and between the numbers of the operand; negative padding crops."""
     config = [tuple(map(int, entry)) for entry in padding_config]
-    if any(interior for _, _, interior in config):
-        raise UnsupportedError("pad: expected no padding between the numbers")
     if not isinstance(value, Known):
         raise UnsupportedError("pad: expected a constant to pad with")
+    number = float(value.array.reshape(()))
+    for axis, (_, _, between) in enumerate(config):
+        if between:
+            x = _spread(b, x, axis, between, number)
     shape = x.type.shape
     starts = [max(-low, 0) for low, _, _ in config]
     limits: list[Size] = [
@@ -149,10 +151,25 @@ def pad(
     inside = cut(b, x, starts, limits, (1,) * len(shape))
     low, high = (tuple(max(entry[side], 0) for entry in config) for side in (0, 1))
     return (
-        b.emit(Pad(low, high, float(value.array.reshape(()))), inside)
+        b.emit(Pad(low, high, number), inside)
         if any((*low, *high))
         else inside
     )
+
+
+def _spread(b: Emitter, x: Operand, axis: int, between: int, number: float) -> Operand:
+    """Puts a number, several times, between the places along an axis."""
+    shape = x.type.shape
+    count = known(shape[axis], "pad")
+    if count < 2:
+        return x
+    column = b.reshape(x, (*shape[: axis + 1], 1, *shape[axis + 1 :]))
+    high = tuple(between if at == axis + 1 else 0 for at in range(len(shape) + 1))
+    rows = b.emit(Pad((0,) * len(high), high, number), column)
+    size = count * (between + 1)
+    flat = b.reshape(rows, (*shape[:axis], size, *shape[axis + 1 :]))
+    limits = (*shape[:axis], size - between, *shape[axis + 1 :])
+    return cut(b, flat, [0] * len(shape), limits, (1,) * len(shape))
 
 
 @primitive("iota")

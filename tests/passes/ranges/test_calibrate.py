@@ -13,7 +13,7 @@ from qir.errors import QirError
 from qir.observe.histograms import BINS, Histogram, merge, observe
 from qir.observe.methods import METHODS
 from qir.observe.methods.histogram_method import HistogramMethod
-from qir.passes.shared import observer
+from qir.passes.shared import segments
 from qir.pipeline import Context, PassManager, Pipeline
 
 SOLVERS = {name: kind for name, kind in METHODS.items() if issubclass(kind, HistogramMethod)}
@@ -266,7 +266,7 @@ SEGMENTS = pytest.mark.parametrize("size", [0, 1000, 2**27])
 @SEGMENTS
 @pytest.mark.parametrize("executor", [ReferenceExecutor, XlaExecutor])
 def test_executors_and_segments_agree(executor, size, monkeypatch):
-    monkeypatch.setattr(observer, "SEGMENT_BYTES", size)
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", size)
     data = [(x, np.zeros(len(x), np.int32)) for x in [*batches(2), *batches(1, size=1)]]
     context = Context(executor=executor())
     calibrated(BRANCHES, data, context=context)
@@ -412,7 +412,7 @@ def test_data_that_is_not_finite_is_located():
 
 @SEGMENTS
 def test_the_op_that_overflows_is_named(size, monkeypatch):
-    monkeypatch.setattr(observer, "SEGMENT_BYTES", size)
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", size)
     assert message(ONE, [np.array([[0.0, 1.0], [99.0, -1.0]])]).splitlines()[:3] == [
         "calibrate: %y in batch 0: expected finite values, got 1 infinite, the first at [1, 0]",
         "  at %y, model.py:7 (head)",

@@ -6,7 +6,7 @@ import numpy as np
 
 import qir
 from qir.backends.xla.executor import XlaExecutor
-from qir.passes.shared import observer
+from qir.passes.shared import segments
 from qir.pipeline import Context, PassManager, Pipeline
 
 MOVED = """
@@ -56,8 +56,8 @@ def test_channels_follow_values_through_moves_and_clips(monkeypatch):
     data = [draw(count, 2, 3, 4, seed=count) for count in (2, 1, 3)]
     seen = np.concatenate(data).transpose(0, 2, 1, 3).reshape(-1, 3, 8)
     flat = np.maximum(seen, 0).reshape(-1, 24)
-    for size in (observer.SEGMENT_BYTES, 1):  # the whole program in one segment, and one node each
-        monkeypatch.setattr(observer, "SEGMENT_BYTES", size)
+    for size in (segments.SEGMENT_BYTES, 1):  # the whole program in one segment, and one node each
+        monkeypatch.setattr(segments, "SEGMENT_BYTES", size)
         channels = known(observed(MOVED, data, arrays), "channels")
         assert set(channels) == {"r", "f"}
         assert channels["r"].axes == (2,)

@@ -1,0 +1,48 @@
+"""Whether codes of what enters and leaves a region serve: something computes on them inside."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+from qir.ir import Node, Value
+from qir.ops import Dequantize, Quantize, Requantize, Return
+
+
+def is_computed_with(value: Value, tabled: Container[Node]) -> bool:
+    """Whether something computes on the codes of a value, other than to move or decode them.
+
+    Args:
+        value: A coded value.
+        tabled: The nodes of floating point that stand for tables.
+    """
+    stack = [value]
+    while stack:
+        for node in stack.pop().users:
+            if isinstance(node.op, Return) or (
+                isinstance(node.op, Dequantize) and node not in tabled
+            ):
+                continue
+            if not _passes_on(node):
+                return True
+            stack.extend(node.outputs)
+    return False
+
+
+def is_computed_from(value: Value, tabled: Container[Node]) -> bool:
+    """Whether a coded value is computed on codes, and not only made of floating-point numbers.
+
+    Args:
+        value: A coded value.
+        tabled: The nodes of floating point that stand for tables.
+    """
+    node = value.node
+    while node is not None and _passes_on(node):
+        value = node.inputs[0]
+        node = value.node
+    if node is None or value.is_constant:
+        return False
+    return not isinstance(node.op, Quantize) or node in tabled
+
+
+def _passes_on(node: Node) -> bool:
+    return isinstance(node.op, Requantize) or node.op.moves.by_place

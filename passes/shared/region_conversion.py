@@ -1,0 +1,214 @@
+"""The conversion of programs with regions: what goes through a loop or a branch has one code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from qir.analysis.properties import QUANTIZED
+from qir.ir import Builder, Graph, Node, Value
+from qir.ir.cloner import clone
+from qir.ops import Const, Return
+from qir.ops.regions import RegionOp
+from qir.passes.shared.boundary import Boundary
+from qir.passes.shared.code_options import CodeOptions
+from qir.passes.shared.coded_ways import is_computed_from, is_computed_with
+from qir.passes.shared.conversion import Conversion
+from qir.passes.shared.forms import Forms
+from qir.passes.shared.given_codes import GivenCodes
+from qir.passes.shared.plan import CodePlan
+from qir.passes.shared.passage_codes import PassageCodes
+from qir.pipeline import Context
+from qir.types import Affine
+
+_STAYS = "nothing in its regions computes on codes"
+
+
+@dataclass(frozen=True, eq=False)
+class _Body:
+    """A copy of a region that is converted.
+
+    Attributes:
+        graph: The copy.
+        tabled: Its nodes of floating point that stand for tables.
+        diagnostics: What there is to say of it.
+    """
+
+    graph: Graph
+    tabled: set[Node]
+    diagnostics: list[str]
+
+
+class Quantization:
+    """Gives a program codes, and all regions inside of it, by one set of options.
+
+    Args:
+        options: What is wanted of codes.
+        excluded: The ops that a selector keeps in floating point, those in regions among them.
+        context: What the pass was given.
+    """
+
+    def __init__(self, options: CodeOptions, excluded: set[Node], context: Context) -> None:
+        self.options = options
+        self.excluded = excluded
+        self.context = context
+
+    def convert(
+        self,
+        graph: Graph,
+        boundary: Boundary,
+        codes: Mapping[Value, Affine] | None = None,
+        added_up: Mapping[Value, Affine | None] | None = None,
+    ) -> Conversion:
+        """Converts a graph with ranges, in place.
+
+        Args:
+            graph: The graph.
+            boundary: What it takes and returns.
+            codes: Codes that values are to have, beside those that they have already.
+            added_up: The values that a loop adds up in 16 bits, with the code of those that have
+                one of their own.
+        """
+        fine = {value: code for value, code in (added_up or {}).items() if code is not None}
+        options = self.options
+        given = GivenCodes(graph)
+        plan = CodePlan(
+            graph,
+            self.excluded,
+            self.context.statistics,
+            storage=options.storage,
+            symmetric=options.symmetric,
+            boundary=boundary,
+            given={**given.results, **fine, **(codes or {})},
+            fine=added_up or (),
+            target=options.target,
+        )
+        conversion = Conversion(
+            graph,
+            self.context,
+            plan,
+            options.weights,
+            boundary=boundary,
+            convert_regions=self._convert_regions,
+            rounding=options.rounding,
+            correct_bias=options.correct_bias,
+            stored=given.constants,
+        )
+        conversion.run()
+        given.restore()
+        return conversion
+
+    def _convert_regions(self, node: Node, forms: Forms, builder: Builder) -> None:
+        """Converts what is in the regions of a node, and gives what goes through it codes."""
+        if (reason := forms.plan.why_float(node)) is not None:
+            for inner in (node, *(inner for region in node.regions for inner in region.walk())):
+                if not isinstance(inner.op, Const | Return):
+                    inner.note = reason
+            forms.leave_float(node, builder)
+            return
+        ports = PassageCodes(node, forms, self.context.statistics, self.options.carries)
+        while True:
+            bodies = [self._body(region, index, ports) for index, region in enumerate(node.regions)]
+            idle = [place for place in ports.codes if not _serves(place, ports, bodies)]
+            if not idle:
+                break
+            for place in idle:
+                del ports.codes[place]
+        self._commit(node, ports, bodies, forms, builder)
+
+    def _body(self, region: Graph, index: int, ports: PassageCodes) -> _Body:
+        """Converts a copy of a region, with the codes that go through it as they are now."""
+        twin = clone(region)
+        self.excluded.update(
+            copy
+            for old, copy in zip(region.walk(), twin.walk(), strict=True)
+            if old in self.excluded
+        )
+        copies = dict(zip(region.values(), twin.values(), strict=True))
+        taken: dict[Value, Affine] = {}
+        returned: list[Affine | None] = [None] * len(twin.outputs)
+        for place, code in ports.codes.items():
+            port = ports.passing[place]
+            for at, position in port.passage.inputs:
+                if at == index:
+                    taken[twin.inputs[position]] = code
+            for at, position in port.passage.outputs:
+                if at == index:
+                    returned[position] = code
+        added_up = {copies[value]: code for value, code in ports.added_up(region).items()}
+        told = len(self.context.diagnostics)
+        conversion = self.convert(twin, Boundary(taken, returned), taken, added_up)
+        diagnostics = self.context.diagnostics[told:]
+        del self.context.diagnostics[told:]
+        return _Body(twin, conversion.tabled, diagnostics)
+
+    def _commit(
+        self, node: Node, ports: PassageCodes, bodies: list[_Body], forms: Forms, builder: Builder
+    ) -> None:
+        """Puts the converted regions into a node, and lets it take and return their codes."""
+        for body in bodies:
+            self.context.diagnostics += body.diagnostics
+        node.regions = tuple(body.graph for body in bodies)
+        codes = {
+            port.passage.operand: ports.codes[place]
+            for place, port in enumerate(ports.passing)
+            if place in ports.codes and port.passage.operand is not None
+        }
+        for index, value in enumerate(node.inputs):
+            code = codes.get(index)
+            node.set_input(
+                index,
+                forms.code(value, builder, code) if code else forms.real(value, builder),
+            )
+        for place, code in ports.codes.items():
+            result = ports.passing[place].result
+            if result is not None:
+                forms.take(result, code)
+        self._note(node, ports)
+        self._tell_of_trips(node, bodies)
+
+    def _tell_of_trips(self, node: Node, bodies: list[_Body]) -> None:
+        """Says where codes decide how often a loop runs."""
+        assert isinstance(node.op, RegionOp)
+        for index in node.op.conditions:
+            region = bodies[index].graph
+            deciding = region.cone(region.outputs)
+            read = [
+                value.name
+                for value in region.inputs
+                if value.type.quant is not None and deciding.keys() & set(value.users)
+            ]
+            if read:
+                self.context.diagnostics.append(
+                    f"quantize: %{node.outputs[0].name} may run another number of trips than in "
+                    f"floating point, as codes of {', '.join(f'%{name}' for name in read)} decide "
+                    "when it ends; keep_float names what must not be rounded"
+                )
+
+    def _note(self, node: Node, ports: PassageCodes) -> None:
+        """Says what of a node stays in floating point, and what codes may change of its course."""
+        floats = [
+            port.values[0].name
+            for place, port in enumerate(ports.passing)
+            if place not in ports.codes
+            and any(value.type.is_float for value in (*port.inputs, *port.returned))
+        ]
+        if not floats:
+            return
+        if not ports.codes and all(QUANTIZED.missing(region) for region in node.regions):
+            node.note = _STAYS
+            return
+        names = ", ".join(f"%{name}" for name in floats)
+        node.note = f"nothing in its regions computes on codes of {names}"
+
+
+def _serves(place: int, ports: PassageCodes, bodies: list[_Body]) -> bool:
+    """Whether something inside computes on the codes of what goes through."""
+    passage = ports.passing[place].passage
+    return any(
+        is_computed_with(bodies[at].graph.inputs[position], bodies[at].tabled)
+        for at, position in passage.inputs
+    ) or any(
+        is_computed_from(bodies[at].graph.outputs[position], bodies[at].tabled)
+        for at, position in passage.outputs
+    )
