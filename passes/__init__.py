@@ -8,6 +8,7 @@ from qir.passes.float import (
     equalize,
     fold_batch_norm,
     fold_scales,
+    hoist_projections,
     move_transposes,
     widen_floats,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "fold_batch_norm",
     "fold_scales",
     "fuse_requantize",
+    "hoist_projections",
     "lift_qdq",
     "lookup_tables",
     "lower_requantize",

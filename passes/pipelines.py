@@ -9,7 +9,10 @@ RAISE = (
 )
 """What `qir.from_jax` and `qir.load` do with what a frontend has translated."""
 
-FOLD = "widen-floats, canonicalize, move-transposes, fold-batch-norm, fold-scales, canonicalize"
+FOLD = (
+    "widen-floats, canonicalize, move-transposes, fold-batch-norm, fold-scales, hoist-projections, "
+    "canonicalize"
+)
 SCORES = "defer-division, clip-scores"
 RANGES = "split-concats, smooth-channels, split-outliers, propagate-ranges"
 INTEGER = "cancel-casts, lookup-tables, fuse-requantize, canonicalize, check-overflow"
