@@ -195,9 +195,7 @@ def replace_by_pass(nodes: Sequence[Node], outputs: Sequence[Value]) -> Match:
     made = {value for node in nodes for value in node.outputs}
     read = [value for node in nodes for value in node.inputs if value not in made]
     writer = PassWriter(tuple(nodes), tuple(outputs))
-    return Match(
-        tuple(nodes), variables(*read), writer.write, pointwise, outputs=tuple(outputs)
-    )
+    return Match(tuple(nodes), variables(*read), writer.write, pointwise, outputs=tuple(outputs))
 
 
 declare_fusion(Fusion(pointwise, lambda node: not problem(node), replace_by_pass, MOST_NODES))
