@@ -20,7 +20,7 @@ from qir.backends.cpu.target import LlvmInstructionSet
 from qir.backends.native.assignment import write
 from qir.backends.native.computation import Computation, Group, Lowering, Parameter, always
 from qir.backends.native.partition import Cluster, Partition, partition
-from qir.backends.native.pattern import Placement
+from qir.backends.native.pattern import Match, Placement
 from qir.backends.native.plan import Plan, named
 from qir.bench.profile import Ceilings
 from qir.errors import QirError
@@ -167,7 +167,7 @@ class GeneratedKernels:
             plan = self.plan(cluster, actual) if products else first
             if plan is not first and not np.array_equal(own := plan.constants(), constants):
                 packed = jax.numpy.asarray(own)
-            addresses = call.addresses([step.kernel for step in plan.steps], self.target)
+            addresses = call.addresses(list(plan.kernels()), self.target)
             clock = 0
             if self.timed:
                 self.clocks.append(StepClock(cluster, plan, call.new_words(1 + len(plan.steps))))
@@ -179,13 +179,7 @@ class GeneratedKernels:
         computation = Computation(
             run, (Parameter(f"kernels{number}", constants), dimensions, *cluster.inputs)
         )
-        ways = {
-            node: Lowering(f"kernel_{match.pattern.__name__}", always, always, match.pattern)
-            for match in cluster.matches
-            if match.pattern is not None
-            for node in match.nodes
-        }
-        return Group(cluster.outputs, computation, ways)
+        return Group(cluster.outputs, computation, _ways(cluster.matches))
 
     def plan(self, cluster: Cluster, sizes: Sizes) -> Plan:
         """Returns the steps of a cluster.
@@ -203,9 +197,21 @@ class GeneratedKernels:
         return plan
 
 
+def _ways(matches: Sequence[Match]) -> dict[Node, Lowering]:
+    """Returns the way of each node, those of regions included."""
+    ways: dict[Node, Lowering] = {}
+    for match in matches:
+        if match.pattern is not None:
+            way = Lowering(f"kernel_{match.pattern.__name__}", always, always, match.pattern)
+            ways |= dict.fromkeys(match.nodes, way)
+        ways |= _ways(match.inside)
+    return ways
+
+
 def _products(cluster: Cluster) -> list[tuple[str, ...]]:
     """Returns the products of names that stand in the sizes of a cluster, each once."""
-    values = [*cluster.inputs, *(v for c in cluster.matches for n in c.nodes for v in n.outputs)]
+    made = (v for c in cluster.matches for n in c.all_nodes() for v in (*n.inputs, *n.outputs))
+    values = [*cluster.inputs, *made]
     sizes = [size for value in values for size in value.type.shape if isinstance(size, Dim)]
     return list(dict.fromkeys(size.names for size in sizes))
 

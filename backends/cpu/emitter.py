@@ -91,6 +91,16 @@ class LlvmEmitter:
         """Stores a value, `align` bytes aligned."""
         self.build.store(value, self.at(pointer, offset), align=align)
 
+    def gather(self, type: Any, pointer: LlvmValue, offsets: LlvmValue) -> LlvmValue:
+        """Loads the lanes of a vector, each some bytes behind a pointer."""
+        places = self.build.gep(pointer, [offsets], source_etype=I8)
+        # llvmlite takes it for a single pointer.
+        places.type = vector(POINTER, type.count)
+        element = {I32: "i32", F32: "f32"}[type.element]
+        name = f"llvm.masked.gather.v{type.count}{element}.v{type.count}p0"
+        mask, none = constant(vector(I1, type.count), 1), constant(type, 0)
+        return self.intrinsic(name, type, places, constant(I32, 1), mask, none)
+
     def prefetch(self, pointer: LlvmValue, offset: LlvmValue | int = 0) -> None:
         """Asks for a line of memory that will be read; it need not be there."""
         options = (constant(I32, option) for option in (0, 3, 1))  # to read, often, as data

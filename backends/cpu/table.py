@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from qir.backends.cpu import runtime
-from qir.backends.native.plan import SLACK, BufferView, Plan, aligned
+from qir.backends.native.plan import SLACK, BufferView, Plan, Step, aligned
 from qir.types import Array
 
 _PROCESS = time.time_ns()
@@ -49,11 +49,34 @@ def call_table(plan: Plan, addresses: Mapping[str, int], slot: int, clock: int =
         steps[number, runtime.CODE] = addresses[step.kernel.symbol]
         steps[number, runtime.ARGUMENTS] = 8 * (first + len(arguments))
         steps[number, runtime.TASKS] = step.tasks
-        arguments += step.parameters.values()
-        for view in step.tensors.values():
-            arguments += _address(view, buffers - 1)
+        arguments += _arguments(step, addresses, buffers - 1)
     words = np.concatenate([header, steps.reshape(-1), np.asarray(arguments, np.int64)])
     return words.view(np.uint8)
+
+
+def _arguments(step: Step, addresses: Mapping[str, int], arena: int) -> list[int]:
+    """Returns the words of a step: its parameters and tensors, then the steps of its body.
+
+    A step of a body has as many words as one of the table, its arguments counted in bytes from the
+    first word of the loop's.
+
+    Args:
+        step: The step.
+        addresses: Of the kernels, by symbol.
+        arena: The number of the buffer with the temporary tensors.
+    """
+    words = list(step.parameters.values())
+    for view in step.tensors.values():
+        words += _address(view, arena)
+    if step.body is None:
+        return words
+    body, steps, inner = step.body, [], list[int]()
+    first = len(words) + runtime.STEP_WORDS * len(body.steps)
+    for each in body.steps:
+        at = 8 * (first + len(inner))
+        steps += [addresses[each.kernel.symbol], at, each.tasks, 0]
+        inner += _arguments(each, addresses, len(body.fixed))
+    return [*words, *steps, *inner]
 
 
 def _address(view: BufferView, arena: int) -> Sequence[int]:

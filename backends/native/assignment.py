@@ -24,7 +24,7 @@ def write(matches: Sequence[Match], placement: Placement) -> None:
         matches: The matches, in an order in which each finds what it reads.
         placement: Where to write.
     """
-    makers = {value: match for match in matches for value in match.nodes[-1].outputs}
+    makers = {value: match for match in matches for value in match.results}
     # What contains others gets its buffer before them.
     for match in reversed(matches):
         node = match.nodes[-1]

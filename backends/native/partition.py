@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from qir.backends.native.fusion import fused
 from qir.backends.native.instruction_set import InstructionSet
 from qir.backends.native.pattern import Match, match
 from qir.ir import Node, Value
@@ -67,7 +68,7 @@ def partition(
             continue
         found = match(node, target)
         if isinstance(found, Match):
-            found = next(filter(None, map(refused, found.nodes)), found)
+            found = next(filter(None, map(refused, found.all_nodes())), found)
         if isinstance(found, Match) and needed.issuperset(found.nodes):
             matched.update(found.nodes)
             units.append(found)
@@ -83,7 +84,7 @@ def partition(
         stage = max((stages.get(value, 0) for value in _reads(unit)), default=0)
         stage += (stage % 2) != isinstance(unit, Node)
         by_stage.setdefault(stage, []).append(unit)
-        stages |= dict.fromkeys(_nodes(unit)[-1].outputs, stage)
+        stages |= dict.fromkeys(_results(unit), stage)
 
     parts: list[Cluster | Node] = []
     wanted = set(outputs)
@@ -103,9 +104,13 @@ def _reads(unit: Match | Node) -> tuple[Value, ...]:
     return unit.inputs
 
 
+def _results(unit: Match | Node) -> tuple[Value, ...]:
+    return unit.outputs if isinstance(unit, Node) else unit.results
+
+
 def _cluster(matches: Sequence[Match], wanted: set[Value]) -> Cluster:
     inside = {node for match in matches for node in match.nodes}
-    made = dict.fromkeys(value for match in matches for value in match.nodes[-1].outputs)
+    made = dict.fromkeys(value for match in matches for value in match.results)
     inputs = dict.fromkeys(
         value for match in matches for value in match.inputs if value not in made
     )
@@ -114,4 +119,4 @@ def _cluster(matches: Sequence[Match], wanted: set[Value]) -> Cluster:
         for value in made
         if value in wanted or any(reader not in inside for reader, _ in value.uses)
     ]
-    return Cluster(tuple(matches), tuple(inputs), tuple(outputs))
+    return Cluster(tuple(fused(matches, wanted)), tuple(inputs), tuple(outputs))

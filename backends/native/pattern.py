@@ -7,7 +7,7 @@ matches is left to XLA.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, TypeAlias
@@ -35,13 +35,13 @@ class Placement:
     ) -> None:
         self.plan = plan
         self.target = target
+        self.sizes = sizes
         self._views = dict(views)
         self._pitches: dict[Value, int] = {}
-        self._sizes = sizes
 
     def shape(self, value: Value) -> tuple[int, ...]:
         """Returns the sizes of a value."""
-        return tuple(self._sizes.shape(value.type.shape))
+        return tuple(self.sizes.shape(value.type.shape))
 
     def bytes(self, value: Value) -> int:
         """Returns the bytes of a value."""
@@ -114,12 +114,15 @@ class Match:
     """Nodes that a step, or a few, compute.
 
     Args:
-        nodes: The nodes; only the last one's results are read elsewhere.
+        nodes: The nodes, in order.
         inputs: The values that the steps read, constants left out.
         write: Adds the steps.
         pattern: The pattern that made it.
         rows_apart: Whether the steps can write the last result with its rows apart, as
             `Placement.pitch` says.
+        inside: The matches of a region that the steps run.
+        outputs: What may be read elsewhere of what the nodes give; None for the results of the last
+            node.
     """
 
     nodes: tuple[Node, ...]
@@ -127,6 +130,19 @@ class Match:
     write: Callable[[Placement], None]
     pattern: Callable[..., Any] | None = None
     rows_apart: bool = False
+    inside: tuple[Match, ...] = ()
+    outputs: tuple[Value, ...] | None = None
+
+    @property
+    def results(self) -> tuple[Value, ...]:
+        """The values that may be read elsewhere."""
+        return self.nodes[-1].outputs if self.outputs is None else self.outputs
+
+    def all_nodes(self) -> Iterator[Node]:
+        """Yields the nodes, those of regions included."""
+        yield from self.nodes
+        for match in self.inside:
+            yield from match.all_nodes()
 
 
 Pattern: TypeAlias = Callable[[Any, Node, Any], Match | str]
@@ -151,6 +167,52 @@ def pattern(
     return declare
 
 
+WIDE_PATTERNS: dict[type[Op], Pattern] = {}
+"""What is tried after the pattern of an op: passes over numbers of more than a byte too."""
+
+
+def wide_pattern(
+    *classes: type[Op],
+) -> Callable[[Callable[[Any, Node, Any], Match | str]], Pattern]:
+    """Declares the pattern to try where that of an op does not match.
+
+    Args:
+        classes: The classes of the ops.
+    """
+
+    def declare(function: Callable[[Any, Node, Any], Match | str]) -> Pattern:
+        WIDE_PATTERNS.update(dict.fromkeys(classes, function))
+        return function
+
+    return declare
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """How matches become one.
+
+    Attributes:
+        pattern: The pattern of matches that are worth it.
+        joins: Whether a node can be part of such a match.
+        match: Returns the match of nodes in order and of what of their results is read elsewhere.
+        most: Most nodes of a match.
+    """
+
+    pattern: Pattern
+    joins: Callable[[Node], bool]
+    match: Callable[[Sequence[Node], Sequence[Value]], Match]
+    most: int
+
+
+FUSIONS: list[Fusion] = []
+"""All of them."""
+
+
+def declare_fusion(fusion: Fusion) -> None:
+    """Adds a fusion."""
+    FUSIONS.append(fusion)
+
+
 def match(node: Node, target: InstructionSet) -> Match | str:
     """Returns the match that begins at a node, or why there is none."""
     function = PATTERNS.get(type(node.op))
@@ -159,6 +221,10 @@ def match(node: Node, target: InstructionSet) -> Match | str:
     if any(0 in value.type.shape for value in (*node.inputs, *node.outputs)):
         return "a tensor without numbers"
     found = _far(node) or function(node.op, node, target)
+    if isinstance(found, str) and type(node.op) in WIDE_PATTERNS and not _far(node):
+        function = WIDE_PATTERNS[type(node.op)]
+        wide = function(node.op, node, target)
+        found = wide if isinstance(wide, Match) else found
     if isinstance(found, Match):
         return next(filter(None, map(_far, found.nodes)), replace(found, pattern=function))
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -62,6 +62,7 @@ class Step:
         tasks: Number of tasks, which may run at the same time.
         scratch: Bytes of memory that each thread needs.
         nodes: The nodes that it computes, or a part of them.
+        body: The plan that it repeats, if it is a loop.
     """
 
     label: str
@@ -71,6 +72,7 @@ class Step:
     tasks: int
     scratch: int = 0
     nodes: tuple[Node, ...] = ()
+    body: Plan | None = None
 
 
 @dataclass(eq=False)
@@ -81,6 +83,7 @@ class Plan:
         operands: Number of the tensors that the call reads, constants not counted.
         results: Number of those that it returns.
         threads: Most threads that take part.
+        outer: The plan that repeats this one, whose constants are those of both.
 
     Attributes:
         steps: The steps.
@@ -92,6 +95,7 @@ class Plan:
     operands: int
     results: int
     threads: int
+    outer: Plan | None = None
     steps: list[Step] = field(default_factory=list)
     scratch: int = 0
     nodes: tuple[Node, ...] = ()
@@ -101,7 +105,8 @@ class Plan:
         # Buffer 0 holds the constants, one after the other.
         self.fixed = [Buffer(number=number) for number in range(1 + self.operands + self.results)]
         self._temporary: list[Buffer] = []
-        self._constants = _aligned_zeros(RESERVED)
+        if self.outer is None:
+            self._constants = _aligned_zeros(RESERVED)
 
     def operand(self, index: int) -> BufferView:
         """Returns where an operand lies."""
@@ -113,6 +118,8 @@ class Plan:
 
     def constant(self, array: Array) -> BufferView:
         """Adds a copy of an array to the constants."""
+        if self.outer is not None:
+            return BufferView(self.fixed[0], self.outer.constant(array).offset)
         at = self.constant_bytes
         self.constant_bytes += aligned(array.nbytes)
         if self.constant_bytes > self._constants.size:
@@ -121,6 +128,10 @@ class Plan:
             self._constants = larger
         self._constants[at : at + array.nbytes].view(array.dtype)[:] = array.reshape(-1)
         return BufferView(self.fixed[0], at)
+
+    def all_constants(self) -> BufferView:
+        """Returns where the constants begin."""
+        return BufferView(self.fixed[0])
 
     def temporary(self, size: int) -> BufferView:
         """Returns memory that holds a tensor from the first step that names it to the last."""
@@ -136,6 +147,7 @@ class Plan:
         tensors: Mapping[str, BufferView],
         tasks: int = 1,
         scratch: int = 0,
+        body: Plan | None = None,
     ) -> None:
         """Adds a step.
 
@@ -146,6 +158,7 @@ class Plan:
             tensors: A view for each name of `kernel.tensors`.
             tasks: Number of tasks, which may run at the same time.
             scratch: Bytes of memory that each thread needs.
+            body: The plan that it repeats, if it is a loop.
 
         Raises:
             QirError: A parameter or tensor is missing, or is none that the kernel knows.
@@ -159,8 +172,17 @@ class Plan:
             buffer.last = number
         ordered = {name: int(parameters[name]) for name in kernel.parameters}
         views = {name: tensors[name] for name in kernel.tensors}
-        self.steps.append(Step(label, kernel, ordered, views, tasks, scratch, self.nodes))
+        self.steps.append(
+            Step(label, kernel, ordered, views, tasks, scratch, self.nodes, body)
+        )
         self.scratch = max(self.scratch, aligned(scratch + SLACK))
+
+    def kernels(self) -> Iterator[Kernel]:
+        """Yields the kernel of each step, those inside of loops included."""
+        for step in self.steps:
+            yield step.kernel
+            if step.body is not None:
+                yield from step.body.kernels()
 
     def constants(self) -> Array:
         """Returns the constants as the bytes of buffer 0, aligned so that JAX takes no copy."""
@@ -208,6 +230,8 @@ class Plan:
                 f"      {counted(step.tasks, 'task')}, {step.scratch:,} bytes of scratch; "
                 f"{tensors}",
             ]
+            if step.body is not None:
+                lines += [f"      {line}" for line in str(step.body).splitlines()]
         return "\n".join(lines)
 
     def _shown(self, view: BufferView) -> str:

@@ -1,4 +1,4 @@
-"""canonicalize: constants folded, equal ops merged, ops that change nothing dropped."""
+"""canonicalize: constants folded, equal ops merged, what changes nothing or is unread dropped."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ from qir.passes.shared.identities import (
     simplify_clip,
     transpose_to_reshape,
 )
+from qir.passes.shared.invariants import hoist_invariants
+from qir.passes.shared.region_identities import REGION_IDENTITIES, are_alike
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.rewrite import Rule, Skip, rewrite, rule
 from qir.types import Array, TensorType, known
@@ -45,6 +47,11 @@ class Canonicalize(Pass):
     constants stays, because folding it would store them wider than their code; so does quantize
     followed by dequantize, which rounds.
 
+    What a loop would compute anew in each trip is computed before it, constants are held by the
+    regions that read them, and what goes through a loop or branch unread or unchanged does so no
+    more. A branch that is known to run, the body of a scan of one trip and the initial values of a
+    loop without any take the place of the op.
+
     Attributes:
         growth: Bytes by which a folded constant may be larger than those that it is made of.
     """
@@ -52,18 +59,33 @@ class Canonicalize(Pass):
     growth: int = 65536
 
     name = "canonicalize"
+    whole_program = True
 
     def check(self) -> None:
         if self.growth < 0:
             raise QirError(f"canonicalize: growth: expected at least 0, got {self.growth}")
 
     def run(self, graph: Graph, context: Context) -> None:
+        self._settle(graph, context, {})
+
+    def _settle(self, graph: Graph, context: Context, settled: dict[Graph, int]) -> None:
+        """Canonicalizes a graph and its regions, until what is handed in changes none of these."""
         names = Inheritance(graph)
-        rewrite(
-            graph, [constant_folding(self.growth), *IDENTITIES], allow=context.allow, nested=False
-        )
-        merge_equal(graph)
+        rules = [constant_folding(self.growth), *IDENTITIES, *REGION_IDENTITIES, hoist_invariants]
+        while True:
+            for region in (region for node in graph.nodes for region in node.regions):
+                if settled.get(region) != region.revision:
+                    self._settle(region, context, settled)
+            rewrite(graph, rules, allow=context.allow, nested=False)
+            merge_equal(graph)
+            if all(
+                settled.get(region) == region.revision
+                for node in graph.nodes
+                for region in node.regions
+            ):
+                break
         names.settle()
+        settled[graph] = graph.revision
 
 
 def constant_folding(growth: int) -> Rule:
@@ -127,10 +149,10 @@ def merge_equal(graph: Graph) -> None:
     """
     seen: dict[Hashable, Node] = {}
     for node in graph.nodes:
-        if node.regions or isinstance(node.op, Return):
+        if isinstance(node.op, Return):
             continue
         first = seen.setdefault(_key(node), node)
-        if first is not node:
+        if first is not node and all(map(are_alike, first.regions, node.regions)):
             for old, new in zip(node.outputs, first.outputs, strict=True):
                 old.replace_with(new)
             graph.erase(node)
@@ -138,7 +160,7 @@ def merge_equal(graph: Graph) -> None:
 
 def _key(node: Node) -> Hashable:
     """Returns what equal nodes have in common."""
-    return node.op, node.inputs, tuple(value.type for value in node.outputs)
+    return node.op, node.inputs, tuple(value.type for value in node.outputs), len(node.regions)
 
 
 @rule(Neg, Not)

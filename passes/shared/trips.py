@@ -13,7 +13,7 @@ from qir.ops import Cond
 from qir.ops import regions as region_ops
 from qir.passes.shared import segments
 from qir.passes.shared.segments import Body, Driven, Segment
-from qir.passes.shared.tally import Tally, Trip, Watched
+from qir.passes.shared.tally import Tally, Trip, Watched, is_observed
 from qir.types import Array
 
 _LEAST_BYTES = 2**12
@@ -43,7 +43,8 @@ class Trips:
         self._refused = refused
         self._done: dict[Graph, list[Trip]] = {}
         # What was computed in which trip, in order, of those that are not counted.
-        self._order: list[tuple[Trip, Value]] = []
+        self._order: list[tuple[Trip, list[Value]]] = []
+        self._sizes: dict[Graph, int] = {}
         self._bytes = 0
 
     def run(
@@ -88,7 +89,6 @@ class Trips:
     ) -> region_ops.Body:
         graph, node = body.region, piece.node
         name = f"{node.op.name} %{node.outputs[0].name}" if node.outputs else node.op.name
-        kept = self._watched.kept
         trips = 0
 
         def run(*arrays: Any) -> list[Any]:
@@ -96,38 +96,35 @@ class Trips:
             own = f"region {region}" if isinstance(node.op, Cond) else f"trip {trips}"
             trips += 1
             trip = Trip({}, (f"{own} of {name}", *places))
-            computed: dict[Value, Any] = {}
-            self._note(trip, computed, kept, graph.inputs, arrays)
+            computed = dict(zip(graph.inputs, arrays, strict=True))
+            self._note(trip, graph.inputs, computed)
             for part in body.pieces:
                 if isinstance(part, Segment):
+                    values = part.outputs
                     operands = [computed[value] for value in part.inputs]
                     results = part.run(operands, self._tally.sizes)
-                    self._note(trip, computed, kept, part.outputs, results)
                 else:
+                    values = part.node.outputs
                     operands = [_numbers(value, computed) for value in part.node.inputs]
                     results = self.run(part, operands, trip.places)
-                    self._note(trip, computed, kept, part.node.outputs, results)
+                computed |= zip(values, results, strict=True)
+                self._note(trip, values, computed)
             self._done.setdefault(graph, []).append(trip)
+            # All trips of a batch have arrays of the same shapes.
+            if graph not in self._sizes:
+                sizes = (max(array.nbytes, _LEAST_BYTES) for array in trip.computed.values())
+                self._sizes[graph] = sum(sizes)
+            self._bytes += self._sizes[graph]
             if self._bytes >= segments.SEGMENT_BYTES:
                 self.count()
             return [_numbers(value, computed) for value in graph.outputs]
 
         return run
 
-    def _note(
-        self,
-        trip: Trip,
-        computed: dict[Value, Any],
-        kept: set[Value],
-        values: Sequence[Value],
-        arrays: Sequence[Any],
-    ) -> None:
-        for value, array in zip(values, arrays, strict=True):
-            computed[value] = array
-            if value in kept:
-                trip.computed[value] = array
-                self._order.append((trip, value))
-                self._bytes += max(array.nbytes, _LEAST_BYTES)
+    def _note(self, trip: Trip, values: Sequence[Value], computed: dict[Value, Any]) -> None:
+        kept = [value for value in values if value in self._watched.kept]
+        trip.computed.update((value, computed[value]) for value in kept)
+        self._order.append((trip, kept))
 
     def count(self) -> None:
         """Counts the trips that are through.
@@ -144,12 +141,13 @@ class Trips:
 
     def _first_refused(self, value: Value, array: Array) -> QirError:
         """Returns the error of the first value that is not finite, in whatever trip."""
-        for trip, known in self._order:
-            numbers = np.asarray(trip.computed[known])
-            if known.type.is_float:
+        for trip, values in self._order:
+            for known in filter(is_observed, values):
+                numbers = np.asarray(trip.computed[known])
                 with np.errstate(over="ignore"):
-                    if not np.isfinite(numbers.astype(np.float32, copy=False)).all():
-                        return self._refused(known, numbers, trip)
+                    is_finite = np.isfinite(numbers.astype(np.float32, copy=False)).all()
+                if not is_finite:
+                    return self._refused(known, numbers, trip)
         return self._refused(value, array, Trip({}))
 
 

@@ -10,6 +10,7 @@ from qir.errors import QirError, counted, did_you_mean, kind_of
 from qir.ir.accuracy import Accuracy
 from qir.ir.builder import Builder
 from qir.ir.cloner import clone
+from qir.ir.description import describe
 from qir.ir.names import Namespace
 from qir.ir.node import Node
 from qir.ir.reachability import reachable
@@ -61,6 +62,22 @@ class Graph:
         self.inputs = (*self.inputs, value)
         self._register(value, name)
         return value
+
+    def keep_inputs(self, values: Sequence[Value]) -> None:
+        """Keeps some of the inputs, in another order perhaps.
+
+        Raises:
+            QirError: One that is left out is read.
+        """
+        for value in self.inputs:
+            if value in values:
+                continue
+            if value.uses:
+                raise QirError(f"graph: %{value.name} is still read by {value.users[0]!r}")
+            del self._names[value.name]
+        for index, value in enumerate(values):
+            value.index = index
+        self.inputs = tuple(values)
 
     @property
     def name(self) -> str:
@@ -400,7 +417,7 @@ class Graph:
 
     def description(self) -> list[Any]:
         """Returns what equality compares, in lists and tuples; later edits do not change it."""
-        return _description(self, self.name)
+        return describe(self, self.name)
 
     __hash__ = object.__hash__
 
@@ -429,21 +446,3 @@ def expect_graph(given: object, subject: str) -> None:
         else ""
     )
     raise QirError(f"{subject}: expected a graph, got {kind_of(given)}{remedy}")
-
-
-def _description(graph: Graph, name: str = "") -> list[Any]:
-    lines: list[Any] = [name, list(map(_facts, graph.inputs))]
-    for node in graph.nodes:
-        lines.append(
-            (
-                node.op,
-                [value.name for value in node.inputs],
-                list(map(_facts, node.outputs)),
-                [_description(region) for region in node.regions],
-            )
-        )
-    return lines
-
-
-def _facts(value: Value) -> tuple[Any, ...]:
-    return value.name, value.type, value.observed, value.range

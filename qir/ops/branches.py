@@ -35,6 +35,9 @@ class Cond(RegionOp):
             ),
         )
 
+    def resized(self, carries: int, stacked: int, trips: int | None) -> Cond | None:
+        return None if carries or stacked else self
+
     def run(
         self, bodies: Sequence[Body], operands: Sequence[Any], results: Sequence[tuple[int, ...]]
     ) -> list[Any]:

@@ -92,6 +92,11 @@ class Scan(RegionOp):
             ),
         )
 
+    def resized(self, carries: int, stacked: int, trips: int | None) -> Scan | None:
+        if not stacked and trips is None:
+            return None
+        return Scan(carries, stacked, None if stacked else trips, self.reverse)
+
     def run(
         self, bodies: Sequence[Body], operands: Sequence[Any], results: Sequence[tuple[int, ...]]
     ) -> list[Any]:
@@ -160,6 +165,9 @@ class While(RegionOp):
                 for index, place in enumerate(range(invariants, operands))
             ),
         )
+
+    def resized(self, carries: int, stacked: int, trips: int | None) -> While | None:
+        return While(carries, self.max_trips) if carries and not stacked else None
 
     def run(
         self, bodies: Sequence[Body], operands: Sequence[Any], results: Sequence[tuple[int, ...]]

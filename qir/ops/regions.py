@@ -131,6 +131,19 @@ class RegionOp(Op):
         """
         return None
 
+    def resized(self, carries: int, stacked: int, trips: int | None) -> RegionOp | None:
+        """Returns the op for other numbers of things that go through.
+
+        Args:
+            carries: How many are carried.
+            stacked: How many operands are stacked.
+            trips: How often the region runs, where no operand is stacked.
+
+        Returns:
+            None where there is none: what goes through has to stay as it is.
+        """
+        return None
+
     def result_count(self, operands: int, regions: Sequence[Signature]) -> int:
         """Returns the number of results."""
         return len(regions[-1][1])

@@ -13,7 +13,11 @@ from qir.pipeline import Context, Pass, PassManager, Pipeline
 
 NESTED = """
 graph @nested(%x: f32[5,3], %h: f32[3], %n: i32[]) {
-  %last, %ys = scan(%n, %h, %x) {carries = 1, stacked = 1} with (%n: i32[], %h: f32[3], %x: f32[3]) {
+  %last, %ys = scan(%n, %h, %x) {carries = 1, stacked = 1} with (
+    %n: i32[],
+    %h: f32[3],
+    %x: f32[3]
+  ) {
     %sum = add(%x, %h) : f32[3]
     %c = cond(%n, %sum) with (%a: f32[3]) {
       %b = relu(%a) : f32[3]
@@ -100,6 +104,7 @@ def test_an_error_in_a_region_tells_which():
 def test_the_pipelines_keep_what_a_program_with_regions_computes():
     graph = qir.parse(NESTED)
     inputs = [np.random.default_rng(0).normal(size=(5, 3)), np.zeros(3), np.int32(1)]
-    arrays = [np.asarray(each, value.type.dtype.numpy) for each, value in zip(inputs, graph.inputs)]
+    types = [np.float32, np.float32, np.int32]
+    arrays = [np.asarray(each, type) for each, type in zip(inputs, types, strict=True)]
     for pipeline in ("raise", "fold", "defer-division"):
         qir.optimize(graph, pipeline, check=arrays)

@@ -70,7 +70,7 @@ def sweep(
     staged = [e.reserve(LANES * stream.size) for stream in (*sources, out)]
     with e.when(short):
         for place, stream in zip(staged, sources, strict=False):
-            _copy(e, place, stream.pointer, build.mul(count, number(stream.size)))
+            copy_bytes(e, place, stream.pointer, build.mul(count, number(stream.size)))
     pointers = [
         build.select(short, place, stream.pointer)
         for place, stream in zip(staged, (*sources, out), strict=True)
@@ -103,10 +103,11 @@ def sweep(
             moved.append(build.select(ends, last_phase, grown))
         loop.carry(*moved)
     with e.when(short):
-        _copy(e, out.pointer, staged[-1], build.mul(count, number(out.size)))
+        copy_bytes(e, out.pointer, staged[-1], build.mul(count, number(out.size)))
 
 
-def _copy(e: LlvmEmitter, place: LlvmValue, source: LlvmValue, size: LlvmValue) -> None:
+def copy_bytes(e: LlvmEmitter, place: LlvmValue, source: LlvmValue, size: LlvmValue) -> None:
+    """Copies a few bytes one by one."""
     with e.loop(size) as loop:
         e.store(e.load(I8, source, loop.index), place, loop.index)
 

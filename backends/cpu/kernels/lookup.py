@@ -11,37 +11,48 @@ from qir.backends.native.kernels.flat import LANES
 from qir.backends.native.kernels.lookup import ClampKernel, FlipKernel, LookupKernel
 
 
-@kernel_code(LookupKernel)
-class LookupCode(FlatCode, LookupKernel):
-    """The code of `LookupKernel`.
+def table_rows(e: Body, pointer: LlvmValue) -> list[LlvmValue]:
+    """Loads a table of 256 bytes into registers, sixteen entries in each."""
+    rows = []
+    for row in range(16):
+        entries = e.load(vector(I8, 16), pointer, 16 * row)
+        rows.append(e.concat(entries, entries))
+    return rows
+
+
+def picked(e: Body, rows: Sequence[LlvmValue], x: LlvmValue) -> LlvmValue:
+    """Returns the entries of a table at the bits of bytes, read as unsigned numbers.
 
     The low half of a byte picks from sixteen entries in each of sixteen registers; the bits of the
     high half then choose between registers, as in a tournament.
+
+    Args:
+        e: Where to write.
+        rows: The table.
+        x: Vector of `LANES` bytes.
     """
+    build = e.build
+    low_half, zero = constant(x.type, 15), constant(x.type, 0)
+    index = build.and_(x, low_half)
+    found = [e.target.pick(e, row, index) for row in rows]
+    for bit in range(4, 8):
+        one = build.shl(x, constant(x.type, 7 - bit)) if bit < 7 else x
+        chosen = build.icmp_signed("<", one, zero)
+        found = [build.select(chosen, found[at + 1], found[at]) for at in range(0, len(found), 2)]
+    return found[0]
+
+
+@kernel_code(LookupKernel)
+class LookupCode(FlatCode, LookupKernel):
+    """The code of `LookupKernel`."""
 
     def prepare(self, e: Body) -> VectorFunction:
         """Loads the table into registers."""
-        build = e.build
-        bytes_ = vector(I8, LANES)
-        pointer = e.tensor("table")
-        rows = []
-        for row in range(16):
-            entries = e.load(vector(I8, 16), pointer, 16 * row)
-            rows.append(e.concat(entries, entries))
-        low_half, zero = constant(bytes_, 15), constant(bytes_, 0)
+        rows = table_rows(e, e.tensor("table"))
 
         def compute(sources: Sequence[LlvmValue], phase: LlvmValue) -> LlvmValue:
             (place,) = sources
-            x = e.load(bytes_, place)
-            index = build.and_(x, low_half)
-            found = [e.target.pick(e, row, index) for row in rows]
-            for bit in range(4, 8):
-                one = build.shl(x, constant(bytes_, 7 - bit)) if bit < 7 else x
-                chosen = build.icmp_signed("<", one, zero)
-                found = [
-                    build.select(chosen, found[at + 1], found[at]) for at in range(0, len(found), 2)
-                ]
-            return found[0]
+            return picked(e, rows, e.load(vector(I8, LANES), place))
 
         return compute
 

@@ -6,10 +6,12 @@ from qir.backends.native.patterns import (
     dense,
     elementwise,
     lookup,
+    loop,
     movement,
     pad,
+    pointwise,
     pool,
     reduce,
 )
 
-__all__ = ["cast", "conv", "dense", "elementwise", "lookup", "movement", "pad", "pool", "reduce"]
+__all__ = ["cast", "conv", "dense", "elementwise", "lookup", "loop", "movement", "pad", "pointwise", "pool", "reduce"]

@@ -32,7 +32,7 @@ def stored(value: Value) -> Stored | None:
     return "wide" if value.type.quant is not None and value.type.dtype is DType.I32 else None
 
 
-def _belongs_to_xla(x: Value) -> bool:
+def belongs_to_xla(x: Value) -> bool:
     """Whether a value is sums of an op without kernels: XLA fuses with it what alone reads them.
 
     A kernel would have them written to memory in 32 bits.
@@ -98,7 +98,7 @@ def dequantize(op: Dequantize, node: Node, target: InstructionSet) -> Match | st
         return "weights that XLA decodes where it reads them"
     if not isinstance(code, Affine) or kind is None or code.expressed is not DType.F32:
         return "not from an affine code of 8 or 32 bits to f32"
-    if _belongs_to_xla(x):
+    if belongs_to_xla(x):
         return "behind sums that XLA forms"
     factors = code.decoding_factors
     found = repeated({"scale": factors[0]}, x) if len(factors) == 1 else None
@@ -116,7 +116,7 @@ def requantize(op: Requantize, node: Node, target: InstructionSet) -> Match | st
     kind = stored(x)
     if kind is None or not is_bytes(node.output):
         return "not from a code of 8 or 32 bits to one of 8"
-    if _belongs_to_xla(x):
+    if belongs_to_xla(x):
         return "behind sums that XLA forms"
     forms = op.machine_forms(x.type)
     if not forms:
