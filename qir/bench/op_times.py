@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -112,7 +113,12 @@ def op_times(
         progress: Whether to show a progress bar.
         clock: Returns the time in seconds.
     """
-    costs = {line.value: line.multiply_adds for line in summary(graph, sizes).ops}
+    costs, op = Counter[str](), ""
+    own = {node.outputs[0].name for node in graph.nodes if node.outputs}
+    for line in summary(graph, sizes).ops:
+        # What stands in a loop is part of it.
+        op = line.value if line.value in own else op
+        costs[op] += line.multiply_adds
     nothing = parse(EMPTY)
     contenders = [start("empty", nothing, random_inputs(nothing)).contender]
     alone: list[Started | QirError] = []
