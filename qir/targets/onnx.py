@@ -73,6 +73,7 @@ TARGET = Target(
         "l2_norm": _FLOAT_ONLY,
         "div": _FLOAT_ONLY,
         "resize_linear": _FLOAT_ONLY,
+        **dict.fromkeys(_LOOPS, "loops and branches have no form for ONNX Runtime yet"),
         "conv_transpose": "ONNX Runtime has no ConvTranspose of integers",
     },
 )
