@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from qir.errors import QirError
 from qir.ir import Graph, Node, Value
 from qir.observe.batches import random_inputs
 from qir.ops import Const, Dequantize, Lookup, Requantize, Return
-from qir.report.summary import summary
+from qir.report.summary import multiply_adds
 from qir.report.tables import table
 from qir.text import parse
 
@@ -113,12 +112,7 @@ def op_times(
         progress: Whether to show a progress bar.
         clock: Returns the time in seconds.
     """
-    costs, op = Counter[str](), ""
-    own = {node.outputs[0].name for node in graph.nodes if node.outputs}
-    for line in summary(graph, sizes).ops:
-        # What stands in a loop is part of it.
-        op = line.value if line.value in own else op
-        costs[op] += line.multiply_adds
+    costs = {node: multiply_adds(node, sizes or {}) for node in graph.nodes}
     nothing = parse(EMPTY)
     contenders = [start("empty", nothing, random_inputs(nothing)).contender]
     alone: list[Started | QirError] = []
@@ -146,7 +140,7 @@ def op_times(
 
 def _line(
     chain: Sequence[Node],
-    costs: Mapping[str, int],
+    costs: Mapping[Node, int],
     alone: Started | QirError,
     times: Times | None,
 ) -> OpTime:
@@ -156,7 +150,7 @@ def _line(
         last.name,
         str(last.type.with_element(last.type.dtype)),
         times,
-        sum(costs.get(node.outputs[0].name, 0) for node in chain),
+        sum(costs[node] for node in chain),
         alone.lowerings.get(first.name, "") if isinstance(alone, Started) else "",
         alone.message if isinstance(alone, QirError) else "",
     )

@@ -29,9 +29,9 @@ def walk_places(graph: Graph, around: str = "") -> Iterator[tuple[Node, str]]:
 
 def regions_placed(node: Node, around: str) -> Iterator[tuple[Graph, str]]:
     """Yields the regions of a node with what stands around their nodes; see `walk_places`."""
-    name = node.outputs[0].name if node.outputs else node.op.name
+    name = placed_name(node.outputs[0], around) if node.outputs else f"{around}{node.op.name}"
     for index, region in enumerate(node.regions):
-        yield region, f"{around}{name}/" + (f"{index}/" if len(node.regions) > 1 else "")
+        yield region, f"{name}/" + (f"{index}/" if len(node.regions) > 1 else "")
 
 
 def placed_name(value: Value, around: str) -> str:

@@ -165,13 +165,9 @@ def _lines(
         lines.append(line)
         if line.width:
             macs[line.width] += line.multiply_adds
-        inner, known = trips, True
-        if isinstance(node.op, RegionOp):
-            found = node.op.trip_count([value.type for value in node.inputs])
-            known = found is not None or not node.op.conditions
-            inner *= 1 if found is None else count(found, sizes)
-        if not known:
+        if isinstance(node.op, RegionOp) and node.op.conditions:
             endless.append(name)
+        inner = trips * _trips(node, sizes)
         parts = [
             _lines(region, sizes, place, inner) for region, place in regions_placed(node, around)
         ]
@@ -184,6 +180,30 @@ def _lines(
         for products in runs:
             macs += products
     return lines, macs, endless
+
+
+def _trips(node: Node, sizes: Mapping[str, int]) -> int:
+    """Returns how often the regions of a node run; 1 where only a run tells."""
+    op = node.op
+    found = op.trip_count([x.type for x in node.inputs]) if isinstance(op, RegionOp) else None
+    return 1 if found is None else count(found, sizes)
+
+
+def multiply_adds(node: Node, sizes: Mapping[str, int]) -> int:
+    """Returns the multiply-accumulates of an op, of all trips of its regions too.
+
+    Args:
+        node: The op; of branches the one with the most counts.
+        sizes: Sizes of named dimensions; 1 where left out.
+    """
+    if not node.outputs:
+        return 0
+    types = [value.type for value in node.inputs]
+    own = count(node.op.multiply_adds(types, node.outputs[0].type), sizes)
+    inside = [sum(multiply_adds(each, sizes) for each in part.nodes) for part in node.regions]
+    if isinstance(node.op, Cond):
+        inside = [max(inside)]
+    return own + _trips(node, sizes) * sum(inside)
 
 
 def count(size: Size, sizes: Mapping[str, int]) -> int:
