@@ -233,9 +233,8 @@ def test_what_loops_compute_counts_for_each_trip_and_what_they_hold_once():
     assert lines["last/r/0/t"].multiply_adds == 10 * thin
     assert lines["z/1/d"].trips == lines["last"].trips == 1
     text = str(found)
-    assert "trips\n" in text and text.endswith(
-        "loop %z: only a run tells how many trips; counted as one"
-    )
+    assert "trips\n" in text
+    assert text.endswith("loop %z: only a run tells how many trips; counted as one")
 
 
 def test_what_is_alive_around_a_loop_is_so_while_it_runs():
