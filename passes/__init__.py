@@ -8,7 +8,9 @@ from qir.passes.float import (
     equalize,
     fold_batch_norm,
     fold_scales,
+    hoist_projections,
     move_transposes,
+    unroll_loops,
     widen_floats,
 )
 from qir.passes.integer import (
@@ -56,6 +58,7 @@ __all__ = [
     "fold_batch_norm",
     "fold_scales",
     "fuse_requantize",
+    "hoist_projections",
     "lift_qdq",
     "lookup_tables",
     "lower_requantize",
@@ -81,5 +84,6 @@ __all__ = [
     "smooth_channels",
     "split_concats",
     "split_outliers",
+    "unroll_loops",
     "widen_floats",
 ]

@@ -3,13 +3,16 @@
 from qir.pipeline import PIPELINES
 
 RAISE = (
-    "raise-activations, raise-reductions, raise-resizes, raise-lookups, raise-norms, raise-layout, "
-    "raise-biases, raise-softmax, raise-shares, raise-kept-powers, raise-masks, raise-logarithms, "
-    "raise-affines, raise-layout"
+    "unroll-loops, raise-activations, raise-reductions, raise-resizes, raise-lookups, raise-norms, "
+    "raise-layout, raise-biases, raise-softmax, raise-shares, raise-kept-powers, raise-masks, "
+    "raise-logarithms, raise-affines, raise-layout"
 )
 """What `qir.from_jax` and `qir.load` do with what a frontend has translated."""
 
-FOLD = "widen-floats, canonicalize, move-transposes, fold-batch-norm, fold-scales, canonicalize"
+FOLD = (
+    "widen-floats, unroll-loops, canonicalize, move-transposes, fold-batch-norm, fold-scales, "
+    "hoist-projections, canonicalize"
+)
 SCORES = "defer-division, clip-scores"
 RANGES = "split-concats, smooth-channels, split-outliers, propagate-ranges"
 INTEGER = "cancel-casts, lookup-tables, fuse-requantize, canonicalize, check-overflow"

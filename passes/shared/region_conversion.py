@@ -16,8 +16,8 @@ from qir.passes.shared.coded_ways import is_computed_from, is_computed_with
 from qir.passes.shared.conversion import Conversion
 from qir.passes.shared.forms import Forms
 from qir.passes.shared.given_codes import GivenCodes
-from qir.passes.shared.plan import CodePlan
 from qir.passes.shared.passage_codes import PassageCodes
+from qir.passes.shared.plan import CodePlan
 from qir.pipeline import Context
 from qir.types import Affine
 

@@ -150,11 +150,7 @@ def pad(
     ]
     inside = cut(b, x, starts, limits, (1,) * len(shape))
     low, high = (tuple(max(entry[side], 0) for entry in config) for side in (0, 1))
-    return (
-        b.emit(Pad(low, high, number), inside)
-        if any((*low, *high))
-        else inside
-    )
+    return b.emit(Pad(low, high, number), inside) if any((*low, *high)) else inside
 
 
 def _spread(b: Emitter, x: Operand, axis: int, between: int, number: float) -> Operand:
