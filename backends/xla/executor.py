@@ -51,6 +51,7 @@ class XlaExecutor:
         def probe(*inputs: Array) -> list[Any]:
             arrays = fit(narrowed, inputs, program.inputs)
             bind(program.inputs, arrays, "probe")
+            results: list[Any]
             results, endless = jitted(parameters, *arrays)
             program.check_end(endless)
             return results
