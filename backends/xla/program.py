@@ -209,8 +209,9 @@ class XlaProgram:
 
     def _enter(self, group: Group, kernels: Kernels | None) -> None:
         for node, way in group.nodes.items():
+            path = group.paths.get(node, "")
             for value in node.outputs:
-                self.choices[value.name, node.op.name] = Choice(way, str(kernels))
+                self.choices[path + value.name, node.op.name] = Choice(way, str(kernels))
         first = group.outputs[0]
         label = f"kernels.{first.name}"
         self._computations.append(_Placed(group.outputs, label, first.place(), group.computation))
