@@ -444,7 +444,7 @@ class _Program:
                 return self._requantized(op, node, column)
             case Quantize():
                 inverse = self._number(int(op.to.inverse_scale.view(np.int32)), "f32")
-                bounds = self._bounds(*op.to.range, op.to)
+                bounds = self._bounds(*op.to.range, value.type.affine)
                 return self._add("quantize", self.of(node.inputs[0], column), inverse, *bounds)
             case Dequantize():
                 (factor,) = node.inputs[0].type.affine.decoding_factors
