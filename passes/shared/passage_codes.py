@@ -18,6 +18,10 @@ from qir.passes.shared.forms import Forms
 from qir.passes.shared.plan import expressed_type
 from qir.types import Affine, DType
 
+NEAR = 1.25
+"""By how much coarser steps may be for one code of what is both carried and stacked: two cost a
+second rounding."""
+
 
 class PassageCodes:
     """What goes through a node with regions, and the code that each thing is to have.
@@ -81,7 +85,19 @@ class PassageCodes:
         plain = own is not None and own.storage is plan.storage and own.bounds is None
         if own is not None and plain and own.per_tensor and own.holds_zero:
             return own
-        return plan.code_of(observed, expressed)
+        code = plan.code_of(observed, expressed)
+        return self._carried_too(port, code) or code
+
+    def _carried_too(self, port: Passing, code: Affine) -> Affine | None:
+        """Returns the code in which what is returned is carried too, if it is hardly coarser."""
+        if port.operand is not None:
+            return None
+        for place in self.codes.keys() - self._fine:
+            carried = self.codes[place]
+            steps = float(carried.scale.array), float(code.scale.array)
+            if self.passing[place].returned == port.returned and steps[0] <= NEAR * steps[1]:
+                return carried
+        return None
 
     def _carried_code(
         self, place: int, port: Passing, observed: Interval, expressed: DType
