@@ -167,10 +167,12 @@ class Quantization:
         }
         for index, value in enumerate(node.inputs):
             code = codes.get(index)
-            node.set_input(
-                index,
-                forms.code(value, builder, code) if code else forms.real(value, builder),
-            )
+            if code is None:
+                node.set_input(index, forms.real(value, builder))
+                continue
+            # A sum that has been moved goes in with all of its bits.
+            total = None if value.is_constant else forms.from_sum(value, code, builder)
+            node.set_input(index, total or forms.code(value, builder, code))
         for place, code in ports.codes.items():
             result = ports.passing[place].result
             if result is not None:

@@ -12,7 +12,7 @@ from qir.frontends.jaxpr.primitives import primitive
 from qir.frontends.jaxpr.rules.shape import cut
 from qir.frontends.jaxpr.shapes import to_shape
 from qir.frontends.shared.emitter import Emitter, Operand, known_integers
-from qir.frontends.shared.known import Known
+from qir.frontends.shared.known import Known, is_known
 from qir.ir import Value
 from qir.ops import Add, Concat, Gather, Maximum, Minimum, Mul
 from qir.types import Array, Dim, Shape, Size, TensorType, known
@@ -98,8 +98,9 @@ def _by_tuples(
         for axis, place in starts.items()
     ]
     merged = (*common, *axes)
-    flat, *others = [*counts, *columns]
-    for axis, place in zip(merged[1:], others, strict=True):
+    terms: list[Operand] = [*counts, *columns]
+    flat = terms[0]
+    for axis, place in zip(merged[1:], terms[1:], strict=True):
         row = b.compute(Mul(), flat, b.scalar(known(shape[axis], "gather"), at))
         flat = b.compute(Add(), row, place)
     whole: Size = 1
@@ -217,6 +218,8 @@ def _grid(
 def _column(b: Emitter, indices: Operand, place: int) -> Operand:
     """Returns one of the starts that stand side by side along the last axis."""
     last = indices.type.rank - 1
+    if isinstance(indices, Known) and is_known(indices.shape):
+        return Known.of(indices.full[..., place : place + 1])
     match indices:
         case Value(Concat(axis=axis), columns) if axis == last and len(columns) > place:
             if all(column.type.shape[last] == 1 for column in columns):
