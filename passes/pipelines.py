@@ -11,7 +11,7 @@ RAISE = (
 
 FOLD = (
     "widen-floats, unroll-loops, canonicalize, move-transposes, fold-batch-norm, fold-scales, "
-    "canonicalize"
+    "hoist-projections, canonicalize"
 )
 SCORES = "defer-division, clip-scores"
 RANGES = "split-concats, smooth-channels, split-outliers, propagate-ranges"

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from qir.analysis.properties import FLOAT, FLOAT_OPS
 from qir.errors import PassError
-from qir.ir import Builder, Graph, Node, Value
+from qir.ir import Builder, Graph, Node, Value, clone
 from qir.ops import Cast, Const, Iota, Return
 from qir.ops.op import Op
 from qir.pipeline import Context, Pass, register
-from qir.types import DType, Element
+from qir.types import DType, Element, TensorType
 
 HALF = (DType.F16, DType.BF16)
 
@@ -21,7 +21,7 @@ class WidenFloats(Pass):
 
     Frameworks cast back and forth around the ops that they keep in f32, such as normalization; such
     casts stand between ops that other passes fold. Inputs and outputs keep their types, with one
-    cast each. In real numbers nothing changes.
+    cast each; what goes through a loop or branch is f32. In real numbers nothing changes.
     """
 
     name = "widen-floats"
@@ -29,7 +29,7 @@ class WidenFloats(Pass):
     whole_program = True
 
     def run(self, graph: Graph, context: Context) -> None:
-        if not any(value.type.element in HALF for value in graph.values()):
+        if not any(value.type.element in HALF for value in graph.values_inside()):
             return
         if (reason := FLOAT.missing(graph)) is not None:
             raise PassError(f"widen-floats: expected no codes beside f16 and bf16: {reason}")
@@ -63,7 +63,12 @@ def _narrowed(element: Element, value: Value, builder: Builder) -> Value:
 
 
 def _is_half(node: Node) -> bool:
-    return any(value.type.element in HALF for value in node.outputs)
+    inside = (value for region in node.regions for value in region.values_inside())
+    return any(value.type.element in HALF for value in (*node.outputs, *inside))
+
+
+def _wide(type: TensorType) -> TensorType:
+    return type.with_element(DType.F32) if type.element in HALF else type
 
 
 def _widened(node: Node, operands: list[Value], builder: Builder) -> dict[Value, Value]:
@@ -82,5 +87,5 @@ def _widened(node: Node, operands: list[Value], builder: Builder) -> dict[Value,
             pass
     if isinstance(op, Cast) and operands[0].type.element == op.to:
         return {node.output: operands[0]}
-    emitted = builder.emit_node(op, operands)
+    emitted = builder.emit_node(op, operands, [clone(each, retype=_wide) for each in node.regions])
     return dict(zip(node.outputs, emitted.outputs, strict=True))

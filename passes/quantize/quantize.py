@@ -10,13 +10,13 @@ from qir.ir import Graph
 from qir.numbers.rounding import rounding_mode
 from qir.passes.shared.boundary import Boundary, Interface
 from qir.passes.shared.code_options import Carries, CodeOptions
+from qir.passes.shared.kept import kept_float
 from qir.passes.shared.lifting import Lifting
 from qir.passes.shared.region_conversion import Quantization
 from qir.passes.shared.target_options import for_target
 from qir.passes.shared.weight_codes import WeightCoding
 from qir.passes.shared.weight_only import WeightCoder
 from qir.pipeline import Context, Pass, register
-from qir.pipeline.selectors import select
 from qir.report.explain import explain
 from qir.targets import Target
 from qir.targets.obstacles import obstacles
@@ -122,7 +122,7 @@ class QuantizePass(Pass):
 
     def convert(self, graph: Graph, context: Context) -> None:
         """Gives values codes by the options as they are."""
-        excluded = select(graph, self.keep_float)
+        excluded = kept_float(graph, self.keep_float)
         if self.activations == "float":
             WeightCoder(graph, self.coding, excluded, context, correct_bias=self.correct_bias).run()
             return

@@ -15,10 +15,10 @@ from qir.ops import Add, Dequantize, Dot, Embedding, Mul, QuantizeDynamic, Resha
 from qir.ops.op import Op
 from qir.ops.quantize_dynamic import steps_code
 from qir.ops.rules import Accumulate
+from qir.passes.shared.kept import kept_float
 from qir.passes.shared.plan import KeptFloat
 from qir.passes.shared.weight_codes import WeightCoding
 from qir.pipeline import Context, Pass, register
-from qir.pipeline.selectors import select
 from qir.targets import Target
 from qir.types import SMALLEST_SCALE, Code, Dim, product
 
@@ -87,7 +87,7 @@ class QuantizeDynamicPass(Pass):
                 f"quantize-dynamic: expected a target that finds symmetric scales at run time, got "
                 f"{target.name}; calibrate on data, as by pipeline w8a8"
             )
-        excluded = select(graph, self.keep_float)
+        excluded = kept_float(graph, self.keep_float)
         _DynamicQuantizer(self, graph, excluded, target).run()
         if QUANTIZED.missing(graph):
             context.unattained.add(QUANTIZED)
@@ -123,6 +123,8 @@ class _DynamicQuantizer:
                 case Op(quant=Accumulate() as rule):
                     convert = partial(self.convert_sum, rule)
                 case _:
+                    for region in node.regions:
+                        _DynamicQuantizer(self.options, region, self.excluded, self.target).run()
                     if not node.note:
                         node.note = _STAYS
                     continue

@@ -8,7 +8,7 @@ from qir.ir import Builder, Graph, Node, Value
 from qir.ir.cloner import copy_node
 from qir.ops import Cond, Return
 from qir.ops.regions import RegionOp
-from qir.passes.shared.ports import Port, ports_of, rebuild, resized, trip_count
+from qir.passes.shared.lanes import Lane, lanes_of, rebuild, resized, trip_count
 from qir.pipeline.rewrite import rule
 
 
@@ -23,16 +23,17 @@ def hoist_invariants(y: Value, b: Builder) -> Sequence[Value] | None:
     assert node is not None
     if isinstance(node.op, Cond):
         return None
-    ports = ports_of(node)
+    lanes = lanes_of(node)
     found = [
-        _invariant_nodes(region, index, ports, runs=_runs(node))
+        _invariant_nodes(region, index, lanes, runs=_runs(node))
         for index, region in enumerate(node.regions)
     ]
     if not any(found):
         return None
     handed: list[tuple[Graph, Value, str]] = []
+    inside: dict[Value, Value] = {}
     for index, nodes in enumerate(found):
-        outside = {port.inputs[index]: port.operand for port in ports if port.kind == "invariant"}
+        outside = {lane.inputs[index]: lane.operand for lane in lanes if lane.kind == "invariant"}
         for inner in nodes:
             operands = [_outside(value, outside, b) for value in inner.inputs]
             names = [value.name for value in inner.outputs]
@@ -44,13 +45,14 @@ def hoist_invariants(y: Value, b: Builder) -> Sequence[Value] | None:
                 continue
             inputs = tuple(each.add_input(value.name, value.type) for each in node.regions)
             value.replace_with(inputs[index])
+            inside[value] = inputs[index]
             for each, region in zip(inputs, node.regions, strict=True):
                 each.origin = ()
                 handed.append((region, each, value.name))
-            ports.append(Port("invariant", outside[value], inputs, (), None))
-    op = resized(node, ports)
+            lanes.append(Lane("invariant", outside[value], inputs, (), None))
+    op = resized(node, lanes)
     assert op is not None, "invariants are not counted"
-    results = rebuild(node, op, ports, b)
+    results = rebuild(node, op, lanes, b, inside=inside)
     for region, each, name in handed:
         region.name_after(each, name)
     return results
@@ -63,17 +65,17 @@ def _runs(node: Node) -> bool:
 
 
 def _invariant_nodes(
-    region: Graph, index: int, ports: Sequence[Port], *, runs: bool
+    region: Graph, index: int, lanes: Sequence[Lane], *, runs: bool
 ) -> dict[Node, None]:
     """Returns the nodes of a region that compute the same in every trip, in order.
 
     Args:
         region: The region.
         index: Its position.
-        ports: What goes through.
+        lanes: What goes through.
         runs: Whether the loop has a trip; otherwise loops inside, which may be long, stay there.
     """
-    fixed = {port.inputs[index] for port in ports if port.kind == "invariant"}
+    fixed = {lane.inputs[index] for lane in lanes if lane.kind == "invariant"}
     found: dict[Node, None] = {}
     for node in region.nodes:
         if isinstance(node.op, Return) or (node.regions and not runs):

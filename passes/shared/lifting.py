@@ -9,6 +9,7 @@ from qir.errors import QirError
 from qir.ir import Builder, Graph, Node, Value
 from qir.ir.names import Inheritance
 from qir.ops import Const, Dequantize, Quantize, Return
+from qir.ops.regions import RegionOp
 from qir.ops.rules import (
     FixedCode,
     KeepFloat,
@@ -68,6 +69,7 @@ class Lifting:
         self.graph = graph
         self.target = target
         self.rounding = rounding
+        self.round_bias = round_bias
         self.kept = kept
         self.names = Inheritance(graph)
         self.exact = ExactForms(graph, round_bias=round_bias)
@@ -86,12 +88,24 @@ class Lifting:
                     self.exact.stored[node.output] = node.inputs[0]
                 case Quantize():
                     self._lift(node, node.op)
+                case RegionOp():
+                    self._lift_inside(node)
                 case _:
                     if any(value.type.is_float for value in node.inputs):
                         self._compute(node)
         self.exact.finish()
         self._note()
         self.names.settle()
+
+    def _lift_inside(self, node: Node) -> None:
+        for region in node.regions:
+            Lifting(
+                region,
+                rounding=self.rounding,
+                round_bias=self.round_bias,
+                kept=self.kept,
+                target=self.target,
+            ).run()
 
     def _lift(self, node: Node, op: Quantize) -> None:
         """Replaces a quantize by the integer form of what it rounds."""

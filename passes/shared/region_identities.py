@@ -11,11 +11,11 @@ from qir.ir import Builder, Graph, Node, Value
 from qir.ops import Broadcast, Cond, Const, Dequantize, Reshape, Scan, While
 from qir.ops.regions import RegionOp
 from qir.passes.shared.inlining import inline
-from qir.passes.shared.ports import (
-    Port,
+from qir.passes.shared.lanes import (
+    Lane,
     bodies,
     inputs_read,
-    ports_of,
+    lanes_of,
     rebuild,
     resized,
     trip_count,
@@ -25,53 +25,53 @@ from qir.types import Array, TensorType, known
 
 
 @rule(RegionOp)
-def drop_unread_ports(y: Value, b: Builder) -> Sequence[Value] | Skip | None:
+def drop_unread_lanes(y: Value, b: Builder) -> Sequence[Value] | Skip | None:
     """Drops what goes in or out unread, and what is carried for nothing but itself."""
     node = _node(y)
-    ports = ports_of(node)
-    live = {index for index, port in enumerate(ports) if _is_read_outside(port)}
+    lanes = lanes_of(node)
+    live = {index for index, lane in enumerate(lanes) if _is_read_outside(lane)}
     while True:
-        needed = _needed(node, [ports[index] for index in live])
+        needed = _needed(node, [lanes[index] for index in live])
         found = {
             index
-            for index, port in enumerate(ports)
-            if index in live or not needed.isdisjoint(port.inputs)
+            for index, lane in enumerate(lanes)
+            if index in live or not needed.isdisjoint(lane.inputs)
         }
         if found == live:
             break
         live = found
-    if len(live) == len(ports):
+    if len(live) == len(lanes):
         return None
-    kept = [port for index, port in enumerate(ports) if index in live]
+    kept = [lane for index, lane in enumerate(lanes) if index in live]
     op = resized(node, kept)
     if op is None:
         # The number of trips is that of the places of something.
-        counting = next((port for port in ports if _counts(port) and port not in kept), None)
-        if counting is None or len(live) + 1 == len(ports):
+        counting = next((lane for lane in lanes if _counts(lane) and lane not in kept), None)
+        if counting is None or len(live) + 1 == len(lanes):
             return Skip("what goes through has to stay", y)
-        kept = [port for port in ports if port in kept or port is counting]
+        kept = [lane for lane in lanes if lane in kept or lane is counting]
         op = resized(node, kept)
         if op is None:
             return Skip("what goes through has to stay", y)
     return rebuild(node, op, kept, b)
 
 
-def _is_read_outside(port: Port) -> bool:
+def _is_read_outside(lane: Lane) -> bool:
     # The index of a cond goes into no region.
-    return bool(port.result.uses) if port.result is not None else not port.inputs
+    return bool(lane.result.uses) if lane.result is not None else not lane.inputs
 
 
-def _counts(port: Port) -> bool:
-    return port.kind == "stacked" and port.operand is not None
+def _counts(lane: Lane) -> bool:
+    return lane.kind == "stacked" and lane.operand is not None
 
 
-def _needed(node: Node, live: Sequence[Port]) -> set[Value]:
+def _needed(node: Node, live: Sequence[Lane]) -> set[Value]:
     """Returns the inputs of regions from which what is wanted of them is computed."""
     needed: set[Value] = set()
     returning = {index: place for place, index in enumerate(bodies(node))}
     for index, region in enumerate(node.regions):
         outputs = (
-            [port.returned[returning[index]] for port in live if port.returned]
+            [lane.returned[returning[index]] for lane in live if lane.returned]
             if index in returning
             else region.outputs
         )
@@ -80,29 +80,30 @@ def _needed(node: Node, live: Sequence[Port]) -> set[Value]:
 
 
 @rule(RegionOp)
-def merge_equal_ports(y: Value, b: Builder) -> Sequence[Value] | Skip | None:
+def merge_equal_lanes(y: Value, b: Builder) -> Sequence[Value] | Skip | None:
     """Lets what goes in twice go in once."""
     node = _node(y)
-    ports = ports_of(node)
-    first: dict[object, Port] = {}
-    kept, instead = [], {}
-    for port in ports:
-        if port.operand is None or not port.inputs:
-            kept.append(port)
+    lanes = lanes_of(node)
+    first: dict[object, Lane] = {}
+    kept, instead, inside = [], {}, {}
+    for lane in lanes:
+        if lane.operand is None or not lane.inputs:
+            kept.append(lane)
             continue
-        same = first.setdefault((port.kind, port.operand, port.returned), port)
-        if same is port:
-            kept.append(port)
+        same = first.setdefault((lane.kind, lane.operand, lane.returned), lane)
+        if same is lane:
+            kept.append(lane)
             continue
-        for old, new in zip(port.inputs, same.inputs, strict=True):
+        for old, new in zip(lane.inputs, same.inputs, strict=True):
             old.replace_with(new)
-        if port.result is not None and same.result is not None:
-            instead[port.result] = same.result
-    if len(kept) == len(ports):
+            inside[old] = new
+        if lane.result is not None and same.result is not None:
+            instead[lane.result] = same.result
+    if len(kept) == len(lanes):
         return None
     op = resized(node, kept)
     assert op is not None, "one of each kind is left"
-    results = rebuild(node, op, kept, b)
+    results = rebuild(node, op, kept, b, inside=inside)
     new_of = dict(zip(node.outputs, results, strict=True))
     return [new_of[instead.get(value, value)] for value in node.outputs]
 
@@ -111,20 +112,20 @@ def merge_equal_ports(y: Value, b: Builder) -> Sequence[Value] | Skip | None:
 def carried_to_invariant(y: Value, b: Builder) -> Sequence[Value] | Skip | None:
     """Makes invariant what is carried and returned as it is."""
     node = _node(y)
-    ports, instead = ports_of(node), {}
-    for index, port in enumerate(ports):
-        if port.kind != "carried" or port.operand is None or port.result is None:
+    lanes, instead = lanes_of(node), {}
+    for index, lane in enumerate(lanes):
+        if lane.kind != "carried" or lane.operand is None or lane.result is None:
             continue
-        (returned,) = port.returned
-        if returned is port.inputs[-1] or _are_one_constant(returned, port.operand):
-            ports[index] = Port("invariant", port.operand, port.inputs, (), None)
-            instead[port.result] = port.operand
+        (returned,) = lane.returned
+        if returned is lane.inputs[-1] or _are_one_constant(returned, lane.operand):
+            lanes[index] = Lane("invariant", lane.operand, lane.inputs, (), None)
+            instead[lane.result] = lane.operand
     if not instead:
         return None
-    op = resized(node, ports)
+    op = resized(node, lanes)
     if op is None:
         return Skip("it carries nothing else", y)
-    return rebuild(node, op, ports, b, instead)
+    return rebuild(node, op, lanes, b, instead)
 
 
 def _are_one_constant(one: Value, other: Value) -> bool:
@@ -135,32 +136,33 @@ def _are_one_constant(one: Value, other: Value) -> bool:
 def constants_inside(y: Value, b: Builder) -> Sequence[Value] | Skip | None:
     """Moves constants, decoded ones too, into the regions that read them."""
     node = _node(y)
-    ports = ports_of(node)
-    kept = [port for port in ports if not _is_constant(port)]
-    op = None if len(kept) == len(ports) else resized(node, kept)
+    lanes = lanes_of(node)
+    kept = [lane for lane in lanes if not _is_constant(lane)]
+    op = None if len(kept) == len(lanes) else resized(node, kept)
     if op is None:
         return None
-    names = []
-    for port in ports:
-        if port in kept or port.operand is None:
+    copies: dict[Value, tuple[Graph, Value]] = {}
+    for lane in lanes:
+        if lane in kept or lane.operand is None:
             continue
-        for inner, region in zip(port.inputs, node.regions, strict=True):
+        for inner, region in zip(lane.inputs, node.regions, strict=True):
             if not inner.uses:
                 continue
-            copy = _copied(port.operand, region.before(next(region.nodes)))
+            copy = _copied(lane.operand, region.before(next(region.nodes)))
             inner.replace_with(copy)
-            names.append((region, copy, inner.name))
-    results = rebuild(node, op, kept, b)
-    for region, copy, name in names:
-        region.rename(copy, name)
+            copies[inner] = region, copy
+    inside = {inner: copy for inner, (_, copy) in copies.items()}
+    results = rebuild(node, op, kept, b, inside=inside)
+    for inner, (region, copy) in copies.items():
+        region.rename(copy, inner.name)
     return results
 
 
-def _is_constant(port: Port) -> bool:
-    x = port.operand
+def _is_constant(lane: Lane) -> bool:
+    x = lane.operand
     return (
-        port.kind == "invariant"
-        and bool(port.inputs)
+        lane.kind == "invariant"
+        and bool(lane.inputs)
         and x is not None
         and (x.is_constant or (isinstance(x.op, Dequantize) and x.inputs[0].is_constant))
     )
@@ -178,27 +180,27 @@ def _copied(value: Value, b: Builder) -> Value:
 def returned_from_outside(y: Value, b: Builder) -> Sequence[Value] | Skip | None:
     """Reads outside what a region returns as it was handed in, or as it is in every trip."""
     node = _node(y)
-    ports, instead = ports_of(node), {}
-    handed = {ports_inputs: port for port in ports for ports_inputs in port.inputs}
-    for port in ports:
-        if port.operand is not None or port.result is None or not port.result.uses:
+    lanes, instead = lanes_of(node), {}
+    handed = {value: lane for lane in lanes for value in lane.inputs}
+    for lane in lanes:
+        if lane.operand is not None or lane.result is None or not lane.result.uses:
             continue
-        sources = {id(handed.get(value)): handed.get(value) for value in port.returned}
+        sources = {id(handed.get(value)): handed.get(value) for value in lane.returned}
         source = next(iter(sources.values())) if len(sources) == 1 else None
-        if source is not None and source.kind == port.kind and source.operand is not None:
-            instead[port.result] = source.operand
-        elif port.kind == "stacked" and (each := _same_each_trip(port, source, b)) is not None:
-            shape = port.result.type.shape
+        if source is not None and source.kind == lane.kind and source.operand is not None:
+            instead[lane.result] = source.operand
+        elif lane.kind == "stacked" and (each := _same_each_trip(lane, source, b)) is not None:
+            shape = lane.result.type.shape
             try:
                 repeated = b.emit(Broadcast(shape, tuple(range(1, len(shape)))), each)
             except QirError as error:
                 return Skip(error.message, y)
-            if repeated.type != port.result.type:
+            if repeated.type != lane.result.type:
                 return Skip("its code would be another one", y)
-            instead[port.result] = repeated
+            instead[lane.result] = repeated
     if not instead:
         return None
-    kept = [port for port in ports if port.result not in instead]
+    kept = [lane for lane in lanes if lane.result not in instead]
     op = resized(node, kept)
     return (
         Skip("what goes through has to stay", y)
@@ -207,9 +209,9 @@ def returned_from_outside(y: Value, b: Builder) -> Sequence[Value] | Skip | None
     )
 
 
-def _same_each_trip(port: Port, source: Port | None, b: Builder) -> Value | None:
+def _same_each_trip(lane: Lane, source: Lane | None, b: Builder) -> Value | None:
     """Returns, outside, what a loop returns in every trip alike, if it does."""
-    (returned,) = port.returned
+    (returned,) = lane.returned
     if isinstance(returned.op, Const):
         return b.const(returned.op.array, element=returned.type.element)
     return source.operand if source is not None and source.kind == "invariant" else None
@@ -235,27 +237,27 @@ def few_trips(y: Value, b: Builder) -> Sequence[Value] | Skip | None:
     trips = trip_count(node)
     if trips not in (0, 1):
         return None
-    ports = ports_of(node)
+    lanes = lanes_of(node)
     if trips == 0:
         results = []
-        for port in ports:
-            if port.kind == "carried" and port.operand is not None:
-                results.append(port.operand)
-            elif port.result is not None:
-                type = port.result.type
+        for lane in lanes:
+            if lane.kind == "carried" and lane.operand is not None:
+                results.append(lane.operand)
+            elif lane.result is not None:
+                type = lane.result.type
                 if not all(isinstance(size, int) for size in type.shape):
                     return Skip("what it stacks has a named dimension", y)
                 results.append(b.const(_empty(type), element=type.element))
         return results
     operands = []
-    for port in ports:
-        if port.operand is None:
+    for lane in lanes:
+        if lane.operand is None:
             continue
-        inner = port.operand
-        if port.kind == "stacked":
-            inner = b.emit(Reshape(port.operand.type.shape[1:]), port.operand)
-            if inner.type != port.inputs[0].type:
-                return Skip("the code of what is stacked goes through no reshape", port.operand)
+        inner = lane.operand
+        if lane.kind == "stacked":
+            inner = b.emit(Reshape(lane.operand.type.shape[1:]), lane.operand)
+            if inner.type != lane.inputs[0].type:
+                return Skip("the code of what is stacked goes through no reshape", lane.operand)
         operands.append(inner)
     found = inline(node.regions[0], operands, b)
     for index, value in enumerate(node.outputs):
@@ -278,7 +280,7 @@ def no_trips(y: Value, b: Builder) -> Sequence[Value] | None:
     (goes_on,) = node.regions[0].outputs
     if not goes_on.is_constant or goes_on.array:
         return None
-    return [port.operand for port in ports_of(node) if port.kind == "carried" and port.operand]
+    return [lane.operand for lane in lanes_of(node) if lane.kind == "carried" and lane.operand]
 
 
 def are_alike(one: Graph, other: Graph) -> bool:
@@ -310,8 +312,8 @@ REGION_IDENTITIES = (
     few_trips,
     no_trips,
     constants_inside,
-    merge_equal_ports,
+    merge_equal_lanes,
     carried_to_invariant,
     returned_from_outside,
-    drop_unread_ports,
+    drop_unread_lanes,
 )

@@ -14,7 +14,7 @@ from qir.ir.passages import passing
 from qir.ir.signature import Sizes
 from qir.observe.channels import few_places, observe_moments
 from qir.observe.histograms import Histogram, NonFiniteError, observe, observe_clipped
-from qir.ops import Reshape
+from qir.ops import Cond, Reshape
 from qir.ops.traits import Moves
 from qir.passes.shared.observed_parts import PartStatistics, observe_parts, observed_parts
 from qir.types import Array
@@ -42,7 +42,9 @@ def sources(graph: Graph) -> dict[Value, Value]:
         if node.op.moves is Moves.ORDER:
             before |= dict.fromkeys(node.outputs, node.inputs[0])
         for passage, operand, inputs, returned, result in passing(node):
-            if operand is not None and passage.kind != "carried":
+            # A branch may take no part of what goes into it.
+            always = passage.kind != "carried" and not isinstance(node.op, Cond)
+            if operand is not None and always:
                 before |= dict.fromkeys(inputs, operand)
             if result is not None and passage.kind == "stacked":
                 before[result] = returned[0]

@@ -61,6 +61,8 @@ class WeightCoder:
     def run(self) -> None:
         """Changes the graph."""
         for node in list(self.graph.nodes):
+            if node.regions:
+                self._convert_regions(node)
             if isinstance(node.op, Const | Return) or not is_float_op(node):
                 continue
             try:
@@ -71,6 +73,12 @@ class WeightCoder:
                     f"quantize: the weights of %{node.outputs[0].name} stay floats: {reason}"
                 )
         self.names.settle(self._coded.values())
+
+    def _convert_regions(self, node: Node) -> None:
+        for region in node.regions:
+            WeightCoder(
+                region, self.coding, self.excluded, self.context, correct_bias=self.correct_bias
+            ).run()
 
     def _convert(self, node: Node) -> None:
         match node.op:

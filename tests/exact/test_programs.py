@@ -21,6 +21,7 @@ from qir.errors import QirError
 from qir.ir import Graph
 from qir.ops import Tanh
 from qir.ops.op import Op
+from qir.ops.regions import RegionOp
 from qir.text import parse
 from qir.types import Array
 from tests.drawing import examples
@@ -51,6 +52,11 @@ graph @float(%x: f32[B,3]) {
   return %y
 }
 """
+
+COUNTERS = {
+    f"stablehlo.{op}: tensor<i64>"
+    for op in ("add", "compare", "constant", "convert", "select", "subtract", "while")
+}
 
 
 def network() -> Graph:
@@ -152,7 +158,9 @@ def test_programs_hold_32_bits_and_call_nothing(cls: type[Op]) -> None:
         compiled = compile_graph(case.graph, kernels=False)
         with jax.enable_x64(x64):
             lowered = jax.jit(compiled.function).lower(compiled.parameters, *case.inputs)
-        assert forbidden(lowered) == set(), case.shown()
+        # The counter of a scan is jax's own, in i64 where the caller's flag says so.
+        counters = COUNTERS if x64 and issubclass(cls, RegionOp) else set()
+        assert forbidden(lowered) - counters == set(), case.shown()
 
     check()
 

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from qir.backends.xla.regions import RUNS
 from qir.backends.xla.rules import LOWERINGS
 from qir.ops import Const, Dequantize, Lookup, Quantize, Recode, Requantize, Return
 from qir.ops.op import OPS, Op
+from qir.ops.regions import RegionOp
 from qir.ops.rules import KeepFloat
 from tests.drawing import drawn
 from tests.strategies import STRATEGIES
@@ -21,12 +23,14 @@ FEW = 4
 
 def parts_missing(cls: type[Op]) -> Iterator[str]:
     """Names what an op class lacks."""
-    for rule in ("result", "evaluate", "interval"):
-        if getattr(cls, rule) is getattr(Op, rule):
+    base: type[Op] = RegionOp if issubclass(cls, RegionOp) else Op
+    rules = ("passages", "run") if base is RegionOp else ("result", "evaluate", "interval")
+    for rule in rules:
+        if getattr(cls, rule) is getattr(base, rule):
             yield f"{cls.name}: no {rule}"
     if not inspect.getdoc(cls) or inspect.getdoc(cls) == inspect.getdoc(Op):
         yield f"{cls.name}: no documentation"
-    if not LOWERINGS.get(cls):
+    if not (LOWERINGS.get(cls) or cls in RUNS):
         yield f"{cls.name}: no lowering in backends/xla/rules"
     if cls not in STRATEGIES:
         yield f"{cls.name}: no strategy in tests/strategies"

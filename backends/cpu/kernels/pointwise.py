@@ -125,6 +125,9 @@ class _Round:
         number = self.e.repeated(f"number{each.at}", element, self.lanes)
         return [number] * (LANES // self.lanes)
 
+    def _literal(self, each: Instruction) -> Parts:
+        return [constant(vector(I32, self.lanes), each.at)] * (LANES // self.lanes)
+
     def _bytes(self, parts: Parts) -> LlvmValue:
         narrow = [self.e.build.trunc(part, vector(I8, self.lanes)) for part in parts]
         while len(narrow) > 1:
@@ -190,9 +193,7 @@ def _mul(e: Body, x: LlvmValue, y: LlvmValue) -> LlvmValue:
     return e.build.mul(x, y)
 
 
-def _clamped_sum(
-    e: Body, x: LlvmValue, y: LlvmValue, low: LlvmValue, high: LlvmValue
-) -> LlvmValue:
+def _clamped_sum(e: Body, x: LlvmValue, y: LlvmValue, low: LlvmValue, high: LlvmValue) -> LlvmValue:
     return clamped(e, e.build.add(x, y), low, high)
 
 
@@ -260,20 +261,30 @@ def _lifted(
     value: LlvmValue,
     half: LlvmValue,
     places: LlvmValue,
+    lift: LlvmValue,
+    *bounds: LlvmValue,
+) -> LlvmValue:
+    return _high_word(e, e.build.shl(x, lift), value, half, places, *bounds)
+
+
+def _limited(
+    e: Body,
+    x: LlvmValue,
+    value: LlvmValue,
+    half: LlvmValue,
+    places: LlvmValue,
     limit: LlvmValue,
     lift: LlvmValue,
     *bounds: LlvmValue,
 ) -> LlvmValue:
-    x = e.build.shl(clamped(e, x, e.build.neg(limit), limit), lift)
-    return _high_word(e, x, value, half, places, *bounds)
+    x = clamped(e, x, e.build.neg(limit), limit)
+    return _lifted(e, x, value, half, places, lift, *bounds)
 
 
 def _float_scaled(
     e: Body, x: LlvmValue, factor: LlvmValue, low: LlvmValue, high: LlvmValue, point: LlvmValue
 ) -> LlvmValue:
-    return _rounded(
-        e, e.build.fmul(e.build.sitofp(x, factor.type), factor), low, high, point
-    )
+    return _rounded(e, e.build.fmul(e.build.sitofp(x, factor.type), factor), low, high, point)
 
 
 def _rounded(
@@ -290,9 +301,7 @@ def _quantize(
     build = e.build
     real = build.fmul(x, inverse)
     # NaN has no order.
-    real = build.select(
-        build.fcmp_ordered("ord", real, real), real, constant(real.type, 0.0)
-    )
+    real = build.select(build.fcmp_ordered("ord", real, real), real, constant(real.type, 0.0))
     return _rounded(e, real, low, high, point)
 
 
@@ -309,6 +318,7 @@ _WRITE: dict[str, Callable[..., LlvmValue]] = {
     "scaled": _scaled,
     "high_word": _high_word,
     "lifted": _lifted,
+    "limited": _limited,
     "float_scaled": _float_scaled,
     "quantize": _quantize,
     "dequantize": _dequantize,

@@ -19,6 +19,7 @@ Form: TypeAlias = Literal["full", "row", "one"]
 Name: TypeAlias = Literal[
     "load",
     "number",
+    "literal",
     "sub",
     "mul",
     "clamped_sum",
@@ -27,6 +28,7 @@ Name: TypeAlias = Literal[
     "scaled",
     "high_word",
     "lifted",
+    "limited",
     "float_scaled",
     "quantize",
     "dequantize",
@@ -44,7 +46,7 @@ class Instruction:
     Attributes:
         name: What it computes.
         operands: Numbers of the instructions whose results it takes.
-        at: The tensor or parameter that it reads or writes.
+        at: The tensor or parameter that it reads or writes, or the number that it is.
         held: What an element of the tensor is.
         form: How the tensor meets the domain.
         column: The column of the tensor that the first one of the domain is.

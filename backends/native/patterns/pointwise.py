@@ -26,7 +26,7 @@ from qir.backends.native.plan import BufferView
 from qir.ir import Node, Value
 from qir.numbers.int32 import INT32_MAX
 from qir.numbers.rounding import Float32, Scaled
-from qir.ops import Add, Dequantize, Lookup, Mul, Quantize, Requantize, Slice, Split, Sub
+from qir.ops import Add, Dequantize, Dot, Lookup, Mul, Quantize, Requantize, Slice, Split, Sub
 from qir.ops.elementwise import Sum
 from qir.ops.op import Op
 from qir.types import Affine, Array, DType
@@ -195,9 +195,7 @@ def replace_by_pass(nodes: Sequence[Node], outputs: Sequence[Value]) -> Match:
     made = {value for node in nodes for value in node.outputs}
     read = [value for node in nodes for value in node.inputs if value not in made]
     writer = PassWriter(tuple(nodes), tuple(outputs))
-    return Match(
-        tuple(nodes), variables(*read), writer.write, pointwise, outputs=tuple(outputs)
-    )
+    return Match(tuple(nodes), variables(*read), writer.write, pointwise, outputs=tuple(outputs))
 
 
 declare_fusion(Fusion(pointwise, lambda node: not problem(node), replace_by_pass, MOST_NODES))
@@ -289,8 +287,27 @@ def _high_word(form: Scaled, reach: int) -> tuple[Array, ...] | None:
     return tuple(each.astype(np.int32) for each in (value, half, places, limit, lift))
 
 
+def _reach(value: Value) -> int:
+    """Returns how far a value can be from its zero point, or more."""
+    code = value.type.affine
+    node, point = value.node, int(code.zero_points)
+    if code.range != DType.I32.bounds:
+        return max(code.range[1] - point, point - code.range[0])
+    if node is not None and isinstance(node.op, Mul):
+        return prod(map(_reach, node.inputs))
+    if node is not None and isinstance(node.op, Dot) and node.inputs[1].is_constant:
+        weights, *bias = node.inputs[1:]
+        if all(each.is_constant for each in bias):
+            steps = np.abs(weights.array.astype(np.int64) - weights.type.affine.zero_points)
+            most = int(steps.sum(axis=-2).max(initial=0)) * _reach(node.inputs[0])
+            return most + max((int(np.abs(each.array).max(initial=0)) for each in bias), default=0)
+    return INT32_MAX
+
+
 _Operand: TypeAlias = int
 """The number of an instruction."""
+_LITERALS = frozenset({0, *(b for t in _CODED if t.bits <= 16 for b in t.bounds)})
+"""Numbers that most passes have, which LLVM makes one instruction of with what reads them."""
 _TABLE = 1 << 20
 """What tells tables from tensors with rows until the number of these is known."""
 
@@ -372,12 +389,14 @@ class _Program:
         return _TABLE + len(self.tables) - 1
 
     def _number(self, number: int, held: Held = "s32") -> _Operand:
-        if (number, held) not in self._number_of:
-            self.numbers.append(number)
-            self._number_of[number, held] = self._add(
-                "number", at=len(self.numbers) - 1, held=held
-            )
-        return self._number_of[number, held]
+        key = number, held
+        if key not in self._number_of:
+            if held == "s32" and number in _LITERALS:
+                self._number_of[key] = self._add("literal", at=number)
+            else:
+                self.numbers.append(number)
+                self._number_of[key] = self._add("number", at=len(self.numbers) - 1, held=held)
+        return self._number_of[key]
 
     def _entries(self, array: Array, column: int) -> _Operand:
         """Returns what holds an array that is one number, or a row for all rows."""
@@ -425,7 +444,7 @@ class _Program:
                 return self._requantized(op, node, column)
             case Quantize():
                 inverse = self._number(int(op.to.inverse_scale.view(np.int32)), "f32")
-                bounds = self._bounds(*op.to.range, op.to)
+                bounds = self._bounds(*op.to.range, value.type.affine)
                 return self._add("quantize", self.of(node.inputs[0], column), inverse, *bounds)
             case Dequantize():
                 (factor,) = node.inputs[0].type.affine.decoding_factors
@@ -459,11 +478,13 @@ class _Program:
         terms = _high_word(form, max(high - point, point - low))
         if terms is None:
             name: Name = "scaled"
-            tables = np.broadcast_arrays(form.value, form.shift)
-        elif np.any(terms[-1]):
-            name, tables = "lifted", terms
-        else:
+            tables: Sequence[Array] = np.broadcast_arrays(form.value, form.shift)
+        elif not np.any(terms[-1]):
             name, tables = "high_word", terms[:3]
+        elif _reach(node.inputs[0]) << int(terms[-1].max()) <= INT32_MAX:
+            name, tables = "lifted", [*terms[:3], terms[-1]]
+        else:
+            name, tables = "limited", terms
         factors = (self._entries(np.ascontiguousarray(each), column) for each in tables)
         return self._add(name, x, *factors, *bounds)
 

@@ -46,7 +46,7 @@ LAST, FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 
 TIED = {
     *("conv", "conv_transpose", "reshape", "transpose", "broadcast", "embedding", "iota"),
-    *("const", "return"),
+    *("const", "return", "scan", "while", "cond"),
 }
 """Ops that can't compute with their axes in another order, and those that the pass looks into."""
 

@@ -11,7 +11,7 @@ from qir.ops.regions import Kind, RegionOp
 from qir.types import Size
 
 
-class Port(NamedTuple):
+class Lane(NamedTuple):
     """One thing that goes through an op with regions.
 
     Attributes:
@@ -29,9 +29,9 @@ class Port(NamedTuple):
     result: Value | None
 
 
-def ports_of(node: Node) -> list[Port]:
+def lanes_of(node: Node) -> list[Lane]:
     """Lists what goes through a node, in the order of operands and results."""
-    return [Port(part.passage.kind, *part[1:]) for part in passing(node)]
+    return [Lane(part.passage.kind, *part[1:]) for part in passing(node)]
 
 
 def trip_count(node: Node) -> Size | None:
@@ -53,13 +53,13 @@ def inputs_read(region: Graph, outputs: Iterable[Value]) -> set[Value]:
     return {value for value in (*wanted, *read) if value.node is None}
 
 
-def resized(node: Node, ports: Sequence[Port]) -> RegionOp | None:
+def resized(node: Node, lanes: Sequence[Lane]) -> RegionOp | None:
     """Returns the op of a node for what is to go through it; None where it has no such form."""
     assert isinstance(node.op, RegionOp)
-    stacked = sum(port.kind == "stacked" and port.operand is not None for port in ports)
+    stacked = sum(lane.kind == "stacked" and lane.operand is not None for lane in lanes)
     trips = trip_count(node)
     return node.op.resized(
-        sum(port.kind == "carried" for port in ports),
+        sum(lane.kind == "carried" for lane in lanes),
         stacked,
         trips if isinstance(trips, int) else None,
     )
@@ -68,41 +68,45 @@ def resized(node: Node, ports: Sequence[Port]) -> RegionOp | None:
 def rebuild(
     node: Node,
     op: RegionOp,
-    ports: Sequence[Port],
+    lanes: Sequence[Lane],
     builder: Builder,
     instead: Mapping[Value, Value] | None = None,
+    inside: Mapping[Value, Value] | None = None,
 ) -> list[Value]:
     """Builds a node with the regions of another one, through which other things go.
 
-    What a region computes for nothing goes, and so do its inputs that are no port's.
+    What a region computes for nothing goes, and so do its inputs that are no lane's.
 
     Args:
         node: The node, which must not be used any more.
         op: What `resized` returns.
-        ports: What is to go through. New inputs of regions must be there already.
+        lanes: What is to go through. New inputs of regions must be there already.
         builder: Where to build.
         instead: What to read for results that come out no more.
+        inside: What regions return for values that other ones have replaced.
 
     Returns:
         What to read for each result; the result itself where it is unread and gone.
     """
     order = [
-        *(port for port in ports if port.kind == "invariant" and port.operand is not None),
-        *(port for port in ports if port.kind == "carried"),
-        *(port for port in ports if port.kind == "stacked" and port.operand is not None),
-        *(port for port in ports if port.operand is None),
+        *(lane for lane in lanes if lane.kind == "invariant" and lane.operand is not None),
+        *(lane for lane in lanes if lane.kind == "carried"),
+        *(lane for lane in lanes if lane.kind == "stacked" and lane.operand is not None),
+        *(lane for lane in lanes if lane.operand is None),
     ]
+    replaced = inside or {}
     for place, index in enumerate(bodies(node)):
-        node.regions[index].set_outputs([port.returned[place] for port in order if port.returned])
+        returned = [lane.returned[place] for lane in order if lane.returned]
+        node.regions[index].set_outputs([replaced.get(value, value) for value in returned])
     for index, region in enumerate(node.regions):
         drop_unread(region)
-        region.keep_inputs([port.inputs[index] for port in order if port.inputs])
-    operands = [port.operand for port in order if port.operand is not None]
+        region.keep_inputs([lane.inputs[index] for lane in order if lane.inputs])
+    operands = [lane.operand for lane in order if lane.operand is not None]
     new = builder.emit_node(op, operands, node.regions)
     results = dict(instead or {})
-    for port, value in zip((port for port in order if port.returned), new.outputs, strict=True):
-        if port.result is not None:
-            results[port.result] = value
+    for lane, value in zip((lane for lane in order if lane.returned), new.outputs, strict=True):
+        if lane.result is not None:
+            results[lane.result] = value
     return [results.get(value, value) for value in node.outputs]
 
 

@@ -1,0 +1,278 @@
+"""Calibration inside of loops and branches: statistics of all trips, and what is said of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import qir
+from qir.analysis.properties import RANGED
+from qir.backends.xla.executor import XlaExecutor
+from qir.errors import QirError
+from qir.observe.channels import observe_channels, observe_moments
+from qir.observe.histograms import merge, observe
+from qir.ops import Const, Return
+from qir.ops.regions import RegionOp
+from qir.passes.shared import segments
+from qir.pipeline import Context, PassManager, Pipeline
+
+# Small integers and halves: sums are exact, so that every executor computes the same.
+NESTED = """
+graph @nested(%x: f32[T,B,2], %h: f32[B,2], %k: i32[T]) {
+  %two = const [2.0, 0.5] : f32[2]
+  %last, %ys, %zs = scan(%two, %h, %k, %x) {carries = 1, stacked = 2, reverse = true} with REGION
+    %w = const [[1.0, 0.5], [0.5, -1.0]] : f32[2,2]
+    %s = add(%c, %p) : f32[B,2]
+    %r = relu(%s) : f32[B,2]
+    %d = dot(%r, %w) : f32[B,2]
+    %t = transpose(%d) {permutation = [1, 0]} : f32[2,B]
+    %a = reduce_max(%t) {axes = [0, 1]} : f32[]
+    %e = cond(%i, %a) with (%n: f32[]) {
+      %f = broadcast(%n) : f32[B,2]
+      return %f
+    } with (%n: f32[]) {
+      %v = while(%n) {carries = 1} with (%m: f32[]) {
+        %top = const 8.0 : f32[]
+        %go = less(%m, %top) : bool[]
+        return %go
+      } with (%m: f32[]) {
+        %by = const 1.5 : f32[]
+        %more = add(%m, %by) : f32[]
+        return %more
+      } : f32[]
+      %f = broadcast(%v) : f32[B,2]
+      return %f
+    } : f32[B,2]
+    %o = mul(%e, %u) : f32[B,2]
+    %q = clip(%o) {low = -4.0, high = 4.0} : f32[B,2]
+    return %q, %d, %t
+  } : f32[B,2], f32[T,B,2], f32[T,2,B]
+  %z = neg(%ys) : f32[T,B,2]
+  return %last, %z, %zs
+}
+""".replace("REGION", "(%u: f32[2], %c: f32[B,2], %i: i32[], %p: f32[B,2]) {")
+ENDLESS = """
+graph @endless(%x: f32[2]) {
+  %y = while(%x) {carries = 1, max_trips = 20} with (%c: f32[2]) {
+    %go = const true : bool[]
+    return %go
+  } with (%c: f32[2]) {
+    %d = add(%c, %c) : f32[2]
+    return %d
+  } : f32[2] loc("model.py:7 (solve)")
+  return %y
+}
+"""
+
+
+def batches(seed=0, count=3, size=2, trips=4):
+    generator = np.random.default_rng(seed)
+    return [
+        (
+            generator.integers(-6, 7, (trips, size, 2)).astype(np.float32) / 2,
+            np.zeros((size, 2), np.float32),
+            generator.integers(0, 2, trips).astype(np.int32),
+        )
+        for _ in range(count)
+    ]
+
+
+def calibrated(source, data, **options):
+    context = Context(data=data, executor=XlaExecutor(), **options)
+    graph = qir.parse(source)
+    return PassManager(Pipeline.parse("calibrate")).run(graph, context), context
+
+
+def traced(graph, arrays, seen):
+    """Computes a graph; leaves the numbers of each value each time that it is computed."""
+    values = dict(zip(graph.inputs, map(np.asarray, arrays), strict=True))
+    for node in graph.nodes:
+        operands = [values[value] for value in node.inputs]
+        if isinstance(node.op, Return):
+            break
+        if isinstance(node.op, RegionOp):
+            bodies = [
+                lambda *given, region=region: traced(region, given, seen) for region in node.regions
+            ]
+            results = node.op.run(bodies, operands, [(0,)] * len(node.outputs))
+        elif isinstance(node.op, Const):
+            results = [node.output.array]
+        elif node.op.name == "broadcast":
+            size = arrays[0].shape[1] if len(np.shape(arrays[0])) > 1 else traced.size
+            results = [np.broadcast_to(operands[0], (size, 2))]
+        else:
+            results = [node.op.evaluate(*operands)]
+        values.update(zip(node.outputs, map(np.asarray, results), strict=True))
+    for value, array in values.items():
+        if value.type.is_float and not value.is_constant:
+            seen.setdefault(next(iter(value.origin)), []).append(array)
+    return [values[value] for value in graph.outputs]
+
+
+def everything(graph, data):
+    found: dict[str, list[np.ndarray]] = {}
+    for batch in data:
+        traced.size = batch[0].shape[1]
+        traced(graph, batch, found)
+    return found
+
+
+REPEATED = {"u"}
+"""What holds the same numbers in each trip: counted outside, once."""
+
+
+@pytest.mark.parametrize("size", [2**27, 3000, 1])
+def test_values_inside_have_the_statistics_of_all_trips(size, monkeypatch):
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", size)
+    data = [*batches(), *batches(1, count=1, size=3)]
+    graph, context = calibrated(NESTED, data)
+    expected = everything(graph, data)
+    seen = context.statistics
+    assert set(expected) == set(seen)
+    for name, arrays in expected.items():
+        whole = merge(map(observe, arrays))
+        assert (seen[name].histogram.minimum, seen[name].histogram.maximum) == (
+            whole.minimum,
+            whole.maximum,
+        )
+        if name not in REPEATED:
+            assert seen[name].histogram == whole, name
+    for value in graph.values_inside():
+        if value.origin and value.type.is_float and not value.is_constant:
+            whole = seen[next(iter(value.origin))].histogram
+            assert value.observed.bounds == (whole.minimum, whole.maximum)
+    assert RANGED.missing(graph) is None
+
+
+def test_extremes_of_a_batch_are_those_of_its_trips():
+    data = batches()
+    graph, context = calibrated(NESTED, data)
+    found = context.statistics["d"].extremes
+    for number, batch in enumerate(data):
+        arrays = everything(graph, [batch])["d"]
+        assert found.minimum[number] == np.min(arrays)
+        assert found.maximum[number] == np.max(arrays)
+
+
+def test_channels_and_moments_are_taken_of_all_trips():
+    data = batches()
+    graph, context = calibrated(NESTED, data)
+    arrays = np.concatenate(everything(graph, data)["r"])
+    seen = context.statistics["r"]
+    channels, moments = observe_channels(arrays, (1,)), observe_moments(arrays)
+    assert seen.channels.axes == (1,)
+    assert np.array_equal(seen.channels.peaks, channels.peaks)
+    assert np.array_equal(seen.channels.mean_square, channels.mean_square)
+    assert np.array_equal(seen.moments.means, moments.means)
+
+
+def test_cutting_the_data_into_other_batches_makes_no_difference():
+    (x, h, k), *_ = batches(count=1, size=6)
+    parts = [(x[:, start : start + 2], h[:2], k) for start in (0, 2, 4)]
+    # The while loop inside runs as long as the largest of a batch says.
+    (_, whole), (_, cut) = (
+        calibrated(NESTED, given)
+        for given in ([(x, h, 0 * k)], [(x, h, 0 * k) for x, h, k in parts])
+    )
+    for name in ("s", "r", "d", "t", "ys"):
+        assert whole.statistics[name].histogram.count == cut.statistics[name].histogram.count
+    assert whole.statistics["p"].histogram == cut.statistics["p"].histogram
+
+
+def test_statistics_are_read_back(tmp_path):
+    graph = qir.parse(NESTED)
+    statistics = qir.calibrate(graph, batches(), "calibrate")
+    statistics.save(tmp_path / "statistics.npz")
+    read = qir.Statistics.load(tmp_path / "statistics.npz")
+    assert read == statistics
+    again = qir.optimize(graph, "calibrate", statistics=read)
+    assert str(again) == str(qir.optimize(graph, "calibrate", data=batches()))
+
+
+def test_a_checkpoint_goes_on_inside(tmp_path):
+    graph, path = qir.parse(NESTED), tmp_path / "checkpoint.npz"
+    qir.calibrate(graph, batches()[:2], checkpoint=path)
+    assert qir.calibrate(graph, batches(), checkpoint=path) == qir.calibrate(graph, batches())
+
+
+def test_a_branch_that_no_data_takes_has_no_ranges_and_is_told():
+    data = [(x, h, 0 * k) for x, h, k in batches()]
+    graph, context = calibrated(NESTED, data)
+    (said,) = context.diagnostics
+    assert said.startswith("calibrate: no data ran region 1 of cond %e")
+    branch = next(node for node in graph.walk() if node.op.name == "cond").regions[1]
+    assert all(value.observed is None for value in branch.values_inside())
+    loop = next(iter(branch.nodes))
+    assert loop.note == "calibration never ran it"
+    assert "never ran" in qir.explain(graph).__str__()
+    assert RANGED.missing(graph) is None
+
+
+def test_a_loop_of_no_trips_has_no_ranges_inside():
+    data = [(x[:0], h, k[:0]) for x, h, k in batches()]
+    with pytest.raises(QirError, match="got empty ones only"):
+        calibrated(NESTED, [(x[:, :0], h[:0], k) for x, h, k in data])
+    _, context = calibrated(NESTED, data)
+    assert context.diagnostics[0].startswith("calibrate: no data ran scan %last")
+
+
+def test_the_trip_and_the_place_of_what_is_not_finite_are_named():
+    source = NESTED.replace("%r = relu(%s)", "%r = exp(%s)").replace(
+        "exp(%s) : f32[B,2]", 'exp(%s) : f32[B,2] loc("model.py:9 (cell)")'
+    )
+    data = batches()
+    data[1][0][2, 1, 0] = 99
+    with pytest.raises(QirError) as caught:
+        calibrated(source, data)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == (
+        "calibrate: %r in trip 1 of scan %last in batch 1: expected finite values, got 1 infinite, "
+        "the first at [1, 0]"
+    )
+    assert lines[1] == "  at %r, model.py:9 (cell)"
+    assert lines[2].startswith("  exp made it of finite operands: %s in [")
+
+
+def test_a_loop_without_an_end_is_stopped_with_its_place():
+    with pytest.raises(QirError) as caught:
+        calibrated(ENDLESS, [np.ones(2, np.float32)])
+    assert str(caught.value).splitlines() == [
+        "while: expected an end within 20 trips, got none; a loop that needs more has max_trips "
+        "set higher",
+        "  at %y, model.py:7 (solve)",
+        "  in pass calibrate",
+    ]
+
+
+TWICE = """
+graph @twice(%x: f32[3,2]) {
+  %a = scan(%x) {stacked = 1} with (%p: f32[2]) {
+    %y = neg(%p) : f32[2]
+    return %y
+  } : f32[3,2]
+  %b = scan(%a) {stacked = 1} with (%p: f32[2]) {
+    %y = add(%p, %p) : f32[2]
+    return %y
+  } : f32[3,2]
+  return %b
+}
+"""
+
+
+def test_values_of_one_name_in_two_regions_are_told_apart():
+    context = Context(data=[np.ones((3, 2), np.float32)], executor=XlaExecutor())
+    graph = PassManager(Pipeline.parse("calibrate")).run(qir.parse(TWICE), context)
+    inner = [next(iter(node.regions[0].nodes)).output for node in graph.nodes if node.regions]
+    assert [value.observed.bounds for value in inner] == [(-1, -1), (-2, -2)]
+
+
+def test_made_values_of_one_name_in_two_regions_are_told_apart():
+    context = Context(data=[np.ones((3, 2), np.float32)], executor=XlaExecutor())
+    graph = qir.parse(TWICE)
+    for value in graph.values_inside():
+        value.origins = {}
+    graph.inputs[0].origins = {"x": None}
+    graph = PassManager(Pipeline.parse("calibrate")).run(graph, context)
+    inner = [next(iter(node.regions[0].nodes)).output for node in graph.nodes if node.regions]
+    assert [value.observed.bounds for value in inner] == [(-1, -1), (-2, -2)]
+    assert [value.name for value in inner] == ["y", "y_1"]
