@@ -163,7 +163,7 @@ def clamp(b: Emitter, low: Operand, x: Operand, high: Operand, **_: Any) -> Valu
 
 @primitive("select_n")
 def select_n(b: Emitter, which: Operand, *cases: Operand, **_: Any) -> Operand:
-    """The choice among tensors by a mask or by numbers; one that is the same everywhere is known."""
+    """The choice among tensors by a mask or numbers; where these are one number, it is known."""
     if isinstance(which, Known) and which.array.size == 1:
         return cases[int(which.array.reshape(()))]
     if which.type.element is DType.BOOL:
