@@ -56,12 +56,17 @@ def accumulations(
                 behind[result] = found
     makers = [behind.get(value, none) for value in returned]
     reach = [_closure(makers, index) for index in range(len(makers))]
-    paths: list[set[Value]] = []
-    for index, value in enumerate(returned):
-        circle = {other for other in reach[index] if index in reach[other]}
-        path = _path(value, {each for each, of in behind.items() if circle & of})
-        paths.append(path if index in circle and any(map(_rounds, path)) else set())
-    return paths
+    circles = [
+        {other for other in reach[index] if index in reach[other]} for index in range(len(makers))
+    ]
+    paths = [
+        _path(value, {each for each, of in behind.items() if circle & of})
+        for value, circle in zip(returned, circles, strict=True)
+    ]
+    return [
+        path if any(_rounds(value) for other in circle for value in paths[other]) else set()
+        for path, circle in zip(paths, circles, strict=True)
+    ]
 
 
 def _closure(makers: Sequence[frozenset[int]], index: int) -> set[int]:
