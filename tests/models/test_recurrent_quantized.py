@@ -1,4 +1,4 @@
-"""Recurrent models by the default pipeline: integers inside of their loops, and how near they are."""
+"""Recurrent models by the default pipeline: integers inside of loops, and how near they are."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ def lstm(x: jax.Array, rolled: bool) -> jax.Array:
     state = (jnp.zeros((x.shape[0], HIDDEN)),) * 2
     rows = x.swapaxes(0, 1)
     if rolled:
-        return lax.scan(step, state, rows)[1]
+        stacked: jax.Array = lax.scan(step, state, rows)[1]
+        return stacked
     found = []
     for row in rows:
         state, h = step(state, row)

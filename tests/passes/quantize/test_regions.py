@@ -1,6 +1,7 @@
 """Loops and branches on codes: one code for what goes through, integers inside, the same bits."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +48,7 @@ def carried(graph: Graph) -> list[DType]:
     return [port.returned[0].type.code.storage for port in ports if port.passage.kind == "carried"]
 
 
-def gated(x: jax.Array) -> jax.Array:
+def gated(x: jax.Array) -> Any:
     """A state that is scaled and added to, as a GRU's is."""
 
     def step(h: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
@@ -58,23 +59,23 @@ def gated(x: jax.Array) -> jax.Array:
     return jax.lax.scan(step, jnp.zeros_like(x), None, length=8)[1]
 
 
-def remade(x: jax.Array) -> jax.Array:
+def remade(x: jax.Array) -> Any:
     """A state that each trip makes anew."""
     return jax.lax.fori_loop(0, 8, lambda _, h: jnp.tanh(h @ LEFT + x), x)
 
 
-def branched(x: jax.Array) -> jax.Array:
+def branched(x: jax.Array) -> Any:
     branches = (lambda x: jnp.tanh(x @ LEFT), lambda x: jax.nn.relu(x @ RIGHT) * 3)
     return jax.lax.cond(x.sum() > 0, *branches, x) @ LEFT
 
 
-def until_small(x: jax.Array) -> jax.Array:
+def until_small(x: jax.Array) -> Any:
     return jax.lax.while_loop(
         lambda c: jnp.abs(c).sum() > 2.0, lambda c: 0.7 * jnp.tanh(c @ LEFT), x
     )
 
 
-def nested(x: jax.Array) -> jax.Array:
+def nested(x: jax.Array) -> Any:
     def outer(c: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
         inner = jax.lax.fori_loop(0, 3, lambda _, d: 0.9 * d + 0.1 * jnp.tanh(d @ LEFT), c)
         return inner + 0.1 * x, c
@@ -82,15 +83,15 @@ def nested(x: jax.Array) -> jax.Array:
     return jax.lax.scan(outer, x, None, length=4)[1]
 
 
-def delayed(x: jax.Array) -> jax.Array:
-    def step(c: tuple[jax.Array, jax.Array], _: None) -> tuple[tuple[jax.Array, ...], jax.Array]:
+def delayed(x: jax.Array) -> Any:
+    def step(c: Any, _: None) -> Any:
         return (c[1], jnp.tanh(c[0] @ LEFT)), c[0]
 
     return jax.lax.scan(step, (x, jnp.zeros_like(x)), None, length=4)[1]
 
 
-def masked(x: jax.Array) -> jax.Array:
-    def step(c: tuple[jax.Array, int], _: None) -> tuple[tuple[jax.Array, int], jax.Array]:
+def masked(x: jax.Array) -> Any:
+    def step(c: Any, _: None) -> Any:
         new = jnp.where(c[1] < 3, 0.8 * c[0] + 0.2 * jnp.tanh(x @ LEFT), c[0])
         return (new, c[1] + 1), new
 
@@ -154,7 +155,7 @@ def test_a_loop_whose_end_codes_decide_says_so() -> None:
 
 
 def test_a_branch_that_no_data_took_stays_float() -> None:
-    def rarely(x: jax.Array) -> jax.Array:
+    def rarely(x: jax.Array) -> Any:
         taken, other = (lambda x: jnp.tanh(x @ LEFT)), (lambda x: jax.nn.relu(x @ RIGHT))
         return jax.lax.cond(x.sum() > -1e6, taken, other, x) @ LEFT
 
@@ -172,7 +173,7 @@ def test_a_branch_that_no_data_took_stays_float() -> None:
 def test_what_nothing_inside_computes_on_codes_of_stays_float() -> None:
     pipeline = "fold, calibrate, propagate-ranges, quantize(keep_float=[op:dot, op:tanh]), integer"
 
-    def plain(x: jax.Array) -> jax.Array:
+    def plain(x: jax.Array) -> Any:
         return jax.lax.fori_loop(0, 8, lambda _, h: jnp.tanh(h @ LEFT), x)
 
     node = the_loop(quantized(plain, pipeline))
@@ -184,7 +185,7 @@ def test_what_nothing_inside_computes_on_codes_of_stays_float() -> None:
 def test_a_selector_of_a_loop_names_all_in_it(selector: str) -> None:
     pipeline = f'fold, calibrate, propagate-ranges, quantize(keep_float=["{selector}"]), integer'
 
-    def plain(x: jax.Array) -> jax.Array:
+    def plain(x: jax.Array) -> Any:
         return jax.lax.fori_loop(0, 8, lambda _, h: jnp.tanh(h @ LEFT), x @ RIGHT) @ RIGHT
 
     node = the_loop(quantized(plain, pipeline))
