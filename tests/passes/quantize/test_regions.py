@@ -124,6 +124,38 @@ def test_what_trips_add_up_has_16_bits_and_what_they_make_anew_has_8() -> None:
     assert carried(quantized(remade)) == [DType.I8]
 
 
+def chosen(x: jax.Array) -> Any:
+    """A state that a branch of each trip adds to or leaves as it is."""
+
+    def step(c: Any, adds: Any) -> Any:
+        h = jax.lax.cond(adds, lambda h: 0.9 * h + 0.1 * jnp.tanh(x @ LEFT), lambda h: h, c)
+        return h, h
+
+    return jax.lax.scan(step, x, np.arange(30) % 2 == 0)[1]
+
+
+def within(x: jax.Array) -> Any:
+    """A state that a loop in each trip adds to."""
+
+    def step(c: Any, _: None) -> Any:
+        h = jax.lax.fori_loop(0, 2, lambda _, h: 0.9 * h + 0.1 * jnp.tanh(x @ LEFT), c)
+        return h, h
+
+    return jax.lax.scan(step, x, None, length=30)[1]
+
+
+@pytest.mark.parametrize("function", [chosen, within])
+def test_what_is_added_up_has_16_bits_in_all_that_it_goes_through(
+    function: Callable[..., object],
+) -> None:
+    graph = quantized(function)
+    assert carried(graph) == [DType.I16]
+    (inner,) = (node for node in the_loop(graph).regions[0].nodes if node.regions)
+    assert inner.outputs[0].type.code.storage is DType.I16
+    x = batches(1)[0]
+    np.testing.assert_array_equal(outputs(qir.compile(graph)(x)), outputs(qir.evaluate(graph, x)))
+
+
 def test_a_product_reads_8_bits_of_a_state_of_16() -> None:
     region = the_loop(quantized(gated)).regions[0]
     (product,) = (node for node in region.nodes if node.op.name == "dot")
