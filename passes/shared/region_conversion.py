@@ -216,12 +216,12 @@ class Quantization:
 
 
 def _was_run(region: Graph) -> bool:
-    """Whether ranges are known of what a region computes: a branch that no data took has none."""
-    return any(
-        value.range is not None or not value.type.is_float
-        for node in region.walk()
-        for value in node.outputs
-        if not value.is_constant
+    """Whether the ranges of what a region computes are known: data ran it, or all follow."""
+    computed = [
+        value for value in region.values_inside() if value.type.is_float and not value.is_constant
+    ]
+    return any(value.observed is not None for value in computed) or all(
+        value.range is not None and value.range.is_finite for value in computed
     )
 
 
