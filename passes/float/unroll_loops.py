@@ -74,8 +74,8 @@ class UnrollLoops(Pass):
         (body,) = node.regions
         if not isinstance(trips, int):
             return False, f"stays one: it has {trips} trips, which the program does not know"
-        if not trips:
-            return False, "has no trips: canonicalize leaves what it was given"
+        if trips == 0:
+            return False, "is left to canonicalize: it has no trips"
         ops = sum(not isinstance(inner.op, Const | Return) for inner in body.walk())
         if trips * ops <= ops:
             return True, f"is unrolled: it has {counted(trips, 'trip')}"
