@@ -185,6 +185,7 @@ def test_regions_are_rewritten():
 def test_near_misses_in_regions_are_told_and_leave_the_program_as_it_is():
     @rule(Relu)
     def builds_first(y, b):
+        assert b.graph is y.owner
         b.emit(Neg(), y.inputs[0])
         return Skip("it is not to be", y)
 
