@@ -74,9 +74,7 @@ class UnrollLoops(Pass):
                 f"stays one, though each trip has its own part of %{weights.name}: {trips} trips "
                 f"of {counted(ops, 'op')} are more than the limit of {self.limit}"
             )
-        return True, (
-            f"is unrolled: each of its {trips} trips has its own part of %{weights.name}"
-        )
+        return True, (f"is unrolled: each of its {trips} trips has its own part of %{weights.name}")
 
 
 def _scans(nodes: Iterable[Node]) -> list[Node]:
@@ -182,9 +180,7 @@ def _without_constants(body: Graph, builder: Builder) -> tuple[Graph, list[Value
     inner = [node for node in body.nodes if isinstance(node.op, Const)]
     others = {node for node in body.nodes if not isinstance(node.op, Const)}
     outside = [
-        copy_node(
-            node, builder.graph, [], names=[node.output.name], before=builder.anchor
-        ).output
+        copy_node(node, builder.graph, [], names=[node.output.name], before=builder.anchor).output
         for node in inner
     ]
     inputs = [*body.inputs, *(node.output for node in inner)]
