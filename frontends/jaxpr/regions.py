@@ -91,7 +91,7 @@ def _count_by_name(equation: RegionEquation, read: dict[Slot, Any]) -> None:
     trips = to_size(equation.params["length"])
     if isinstance(trips, Dim):
         zeros = Known.of(np.zeros((), np.int32), (trips,))
-        outer, inner = (Slot(jax.ShapeDtypeStruct((), np.int32)) for _ in range(2))
+        outer, inner = (Slot(jax.typeof(np.int32(0))) for _ in range(2))
         read[outer] = zeros
         at = len([way for way in equation.ways if way.operand is not None])
         way = Way("stacked", outer, ((0, inner),))

@@ -8,12 +8,17 @@ from functools import partial
 from qir.errors import QirError, counted
 from qir.ir import Builder, Graph, Node, Value
 from qir.ir.cloner import clone, copy_node
+from qir.ir.names import Inheritance
 from qir.ir.passages import Passing, passing
 from qir.ir.weight_names import layer_of
 from qir.ops import Cast, Concat, Const, Dequantize, Gather, Reshape, Return, Scan, Slice
+from qir.ops.op import Op
 from qir.ops.rules import Accumulate
+from qir.ops.traits import Moves
+from qir.passes.shared.constant_folding import constant_folding
 from qir.passes.shared.inlining import inline
 from qir.pipeline import Context, Pass, register
+from qir.pipeline.rewrite import rewrite, rule
 from qir.types import known
 
 
@@ -45,6 +50,7 @@ class UnrollLoops(Pass):
     def run(self, graph: Graph, context: Context) -> None:
         # Outer ones first: an inner loop over layers has its weights when the outer one has.
         pending = _scans(graph.nodes)
+        names: dict[Graph, Inheritance] = {}
         while pending:
             node = pending.pop(0)
             unrolls, why = self._decide(node)
@@ -53,8 +59,13 @@ class UnrollLoops(Pass):
             sentence = f"unroll-loops: the loop at {place} {why}"
             if sentence not in (*graph.diagnostics, *context.diagnostics):
                 context.diagnostics.append(sentence)
-            inner = _unroll(node) if unrolls else node.regions[0].nodes
-            pending[:0] = _scans(inner)
+            around = node.graph
+            names.setdefault(around, Inheritance(around))
+            inner = _unroll(node) if unrolls else list(node.regions[0].nodes)
+            if unrolls:
+                rewrite(around, [move_constant, constant_folding(0)], nested=False)
+                names[around].settle()
+            pending[:0] = [scan for scan in _scans(inner) if not scan.erased]
 
     def _decide(self, node: Node) -> tuple[bool, str]:
         """Returns whether to unroll a scan, and what to tell of it."""
@@ -63,6 +74,8 @@ class UnrollLoops(Pass):
         (body,) = node.regions
         if not isinstance(trips, int):
             return False, f"stays one: it has {trips} trips, which the program does not know"
+        if trips == 0:
+            return False, "is left to canonicalize: it has no trips"
         ops = sum(not isinstance(inner.op, Const | Return) for inner in body.walk())
         if trips * ops <= ops:
             return True, f"is unrolled: it has {counted(trips, 'trip')}"
@@ -75,6 +88,18 @@ class UnrollLoops(Pass):
                 f"of {counted(ops, 'op')} are more than the limit of {self.limit}"
             )
         return True, (f"is unrolled: each of its {trips} trips has its own part of %{weights.name}")
+
+
+@rule()
+def move_constant(y: Value, b: Builder) -> Value | None:
+    """Gives a constant whose numbers stand in another order the name of the one that it is."""
+    match y:
+        case Value(Op(moves=Moves.ORDER) as op, (x,)) if x.is_constant and x.type.quant is None:
+            moved = b.const(op.evaluate(x.array), x.name, x.type.element)
+            moved.origins = dict.fromkeys(x.origin)
+            return moved
+        case _:
+            return None
 
 
 def _scans(nodes: Iterable[Node]) -> list[Node]:
@@ -95,9 +120,9 @@ def _own_weights(node: Node) -> Value | None:
     It is stacked, or the trips read a place of it that is computed.
     """
     for way in passing(node):
-        stacked = way.passage.kind == "stacked" and way.operand is not None
-        if stacked and way.operand.is_constant and any(map(_is_multiplied, way.inputs)):
-            return way.operand
+        weights = way.operand if way.passage.kind == "stacked" else None
+        if weights is not None and weights.is_constant and any(map(_is_multiplied, way.inputs)):
+            return weights
     for inner in node.regions[0].nodes:
         match inner:
             case Node(op=Gather(), inputs=(weights, at)) if weights.is_constant:
@@ -114,9 +139,9 @@ def _is_multiplied(value: Value) -> bool:
         rule = user.op.quant
         if isinstance(rule, Accumulate) and place == rule.right:
             return True
-        if place == 0 and (user.op.moves.by_place or isinstance(user.op, Cast | Dequantize)):
-            if any(map(_is_multiplied, user.outputs)):
-                return True
+        moves = user.op.moves.by_place or isinstance(user.op, Cast | Dequantize)
+        if place == 0 and moves and any(map(_is_multiplied, user.outputs)):
+            return True
         for way in passing(user):
             if way.passage.operand == place and any(map(_is_multiplied, way.inputs)):
                 return True
@@ -145,7 +170,8 @@ def _unroll(node: Node) -> list[Node]:
             if way.operand is not None
         ]
         inputs = [value for value in given if value is not None]
-        returned = inline(body, [*inputs, *constants], builder, partial(_of_trip, trip))
+        name = partial(_of_trip, trip) if len(trips) > 1 else None
+        returned = inline(body, [*inputs, *constants], builder, name)
         carried = list(returned[: len(carried)])
         parts.append(returned[len(carried) :])
     if node.op.reverse:
@@ -156,7 +182,8 @@ def _unroll(node: Node) -> list[Node]:
         for way, column in zip(results[len(carried) :], zip(*parts, strict=True), strict=True)
     ]
     for way, new in zip(results, [*carried, *stacks], strict=True):
-        assert way.result is not None and new is not None
+        assert way.result is not None
+        assert new is not None
         way.result.replace_with(new)
     node.graph.erase(node)
     return builder.emitted
@@ -202,7 +229,7 @@ def _place(way: Passing, trip: int, builder: Builder) -> Value:
 
 def _part_name(name: str, trip: int) -> str:
     layer = layer_of(name)
-    if layer is None:
+    if layer is None or name.rpartition(".")[2].isdigit():
         return _of_trip(trip, name)
     head = name[: name.index(layer) + len(layer)]
     return f"{head}.{trip}{name[len(head) :]}"

@@ -200,8 +200,8 @@ def _said_of(node: Node, region: Graph) -> str:
     place = f"{node.op.name} {node.place().removeprefix('at ')}"
     which = f"region {node.regions.index(region)} of " if len(node.regions) > 1 else ""
     return (
-        f"calibrate: no data ran {which}{place}: what it computes has no range and stays in "
-        "floating point; add data that does"
+        f"calibrate: no data ran {which}{place}: what it computes has no range of its own, and "
+        "what it returns is cut off at what was seen of the results; add data that runs it"
     )
 
 

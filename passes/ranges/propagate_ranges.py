@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from math import inf
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from qir.errors import QirError
 from qir.ir import Graph, Node, Value, reachable
+from qir.ir.passages import Passing, passing
 from qir.numbers.interval import EVERYTHING, Interval
 from qir.ops import Const, Return
 from qir.ops.rules import Accumulate, FixedCode, SameCode, SharedCode, Table
@@ -20,6 +21,9 @@ _LARGEST = float(np.finfo(np.float32).max)
 _ROUNDING = 2.0**-20
 """How far apart the float32 of observations and float64 may be, relatively to operands and result:
 16 units in the last place."""
+
+_ROUNDS = 3
+"""How often bounds of what a loop carries are narrowed."""
 
 _UNSEEN = 1 / 8
 """What part of a step of its code a result may be off by where its operand is clipped."""
@@ -69,14 +73,15 @@ class PropagateRanges(Pass):
 
     def run(self, graph: Graph, context: Context) -> None:
         bounds = _Bounds(graph, context, bits=self.bits if self.saturate else None)
-        ranges = _backward(graph, bounds)
+        ranges = _Needs(graph, bounds).read
         for group in _groups(graph, share=self.share):
             fixed = next((value for value in group if _is_fixed(value)), None)
             known = [value for value in group if ranges[value].is_finite]
-            if fixed is not None:
+            if fixed is not None and _serves(ranges[fixed], group, ranges):
                 ranges.update(dict.fromkeys(group, ranges[fixed]))
             elif known:
-                ranges.update(dict.fromkeys(known, _hull(ranges[value] for value in known)))
+                hull = _hull(ranges[value] for value in known)
+                ranges.update({value: hull for value in known if not _is_fixed(value)})
         for value, found in ranges.items():
             if _is_ranged(value) and found.is_finite:
                 value.range = found
@@ -90,6 +95,13 @@ def _is_fixed(value: Value) -> bool:
     """Whether a value has a code that no range decides; what was observed may ask for another."""
     rule = value.op.quant if value.op is not None else None
     return isinstance(rule, FixedCode) and rule.serves(value.range)
+
+
+def _serves(fixed: Interval, group: Iterable[Value], ranges: Mapping[Value, Interval]) -> bool:
+    """Whether a fixed code holds what comes together with its value in a loop or branch."""
+    met = (value for value in group if value.node is None or not _passes(value.node))
+    known = (ranges[value] for value in met if not _is_fixed(value))
+    return all(fixed.contains(one.bounds, _ROUNDING) for one in known if one.is_finite)
 
 
 def _passes(node: Node) -> bool:
@@ -110,31 +122,89 @@ def _hull(intervals: Iterable[Interval]) -> Interval:
 
 
 class _Bounds:
-    """What bounds the values of a graph, in its order.
+    """What bounds the values of a graph, in its order, and of its regions.
 
     Attributes:
         possible: What the op of each value can give for the ranges of its operands.
         range: The part of it that was observed.
         bits: The width of codes that saturating ops are narrowed for; None where none is.
+        passing: What goes through each node with regions.
     """
 
     def __init__(self, graph: Graph, context: Context, *, bits: int | None) -> None:
         self.bits = bits
-        self.possible: dict[Value, Interval] = dict.fromkeys(graph.inputs, EVERYTHING)
-        self.range = {value: value.range or EVERYTHING for value in graph.inputs}
+        self.possible: dict[Value, Interval] = {}
+        self.range: dict[Value, Interval] = {}
+        self.passing: dict[Node, list[Passing]] = {}
+        self._contradictions: dict[Value, str] = {}
+        self._follow(graph, {})
+        context.diagnostics += self._contradictions.values()
+
+    def _follow(self, graph: Graph, given: Mapping[Value, Interval]) -> None:
+        """Goes through a graph whose inputs can be what is given of them, everything else."""
+        for value in graph.inputs:
+            self._bound(value, given.get(value, EVERYTHING))
         for node in graph.nodes:
             if isinstance(node.op, Const | Return):
                 continue
+            if node.regions:
+                self._follow_regions(node)
+                continue
             possible = self._interval(node)
             for value in node.outputs:
-                self.possible[value] = self.range[value] = possible
-                if value.range is not None and not _is_fixed(value):
-                    self.range[value] = self._common(value, value.range, context)
+                self._bound(value, possible)
+
+    def _bound(self, value: Value, possible: Interval) -> None:
+        self.possible[value] = self.range[value] = possible
+        self._contradictions.pop(value, None)
+        if value.range is not None and not _is_fixed(value):
+            self.range[value] = self._common(value, value.range)
+
+    def _follow_regions(self, node: Node) -> None:
+        """Bounds what the regions of a node compute.
+
+        What is carried is at first anything; each round through the regions can only narrow it, so
+        that the bounds hold after any number of rounds.
+        """
+        ports = self.passing[node] = passing(node)
+        given: dict[Value, Interval] = {}
+        carried = [port for port in ports if port.passage.kind == "carried"]
+        for port in ports:
+            if port.operand is not None:
+                for value in port.inputs:
+                    whole = port in carried
+                    given[value] = EVERYTHING if whole else self._joined(value, [port.operand])
+        for _ in range(_ROUNDS):
+            for region in node.regions:
+                self._follow(region, given)
+            before = dict(given)
+            for port in carried:
+                operand = (port.operand,) if port.operand is not None else ()
+                for value in port.inputs:
+                    given[value] = self._joined(value, [*operand, *port.returned])
+            if given == before:
+                break
+        ends = dict.fromkeys(node.outputs, EVERYTHING)
+        for port in ports:
+            if port.result is not None:
+                begins = (port.operand,) if port in carried and port.operand is not None else ()
+                ends[port.result] = self._joined(port.result, [*begins, *port.returned])
+        for value, possible in ends.items():
+            self._bound(value, possible)
+
+    def _joined(self, value: Value, others: Sequence[Value]) -> Interval:
+        """Returns what a value can be that is one of others, outside of a region and inside."""
+        # As of numbers that are moved.
+        bounds = self.range if value.range is None else self.possible
+        return _hull(
+            Interval.point(other.real).hull() if other.is_constant else bounds[other].hull()
+            for other in others
+        )
 
     def _interval(self, node: Node) -> Interval:
         op = node.op
         several = len(node.outputs) != 1 and not isinstance(op.quant, SameCode)
-        if isinstance(op.quant, Accumulate) or node.regions or several:
+        if isinstance(op.quant, Accumulate) or several:
             return EVERYTHING
         # What was observed of numbers that are moved or clipped says more than what a solver left
         # of them before.
@@ -154,7 +224,7 @@ class _Bounds:
         # Rules stand 1e300 in for infinity; no range reaches beyond float32.
         return Interval.of(low if low >= -_LARGEST else -inf, high if high <= _LARGEST else inf)
 
-    def _common(self, value: Value, observed: Interval, context: Context) -> Interval:
+    def _common(self, value: Value, observed: Interval) -> Interval:
         """Intersects what is possible with what was observed; reports where nothing is in both."""
         possible = self.possible[value]
         (low, high), (least, greatest) = observed.bounds, possible.bounds
@@ -164,56 +234,113 @@ class _Bounds:
         operands = [self.range[operand] for operand in value.inputs if operand in self.range]
         reach = [abs(bound) for known in (observed, *operands) for bound in known.bounds]
         if gap > _ROUNDING * max(reach):
-            assert value.op is not None
-            context.diagnostics.append(
+            maker = "what goes in" if value.op is None else value.op.name
+            self._contradictions[value] = (
                 f"propagate-ranges: %{value.name} was observed in {observed}, "
-                f"but {value.op.name} can only give {possible}"
+                f"but {maker} can only give {possible}"
             )
         return possible.intersect(observed)
 
 
-def _backward(graph: Graph, bounds: _Bounds) -> dict[Value, Interval]:
-    """Narrows the range of each value to what its users read of it."""
-    read: dict[Value, Interval] = {}
-    for node in reversed(list(graph.nodes)):
-        for value in node.outputs:
-            if not value.is_constant:
-                read[value] = _read(value, bounds, read)
-    for value in graph.inputs:
-        read[value] = _read(value, bounds, read)
-    return read
+class _Needs:
+    """What is read of each value of a graph and of its regions.
 
+    Args:
+        graph: The graph.
+        bounds: What bounds its values.
 
-def _read(value: Value, bounds: _Bounds, read: dict[Value, Interval]) -> Interval:
-    if not (_is_ranged(value) and value.uses) or _is_fixed(value):
-        return bounds.range[value]
-    parts = [_read_by(node, value, bounds, read) for node, _ in value.uses]
-    known = [part for part in parts if part is not None]
-    return _hull(known) if len(known) == len(parts) else bounds.range[value]
-
-
-def _read_by(
-    node: Node, value: Value, bounds: _Bounds, read: dict[Value, Interval]
-) -> Interval | None:
-    """Returns the part of a value that a user lets through; None where that is all.
-
-    The user's result tells what that is: clipping an operand to it commutes with moving, comparing
-    and clipping numbers.
+    Attributes:
+        read: The range of each value, narrowed to what its users read of it.
     """
-    if bounds.bits is not None and node.op.saturates:
-        return _unsaturated(node, bounds.range[value], bounds.bits)
-    if not isinstance(node.op.quant, SameCode):
-        told = node.op.told_apart()
-        return None if told is EVERYTHING else bounds.range[value].intersect(told)
-    results = [read[result] for result in node.outputs if result.type.is_float]
-    if len(results) != len(node.outputs) or not results:
-        return None
-    passed = _hull(results)
-    if not passed.is_finite:
-        return None
-    # The result of a shared code is that of other operands too.
-    whole = bounds.possible if _passes(node) else bounds.range
-    return whole[value].intersect(passed)
+
+    def __init__(self, graph: Graph, bounds: _Bounds) -> None:
+        self._bounds = bounds
+        # What is read of what regions return, at each of their places; all of it where none stands.
+        self._asked: dict[tuple[Graph, int], Interval] = {}
+        self.read: dict[Value, Interval] = {}
+        self._follow(graph)
+
+    def _follow(self, graph: Graph) -> None:
+        for node in reversed(list(graph.nodes)):
+            for value in node.outputs:
+                if not value.is_constant:
+                    self.read[value] = self._of(value)
+            if node.regions:
+                self._follow_regions(node)
+        for value in graph.inputs:
+            self.read[value] = self._of(value)
+
+    def _follow_regions(self, node: Node) -> None:
+        """Narrows what regions compute; of what is carried all is read at first."""
+        ports = self._bounds.passing[node]
+        is_loop = any(port.passage.kind == "carried" for port in ports)
+        for rounds in range(_ROUNDS if is_loop else 1):
+            before = dict(self._asked)
+            for port in ports:
+                parts = self._of_result(port)
+                if port.passage.kind == "carried":
+                    if not rounds:
+                        continue
+                    parts += [self.read[value] for value in port.inputs]
+                for place, index in port.passage.outputs if parts else ():
+                    self._asked[node.regions[place], index] = _hull(parts)
+            if rounds and self._asked == before:
+                break
+            for region in node.regions:
+                self._follow(region)
+        for port in ports:
+            if port.passage.kind == "carried" and port.result and not port.result.uses:
+                inside = _hull(self.read[value] for value in port.inputs)
+                self.read[port.result] = self._bounds.range[port.result].intersect(inside)
+
+    def _of_result(self, port: Passing) -> list[Interval]:
+        """Returns what is read of a result; nothing of one without readers."""
+        return [self.read[port.result]] if port.result is not None and port.result.uses else []
+
+    def _of(self, value: Value) -> Interval:
+        whole = self._bounds.range[value]
+        if not (_is_ranged(value) and value.uses) or _is_fixed(value):
+            return whole
+        parts = [self._by(node, index, value) for node, index in value.uses]
+        known = [part for part in parts if part is not None]
+        return _hull(known) if len(known) == len(parts) else whole
+
+    def _by(self, node: Node, index: int, value: Value) -> Interval | None:
+        """Returns the part of a value that a user lets through; None where that is all.
+
+        The user's result tells what that is: clipping an operand to it commutes with moving,
+        comparing and clipping numbers.
+        """
+        bounds = self._bounds
+        if isinstance(node.op, Return):
+            asked = self._asked.get((node.graph, index))
+            return None if asked is None else self._passed(value, asked, bounds.range)
+        if node.regions:
+            return self._by_regions(node, index, value)
+        if bounds.bits is not None and node.op.saturates:
+            return _unsaturated(node, bounds.range[value], bounds.bits)
+        if not isinstance(node.op.quant, SameCode):
+            told = node.op.told_apart()
+            return None if told is EVERYTHING else bounds.range[value].intersect(told)
+        results = [self.read[result] for result in node.outputs if result.type.is_float]
+        if len(results) != len(node.outputs) or not results:
+            return None
+        # The result of a shared code is that of other operands too.
+        whole = bounds.possible if _passes(node) else bounds.range
+        return self._passed(value, _hull(results), whole)
+
+    def _by_regions(self, node: Node, index: int, value: Value) -> Interval | None:
+        parts: list[Interval] = []
+        for port in self._bounds.passing[node]:
+            if port.passage.operand == index:
+                parts += [self.read[inside] for inside in port.inputs]
+                parts += self._of_result(port)  # It is what went in where a loop makes no trip.
+        return self._passed(value, _hull(parts), self._bounds.range) if parts else None
+
+    def _passed(
+        self, value: Value, passed: Interval, whole: Mapping[Value, Interval]
+    ) -> Interval | None:
+        return whole[value].intersect(passed) if passed.is_finite else None
 
 
 def _unsaturated(node: Node, seen: Interval, bits: int) -> Interval | None:
@@ -243,8 +370,14 @@ def _groups(graph: Graph, *, share: bool) -> list[list[Value]]:
     """Finds the values that have one code: those that ops which keep it join, in their order."""
     joined: list[list[Value]] = []
     sharing: list[list[Value]] = []
-    parts = summed_parts(graph)
-    for node in graph.nodes:
+    inside = {node.graph for node in graph.walk()}
+    parts = {node for one in inside for node in summed_parts(one)}
+    for node in graph.walk():
+        for port in passing(node):
+            # What a loop begins with is brought into the code of what it carries.
+            begins = () if port.passage.kind == "carried" else (port.operand,)
+            values = [*begins, *port.inputs, *port.returned, port.result]
+            joined.append([value for value in values if value is not None and _is_ranged(value)])
         # Relu and clip are merged into the rounding of a sum, at a code of their own, and parts of
         # a sum are rounded each to its own.
         if node in parts:
@@ -259,7 +392,7 @@ def _groups(graph: Graph, *, share: bool) -> list[list[Value]]:
         else:
             joined.append(values)
     if share:
-        joined += [[value] for value in graph.values() if _is_fixed(value)]
+        joined += [[value] for value in graph.values_inside() if _is_fixed(value)]
         # A fixed code would clip the other operands.
         groups = _connected(joined)
         fixed = {value for group in groups if any(map(_is_fixed, group)) for value in group}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 
 from qir.ir import Node, Value
-from qir.ops import Dequantize, Quantize, Requantize, Return
+from qir.ops import Const, Dequantize, Quantize, Requantize, Return
 
 
 def is_computed_with(value: Value, tabled: Container[Node]) -> bool:
@@ -35,13 +35,17 @@ def is_computed_from(value: Value, tabled: Container[Node]) -> bool:
         value: A coded value.
         tabled: The nodes of floating point that stand for tables.
     """
-    node = value.node
-    while node is not None and _passes_on(node):
-        value = node.inputs[0]
-        node = value.node
-    if node is None or value.is_constant:
+    maker = origin(value).node
+    if maker is None or isinstance(maker.op, Const):
         return False
-    return not isinstance(node.op, Quantize) or node in tabled
+    return not isinstance(maker.op, Quantize) or maker in tabled
+
+
+def origin(value: Value) -> Value:
+    """Returns what a value is the moved or rounded numbers of, or itself."""
+    while value.node is not None and _passes_on(value.node):
+        value = value.node.inputs[0]
+    return value
 
 
 def _passes_on(node: Node) -> bool:

@@ -86,22 +86,35 @@ class Collection:
 
 
 def tell_apart(graph: Graph) -> None:
-    """Gives values inside of regions that passes made names that no other such value has.
+    """Lets no two values inside of regions have their statistics under one name.
 
-    Their statistics are kept under them; a name need be unique in its own graph only.
+    A name is unique in its own graph. So values that passes made get other names, and those that
+    stand for themselves, as all do in a text, other origins.
+
+    Args:
+        graph: The program.
     """
-    made = [value for value in graph.values_inside() if not value.origin]
-    taken = {value.name for value in graph.values()}
-    for value in made:
-        if value.owner is graph:
+    values = [value for value in graph.values_inside() if not value.is_constant]
+    origins = {name for value in values for name in value.origin}
+    names = {value.name for value in values if not value.origin}
+    met: set[tuple[bool, str]] = set()
+    for value in values:
+        if value.origins not in ({}, {value.name: None}):
             continue
-        name, number = value.name, 0
-        own = {other.name for other in value.owner.values()} - {value.name}
-        while name in taken or name in own:
-            number += 1
-            name = f"{value.name}_{number}"
-        taken.add(name)
-        value.owner.name_after(value, name)
+        is_made, name, number = not value.origin, value.name, 0
+        if (is_made, name) in met:
+            taken = names if is_made else origins
+            if is_made:
+                taken |= {other.name for other in value.owner.values()}
+            while name in taken:
+                number += 1
+                name = f"{value.name}_{number}"
+            taken.add(name)
+            if is_made:
+                value.owner.name_after(value, name)
+            else:
+                value.origins = {name: None}
+        met.add((is_made, name))
 
 
 def collect(graph: Graph, data: Observations, bins: int, context: Context) -> None:

@@ -317,8 +317,7 @@ class Forms:
         for value in self._taken:
             # What was observed stays, for what is told of an input that never varied.
             value.range = None
-            real = self.floats.get(value)
-            if real is not None and real in self.graph.outputs:
+            if (real := self.floats.get(value)) and value.node and real in self.graph.outputs:
                 name = value.name
                 self.graph.name_after(value, f"{name}.q")
                 self.graph.rename(real, name)

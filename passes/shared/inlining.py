@@ -25,7 +25,8 @@ def inline(
         inputs: What its inputs stand for, values of the builder's graph.
         builder: Where to insert; the copies are among what it has emitted.
         name: Gives the name of a copy, and each of its origins, by that of the original, where
-            several copies are made; None keeps them. Names are made unique by a number.
+            several copies are made, of what is inside of regions too; None keeps them. Names are
+            made unique by a number.
 
     Returns:
         What the region returns: copies, or what was given for an input that it returns.
@@ -46,10 +47,19 @@ def inline(
         if name is not None:
             _rename_origins(twin.outputs, name)
             for inner in twin.regions:
-                _rename_origins(list(inner.values_inside()), name)
+                _rename(inner, name)
         builder.emitted.append(twin)
         mapping.update(zip(node.outputs, twin.outputs, strict=True))
     return [mapping[value] for value in region.outputs]
+
+
+def _rename(region: Graph, name: Callable[[str], str]) -> None:
+    """Renames what is inside of a region, as no two values of a program have one name."""
+    region.rename_all({value: name(value.name) for value in region.values()})
+    _rename_origins(list(region.values()), name)
+    for node in region.nodes:
+        for inner in node.regions:
+            _rename(inner, name)
 
 
 def _rename_origins(values: Sequence[Value], name: Callable[[str], str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from qir.ir import Graph, Node, Value
 from qir.ir.passages import Passing, passing
@@ -16,7 +16,12 @@ from qir.passes.shared.accumulation import LEAST_DECIBELS, accumulations, gather
 from qir.passes.shared.code_options import Carries
 from qir.passes.shared.forms import Forms
 from qir.passes.shared.plan import expressed_type
+from qir.passes.shared.wide import adds_to_taken, unmoved
 from qir.types import Affine, DType
+
+NEAR = 1.25
+"""By how much coarser steps may be for one code of what is both carried and stacked: two cost a
+second rounding."""
 
 
 class PassageCodes:
@@ -77,11 +82,41 @@ class PassageCodes:
         plan = self._forms.plan
         if port.passage.kind == "carried":
             return self._carried_code(place, port, observed, expressed)
+        if self._enters_sums(port):
+            code = plan.code_of(observed, expressed, DType.I16)
+            if plan.accepts(code):
+                self._fine.add(place)
+                return code
         own = None if port.operand is None else self._forms.main.get(port.operand)
         plain = own is not None and own.storage is plan.storage and own.bounds is None
         if own is not None and plain and own.per_tensor and own.holds_zero:
             return own
-        return plan.code_of(observed, expressed)
+        code = plan.code_of(observed, expressed)
+        return self._carried_too(port, code) or code
+
+    def _enters_sums(self, port: Passing) -> bool:
+        """Whether a sum from outside is added to others inside, as the projection of an input is.
+
+        8 bits would round what goes into a gate twice.
+        """
+        if self._forms.plan.one_width or port.operand is None or port.returned:
+            return False
+        if unmoved(port.operand) not in self._forms.sums:
+            return False
+        return any(
+            adds_to_taken(total, port.inputs) for value in port.inputs for total in _moved_to(value)
+        )
+
+    def _carried_too(self, port: Passing, code: Affine) -> Affine | None:
+        """Returns the code in which what is returned is carried too, if it is hardly coarser."""
+        if port.operand is not None:
+            return None
+        for place in self.codes.keys() - self._fine:
+            carried = self.codes[place]
+            steps = float(carried.scale.array), float(code.scale.array)
+            if self.passing[place].returned == port.returned and steps[0] <= NEAR * steps[1]:
+                return carried
+        return None
 
     def _carried_code(
         self, place: int, port: Passing, observed: Interval, expressed: DType
@@ -140,6 +175,16 @@ class PassageCodes:
             found = Interval.of(array.min(initial=0), array.max(initial=0))
             return found if found.is_finite else None
         return value.range if value.range is not None and value.range.is_finite else None
+
+
+def _moved_to(value: Value) -> Iterator[Value]:
+    """Yields what reads a value, perhaps moved."""
+    for node in value.users:
+        for result in node.outputs:
+            if node.op.moves.by_place:
+                yield from _moved_to(result)
+            else:
+                yield result
 
 
 def _given(port: Passing) -> Affine | None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from qir.analysis.properties import QUANTIZED
-from qir.ir import Builder, Graph, Node, Value
+from qir.analysis.properties import QUANTIZED, is_float_op
+from qir.ir import Builder, Graph, Node, Value, reachable
 from qir.ir.cloner import clone
 from qir.ops import Const, Return
 from qir.ops.regions import RegionOp
 from qir.passes.shared.boundary import Boundary
 from qir.passes.shared.code_options import CodeOptions
-from qir.passes.shared.coded_ways import is_computed_from, is_computed_with
+from qir.passes.shared.coded_ways import is_computed_from, is_computed_with, origin
 from qir.passes.shared.conversion import Conversion
 from qir.passes.shared.forms import Forms
 from qir.passes.shared.given_codes import GivenCodes
@@ -22,6 +22,8 @@ from qir.pipeline import Context
 from qir.types import Affine
 
 _STAYS = "nothing in its regions computes on codes"
+
+_UNSEEN = "no calibration data went through it"
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +59,7 @@ class Quantization:
         self,
         graph: Graph,
         boundary: Boundary,
-        codes: Mapping[Value, Affine] | None = None,
+        wanted: Mapping[Value, Affine] | None = None,
         added_up: Mapping[Value, Affine | None] | None = None,
     ) -> Conversion:
         """Converts a graph with ranges, in place.
@@ -65,7 +67,7 @@ class Quantization:
         Args:
             graph: The graph.
             boundary: What it takes and returns.
-            codes: Codes that values are to have, beside those that they have already.
+            wanted: The codes that values are to have where they have none already.
             added_up: The values that a loop adds up in 16 bits, with the code of those that have
                 one of their own.
         """
@@ -79,7 +81,7 @@ class Quantization:
             storage=options.storage,
             symmetric=options.symmetric,
             boundary=boundary,
-            given={**given.results, **fine, **(codes or {})},
+            given={**(wanted or {}), **given.results, **fine},
             fine=added_up or (),
             target=options.target,
         )
@@ -109,7 +111,7 @@ class Quantization:
         ports = PassageCodes(node, forms, self.context.statistics, self.options.carries)
         while True:
             bodies = [self._body(region, index, ports) for index, region in enumerate(node.regions)]
-            idle = [place for place in ports.codes if not _serves(place, ports, bodies)]
+            idle = ports.codes.keys() - _serving(ports, bodies)
             if not idle:
                 break
             for place in idle:
@@ -127,6 +129,8 @@ class Quantization:
         copies = dict(zip(region.values(), twin.values(), strict=True))
         taken: dict[Value, Affine] = {}
         returned: list[Affine | None] = [None] * len(twin.outputs)
+        # What is returned gets the code that it has then, and is not rounded to another before.
+        wanted: dict[Value, Affine] = {}
         for place, code in ports.codes.items():
             port = ports.passing[place]
             for at, position in port.passage.inputs:
@@ -135,10 +139,17 @@ class Quantization:
             for at, position in port.passage.outputs:
                 if at == index:
                     returned[position] = code
+                    if code.storage is self.options.storage:
+                        wanted.setdefault(twin.outputs[position], code)
+        unseen = not _was_run(region)
+        if unseen:
+            self.excluded.update(twin.walk())
         added_up = {copies[value]: code for value, code in ports.added_up(region).items()}
         told = len(self.context.diagnostics)
-        conversion = self.convert(twin, Boundary(taken, returned), taken, added_up)
+        conversion = self.convert(twin, Boundary(taken, returned), wanted | taken, added_up)
         diagnostics = self.context.diagnostics[told:]
+        for node in twin.walk() if unseen else ():
+            node.note = _UNSEEN if is_float_op(node) else node.note
         del self.context.diagnostics[told:]
         return _Body(twin, conversion.tabled, diagnostics)
 
@@ -156,10 +167,12 @@ class Quantization:
         }
         for index, value in enumerate(node.inputs):
             code = codes.get(index)
-            node.set_input(
-                index,
-                forms.code(value, builder, code) if code else forms.real(value, builder),
-            )
+            if code is None:
+                node.set_input(index, forms.real(value, builder))
+                continue
+            # A sum that has been moved goes in with all of its bits.
+            total = None if value.is_constant else forms.from_sum(value, code, builder)
+            node.set_input(index, total or forms.code(value, builder, code))
         for place, code in ports.codes.items():
             result = ports.passing[place].result
             if result is not None:
@@ -202,13 +215,38 @@ class Quantization:
         node.note = f"nothing in its regions computes on codes of {names}"
 
 
-def _serves(place: int, ports: PassageCodes, bodies: list[_Body]) -> bool:
-    """Whether something inside computes on the codes of what goes through."""
-    passage = ports.passing[place].passage
-    return any(
-        is_computed_with(bodies[at].graph.inputs[position], bodies[at].tabled)
-        for at, position in passage.inputs
-    ) or any(
-        is_computed_from(bodies[at].graph.outputs[position], bodies[at].tabled)
-        for at, position in passage.outputs
+def _was_run(region: Graph) -> bool:
+    """Whether the ranges of what a region computes are known: data ran it, or all follow."""
+    computed = [
+        value for value in region.values_inside() if value.type.is_float and not value.is_constant
+    ]
+    return any(value.observed is not None for value in computed) or all(
+        value.range is not None and value.range.is_finite for value in computed
     )
+
+
+def _serving(ports: PassageCodes, bodies: list[_Body]) -> set[int]:
+    """Returns the places of what something inside computes on the codes of.
+
+    What is handed from one to another, as in a row of delays, serves where any of them does.
+    """
+    within = {
+        bodies[at].graph.inputs[position]: place
+        for place in ports.codes
+        for at, position in ports.passing[place].passage.inputs
+    }
+    joined: dict[int, set[int]] = {place: {place} for place in ports.codes}
+    serving: set[int] = set()
+    for place in ports.codes:
+        passage = ports.passing[place].passage
+        for at, position in passage.inputs:
+            if is_computed_with(bodies[at].graph.inputs[position], bodies[at].tabled):
+                serving.add(place)
+        for at, position in passage.outputs:
+            returned = bodies[at].graph.outputs[position]
+            if is_computed_from(returned, bodies[at].tabled):
+                serving.add(place)
+            elif (other := within.get(origin(returned))) is not None:
+                joined[place].add(other)
+                joined[other].add(place)
+    return set(reachable(serving, lambda place: joined[place]))

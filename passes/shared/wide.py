@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from math import prod
 
 import numpy as np
@@ -119,7 +119,7 @@ def wide_values(
     graph: Graph,
     excluded: set[Node],
     ranges: Mapping[Value, Interval],
-    fine: Iterable[Value] = (),
+    fine: Collection[Value] = (),
 ) -> set[Value]:
     """Finds the values of a float program that had better not be rounded to 8 bits.
 
@@ -131,7 +131,7 @@ def wide_values(
         graph: The program.
         excluded: The nodes that stay in floating point.
         ranges: The range of each activation.
-        fine: The values that a loop adds up.
+        fine: The values of 16 bits: what a loop adds up, and sums that a region takes.
     """
     found: set[Value] = set()
     stack = [value for value in fine if isinstance(value.op, Sum)]
@@ -146,7 +146,9 @@ def wide_values(
                 stack.append(node.output)
         elif isinstance(node.op, Exponentials):
             stack.append(node.inputs[0])
-        elif isinstance(node.op, Sum) and _adds_products(node.output):
+        elif isinstance(node.op, Sum) and (
+            _adds_products(node.output) or adds_to_taken(node.output, fine)
+        ):
             stack.append(node.output)
         elif isinstance(node.op.quant, Quotient):
             # A sum that is moved before it divides is one still.
@@ -181,6 +183,20 @@ def _is_product(value: Value) -> bool:
 
 def _adds_products(value: Value) -> bool:
     return isinstance(value.op, Sum) and all(map(_is_product, value.inputs))
+
+
+def adds_to_taken(value: Value, fine: Collection[Value]) -> bool:
+    """Whether a value is the sum of what a region takes in 16 bits and of exact sums.
+
+    Args:
+        value: A value.
+        fine: The values of 16 bits.
+    """
+    if not isinstance(value.op, Sum):
+        return False
+    terms = list(map(unmoved, value.inputs))
+    taken = [term for term in terms if term.node is None and term in fine]
+    return bool(taken) and all(term in fine or _is_sum(term) for term in terms)
 
 
 def _is_sum(value: Value) -> bool:

@@ -9,7 +9,6 @@ from qir.errors import ParseError, VerifyError
 from qir.ir import Graph, Node
 from qir.ops import Add, Const, Relu, Return
 from qir.types import Affine, DType, FrozenArray, TensorType
-from tests.loops import loops
 
 F32 = TensorType((2,), DType.F32)
 
@@ -83,22 +82,22 @@ def test_a_value_of_another_graph(graph):
 
 
 def test_regions_are_isolated():
-    with loops():
-        graph = qir.parse("""
-            graph @g(%x: f32[2]) {
-              %y = loop(%x) {times = 3} with (%h: f32[2]) {
-                %s = relu(%h) : f32[2]
-                return %s
-              } : f32[2]
-              return %y
-            }""")
-        (body,) = next(graph.nodes).regions
-        next(body.nodes).set_input(0, graph.inputs[0])
-        assert error(graph).splitlines() == [
-            "verify: relu: reads %x, which is not computed above it in its region",
-            "  at %s",
-            "  |  %s = relu(%x) : f32[2]",
-        ]
+    graph = qir.parse("""
+        graph @g(%x: f32[2]) {
+          %y = scan(%x) {carries = 1, trips = 3} with (%h: f32[2]) {
+            %s = relu(%h) : f32[2]
+            return %s
+          } : f32[2]
+          return %y
+        }""")
+    (body,) = next(graph.nodes).regions
+    next(body.nodes).set_input(0, graph.inputs[0])
+    assert error(graph).splitlines() == [
+        "verify: relu: reads %x, which is not computed above it in its region",
+        "  at %s",
+        "  |  %s = relu(%x) : f32[2]",
+        "  in the region of %y",
+    ]
 
 
 def test_uses_that_are_not_listed(graph):

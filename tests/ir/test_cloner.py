@@ -13,13 +13,12 @@ from qir.ir import Graph, Node, Value, clone
 from qir.ops import Add, Cast, Conv, Mul, Relu
 from qir.text import parse
 from qir.types import DType, TensorType
-from tests.loops import loops
 
 PROGRAM = """
 graph @g(%x: f32[2] in [-1.0, 1.0] of "in put") {
   %k = const [3.0, 4.0] : f32[2] of "a/b::k" loc("net.py:1")
   %a = add(%x, %k) : f32[2] seen [-1.0, 3.0] in [0.0, 3.0] of "a" loc("net.py:2") why("too wide")
-  %y = loop(%a) {times = 3} with (%h: f32[2] in [0.0, 4.0] of "h in") {
+  %y = scan(%a) {carries = 1, trips = 3} with (%h: f32[2] in [0.0, 4.0] of "h in") {
     %w = const [1.0, 2.0] : f32[2]
     %s = add(%h, %w) : f32[2] in [0.0, 6.0] of "sum" loc("net.py:3") why("in a loop")
     return %s
@@ -31,20 +30,19 @@ graph @g(%x: f32[2] in [-1.0, 1.0] of "in put") {
 
 @pytest.fixture
 def graph():
-    with loops():
-        yield parse(PROGRAM)
+    return parse(PROGRAM)
 
 
 def facts(graph: Graph, *, named: bool = True) -> tuple[list[Any], list[Any]]:
     """What a copy must keep beside ops, types and wiring."""
 
     def of_value(value: Value) -> tuple[Any, ...]:
-        name = value.name if named else ""
-        return name, value.named, value.observed, value.range, value.origin
+        name = (value.name, value.named) if named else ()
+        return *name, value.observed, value.range, value.origin
 
     def of_node(node: Node) -> tuple[Any, ...]:
         values = [of_value(value) for value in node.outputs]
-        return node.loc, node.note, values, [facts(region) for region in node.regions]
+        return node.loc, node.note, values, [facts(region, named=named) for region in node.regions]
 
     return [of_value(value) for value in graph.inputs], [of_node(node) for node in graph.nodes]
 
@@ -84,11 +82,12 @@ def test_new_types_reach_the_ops_that_tell_them(graph):
 
 
 def test_new_names_keep_all_other_facts(graph):
-    for value in graph.values():
+    for value in graph.values_inside():
         value.named = False
     before = facts(graph, named=False)
     name_values(graph, ())
-    assert [value.name for value in graph.values()] == ["x", "add.offset", "add", "loop", "cast"]
+    assert [value.name for value in graph.values()] == ["x", "add.offset", "add", "scan", "cast"]
+    assert not any(value.named for value in graph.values())
     assert facts(graph, named=False) == before
 
 

@@ -9,9 +9,8 @@ import qir
 from qir.errors import QirError
 from qir.ir import Builder, Graph, Node, Value, reachable
 from qir.numbers.interval import Interval
-from qir.ops import Add, Exp, Relu, Tanh
+from qir.ops import Add, Exp, Relu, Scan, Tanh
 from qir.types import Affine, DType, TensorType
-from tests.loops import Loop, loops
 
 F32 = TensorType((2,), DType.F32)
 
@@ -30,16 +29,15 @@ def chain():
 
 @pytest.fixture
 def looping():
-    with loops():
-        yield qir.parse("""
-            graph @looping(%x: f32[2]) {
-              %y = loop(%x) {times = 3} with (%h: f32[2]) {
-                %w = const [1.0, 2.0] : f32[2]
-                %s = add(%h, %w) : f32[2]
-                return %s
-              } : f32[2]
-              return %y
-            }""")
+    return qir.parse("""
+        graph @looping(%x: f32[2]) {
+          %y = scan(%x) {carries = 1, trips = 3} with (%h: f32[2]) {
+            %w = const [1.0, 2.0] : f32[2]
+            %s = add(%h, %w) : f32[2]
+            return %s
+          } : f32[2]
+          return %y
+        }""")
 
 
 def names(graph: Graph) -> str:
@@ -186,7 +184,7 @@ class TestIteration:
         assert met == ["exp", "exp", "relu", "exp", "return"]
 
     def test_walk_enters_regions(self, looping):
-        assert ops(looping.walk()) == "loop const add return return"
+        assert ops(looping.walk()) == "scan const add return return"
 
 
 class TestNames:
@@ -214,7 +212,7 @@ class TestNames:
         inner = looping.copy().nodes
         loop = next(inner)
         graph = Graph("g", [("x", F32)])
-        node = Node(graph, Loop(1), [graph.inputs[0]] * 2, [F32, F32], loop.regions)
+        node = Node(graph, Scan(1, trips=1), [graph.inputs[0]] * 2, [F32, F32], loop.regions)
         graph.insert(node, name=["b", "loop"])
         graph.set_outputs(node.outputs)
         assert names(graph) == "x b loop"
@@ -353,11 +351,11 @@ class TestBuilder:
     def test_regions_that_do_not_fit(self, looping):
         x = looping.inputs[0]
         build = looping.at_end()
-        assert error(build.emit, Loop(2), x) == "loop: expected 1 region, got 0"
+        assert error(build.emit, Scan(1, trips=2), x) == "scan: expected 1 region, got 0"
         body = Graph("", [("h", F32.with_element(DType.F64))])
         body.set_outputs(body.inputs)
-        message = "loop: expected a region that carries the operands' types"
-        assert error(build.emit_node, Loop(2), [x], [body]) == message
+        message = "scan: expected what region 0 takes at place 0 to be f32[2], as operand 0 is, got f64[2]"
+        assert error(build.emit_node, Scan(1, trips=2), [x], [body]).startswith(message)
 
 
 def test_ranges_are_kept_as_float32():
@@ -411,7 +409,7 @@ def test_networkx_has_an_edge_for_each_operand_and_tells_what_it_is():
 def test_networkx_keeps_regions_apart(looping):
     whole = looping.to_networkx()
     (node, _) = whole
-    assert [vertex.op.name for vertex in whole] == ["loop", "return"]
+    assert [vertex.op.name for vertex in whole] == ["scan", "return"]
     (region,) = whole.nodes[node]["regions"]
     assert [vertex.op.name for vertex in region] == ["const", "add", "return"]
 

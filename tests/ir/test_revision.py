@@ -9,9 +9,8 @@ import pytest
 import qir
 from qir.ir import Graph, Node, Value
 from qir.numbers.interval import Interval
-from qir.ops import Clip, Neg, Relu
+from qir.ops import Clip, Neg, Relu, Scan
 from qir.types import DType, TensorType
-from tests.loops import Loop
 
 TEXT = """
 graph @edited(%x: f32[2]) {
@@ -152,7 +151,7 @@ def test_an_edit_in_a_region_is_one_of_the_graph_around_it() -> None:
     inner, outer = Graph("", [("c", TensorType((2,), DType.F32))]), Graph("outer")
     inner.set_outputs([inner.at_end().emit(Neg(), inner.inputs[0])])
     x: Value = outer.add_input("x", TensorType((2,), DType.F32))
-    node = outer.at_end().emit_node(Loop(3), [x], [inner])
+    node = outer.at_end().emit_node(Scan(1, trips=3), [x], [inner])
     outer.set_outputs(node.outputs)
     revision = outer.revision
     inner.value("neg").range = Interval.of(0, 1)

@@ -32,7 +32,7 @@ def smooth(seed: int, *shape: int) -> Array:
         * np.sin(rng.uniform(0.1, 0.9, (batch, 1, *features)) * at + rng.uniform(0, 6))
         for _ in range(2)
     ]
-    return np.sum(waves, axis=0).astype(np.float32)
+    return np.asarray(np.sum(waves, axis=0), np.float32)
 
 
 def sequences(seed: int) -> tuple[Array, ...]:
@@ -191,7 +191,8 @@ def equinox_cell(cell: str) -> Callable[[], Network]:
 
 
 def _drawn(*shape: int, seed: int = 0) -> Array:
-    return (np.random.default_rng(seed).standard_normal(shape) / shape[0] ** 0.5).astype(np.float32)
+    drawn = np.random.default_rng(seed).standard_normal(shape) / shape[0] ** 0.5
+    return np.asarray(drawn, np.float32)
 
 
 def linear_attention() -> Network:
@@ -205,7 +206,8 @@ def linear_attention() -> Network:
             return state, jnp.einsum("bi,bij->bj", q, state)
 
         start = jnp.zeros((x.shape[0], HIDDEN, HIDDEN))
-        return lax.scan(step, start, x.swapaxes(0, 1))[1].swapaxes(0, 1)
+        result: jax.Array = lax.scan(step, start, x.swapaxes(0, 1))[1]
+        return result.swapaxes(0, 1)
 
     return Network(run, sequences)
 
@@ -221,7 +223,7 @@ def selective_state(scanned: bool) -> Callable[[], Network]:
         kept = jax.nn.sigmoid(x @ decay)
         given = (1 - kept) * (x @ write)
         if not scanned:
-            states = lax.associative_scan(join, (kept, given), axis=1)[1]
+            states: jax.Array = lax.associative_scan(join, (kept, given), axis=1)[1]
             return jnp.tanh(states) * (x @ read)
 
         def step(state: jax.Array, parts: Any) -> tuple[jax.Array, jax.Array]:
@@ -229,8 +231,8 @@ def selective_state(scanned: bool) -> Callable[[], Network]:
             return state, jnp.tanh(state)
 
         moved = jax.tree.map(lambda part: part.swapaxes(0, 1), (kept, given))
-        states = lax.scan(step, jnp.zeros(kept[:, 0].shape), moved)[1]
-        return states.swapaxes(0, 1) * (x @ read)
+        result: jax.Array = lax.scan(step, jnp.zeros(kept[:, 0].shape), moved)[1]
+        return result.swapaxes(0, 1) * (x @ read)
 
     return lambda: Network(run, sequences)
 
@@ -248,7 +250,8 @@ def rwkv() -> Network:
             return (above, below), jax.nn.sigmoid(row @ gates) * (above / below)
 
         zeros = jnp.zeros((x.shape[0], WIDTH))
-        return lax.scan(step, (zeros, zeros), x.swapaxes(0, 1))[1].swapaxes(0, 1)
+        result: jax.Array = lax.scan(step, (zeros, zeros), x.swapaxes(0, 1))[1]
+        return result.swapaxes(0, 1)
 
     return Network(run, sequences)
 

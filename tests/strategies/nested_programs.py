@@ -16,7 +16,7 @@ from qir.ops.op import Op
 from qir.ops.regions import Passage
 from qir.types import Affine, Array, Code, Dim, DType, Element, Size, TensorType
 from tests.strategies.base import Case, Draw, generator
-from tests.strategies.steps import CHANNELS, STEPS, WHOLE, Steps, of_code
+from tests.strategies.steps import STEPS, WHOLE, Steps, of_code
 
 Numbers: TypeAlias = Literal["codes", "exact", "floats"]
 """What the data are: integers with codes, floats that hold small integers, and so are the same in
@@ -59,6 +59,8 @@ class Nest:
         self.rng = rng
         self.setting = setting
         self.sizes = {"B": int(rng.choice([0, 1, 1, 2, 2])), "T": int(rng.choice([0, 1, 2, 3, 3]))}
+        # One vector of numbers and less, and several that leave a rest.
+        self.channels = int(rng.choice([3, 3, 3, 16, 37]))
         self.rows: Size = Dim.named("B") if rng.random() < 0.5 else 2
         named = rng.random() < 0.4
         self.trips: Size = Dim.named("T") if named else int(rng.integers(0, MOST + 1))
@@ -93,7 +95,7 @@ class Nest:
         Args:
             cls: The op with regions of a program of one; None draws any.
         """
-        row = (self.rows, CHANNELS)
+        row = (self.rows, self.channels)
         for name in ("x", "y"):
             self.input(name, row, self.element())
         for name in ("xs", "ys"):
@@ -101,8 +103,8 @@ class Nest:
         self.input("n", (), WHOLE)
         self.input("flag", (), DType.BOOL)
         if self.setting.numbers == "codes":
-            scale = self.rng.uniform(0.01, 0.03, (1, 1, CHANNELS))
-            shape = (self.trips, CHANNELS, CHANNELS)
+            scale = self.rng.uniform(0.01, 0.03, (1, 1, self.channels))
+            shape = (self.trips, self.channels, self.channels)
             self.input("kernels", shape, Affine.of(DType.I8, scale))
         block = Block(self, self.graph, self.setting.depth)
         if self.setting.alone:
@@ -141,7 +143,7 @@ class Block(Steps):
     """
 
     def __init__(self, nest: Nest, graph: Graph, depth: int) -> None:
-        super().__init__(nest.rng, graph, nest.setting.numbers)
+        super().__init__(nest.rng, graph, nest.setting.numbers, nest.channels)
         self.nested_in = nest
         self.depth = depth
         self.setting = nest.setting
@@ -175,7 +177,7 @@ class Block(Steps):
 
     def numbers_of(self, element: Element) -> Value:
         """Adds constants of an element of data."""
-        shape = (2, CHANNELS)
+        shape = (2, self.channels)
         if isinstance(element, Code):
             array = self.rng.integers(*element.range, shape, endpoint=True)
             return self.const(array.astype(element.storage.numpy), element)

@@ -37,10 +37,8 @@ from tests.strategies.base import LONG_ROUNDINGS
 
 T = TypeVar("T")
 
-CHANNELS = 3
 WHOLE = DType.I32
 STORAGES = (DType.I8, DType.I8, DType.U8, DType.I16)
-KERNEL = (CHANNELS, CHANNELS)
 
 
 def of_code(rng: np.random.Generator, storage: DType | None = None) -> Affine:
@@ -58,12 +56,15 @@ class Steps:
         rng: What is drawn comes from it.
         graph: The graph.
         numbers: What the data are; see `Numbers`.
+        channels: The size of the last axis of data.
     """
 
-    def __init__(self, rng: np.random.Generator, graph: Graph, numbers: str) -> None:
+    def __init__(self, rng: np.random.Generator, graph: Graph, numbers: str, channels: int) -> None:
         self.rng = rng
         self.graph = graph
         self.numbers = numbers
+        self.channels = channels
+        self.kernel = (channels, channels)
         self.builder = graph.at_end()
         self.values = list(graph.inputs)
 
@@ -88,7 +89,9 @@ class Steps:
         return [
             value
             for value in self.values
-            if value.type.rank >= 2 and value.type.shape[-2:] != KERNEL and _is_data(value.type)
+            if value.type.rank >= 2
+            and value.type.shape[-2:] != self.kernel
+            and _is_data(value.type)
         ]
 
     def emit(self, op: Op, *operands: Value) -> Value:
@@ -225,12 +228,12 @@ def mul_codes(block: Steps) -> Value | None:
 def dot_codes(block: Steps) -> Value | None:
     """A product of matrices; now and then with its exact sums to be returned."""
     value = one(block)
-    kernels = [other for other in block.values if other.type.shape == KERNEL]
+    kernels = [other for other in block.values if other.type.shape == block.kernel]
     if kernels and block.rng.random() < 0.7:
         kernel = block.any(kernels)
     else:
-        code = Affine.of(DType.I8, block.rng.uniform(0.01, 0.03, (1, CHANNELS)))
-        kernel = block.const(block.rng.integers(-127, 128, KERNEL).astype(np.int8), code)
+        code = Affine.of(DType.I8, block.rng.uniform(0.01, 0.03, (1, block.channels)))
+        kernel = block.const(block.rng.integers(-127, 128, block.kernel).astype(np.int8), code)
     sums = block.emit(Dot(), value, kernel)
     if not is_long(sums.type) and block.rng.random() < 0.3:
         block.values.append(sums)
@@ -276,11 +279,11 @@ def half(block: Steps) -> Value | None:
 def dense(block: Steps) -> Value | None:
     """A layer whose weights add up to less than 1 in each column, perhaps with a bias."""
     value = one(block)
-    kernel = block.rng.uniform(-1, 1, KERNEL)
+    kernel = block.rng.uniform(-1, 1, block.kernel)
     kernel /= np.abs(kernel).sum(axis=0)
     operands = [block.const(kernel.astype(value.type.dtype.numpy))]
     if block.rng.random() < 0.5:
-        bias = block.rng.normal(0, 0.3, CHANNELS)
+        bias = block.rng.normal(0, 0.3, block.channels)
         operands.append(block.const(bias.astype(value.type.dtype.numpy)))
     return block.emit(Dot(), value, *operands)
 

@@ -16,7 +16,7 @@ from qir.api import load, save
 from qir.errors import QirError
 from qir.ir import Graph, Value
 from qir.numbers.interval import Interval
-from qir.ops import Const
+from qir.ops import Const, Scan
 from qir.ops.op import OPS, Op
 from qir.text import parse, to_program, to_text
 from qir.types import (
@@ -32,7 +32,6 @@ from qir.types import (
 from qir.types.codes.codebook import NF4
 from qir.types.names import DIMENSION, SYMBOL, VALUE
 from tests.drawing import examples
-from tests.loops import Loop, loops
 from tests.strategies import STRATEGIES
 from tests.strategies.kinds import level_codes, with_blocks
 
@@ -62,7 +61,7 @@ class Anything(Op):
 
 @pytest.fixture(autouse=True, scope="module")
 def ops():
-    with loops(), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setitem(OPS, "anything", Anything)
         yield
 
@@ -185,7 +184,7 @@ def graphs(draw, inputs=None, depth=2):
         graph.add_input(draw(NAMES), type)
     for _ in range(draw(st.integers(0, 4))):
         values = list(graph.values())
-        kind = draw(st.sampled_from(["constant", "anything", "loop"]))
+        kind = draw(st.sampled_from(["constant", "anything", "scan"]))
         build = graph.at_end()
         build.loc = draw(TEXTS)
         if kind == "constant":
@@ -195,11 +194,12 @@ def graphs(draw, inputs=None, depth=2):
         elif kind == "anything" and values:
             operands = draw(st.lists(st.sampled_from(values), min_size=1, max_size=3))
             node = build.emit_node(draw(ANYTHING), operands)
-        elif kind == "loop" and values and depth:
+        elif kind == "scan" and values and depth:
             carried = draw(st.lists(st.sampled_from(values), min_size=1, max_size=2))
             region = draw(graphs([value.type for value in carried], depth - 1))
             region.set_outputs(region.inputs)
-            node = build.emit_node(Loop(draw(st.integers())), carried, [region])
+            op = Scan(len(carried), trips=draw(st.integers(0)), reverse=draw(st.booleans()))
+            node = build.emit_node(op, carried, [region])
         else:
             continue
         for value in node.outputs:
@@ -376,7 +376,7 @@ graph @cnn(%image: f32[1,8,8,3] in [-1.0, 1.0], %d: f32[B,4]) {
   %q = const [[1, 2], [3, 4]] : u4[2,2]{kind=codebook, scale=1.0, levels=[-1, 2, 5, 9, 10], as=f16}
   %w = const 1 : i4[4,4]{scale=[0.5, 1.0], blocks=[2, 4]}
   %f = const [1.0, nan, -inf, 1e-07] : bf16[4]
-  %y = loop(%d) {times = 3} with (%h: f32[B,4]) {
+  %y = scan(%d) {carries = 1, trips = 3} with (%h: f32[B,4]) {
     %c = clip(%h) {low = -inf, high = 6} : f32[B,4]
     return %c
   } : f32[B,4]

@@ -45,6 +45,9 @@ def _write(
     plan = placement.plan
     inner = Plan(len(body.inputs), len(body.outputs), 1, plan)
     views = {value: inner.operand(index) for index, value in enumerate(body.inputs)}
+    # Patterns of products read what is multiplied as the caller's, though it be a constant.
+    read = (value for match in matches for value in match.inputs if value.is_constant)
+    views |= {value: inner.constant(value.array) for value in read}
     computed = {value for match in matches for value in match.results}
     copied: list[tuple[int, Value]] = []
     for index, value in enumerate(body.outputs):

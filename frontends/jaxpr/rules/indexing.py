@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,10 @@ from qir.frontends.jaxpr.primitives import primitive
 from qir.frontends.jaxpr.rules.shape import cut
 from qir.frontends.jaxpr.shapes import to_shape
 from qir.frontends.shared.emitter import Emitter, Operand, known_integers
-from qir.frontends.shared.known import Known
+from qir.frontends.shared.known import Known, is_known
 from qir.ir import Value
-from qir.ops import Concat, Gather
-from qir.types import Array, Shape, Size, TensorType, known
+from qir.ops import Add, Concat, Gather, Maximum, Minimum, Mul
+from qir.types import Array, Dim, Shape, Size, TensorType, known
 
 
 @primitive("gather")
@@ -34,7 +34,7 @@ def gather(
     """
     sizes = to_shape(slice_sizes)
     if dimension_numbers.operand_batching_dims:
-        raise UnsupportedError("gather: expected no batching dimensions")
+        return _by_tuples(b, x, indices, dimension_numbers, sizes)
     axes = tuple(dimension_numbers.start_index_map)
     if isinstance(indices, Known) and indices.type.rank == 1:
         start = dict(zip(axes, known_integers(indices, "gather"), strict=True))
@@ -53,6 +53,8 @@ def gather(
         # As of a dynamic_slice under vmap: a window as large as its axis begins at 0.
         indices = _column(b, indices, axes.index(chosen_axes[0]))
         axes = (chosen_axes[0],)
+    if len(axes) > 1:
+        return _by_tuples(b, x, indices, dimension_numbers, sizes)
     if len(axes) != 1 or sizes[axes[0]] != 1 or set(whole) | set(axes) != set(range(x.type.rank)):
         raise UnsupportedError(
             f"gather: expected places along one axis, got slices {slice_sizes} along {axes}"
@@ -60,14 +62,95 @@ def gather(
     axis = axes[0]
     chosen = b.emit(Gather(axis), x, b.reshape(indices, indices.type.shape[:-1]))
     count = indices.type.rank - 1
+    # Here the indices' axes stand where the operand's axis was; jax puts the others at offset_dims.
     kept = [*range(axis), *range(axis + count, chosen.type.rank)]
     if axis not in dimension_numbers.collapsed_slice_dims:
         kept.insert(axis, -1)
-    # Here the indices' axes stand where the operand's axis was; jax puts the others at offset_dims.
-    rank = count + len(kept)
+    return _placed(b, chosen, kept, range(axis, axis + count), dimension_numbers)
+
+
+def _by_tuples(
+    b: Emitter, x: Operand, indices: Operand, dimension_numbers: Any, sizes: Shape
+) -> Operand:
+    """Emits a choice of places along several axes at once, as of `x[rows, columns]`.
+
+    The axes become one, and so do those that operand and indices have in common, as of
+    `jnp.take_along_axis`, where each row has places of its own.
+    """
+    shape = x.type.shape
+    # A window as large as its axis begins at 0.
+    starts = {
+        axis: place
+        for place, axis in enumerate(map(int, dimension_numbers.start_index_map))
+        if sizes[axis] == 1 or sizes[axis] != shape[axis]
+    }
+    axes = tuple(starts)
+    common = tuple(dimension_numbers.operand_batching_dims)
+    rest = [axis for axis in range(x.type.rank) if axis not in (*common, *axes)]
+    if any(sizes[axis] != 1 for axis in axes) or any(sizes[axis] != shape[axis] for axis in rest):
+        raise UnsupportedError(
+            f"gather: expected one place along each axis, got slices {sizes} along {axes}"
+        )
+    at = indices.type.with_shape(*indices.type.shape[:-1])
+    counts = [_count(at, place) for place in dimension_numbers.start_indices_batching_dims]
+    columns = [
+        _inside(b, b.reshape(_column(b, indices, place), at.shape), shape[axis])
+        for axis, place in starts.items()
+    ]
+    merged = (*common, *axes)
+    terms: list[Operand] = [*counts, *columns]
+    flat = terms[0]
+    for axis, place in zip(merged[1:], terms[1:], strict=True):
+        row = b.compute(Mul(), flat, b.scalar(known(shape[axis], "gather"), at))
+        flat = b.compute(Add(), row, place)
+    whole: Size = 1
+    for axis in merged:
+        whole = whole * shape[axis]
+    rows = b.reshape(b.transpose(x, (*merged, *rest)), (whole, *(shape[axis] for axis in rest)))
+    chosen = b.emit(Gather(0), rows, flat)
+    missing = (*common, *dimension_numbers.collapsed_slice_dims)
+    kept = [
+        at.rank + rest.index(axis) if axis in rest else -1
+        for axis in range(x.type.rank)
+        if axis not in missing
+    ]
+    return _placed(b, chosen, kept, range(at.rank), dimension_numbers)
+
+
+def _count(type: TensorType, axis: int) -> Known:
+    """Returns the numbers of the places along an axis."""
+    size = type.shape[axis]
+    if isinstance(size, Dim):
+        raise UnsupportedError(
+            f"gather: expected a known number of rows that have places of their own, got {size}; "
+            "import with a known size"
+        )
+    along = [-1 if at == axis else 1 for at in range(type.rank)]
+    return Known.of(np.arange(size, dtype=type.dtype.numpy).reshape(along), type.shape)
+
+
+def _inside(b: Emitter, places: Operand, size: Size) -> Operand:
+    """Returns the nearest places that there are."""
+    last = b.scalar(known(size, "gather") - 1, places.type)
+    return b.compute(Minimum(), b.compute(Maximum(), places, b.scalar(0, places.type)), last)
+
+
+def _placed(
+    b: Emitter, chosen: Operand, kept: Sequence[int], places: Iterable[int], dimension_numbers: Any
+) -> Operand:
+    """Puts the axes of a choice where jax has them.
+
+    Args:
+        b: Where to write.
+        chosen: The choice.
+        kept: The axes of it that stand at `offset_dims`, -1 for one of size 1 that it lacks.
+        places: The axes that were those of the indices.
+        dimension_numbers: As the primitive has them.
+    """
     order = dict(zip(dimension_numbers.offset_dims, kept, strict=True))
-    places = iter(range(axis, axis + count))
-    sources = [order[place] if place in order else next(places) for place in range(rank)]
+    others = iter(places)
+    rank = chosen.type.rank + list(kept).count(-1)
+    sources = [order[place] if place in order else next(others) for place in range(rank)]
     moved = b.transpose(chosen, [source for source in sources if source >= 0])
     return b.reshape(
         moved, tuple(1 if source < 0 else chosen.type.shape[source] for source in sources)
@@ -135,6 +218,8 @@ def _grid(
 def _column(b: Emitter, indices: Operand, place: int) -> Operand:
     """Returns one of the starts that stand side by side along the last axis."""
     last = indices.type.rank - 1
+    if isinstance(indices, Known) and is_known(indices.shape):
+        return Known.of(indices.full[..., place : place + 1])
     match indices:
         case Value(Concat(axis=axis), columns) if axis == last and len(columns) > place:
             if all(column.type.shape[last] == 1 for column in columns):

@@ -139,7 +139,7 @@ def pad(
     if not isinstance(value, Known):
         raise UnsupportedError("pad: expected a constant to pad with")
     number = float(value.array.reshape(()))
-    for axis, (_, _, between) in enumerate(config):
+    for axis, (*_edges, between) in enumerate(config):
         if between:
             x = _spread(b, x, axis, between, number)
     shape = x.type.shape

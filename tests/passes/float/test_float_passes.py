@@ -10,8 +10,9 @@ from qir.errors import PassError
 from qir.ir import Builder, Graph, Value
 from qir.ops import Relu
 from qir.passes.float import canonicalize, fold_batch_norm
-from qir.passes.float.canonicalize import IDENTITIES, constant_folding
+from qir.passes.float.canonicalize import IDENTITIES
 from qir.passes.shared import folding
+from qir.passes.shared.constant_folding import constant_folding
 from qir.pipeline import Context, PassManager, Pipeline
 from qir.pipeline.rewrite import rewrite, rule
 from tests.drawing import examples

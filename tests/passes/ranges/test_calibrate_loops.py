@@ -1,4 +1,4 @@
-"""Calibration inside of loops and branches: the statistics of all trips, and what is said of them."""
+"""Calibration inside of loops and branches: statistics of all trips, and what is said of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from qir.pipeline import Context, PassManager, Pipeline
 NESTED = """
 graph @nested(%x: f32[T,B,2], %h: f32[B,2], %k: i32[T]) {
   %two = const [2.0, 0.5] : f32[2]
-  %last, %ys, %zs = scan(%two, %h, %k, %x) {carries = 1, stacked = 2, reverse = true} with (%u: f32[2], %c: f32[B,2], %i: i32[], %p: f32[B,2]) {
+  %last, %ys, %zs = scan(%two, %h, %k, %x) {carries = 1, stacked = 2, reverse = true} with REGION
     %w = const [[1.0, 0.5], [0.5, -1.0]] : f32[2,2]
     %s = add(%c, %p) : f32[B,2]
     %r = relu(%s) : f32[B,2]
@@ -50,7 +50,7 @@ graph @nested(%x: f32[T,B,2], %h: f32[B,2], %k: i32[T]) {
   %z = neg(%ys) : f32[T,B,2]
   return %last, %z, %zs
 }
-"""
+""".replace("REGION", "(%u: f32[2], %c: f32[B,2], %i: i32[], %p: f32[B,2]) {")
 ENDLESS = """
 graph @endless(%x: f32[2]) {
   %y = while(%x) {carries = 1, max_trips = 20} with (%c: f32[2]) {
@@ -80,7 +80,6 @@ def batches(seed=0, count=3, size=2, trips=4):
 def calibrated(source, data, **options):
     context = Context(data=data, executor=XlaExecutor(), **options)
     graph = qir.parse(source)
-    graph.record_origins()
     return PassManager(Pipeline.parse("calibrate")).run(graph, context), context
 
 
@@ -182,7 +181,7 @@ def test_cutting_the_data_into_other_batches_makes_no_difference():
 
 def test_statistics_are_read_back(tmp_path):
     graph = qir.parse(NESTED)
-    statistics = qir.calibrate(graph, batches())
+    statistics = qir.calibrate(graph, batches(), "calibrate")
     statistics.save(tmp_path / "statistics.npz")
     read = qir.Statistics.load(tmp_path / "statistics.npz")
     assert read == statistics
@@ -245,8 +244,8 @@ def test_a_loop_without_an_end_is_stopped_with_its_place():
     ]
 
 
-MADE = """
-graph @made(%x: f32[3,2]) {
+TWICE = """
+graph @twice(%x: f32[3,2]) {
   %a = scan(%x) {stacked = 1} with (%p: f32[2]) {
     %y = neg(%p) : f32[2]
     return %y
@@ -262,6 +261,18 @@ graph @made(%x: f32[3,2]) {
 
 def test_values_of_one_name_in_two_regions_are_told_apart():
     context = Context(data=[np.ones((3, 2), np.float32)], executor=XlaExecutor())
-    graph = PassManager(Pipeline.parse("calibrate")).run(qir.parse(MADE), context)
+    graph = PassManager(Pipeline.parse("calibrate")).run(qir.parse(TWICE), context)
     inner = [next(iter(node.regions[0].nodes)).output for node in graph.nodes if node.regions]
     assert [value.observed.bounds for value in inner] == [(-1, -1), (-2, -2)]
+
+
+def test_made_values_of_one_name_in_two_regions_are_told_apart():
+    context = Context(data=[np.ones((3, 2), np.float32)], executor=XlaExecutor())
+    graph = qir.parse(TWICE)
+    for value in graph.values_inside():
+        value.origins = {}
+    graph.inputs[0].origins = {"x": None}
+    graph = PassManager(Pipeline.parse("calibrate")).run(graph, context)
+    inner = [next(iter(node.regions[0].nodes)).output for node in graph.nodes if node.regions]
+    assert [value.observed.bounds for value in inner] == [(-1, -1), (-2, -2)]
+    assert [value.name for value in inner] == ["y", "y_1"]
