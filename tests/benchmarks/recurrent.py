@@ -38,7 +38,7 @@ class Recurrent(Model):
         batch, trips, features = self.shape
         speed, phase = rng.uniform(0.05, 0.5, (2, batch, 1, features))
         wave = np.sin(speed * np.arange(trips)[:, None] + 12 * phase)
-        return (wave + rng.normal(0, 0.3, self.shape)).astype(np.float32)
+        return np.asarray(wave + rng.normal(0, 0.3, self.shape), np.float32)
 
 
 CELLS: dict[str, Callable[[], linen.RNNCellBase]] = {
@@ -50,7 +50,7 @@ CELLS: dict[str, Callable[[], linen.RNNCellBase]] = {
 
 def model_of(cell: str, batch: int, trips: int = TRIPS) -> Recurrent:
     """Returns a layer and the shape of its sequences."""
-    layer = linen.RNN(CELLS[cell]())
+    layer: Any = linen.RNN(CELLS[cell]())
     shape = (batch, trips, UNITS)
 
     def init(seed: int) -> Any:
