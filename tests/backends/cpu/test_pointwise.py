@@ -30,12 +30,14 @@ def gates(rows: str, width: int) -> Graph:
         f"""qir 2
         graph @gates(
           %x: i32{both}{{scale=@columns, axis=1, bounds=[-900000, 900000]}},
-          %y: i32{both}{{scale=0.0003, bounds=[-100000, 100000]}}, %c: i16{wide}{{scale=0.0002, zp=-589}}
+          %y: i32{both}{{scale=0.0003, bounds=[-100000, 100000]}},
+          %c: i16{wide}{{scale=0.0002, zp=-589}}
         ) {{
           %xq = requantize(%x) : i32{both}{code}
           %yq = requantize(%y) : i32{both}{code}
           %sum = add(%xq, %yq) : i32{both}{code}
-          %f, %g = split(%sum) {{axis = 1, sizes = [{width}, {width}]}} : i32{wide}{code}, i32{wide}{code}
+          %f, %g = split(%sum) {{axis = 1, sizes = [{width}, {width}]}} : i32{wide}{code},
+            i32{wide}{code}
           %fq = requantize(%f) : i8{wide}{{scale=0.05, zp=-3}}
           %short = const : i8[256]{{scale=0.01, zp=-128}}
           %fs = lookup(%fq, %short) : i8{wide}{{scale=0.01, zp=-128}}
