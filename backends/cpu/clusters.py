@@ -179,7 +179,8 @@ class GeneratedKernels:
         computation = Computation(
             run, (Parameter(f"kernels{number}", constants), dimensions, *cluster.inputs)
         )
-        return Group(cluster.outputs, computation, _ways(cluster.matches))
+        ways, paths = _ways(cluster.matches)
+        return Group(cluster.outputs, computation, ways, paths)
 
     def plan(self, cluster: Cluster, sizes: Sizes) -> Plan:
         """Returns the steps of a cluster.
@@ -197,15 +198,19 @@ class GeneratedKernels:
         return plan
 
 
-def _ways(matches: Sequence[Match]) -> dict[Node, Lowering]:
-    """Returns the way of each node, those of regions included."""
+def _ways(matches: Sequence[Match], path: str = "") -> tuple[dict[Node, Lowering], dict[Node, str]]:
+    """Returns the way of each node, those of regions included, and the loops around it."""
     ways: dict[Node, Lowering] = {}
+    paths: dict[Node, str] = {}
     for match in matches:
         if match.pattern is not None:
             way = Lowering(f"kernel_{match.pattern.__name__}", always, always, match.pattern)
             ways |= dict.fromkeys(match.nodes, way)
-        ways |= _ways(match.inside)
-    return ways
+            paths |= dict.fromkeys(match.nodes, path)
+        inside, further = _ways(match.inside, f"{path}{match.results[0].name}/")
+        ways |= inside
+        paths |= further
+    return ways, paths
 
 
 def _products(cluster: Cluster) -> list[tuple[str, ...]]:

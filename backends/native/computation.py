@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from qir.ir import Node, Value
@@ -81,11 +81,13 @@ class Group:
         outputs: The values that it returns.
         computation: The computation.
         nodes: The nodes, each with the name of the way and a sentence about it.
+        paths: What stands before the names of values in loops: those of the loops, outermost first.
     """
 
     outputs: tuple[Value, ...]
     computation: Computation
     nodes: Mapping[Node, Lowering]
+    paths: Mapping[Node, str] = field(default_factory=dict)
 
 
 def always(op: Op, node: Node) -> bool:

@@ -103,5 +103,6 @@ def _finished(group: _Group, order: dict[Match, int], wanted: set[Value]) -> lis
         return matches
     nodes = [node for match in matches for node in match.nodes]
     outputs = _read_outside(set(nodes), wanted)
-    outputs.sort(key=lambda value: (nodes.index(value.node), value.index))
+    order_of = {value: index for index, value in enumerate(v for n in nodes for v in n.outputs)}
+    outputs.sort(key=order_of.__getitem__)
     return [fusion.match(nodes, outputs)]

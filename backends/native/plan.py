@@ -172,9 +172,7 @@ class Plan:
             buffer.last = number
         ordered = {name: int(parameters[name]) for name in kernel.parameters}
         views = {name: tensors[name] for name in kernel.tensors}
-        self.steps.append(
-            Step(label, kernel, ordered, views, tasks, scratch, self.nodes, body)
-        )
+        self.steps.append(Step(label, kernel, ordered, views, tasks, scratch, self.nodes, body))
         self.scratch = max(self.scratch, aligned(scratch + SLACK))
 
     def kernels(self) -> Iterator[Kernel]:

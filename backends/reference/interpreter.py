@@ -49,6 +49,7 @@ def run_all(
     *inputs: ArrayLike,
     precision: type[np.floating[Any]] | None = None,
     hook: Hook | None = None,
+    inside: Hook | None = None,
 ) -> dict[Value, Array]:
     """Computes every value of a graph; see `run`.
 
@@ -58,9 +59,10 @@ def run_all(
         precision: As for `run`.
         hook: Called with each value that a node computes; what it returns is what the users of the
             value read.
+        inside: The same for what regions take and compute, in each trip.
     """
     bound, sizes = bind_inputs(graph, inputs)
-    return _Run(sizes, precision, hook).values(graph, list(bound.values()))
+    return _Run(sizes, precision, hook, inside).values(graph, list(bound.values()))
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,13 @@ class _Run:
         sizes: The sizes of named dimensions.
         precision: As for `run`.
         hook: As for `run_all`.
+        inside: As for `run_all`.
     """
 
     sizes: Sizes
     precision: type[np.floating[Any]] | None
     hook: Hook | None = None
+    inside: Hook | None = None
 
     def values(self, graph: Graph, inputs: Sequence[Array]) -> dict[Value, Array]:
         """Computes every value of a graph or region from arrays that fit its inputs."""
@@ -98,12 +102,15 @@ class _Run:
         return values
 
     def run_regions(self, node: Node, op: RegionOp, operands: Sequence[Array]) -> list[Array]:
-        """Computes a node with regions; the hook sees its results alone."""
-        inside = replace(self, hook=None)
+        """Computes a node with regions."""
+        inside = replace(self, hook=self.inside)
 
         def body(region: Graph) -> Body:
             def compute(*arrays: Array) -> list[Array]:
-                values = inside.values(region, list(map(np.asarray, arrays)))
+                given = list(map(np.asarray, arrays))
+                if hook := inside.hook:
+                    given = list(map(hook, region.inputs, given))
+                values = inside.values(region, given)
                 return [values[value] for value in region.outputs]
 
             return compute

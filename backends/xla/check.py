@@ -8,14 +8,16 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
+from qir.backends.xla.check_regions import region_samples
 from qir.backends.xla.choice import Chooser
 from qir.backends.xla.expected import Difference, Uncertain, difference
 from qir.backends.xla.faults import Faults
 from qir.backends.xla.kernels import Kernels
 from qir.backends.xla.program import XlaProgram, nodes_of
+from qir.backends.xla.regions import IN_REGIONS
 from qir.backends.xla.words import Words
 from qir.errors import QirError
-from qir.ir import Graph, Value
+from qir.ir import Graph, Node, Value
 from qir.ir.signature import bind
 from qir.observe.batches import extreme_inputs, random_inputs
 from qir.types import Array
@@ -55,7 +57,8 @@ class Checker:
         self._graph, self._choose, self._kernels, self._faults = graph, choose, kernels, faults
         self._samples = samples or generated_samples(graph)
         self._nodes = nodes_of(graph, graph.outputs)
-        self._cuts = Uncertain.of(graph).cuts
+        uncertain = Uncertain.of(graph)
+        self._cuts, self._opaque = uncertain.cuts, uncertain.opaque
 
     def settle(self) -> None:
         """Takes other ways until the program computes what the reference does.
@@ -65,9 +68,29 @@ class Checker:
                 the reference has no result.
         """
         with jax.ensure_compile_time_eval():
-            while (wrong := self._wrong_sample()) is not None:
-                self._blame(*wrong)
+            self._settle()
         self._faults.keep()
+
+    def _settle(self) -> None:
+        while (wrong := self._wrong_sample()) is not None:
+            self._blame(*wrong)
+        for node in self._nodes:
+            if not self._opaque.isdisjoint(node.outputs):
+                for inputs in self._samples:
+                    self._settle_regions(node, inputs)
+
+    def _settle_regions(self, node: Node, inputs: Sequence[Array]) -> bool:
+        """Settles the regions of a node on what they get; returns whether a way was found wrong."""
+        before = self._faults.count
+        every = region_samples(self._graph, node, inputs)
+        for region, samples in zip(node.regions, every, strict=True):
+            if samples:
+                checker = Checker(region, self._choose, self._kernels, self._faults, samples)
+                try:
+                    checker._settle()
+                except QirError as error:
+                    raise error.at(node.place()) from error
+        return self._faults.count > before
 
     def _wrong_sample(self) -> tuple[Sequence[Array], Difference] | None:
         """Returns the first inputs on which the program is wrong, and where."""
@@ -123,6 +146,8 @@ class Checker:
         node = self._nodes[wrong]
         _, program = self._program(wrong)
         way = program.choices[node.outputs[0].name, node.op.name].way.name
+        if way == IN_REGIONS.name and self._settle_regions(node, inputs):
+            return
         again = way in self._faults.of(node)
         if not again:
             self._faults.add(node, way)

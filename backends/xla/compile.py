@@ -21,6 +21,7 @@ from qir.backends.xla.kernels import Kernels
 from qir.backends.xla.measure import Measurements
 from qir.backends.xla.narrow import fit, narrow
 from qir.backends.xla.program import XlaProgram, nodes_of
+from qir.backends.xla.regions import Ran
 from qir.errors import QirError, counted
 from qir.ir import Graph
 from qir.ir.signature import Sizes, bind, check_sizes, named_dimensions, ports, to_array
@@ -77,6 +78,7 @@ class Compiled:
         with jax.ensure_compile_time_eval():
             self.parameters: dict[str, jax.Array] = jax.device_put(self._program.arrays)
         self._jitted = jax.jit(self.function)
+        self._watched = jax.jit(self._run) if self._program.endless else None
         self._fitting: set[tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]] = set()
 
     def __call__(self, *inputs: ArrayLike) -> tuple[jax.Array, ...]:
@@ -88,8 +90,10 @@ class Compiled:
                 or 64 bits, and must fit into 32.
 
         Raises:
-            QirError: An input does not fit, two disagree about a named dimension, or this is a fork
-                of a process that ran generated kernels.
+            QirError: An input does not fit, two disagree about a named dimension, this is a fork of
+                a process that ran generated kernels, or a while loop was stopped after its
+                `max_trips`; inside of what jax traces the last can't be known, and the results are
+                those of the last trip.
         """
         if self._kernels is not None:
             self._kernels.check_process()
@@ -99,6 +103,10 @@ class Compiled:
             arrays = self._fit(inputs)
             if not self._narrowed and all(map(operator.is_, arrays, inputs)):
                 self._fitting.add(kinds)
+        if self._watched is not None:
+            found: Ran = self._watched(self.parameters, *arrays)
+            self._program.check_end(found.endless)
+            return found.results
         results: tuple[jax.Array, ...] = self._jitted(self.parameters, *arrays)
         return results
 
@@ -123,11 +131,15 @@ class Compiled:
             parameters: `parameters`, or other arrays of the same shapes and types.
             inputs: One array for each input.
         """
+        return self._run(parameters, *inputs).results
+
+    def _run(self, parameters: Mapping[str, jax.Array], *inputs: jax.Array) -> Ran:
+        """Returns the outputs, and the number of a while loop that was stopped."""
         sizes = bind(self._program.inputs, inputs)
         if self._kernels is not None and sizes.empty:
             # Kernels are for tensors with numbers; without any it takes no time.
-            return self.portable.function(self.portable.parameters, *inputs)
-        return self._program(parameters, inputs, sizes)
+            return self.portable._run(self.portable.parameters, *inputs)
+        return self._program.run(parameters, inputs, sizes)
 
     @cached_property
     def portable(self) -> Compiled:

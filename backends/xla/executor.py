@@ -41,16 +41,19 @@ class XlaExecutor:
         program = XlaProgram(lowered, [lowered.value(value.name) for value in values])
         parameters: dict[str, jax.Array] = jax.device_put(program.arrays)
 
-        def compute(parameters: Mapping[str, jax.Array], *inputs: jax.Array) -> list[Any]:
-            found = program(parameters, inputs, bind(program.inputs, inputs, "probe"))
-            return [array if reduce is None else reduce(array, jnp) for array in found]
+        def compute(parameters: Mapping[str, jax.Array], *inputs: jax.Array) -> tuple[Any, Any]:
+            found = program.run(parameters, inputs, bind(program.inputs, inputs, "probe"))
+            arrays = [array if reduce is None else reduce(array, jnp) for array in found.results]
+            return arrays, found.endless
 
         jitted = jax.jit(compute)
 
         def probe(*inputs: Array) -> list[Any]:
             arrays = fit(narrowed, inputs, program.inputs)
             bind(program.inputs, arrays, "probe")
-            results: list[Any] = jitted(parameters, *arrays)
+            results: list[Any]
+            results, endless = jitted(parameters, *arrays)
+            program.check_end(endless)
             return results
 
         return probe

@@ -93,10 +93,13 @@ class Uncertain:
     Attributes:
         floats: Floats that do.
         cuts: Integers, booleans and results of jumping functions, computed from such floats.
+        opaque: Results of loops and branches with such floats inside, which are cuts of any number:
+            what a loop makes of a rounding is seen in its body alone.
     """
 
     floats: set[Value] = field(default_factory=set)
     cuts: set[Value] = field(default_factory=set)
+    opaque: set[Value] = field(default_factory=set)
 
     @staticmethod
     def of(graph: Graph) -> Uncertain:
@@ -106,6 +109,10 @@ class Uncertain:
             if isinstance(node.op, Return) or not node.outputs:
                 continue
             reads = not found.floats.isdisjoint(node.inputs)
+            if node.regions:
+                if reads or any(map(Uncertain.inside, node.regions)):
+                    found.opaque.update(node.outputs)
+                continue
             # Quotients that are rounded once are exact, of what is exact.
             rounds = not (_exact(node) or isinstance(node.op, QuantizeDynamic))
             for value in node.outputs:
@@ -113,7 +120,14 @@ class Uncertain:
                     found.cuts.add(value)
                 elif value.type.is_float and node.inputs and (reads or rounds):
                     found.floats.add(value)
+        found.cuts.update(found.opaque)
         return found
+
+    @staticmethod
+    def inside(region: Graph) -> bool:
+        """Whether a region computes something that depends on the order of float operations."""
+        found = Uncertain.of(region)
+        return bool(found.floats or found.cuts)
 
     def compared(self) -> set[Value]:
         """Returns the floats that a cut is computed from together with another one."""
@@ -147,7 +161,7 @@ def difference(
     uncertain = Uncertain.of(graph)
     plain = _Run({}, found, uncertain)
     native = run_all(graph, *inputs, hook=plain.hook)
-    if uncertain.floats.isdisjoint(native):
+    if uncertain.floats.isdisjoint(native) and not uncertain.cuts:
         return _first(graph, found, _exact_bounds(native, found))
     exact = _Run(native, found, uncertain)
     values = run_all(graph, *inputs, precision=np.float64, hook=exact.hook)
@@ -180,6 +194,8 @@ def difference(
     for value in cuts:
         arrays = [run.own[value].astype(np.float64) for run in seen]
         limits[value] = np.fmin.reduce(arrays), np.fmax.reduce(arrays)
+    for value in uncertain.opaque.intersection(found):
+        limits[value] = found[value], found[value]
     return _first(graph, found, limits)
 
 

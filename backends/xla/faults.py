@@ -16,6 +16,7 @@ from qir.backends.xla.choice import Choice, Chooser
 from qir.backends.xla.fusion import Fusion
 from qir.backends.xla.lowering import legal_ways
 from qir.backends.xla.materialize import stored
+from qir.backends.xla.regions import IN_REGIONS
 from qir.bench.cache import CacheTable
 from qir.ir import Node
 from qir.ops.op import Op
@@ -45,6 +46,11 @@ class Faults:
     def __bool__(self) -> bool:
         return bool(self._wrong)
 
+    @property
+    def count(self) -> int:
+        """How many ways are known to be wrong."""
+        return sum(map(len, self._wrong.values()))
+
     def of(self, node: Node) -> list[str]:
         """Returns the names of the ways that are wrong for a node."""
         return self._wrong.get(Fusion.around(node).key, []) if self._wrong else []
@@ -55,7 +61,10 @@ class Faults:
 
     def left(self, node: Node) -> list[Lowering]:
         """Returns the ways that are not known to be wrong, those to take first before others."""
-        ways, wrong = legal_ways(node), self.of(node)
+        wrong = self.of(node)
+        if node.regions:
+            return [way for way in [IN_REGIONS] if way.name not in wrong]
+        ways = legal_ways(node)
         return [way for way in (*ways, *map(apart, ways)) if way.name not in wrong]
 
     def refused(self, node: Node) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +56,8 @@ class Fusion:
             outputs = ", ".join(map(_type, node.outputs))
             mark = "*" if node is self.target else ""
             chain.append(f"{mark}{_op(node)}({', '.join(operands)}) -> {outputs}")
+        if self.target.regions:
+            return f"{'; '.join(chain)} with {_inside(self.target)}"
         ways = ", ".join(sorted(way.name for way in legal_ways(self.target)))
         return f"{'; '.join(chain)} by {ways}"
 
@@ -66,6 +69,16 @@ class Fusion:
             value for value in operands if value not in results and not value.is_constant
         )
         return self.nodes[0].graph.extract(list(inputs), self.nodes[-1].outputs)
+
+
+def _inside(node: Node) -> str:
+    """Returns a digest of what is computed in the regions of a node."""
+    digest = hashlib.sha256()
+    for region in node.regions:
+        for each in region.walk():
+            operands = ", ".join(map(_type, each.inputs))
+            digest.update(f"{_op(each)}({operands});".encode())
+    return digest.hexdigest()[:16]
 
 
 def _follower(value: Value) -> Node | None:

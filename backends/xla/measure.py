@@ -61,12 +61,12 @@ class Measurements:
         What is known already is not measured again. The new times go into the cache.
 
         Args:
-            graph: The graph.
+            graph: The graph, whose regions are measured too.
             computed: Nodes that take none of these ways, since kernels compute them.
         """
         missing: dict[str, Fusion] = {}
-        for node in graph.nodes:
-            if isinstance(node.op, Const | Return) or node in computed:
+        for node in graph.walk():
+            if isinstance(node.op, Const | Return) or node.regions or node in computed:
                 continue
             if len(legal_ways(node)) > 1:
                 fusion = Fusion.around(node)

@@ -7,7 +7,7 @@ not fit, and are refused.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from qir.errors import QirError
-from qir.ir import Graph, Node, Value
+from qir.ir import Graph, Node, Value, passing
 from qir.ops import (
     Broadcast,
     Concat,
@@ -56,7 +56,8 @@ _LEAST, _MOST = DType.I32.bounds
 def narrow(graph: Graph) -> frozenset[int]:
     """Gives inputs of 64-bit integers 32 bits, and what is only moved of them and of constants.
 
-    Outputs keep their types.
+    Outputs keep their types. What goes through a loop or branch has 32 bits on its whole way, or
+    64.
 
     Args:
         graph: The graph to change.
@@ -64,16 +65,52 @@ def narrow(graph: Graph) -> frozenset[int]:
     Returns:
         The positions of the inputs that were changed.
     """
-    changed = [value for value in graph.inputs if _is_wide(value) and value not in graph.outputs]
-    for value in changed:
-        value.type = replace(value.type, element=DType.I32)
-    for node in graph.nodes:
-        wide = [value for value in node.outputs if _is_wide(value) and value not in graph.outputs]
-        if isinstance(node.op, Const) and wide:
+    every = [value for value in (*graph.inputs, *graph.values_inside()) if _is_wide(value)]
+    if not every:
+        return frozenset()
+    chosen = {value for value in dict.fromkeys(every) if value not in graph.outputs}
+    nodes = list(graph.walk())
+    while kept := {value for node in nodes for value in _kept(node, chosen)}:
+        chosen -= kept
+    changed = frozenset(value.index for value in graph.inputs if value in chosen)
+    for node in nodes:
+        if isinstance(node.op, Const) and node.output in chosen:
             _narrow_constant(node)
-        elif isinstance(node.op, _MOVES) and len(wide) == len(node.outputs) > 0:
-            _narrow_results(node)
-    return frozenset(value.index for value in changed)
+    for value in chosen:
+        value.type = _narrowed(value)
+    return changed
+
+
+def _kept(node: Node, chosen: Collection[Value]) -> Iterator[Value]:
+    """Yields the values among the chosen ones that a node needs in 64 bits."""
+    if node.regions:
+        for passing_ in passing(node):
+            if not all(value in chosen for value in passing_.values):
+                yield from (value for value in passing_.values if value in chosen)
+        return
+    results = [value for value in node.outputs if value in chosen]
+    if not results:
+        return
+    if isinstance(node.op, Const):
+        if not _fits(node.output.array):
+            yield node.output
+        return
+    types = [_narrowed(value) if value in chosen else value.type for value in node.inputs]
+    if not isinstance(node.op, _MOVES) or not _gives(node, types):
+        yield from results
+
+
+def _gives(node: Node, operands: Sequence[TensorType]) -> bool:
+    """Whether a node gives 32 bits for operands."""
+    try:
+        types = infer(node.op, list(operands))
+    except QirError:  # another operand keeps its 64 bits; the result is refused where it is lowered
+        return False
+    return all(type == _narrowed(value) for value, type in zip(node.outputs, types, strict=True))
+
+
+def _narrowed(value: Value) -> TensorType:
+    return replace(value.type, element=DType.I32)
 
 
 def fit(narrowed: Collection[int], arrays: Sequence[Any], inputs: Sequence[Value]) -> list[Any]:
@@ -124,13 +161,3 @@ def _narrow_constant(node: Node) -> None:
     if _fits(array):
         node.output.replace_with(node.graph.before(node).const(array.astype(np.int32)))
         node.graph.erase(node)
-
-
-def _narrow_results(node: Node) -> None:
-    types: Sequence[TensorType] = ()
-    try:
-        types = infer(node.op, [value.type for value in node.inputs])
-    except QirError:  # another operand keeps its 64 bits; the result is refused where it is lowered
-        return
-    for value, type in zip(node.outputs, types, strict=True):
-        value.type = type

@@ -13,7 +13,14 @@ from qir.backends.native.computation import AllSizes, Argument, Computation, Gro
 from qir.backends.xla.choice import Choice, Chooser, preferred
 from qir.backends.xla.kernels import Kernels
 from qir.backends.xla.materialize import stored
-from qir.backends.xla.regions import IN_REGIONS, in_regions
+from qir.backends.xla.regions import (
+    IN_REGIONS,
+    Ran,
+    first_endless,
+    in_regions,
+    renumbered,
+    stopped,
+)
 from qir.backends.xla.words import Words
 from qir.errors import QirError, UnsupportedError
 from qir.ir import Graph, Node, Value
@@ -50,12 +57,16 @@ _MOVE_WORDS = (Reshape, Reverse, Slice, Split, Tile, Transpose, Concat, Broadcas
 
 
 class _Placed(NamedTuple):
-    """A computation, with the values that it returns, a label, and a place for errors."""
+    """A computation, with the values that it returns, a label, and a place for errors.
+
+    `whiles` counts the while loops before it.
+    """
 
     outputs: tuple[Value, ...]
     label: str
     place: str
     computation: Computation
+    whiles: int = 0
 
 
 class XlaProgram:
@@ -73,6 +84,8 @@ class XlaProgram:
         outputs: The values that are computed.
         arrays: The parameters by name, on the host; one that several constants share stands once.
         choices: How each value is computed and why, by the value's name and that of its op.
+        endless: The errors of while loops that are stopped, by the number that `run` returns, less
+            one.
 
     Raises:
         QirError: A value has 64 bits that is no sum of products which other ops round or move, or
@@ -91,6 +104,7 @@ class XlaProgram:
         self.inputs = graph.inputs
         self.outputs = tuple(outputs)
         self.choices: dict[tuple[str, str], Choice] = {}
+        self.endless: list[QirError] = []
         self._names: dict[Value | Parameter, str] = {}
         self._arrays: Namespace[Array] = Namespace()
         self._array_names: dict[int, str] = {}
@@ -136,6 +150,12 @@ class XlaProgram:
             inputs: One array for each input.
             sizes: The sizes of named dimensions.
         """
+        return self.run(parameters, inputs, sizes).results
+
+    def run(
+        self, parameters: Mapping[str, jax.Array], inputs: Sequence[jax.Array], sizes: Sizes
+    ) -> Ran:
+        """Computes the outputs, and which while loop was stopped; see `__call__`."""
         check_not_empty(self._computed, sizes)
         values = dict(zip(self.inputs, inputs, strict=True))
 
@@ -148,19 +168,34 @@ class XlaProgram:
                 return sizes
             return sizes.shape(argument) if isinstance(argument, tuple) else argument
 
-        for outputs, label, place, computation in self._computations:
+        endless = None
+        for outputs, label, place, computation, whiles in self._computations:
             try:
                 # The caller's x64 flag must not widen Python numbers: programs have 32 bits.
                 with jax.named_scope(label), jax.enable_x64(False):
                     found = computation.function(*map(fetch, computation.arguments))
             except QirError as error:
                 raise error.at(place) from error
+            if isinstance(found, Ran):
+                endless = first_endless(endless, renumbered(found.endless, whiles))
+                found = found.results
             one = isinstance(found, Words) or not isinstance(found, tuple)
             results: tuple[Any, ...] = (found,) if one else found
             for value, array in zip(outputs, results, strict=True):
                 _check_result(value, array)
                 values[value] = stored(array) if value in self._stored else array
-        return tuple(fetch(value) for value in self.outputs)
+        return Ran(tuple(fetch(value) for value in self.outputs), endless)
+
+    def check_end(self, endless: Any) -> None:
+        """Raises the error of the while loop that was stopped, where that is known.
+
+        Args:
+            endless: What `run` returned.
+        """
+        if endless is None or isinstance(endless, jax.core.Tracer):
+            return
+        if number := int(endless):
+            raise self.endless[number - 1].with_traceback(None)
 
     def partition(self, sizes: Sizes) -> str:
         """Returns which nodes kernels compute and how, and why others are left to XLA.
@@ -174,8 +209,9 @@ class XlaProgram:
 
     def _enter(self, group: Group, kernels: Kernels | None) -> None:
         for node, way in group.nodes.items():
+            path = group.paths.get(node, "")
             for value in node.outputs:
-                self.choices[value.name, node.op.name] = Choice(way, str(kernels))
+                self.choices[path + value.name, node.op.name] = Choice(way, str(kernels))
         first = group.outputs[0]
         label = f"kernels.{first.name}"
         self._computations.append(_Placed(group.outputs, label, first.place(), group.computation))
@@ -189,7 +225,9 @@ class XlaProgram:
                 self.choices[f"{first.name}/{name}", op] = choice
         label = f"{node.op.name}.{first.name}"
         computation = in_regions(node, programs)
-        self._computations.append(_Placed(node.outputs, label, node.place(), computation))
+        placed = _Placed(node.outputs, label, node.place(), computation, len(self.endless))
+        self._computations.append(placed)
+        self.endless += stopped(node, programs)
 
     def _lower(self, node: Node, choice: Choice, reason: str) -> None:
         try:

@@ -24,6 +24,7 @@ class Interpreter(Protocol):
         *inputs: Any,
         precision: type[np.floating[Any]] | None = None,
         hook: Hook | None = None,
+        inside: Hook | None = None,
     ) -> dict[Value, Array]:
         """Returns the array of every value."""
         ...

@@ -10,11 +10,13 @@ import numpy as np
 
 from qir.errors import QirError
 from qir.ir import Graph, Node, Value
+from qir.ir.passages import passing
 from qir.numbers.int32 import Int64Array
 from qir.numbers.interval import EVERYTHING, Interval
 from qir.numbers.reach import INT32, LONG, Reach, corners, with_zero
 from qir.ops import Dot
 from qir.ops.op import infer
+from qir.ops.regions import RegionOp
 from qir.ops.rules import Accumulate, Coded, ExactSum, SameCode
 from qir.ops.traits import Formed, Moves, StoredOperand
 from qir.types import Affine, Array, DType, FrozenArray, TensorType, known
@@ -65,10 +67,22 @@ class Places(NamedTuple):
         return int(self.low.min()), int(self.high.max())
 
 
+_EXACT_TRIPS = 64
+"""Trips of a loop that are followed one by one where what it carries grows with each."""
+
+_ROUNDS = 4
+"""How often what a loop carries is joined before it is taken for all that its type can store."""
+
+
 class StoredReach:
-    """What each value of a graph can store; filled from the inputs on."""
+    """What each value of a graph can store; filled from the inputs on.
+
+    Attributes:
+        sums: What `products` says of each node.
+    """
 
     def __init__(self) -> None:
+        self.sums: dict[Node, Sums | None] = {}
         self._hulls: dict[Value, Reach] = {}
         self._places: dict[Value, Places] = {}
 
@@ -76,9 +90,53 @@ class StoredReach:
     def of(graph: Graph) -> StoredReach:
         """Goes through a whole graph, regions included."""
         stored = StoredReach()
-        for node in graph.walk():
-            stored.add(node, products(node, stored))
+        stored._follow(graph)
         return stored
+
+    def _follow(self, graph: Graph) -> None:
+        for node in graph.nodes:
+            if node.regions:
+                self._follow_regions(node)
+            else:
+                self.sums[node] = sums = products(node, self)
+                self.add(node, sums)
+
+    def _follow_regions(self, node: Node) -> None:
+        """Finds what regions can store: their inputs what goes in, in whatever trip.
+
+        What is carried is joined with what is returned until nothing is new. Where that takes more
+        trips than are followed, the bounds that still grow are those of the type.
+        """
+        ports = passing(node)
+        carried = [port for port in ports if port.passage.kind == "carried"]
+        for port in ports:
+            if port.operand is not None:
+                for value in port.inputs:
+                    self._hulls[value] = self[port.operand]
+        types = [value.type for value in node.inputs]
+        trips = node.op.trip_count(types) if isinstance(node.op, RegionOp) else None
+        exact = max(trips, 1) if isinstance(trips, int) and trips <= _EXACT_TRIPS else None
+        rounds = 0
+        while True:
+            for region in node.regions:
+                self._follow(region)
+            rounds += 1
+            grown = False
+            for port in carried:
+                for value in port.inputs:
+                    before, joined = self[value], self._union([value, *port.returned])
+                    if joined == before:
+                        continue
+                    grown = True
+                    if exact is None and rounds >= _ROUNDS:
+                        joined = _widened(before, joined, _bounds(value.type))
+                    self._hulls[value] = joined
+            if not grown or rounds == exact:
+                break
+        for port in ports:
+            if port.result is not None:
+                begins = [port.operand] if port in carried and port.operand is not None else []
+                self._hulls[port.result] = self._union([*begins, *port.returned])
 
     def add(self, node: Node, sums: Sums | None) -> None:
         """Finds what the results of a node can store.
@@ -89,6 +147,7 @@ class StoredReach:
         """
         for value in node.outputs:
             low, high = _bounds(value.type)
+            self._places.pop(value, None)  # That of another trip.
             if sums is not None:
                 self._places[value] = places = _placed(sums, value.type)
                 least, greatest = places.hull
@@ -296,6 +355,12 @@ def is_exact(type: TensorType) -> bool:
     if not isinstance(code, Affine) or not code.per_tensor or code.storage.bits > 16:
         return False
     return bool(np.all(np.isfinite(code.decode(code.range))))
+
+
+def _widened(before: Reach, after: Reach, bounds: Reach) -> Reach:
+    """Returns a reach in which the bounds that have grown are those of the type."""
+    low = before[0] if after[0] == before[0] else bounds[0]
+    return low, before[1] if after[1] == before[1] else bounds[1]
 
 
 def _extremes(array: Array) -> Reach | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from qir.analysis.claims import false_claims
 from qir.errors import QirError, VerifyError, counted
@@ -20,28 +21,43 @@ def verify(graph: Graph) -> None:
             text; claims are looked at where the rest is right.
     """
     verify_structure(graph)
-    _refuse([(f"{node.op.name}: {wrong}", node) for node, _, wrong in false_claims(graph)])
+    _refuse([_Fault(f"{node.op.name}: {wrong}", node) for node, _, wrong in false_claims(graph)])
 
 
 def verify_structure(graph: Graph) -> None:
     """Checks everything but claims; see `verify`."""
     _refuse(
         [
-            entry
-            for part in _graphs(graph)
-            for entry in (*_name_errors(part, part is not graph), *_errors(part))
+            _Fault(message, node, places)
+            for part, places in _graphs(graph, ())
+            for message, node in (*_name_errors(part, part is not graph), *_errors(part))
         ]
     )
 
 
-def _refuse(errors: list[tuple[str, Node | None]]) -> None:
-    if not errors:
+class _Fault(NamedTuple):
+    """A rule that is broken.
+
+    Attributes:
+        message: Which one.
+        node: The node that breaks it, None where it is the graph.
+        places: In which regions the node stands, from the inside out.
+    """
+
+    message: str
+    node: Node | None
+    places: tuple[str, ...] = ()
+
+
+def _refuse(faults: Sequence[_Fault]) -> None:
+    if not faults:
         return
     messages = []
-    for message, node in errors:
+    for message, node, places in faults:
         lines = [f"verify: {message}"]
         if node is not None:
             lines += [f"  {node.place()}", f"  |  {line_of(node)}"]
+        lines += [f"  {place}" for place in places]
         messages.append("\n".join(lines))
     raise VerifyError("\n".join(messages))
 
@@ -59,11 +75,15 @@ def _name_errors(graph: Graph, is_region: bool) -> Iterator[tuple[str, Node | No
             yield error.message, value.node
 
 
-def _graphs(graph: Graph) -> Iterator[Graph]:
-    yield graph
+def _shown(graph: Graph) -> str:
+    return f"@{graph.name}" if graph.name else "a region"
+
+
+def _graphs(graph: Graph, places: tuple[str, ...]) -> Iterator[tuple[Graph, tuple[str, ...]]]:
+    yield graph, places
     for node in graph.nodes:
-        for region in node.regions:
-            yield from _graphs(region)
+        for index, region in enumerate(node.regions):
+            yield from _graphs(region, (node.region_place(index), *places))
 
 
 def _errors(graph: Graph) -> Iterator[tuple[str, Node | None]]:
@@ -71,10 +91,10 @@ def _errors(graph: Graph) -> Iterator[tuple[str, Node | None]]:
     names: set[str] = {value.name for value in graph.inputs}
     nodes = list(graph.nodes)
     if not nodes or not isinstance(nodes[-1].op, Return):
-        yield f"graph: @{graph.name} does not end with a return", nodes[-1] if nodes else None
+        yield f"graph: {_shown(graph)} does not end with a return", nodes[-1] if nodes else None
     for node in nodes:
         if isinstance(node.op, Return) and node is not nodes[-1]:
-            yield f"graph: @{graph.name} has a return before its end", node
+            yield f"graph: {_shown(graph)} has a return before its end", node
         for index, value in enumerate(node.inputs):
             if value not in seen:
                 yield (
@@ -86,7 +106,7 @@ def _errors(graph: Graph) -> Iterator[tuple[str, Node | None]]:
                 yield f"{node.op.name}: is missing among the uses of %{value.name}", node
         for value in node.outputs:
             if value.name in names:
-                yield f"graph: @{graph.name} has two values called %{value.name}", node
+                yield f"graph: {_shown(graph)} has two values called %{value.name}", node
             names.add(value.name)
         seen.update(node.outputs)
         yield from ((message, node) for message in _type_errors(graph, node))

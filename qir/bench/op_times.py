@@ -14,7 +14,7 @@ from qir.errors import QirError
 from qir.ir import Graph, Node, Value
 from qir.observe.batches import random_inputs
 from qir.ops import Const, Dequantize, Lookup, Requantize, Return
-from qir.report.summary import summary
+from qir.report.summary import multiply_adds
 from qir.report.tables import table
 from qir.text import parse
 
@@ -112,7 +112,7 @@ def op_times(
         progress: Whether to show a progress bar.
         clock: Returns the time in seconds.
     """
-    costs = {line.value: line.multiply_adds for line in summary(graph, sizes).ops}
+    costs = {node: multiply_adds(node, sizes or {}) for node in graph.nodes}
     nothing = parse(EMPTY)
     contenders = [start("empty", nothing, random_inputs(nothing)).contender]
     alone: list[Started | QirError] = []
@@ -140,7 +140,7 @@ def op_times(
 
 def _line(
     chain: Sequence[Node],
-    costs: Mapping[str, int],
+    costs: Mapping[Node, int],
     alone: Started | QirError,
     times: Times | None,
 ) -> OpTime:
@@ -150,7 +150,7 @@ def _line(
         last.name,
         str(last.type.with_element(last.type.dtype)),
         times,
-        sum(costs.get(node.outputs[0].name, 0) for node in chain),
+        sum(costs[node] for node in chain),
         alone.lowerings.get(first.name, "") if isinstance(alone, Started) else "",
         alone.message if isinstance(alone, QirError) else "",
     )

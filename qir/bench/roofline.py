@@ -9,7 +9,8 @@ from qir.bench.benchmark import gops
 from qir.bench.profile import Ceilings, Part, Profile
 from qir.ir import Graph
 from qir.ir.signature import bind
-from qir.report.summary import count, packed_bytes
+from qir.ops import Const
+from qir.report.summary import multiply_adds, packed_bytes
 from qir.report.tables import table
 from qir.types import Array
 
@@ -174,9 +175,10 @@ def _bound(part: Part, best: Ceilings, memory: int, sizes: Mapping[str, int]) ->
     """Returns the costs of ops, and what they take at least."""
     macs = parameters = 0
     for node in part.nodes:
-        types = [value.type for value in node.inputs]
-        macs += count(node.op.multiply_adds(types, node.outputs[0].type), sizes)
+        macs += multiply_adds(node, sizes)
         constants = {value for value in node.inputs if value.is_constant}
+        inside = (each for region in node.regions for each in region.walk())
+        constants |= {each.output for each in inside if isinstance(each.op, Const)}
         parameters += sum(packed_bytes(value.type, sizes) for value in constants)
     moved = parameters if part.kernels else 0
     if part.kernels:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import numpy as np
 
 from qir.ir import Graph, Value
-from qir.types import Array, Dim
+from qir.ir.passages import passing
+from qir.types import Array, Dim, Size
 
 MOST_ROWS = 16
 """Rows of a batch that are looked at, where the program leaves their number open."""
@@ -16,18 +17,34 @@ MOST_ROWS = 16
 def batch_name(graph: Graph) -> str | None:
     """Returns the named dimension along which batches can be cut, None where there is none.
 
-    That is the name that leads the inputs, where it stands at no other place.
+    That is the name that leads the inputs, where it stands at no other place. It stands second in
+    what a loop takes part by part, as each trip needs those before it.
     """
-    leading = {
-        value.type.shape[0].names
-        for value in graph.inputs
-        if value.type.rank and isinstance(value.type.shape[0], Dim)
-    }
+    trips = _trips(graph)
+    places = [(value.type.shape, _place(value, trips)) for value in graph.inputs]
+    first = [shape[place] for shape, place in places if place < len(shape)]
+    leading = {size.names for size in first if isinstance(size, Dim)}
     if len(leading) != 1 or len(names := next(iter(leading))) != 1:
         return None
-    later = (size for value in graph.inputs for size in value.type.shape[1:])
+    later = (size for shape, place in places for size in shape[place + 1 :])
+    is_trips = any(isinstance(size, Dim) and names[0] in size.names for size in trips)
     used = any(isinstance(size, Dim) and names[0] in size.names for size in later)
-    return None if used else names[0]
+    return None if used or is_trips else names[0]
+
+
+def _trips(graph: Graph) -> set[Size]:
+    """Returns the sizes along which loops go through what they take part by part."""
+    found: set[Size] = set()
+    for node in graph.walk():
+        for port in passing(node):
+            if port.passage.kind == "stacked" and port.operand is not None:
+                found.add(port.operand.type.shape[0])
+    return found
+
+
+def _place(value: Value, trips: Container[Size]) -> int:
+    """Returns the axis along which samples stand."""
+    return int(value.type.rank > 0 and value.type.shape[0] in trips)
 
 
 def few_rows(graph: Graph, arrays: Sequence[Array], rows: int) -> tuple[Array, ...]:
@@ -41,7 +58,7 @@ def few_rows(graph: Graph, arrays: Sequence[Array], rows: int) -> tuple[Array, .
     name = batch_name(graph)
     cut = []
     for value, array in zip(graph.inputs, arrays, strict=True):
-        kept = None if name is None else _rows_of(value, array, name, rows)
+        kept = None if name is None else _rows_of(value, array, name, rows, _trips(graph))
         cut.append(np.array(array) if kept is None else kept)
     return tuple(cut)
 
@@ -59,14 +76,19 @@ def same_rows(graph: Graph, value: Value, array: Array, rows: int) -> Array | No
         An array; None where batches can be cut but the value is not led by them.
     """
     name = batch_name(graph)
-    return np.array(array) if name is None else _rows_of(value, array, name, rows)
+    return np.array(array) if name is None else _rows_of(value, array, name, rows, _trips(graph))
 
 
-def _rows_of(value: Value, array: Array, name: str, rows: int) -> Array | None:
-    first = value.type.shape[0] if value.type.rank else 1
-    if not isinstance(first, Dim) or first.names != (name,):
+def _rows_of(
+    value: Value, array: Array, name: str, rows: int, trips: Container[Size]
+) -> Array | None:
+    axis = _place(value, trips)
+    size = value.type.shape[axis] if value.type.rank > axis else 1
+    if not isinstance(size, Dim) or size.names != (name,):
         return None
-    count = len(array) // first.factor
-    samples = array.reshape(count, first.factor, *array.shape[1:])
+    led = np.moveaxis(array, axis, 0)
+    count = len(led) // size.factor
+    samples = led.reshape(count, size.factor, *led.shape[1:])
     kept = np.unique(np.linspace(0, count - 1, rows).round().astype(int))
-    return np.asarray(samples[kept].reshape(len(kept) * first.factor, *array.shape[1:]))
+    found = samples[kept].reshape(len(kept) * size.factor, *led.shape[1:])
+    return np.ascontiguousarray(np.moveaxis(found, 0, axis))

@@ -16,6 +16,7 @@ from qir.ir.accuracy import Cause
 from qir.ir.signature import bind
 from qir.observe.sample import MOST_ROWS, batch_name, few_rows, same_rows
 from qir.ops import Return
+from qir.ops.regions import RegionOp
 from qir.report.causes import (
     REMEDIES,
     Seen,
@@ -26,6 +27,7 @@ from qir.report.causes import (
     lesser,
     readers_of,
 )
+from qir.report.trips import Trips, of_all_trips
 from qir.types import Array, Dim, Size
 
 THRESHOLD = 20.0
@@ -39,6 +41,9 @@ An op takes at least four times as long to quantize, most of it to compile for c
 
 RESULT = 256
 """How many products take as long as making one result, with its rounding and checks."""
+
+TRIP = 2**19
+"""How many products take as long as an op in one trip of a loop at least, whatever it computes."""
 
 PERCENTILE = 0.05
 """The share of rows that may be worse than the figure that stands for rows."""
@@ -110,7 +115,8 @@ def measure(
     is_small = 3 * _work(reference, inputs) <= allowed
     pairs = zip(program.inputs, reference.inputs, inputs, strict=True)
     given = [array if old.type.quant else _given(new, array) for new, old, array in pairs]
-    found = interpreter(program, *given)
+    taken = Trips()
+    found = interpreter(program, *given, inside=taken.count)
 
     def compare(exact: Mapping[Value, Array]) -> Accuracy:
         outputs = tuple(
@@ -124,11 +130,13 @@ def measure(
         accuracy = compare(known)
         if not accuracy.inaccurate:
             return accuracy
-    exact = interpreter(reference, *inputs)
+    trips = Trips()
+    exact = interpreter(reference, *inputs, inside=trips.note)
     accuracy = compare(exact)
     if not accuracy.inaccurate and not is_small:
         return accuracy
-    return replace(accuracy, worst=_own_errors(exact, program, given, interpreter))
+    errors = _OwnErrors(exact, trips, taken)
+    return replace(accuracy, worst=errors.worst(program, given, interpreter))
 
 
 def _known(
@@ -208,13 +216,24 @@ def _decoded(value: Value, array: Array) -> Array:
 def _work(graph: Graph, inputs: Sequence[Array]) -> int:
     """Returns how many products take as long as a program on some inputs."""
     names = {name: int(size) for name, size in bind(graph.inputs, inputs).names.items()}
+    return _work_inside(graph, names, 0)
+
+
+def _work_inside(graph: Graph, names: Mapping[str, int], least: int) -> int:
+    """Returns the work of a graph or region, at least some for each op."""
     total = 0
-    for node in graph.walk():
+    for node in graph.nodes:
         if not node.outputs or node.outputs[0].is_constant:
             continue
         types = [value.type for value in node.inputs]
+        if node.regions:
+            known = node.op.trip_count(types) if isinstance(node.op, RegionOp) else None
+            trips = 1 if known is None else _number(known, names)
+            total += trips * sum(_work_inside(region, names, TRIP) for region in node.regions)
+            continue
         products = node.op.multiply_adds(types, node.outputs[0].type)
-        total += _number(products, names) + RESULT * _number(node.outputs[0].type.size, names)
+        work = _number(products, names) + RESULT * _number(node.outputs[0].type.size, names)
+        total += max(work, least)
     return total
 
 
@@ -231,55 +250,100 @@ def _samples(graph: Graph, inputs: Sequence[Array]) -> str:
     return f"{counted(bind(graph.inputs, inputs).names[name], 'sample')} of the first batch"
 
 
-def _own_errors(
-    exact: dict[Value, Array],
-    program: Graph,
-    inputs: Sequence[Array],
-    interpreter: Interpreter,
-) -> tuple[OwnError, ...]:
-    """Returns the ops with the largest errors of their own, the largest first."""
-    meant = {name: value for value in exact if not value.is_constant for name in value.origin}
-    order = {value: index for index, value in enumerate(exact)}
-    seen: dict[Value, Seen] = {}
+class _OwnErrors:
+    """The errors that ops make themselves, of operands that are exact but for their codes.
 
-    def force(value: Value, array: Array) -> Array:
+    Args:
+        exact: The numbers of the float program.
+        trips: Those inside of its regions.
+        taken: How often values inside of the integer program's regions were computed.
+    """
+
+    def __init__(self, exact: Mapping[Value, Array], trips: Trips, taken: Trips) -> None:
+        self._exact = exact
+        self._trips = trips
+        self._taken = taken
+        values = [value for value in (*exact, *trips.numbers) if not value.is_constant]
+        self._meant = {name: value for value in values for name in value.origin}
+        self._order = {value: index for index, value in enumerate(values)}
+        self._met: dict[Value, int] = {}
+        self._parts: dict[Value, list[tuple[Value, Array, Array, Array]]] = {}
+
+    def worst(
+        self, program: Graph, inputs: Sequence[Array], interpreter: Interpreter
+    ) -> tuple[OwnError, ...]:
+        """Returns the ops with the largest errors of their own, the largest first."""
+        for value, array in zip(program.inputs, inputs, strict=True):
+            self._force(value, array)
+        interpreter(program, *inputs, hook=self._force, inside=self._force_inside)
+        seen = {value: _seen(value, parts) for value, parts in self._parts.items()}
+        is_inside = any(value in self._trips.numbers for value in self._meant.values())
+        worst: dict[Value, Seen] = {}
+        for one in sorted(seen.values(), key=lambda one: _shown(one, seen)):
+            # What a loop returns is computed inside.
+            if not (is_inside and one.reference.node and one.reference.node.regions):
+                worst.setdefault(one.reference, one)
+        return tuple(
+            OwnError(
+                one.reference.op.name if one.reference.op else self._kind(one.reference),
+                one.reference.name,
+                one.reference.loc,
+                one.sqnr,
+                one.rows,
+                *find_cause(one, seen),
+            )
+            for one in list(worst.values())[:WORST]
+            if _shown(one, seen) < np.inf
+        )
+
+    def _kind(self, value: Value) -> str:
+        return "input" if value in self._exact else "region input"
+
+    def _force(self, value: Value, array: Array) -> Array:
+        return self._forced(value, array, self._exact)
+
+    def _force_inside(self, value: Value, array: Array) -> Array:
+        trip = self._met[value] = self._met.get(value, -1) + 1
+        # A loop that was unrolled, or one that comes to its end at another trip, has others.
+        known: dict[Value, Array] = {}
+        for name in value.origin:
+            old = self._meant.get(name)
+            numbers = [] if old is None else self._trips.numbers.get(old, [])
+            if old is None or trip >= len(numbers):
+                continue
+            if self._trips.counts[old] == self._taken.counts.get(value):
+                known[old] = numbers[trip]
+        return self._forced(value, array, known)
+
+    def _forced(self, value: Value, array: Array, exact: Mapping[Value, Array]) -> Array:
         known: dict[Value, Array] = {}
         for name in () if value.is_constant else value.origin:
-            if name in meant and meant[name].type.is_float:
-                numbers = turned_like(exact[meant[name]], meant[name], value, name)
+            old = self._meant.get(name)
+            if old is not None and old in exact and old.type.is_float:
+                numbers = turned_like(exact[old], old, value, name)
                 if numbers.shape == array.shape:
-                    known[meant[name]] = numbers
+                    known[old] = numbers
         code = value.type.quant
         if not known or (code is not None and is_exact(code)):
             return array  # What an exact sum lacks shows where it is rounded.
         # Of a relu that became the clamp of what it reads, the later one.
-        old = max(known, key=order.__getitem__)
-        right = known[old]
-        figures = _figures_of(right, _decoded(value, array))
-        kept, coded = code_of(value), lesser(*figures)
-        if kept is not None:
-            coded = lesser(*_figures_of(right, kept.decode(kept.encode(right))))
-        seen[value] = Seen(value, old, right, *figures, coded)
+        latest = max(known, key=self._order.__getitem__)
+        right, kept = known[latest], code_of(value)
+        rounded = right if kept is None else kept.decode(kept.encode(right))
+        self._parts.setdefault(value, []).append((latest, right, _decoded(value, array), rounded))
         return right.astype(array.dtype) if code is None else code.encode(right)
 
-    for value, array in zip(program.inputs, inputs, strict=True):
-        force(value, array)
-    interpreter(program, *inputs, hook=force)
-    worst: dict[Value, Seen] = {}
-    for one in sorted(seen.values(), key=lambda one: _shown(one, seen)):
-        worst.setdefault(one.reference, one)
-    return tuple(
-        OwnError(
-            one.reference.op.name if one.reference.op else "input",
-            one.reference.name,
-            one.reference.loc,
-            one.sqnr,
-            one.rows,
-            *find_cause(one, seen),
-        )
-        for one in list(worst.values())[:WORST]
-        if _shown(one, seen) < np.inf
-    )
+
+def _seen(value: Value, parts: Sequence[tuple[Value, Array, Array, Array]]) -> Seen:
+    """Returns a value beside the one that it stands for, of all trips where it is inside."""
+    references, rights, founds, kept = zip(*parts, strict=True)
+    if len(parts) == 1:
+        right, found, rounded = rights[0], founds[0], kept[0]
+    else:
+        right, found, rounded = map(of_all_trips, (rights, founds, kept))
+    figures = _figures_of(right, found)
+    coded = lesser(*figures if code_of(value) is None else _figures_of(right, rounded))
+    return Seen(value, references[0], right, *figures, coded)
 
 
 def _shown(one: Seen, seen: Mapping[Value, Seen]) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from qir.analysis.properties import QUANTIZED, is_float_op
 from qir.errors import counted
 from qir.ir import Accuracy, Graph, Node, Value, expect_graph
+from qir.ir.places import placed_name, walk_places
 from qir.ops import Const, Dequantize, Quantize, QuantizeDynamic, Return
 from qir.ops.rules import KeepFloat, Table
 from qir.report.accuracy import lines_of
@@ -25,7 +26,7 @@ class OpVerdict:
 
     Args:
         op: The op's name.
-        value: The name of its first result.
+        value: The name of its first result; behind that of the loop or branch that it stands in.
         loc: Where in the user's model it comes from.
         integer: Whether it computes on integers.
         reason: Why not; empty where it does.
@@ -126,12 +127,13 @@ def explain(graph: Graph, *, target: str | Target | None = None) -> Explanation:
 
 
 def _lines(graph: Graph, quantized: bool) -> Iterator[OpVerdict]:
-    for node in graph.walk():
+    for node, around in walk_places(graph):
         if isinstance(node.op, CASTS) or not node.outputs:
             continue
         integer = not is_float_op(node)
         reason = "" if integer else _reason(node, quantized)
-        yield OpVerdict(node.op.name, node.outputs[0].name, node.loc, integer, reason)
+        name = placed_name(node.outputs[0], around)
+        yield OpVerdict(node.op.name, name, node.loc, integer, reason)
 
 
 def _reason(node: Node, quantized: bool) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from qir.analysis.properties import is_float_op
 from qir.errors import QirError
 from qir.ir import Graph, Node, Value
+from qir.ir.places import placed_name, walk_places
 from qir.numbers.rounding import rounding_mode
 from qir.ops import (
     Const,
@@ -66,12 +67,15 @@ def obstacles(graph: Graph, target: Target) -> Iterator[Obstacle]:
     for value in graph.inputs:
         for rule, expected in _of_value(value, target):
             yield Obstacle("input", value.name, None, rule, expected)
-    for node in graph.walk():
+    for node, around in walk_places(graph):
         if isinstance(node.op, Const):
             continue
         named = node.outputs[0] if node.outputs else node.inputs[0] if node.inputs else None
+        if around and isinstance(node.op, Return):
+            continue
         for rule, expected in _of_node(node, target):
-            yield Obstacle(node.op.name, named.name if named else "", node.loc, rule, expected)
+            name = placed_name(named, around) if named else ""
+            yield Obstacle(node.op.name, name, node.loc, rule, expected)
 
 
 def _of_node(node: Node, target: Target) -> Iterator[tuple[str, str]]:

@@ -33,8 +33,10 @@ _COMPARISONS = (
 _SUMS = "add avg_pool conv dot mean mul reduce_sum sub"
 _TABLES = "lookup lookup2 embedding"
 _INTEGER = frozenset(f"{_MOVES} {_COMPARISONS} {_SUMS} {_TABLES} relu clip".split())
-_NO_FLOAT = {"lookup", "lookup2", "quantize_dynamic", "recode", "requantize"}
-"""What there is on codes alone. Others are an operator or a few: log1p is Log of 1 + x."""
+_LOOPS = {"cond", "scan", "while"}
+_NO_FLOAT = {"lookup", "lookup2", "quantize_dynamic", "recode", "requantize"} | _LOOPS
+"""What there is on codes alone, and what has no form there yet. Others are an operator or a few:
+log1p is Log of 1 + x."""
 
 _FLOAT_ONLY = "ONNX Runtime computes it in floating point"
 
@@ -71,6 +73,7 @@ TARGET = Target(
         "l2_norm": _FLOAT_ONLY,
         "div": _FLOAT_ONLY,
         "resize_linear": _FLOAT_ONLY,
+        **dict.fromkeys(_LOOPS, "loops and branches have no form for ONNX Runtime yet"),
         "conv_transpose": "ONNX Runtime has no ConvTranspose of integers",
     },
 )

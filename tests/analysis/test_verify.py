@@ -96,6 +96,7 @@ def test_regions_are_isolated():
         "verify: relu: reads %x, which is not computed above it in its region",
         "  at %s",
         "  |  %s = relu(%x) : f32[2]",
+        "  in the region of %y",
     ]
 
 

@@ -154,3 +154,20 @@ def test_ops_that_are_left_out():
     name, graph = PROGRAMS[1]
     found = op_times(name, graph, {"B": 2}, rounds=1, without=["r"])
     assert [(op.ops, op.value) for op in found.ops] == [("dot", "a"), ("dequantize", "y")]
+
+
+def test_a_loop_is_measured_with_all_its_trips():
+    program = """\
+graph @loop(%x: f32[T,2,4], %h: f32[2,4]) {
+  %y = scan(%h, %x) {carries = 1, stacked = 1} with (%h: f32[2,4], %x: f32[2,4]) {
+    %w = const 0.5 : f32[4,4]
+    %d = dot(%h, %w) : f32[2,4]
+    %a = add(%d, %x) : f32[2,4]
+    return %a
+  } : f32[2,4]
+  return %y
+}
+"""
+    found = op_times("loop", qir.parse(program), {"T": 3}, rounds=1)
+    (op,) = found.ops
+    assert (op.ops, op.value, op.multiply_adds) == ("scan", "y", 3 * 2 * 4 * 4)

@@ -178,3 +178,78 @@ def test_a_dimension_of_0_costs_0_and_not_nothing():
     assert found.multiply_adds == {"f32*f32": 0}
     conv = next(line for line in str(found).splitlines() if line.startswith("conv"))
     assert conv.split()[-3:] == ["0", "0", "f32*f32"]
+
+
+LOOPS = """\
+graph @loops(%x: f32[T,4,2], %h: f32[4,3], %n: i32[]) {
+  %last, %ys = scan(%n, %h, %x) {carries = 1, stacked = 1} with (
+    %n: i32[],
+    %h: f32[4,3],
+    %x: f32[4,2]
+  ) {
+    %w = const 0.5 : f32[2,3]
+    %k = const 0.25 : f32[3,3]
+    %i = dot(%x, %w) : f32[4,3]
+    %r = cond(%n, %h) with (%h: f32[4,3]) {
+      %one = const 0.5 : f32[3,1]
+      %two = const 0.5 : f32[1,3]
+      %s = dot(%h, %one) : f32[4,1]
+      %t = dot(%s, %two) : f32[4,3]
+      return %t
+    } with (%h: f32[4,3]) {
+      %k = const 0.25 : f32[3,3]
+      %d = dot(%h, %k) : f32[4,3]
+      return %d
+    } : f32[4,3]
+    %d = dot(%h, %k) : f32[4,3]
+    %a = add(%i, %r) : f32[4,3]
+    %b = add(%a, %d) : f32[4,3]
+    return %b, %b
+  } : f32[4,3], f32[T,4,3]
+  %z = while(%last) {carries = 1} with (%h: f32[4,3]) {
+    %m = reduce_sum(%h) {axes = [0, 1]} : f32[]
+    %ten = const 10.0 : f32[]
+    %go = less(%m, %ten) : bool[]
+    return %go
+  } with (%h: f32[4,3]) {
+    %k = const 0.25 : f32[3,3]
+    %d = dot(%h, %k) : f32[4,3]
+    return %d
+  } : f32[4,3]
+  return %z, %ys
+}
+"""
+
+
+def test_what_loops_compute_counts_for_each_trip_and_what_they_hold_once():
+    found = qir.summary(qir.parse(LOOPS), {"T": 10})
+    projection, square, thin = 4 * 2 * 3, 4 * 3 * 3, 4 * 3
+    trip = projection + max(2 * thin, square) + square
+    assert found.multiply_adds == {"f32*f32": 10 * trip + square}
+    assert found.parameters == 2 * 3 + 3 * 3 + 3 + 3 + 1
+    assert found.endless == ("z",)
+    lines = {line.value: line for line in found.ops}
+    assert (lines["last/i"].multiply_adds, lines["last/i"].trips) == (10 * projection, 10)
+    assert lines["last/r/0/t"].multiply_adds == 10 * thin
+    assert lines["z/1/d"].trips == lines["last"].trips == 1
+    text = str(found)
+    assert "trips\n" in text
+    assert text.endswith("loop %z: only a run tells how many trips; counted as one")
+
+
+def test_what_is_alive_around_a_loop_is_so_while_it_runs():
+    text = """\
+graph @f(%x: f32[5,8], %h: f32[8], %w: f32[8]) {
+  %y = scan(%w, %h, %x) {carries = 1, stacked = 1} with (%w: f32[8], %h: f32[8], %x: f32[8]) {
+    %a = mul(%h, %w) : f32[8]
+    %b = add(%a, %x) : f32[8]
+    return %b
+  } : f32[8]
+  return %y
+}"""
+    found = qir.summary(qir.parse(text))
+    outside = 5 * 8 + 8 + 8 + 8
+    # What is carried, the place of what is stacked and %a beside what the loop has from around it;
+    # %b beside %a and %x, when %h is read for the last time.
+    assert found.peak_bytes == 4 * (outside + 3 * 8)
+    assert found.peak_at == "y/a"

@@ -127,3 +127,24 @@ def test_a_target_names_ops_that_exist(name):
     named = [*(target.integer_ops or ()), *(target.float_ops or ()), *target.reasons]
     assert target.name == name
     assert set(named) <= OPS.keys()
+
+
+def test_loops_stand_in_the_way_of_a_runtime_that_has_none_yet():
+    graph = qir.parse("""
+        graph @f(%x: f32[4,2], %h: f32[2]) {
+          %y = scan(%h, %x) {carries = 1, stacked = 1} with (%h: f32[2], %x: f32[2]) {
+            %a = scan(%h) {carries = 1, trips = 3} with (%h: f32[2]) {
+              %b = tanh(%h) : f32[2]
+              return %b
+            } : f32[2]
+            %c = add(%a, %x) : f32[2]
+            return %c
+          } : f32[2]
+          return %y
+        }""")
+    found = qir.explain(graph, target="onnx").obstacles
+    assert [(each.op, each.value, each.rule) for each in found] == [
+        ("scan", "y", "float_ops"),
+        ("scan", "y/a", "float_ops"),
+    ]
+    assert not qir.explain(graph, target="xla").obstacles

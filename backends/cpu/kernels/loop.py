@@ -68,5 +68,3 @@ class LoopCode(KernelCode, LoopKernel):
             with e.loop(e.load(I64, record, 8 * TASKS, align=8)) as task:
                 build.call(code, [own, bases, task.index, e.scratch])
             step.carry(e.at(record, 8 * STEP_WORDS))
-
-

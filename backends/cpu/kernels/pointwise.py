@@ -193,9 +193,7 @@ def _mul(e: Body, x: LlvmValue, y: LlvmValue) -> LlvmValue:
     return e.build.mul(x, y)
 
 
-def _clamped_sum(
-    e: Body, x: LlvmValue, y: LlvmValue, low: LlvmValue, high: LlvmValue
-) -> LlvmValue:
+def _clamped_sum(e: Body, x: LlvmValue, y: LlvmValue, low: LlvmValue, high: LlvmValue) -> LlvmValue:
     return clamped(e, e.build.add(x, y), low, high)
 
 
@@ -286,9 +284,7 @@ def _limited(
 def _float_scaled(
     e: Body, x: LlvmValue, factor: LlvmValue, low: LlvmValue, high: LlvmValue, point: LlvmValue
 ) -> LlvmValue:
-    return _rounded(
-        e, e.build.fmul(e.build.sitofp(x, factor.type), factor), low, high, point
-    )
+    return _rounded(e, e.build.fmul(e.build.sitofp(x, factor.type), factor), low, high, point)
 
 
 def _rounded(
@@ -305,9 +301,7 @@ def _quantize(
     build = e.build
     real = build.fmul(x, inverse)
     # NaN has no order.
-    real = build.select(
-        build.fcmp_ordered("ord", real, real), real, constant(real.type, 0.0)
-    )
+    real = build.select(build.fcmp_ordered("ord", real, real), real, constant(real.type, 0.0))
     return _rounded(e, real, low, high, point)
 
 

@@ -14,4 +14,16 @@ from qir.backends.native.patterns import (
     reduce,
 )
 
-__all__ = ["cast", "conv", "dense", "elementwise", "lookup", "loop", "movement", "pad", "pointwise", "pool", "reduce"]
+__all__ = [
+    "cast",
+    "conv",
+    "dense",
+    "elementwise",
+    "lookup",
+    "loop",
+    "movement",
+    "pad",
+    "pointwise",
+    "pool",
+    "reduce",
+]

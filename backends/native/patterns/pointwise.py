@@ -195,9 +195,7 @@ def replace_by_pass(nodes: Sequence[Node], outputs: Sequence[Value]) -> Match:
     made = {value for node in nodes for value in node.outputs}
     read = [value for node in nodes for value in node.inputs if value not in made]
     writer = PassWriter(tuple(nodes), tuple(outputs))
-    return Match(
-        tuple(nodes), variables(*read), writer.write, pointwise, outputs=tuple(outputs)
-    )
+    return Match(tuple(nodes), variables(*read), writer.write, pointwise, outputs=tuple(outputs))
 
 
 declare_fusion(Fusion(pointwise, lambda node: not problem(node), replace_by_pass, MOST_NODES))
@@ -446,7 +444,7 @@ class _Program:
                 return self._requantized(op, node, column)
             case Quantize():
                 inverse = self._number(int(op.to.inverse_scale.view(np.int32)), "f32")
-                bounds = self._bounds(*op.to.range, op.to)
+                bounds = self._bounds(*op.to.range, value.type.affine)
                 return self._add("quantize", self.of(node.inputs[0], column), inverse, *bounds)
             case Dequantize():
                 (factor,) = node.inputs[0].type.affine.decoding_factors
