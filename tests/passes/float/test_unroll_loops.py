@@ -1,5 +1,7 @@
 """Trips written out compute what the loop does, under own names; each loop has a reason."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,9 +63,9 @@ def test_a_loop_that_would_be_too_long_stays_and_says_so() -> None:
 
 
 def test_explain_tells_why_a_loop_is_one() -> None:
-    def recurrent(x: Array) -> object:
-        def step(state: object, row: object) -> tuple[object, object]:
-            state = jnp.tanh(state @ WEIGHTS[0] + row)  # type: ignore[operator]
+    def recurrent(x: Any) -> Any:
+        def step(state: Any, row: Any) -> Any:
+            state = jnp.tanh(state @ WEIGHTS[0] + row)
             return state, state
 
         return jax.lax.scan(step, jnp.zeros((1, 2)), x)[1]
