@@ -21,7 +21,7 @@ from qir.ops.regions import RegionOp
 from qir.types import Dim
 
 
-class Importer(Protocol):
+class _Importer(Protocol):
     """What loops and branches are written with; see `importer.Importer`."""
 
     emitter: Emitter
@@ -41,7 +41,7 @@ class Importer(Protocol):
         ...
 
 
-def import_regions(importer: Importer, equation: RegionEquation) -> list[Operand]:
+def import_regions(importer: _Importer, equation: RegionEquation) -> list[Operand]:
     """Writes a loop or a branch.
 
     What is known and the same in every trip is known inside too, so that weights are constants of
@@ -78,7 +78,7 @@ def import_regions(importer: Importer, equation: RegionEquation) -> list[Operand
 
 
 def _bodies(
-    importer: Importer, equation: RegionEquation, given: Mapping[Slot, Any]
+    importer: _Importer, equation: RegionEquation, given: Mapping[Slot, Any]
 ) -> Iterator[Graph]:
     """Yields what an equation runs; where some of it was refused, the rest is read first."""
     complete = True
@@ -150,7 +150,7 @@ def _stacked(equation: RegionEquation) -> int:
     return len([way for way in stacked if way.operand is not None])
 
 
-def _taken(importer: Importer, equation: RegionEquation, index: int) -> list[Operand]:
+def _taken(importer: _Importer, equation: RegionEquation, index: int) -> list[Operand]:
     """Writes the branch that an index means, the nearest one where there is none."""
     place = min(max(index, 0), len(equation.bodies) - 1)
     body = equation.bodies[place]
