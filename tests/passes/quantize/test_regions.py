@@ -230,3 +230,12 @@ def test_every_pipeline_codes_the_weights_inside(pipeline: str) -> None:
     region = the_loop(quantized(gated, pipeline)).regions[0]
     coded = [value.type.quant for value in region.values() if value.is_constant]
     assert any(code is not None and code.storage is not DType.I32 for code in coded)
+
+
+def test_what_rounding_weights_costs_goes_into_biases_inside() -> None:
+    def positive(x: jax.Array) -> Any:
+        return jax.lax.fori_loop(0, 8, lambda _, h: jax.nn.sigmoid(h @ LEFT), x)
+
+    region = the_loop(quantized(positive)).regions[0]
+    (product,) = (node for node in region.nodes if node.op.name == "dot")
+    assert len(product.inputs) == 3
