@@ -239,3 +239,18 @@ def test_what_rounding_weights_costs_goes_into_biases_inside() -> None:
     region = the_loop(quantized(positive)).regions[0]
     (product,) = (node for node in region.nodes if node.op.name == "dot")
     assert len(product.inputs) == 3
+
+
+def test_a_projection_enters_the_sum_of_a_trip_with_16_bits() -> None:
+    def projected(x: jax.Array) -> Any:
+        def step(h: Any, row: Any) -> Any:
+            h = jnp.tanh(row[None] @ LEFT + h @ RIGHT)
+            return h, h
+
+        return jax.lax.scan(step, jnp.zeros((1, WIDTH)), x)[1]
+
+    node = the_loop(quantized(projected))
+    (stacked,) = (port for port in passing(node) if port.passage.kind == "stacked" and port.inputs)
+    assert stacked.inputs[0].type.code.storage is DType.I16
+    totals = [inner.output for inner in node.regions[0].nodes if inner.op.name == "add"]
+    assert [total.type.code.storage for total in totals] == [DType.I32]
