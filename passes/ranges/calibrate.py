@@ -35,6 +35,9 @@ class Calibrate(Pass):
     memory does not grow with the number of batches. The statistics stay in the context. Without
     data, ranges are solved anew from the statistics that the context has.
 
+    Values inside of loops and branches are observed in each trip; the extremes of a batch are those
+    over its trips. What stands in a branch that no data took has no range, and is told.
+
     Beside that, the statistics get the extremes and the mean square of the channels of what
     products read, mean and variance of those and of what convolutions read, the least row maximum
     of what a softmax reads, and the extremes and the mean square at each position of what attention

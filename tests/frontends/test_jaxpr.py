@@ -237,7 +237,9 @@ def test_places_that_depend_on_one_another_are_chosen_along_one_axis() -> None:
 def test_rows_that_have_places_of_their_own_are_of_a_known_number() -> None:
     x, places = uniform(3, 5, 2), np.zeros((3, 1), np.int32)
     take = functools.partial(jnp.take_along_axis, axis=1, mode="clip")
-    with pytest.raises(UnsupportedError, match="known number of rows that have places of their own"):
+    with pytest.raises(
+        UnsupportedError, match="known number of rows that have places of their own"
+    ):
         from_jax(lambda x, at: take(x, at[..., None]), x, places, batch="B")
 
 

@@ -21,9 +21,7 @@ from tests.strategies import STRATEGIES, Case
 from tests.strategies.float_programs import float_programs
 from tests.strategies.programs import integer_programs
 
-OPERATIONS = [
-    cls for cls in OPS.values() if cls not in (Const, Return) and not cls.region_count
-]
+OPERATIONS = [cls for cls in OPS.values() if cls not in (Const, Return) and not cls.region_count]
 
 FP8 = "has no requantize"
 WIDE = "expected operands coded per tensor in at most 16 bits"
