@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 
 from qir.errors import QirError
-from qir.frontends.jaxpr.program import RegionEquation, Slot, Way
+from qir.frontends.jaxpr.program import Call, Equation, FlatProgram, RegionEquation, Slot, Way
 from qir.frontends.jaxpr.shapes import to_size
-from qir.frontends.shared.emitter import Operand
+from qir.frontends.shared.emitter import Emitter, Operand
 from qir.frontends.shared.known import Known
 from qir.frontends.shared.refusals import REFUSED, Incomplete
 from qir.ir import Graph, Value
@@ -20,8 +20,25 @@ from qir.ops import Cond, Scan, While
 from qir.ops.regions import RegionOp
 from qir.types import Dim
 
-if TYPE_CHECKING:
-    from qir.frontends.jaxpr.importer import Importer
+
+class Importer(Protocol):
+    """What loops and branches are written with; see `importer.Importer`."""
+
+    emitter: Emitter
+    found: dict[Slot, Any]
+    calls: list[Call]
+
+    def read(self, slot: Slot) -> Any:
+        """Returns what a variable stands for."""
+        ...
+
+    def run(self, equations: Sequence[Equation]) -> None:
+        """Computes or writes equations."""
+        ...
+
+    def body(self, program: FlatProgram, given: Mapping[Slot, Any]) -> Graph:
+        """Returns what a loop or branch runs as a graph."""
+        ...
 
 
 def import_regions(importer: Importer, equation: RegionEquation) -> list[Operand]:

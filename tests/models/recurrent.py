@@ -266,7 +266,7 @@ def greedy_decoder() -> Network:
             h = jnp.tanh(h @ recurrent + jnp.asarray(table)[token])
             return count + 1, h, jnp.argmax(h @ head, axis=-1).astype(jnp.int32)
 
-        def goes_on(state: Any) -> jax.Array:
+        def goes_on(state: Any) -> Any:
             return (state[0] < 9) & jnp.any(state[2] != 0)
 
         start = (jnp.int32(0), x.mean(1) @ _drawn(WIDTH, HIDDEN), jnp.ones(x.shape[0], jnp.int32))

@@ -29,6 +29,6 @@ def test_recurrent_models_compute_what_jax_does(name: str) -> None:
     programs = qir.evaluate(graph, *inputs), qir.compile(graph)(*inputs)
     for found in programs:
         for number, right in zip(found, wanted, strict=True):
-            np.testing.assert_allclose(number, right, rtol=1e-5, atol=2e-6)
+            np.testing.assert_allclose(np.asarray(number), right, rtol=1e-5, atol=2e-6)
     names = [value.name for value in graph.values_inside()]
     assert len(names) == len(set(names))

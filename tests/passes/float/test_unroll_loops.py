@@ -1,5 +1,7 @@
 """Trips written out compute what the loop does, under own names; each loop has a reason."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 import qir
 from qir.errors import QirError
+from qir.numbers.interval import Interval
 from qir.ops import Scan
 from qir.types import Array
 
@@ -44,7 +47,7 @@ def test_the_trips_compute_what_the_loop_does(reverse: bool) -> None:
     last = unrolled.value("d.2")
     assert last.origin == ("d.2",)
     assert last.loc == "model.py:3 (net)"
-    assert last.range == graph.outputs[0].node.regions[0].value("d").range  # type: ignore[union-attr]
+    assert last.range == Interval.of(-9, 9)
     assert unrolled.value("net.2.kernel").origin == ("net.2.kernel",)
 
 
@@ -60,9 +63,9 @@ def test_a_loop_that_would_be_too_long_stays_and_says_so() -> None:
 
 
 def test_explain_tells_why_a_loop_is_one() -> None:
-    def recurrent(x: Array) -> object:
-        def step(state: object, row: object) -> tuple[object, object]:
-            state = jnp.tanh(state @ WEIGHTS[0] + row)  # type: ignore[operator]
+    def recurrent(x: Any) -> Any:
+        def step(state: Any, row: Any) -> Any:
+            state = jnp.tanh(state @ WEIGHTS[0] + row)
             return state, state
 
         return jax.lax.scan(step, jnp.zeros((1, 2)), x)[1]
