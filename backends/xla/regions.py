@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from qir.backends.native.computation import AllSizes, Computation, Lowering, Parameter, always
@@ -116,7 +117,9 @@ def _cond(op: Cond, bodies: Sequence[Body], operands: Sequence[Any], whiles: int
         return compute
 
     branches = list(map(branch, bodies))
-    results, endless = lax.switch(index.astype(jnp.int32), branches, *others)
+    # jax would take an unsigned index of 2^31 or more for a negative one.
+    chosen = jnp.clip(index, 0, min(len(branches) - 1, int(np.iinfo(index.dtype).max)))
+    results, endless = lax.switch(chosen.astype(jnp.int32), branches, *others)
     return Ran(results, endless)
 
 

@@ -65,7 +65,8 @@ class UnrollLoops(Pass):
             if unrolls:
                 rewrite(around, [move_constant, constant_folding(0)], nested=False)
                 names[around].settle()
-            pending[:0] = [scan for scan in _scans(inner) if not scan.erased]
+            # What nothing reads went when constants were folded.
+            pending = [scan for scan in (*_scans(inner), *pending) if not scan.erased]
 
     def _decide(self, node: Node) -> tuple[bool, str]:
         """Returns whether to unroll a scan, and what to tell of it."""

@@ -50,8 +50,8 @@ class Scan(RegionOp):
                 "expected trips where no operand is stacked, and only there, as axis 0 of what is "
                 f"stacked tells it, got stacked = {self.stacked}, trips = {self.trips}"
             )
-        if self.trips is not None and self.trips < 0:
-            raise self.error(f"expected trips to be at least 0, got {self.trips}")
+        if self.trips is not None and not 0 <= self.trips < 2**31:
+            raise self.error(f"expected trips in [0, 2^31), got {self.trips}")
 
     def trip_count(self, operands: Sequence[TensorType]) -> Size:
         """Returns how often the region runs.

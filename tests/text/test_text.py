@@ -198,7 +198,9 @@ def graphs(draw, inputs=None, depth=2):
             carried = draw(st.lists(st.sampled_from(values), min_size=1, max_size=2))
             region = draw(graphs([value.type for value in carried], depth - 1))
             region.set_outputs(region.inputs)
-            op = Scan(len(carried), trips=draw(st.integers(0)), reverse=draw(st.booleans()))
+            op = Scan(
+                len(carried), trips=draw(st.integers(0, 2**31 - 1)), reverse=draw(st.booleans())
+            )
             node = build.emit_node(op, carried, [region])
         else:
             continue
