@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qir.backends.cpu.emitter import I8, LlvmValue, constant, vector
-from qir.backends.cpu.kernel import Body, kernel_code
+from qir.backends.cpu.kernel import KernelBody, kernel_code
 from qir.backends.cpu.kernels.flat import FlatCode, VectorFunction
 from qir.backends.native.kernels.flat import LANES
 from qir.backends.native.kernels.lookup import ClampKernel, FlipKernel, LookupKernel
 
 
-def table_rows(e: Body, pointer: LlvmValue) -> list[LlvmValue]:
+def table_rows(e: KernelBody, pointer: LlvmValue) -> list[LlvmValue]:
     """Loads a table of 256 bytes into registers: 32 entries in each, or 16 that stand twice."""
     if e.target.permutes_bytes:
         return [e.load(vector(I8, 32), pointer, 32 * row) for row in range(8)]
@@ -22,7 +22,7 @@ def table_rows(e: Body, pointer: LlvmValue) -> list[LlvmValue]:
     return rows
 
 
-def picked(e: Body, rows: Sequence[LlvmValue], x: LlvmValue) -> LlvmValue:
+def picked(e: KernelBody, rows: Sequence[LlvmValue], x: LlvmValue) -> LlvmValue:
     """Returns the entries of a table at the bits of bytes, read as unsigned numbers.
 
     The low bits of a byte pick from the entries in each register, or in two; the high bits then
@@ -52,7 +52,7 @@ def picked(e: Body, rows: Sequence[LlvmValue], x: LlvmValue) -> LlvmValue:
 class LookupCode(FlatCode, LookupKernel):
     """The code of `LookupKernel`."""
 
-    def prepare(self, e: Body) -> VectorFunction:
+    def prepare(self, e: KernelBody) -> VectorFunction:
         """Loads the table into registers."""
         rows = table_rows(e, e.tensor("table"))
 
@@ -67,7 +67,7 @@ class LookupCode(FlatCode, LookupKernel):
 class ClampCode(FlatCode, ClampKernel):
     """The code of `ClampKernel`."""
 
-    def prepare(self, e: Body) -> VectorFunction:
+    def prepare(self, e: KernelBody) -> VectorFunction:
         """Loads the bounds."""
         build = e.build
         low, high = (e.splat(build.trunc(e.parameter(name), I8), LANES) for name in ("low", "high"))
@@ -86,7 +86,7 @@ class ClampCode(FlatCode, ClampKernel):
 class FlipCode(FlatCode, FlipKernel):
     """The code of `FlipKernel`."""
 
-    def prepare(self, e: Body) -> VectorFunction:
+    def prepare(self, e: KernelBody) -> VectorFunction:
         """Needs nothing."""
         bytes_ = vector(I8, LANES)
         highest = constant(bytes_, -128)
