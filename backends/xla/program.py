@@ -109,6 +109,7 @@ class XlaProgram:
         self._arrays: Namespace[Array] = Namespace()
         self._array_names: dict[int, str] = {}
         self._computations: list[_Placed] = []
+        self._nested: dict[Node, Sequence[XlaProgram]] = {}
         for value in self.inputs:
             _check_width(value)
         needed = _needed(graph, outputs)
@@ -205,7 +206,13 @@ class XlaProgram:
         """
         if self._kernels is None:
             return "no kernels: XLA computes all of it"
-        return self._kernels.describe(self._computed, self.outputs, sizes)
+        lines = [self._kernels.describe(self._computed, self.outputs, sizes)]
+        for node, programs in self._nested.items():
+            for number, program in enumerate(programs):
+                part = f" {number}" if len(programs) > 1 else ""
+                lines.append(f"in region{part} of {node.op.name} %{node.outputs[0].name}")
+                lines += [f"  {line}" for line in program.partition(sizes).splitlines()]
+        return "\n".join(lines)
 
     def _enter(self, group: Group, kernels: Kernels | None) -> None:
         for node, way in group.nodes.items():
@@ -223,6 +230,7 @@ class XlaProgram:
         for program in programs:
             for (name, op), choice in program.choices.items():
                 self.choices[f"{first.name}/{name}", op] = choice
+        self._nested[node] = programs
         label = f"{node.op.name}.{first.name}"
         computation = in_regions(node, programs)
         placed = _Placed(node.outputs, label, node.place(), computation, len(self.endless))

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+from jax import lax
+
 from qir.frontends.jaxpr.program import FlatProgram, RegionEquation, Slot, Way
-from qir.interop.jax_internals import ClosedJaxpr
+from qir.interop.jax_internals import ClosedJaxpr, jaxpr_as_fun
 
 
 def jaxprs_of(name: str, params: Mapping[str, Any]) -> list[ClosedJaxpr]:
@@ -15,11 +19,42 @@ def jaxprs_of(name: str, params: Mapping[str, Any]) -> list[ClosedJaxpr]:
         case "scan":
             return [params["jaxpr"]]
         case "while":
-            return [params["cond_jaxpr"], params["body_jaxpr"]]
+            condition, body = params["cond_jaxpr"], params["body_jaxpr"]
+            if condition.out_avals[0].shape:
+                return _as_one_loop(condition, body, params["cond_nconsts"])
+            return [condition, body]
         case "cond":
             return list(params["branches"])
         case _:
             return []
+
+
+def _as_one_loop(condition: ClosedJaxpr, body: ClosedJaxpr, consts: int) -> list[ClosedJaxpr]:
+    """Writes out what jax means by a loop under vmap: it goes on while one of the rows does.
+
+    The rows that have come to an end stay as they are. The body takes the constants of the
+    condition too, before its own.
+    """
+    goes_on, step = map(jaxpr_as_fun, (condition, body))
+    carries = len(body.out_avals)
+
+    def any_goes_on(*given: Any) -> jax.Array:
+        return jnp.any(goes_on(*given)[0])
+
+    def step_of_some(*given: Any) -> list[jax.Array]:
+        carried = given[len(given) - carries :]
+        (going,) = goes_on(*given[:consts], *carried)
+        return [
+            lax.select_n(_over(going, new), old, new)
+            for old, new in zip(carried, step(*given[consts:]), strict=True)
+        ]
+
+    inputs = [*condition.in_avals[:consts], *body.in_avals]
+    return [jax.make_jaxpr(any_goes_on)(*condition.in_avals), jax.make_jaxpr(step_of_some)(*inputs)]
+
+
+def _over(rows: jax.Array, like: jax.Array) -> jax.Array:
+    return lax.broadcast_in_dim(rows, like.shape, tuple(range(rows.ndim)))
 
 
 def connect(equation: RegionEquation) -> tuple[Slot, ...]:
@@ -68,10 +103,12 @@ def _while(equation: RegionEquation) -> list[Way]:
     condition, body = equation.bodies
     first, second = equation.params["cond_nconsts"], equation.params["body_nconsts"]
     given = equation.whole
+    # Under vmap the body takes the constants of the condition too.
+    both = len(body.inputs) - len(given[first:])
     carried = zip(
         given[first + second :],
         condition.inputs[first:],
-        body.inputs[second:],
+        body.inputs[both + second :],
         body.outputs,
         equation.results,
         strict=True,
@@ -79,12 +116,14 @@ def _while(equation: RegionEquation) -> list[Way]:
     # Both programs take all that either reads.
     return [
         *(
-            Way("invariant", slot, ((0, inner), (1, Slot(inner.aval))))
-            for slot, inner in zip(given[:first], condition.inputs, strict=False)
+            Way("invariant", slot, ((0, inner), (1, taken if both else Slot(inner.aval))))
+            for slot, inner, taken in zip(
+                given[:first], condition.inputs, body.inputs, strict=False
+            )
         ),
         *(
             Way("invariant", slot, ((0, Slot(inner.aval)), (1, inner)))
-            for slot, inner in zip(given[first : first + second], body.inputs, strict=False)
+            for slot, inner in zip(given[first : first + second], body.inputs[both:], strict=False)
         ),
         *(
             Way("carried", slot, ((0, tested), (1, taken)), ((1, returned),), result)

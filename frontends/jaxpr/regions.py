@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -14,7 +15,7 @@ from qir.frontends.jaxpr.shapes import to_size
 from qir.frontends.shared.emitter import Operand
 from qir.frontends.shared.known import Known
 from qir.frontends.shared.refusals import REFUSED, Incomplete
-from qir.ir import Value
+from qir.ir import Graph, Value
 from qir.ops import Cond, Scan, While
 from qir.ops.regions import RegionOp
 from qir.types import Dim
@@ -41,7 +42,8 @@ def import_regions(importer: Importer, equation: RegionEquation) -> list[Operand
     read = {slot: importer.read(slot) for slot in equation.inputs}
     if any(found is REFUSED for found in read.values()):
         for body in equation.bodies:  # which may hold more that can't be imported
-            importer.body(body, dict.fromkeys(body.inputs, REFUSED))
+            with suppress(Incomplete):
+                importer.body(body, dict.fromkeys(body.inputs, REFUSED))
         raise Incomplete
     if equation.primitive.name == "cond" and isinstance(read[equation.inputs[0]], Known):
         return _taken(importer, equation, int(read[equation.inputs[0]].full))
@@ -54,8 +56,22 @@ def import_regions(importer: Importer, equation: RegionEquation) -> list[Operand
         if not isinstance(found, Value | Known):
             raise QirError(f"type: expected an array of numbers, got {slot.aval.dtype}")
         operands.append(emitter.value(found))
-    regions = [importer.body(body, given) for body in equation.bodies]
+    regions = list(_bodies(importer, equation, given))
     return list(emitter.emit_node(_op(equation), operands, regions).outputs)
+
+
+def _bodies(
+    importer: Importer, equation: RegionEquation, given: Mapping[Slot, Any]
+) -> Iterator[Graph]:
+    """Yields what an equation runs; where some of it was refused, the rest is read first."""
+    complete = True
+    for body in equation.bodies:
+        try:
+            yield importer.body(body, given)
+        except Incomplete:
+            complete = False
+    if not complete:
+        raise Incomplete
 
 
 def _known_inside(equation: RegionEquation, read: Mapping[Slot, Any]) -> dict[Slot, Any]:

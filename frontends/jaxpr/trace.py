@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from qir.frontends.jaxpr.constants import constant
 from qir.frontends.jaxpr.equations import flatten
 from qir.frontends.jaxpr.importer import Importer
 from qir.frontends.jaxpr.locations import calling_line, raised_at
+from qir.frontends.jaxpr.modules import pure
 from qir.frontends.jaxpr.named import raise_named
 from qir.frontends.jaxpr.program import Slot
 from qir.frontends.jaxpr.shapes import depends_on_size, to_type
@@ -214,21 +214,9 @@ def _weights_remedy(arguments: Sequence[_Argument], odd: _Argument | None) -> st
 
 def _trace(f: Callable[..., Any], structure: Any, specs: Sequence[Any]) -> ClosedJaxpr:
     try:
-        return jax.make_jaxpr(_traced(f))(*jax.tree_util.tree_unflatten(structure, specs))
+        return jax.make_jaxpr(pure(f))(*jax.tree_util.tree_unflatten(structure, specs))
     except InconclusiveDimensionOperation as error:
         raise _depends_on_size(error) from error
-
-
-def _traced(f: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns the function; for a module of flax nnx one that builds it while it is traced.
-
-    There it may change what it holds, such as its count of random numbers.
-    """
-    nnx = sys.modules.get("flax.nnx")
-    if nnx is None or not isinstance(f, nnx.Module):
-        return f
-    structure, state = nnx.split(f)
-    return lambda *given: nnx.merge(structure, jax.tree.map(lambda leaf: leaf, state))(*given)
 
 
 def _traces(f: Callable[..., Any], structure: Any, specs: Sequence[Any]) -> bool:

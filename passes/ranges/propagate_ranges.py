@@ -49,6 +49,9 @@ class PropagateRanges(Pass):
     concat, maximum and the like keep their own: each is requantized to the code of the result,
     which is exact.
 
+    What goes through a loop or a branch has one range outside and inside, and on its way from trip
+    to trip; but for what a loop begins with, which is brought into the code of what it carries.
+
     Attributes:
         share: Whether the operands of such ops get one range with the result instead, so that
             nothing need be requantized.
@@ -277,11 +280,11 @@ class _Needs:
         for rounds in range(_ROUNDS if is_loop else 1):
             before = dict(self._asked)
             for port in ports:
-                parts = self._of_result(port)
+                parts = self._of_used([port.result] if port.result else [])
                 if port.passage.kind == "carried":
                     if not rounds:
                         continue
-                    parts += [self.read[value] for value in port.inputs]
+                    parts += self._of_used(port.inputs)
                 for place, index in port.passage.outputs if parts else ():
                     self._asked[node.regions[place], index] = _hull(parts)
             if rounds and self._asked == before:
@@ -289,13 +292,16 @@ class _Needs:
             for region in node.regions:
                 self._follow(region)
         for port in ports:
-            if port.passage.kind == "carried" and port.result and not port.result.uses:
-                inside = _hull(self.read[value] for value in port.inputs)
-                self.read[port.result] = self._bounds.range[port.result].intersect(inside)
+            # What nobody reads has the range of what it is elsewhere.
+            ends = [port.result] if port.passage.kind == "carried" and port.result else []
+            read = self._of_used(port.inputs)
+            for value in (*port.inputs, *ends):
+                if read and not value.uses:
+                    self.read[value] = self._bounds.range[value].intersect(_hull(read))
 
-    def _of_result(self, port: Passing) -> list[Interval]:
-        """Returns what is read of a result; nothing of one without readers."""
-        return [self.read[port.result]] if port.result is not None and port.result.uses else []
+    def _of_used(self, values: Iterable[Value]) -> list[Interval]:
+        """Returns what is read of each of some values that is read at all."""
+        return [self.read[value] for value in values if value.uses]
 
     def _of(self, value: Value) -> Interval:
         whole = self._bounds.range[value]
@@ -333,8 +339,8 @@ class _Needs:
         parts: list[Interval] = []
         for port in self._bounds.passing[node]:
             if port.passage.operand == index:
-                parts += [self.read[inside] for inside in port.inputs]
-                parts += self._of_result(port)  # It is what went in where a loop makes no trip.
+                # The result is what went in where a loop makes no trip.
+                parts += self._of_used([*port.inputs, *([port.result] if port.result else [])])
         return self._passed(value, _hull(parts), self._bounds.range) if parts else None
 
     def _passed(

@@ -137,7 +137,10 @@ def _has_codes_to_choose(x: Value) -> bool:
     ):
         # It also works on sums, or on numbers not rounded yet.
         source = source.inputs[0]
-    return source.op is None or not isinstance(source.op.quant, FixedCode | SameCode)
+    if source.op is None:
+        # What a region takes comes in the one code that it has outside.
+        return bool(source.owner.name)
+    return not isinstance(source.op.quant, FixedCode | SameCode)
 
 
 @dataclass(frozen=True, eq=False)

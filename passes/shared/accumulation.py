@@ -45,23 +45,42 @@ def accumulations(
         For each the values on the ways that only add, scale, move or choose, from what it is made
         of in turn; none where there is no such way or where all that is on it is moved.
     """
-    behind: dict[Value, frozenset[int]] = {
-        value: frozenset({index}) for index, value in enumerate(taken)
-    }
-    none = frozenset[int]()
+    behind = _behind(body, taken)
+    makers = [behind.get(value, frozenset()) for value in returned]
+    reach = [_closure(makers, index) for index in range(len(makers))]
+    circles = [
+        {other for other in reach[index] if index in reach[other]} for index in range(len(makers))
+    ]
+    paths = [
+        _path(value, {each for each, of in behind.items() if circle & of})
+        for value, circle in zip(returned, circles, strict=True)
+    ]
+    return [
+        path if any(_rounds(value) for other in circle for value in paths[other]) else set()
+        for path, circle in zip(paths, circles, strict=True)
+    ]
+
+
+def ways_within(region: Graph, taken: Sequence[Value], returned: Value) -> set[Value]:
+    """Finds the values on the ways that only add, scale, move or choose, in one run of a region.
+
+    Args:
+        region: The region.
+        taken: The inputs at which ways begin.
+        returned: The value at which they end.
+    """
+    return _path(returned, set(_behind(region, taken)))
+
+
+def _behind(body: Graph, taken: Sequence[Value]) -> dict[Value, frozenset[int]]:
+    """Returns for each value which inputs ways lead to it from."""
+    behind = {value: frozenset({index}) for index, value in enumerate(taken)}
     for node in body.nodes:
         for operand, result in _ways(node):
-            found = behind.get(operand, none) | behind.get(result, none)
+            found = behind.get(operand, frozenset()) | behind.get(result, frozenset())
             if found:
                 behind[result] = found
-    makers = [behind.get(value, none) for value in returned]
-    reach = [_closure(makers, index) for index in range(len(makers))]
-    paths: list[set[Value]] = []
-    for index, value in enumerate(returned):
-        circle = {other for other in reach[index] if index in reach[other]}
-        path = _path(value, {each for each, of in behind.items() if circle & of})
-        paths.append(path if index in circle and any(map(_rounds, path)) else set())
-    return paths
+    return behind
 
 
 def _closure(makers: Sequence[frozenset[int]], index: int) -> set[int]:
@@ -96,15 +115,29 @@ def _rounds(value: Value) -> bool:
 def _ways(node: Node) -> Iterator[tuple[Value, Value]]:
     """Yields the operands and results between which a node only adds, scales, moves or chooses."""
     if node.regions:
-        for way in passing(node):
-            if way.operand is not None and way.result is not None and way.result.type.is_float:
-                yield way.operand, way.result
+        yield from _ways_through(node)
         return
     op = node.op
     chooses = isinstance(op.quant, SameCode) and (op.moves is not Moves.NONE or op.clip_bounds())
     if isinstance(op, Sum | Mul) or chooses:
         for result in node.outputs:
             yield from ((x, result) for x in node.inputs if x.type.is_float and not x.is_constant)
+
+
+def _ways_through(node: Node) -> Iterator[tuple[Value, Value]]:
+    """Yields the ways through a node with regions: what it carries, and those in branches."""
+    ways = [way for way in passing(node) if any(value.type.is_float for value in way.values)]
+    for way in ways:
+        if way.result is None:
+            continue
+        if way.operand is not None:
+            yield way.operand, way.result
+            continue
+        for returned in way.returned:
+            for other in ways:
+                begins = [value for value in other.inputs if value.owner is returned.owner]
+                if other.operand and begins and ways_within(returned.owner, begins, returned):
+                    yield other.operand, way.result
 
 
 def gathered(power: float, code: Affine, trips: Size | None) -> float:

@@ -17,7 +17,7 @@ from qir.ops.softmax import Exponentials
 from qir.passes.shared.observed_parts import PartStatistics
 from qir.passes.shared.segments import Driven, Piece, cut
 from qir.passes.shared.tally import Tally, Trip, Watched, is_observed
-from qir.passes.shared.trips import Trips
+from qir.passes.shared.trips import TripCounter
 from qir.pipeline import Executor
 from qir.types import Array
 
@@ -149,7 +149,7 @@ class Observer:
         def refused(value: Value, array: Array, trip: Trip) -> QirError:
             return self._located(value, array, trip, tally, batch)
 
-        trips = Trips(self._watched, tally, refused)
+        trips = TripCounter(self._watched, tally, refused)
         operands = [
             value.array if value.is_constant else computed[value] for value in piece.node.inputs
         ]

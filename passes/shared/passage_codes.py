@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from qir.ir import Graph, Node, Value
 from qir.ir.passages import Passing, passing
@@ -12,7 +12,13 @@ from qir.ops import Dequantize, Mul, Quantize
 from qir.ops.elementwise import Sum
 from qir.ops.regions import RegionOp
 from qir.ops.rules import SharedCode
-from qir.passes.shared.accumulation import LEAST_DECIBELS, accumulations, gathered, mean_square
+from qir.passes.shared.accumulation import (
+    LEAST_DECIBELS,
+    accumulations,
+    gathered,
+    mean_square,
+    ways_within,
+)
 from qir.passes.shared.code_options import Carries
 from qir.passes.shared.forms import Forms
 from qir.passes.shared.plan import expressed_type
@@ -52,7 +58,7 @@ class PassageCodes:
             if code is not None:
                 self.codes[place] = code
 
-    def _accumulations(self) -> Mapping[int, set[Value]]:
+    def _accumulations(self) -> dict[int, set[Value]]:
         carried = [
             (place, port)
             for place, port in enumerate(self.passing)
@@ -88,6 +94,13 @@ class PassageCodes:
                 self._fine.add(place)
                 return code
         own = None if port.operand is None else self._forms.main.get(port.operand)
+        if port.operand is not None and unmoved(port.operand) in plan.fine and own is not None:
+            self._fine.add(place)
+            return own
+        if port.result is not None and port.result in plan.fine:
+            self._fine.add(place)
+            self._paths[place] = self._ways_to(port)
+            return plan.code_of(observed, expressed, DType.I16)
         plain = own is not None and own.storage is plan.storage and own.bounds is None
         if own is not None and plain and own.per_tensor and own.holds_zero:
             return own
@@ -126,17 +139,26 @@ class PassageCodes:
         wide = plan.code_of(observed, expressed, DType.I16)
         if plan.is_fine or self._carries == "i8" or not plan.accepts(wide):
             return code
-        path = self._paths.get(place)
         if self._carries == "auto":
-            if path is None:
+            if place not in self._paths:
                 return code
             power = mean_square((*port.returned, *port.inputs), observed, self._statistics)
             assert isinstance(self.node.op, RegionOp)
             trips = self.node.op.trip_count([value.type for value in self.node.inputs])
-            if gathered(power, code, trips) >= LEAST_DECIBELS:
+            goes_on = port.result is not None and port.result in plan.fine
+            if not goes_on and gathered(power, code, trips) >= LEAST_DECIBELS:
                 return code
         self._fine.add(place)
         return wide
+
+    def _ways_to(self, port: Passing) -> set[Value]:
+        """Finds the values in branches between what has 16 bits and what they return for it."""
+        found: set[Value] = set()
+        for returned in port.returned:
+            fine = (value for place in self._fine for value in self.passing[place].inputs)
+            begins = [value for value in fine if value.owner is returned.owner]
+            found |= ways_within(returned.owner, begins, returned)
+        return found
 
     def added_up(self, region: Graph) -> dict[Value, Affine | None]:
         """Returns the values in a region that the loop adds up in 16 bits.

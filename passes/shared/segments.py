@@ -65,11 +65,11 @@ class Driven:
     outputs: Sequence[Value]
     node: Node
     op: RegionOp
-    bodies: Sequence[Body]
+    bodies: Sequence[RegionPieces]
 
 
 @dataclass(frozen=True, eq=False)
-class Body:
+class RegionPieces:
     """A region cut into pieces.
 
     Args:
@@ -120,7 +120,7 @@ class _Cutter:
             read = dict.fromkeys(inputs)
             (first, *_) = nodes or (None,)
             if first is not None and isinstance(first.op, RegionOp):
-                bodies = [Body(region, self.pieces(region)) for region in first.regions]
+                bodies = [RegionPieces(region, self.pieces(region)) for region in first.regions]
                 found.append(Driven(inputs, outputs, first, first.op, bodies))
             elif outputs or is_program:
                 found.append(self._segment(graph, inputs, outputs))

@@ -12,7 +12,7 @@ from qir.ir import Graph, Value
 from qir.ops import Cond
 from qir.ops import regions as region_ops
 from qir.passes.shared import segments
-from qir.passes.shared.segments import Body, Driven, Segment
+from qir.passes.shared.segments import Driven, RegionPieces, Segment
 from qir.passes.shared.tally import Tally, Trip, Watched, is_observed
 from qir.types import Array
 
@@ -20,7 +20,7 @@ _LEAST_BYTES = 2**12
 """What an array counts for at least, however small: it takes as long to fetch."""
 
 
-class Trips:
+class TripCounter:
     """The trips of a node with regions, and of those inside, gathered to be counted together.
 
     A trip computes little at a time, and counting an array takes longer than its numbers do where
@@ -85,7 +85,7 @@ class Trips:
         ]
 
     def _body(
-        self, body: Body, piece: Driven, region: int, places: tuple[str, ...]
+        self, body: RegionPieces, piece: Driven, region: int, places: tuple[str, ...]
     ) -> region_ops.Body:
         graph, node = body.region, piece.node
         name = f"{node.op.name} %{node.outputs[0].name}" if node.outputs else node.op.name

@@ -46,6 +46,7 @@ try:
         Jaxpr,
         Literal,
         Primitive,
+        jaxpr_as_fun,
     )
     from jax.interpreters import ad, batching, mlir
 except ImportError as error:
@@ -60,6 +61,7 @@ __all__ = [
     "check_version",
     "guarded",
     "is_user_filename",
+    "jaxpr_as_fun",
     "lines_of",
     "scopes_of",
     "set_xla_metadata",

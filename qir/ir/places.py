@@ -44,4 +44,6 @@ def placed_name(value: Value, around: str) -> str:
         around: What `walk_places` gives for its node.
     """
     ops = [part for part in around.split("/") if not part.isdigit()][:-1]
-    return value.name if ops and value.name.startswith(f"{ops[-1]}.") else f"{around}{value.name}"
+    # What quantize makes of %loop is %loop.q; what stands inside keeps its name.
+    told = bool(ops) and value.name.startswith(f"{ops[-1].removesuffix('.q')}.")
+    return value.name if told else f"{around}{value.name}"

@@ -250,7 +250,7 @@ def near_misses(graph: Graph, candidate: Rule) -> list[str]:
     copy = graph.copy()
     for node in list(copy.walk()):
         if isinstance(node.op, candidate.ops or Op) and node.outputs and not node.erased:
-            outcome = candidate.apply(node.outputs[0], copy.before(node))
+            outcome = candidate.apply(node.outputs[0], node.graph.before(node))
             if isinstance(outcome, Skip):
                 about = f" (%{outcome.value.name})" if outcome.value else ""
                 lines.append(f"{candidate.name}: {outcome.reason}{about}, {node.place()}")

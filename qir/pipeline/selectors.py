@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 
 from qir.errors import QirError, did_you_mean
 from qir.ir import Graph, Node, Value
+from qir.ir.places import walk_places
 from qir.ops.core import Const, Return
 from qir.ops.softmax import Exponentials, Softmax
 
@@ -19,7 +20,8 @@ def select(graph: Graph, selectors: Sequence[str]) -> set[Node]:
     A selector is a glob over the names of values (and of the imported values they stand for), with
     or without the % before them, `op:`
     and a glob over op names, or `loc:` and a glob over locations, such as `conv*`, `op:softmax` or
-    `loc:*model.py:41*`.
+    `loc:*model.py:41*`. What stands in a loop or branch has its place before its name too, as
+    `qir.explain` tells it, so that `loop/*` is all that stands in the loop.
 
     Args:
         graph: The program.
@@ -28,12 +30,15 @@ def select(graph: Graph, selectors: Sequence[str]) -> set[Node]:
     Raises:
         QirError: A selector matches nothing; the message gives the nearest name.
     """
-    nodes = [node for node in graph.walk() if not isinstance(node.op, Const | Return)]
+    places = dict(walk_places(graph))
+    nodes = [node for node in places if not isinstance(node.op, Const | Return)]
     chosen: set[Node] = set()
     for selector in selectors:
         kind = next((kind for kind in _KINDS if kind and selector.startswith(kind)), "")
         pattern = selector.removeprefix(kind or "%")
         found = {node for node in nodes if _matches(_names(node, kind), pattern)}
+        if not kind:
+            found |= {node for node in nodes if _matches(_placed(node, places[node]), pattern)}
         if not found:
             hint = _hint(graph, kind, pattern, nodes)
             raise QirError(f"selector: '{selector}' matches nothing in @{graph.name}{hint}")
@@ -54,6 +59,10 @@ def _names(node: Node, kind: str) -> Iterable[str]:
     if kind == "loc:":
         return [node.loc or ""]
     return [name for value in node.outputs for name in _value_names(value)]
+
+
+def _placed(node: Node, around: str) -> Iterable[str]:
+    return [f"{around}{value.name}" for value in node.outputs if around]
 
 
 def _value_names(value: Value) -> tuple[str, ...]:

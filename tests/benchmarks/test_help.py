@@ -16,6 +16,7 @@ PROGRAMS = [
     "pass_scaling",
     "peers.__main__",
     "quantization_cost",
+    "recurrent",
     "trained",
     "vision",
 ]

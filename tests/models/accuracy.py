@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from inspect import isfunction
 from typing import Any
 
 import jax
@@ -97,7 +98,9 @@ def measure(
         warnings.simplefilter("ignore")
         integer = qir.quantize(graph, samples)
     found = qir.evaluate(integer, *inputs)
-    wanted = tuple(np.asarray(leaf) for leaf in jax.tree.leaves(jax.jit(function)(*inputs)))
+    # A module of flax nnx counts as it runs, which it can't while it is traced.
+    run = jax.jit(function) if isfunction(function) else function
+    wanted = tuple(np.asarray(leaf) for leaf in jax.tree.leaves(run(*inputs)))
     part = exact_part(integer)
     fed = [inputs[integer.inputs.index(integer.value(value.name))] for value in part.inputs]
     right = found if part is integer else qir.evaluate(part, *fed)

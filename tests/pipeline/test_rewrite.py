@@ -182,6 +182,25 @@ def test_regions_are_rewritten():
     assert lines(graph)[1:3] == ["%b = relu(%h) : f32[2]", "return %b"]
 
 
+def test_near_misses_in_regions_are_told_and_leave_the_program_as_it_is():
+    @rule(Relu)
+    def builds_first(y, b):
+        assert b.graph is y.owner
+        b.emit(Neg(), y.inputs[0])
+        return Skip("it is not to be", y)
+
+    graph = parse(
+        "%y = scan(%x) {carries = 1, trips = 3} with (%h: f32[2]) {",
+        "  %a = relu(%h) : f32[2]",
+        "  return %a",
+        "} : f32[2]",
+        "return %y",
+    )
+    before = str(graph)
+    assert near_misses(graph, builds_first) == ["builds_first: it is not to be (%a), at %a"]
+    assert str(graph) == before
+
+
 def test_rules_that_never_end_are_named(negations):
     @rule(Neg)
     def back_and_forth(y, b):

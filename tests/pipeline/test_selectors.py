@@ -112,3 +112,26 @@ def test_a_selector_of_other_characters_is_shown_in_quotes(given, quoted):
         qir.Pipeline.parse(f"quantize(keep_float={given})")
     first = str(caught.value).splitlines()[0]
     assert first.endswith(f"; quote a name of other characters: {quoted}")
+
+
+def test_what_stands_in_a_loop_is_named_by_its_place_too():
+    graph = qir.parse("""
+        graph @f(%n: i32[], %h: f32[2]) {
+          %loop = scan(%n, %h) {carries = 1, trips = 3} with (%n: i32[], %h: f32[2]) {
+            %a = exp(%h) : f32[2]
+            %b = cond(%n, %a) with (%h: f32[2]) {
+              %a = exp(%h) : f32[2]
+              return %a
+            } with (%h: f32[2]) {
+              %a = tanh(%h) : f32[2]
+              return %a
+            } : f32[2]
+            return %b
+          } : f32[2]
+          %a = relu(%loop) : f32[2]
+          return %a
+        }""")
+    found = {name: sorted(n.op.name for n in select(graph, [name])) for name in ("a", "loop/a")}
+    assert found == {"a": ["exp", "exp", "relu", "tanh"], "loop/a": ["exp"]}
+    assert [node.op.name for node in select(graph, ["loop/b/1/a"])] == ["tanh"]
+    assert len(select(graph, ["loop/*"])) == 4

@@ -12,6 +12,7 @@ import pytest
 
 import qir
 from qir.errors import ParseError, QirError
+from qir.ops import Dot, Scan
 from qir.text.files import write_atomically
 from qir.text.packing import pack
 from qir.text.storage import write_arrays
@@ -406,3 +407,21 @@ def test_an_element_type_that_does_not_exist(saved):
     assert error(saved) == (
         "load: no element type i9; did you mean 'i8'?\n  array @table of model.npz\n  in model.qir"
     )
+
+
+def test_constants_of_regions_are_stored_by_content_whatever_their_names(tmp_path):
+    graph = qir.Graph("loops")
+    x = graph.add_input("x", qir.TensorType((4, 4), DType.F32))
+    one, other = (np.random.default_rng(seed).normal(size=(4, 4)).astype("f") for seed in (0, 1))
+    build = graph.at_end()
+    start = build.emit(Dot(), x, build.const(one, "w"))
+    body = qir.Graph("", [("h", x.type)])
+    inside = body.at_end()
+    product = inside.emit(Dot(), body.inputs[0], inside.const(other, "w"))
+    body.set_outputs([inside.emit(Dot(), product, inside.const(one, "v"))])
+    graph.set_outputs(build.emit_node(Scan(carries=1, trips=3), [start], [body]).outputs)
+    program = qir.to_program(graph)
+    assert len(program.arrays) == 2
+    assert qir.parse(program.text, program.arrays) == graph
+    qir.save(graph, tmp_path / "loops.qir")
+    assert qir.load(tmp_path / "loops.qir") == graph

@@ -12,7 +12,9 @@ from qir.backends.native.kernels.lookup import ClampKernel, FlipKernel, LookupKe
 
 
 def table_rows(e: Body, pointer: LlvmValue) -> list[LlvmValue]:
-    """Loads a table of 256 bytes into registers, sixteen entries in each."""
+    """Loads a table of 256 bytes into registers: 32 entries in each, or 16 that stand twice."""
+    if e.target.permutes_bytes:
+        return [e.load(vector(I8, 32), pointer, 32 * row) for row in range(8)]
     rows = []
     for row in range(16):
         entries = e.load(vector(I8, 16), pointer, 16 * row)
@@ -23,8 +25,8 @@ def table_rows(e: Body, pointer: LlvmValue) -> list[LlvmValue]:
 def picked(e: Body, rows: Sequence[LlvmValue], x: LlvmValue) -> LlvmValue:
     """Returns the entries of a table at the bits of bytes, read as unsigned numbers.
 
-    The low half of a byte picks from sixteen entries in each of sixteen registers; the bits of the
-    high half then choose between registers, as in a tournament.
+    The low bits of a byte pick from the entries in each register, or in two; the high bits then
+    choose between these, as in a tournament.
 
     Args:
         e: Where to write.
@@ -33,9 +35,13 @@ def picked(e: Body, rows: Sequence[LlvmValue], x: LlvmValue) -> LlvmValue:
     """
     build = e.build
     low_half, zero = constant(x.type, 15), constant(x.type, 0)
-    index = build.and_(x, low_half)
-    found = [e.target.pick(e, row, index) for row in rows]
-    for bit in range(4, 8):
+    if e.target.permutes_bytes:
+        pairs = zip(rows[::2], rows[1::2], strict=True)
+        found, first = [e.target.permuted(e, *pair, x) for pair in pairs], 6
+    else:
+        index = build.and_(x, low_half)
+        found, first = [e.target.pick(e, row, index) for row in rows], 4
+    for bit in range(first, 8):
         one = build.shl(x, constant(x.type, 7 - bit)) if bit < 7 else x
         chosen = build.icmp_signed("<", one, zero)
         found = [build.select(chosen, found[at + 1], found[at]) for at in range(0, len(found), 2)]

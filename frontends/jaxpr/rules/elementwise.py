@@ -163,9 +163,13 @@ def clamp(b: Emitter, low: Operand, x: Operand, high: Operand, **_: Any) -> Valu
 
 @primitive("select_n")
 def select_n(b: Emitter, which: Operand, *cases: Operand, **_: Any) -> Operand:
-    """The choice between two tensors by a mask; a mask that is everywhere the same chooses now."""
+    """The choice among tensors by a mask or numbers; where these are one number, it is known."""
     if isinstance(which, Known) and which.array.size == 1:
         return cases[int(which.array.reshape(()))]
-    if which.type.element is not DType.BOOL or len(cases) != 2:
-        raise UnsupportedError(f"select_n: expected a mask and two cases, got {which.type}")
-    return b.elementwise(Select(), which, cases[1], cases[0])
+    if which.type.element is DType.BOOL:
+        return b.elementwise(Select(), which, cases[1], cases[0])
+    chosen, *others = cases
+    for number, case in enumerate(others, 1):
+        mask = b.elementwise(Equal(), which, b.scalar(number, which.type))
+        chosen = b.elementwise(Select(), mask, case, chosen)
+    return chosen

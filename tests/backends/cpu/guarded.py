@@ -116,7 +116,9 @@ class GuardedPlan(Plan):
         tensors: Mapping[str, BufferView],
         tasks: int = 1,
         scratch: int = 0,
+        body: Plan | None = None,
     ) -> None:
+        assert body is None, "the tensors of a body have no memory of their own"
         super().step(label, kernel, parameters, tensors, tasks, scratch)
         self.scratches.append(scratch)
 

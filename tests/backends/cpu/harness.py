@@ -14,6 +14,7 @@ from qir.backends.cpu import call
 from qir.backends.cpu.table import call_table
 from qir.backends.cpu.target import LlvmInstructionSet, host_target
 from qir.backends.native.assignment import write
+from qir.backends.native.fusion import fused
 from qir.backends.native.pattern import Match, Placement, match
 from qir.backends.native.plan import Plan
 from qir.backends.reference.interpreter import bind_inputs, run
@@ -26,7 +27,7 @@ GUARDED = "QIR_TEST_GUARDED"
 
 
 def matches_of(graph: Graph, target: LlvmInstructionSet) -> list[Match]:
-    """Returns the matches of all nodes; every one must have a kernel."""
+    """Returns the matches of all nodes, fused as in a cluster; every one must have a kernel."""
     matched: set[Node] = set()
     found: list[Match] = []
     for node in graph.nodes:
@@ -36,7 +37,9 @@ def matches_of(graph: Graph, target: LlvmInstructionSet) -> list[Match]:
         assert isinstance(one, Match), f"{node.op.name}: {one}"
         matched.update(one.nodes)
         found.append(one)
-    return found
+    order = {node: index for index, node in enumerate(graph.nodes)}
+    found.sort(key=lambda one: order[one.nodes[-1]])
+    return fused(found, set(graph.outputs))
 
 
 def planned(
@@ -62,7 +65,7 @@ def compute(
     assert target is not None
     placement = planned(graph, sizes, threads, target)
     plan = placement.plan
-    addresses = call.addresses([step.kernel for step in plan.steps], target)
+    addresses = call.addresses(list(plan.kernels()), target)
     table = call_table(plan, addresses, call.new_slot())
     results = [
         jax.ShapeDtypeStruct(placement.shape(value), value.type.dtype.numpy)
