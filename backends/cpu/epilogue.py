@@ -17,7 +17,7 @@ from qir.backends.cpu.emitter import (
     constant,
     vector,
 )
-from qir.backends.cpu.kernel import Body
+from qir.backends.cpu.kernel import KernelBody
 from qir.backends.native.epilogue import SUM, Epilogue
 
 
@@ -47,7 +47,7 @@ class Finisher:
         cut: Whether the tensor may end between them.
     """
 
-    def __init__(self, e: Body, epilogue: Epilogue, columns: int, *, cut: bool) -> None:
+    def __init__(self, e: KernelBody, epilogue: Epilogue, columns: int, *, cut: bool) -> None:
         self.e = e
         self.epilogue = epilogue
         self.columns = columns
@@ -135,7 +135,7 @@ class Finisher:
 
 def _applied(
     epilogue: Epilogue,
-    e: Body,
+    e: KernelBody,
     tables: Mapping[str, LlvmValue],
     accumulators: Sequence[LlvmValue],
     residual: LlvmValue | None = None,
@@ -193,7 +193,7 @@ def _applied(
     return [stored]
 
 
-def _added(epilogue: Epilogue, e: Body, code: LlvmValue, stored: LlvmValue) -> LlvmValue:
+def _added(epilogue: Epilogue, e: KernelBody, code: LlvmValue, stored: LlvmValue) -> LlvmValue:
     """Returns the sum with stored numbers, without the zero point."""
     build, lanes = e.build, code.type.count
     if epilogue.form != "fixed31":
@@ -277,16 +277,16 @@ def high_words(e: LlvmEmitter, first: LlvmValue, second: LlvmValue) -> LlvmValue
     return e.shuffle(even, odd, lanes_in_order)
 
 
-def _fixed31(e: Body, columns: Mapping[str, LlvmValue], total: LlvmValue) -> LlvmValue:
+def _fixed31(e: KernelBody, columns: Mapping[str, LlvmValue], total: LlvmValue) -> LlvmValue:
     high = high_words(e, total, columns["multiplier"])
     return e.build.ashr(e.build.add(high, columns["addend"]), columns["shift"])
 
 
-def _f32_rne(e: Body, columns: Mapping[str, LlvmValue], total: LlvmValue) -> LlvmValue:
+def _f32_rne(e: KernelBody, columns: Mapping[str, LlvmValue], total: LlvmValue) -> LlvmValue:
     return _rounded(e, _scaled(e, columns, total))
 
 
-def _f32_rne_wide(e: Body, columns: Mapping[str, LlvmValue], total: LlvmValue) -> LlvmValue:
+def _f32_rne_wide(e: KernelBody, columns: Mapping[str, LlvmValue], total: LlvmValue) -> LlvmValue:
     build, lanes = e.build, total.type.count
     real = _scaled(e, columns, total)
     point, low, high = (e.repeated(name, I32, lanes) for name in ("point", "low", "high"))
@@ -295,11 +295,11 @@ def _f32_rne_wide(e: Body, columns: Mapping[str, LlvmValue], total: LlvmValue) -
     return _rounded(e, build.select(build.fcmp_ordered("<", real, most), real, most))
 
 
-def _scaled(e: Body, columns: Mapping[str, LlvmValue], total: LlvmValue) -> LlvmValue:
+def _scaled(e: KernelBody, columns: Mapping[str, LlvmValue], total: LlvmValue) -> LlvmValue:
     real = e.build.sitofp(total, vector(F32, total.type.count))
     return e.build.fmul(real, columns["multiplier"])
 
 
-def _rounded(e: Body, real: LlvmValue) -> LlvmValue:
+def _rounded(e: KernelBody, real: LlvmValue) -> LlvmValue:
     lanes = real.type.count
     return e.intrinsic(f"llvm.lrint.v{lanes}i32.v{lanes}f32", vector(I32, lanes), real)

@@ -14,7 +14,7 @@ from qir.backends.cpu.target import LlvmInstructionSet
 from qir.backends.native.kernel import Kernel
 
 
-class Body(LlvmEmitter):
+class KernelBody(LlvmEmitter):
     """The body of a kernel: an emitter that knows the arguments of the step.
 
     A step has one integer of 64 bits for each name in `parameters`, then two for each in
@@ -96,12 +96,12 @@ class KernelCode(Kernel):
         return ()
 
     @abstractmethod
-    def write(self, e: Body) -> None:
+    def write(self, e: KernelBody) -> None:
         """Writes the body, up to its return."""
 
     def define(self, module: ir.Module, target: LlvmInstructionSet) -> None:
         """Writes the function into a module."""
-        body = Body(ir.Function(module, KERNEL_TYPE, self.symbol), self, target)
+        body = KernelBody(ir.Function(module, KERNEL_TYPE, self.symbol), self, target)
         self.write(body)
         body.build.ret_void()
 

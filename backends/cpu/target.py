@@ -89,6 +89,25 @@ class LlvmInstructionSet(InstructionSet):
         write = self.pairs if total.type.count <= self.lanes else sum_neighbours
         return write(e, total, first, second)
 
+    @property
+    def permutes_bytes(self) -> bool:
+        """Whether an instruction picks bytes from anywhere in two vectors."""
+        return {"+avx512vbmi", "+avx512vl"} <= {*self.features.split(",")}
+
+    def permuted(
+        self, e: LlvmEmitter, first: LlvmValue, second: LlvmValue, indices: LlvmValue
+    ) -> LlvmValue:
+        """Picks bytes of two vectors of 32 by the six low bits of indices.
+
+        Args:
+            e: Where to write.
+            first: The bytes with indices below 32.
+            second: The others.
+            indices: Vector of 32 bytes.
+        """
+        name = "llvm.x86.avx512.vpermi2var.qi.256"
+        return e.intrinsic(name, first.type, first, indices, second)
+
     def pick(self, e: LlvmEmitter, entries: LlvmValue, indices: LlvmValue) -> LlvmValue:
         """Picks bytes by indices below 16, within each 16 bytes of a vector.
 

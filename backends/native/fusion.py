@@ -1,4 +1,4 @@
-"""Fusion: matches of one cluster that one pass over the elements computes.
+"""Joining: matches of one cluster that one pass over the elements computes.
 
 A match has a level, and joins others of that level: it is no less than that of any match that it
 reads, and greater than that of one which it does not join. So no path leaves a pass and comes back.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from qir.backends.native.pattern import FUSIONS, Fusion, Match
+from qir.backends.native.pattern import JOININGS, Joining, Match
 from qir.ir import Node, Value
 
 
@@ -25,7 +25,7 @@ class _Group:
 
     matches: list[Match]
     level: int
-    fusion: Fusion | None
+    fusion: Joining | None
     nodes: set[Node] = field(default_factory=set)
 
 
@@ -36,12 +36,12 @@ def fused(matches: Sequence[Match], wanted: set[Value]) -> list[Match]:
         matches: The matches, in an order in which each finds what it reads.
         wanted: The values that the program returns.
     """
-    if not any(match.pattern is fusion.pattern for match in matches for fusion in FUSIONS):
+    if not any(match.pattern is fusion.pattern for match in matches for fusion in JOININGS):
         return list(matches)
     maker: dict[Value, _Group] = {}
     groups: list[_Group] = []
     for match in matches:
-        fusion = next((each for each in FUSIONS if all(map(each.joins, match.nodes))), None)
+        fusion = next((each for each in JOININGS if all(map(each.joins, match.nodes))), None)
         before = list(dict.fromkeys(maker[value] for value in match.inputs if value in maker))
         group = _joined(match, fusion, before, wanted)
         if group.nodes.isdisjoint(match.nodes):
@@ -60,7 +60,7 @@ def fused(matches: Sequence[Match], wanted: set[Value]) -> list[Match]:
 
 
 def _joined(
-    match: Match, fusion: Fusion | None, before: Sequence[_Group], wanted: set[Value]
+    match: Match, fusion: Joining | None, before: Sequence[_Group], wanted: set[Value]
 ) -> _Group:
     """Returns the group that a match joins, or one of its own."""
     level = max((group.level for group in before), default=0)

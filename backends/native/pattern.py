@@ -188,7 +188,7 @@ def wide_pattern(
 
 
 @dataclass(frozen=True)
-class Fusion:
+class Joining:
     """How matches become one.
 
     Attributes:
@@ -204,13 +204,13 @@ class Fusion:
     most: int
 
 
-FUSIONS: list[Fusion] = []
+JOININGS: list[Joining] = []
 """All of them."""
 
 
-def declare_fusion(fusion: Fusion) -> None:
+def declare_joining(fusion: Joining) -> None:
     """Adds a fusion."""
-    FUSIONS.append(fusion)
+    JOININGS.append(fusion)
 
 
 def match(node: Node, target: InstructionSet) -> Match | str:

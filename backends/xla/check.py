@@ -55,7 +55,9 @@ class Checker:
         samples: Sequence[Sequence[Array]] = (),
     ) -> None:
         self._graph, self._choose, self._kernels, self._faults = graph, choose, kernels, faults
-        self._samples = samples or generated_samples(graph)
+        # A batch without a sample shows nothing, and is for no kernel.
+        shown = [inputs for inputs in samples if not bind(graph.inputs, inputs, "check").empty]
+        self._samples = shown or generated_samples(graph)
         self._nodes = nodes_of(graph, graph.outputs)
         uncertain = Uncertain.of(graph)
         self._cuts, self._opaque = uncertain.cuts, uncertain.opaque

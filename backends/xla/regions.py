@@ -35,9 +35,9 @@ class Ran(NamedTuple):
     endless: Any = None
 
 
-Body: TypeAlias = Callable[..., Ran]
+_Body: TypeAlias = Callable[..., Ran]
 """A region as a function of arrays."""
-_Run: TypeAlias = Callable[[Any, Sequence[Body], Sequence[Any], int], Ran]
+_Run: TypeAlias = Callable[[Any, Sequence[_Body], Sequence[Any], int], Ran]
 
 
 def first_endless(*found: Any) -> Any:
@@ -62,7 +62,7 @@ def _zero(whiles: int) -> Any:
     return jnp.zeros((), jnp.int32) if whiles else None
 
 
-def _scan(op: Scan, bodies: Sequence[Body], operands: Sequence[Any], whiles: int) -> Ran:
+def _scan(op: Scan, bodies: Sequence[_Body], operands: Sequence[Any], whiles: int) -> Ran:
     (body,) = bodies
     invariants = len(operands) - op.carries - op.stacked
     fixed = operands[:invariants]
@@ -80,7 +80,7 @@ def _scan(op: Scan, bodies: Sequence[Body], operands: Sequence[Any], whiles: int
     return Ran((*last, *results), endless)
 
 
-def _while(op: While, bodies: Sequence[Body], operands: Sequence[Any], whiles: int) -> Ran:
+def _while(op: While, bodies: Sequence[_Body], operands: Sequence[Any], whiles: int) -> Ran:
     condition, body = bodies
     invariants = len(operands) - op.carries
     fixed, first = operands[:invariants], tuple(operands[invariants:])
@@ -106,10 +106,10 @@ def _while(op: While, bodies: Sequence[Body], operands: Sequence[Any], whiles: i
     return Ran(last, first_endless(endless, jnp.where(more, jnp.int32(whiles), jnp.int32(0))))
 
 
-def _cond(op: Cond, bodies: Sequence[Body], operands: Sequence[Any], whiles: int) -> Ran:
+def _cond(op: Cond, bodies: Sequence[_Body], operands: Sequence[Any], whiles: int) -> Ran:
     index, *others = operands
 
-    def branch(body: Body) -> Callable[..., Any]:
+    def branch(body: _Body) -> Callable[..., Any]:
         def compute(*arrays: Any) -> Any:
             found = body(*arrays)
             return tuple(found.results), first_endless(_zero(whiles), found.endless)
@@ -174,7 +174,7 @@ def in_regions(node: Node, programs: Sequence[Any]) -> Computation:
 
     def compute(sizes: Any, *arguments: Any) -> Ran:
         operands, arrays = arguments[:count], iter(arguments[count:])
-        bodies: list[Body] = []
+        bodies: list[_Body] = []
         before = 0
         for program, own in zip(programs, names, strict=True):
             given = {name: next(arrays) for name in own}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from qir.observe.methods import METHODS, CalibrationMethod
 from qir.observe.statistics import TensorStatistics
 from qir.ops.attributes import attribute_fields
 from qir.passes.shared.collection import collect, look_up, tell_apart
-from qir.passes.shared.tally import float_values
+from qir.passes.shared.tally import float_values, is_observed, sources
 from qir.pipeline import Context, Pass, register
 
 NEVER_RUN = "calibration never ran it"
@@ -102,8 +102,8 @@ class Calibrate(Pass):
         left = {
             value
             for _, region in never
-            for value in region.values_inside()
-            if value in found and _is_empty(found[value])
+            for value in filter(is_observed, region.values_inside())
+            if not _is_seen(found[value])
         }
         for node in graph.walk():
             if any(value in left for value in node.outputs):
@@ -183,20 +183,25 @@ def _check_known(graph: Graph, found: Mapping[Value, TensorStatistics], context:
 
 def _never_run(graph: Graph, found: Mapping[Value, TensorStatistics]) -> list[tuple[Node, Graph]]:
     """Returns the regions that no data took, each with its node; not those inside of them."""
-    never: list[tuple[Node, Graph]] = []
-    for node in graph.nodes:
-        for region in node.regions:
-            computed = [value for inner in region.nodes for value in inner.outputs]
-            seen = [found[value] for value in computed if value in found]
-            if seen and all(map(_is_empty, seen)):
-                never.append((node, region))
-            else:
-                never += _never_run(region, found)
-    return never
+    source = sources(graph)
+
+    def inside(graph: Graph) -> Iterator[tuple[Node, Graph]]:
+        for node in graph.nodes:
+            for region in node.regions:
+                # Of what goes in, and is the same outside, more may have been seen.
+                own = [value for value in region.values_inside() if source.get(value) is value]
+                own = [value for value in own if value.type.size != 0]
+                is_told = any(value.owner is region for value in own)
+                if is_told and not any(_is_seen(found[value]) for value in own):
+                    yield node, region
+                else:
+                    yield from inside(region)
+
+    return list(inside(graph))
 
 
-def _is_empty(seen: TensorStatistics) -> bool:
-    return seen.histogram is None or not seen.histogram.count
+def _is_seen(known: TensorStatistics) -> bool:
+    return known.histogram is not None and known.histogram.count > 0
 
 
 def _said_of(node: Node, region: Graph) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from qir.analysis.properties import QUANTIZED, is_float_op
+from qir.analysis.properties import QUANTIZED
 from qir.ir import Builder, Graph, Node, Value, reachable
 from qir.ir.cloner import clone
-from qir.ops import Const, Return
+from qir.ops import Const, Dequantize, Quantize, Return
 from qir.ops.regions import RegionOp
 from qir.passes.shared.boundary import Boundary
 from qir.passes.shared.code_options import CodeOptions
@@ -141,15 +141,14 @@ class Quantization:
                     returned[position] = code
                     if code.storage is self.options.storage:
                         wanted.setdefault(twin.outputs[position], code)
-        unseen = not _was_run(region)
-        if unseen:
-            self.excluded.update(twin.walk())
+        unseen = [node for node in twin.nodes if _is_unseen(node)]
+        self.excluded.update(unseen)
         added_up = {copies[value]: code for value, code in ports.added_up(region).items()}
         told = len(self.context.diagnostics)
         conversion = self.convert(twin, Boundary(taken, returned), wanted | taken, added_up)
         diagnostics = self.context.diagnostics[told:]
-        for node in twin.walk() if unseen else ():
-            node.note = _UNSEEN if is_float_op(node) else node.note
+        for node in unseen:
+            node.note = _UNSEEN
         del self.context.diagnostics[told:]
         return _Body(twin, conversion.tabled, diagnostics)
 
@@ -215,13 +214,16 @@ class Quantization:
         node.note = f"nothing in its regions computes on codes of {names}"
 
 
-def _was_run(region: Graph) -> bool:
-    """Whether the ranges of what a region computes are known: data ran it, or all follow."""
-    computed = [
-        value for value in region.values_inside() if value.type.is_float and not value.is_constant
-    ]
-    return any(value.observed is not None for value in computed) or all(
-        value.range is not None and value.range.is_finite for value in computed
+def _is_unseen(node: Node) -> bool:
+    """Whether a node computes with floats of which no range is known: no data went through it."""
+    if node.regions or isinstance(node.op, Const | Return | Dequantize | Quantize):
+        return False
+    return any(
+        value.type.is_float
+        and value.range is None
+        and not isinstance(value.op, Const | Dequantize)
+        and not (value.uses and all(isinstance(user.op, Quantize) for user in value.users))
+        for value in (*node.inputs, *node.outputs)
     )
 
 

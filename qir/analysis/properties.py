@@ -10,6 +10,7 @@ from qir.ops.cast import Dequantize, Quantize
 from qir.ops.core import Const, Return
 from qir.ops.embedding import Embedding
 from qir.ops.quantize_dynamic import QuantizeDynamic
+from qir.ops.traits import Moves
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,16 @@ def _not_ranged(graph: Graph) -> str | None:
 
 
 def _was_run(region: Graph) -> bool:
-    """Whether calibration saw what a region computes: a branch that no data takes has no ranges."""
-    return any(value.observed is not None for node in region.walk() for value in node.outputs)
+    """Whether calibration saw what a region computes: a branch that no data takes has no ranges.
+
+    What is only moved may have been seen outside.
+    """
+    return any(
+        value.observed is not None
+        for node in region.walk()
+        for value in node.outputs
+        if node.op.moves is not Moves.ORDER and not node.regions
+    )
 
 
 def _not_quantized(graph: Graph) -> str | None:

@@ -4,7 +4,10 @@ import pytest
 
 import qir
 from qir.analysis.reach import StoredReach
+from qir.backends.reference.interpreter import run_all
 from qir.errors import QirError
+from tests.drawing import drawn
+from tests.strategies.nested_programs import Setting, nested_programs
 
 SUMS = """
 graph @sums(%x: i8[TRIPS,1,8]{scale=1.0}) {
@@ -102,3 +105,18 @@ def test_what_is_carried_is_what_goes_in_and_what_comes_back():
 def test_branches_give_what_one_of_them_gives():
     found = reaches(BRANCHES)
     assert found["c"] == found["w"] == found["r"] == (-5, 127)
+
+
+@pytest.mark.hypothesis
+def test_nothing_is_stored_outside_of_its_reach():
+    for case in drawn(nested_programs(Setting("codes")), 100):
+        stored = StoredReach.of(case.graph)
+
+        def check(value, array, stored=stored):
+            if array.size and value.type.dtype.is_integer:
+                low, high = stored[value]
+                assert low <= array.min()
+                assert array.max() <= high
+            return array
+
+        run_all(case.graph, *case.inputs, hook=check, inside=check)

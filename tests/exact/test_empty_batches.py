@@ -126,3 +126,18 @@ graph @beside(%x: i8[B,4]{scale=0.5}, %y: i8[2,4]{scale=0.5}) {
     compiled = qir.compile(graph)
     for mine, wanted in zip(compiled(*inputs), run(graph, *inputs), strict=True):
         assert np.array_equal(mine, wanted)
+
+
+def test_a_check_on_a_batch_without_a_sample() -> None:
+    graph = qir.parse(
+        """
+graph @dense(%x: i8[B,16]{scale=0.5}) {
+  %w = const 3 : i8[16,16]{scale=0.5}
+  %d = dot(%x, %w) : i32[B,16]{scale=%x*%w}
+  %r = requantize(%d) : i8[B,16]{scale=4.0}
+  return %r
+}
+"""
+    )
+    empty = np.zeros((0, 16), np.int8)
+    assert qir.compile(graph, check=empty)(empty)[0].shape == (0, 16)

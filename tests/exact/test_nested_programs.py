@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 import pytest
+from jax import export
 
 import qir
 from qir.backends.reference.interpreter import run
@@ -80,3 +82,23 @@ graph @g(%x: i8[2,3]{scale=0.5}) {
     x = np.zeros((2, 3), np.int8)
     for found, expected in zip(qir.compile(graph)(x), run(graph, x), strict=True):
         assert np.array_equal(found, expected)
+
+
+@pytest.mark.slow
+def test_programs_are_the_same_exported_mapped_with_64_bits_and_checked() -> None:
+    strategy = nested_programs(Setting("codes", steps=2, nests=1))
+    for case in drawn(strategy, 12, pack=6):
+        expected = run(case.graph, *case.inputs)
+        compiled = compile_graph(case.graph)
+        with jax.enable_x64(True):
+            wide = compile_graph(case.graph)(*case.inputs)
+        twice = jax.vmap(compiled)(*(np.stack([array] * 2) for array in case.inputs))
+        found = [wide, [array[1] for array in twice]]
+        found.append(qir.compile(case.graph, check=case.inputs)(*case.inputs))
+        if all(array.size for array in case.inputs):  # jax exports no dimension of 0.
+            exported = export.deserialize(compiled.export().serialize())
+            found.append(exported.call(*case.inputs))
+        for outputs in found:
+            for mine, wanted in zip(outputs, expected, strict=True):
+                assert np.asarray(mine).dtype == wanted.dtype, case.shown()
+                assert np.array_equal(mine, wanted), case.shown()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qir.backends.cpu.emitter import F32, I8, I32, LlvmValue, constant, vector
 from qir.backends.cpu.epilogue import clamped, high_words, repeated, stored_bytes
-from qir.backends.cpu.kernel import Body, kernel_code
+from qir.backends.cpu.kernel import KernelBody, kernel_code
 from qir.backends.cpu.kernels.flat import FlatCode, Phase, VectorFunction
 from qir.backends.native.kernels.cast import (
     ColumnedKernel,
@@ -23,7 +23,7 @@ from qir.backends.native.kernels.flat import LANES
 class QuantizeCode(FlatCode, QuantizeKernel):
     """The code of `QuantizeKernel`."""
 
-    def prepare(self, e: Body) -> VectorFunction:
+    def prepare(self, e: KernelBody) -> VectorFunction:
         """Clamps in float, so that the conversion to int32 is defined."""
         build, lanes = e.build, e.target.lanes
         inverse = e.splat(e.parameter("inverse", F32), lanes)
@@ -48,7 +48,7 @@ class QuantizeCode(FlatCode, QuantizeKernel):
         return compute
 
 
-def rounded(e: Body, real: LlvmValue, least: LlvmValue, most: LlvmValue) -> LlvmValue:
+def rounded(e: KernelBody, real: LlvmValue, least: LlvmValue, most: LlvmValue) -> LlvmValue:
     """Clamps float32 and rounds it to int32, ties to even."""
     build, lanes = e.build, real.type.count
     real = build.select(build.fcmp_ordered(">", real, least), real, least)
@@ -56,7 +56,7 @@ def rounded(e: Body, real: LlvmValue, least: LlvmValue, most: LlvmValue) -> Llvm
     return e.intrinsic(f"llvm.lrint.v{lanes}i32.v{lanes}f32", vector(I32, lanes), real)
 
 
-def widened(e: Body, pointer: LlvmValue, at: int, lanes: int, stored: Stored) -> LlvmValue:
+def widened(e: KernelBody, pointer: LlvmValue, at: int, lanes: int, stored: Stored) -> LlvmValue:
     """Loads stored numbers as int32."""
     if stored == "wide":
         return e.load(vector(I32, lanes), pointer, 4 * at)
@@ -68,14 +68,14 @@ def widened(e: Body, pointer: LlvmValue, at: int, lanes: int, stored: Stored) ->
 class ColumnedCode(FlatCode, ColumnedKernel):
     """The code of `ColumnedKernel`."""
 
-    def phase(self, e: Body, start: LlvmValue) -> Phase | None:
+    def phase(self, e: KernelBody, start: LlvmValue) -> Phase | None:
         """Returns where the columns begin."""
         if not self.columns:
             return None
         period = e.parameter("period")
         return Phase(period, e.build.srem(start, period))
 
-    def entries(self, e: Body, name: str, element: object, lanes: int) -> Entries:
+    def entries(self, e: KernelBody, name: str, element: object, lanes: int) -> Entries:
         """Returns a table."""
         pointer = e.tensor(name)
         if self.columns:
@@ -88,7 +88,7 @@ class ColumnedCode(FlatCode, ColumnedKernel):
 class Entries:
     """A table in a pass."""
 
-    e: Body
+    e: KernelBody
     type: object
     pointer: LlvmValue
     whole: LlvmValue | None
@@ -105,7 +105,7 @@ class Entries:
 class DequantizeCode(ColumnedCode, DequantizeKernel):
     """The code of `DequantizeKernel`."""
 
-    def prepare(self, e: Body) -> VectorFunction:
+    def prepare(self, e: KernelBody) -> VectorFunction:
         """Computes in int32, then in float32."""
         build, lanes = e.build, e.target.lanes
         point = repeated(e, e.parameter("point"), lanes)
@@ -125,7 +125,7 @@ class DequantizeCode(ColumnedCode, DequantizeKernel):
         return compute
 
 
-def joined(e: Body, parts: list[LlvmValue]) -> LlvmValue:
+def joined(e: KernelBody, parts: list[LlvmValue]) -> LlvmValue:
     """Returns the lanes of a power of two of vectors as one."""
     while len(parts) > 1:
         parts = [e.concat(*parts[at : at + 2]) for at in range(0, len(parts), 2)]
@@ -136,7 +136,7 @@ def joined(e: Body, parts: list[LlvmValue]) -> LlvmValue:
 class RequantizeCode(ColumnedCode, RequantizeKernel):
     """The code of `RequantizeKernel`."""
 
-    def prepare(self, e: Body) -> VectorFunction:
+    def prepare(self, e: KernelBody) -> VectorFunction:
         """Loads the code and the tables."""
         build, lanes = e.build, e.target.lanes
         bounds = e.parameter("low"), e.parameter("high")
@@ -170,7 +170,7 @@ class RequantizeCode(ColumnedCode, RequantizeKernel):
 
 
 def quotient(
-    e: Body, total: LlvmValue, multiplier: LlvmValue, half: LlvmValue, places: LlvmValue
+    e: KernelBody, total: LlvmValue, multiplier: LlvmValue, half: LlvmValue, places: LlvmValue
 ) -> LlvmValue:
     """Multiplies by M / 2^(32 + places) with one rounding."""
     high = high_words(e, total, multiplier)

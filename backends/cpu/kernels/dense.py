@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from qir.backends.cpu.emitter import I32, LlvmValue, vector
 from qir.backends.cpu.epilogue import Finisher, Valid
-from qir.backends.cpu.kernel import Body, KernelCode, SharedFunction, kernel_code
+from qir.backends.cpu.kernel import KernelBody, KernelCode, SharedFunction, kernel_code
 from qir.backends.cpu.kernels.rows import RowCopies
 from qir.backends.cpu.kernels.tiles import TileSums
 from qir.backends.native.kernels.dense import DenseKernel
@@ -33,7 +33,7 @@ class DenseCode(KernelCode, DenseKernel):
         """The sums of tiles."""
         return (SUMS,)
 
-    def write(self, e: Body) -> None:
+    def write(self, e: KernelBody) -> None:
         """Copies the rows of a task, and sums tile after tile."""
         build = e.build
         block_rows, ranges = e.parameter("block_rows"), e.parameter("ranges")
@@ -57,7 +57,7 @@ class _Tiles:
         e: Its body.
     """
 
-    def __init__(self, kernel: DenseKernel, e: Body) -> None:
+    def __init__(self, kernel: DenseKernel, e: KernelBody) -> None:
         self.kernel = kernel
         self.target = e.target
         names = ("row_bytes", "groups", "columns", "out_pixel", "residual_pixel")
@@ -69,7 +69,9 @@ class _Tiles:
         self.summed = e.reserve(4 * self.target.columns * self.target.rows * FINISHED_TILES)
         self.finisher = Finisher(e, kernel.epilogue, self.target.columns, cut=True)
 
-    def write_panel(self, e: Body, panel: LlvmValue, first: LlvmValue, count: LlvmValue) -> None:
+    def write_panel(
+        self, e: KernelBody, panel: LlvmValue, first: LlvmValue, count: LlvmValue
+    ) -> None:
         """Writes the tiles of all rows of a task in one panel."""
         build, number, target = e.build, e.number, self.target
         row_bytes, groups, columns, out_pixel, residual_pixel = self.sizes
@@ -101,7 +103,7 @@ class _Tiles:
 
     def _finish(
         self,
-        e: Body,
+        e: KernelBody,
         tables: Mapping[str, LlvmValue],
         pointers: Sequence[LlvmValue],
         valid: Valid,

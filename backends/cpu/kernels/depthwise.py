@@ -14,7 +14,7 @@ from llvmlite import ir
 
 from qir.backends.cpu.emitter import I8, I16, I32, I64, LlvmValue, vector
 from qir.backends.cpu.epilogue import Finisher, Valid
-from qir.backends.cpu.kernel import Body, KernelCode, SharedFunction, kernel_code
+from qir.backends.cpu.kernel import KernelBody, KernelCode, SharedFunction, kernel_code
 from qir.backends.cpu.kernels.lines import Line, PairCopies
 from qir.backends.native.kernels.depthwise import (
     CHANNELS,
@@ -40,7 +40,7 @@ class DepthwiseCode(KernelCode, DepthwiseKernel):
         """What copies pairs of lines."""
         return PairCopies(self.unsigned, self.gathered)
 
-    def write(self, e: Body) -> None:
+    def write(self, e: KernelBody) -> None:
         """Writes the body, up to its return."""
         _DepthwiseBody(self, e).write()
 
@@ -53,7 +53,7 @@ class _DepthwiseBody:
         e: Its body.
     """
 
-    def __init__(self, kernel: DepthwiseCode, e: Body) -> None:
+    def __init__(self, kernel: DepthwiseCode, e: KernelBody) -> None:
         self.kernel = kernel
         self.e = e
         self.build = e.build

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from qir.backends.cpu.emitter import I8, I32, LlvmValue, vector
 from qir.backends.cpu.epilogue import repeated, stored_bytes
-from qir.backends.cpu.kernel import Body, KernelCode, kernel_code
+from qir.backends.cpu.kernel import KernelBody, KernelCode, kernel_code
 from qir.backends.cpu.kernels.cast import joined, quotient
 from qir.backends.cpu.kernels.flat import Phase, Stream, VectorFunction, part, sweep
 from qir.backends.native.kernels.elementwise import (
@@ -24,10 +24,10 @@ class PairsCode(KernelCode, PairsKernel):
     """The code of `PairsKernel`."""
 
     @abstractmethod
-    def prepare(self, e: Body) -> VectorFunction:
+    def prepare(self, e: KernelBody) -> VectorFunction:
         """Writes what every vector needs, and returns what computes one."""
 
-    def write(self, e: Body) -> None:
+    def write(self, e: KernelBody) -> None:
         """Writes the passes over the rows of a task."""
         build = e.build
         block_rows, ranges = e.parameter("block_rows"), e.parameter("ranges")
@@ -56,7 +56,9 @@ class PairsCode(KernelCode, PairsKernel):
             else:
                 sweep(e, count, [source, Stream(e.at(y_row, start), 1)], result, compute)
 
-    def bytes(self, e: Body, sources: Sequence[LlvmValue], at: int, lanes: int) -> list[LlvmValue]:
+    def bytes(
+        self, e: KernelBody, sources: Sequence[LlvmValue], at: int, lanes: int
+    ) -> list[LlvmValue]:
         """Loads some elements of both operands as int32."""
         x, y = sources
         wide = vector(I32, lanes)
@@ -66,7 +68,7 @@ class PairsCode(KernelCode, PairsKernel):
         ]
 
 
-def _repeated(e: Body, row: LlvmValue, period: LlvmValue) -> LlvmValue:
+def _repeated(e: KernelBody, row: LlvmValue, period: LlvmValue) -> LlvmValue:
     """Copies a row of y, and what follows when it repeats, to where vectors can be loaded."""
     place = e.reserve(LONGEST_PERIOD + LANES)
     with e.loop(period) as byte:
@@ -80,7 +82,7 @@ def _repeated(e: Body, row: LlvmValue, period: LlvmValue) -> LlvmValue:
 class SumCode(PairsCode, SumKernel):
     """The code of `SumKernel`."""
 
-    def prepare(self, e: Body) -> VectorFunction:
+    def prepare(self, e: KernelBody) -> VectorFunction:
         """Loads the numbers, and computes in int32."""
         build, lanes = e.build, e.target.lanes
         own, other, addend, shift, point = (
@@ -104,7 +106,7 @@ class SumCode(PairsCode, SumKernel):
 class ProductCode(PairsCode, ProductKernel):
     """The code of `ProductKernel`."""
 
-    def prepare(self, e: Body) -> VectorFunction:
+    def prepare(self, e: KernelBody) -> VectorFunction:
         """Loads the numbers, and computes in int32."""
         build, lanes = e.build, e.target.lanes
         parameters = {name: e.parameter(name) for name in self.numbers}
@@ -135,7 +137,7 @@ class ProductCode(PairsCode, ProductKernel):
 class ExtremumCode(PairsCode, ExtremumKernel):
     """The code of `ExtremumKernel`."""
 
-    def prepare(self, e: Body) -> VectorFunction:
+    def prepare(self, e: KernelBody) -> VectorFunction:
         """Compares bytes."""
         compare = e.build.icmp_unsigned if self.unsigned else e.build.icmp_signed
 

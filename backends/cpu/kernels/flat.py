@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from qir.backends.cpu.emitter import I8, LlvmEmitter, LlvmValue
-from qir.backends.cpu.kernel import Body, KernelCode
+from qir.backends.cpu.kernel import KernelBody, KernelCode
 from qir.backends.cpu.kernels.movement import copy
 from qir.backends.native.kernels.flat import LANES, FlatKernel
 
@@ -128,15 +128,15 @@ def part(
 class FlatCode(KernelCode, FlatKernel):
     """The code of `FlatKernel`."""
 
-    def phase(self, e: Body, start: LlvmValue) -> Phase | None:
+    def phase(self, e: KernelBody, start: LlvmValue) -> Phase | None:
         """Returns what repeats."""
         return None
 
     @abstractmethod
-    def prepare(self, e: Body) -> VectorFunction:
+    def prepare(self, e: KernelBody) -> VectorFunction:
         """Writes what every vector needs, and returns what computes one."""
 
-    def write(self, e: Body) -> None:
+    def write(self, e: KernelBody) -> None:
         """Writes the pass over what a task takes."""
         build, (x_size, out_size) = e.build, self.sizes
         size, block = e.parameter("size"), e.parameter("block")

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qir.backends.cpu.emitter import I8, LlvmValue, constant, vector
-from qir.backends.cpu.kernel import Body, kernel_code
+from qir.backends.cpu.kernel import KernelBody, kernel_code
 from qir.backends.cpu.kernels.flat import FlatCode, VectorFunction
 from qir.backends.native.kernels.flat import LANES
 from qir.backends.native.kernels.lookup import ClampKernel, FlipKernel, LookupKernel
 
 
-def table_rows(e: Body, pointer: LlvmValue) -> list[LlvmValue]:
-    """Loads a table of 256 bytes into registers, sixteen entries in each."""
+def table_rows(e: KernelBody, pointer: LlvmValue) -> list[LlvmValue]:
+    """Loads a table of 256 bytes into registers: 32 entries in each, or 16 that stand twice."""
+    if e.target.permutes_bytes:
+        return [e.load(vector(I8, 32), pointer, 32 * row) for row in range(8)]
     rows = []
     for row in range(16):
         entries = e.load(vector(I8, 16), pointer, 16 * row)
@@ -20,11 +22,11 @@ def table_rows(e: Body, pointer: LlvmValue) -> list[LlvmValue]:
     return rows
 
 
-def picked(e: Body, rows: Sequence[LlvmValue], x: LlvmValue) -> LlvmValue:
+def picked(e: KernelBody, rows: Sequence[LlvmValue], x: LlvmValue) -> LlvmValue:
     """Returns the entries of a table at the bits of bytes, read as unsigned numbers.
 
-    The low half of a byte picks from sixteen entries in each of sixteen registers; the bits of the
-    high half then choose between registers, as in a tournament.
+    The low bits of a byte pick from the entries in each register, or in two; the high bits then
+    choose between these, as in a tournament.
 
     Args:
         e: Where to write.
@@ -33,9 +35,13 @@ def picked(e: Body, rows: Sequence[LlvmValue], x: LlvmValue) -> LlvmValue:
     """
     build = e.build
     low_half, zero = constant(x.type, 15), constant(x.type, 0)
-    index = build.and_(x, low_half)
-    found = [e.target.pick(e, row, index) for row in rows]
-    for bit in range(4, 8):
+    if e.target.permutes_bytes:
+        pairs = zip(rows[::2], rows[1::2], strict=True)
+        found, first = [e.target.permuted(e, *pair, x) for pair in pairs], 6
+    else:
+        index = build.and_(x, low_half)
+        found, first = [e.target.pick(e, row, index) for row in rows], 4
+    for bit in range(first, 8):
         one = build.shl(x, constant(x.type, 7 - bit)) if bit < 7 else x
         chosen = build.icmp_signed("<", one, zero)
         found = [build.select(chosen, found[at + 1], found[at]) for at in range(0, len(found), 2)]
@@ -46,7 +52,7 @@ def picked(e: Body, rows: Sequence[LlvmValue], x: LlvmValue) -> LlvmValue:
 class LookupCode(FlatCode, LookupKernel):
     """The code of `LookupKernel`."""
 
-    def prepare(self, e: Body) -> VectorFunction:
+    def prepare(self, e: KernelBody) -> VectorFunction:
         """Loads the table into registers."""
         rows = table_rows(e, e.tensor("table"))
 
@@ -61,7 +67,7 @@ class LookupCode(FlatCode, LookupKernel):
 class ClampCode(FlatCode, ClampKernel):
     """The code of `ClampKernel`."""
 
-    def prepare(self, e: Body) -> VectorFunction:
+    def prepare(self, e: KernelBody) -> VectorFunction:
         """Loads the bounds."""
         build = e.build
         low, high = (e.splat(build.trunc(e.parameter(name), I8), LANES) for name in ("low", "high"))
@@ -80,7 +86,7 @@ class ClampCode(FlatCode, ClampKernel):
 class FlipCode(FlatCode, FlipKernel):
     """The code of `FlipKernel`."""
 
-    def prepare(self, e: Body) -> VectorFunction:
+    def prepare(self, e: KernelBody) -> VectorFunction:
         """Needs nothing."""
         bytes_ = vector(I8, LANES)
         highest = constant(bytes_, -128)

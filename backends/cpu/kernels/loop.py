@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qir.backends.cpu.emitter import I64, LlvmValue
-from qir.backends.cpu.kernel import Body, KernelCode, kernel_code
+from qir.backends.cpu.kernel import KernelBody, KernelCode, kernel_code
 from qir.backends.cpu.kernels.movement import copy
 from qir.backends.cpu.runtime import ARGUMENTS, CODE, KERNEL_TYPE, STEP_WORDS, TASKS
 from qir.backends.native.kernels.loop import LoopKernel
@@ -13,7 +13,7 @@ from qir.backends.native.kernels.loop import LoopKernel
 class LoopCode(KernelCode, LoopKernel):
     """The code of `LoopKernel`."""
 
-    def write(self, e: Body) -> None:
+    def write(self, e: KernelBody) -> None:
         """Tells the body where its buffers are in each trip, and runs its steps."""
         build, number = e.build, e.number
         at = {name: e.tensor(name) for name in self.tensors}
@@ -56,7 +56,7 @@ class LoopCode(KernelCode, LoopKernel):
         for index in range(self.carries):
             copy(e, at[f"last{index}"], last[index], bytes_[f"carried_bytes{index}"])
 
-    def _write_steps(self, e: Body, steps: LlvmValue, bases: LlvmValue) -> None:
+    def _write_steps(self, e: KernelBody, steps: LlvmValue, bases: LlvmValue) -> None:
         """Runs the steps, whose words stand behind those of the loop itself."""
         build = e.build
         arguments = e.arguments[0]

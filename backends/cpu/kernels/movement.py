@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from qir.backends.cpu.emitter import I8, I32, I64, LlvmEmitter, LlvmValue, vector
-from qir.backends.cpu.kernel import Body, KernelCode, kernel_code
+from qir.backends.cpu.kernel import KernelBody, KernelCode, kernel_code
 from qir.backends.native.kernels.movement import CopyKernel, PadKernel, TransposeKernel, each_axis
 
 
-def _places(e: Body, index: LlvmValue, sizes: Sequence[LlvmValue]) -> list[LlvmValue]:
+def _places(e: KernelBody, index: LlvmValue, sizes: Sequence[LlvmValue]) -> list[LlvmValue]:
     """Returns where the axes stand at an index of all of them in row-major order."""
     places = []
     for size in reversed(sizes):
@@ -18,7 +18,9 @@ def _places(e: Body, index: LlvmValue, sizes: Sequence[LlvmValue]) -> list[LlvmV
     return places[::-1]
 
 
-def _advanced(e: Body, places: Sequence[LlvmValue], sizes: Sequence[LlvmValue]) -> list[LlvmValue]:
+def _advanced(
+    e: KernelBody, places: Sequence[LlvmValue], sizes: Sequence[LlvmValue]
+) -> list[LlvmValue]:
     """Returns where the axes stand next."""
     build, following = e.build, []
     carry: LlvmValue = e.number(1)
@@ -31,7 +33,7 @@ def _advanced(e: Body, places: Sequence[LlvmValue], sizes: Sequence[LlvmValue]) 
 
 
 def _moved(
-    e: Body, pointer: LlvmValue, places: Sequence[LlvmValue], strides: Sequence[LlvmValue]
+    e: KernelBody, pointer: LlvmValue, places: Sequence[LlvmValue], strides: Sequence[LlvmValue]
 ) -> LlvmValue:
     for place, stride in zip(places, strides, strict=True):
         pointer = e.at(pointer, e.build.mul(place, stride))
@@ -86,7 +88,7 @@ def _run(
 class CopyCode(KernelCode, CopyKernel):
     """The code of `CopyKernel`."""
 
-    def write(self, e: Body) -> None:
+    def write(self, e: KernelBody) -> None:
         """Writes the loops over runs."""
         build = e.build
 
@@ -120,7 +122,7 @@ class CopyCode(KernelCode, CopyKernel):
 class PadCode(KernelCode, PadKernel):
     """The code of `PadKernel`."""
 
-    def write(self, e: Body) -> None:
+    def write(self, e: KernelBody) -> None:
         """Writes the rows of a task."""
         build = e.build
         size = e.parameter("block")
@@ -156,7 +158,7 @@ class PadCode(KernelCode, PadKernel):
 class TransposeCode(KernelCode, TransposeKernel):
     """The code of `TransposeKernel`."""
 
-    def write(self, e: Body) -> None:
+    def write(self, e: KernelBody) -> None:
         """Writes tiles, or single elements where an axis is shorter than a tile."""
         build, number, element = e.build, e.number, e.number(self.element)
         across, along, block, ranges = (e.parameter(name) for name in self.parameters[:4])
@@ -199,7 +201,7 @@ class TransposeCode(KernelCode, TransposeKernel):
                     row.carry(e.at(source, source_across), e.at(place, self.element))
 
     def _tile(
-        self, e: Body, source: LlvmValue, place: LlvmValue, from_: LlvmValue, to: LlvmValue
+        self, e: KernelBody, source: LlvmValue, place: LlvmValue, from_: LlvmValue, to: LlvmValue
     ) -> None:
         """Transposes a tile by perfect shuffles of its rows."""
         size = self.tile

@@ -11,14 +11,14 @@ from typing import TypeAlias
 
 from qir.backends.cpu.emitter import F32, I8, I16, I32, I64, LlvmValue, constant, vector
 from qir.backends.cpu.epilogue import clamped
-from qir.backends.cpu.kernel import Body, KernelCode, kernel_code
+from qir.backends.cpu.kernel import KernelBody, KernelCode, kernel_code
 from qir.backends.cpu.kernels.cast import quotient, rounded
 from qir.backends.cpu.kernels.flat import copy_bytes
 from qir.backends.cpu.kernels.lookup import picked, table_rows
 from qir.backends.native.kernels.flat import LANES
 from qir.backends.native.kernels.pointwise import Held, Instruction, PointwiseKernel
 
-Parts: TypeAlias = list[LlvmValue]
+_Parts: TypeAlias = list[LlvmValue]
 """Vectors that together hold the elements of a round."""
 
 _TYPES = {"s8": I8, "u8": I8, "s16": I16, "u16": I16, "s32": I32, "f32": F32}
@@ -29,7 +29,7 @@ _SIZES = {"s8": 1, "u8": 1, "s16": 2, "u16": 2, "s32": 4, "f32": 4}
 class PointwiseCode(KernelCode, PointwiseKernel):
     """The code of `PointwiseKernel`."""
 
-    def write(self, e: Body) -> None:
+    def write(self, e: KernelBody) -> None:
         """Runs the program on every vector of a task's rows."""
         build, number = e.build, e.number
         rows, block, columns = map(e.parameter, ("rows", "block_rows", "columns"))
@@ -72,7 +72,7 @@ class _Round:
     def __init__(
         self,
         kernel: PointwiseKernel,
-        e: Body,
+        e: KernelBody,
         pointers: Sequence[LlvmValue],
         at: LlvmValue,
         count: LlvmValue | None,
@@ -83,7 +83,7 @@ class _Round:
 
     def write(self) -> None:
         """Writes the instructions in order."""
-        found: list[Parts] = []
+        found: list[_Parts] = []
         for each in self.kernel.program:
             operands = [found[index] for index in each.operands]
             write = _WRITE.get(each.name)
@@ -98,7 +98,7 @@ class _Round:
         place = self.e.at(self.pointers[each.at], each.column * size)
         return self.e.at(place, self.e.build.mul(self.at, self.e.number(size)))
 
-    def _load(self, each: Instruction) -> Parts:
+    def _load(self, each: Instruction) -> _Parts:
         e, size = self.e, _SIZES[each.held]
         element = _TYPES[each.held]
         if each.form == "one":
@@ -120,21 +120,21 @@ class _Round:
         widen = self.e.build.sext if held[0] == "s" else self.e.build.zext
         return widen(value, vector(I32, self.lanes))
 
-    def _number(self, each: Instruction) -> Parts:
+    def _number(self, each: Instruction) -> _Parts:
         element = F32 if each.held == "f32" else I32
         number = self.e.repeated(f"number{each.at}", element, self.lanes)
         return [number] * (LANES // self.lanes)
 
-    def _literal(self, each: Instruction) -> Parts:
+    def _literal(self, each: Instruction) -> _Parts:
         return [constant(vector(I32, self.lanes), each.at)] * (LANES // self.lanes)
 
-    def _bytes(self, parts: Parts) -> LlvmValue:
+    def _bytes(self, parts: _Parts) -> LlvmValue:
         narrow = [self.e.build.trunc(part, vector(I8, self.lanes)) for part in parts]
         while len(narrow) > 1:
             narrow = [self.e.concat(*narrow[at : at + 2]) for at in range(0, len(narrow), 2)]
         return narrow[0]
 
-    def _lookup(self, each: Instruction, x: Parts) -> Parts:
+    def _lookup(self, each: Instruction, x: _Parts) -> _Parts:
         """Bytes by bytes."""
         e = self.e
         whole = picked(e, table_rows(e, self.pointers[each.at]), self._bytes(x))
@@ -143,7 +143,7 @@ class _Round:
             for at in range(0, LANES, self.lanes)
         ]
 
-    def _long_lookup(self, each: Instruction, x: Parts, mask: Parts) -> Parts:
+    def _long_lookup(self, each: Instruction, x: _Parts, mask: _Parts) -> _Parts:
         """Entries of 32 bits, of which the low ones are meant."""
         e, build, size = self.e, self.e.build, _SIZES[each.held]
         unused = constant(vector(I32, self.lanes), 32 - 8 * size)
@@ -157,7 +157,7 @@ class _Round:
             found.append(back(build.shl(entries, unused), unused))
         return found
 
-    def _store(self, each: Instruction, x: Parts) -> Parts:
+    def _store(self, each: Instruction, x: _Parts) -> _Parts:
         e, size = self.e, _SIZES[each.held]
         place = self._place(each)
         target = place if self.count is None else e.reserve(LANES * size)
@@ -173,38 +173,40 @@ class _Round:
         return []
 
 
-def _long(e: Body, value: LlvmValue) -> LlvmValue:
+def _long(e: KernelBody, value: LlvmValue) -> LlvmValue:
     return e.build.sext(value, vector(I64, value.type.count))
 
 
 def _held(
-    e: Body, value: LlvmValue, low: LlvmValue, high: LlvmValue, point: LlvmValue
+    e: KernelBody, value: LlvmValue, low: LlvmValue, high: LlvmValue, point: LlvmValue
 ) -> LlvmValue:
     """Adds the zero point to 64 bits, and narrows them to bounds of 32."""
     value = e.build.add(value, _long(e, point))
     return e.build.trunc(clamped(e, value, _long(e, low), _long(e, high)), low.type)
 
 
-def _sub(e: Body, x: LlvmValue, y: LlvmValue) -> LlvmValue:
+def _sub(e: KernelBody, x: LlvmValue, y: LlvmValue) -> LlvmValue:
     return e.build.sub(x, y)
 
 
-def _mul(e: Body, x: LlvmValue, y: LlvmValue) -> LlvmValue:
+def _mul(e: KernelBody, x: LlvmValue, y: LlvmValue) -> LlvmValue:
     return e.build.mul(x, y)
 
 
-def _clamped_sum(e: Body, x: LlvmValue, y: LlvmValue, low: LlvmValue, high: LlvmValue) -> LlvmValue:
+def _clamped_sum(
+    e: KernelBody, x: LlvmValue, y: LlvmValue, low: LlvmValue, high: LlvmValue
+) -> LlvmValue:
     return clamped(e, e.build.add(x, y), low, high)
 
 
 def _clamped_difference(
-    e: Body, x: LlvmValue, y: LlvmValue, low: LlvmValue, high: LlvmValue
+    e: KernelBody, x: LlvmValue, y: LlvmValue, low: LlvmValue, high: LlvmValue
 ) -> LlvmValue:
     return clamped(e, e.build.sub(x, y), low, high)
 
 
 def _shifted_sum(
-    e: Body,
+    e: KernelBody,
     x: LlvmValue,
     y: LlvmValue,
     own: LlvmValue,
@@ -221,7 +223,7 @@ def _shifted_sum(
     return _held(e, _shifted(e, total, shift), low, high, point)
 
 
-def _shifted(e: Body, total: LlvmValue, shift: LlvmValue) -> LlvmValue:
+def _shifted(e: KernelBody, total: LlvmValue, shift: LlvmValue) -> LlvmValue:
     """Divides by 2^shift and rounds half up; shift is at least 1."""
     build, places = e.build, _long(e, shift)
     one = constant(places.type, 1)
@@ -230,7 +232,7 @@ def _shifted(e: Body, total: LlvmValue, shift: LlvmValue) -> LlvmValue:
 
 
 def _scaled(
-    e: Body,
+    e: KernelBody,
     x: LlvmValue,
     value: LlvmValue,
     shift: LlvmValue,
@@ -243,7 +245,7 @@ def _scaled(
 
 
 def _high_word(
-    e: Body,
+    e: KernelBody,
     x: LlvmValue,
     value: LlvmValue,
     half: LlvmValue,
@@ -256,7 +258,7 @@ def _high_word(
 
 
 def _lifted(
-    e: Body,
+    e: KernelBody,
     x: LlvmValue,
     value: LlvmValue,
     half: LlvmValue,
@@ -268,7 +270,7 @@ def _lifted(
 
 
 def _limited(
-    e: Body,
+    e: KernelBody,
     x: LlvmValue,
     value: LlvmValue,
     half: LlvmValue,
@@ -282,13 +284,18 @@ def _limited(
 
 
 def _float_scaled(
-    e: Body, x: LlvmValue, factor: LlvmValue, low: LlvmValue, high: LlvmValue, point: LlvmValue
+    e: KernelBody,
+    x: LlvmValue,
+    factor: LlvmValue,
+    low: LlvmValue,
+    high: LlvmValue,
+    point: LlvmValue,
 ) -> LlvmValue:
     return _rounded(e, e.build.fmul(e.build.sitofp(x, factor.type), factor), low, high, point)
 
 
 def _rounded(
-    e: Body, real: LlvmValue, low: LlvmValue, high: LlvmValue, point: LlvmValue
+    e: KernelBody, real: LlvmValue, low: LlvmValue, high: LlvmValue, point: LlvmValue
 ) -> LlvmValue:
     build = e.build
     least, most = (build.sitofp(build.sub(bound, point), real.type) for bound in (low, high))
@@ -296,7 +303,12 @@ def _rounded(
 
 
 def _quantize(
-    e: Body, x: LlvmValue, inverse: LlvmValue, low: LlvmValue, high: LlvmValue, point: LlvmValue
+    e: KernelBody,
+    x: LlvmValue,
+    inverse: LlvmValue,
+    low: LlvmValue,
+    high: LlvmValue,
+    point: LlvmValue,
 ) -> LlvmValue:
     build = e.build
     real = build.fmul(x, inverse)
@@ -305,7 +317,7 @@ def _quantize(
     return _rounded(e, real, low, high, point)
 
 
-def _dequantize(e: Body, x: LlvmValue, scale: LlvmValue) -> LlvmValue:
+def _dequantize(e: KernelBody, x: LlvmValue, scale: LlvmValue) -> LlvmValue:
     return e.build.fmul(e.build.sitofp(x, scale.type), scale)
 
 

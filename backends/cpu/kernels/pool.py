@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from qir.backends.cpu.emitter import I8, LlvmEmitter, LlvmValue, vector
-from qir.backends.cpu.kernel import Body, KernelCode, kernel_code
+from qir.backends.cpu.kernel import KernelBody, KernelCode, kernel_code
 from qir.backends.cpu.kernels.reduce import LANES, Combiner, Finish, along
 from qir.backends.native.kernels.pool import PoolKernel
 from qir.backends.native.kernels.reduce import bound_parameters, stored_size
@@ -21,7 +21,7 @@ from qir.backends.native.kernels.reduce import bound_parameters, stored_size
 class PoolCode(KernelCode, PoolKernel):
     """The code of `PoolKernel`."""
 
-    def write(self, e: Body) -> None:
+    def write(self, e: KernelBody) -> None:
         """Writes the body: each row of the task, first its line, then its pixels."""
         build = e.build
         given = {name: e.parameter(name) for name in self.parameters}
@@ -58,7 +58,7 @@ class PoolCode(KernelCode, PoolKernel):
 
     def _combine_rows(
         self,
-        e: Body,
+        e: KernelBody,
         corner: LlvmValue,
         taps: tuple[LlvmValue, LlvmValue],
         pitch: tuple[LlvmValue, LlvmValue],
@@ -85,7 +85,7 @@ class PoolCode(KernelCode, PoolKernel):
 
     def _combine_pixels(
         self,
-        e: Body,
+        e: KernelBody,
         given: Mapping[str, LlvmValue],
         rows: LlvmValue,
         length: LlvmValue,
@@ -137,12 +137,12 @@ class PoolCode(KernelCode, PoolKernel):
         """Returns the bytes before a number of the result."""
         return e.build.mul(index, e.number(stored_size(self.combination, self.to)))
 
-    def _load_line(self, e: Body, index: LlvmValue, lanes: int) -> LlvmValue:
+    def _load_line(self, e: KernelBody, index: LlvmValue, lanes: int) -> LlvmValue:
         return e.load(
             vector(Combiner(self.combination).element, lanes), e.scratch, self._offset(e, index)
         )
 
-    def _store_line(self, e: Body, index: LlvmValue, value: LlvmValue) -> None:
+    def _store_line(self, e: KernelBody, index: LlvmValue, value: LlvmValue) -> None:
         e.store(value, e.scratch, self._offset(e, index))
 
     def _offset(self, e: LlvmEmitter, index: LlvmValue) -> LlvmValue:

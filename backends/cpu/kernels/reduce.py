@@ -7,7 +7,7 @@ from typing import Any
 
 from qir.backends.cpu.emitter import I8, I16, I32, LlvmEmitter, LlvmValue, constant, vector
 from qir.backends.cpu.epilogue import high_words, stored_bytes
-from qir.backends.cpu.kernel import Body, KernelCode, kernel_code
+from qir.backends.cpu.kernel import KernelBody, KernelCode, kernel_code
 from qir.backends.native.kernels.cast import Stored
 from qir.backends.native.kernels.reduce import (
     TERMS,
@@ -145,7 +145,7 @@ class Finish:
 class RowsCode(KernelCode, RowsKernel):
     """The code of `RowsKernel`."""
 
-    def write(self, e: Body) -> None:
+    def write(self, e: KernelBody) -> None:
         """Writes the body: each row of the task, and what is stored of it."""
         sums = self.combination.how == "sum"
         bounds = [e.parameter(name) for name in bound_parameters(self.combination, self.to)]
@@ -166,7 +166,7 @@ class RowsCode(KernelCode, RowsKernel):
 class ArgMaxCode(KernelCode, ArgMaxKernel):
     """The code of `ArgMaxKernel`."""
 
-    def write(self, e: Body) -> None:
+    def write(self, e: KernelBody) -> None:
         """Writes the body: each row of the task, and its place."""
         build = e.build
         combiner = Combiner(Combination("greatest", self.unsigned, 8))
@@ -203,7 +203,7 @@ class ArgMaxCode(KernelCode, ArgMaxKernel):
         _each_row(e, put)
 
 
-def _each_row(e: Body, put: Callable[[LlvmValue, LlvmValue], None]) -> None:
+def _each_row(e: KernelBody, put: Callable[[LlvmValue, LlvmValue], None]) -> None:
     """Calls a function with the pointer to each row of the task, and the row's number."""
     build, count, block = e.build, e.parameter("count"), e.parameter("block_rows")
     first = build.mul(e.task, block)

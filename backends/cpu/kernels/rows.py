@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from qir.backends.cpu.emitter import I1, I8, I64, LlvmValue, vector
-from qir.backends.cpu.kernel import Body
+from qir.backends.cpu.kernel import KernelBody
 from qir.backends.native.kernels.dense import AT_ONCE, AXES, WINDOW
 
 Read = Callable[[LlvmValue, int], LlvmValue]
@@ -22,7 +22,7 @@ class RowCopies:
         unsigned: Whether the bytes are unsigned.
     """
 
-    e: Body
+    e: KernelBody
     unsigned: bool
 
     def write(self, first: LlvmValue, count: LlvmValue, *, windowed: bool) -> None:

@@ -11,7 +11,7 @@ from operator import mul
 
 from qir.backends.cpu.emitter import I8, I16, I32, I64, POINTER, LlvmValue, constant, vector
 from qir.backends.cpu.epilogue import Finisher
-from qir.backends.cpu.kernel import Body, KernelCode, SharedFunction, kernel_code
+from qir.backends.cpu.kernel import KernelBody, KernelCode, SharedFunction, kernel_code
 from qir.backends.cpu.kernels.tiles import TileSums
 from qir.backends.cpu.kernels.transforms import multiplied
 from qir.backends.native.kernels.transforms import TRANSFORMS
@@ -36,7 +36,7 @@ class WinogradCode(KernelCode, WinogradKernel):
         """The sums of tiles."""
         return (SUMS,)
 
-    def write(self, e: Body) -> None:
+    def write(self, e: KernelBody) -> None:
         """Transforms the patches of a task, then sums and finishes panel after panel."""
         _WinogradBody(self, e).write()
 
@@ -49,7 +49,7 @@ class _WinogradBody:
         e: Its body.
     """
 
-    def __init__(self, kernel: WinogradKernel, e: Body) -> None:
+    def __init__(self, kernel: WinogradKernel, e: KernelBody) -> None:
         self.kernel = kernel
         self.transform = TRANSFORMS[kernel.tile]
         self.e = e

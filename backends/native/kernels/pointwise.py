@@ -14,7 +14,7 @@ from qir.backends.native.kernel import Kernel
 
 Held: TypeAlias = Literal["s8", "u8", "s16", "u16", "s32", "f32"]
 """What an element of a tensor is."""
-Form: TypeAlias = Literal["full", "row", "one"]
+Extent: TypeAlias = Literal["full", "row", "one"]
 """How a tensor meets the domain."""
 Name: TypeAlias = Literal[
     "load",
@@ -56,7 +56,7 @@ class Instruction:
     operands: tuple[int, ...] = ()
     at: int = 0
     held: Held = "s32"
-    form: Form = "full"
+    form: Extent = "full"
     column: int = 0
 
 

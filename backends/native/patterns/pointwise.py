@@ -9,9 +9,9 @@ import numpy as np
 
 from qir.backends.native.instruction_set import InstructionSet
 from qir.backends.native.kernels.pointwise import (
-    Form,
+    Extent,
 )
-from qir.backends.native.pattern import Fusion, Match, declare_fusion, wide_pattern
+from qir.backends.native.pattern import Joining, Match, declare_joining, wide_pattern
 from qir.backends.native.patterns.cast import belongs_to_xla
 from qir.backends.native.patterns.flat import variables
 from qir.backends.native.patterns.pointwise_writer import HELD, PassWriter, requantize_form
@@ -37,7 +37,7 @@ def _is_tensor_coded(value: Value) -> bool:
     return _is_coded(value) and value.type.affine.per_tensor
 
 
-def _form(value: Value, result: Value) -> Form | None:
+def _form(value: Value, result: Value) -> Extent | None:
     """Returns how an operand meets a result; None where no pass reads it so."""
     if value.type.shape == result.type.shape:
         return "full"
@@ -46,7 +46,7 @@ def _form(value: Value, result: Value) -> Form | None:
     return _table_form(value.array, result)
 
 
-def _table_form(table: Array, result: Value) -> Form | None:
+def _table_form(table: Array, result: Value) -> Extent | None:
     """Returns how an array that broadcasts meets a result."""
     if table.size == 1:
         return "one"
@@ -170,4 +170,4 @@ def replace_by_pass(nodes: Sequence[Node], outputs: Sequence[Value]) -> Match:
     return Match(tuple(nodes), variables(*read), writer.write, pointwise, outputs=tuple(outputs))
 
 
-declare_fusion(Fusion(pointwise, lambda node: not problem(node), replace_by_pass, MOST_NODES))
+declare_joining(Joining(pointwise, lambda node: not problem(node), replace_by_pass, MOST_NODES))

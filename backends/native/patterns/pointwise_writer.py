@@ -11,7 +11,7 @@ import numpy as np
 
 from qir.backends.native.kernels.flat import LANES
 from qir.backends.native.kernels.pointwise import (
-    Form,
+    Extent,
     Held,
     Instruction,
     Name,
@@ -220,7 +220,7 @@ class _Program:
         *operands: _Operand,
         at: int = 0,
         held: Held = "s32",
-        form: Form = "full",
+        form: Extent = "full",
         column: int = 0,
     ) -> _Operand:
         self._written.append(Instruction(name, operands, at, held, form, column))

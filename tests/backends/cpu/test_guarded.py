@@ -16,7 +16,7 @@ from hypothesis import settings
 pytest.importorskip("llvmlite")
 
 from qir.backends.cpu.emitter import I8
-from qir.backends.cpu.kernel import KERNEL_CODES, Body, KernelCode
+from qir.backends.cpu.kernel import KERNEL_CODES, KernelBody, KernelCode
 from qir.backends.cpu.target import LlvmInstructionSet, host_target
 from qir.backends.native.pattern import PATTERNS, Match, Placement
 from qir.ir import Graph, Node
@@ -134,7 +134,7 @@ class Astray(KernelCode):
     def tensors(self) -> tuple[str, ...]:
         return ("x", "out")
 
-    def write(self, e: Body) -> None:
+    def write(self, e: KernelBody) -> None:
         size = e.parameter("size")
         tensors = {name: e.tensor(name) for name in self.tensors} | {"scratch": e.scratch}
         with e.loop(size) as loop:

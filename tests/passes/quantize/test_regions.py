@@ -191,7 +191,8 @@ def test_a_branch_that_no_data_took_stays_float() -> None:
         taken, other = (lambda x: jnp.tanh(x @ LEFT)), (lambda x: jax.nn.relu(x @ RIGHT))
         return jax.lax.cond(x.sum() > -1e6, taken, other, x) @ LEFT
 
-    graph = quantized(rarely)
+    # Pass propagate-ranges would give it ranges that follow from what goes in.
+    graph = quantized(rarely, "fold, calibrate, quantize, integer")
     node = the_loop(graph)
     dots = [inner for region in node.regions for inner in region.nodes if inner.op.name == "dot"]
     assert sorted(inner.note or "" for inner in dots) == [
@@ -230,3 +231,27 @@ def test_every_pipeline_codes_the_weights_inside(pipeline: str) -> None:
     region = the_loop(quantized(gated, pipeline)).regions[0]
     coded = [value.type.quant for value in region.values() if value.is_constant]
     assert any(code is not None and code.storage is not DType.I32 for code in coded)
+
+
+def test_what_rounding_weights_costs_goes_into_biases_inside() -> None:
+    def positive(x: jax.Array) -> Any:
+        return jax.lax.fori_loop(0, 8, lambda _, h: jax.nn.sigmoid(h @ LEFT), x)
+
+    region = the_loop(quantized(positive)).regions[0]
+    (product,) = (node for node in region.nodes if node.op.name == "dot")
+    assert len(product.inputs) == 3
+
+
+def test_a_projection_enters_the_sum_of_a_trip_with_16_bits() -> None:
+    def projected(x: jax.Array) -> Any:
+        def step(h: Any, row: Any) -> Any:
+            h = jnp.tanh(row[None] @ LEFT + h @ RIGHT)
+            return h, h
+
+        return jax.lax.scan(step, jnp.zeros((1, WIDTH)), x)[1]
+
+    node = the_loop(quantized(projected))
+    (stacked,) = (port for port in passing(node) if port.passage.kind == "stacked" and port.inputs)
+    assert stacked.inputs[0].type.code.storage is DType.I16
+    totals = [inner.output for inner in node.regions[0].nodes if inner.op.name == "add"]
+    assert [total.type.code.storage for total in totals] == [DType.I32]

@@ -7,6 +7,7 @@ import pytest
 
 import qir
 from qir.analysis.properties import RANGED
+from qir.backends.reference.interpreter import run_all
 from qir.backends.xla.executor import XlaExecutor
 from qir.errors import QirError
 from qir.observe.channels import observe_channels, observe_moments
@@ -14,7 +15,12 @@ from qir.observe.histograms import merge, observe
 from qir.ops import Const, Return
 from qir.ops.regions import RegionOp
 from qir.passes.shared import segments
+from qir.passes.shared.tally import sources
 from qir.pipeline import Context, PassManager, Pipeline
+from qir.report.trips import Trips
+from tests.drawing import drawn
+from tests.passes.ranges.test_calibrate import ReferenceExecutor
+from tests.strategies.nested_programs import Setting, nested_programs
 
 # Small integers and halves: sums are exact, so that every executor computes the same.
 NESTED = """
@@ -276,3 +282,24 @@ def test_made_values_of_one_name_in_two_regions_are_told_apart():
     inner = [next(iter(node.regions[0].nodes)).output for node in graph.nodes if node.regions]
     assert [value.observed.bounds for value in inner] == [(-1, -1), (-2, -2)]
     assert [value.name for value in inner] == ["y", "y_1"]
+
+
+@pytest.mark.hypothesis
+def test_random_nested_programs_have_the_statistics_of_all_trips():
+    for case in drawn(nested_programs(Setting("exact")), 60):
+        context = Context(data=[case.inputs], executor=ReferenceExecutor())
+        try:
+            graph = PassManager(Pipeline.parse("calibrate")).run(case.graph, context)
+        except QirError as error:
+            assert "got empty ones only" in str(error)  # noqa: PT017
+            continue
+        trips = Trips()
+        outside = run_all(graph, *case.inputs, inside=trips.note)
+        for value, source in sources(graph).items():
+            arrays = [outside[value]] if value in outside else trips.numbers.get(value, [])
+            expected = merge(map(observe, arrays))
+            found = context.statistics[value.origin[0]].histogram
+            if value is source:
+                assert found == expected
+            elif expected.count:
+                assert (found.minimum, found.maximum) == (expected.minimum, expected.maximum)
