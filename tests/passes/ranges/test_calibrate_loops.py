@@ -269,7 +269,8 @@ def test_values_of_one_name_in_two_regions_are_told_apart():
     context = Context(data=[np.ones((3, 2), np.float32)], executor=XlaExecutor())
     graph = PassManager(Pipeline.parse("calibrate")).run(qir.parse(TWICE), context)
     inner = [next(iter(node.regions[0].nodes)).output for node in graph.nodes if node.regions]
-    assert [value.observed.bounds for value in inner] == [(-1, -1), (-2, -2)]
+    seen = [value.observed.bounds for value in inner if value.observed is not None]
+    assert seen == [(-1, -1), (-2, -2)]
 
 
 def test_made_values_of_one_name_in_two_regions_are_told_apart():
@@ -280,7 +281,8 @@ def test_made_values_of_one_name_in_two_regions_are_told_apart():
     graph.inputs[0].origins = {"x": None}
     graph = PassManager(Pipeline.parse("calibrate")).run(graph, context)
     inner = [next(iter(node.regions[0].nodes)).output for node in graph.nodes if node.regions]
-    assert [value.observed.bounds for value in inner] == [(-1, -1), (-2, -2)]
+    seen = [value.observed.bounds for value in inner if value.observed is not None]
+    assert seen == [(-1, -1), (-2, -2)]
     assert [value.name for value in inner] == ["y", "y_1"]
 
 
@@ -299,6 +301,7 @@ def test_random_nested_programs_have_the_statistics_of_all_trips():
             arrays = [outside[value]] if value in outside else trips.numbers.get(value, [])
             expected = merge(map(observe, arrays))
             found = context.statistics[value.origin[0]].histogram
+            assert found is not None
             if value is source:
                 assert found == expected
             elif expected.count:
