@@ -89,8 +89,8 @@ def calibrated(source, data, **options):
     return PassManager(Pipeline.parse("calibrate")).run(graph, context), context
 
 
-def traced(graph, arrays, seen):
-    """Computes a graph; leaves the numbers of each value each time that it is computed."""
+def traced(graph, arrays, seen, size):
+    """Computes a graph of batches of a size; leaves each value's numbers of each time."""
     values = dict(zip(graph.inputs, map(np.asarray, arrays), strict=True))
     for node in graph.nodes:
         operands = [values[value] for value in node.inputs]
@@ -98,13 +98,13 @@ def traced(graph, arrays, seen):
             break
         if isinstance(node.op, RegionOp):
             bodies = [
-                lambda *given, region=region: traced(region, given, seen) for region in node.regions
+                lambda *given, region=region: traced(region, given, seen, size)
+                for region in node.regions
             ]
             results = node.op.run(bodies, operands, [(0,)] * len(node.outputs))
         elif isinstance(node.op, Const):
             results = [node.output.array]
         elif node.op.name == "broadcast":
-            size = arrays[0].shape[1] if len(np.shape(arrays[0])) > 1 else traced.size
             results = [np.broadcast_to(operands[0], (size, 2))]
         else:
             results = [node.op.evaluate(*operands)]
@@ -118,8 +118,7 @@ def traced(graph, arrays, seen):
 def everything(graph, data):
     found: dict[str, list[np.ndarray]] = {}
     for batch in data:
-        traced.size = batch[0].shape[1]
-        traced(graph, batch, found)
+        traced(graph, batch, found, batch[0].shape[1])
     return found
 
 
