@@ -9,8 +9,8 @@ pytest.importorskip("llvmlite")
 
 from qir.backends.cpu.target import host_target
 from qir.ir import Graph
-from qir.types import Array
 from qir.observe.batches import extreme_inputs, random_inputs
+from qir.types import Array
 from tests.backends.cpu import harness
 
 pytestmark = pytest.mark.skipif(host_target() is None, reason="no kernels for this machine")
