@@ -11,11 +11,12 @@ from qir.ir.cloner import clone, copy_node
 from qir.ir.names import Inheritance
 from qir.ir.passages import Passing, passing
 from qir.ir.weight_names import layer_of
-from qir.ops import Cast, Concat, Const, Dequantize, Gather, Reshape, Return, Scan, Slice
+from qir.ops import Cast, Concat, Const, Dequantize, Dot, Gather, Reshape, Return, Scan, Slice
 from qir.ops.op import Op
 from qir.ops.rules import Accumulate
 from qir.ops.traits import Moves
 from qir.passes.shared.constant_folding import constant_folding
+from qir.passes.shared.identities import kernel_second
 from qir.passes.shared.inlining import inline
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.rewrite import rewrite, rule
@@ -63,7 +64,7 @@ class UnrollLoops(Pass):
             names.setdefault(around, Inheritance(around))
             inner = _unroll(node) if unrolls else list(node.regions[0].nodes)
             if unrolls:
-                rewrite(around, [move_constant, constant_folding(0)], nested=False)
+                rewrite(around, [move_constant, kernel_second, constant_folding(0)], nested=False)
                 names[around].settle()
             # What nothing reads went when constants were folded.
             pending = [scan for scan in (*_scans(inner), *pending) if not scan.erased]
@@ -135,10 +136,15 @@ def _own_weights(node: Node) -> Value | None:
 
 
 def _is_multiplied(value: Value) -> bool:
-    """Whether a product or convolution has a value, moved or cast, as its weights."""
+    """Whether a product or convolution has a value, moved or cast, as its weights.
+
+    Those of a dot may stand first: once they are constant, `kernel_second` puts them second.
+    """
     for user, place in value.uses:
         rule = user.op.quant
         if isinstance(rule, Accumulate) and place == rule.right:
+            return True
+        if isinstance(user.op, Dot) and place == 0:
             return True
         moves = user.op.moves.by_place or isinstance(user.op, Cast | Dequantize)
         if place == 0 and moves and any(map(_is_multiplied, user.outputs)):
