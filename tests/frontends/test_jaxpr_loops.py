@@ -249,8 +249,13 @@ def test_a_computed_place_that_is_written_over(place: int) -> None:
         near = x.at[i].set(0.5, mode="clip")
         return near, x.at[:, i].set(x[:, 0]), x.at[i, 1].set(7), x.at[place].set(3), x.at[1].set(3)
 
+    def combined(x: Any, i: Any) -> Any:
+        at = x.at[i]
+        return at.add(x[0]), at.multiply(2), at.min(0), at.max(x[1]), x.at[place].add(1)
+
     agrees(slices, X, np.int32(place))
     agrees(places, X, np.int32(place))
+    agrees(combined, X, np.int32(place))
 
 
 def test_more_than_a_place_that_is_written_over_is_refused() -> None:

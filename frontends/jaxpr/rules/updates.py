@@ -13,7 +13,8 @@ from qir.frontends.jaxpr.primitives import primitive
 from qir.frontends.jaxpr.rules.indexing import window_at
 from qir.frontends.shared.emitter import Emitter, Operand, known_integers
 from qir.frontends.shared.known import Known
-from qir.ops import And, Concat, Equal, Maximum, Minimum, Select
+from qir.ops import Add, And, Concat, Equal, Maximum, Minimum, Mul, Select
+from qir.ops.op import Op
 from qir.types import known
 
 
@@ -26,8 +27,38 @@ def dynamic_update_slice(
 
 
 @primitive("scatter")
-def scatter(
+def scatter(b: Emitter, *operands: Operand, **parameters: Any) -> Operand:
+    """One place that is written over, as by `x.at[i, j].set(y)`."""
+    return _at_place(b, None, *operands, **parameters)
+
+
+@primitive("scatter-add")
+def scatter_add(b: Emitter, *operands: Operand, **parameters: Any) -> Operand:
+    """One place that is added to, as by `x.at[i, j].add(y)`."""
+    return _at_place(b, Add(), *operands, **parameters)
+
+
+@primitive("scatter-mul")
+def scatter_mul(b: Emitter, *operands: Operand, **parameters: Any) -> Operand:
+    """One place that is multiplied, as by `x.at[i, j].multiply(y)`."""
+    return _at_place(b, Mul(), *operands, **parameters)
+
+
+@primitive("scatter-max")
+def scatter_max(b: Emitter, *operands: Operand, **parameters: Any) -> Operand:
+    """One place that is made as large as a number, as by `x.at[i, j].max(y)`."""
+    return _at_place(b, Maximum(), *operands, **parameters)
+
+
+@primitive("scatter-min")
+def scatter_min(b: Emitter, *operands: Operand, **parameters: Any) -> Operand:
+    """One place that is made as small as a number, as by `x.at[i, j].min(y)`."""
+    return _at_place(b, Minimum(), *operands, **parameters)
+
+
+def _at_place(
     b: Emitter,
+    combine: Op | None,
     x: Operand,
     indices: Operand,
     update: Operand,
@@ -36,13 +67,13 @@ def scatter(
     mode: Any,
     **_: Any,
 ) -> Operand:
-    """One place that is written over, as by `x.at[i, j].set(y)`."""
-    axes = tuple(dimension_numbers.scatter_dims_to_operand_dims)
-    places = tuple(dimension_numbers.inserted_window_dims)
-    if indices.type.rank != 1 or sorted(axes) != sorted(places):
+    """Writes over one place, by what is there and an update where an op combines them."""
+    axes = list(map(int, dimension_numbers.scatter_dims_to_operand_dims))
+    places = list(map(int, dimension_numbers.inserted_window_dims))
+    if indices.type.rank != 1 or sorted(axes) != places:
         raise UnsupportedError(
             f"scatter: expected one place along each axis, got indices {indices.type} along axes "
-            f"{list(axes)} of {x.type}; write place by place, or choose by jnp.where"
+            f"{axes} of {x.type}; write place by place, or choose by jnp.where"
         )
     starts: list[Operand] = [Known.of(np.zeros((), np.int32))] * x.type.rank
     for place, axis in enumerate(axes):
@@ -50,11 +81,17 @@ def scatter(
     rest = iter(update.type.shape)
     shape = tuple(1 if axis in places else next(rest) for axis in range(x.type.rank))
     clamped = mode is GatherScatterMode.CLIP
-    return _written(b, x, b.reshape(update, shape), starts, clamped=clamped)
+    return _written(b, x, b.reshape(update, shape), starts, combine, clamped=clamped)
 
 
 def _written(
-    b: Emitter, x: Operand, update: Operand, starts: Sequence[Operand], *, clamped: bool
+    b: Emitter,
+    x: Operand,
+    update: Operand,
+    starts: Sequence[Operand],
+    combine: Op | None = None,
+    *,
+    clamped: bool,
 ) -> Operand:
     """Writes over a window.
 
@@ -63,8 +100,10 @@ def _written(
     Args:
         b: Where to write.
         x: What is written over.
-        update: What stands there then.
+        update: What is written.
         starts: Where the window begins along each axis.
+        combine: The op of what stands there and the update that gives what stands there then; None
+            where it is the update.
         clamped: Whether a window that begins outside is moved inside, or not written.
 
     Raises:
@@ -100,8 +139,10 @@ def _written(
         sizes[axis] = whole[axis]
         places.append(0)
     y = update
-    if mask is not None:
-        y = b.compute(Select(), mask, update, window_at(b, x, places, tuple(sizes)))
+    if mask is not None or combine is not None:
+        old = window_at(b, x, places, tuple(sizes))
+        y = y if combine is None else b.compute(combine, old, y)
+        y = y if mask is None else b.compute(Select(), mask, y, old)
     return _placed(b, x, y, places)
 
 
