@@ -105,7 +105,9 @@ class CodePlan:
         self.equal: dict[Value, Affine] = {}
         self.islands: set[Node] = set()
         self.cones, self.inside = self._functions(graph, excluded)
-        self.coarse = coarse_periods(graph, self.code_for) | coarse_divisions(graph, self._divisor_code)
+        self.coarse = coarse_periods(graph, self.code_for) | coarse_divisions(
+            graph, self._divisor_code
+        )
         self.coarse |= unseen_comparisons(graph)
         kept = excluded | self.coarse.keys()
         self.cones, self.inside = self._functions(graph, kept)
