@@ -11,7 +11,7 @@ import pytest
 from jax import lax
 
 import qir
-from tests.models.accuracy import LEAST, Figures, measure, wide_products
+from tests.models.accuracy import LEAST, Figures, decibels, measure, wide_products
 from tests.models.recurrent import HIDDEN, RECURRENT, TIME, WIDTH, sequences
 from tests.models.transformers import Network
 
@@ -96,3 +96,22 @@ def test_other_pipelines_reach_into_loops(pipeline: str, least: float) -> None:
     wanted, found = (np.asarray(qir.evaluate(each, *x)[0], np.float64) for each in (graph, made))
     noise = np.square(wanted - found).mean()
     assert 10 * np.log10(np.square(wanted).mean() / noise) >= least
+
+
+@pytest.mark.slow
+def test_a_decoder_mostly_chooses_the_tokens_that_floats_choose() -> None:
+    """Tokens are fed back, so that one choice between near scores decides all that follow.
+
+    What decibels a whole batch keeps says nothing then; states stay near where tokens agree.
+    """
+    network = RECURRENT["greedy decoder"]()
+    graph = qir.from_jax(network.function, *network.inputs(0))
+    samples = [network.inputs(seed) for seed in BATCHES]
+    integer = qir.quantize(graph, samples, accuracy_check=False)
+    assert not qir.explain(integer).floats
+    rows: list[float] = []
+    for seed in range(100, 140):
+        inputs = network.inputs(seed)
+        wanted, found = (np.asarray(qir.evaluate(each, *inputs)[0]) for each in (graph, integer))
+        rows += decibels(wanted, found).tolist()
+    assert np.mean(np.array(rows) >= 20) >= 0.75
