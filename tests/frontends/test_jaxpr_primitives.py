@@ -22,7 +22,7 @@ Case: TypeAlias = tuple[Callable[..., Any], list[Array], list[str] | None]
 
 X = uniform(2, 3, 4)
 Y = uniform(2, 3, 4, seed=1)
-PLACE = np.int32(1)
+PLACE = np.asarray(1, np.int32)
 POSITIVE = uniform(2, 3, 4, low=0.5)
 MASK = X > 0
 WHOLE = np.arange(-3, 3, dtype=np.int32).reshape(2, 3)
