@@ -238,6 +238,28 @@ def test_the_trip_and_the_place_of_what_is_not_finite_are_named():
     assert lines[2].startswith("  exp made it of finite operands: %s in [")
 
 
+def test_what_a_select_leaves_out_is_finite_too():
+    source = """qir 2
+    graph @rows(%x: f32[3,2]) {
+      %start = const 0.0 : f32[2]
+      %last = scan(%start, %x) {carries = 1, stacked = 1} with (%h: f32[2], %row: f32[2]) {
+        %root = sqrt(%row) : f32[2]
+        %zero = const 0.0 : f32[2]
+        %some = greater(%row, %zero) : bool[2]
+        %kept = select(%some, %root, %zero) : f32[2]
+        %s = add(%h, %kept) : f32[2]
+        return %s
+      } : f32[2]
+      return %last
+    }"""
+    with pytest.raises(QirError) as caught:
+        calibrated(source, [np.array([[1, 2], [1, -1], [2, 3]], np.float32)])
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith("calibrate: %root in trip 1 of scan %last in batch 0: expected fini")
+    assert lines[2].startswith("  sqrt made it of finite operands: %row")
+    assert lines[3].endswith("numbers that it can take there, as jnp.sqrt(jnp.where(x > 0, x, 1))")
+
+
 def test_a_loop_without_an_end_is_stopped_with_its_place():
     with pytest.raises(QirError) as caught:
         calibrated(ENDLESS, [np.ones(2, np.float32)])
