@@ -7,7 +7,7 @@ import pytest
 
 import qir
 from qir.backends.reference.interpreter import run_all
-from qir.report.accuracy import measure
+from qir.report.accuracy import measure, warning_of
 from qir.report.trips import Trips, of_all_trips
 
 # %small is a thousandth of %p: together in one code nothing is left of it.
@@ -94,7 +94,7 @@ def test_loops_that_end_at_another_trip_and_branches_are_measured():
     assert str(qir.explain(program))
 
 
-# Steps towards the root of %a, until its square is right to 4 digits: 8 bits have not got them.
+# Steps towards the root of %a, until its square is right to 4 digits.
 ROOTS = """
 graph @roots(%a: f32[4]) {
   %y = while(%a, %a) {carries = 1} with (%a: f32[4], %s: f32[4]) {
@@ -119,12 +119,16 @@ graph @roots(%a: f32[4]) {
 
 def test_a_loop_that_ends_in_floating_point_alone_is_warned_of(monkeypatch):
     monkeypatch.setattr("qir.report.endless.MOST_TRIPS", 40)
-    data = [np.array([1.1, 2.3, 3.2, 4.7], np.float32)]
-    with pytest.warns(qir.QirAccuracyWarning, match=r"while %y: .* no end at %y.* after 40 trips"):
-        program = qir.quantize(qir.parse(ROOTS), data)
-    assert program.accuracy is not None
-    assert program.accuracy.outputs[0].sqnr == -np.inf
-    assert "no end" in str(qir.explain(program))
+    program = qir.parse(ROOTS.replace("const 0.0001", "const -1.0"))
+    found = measure(
+        qir.parse(ROOTS), program, [np.array([1.1, 2.3, 3.2, 4.7], np.float32)], run_all
+    )
+    assert found is not None
+    assert [output.sqnr for output in found.outputs] == [-np.inf]
+    warning = warning_of(found)
+    assert warning is not None
+    assert "no end at %y: the float program's comes to its end" in warning
+    assert "after 40 trips" in warning
 
 
 def test_a_loop_that_is_too_long_to_be_computed_again_is_told(monkeypatch):
