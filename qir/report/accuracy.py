@@ -116,7 +116,13 @@ def measure(
     pairs = zip(program.inputs, reference.inputs, inputs, strict=True)
     given = [array if old.type.quant else _given(new, array) for new, old, array in pairs]
     taken = Trips()
-    found = interpreter(program, *given, inside=taken.count)
+    try:
+        found = interpreter(program, *given, inside=taken.count)
+    except QirError as error:
+        raise error.at(
+            "on the codes of the first batch, whose steps may keep a loop from settling: bound its "
+            "trips, let it end at differences larger than a step, or leave it out by keep_float"
+        ) from error
 
     def compare(exact: Mapping[Value, Array]) -> Accuracy:
         outputs = tuple(

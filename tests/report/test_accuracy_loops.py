@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 import qir
 from qir.backends.reference.interpreter import run_all
+from qir.errors import QirError
 from qir.report.accuracy import measure
 from qir.report.trips import Trips, of_all_trips
 
@@ -106,3 +108,27 @@ def test_numbers_inside_are_those_of_each_trip():
         graph, x, h, inside=lambda value, array: 0 * array if value is inner else array
     )
     assert not zeroed[graph.outputs[0]].any()
+
+
+def test_a_loop_that_its_codes_keep_from_settling_is_told_as_such():
+    ends = """
+    graph @settle(%x: f32[2]) {
+      %y = while(%x) {carries = 1} with (%c: f32[2]) {
+        %p = reduce_max(%c) {axes = [0]} : f32[]
+        %least = const 0.5 : f32[]
+        %go = less(%least, %p) : bool[]
+        return %go
+      } with (%c: f32[2]) {
+        %d = tanh(%c) : f32[2]
+        return %d
+      } : f32[2]
+      return %y
+    }
+    """
+    stays = ends.replace("tanh(%c)", "relu(%c)")
+    x = np.ones(2, np.float32)
+    with pytest.raises(QirError) as caught:
+        measure(qir.parse(ends), qir.parse(stays), [x], run_all)
+    assert "  on the codes of the first batch, whose steps may keep a loop from settling" in str(
+        caught.value
+    )
