@@ -20,6 +20,9 @@ def too_coarse(divisor: Value, code: Affine, rule: Quotient) -> str | None:
         rule: The rule of the quotient.
     """
     known = Interval.point(divisor.real) if divisor.is_constant else divisor.range
+    if known is not None and divisor.observed is not None:
+        # A range that is shared, as with what a loop begins with, reaches where this never was.
+        known = known.intersect(divisor.observed)
     low, high = (0.0, 0.0) if known is None else known.bounds
     least = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
     step = float(code.scale.array)

@@ -19,6 +19,7 @@ from qir.ops.softmax import Exponentials
 from qir.ops.sums import rounded
 from qir.passes.shared.codes import fine_code, score_code
 from qir.passes.shared.domains import Domains
+from qir.passes.shared.moved_constants import quantized
 from qir.passes.shared.multiples import multiple_of_sum, rounded_multiple
 from qir.passes.shared.plan import CodePlan, KeptFloat, expressed_type
 from qir.passes.shared.wide import WIDE_BITS, short_code
@@ -149,13 +150,12 @@ class Forms:
             elif value in self.sums and wanted == self.plan.equal.get(value, wanted):
                 total = self.sums[value]
                 new = builder.emit(self.requantize(total, wanted, self.rounding), total)
-            elif value in self.plan.equal:
-                equal = self.code(value, builder, self.plan.equal[value])
-                new = builder.emit(Requantize(wanted, self.rounding), equal)
-            elif own is not None:
-                new = builder.emit(Requantize(wanted, self.rounding), self.coded[value, own])
+            elif value in self.plan.equal or own is not None:
+                before = self.code(value, builder, self.plan.equal.get(value))
+                new = builder.emit(Requantize(wanted, self.rounding), before)
             else:
-                new = builder.emit(self.quantize(wanted), self.rows.get(value, value))
+                source = self.rows.get(value, value)
+                new = quantized(source, self.quantize(wanted), builder, self.constant)
             self.coded[value, wanted] = form_of(value, "q", new)
         if code is None:
             self.main[value] = wanted
@@ -204,7 +204,8 @@ class Forms:
         if source in self.plan.cones:
             return None
         if (value, code) not in self.coded:
-            self.coded[value, code] = form_of(value, "q", builder.emit(self.quantize(code), source))
+            new = quantized(source, self.quantize(code), builder, self.constant)
+            self.coded[value, code] = form_of(value, "q", new)
         return self.coded[value, code]
 
     def from_sum(

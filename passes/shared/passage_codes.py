@@ -11,7 +11,7 @@ from qir.observe.statistics import Statistics
 from qir.ops import Dequantize, Mul, Quantize
 from qir.ops.elementwise import Sum
 from qir.ops.regions import RegionOp
-from qir.ops.rules import SharedCode
+from qir.ops.rules import Quotient, SharedCode
 from qir.passes.shared.accumulation import (
     LEAST_DECIBELS,
     accumulations,
@@ -146,10 +146,19 @@ class PassageCodes:
             assert isinstance(self.node.op, RegionOp)
             trips = self.node.op.trip_count([value.type for value in self.node.inputs])
             goes_on = port.result is not None and port.result in plan.fine
+            goes_on = goes_on or self._divides(self._paths[place])
             if not goes_on and gathered(power, code, trips) >= LEAST_DECIBELS:
                 return code
         self._fine.add(place)
         return wide
+
+    def _divides(self, path: set[Value]) -> bool:
+        """Whether what is added up is a divisor, of which the least has to keep bits too."""
+        return any(
+            isinstance(user.op.quant, Quotient) and user.inputs[1] is value
+            for value in path
+            for user in value.users
+        )
 
     def _ways_to(self, port: Passing) -> set[Value]:
         """Finds the values in branches between what has 16 bits and what they return for it."""

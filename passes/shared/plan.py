@@ -105,7 +105,9 @@ class CodePlan:
         self.equal: dict[Value, Affine] = {}
         self.islands: set[Node] = set()
         self.cones, self.inside = self._functions(graph, excluded)
-        self.coarse = coarse_periods(graph, self.code_for) | coarse_divisions(graph, self.code_for)
+        self.coarse = coarse_periods(graph, self.code_for) | coarse_divisions(
+            graph, self._divisor_code
+        )
         self.coarse |= unseen_comparisons(graph)
         kept = excluded | self.coarse.keys()
         self.cones, self.inside = self._functions(graph, kept)
@@ -223,6 +225,13 @@ class CodePlan:
         if storage.bits > 8:
             observed = Interval.of(*(FINE_HEADROOM * bound for bound in observed.bounds))
         return activation_code(observed, storage, symmetric=self.symmetric, expressed=expressed)
+
+    def _divisor_code(self, value: Value) -> Affine:
+        """Returns the code in which a value divides: a wide one where a loop adds it up."""
+        has_wide_sums = self.target is None or self.target.has_wide_sums
+        if isinstance(value.op, Sum) and value in self.fine and has_wide_sums:
+            return self.wide_code(value)
+        return self.code_for(value)
 
     def operand_code(self, value: Value, bits: int = 8) -> Affine | None:
         """Returns the code in which an op reads what a loop adds up in 16 bits; None for its own.

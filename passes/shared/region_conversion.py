@@ -13,6 +13,7 @@ from qir.ops.regions import RegionOp
 from qir.passes.shared.boundary import Boundary
 from qir.passes.shared.code_options import CodeOptions
 from qir.passes.shared.coded_ways import is_computed_from, is_computed_with, origin
+from qir.passes.shared.conditions import coarse_condition
 from qir.passes.shared.conversion import Conversion
 from qir.passes.shared.forms import Forms
 from qir.passes.shared.given_codes import GivenCodes
@@ -103,10 +104,13 @@ class Quantization:
     def _convert_regions(self, node: Node, forms: Forms, builder: Builder) -> None:
         """Converts what is in the regions of a node, and gives what goes through it codes."""
         if (reason := forms.plan.why_float(node)) is not None:
-            for inner in (node, *(inner for region in node.regions for inner in region.walk())):
-                if not isinstance(inner.op, Const | Return):
-                    inner.note = reason
-            forms.leave_float(node, builder)
+            _leave_float(node, reason, forms, builder)
+            return
+        if (reason := coarse_condition(node, forms.plan.code_for)) is not None:
+            _leave_float(node, reason, forms, builder)
+            self.context.diagnostics.append(
+                f"quantize: the loop of %{node.outputs[0].name} stays in floating point: {reason}"
+            )
             return
         ports = PassageCodes(node, forms, self.context.statistics, self.options.carries)
         while True:
@@ -212,6 +216,13 @@ class Quantization:
             return
         names = ", ".join(f"%{name}" for name in floats)
         node.note = f"nothing in its regions computes on codes of {names}"
+
+
+def _leave_float(node: Node, reason: str, forms: Forms, builder: Builder) -> None:
+    for inner in (node, *(inner for region in node.regions for inner in region.walk())):
+        if not isinstance(inner.op, Const | Return):
+            inner.note = reason
+    forms.leave_float(node, builder)
 
 
 def _is_unseen(node: Node) -> bool:

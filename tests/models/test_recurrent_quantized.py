@@ -11,32 +11,31 @@ import pytest
 from jax import lax
 
 import qir
-from tests.models.accuracy import LEAST, Figures, measure, wide_products
+from tests.models.accuracy import LEAST, Figures, decibels, measure, wide_products
 from tests.models.recurrent import HIDDEN, RECURRENT, TIME, WIDTH, sequences
 from tests.models.transformers import Network
 
 FAST = ("linen OptimizedLSTMCell", "linen GRUCell", "equinox GRUCell")
 
-CLIPPED = {"nnx scan over layers": 20.0, "linen remat_scan": 22.0}
-"""Models that the few batches here calibrate narrowly: on these batches themselves they keep 33."""
+BATCHES = range(1, 33)
+"""What models are calibrated on. Fewer batches, of two sequences each, leave others that reach
+beyond their ranges, where what is added up layer by layer is cut off: 23 dB instead of 33."""
 
-RECURRENT_CELLS = [
-    name
-    for name in RECURRENT
-    if name.split()[0] in ("linen", "nnx", "keras", "equinox") and name != "keras masked"
+RECURRENT_MODELS = [
+    name for name in RECURRENT if name not in ("keras masked", "greedy decoder", "solver")
 ]
 
 
 def measured(network: Network) -> Figures:
-    samples = [network.inputs(seed) for seed in range(1, 9)]
-    return measure(network.function, samples, network.inputs(20))
+    samples = [network.inputs(seed) for seed in BATCHES]
+    return measure(network.function, samples, network.inputs(100))
 
 
 @pytest.mark.parametrize(
     "name",
     [
         pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
-        for name in RECURRENT_CELLS
+        for name in RECURRENT_MODELS
     ],
 )
 def test_a_recurrent_model_is_integer_inside_of_its_loops(name: str) -> None:
@@ -44,7 +43,7 @@ def test_a_recurrent_model_is_integer_inside_of_its_loops(name: str) -> None:
     assert not figures.floats
     assert not wide_products(figures.graph)
     assert figures.differing == 0
-    assert figures.decibels >= CLIPPED.get(name, LEAST), str(figures)
+    assert figures.decibels >= LEAST, str(figures)
 
 
 def lstm(x: jax.Array, rolled: bool) -> jax.Array:
@@ -97,3 +96,22 @@ def test_other_pipelines_reach_into_loops(pipeline: str, least: float) -> None:
     wanted, found = (np.asarray(qir.evaluate(each, *x)[0], np.float64) for each in (graph, made))
     noise = np.square(wanted - found).mean()
     assert 10 * np.log10(np.square(wanted).mean() / noise) >= least
+
+
+@pytest.mark.slow
+def test_a_decoder_mostly_chooses_the_tokens_that_floats_choose() -> None:
+    """Tokens are fed back, so that one choice between near scores decides all that follow.
+
+    What decibels a whole batch keeps says nothing then; states stay near where tokens agree.
+    """
+    network = RECURRENT["greedy decoder"]()
+    graph = qir.from_jax(network.function, *network.inputs(0))
+    samples = [network.inputs(seed) for seed in BATCHES]
+    integer = qir.quantize(graph, samples, accuracy_check=False)
+    assert not qir.explain(integer).floats
+    rows: list[float] = []
+    for seed in range(100, 140):
+        inputs = network.inputs(seed)
+        wanted, found = (np.asarray(qir.evaluate(each, *inputs)[0]) for each in (graph, integer))
+        rows += decibels(wanted, found).tolist()
+    assert np.mean(np.array(rows) >= 20) >= 0.75

@@ -255,3 +255,64 @@ def test_a_projection_enters_the_sum_of_a_trip_with_16_bits() -> None:
     assert stacked.inputs[0].type.code.storage is DType.I16
     totals = [inner.output for inner in node.regions[0].nodes if inner.op.name == "add"]
     assert [total.type.code.storage for total in totals] == [DType.I32]
+
+
+def converging(x: jax.Array, tolerance: float) -> Any:
+    """The fixed point of a layer."""
+
+    def step(state: Any) -> Any:
+        new = jnp.tanh(0.4 * state[0] @ LEFT + x)
+        return new, jnp.abs(new - state[0]).max()
+
+    start = (jnp.zeros_like(x), jnp.float32(1))
+    return jax.lax.while_loop(lambda state: state[1] > tolerance, step, start)[0]
+
+
+def test_a_loop_that_codes_could_keep_from_ending_stays_in_floating_point() -> None:
+    fine, coarse = (quantized(lambda x, t=t: converging(x, t)) for t in (0.01, 0.2))
+    reasons = [line.reason for line in qir.explain(fine).floats if line.op == "dot"]
+    assert len(reasons) == 1
+    assert "%while.carry_2 comes to 0.01, and codes of it have steps of 0.00392" in reasons[0]
+    assert "dot" not in [line.op for line in qir.explain(coarse).floats]
+    wide = quantized(lambda x: converging(x, 0.01), "w8a16")
+    assert "dot" not in [line.op for line in qir.explain(wide).floats]
+    x = batches(9)[0]
+    np.testing.assert_allclose(
+        qir.evaluate(wide, x)[0], converging(jnp.asarray(x), 0.01), atol=0.02
+    )
+
+
+def test_what_a_loop_begins_with_is_spread_over_the_batch_in_its_code() -> None:
+    def summed(x: jax.Array) -> Any:
+        start = jnp.full((x.shape[0], WIDTH), 0.5)
+        return jax.lax.fori_loop(0, 8, lambda _, h: jnp.tanh(h @ LEFT + x), start)
+
+    rows = jax.ShapeDtypeStruct((*jax.export.symbolic_shape("rows"), WIDTH), jnp.float32)
+    graph = qir.quantize(qir.from_jax(summed, rows), batches(0), accuracy_check=False)
+    (spread,) = (node for node in graph.nodes if node.op.name == "broadcast")
+    code = spread.outputs[0].type.code
+    assert spread.inputs[0].array == code.encode(np.float32(0.5))
+    assert not qir.explain(graph).floats
+    x = batches(9)[0]
+    np.testing.assert_array_equal(qir.compile(graph)(x)[0], qir.evaluate(graph, x)[0])
+
+
+def test_a_divisor_that_a_loop_adds_up_begins_at_zero() -> None:
+    def average(x: jax.Array) -> Any:
+        def step(state: Any, row: jax.Array) -> tuple[Any, jax.Array]:
+            weight = jnp.exp(jnp.tanh(row @ RIGHT))
+            above = 0.9 * state[0] + weight * (row @ LEFT)
+            below = 0.9 * state[1] + weight
+            return (above, below), above / below
+
+        zeros = jnp.zeros(x.shape[1:])
+        return jax.lax.scan(step, (zeros, zeros), x)[1]
+
+    rng = np.random.default_rng(0)
+    data = [rng.uniform(-1, 1, (12, ROWS, WIDTH)).astype(np.float32) for _ in range(9)]
+    exact = qir.from_jax(average, data[0])
+    graph = qir.quantize(exact, data[:8], accuracy_check=False)
+    assert not qir.explain(graph).floats
+    wanted, found = (np.asarray(qir.evaluate(each, data[8])[0]) for each in (exact, graph))
+    assert 10 * np.log10(np.square(wanted).mean() / np.square(wanted - found).mean()) >= 30
+    np.testing.assert_array_equal(qir.compile(graph)(data[8])[0], found)
