@@ -15,6 +15,9 @@ from qir.types import Size, TensorType
 MAX_TRIPS = 1_000_000
 """After how many trips a while loop is taken for one that never ends."""
 
+REPEATS = 1024
+"""From this trip on, a power of two, the interpreter looks whether what is carried repeats."""
+
 
 @op("scan")
 class Scan(RegionOp):
@@ -175,10 +178,18 @@ class While(RegionOp):
         condition, body = bodies
         invariants = len(operands) - self.carries
         fixed, carried = operands[:invariants], list(operands[invariants:])
-        for _ in range(self.max_trips + 1):
+        earlier: list[bytes] | None = None
+        for trip in range(self.max_trips + 1):
             (goes_on,) = condition(*fixed, *carried)
             if not goes_on:
                 return carried
+            if trip >= REPEATS:
+                # What is carried as before comes again for ever: no need to run a million trips.
+                state = [np.asarray(array).tobytes() for array in carried]
+                if state == earlier:
+                    break
+                if trip.bit_count() == 1:
+                    earlier = state
             carried = list(body(*fixed, *carried))
         raise self.endless()
 

@@ -189,3 +189,21 @@ def test_a_code_goes_in_without_the_axis_of_trips_and_comes_out_with_it() -> Non
         one.inner(varying)
     with pytest.raises(QirError, match="stacked operand 0 to have an axis for the trips"):
         one.inner(TensorType((), DType.F32))
+
+
+def test_a_loop_whose_state_comes_again_is_stopped_long_before_its_last_trip() -> None:
+    trips = 0
+
+    def turn(state: Array) -> list[Array]:
+        nonlocal trips
+        trips += 1
+        return [np.roll(state, 1)]
+
+    regions: list[Callable[..., list[Any]]] = [lambda state: [np.bool_(True)], turn]
+    with pytest.raises(QirError, match="expected an end within 1000000 trips"):
+        While(carries=1).run(regions, [np.array([1, 2, 3])], [(3,)])
+    assert trips < 2000
+    # A long loop that does end does so; its state never comes again.
+    regions = [lambda state: [state[0] < 5000], lambda state: [state + 1]]
+    (last,) = While(carries=1).run(regions, [np.zeros(1, np.int32)], [(1,)])
+    assert last == [5000]
