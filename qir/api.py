@@ -34,7 +34,8 @@ from qir.passes.shared.raising import raise_imported
 from qir.pipeline import Batch, Context, PassManager, Pipeline
 from qir.pipeline.registry import check_options
 from qir.report.accuracy import measure, threshold_of, warning_of
-from qir.report.constant_inputs import constant_inputs, inputs_left_out
+from qir.report.endless import MOST_TRIPS
+from qir.report.unseen import unseen
 from qir.targets import Target, find_target, refuse
 from qir.text.files import check_companions, check_writable, write_atomically
 from qir.types import Array
@@ -274,7 +275,7 @@ def quantize(
     start = time.perf_counter()
     if data is not None and context.sample is known:  # The pipeline does not calibrate.
         context.sample, context.sample_outputs = first_rows(graph, data), ()
-    for sentence in (*constant_inputs(integer), *inputs_left_out(graph, integer)):
+    for sentence in unseen(graph, integer):
         advice = "calibrate on data that varies as in use"
         warnings.warn(f"quantize: {sentence}; {advice}", QirAccuracyWarning, stacklevel=2)
     if context.sample is None:
@@ -287,7 +288,12 @@ def quantize(
     )
     context.timings.append(("accuracy-check", time.perf_counter() - start))
     context.edited.append(False)
-    if (message := warning_of(integer.accuracy)) is not None:
+    if integer.accuracy is None:
+        why = f"a loop takes more than {MOST_TRIPS:,} trips"
+        sentence = f"quantize: the accuracy was not measured: {why}"
+        context.diagnostics.append(sentence)
+        integer.diagnostics += (sentence,)
+    elif (message := warning_of(integer.accuracy)) is not None:
         warnings.warn(message, QirAccuracyWarning, stacklevel=2)
     return integer
 

@@ -49,6 +49,10 @@ class UnsupportedError(QirError):
     """A model that uses something QIR has no rule for."""
 
 
+class EndlessError(QirError):
+    """A loop that has not come to an end within its `max_trips`."""
+
+
 class QirAccuracyWarning(UserWarning):
     """An integer program that is far from the float program; says where, why and what to do."""
 

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ from qir.frontends.jaxpr.constants import constant
 from qir.frontends.jaxpr.equations import flatten
 from qir.frontends.jaxpr.importer import Importer
 from qir.frontends.jaxpr.locations import calling_line, raised_at
-from qir.frontends.jaxpr.modules import pure
+from qir.frontends.jaxpr.modules import pure, refusal_of
 from qir.frontends.jaxpr.named import raise_named
 from qir.frontends.jaxpr.program import Slot
 from qir.frontends.jaxpr.shapes import depends_on_size, to_type
@@ -217,6 +218,10 @@ def _trace(f: Callable[..., Any], structure: Any, specs: Sequence[Any]) -> Close
         return jax.make_jaxpr(pure(f))(*jax.tree_util.tree_unflatten(structure, specs))
     except InconclusiveDimensionOperation as error:
         raise _depends_on_size(error) from error
+    except Exception as error:
+        if (refusal := refusal_of(error)) is not None:
+            raise refusal from error
+        raise
 
 
 def _traces(f: Callable[..., Any], structure: Any, specs: Sequence[Any]) -> bool:
@@ -236,5 +241,7 @@ def _depends_on_size(error: Exception) -> QirError:
 def _graph_name(f: Callable[..., Any], name: str | None) -> str:
     if name is not None:
         return check_symbol(name, "from_jax")
+    while isinstance(f, partial):
+        f = f.func
     found = getattr(f, "__name__", type(f).__name__)
     return "main" if found == "<lambda>" else identifier(found, "main")

@@ -25,6 +25,7 @@ from qir.passes.shared.identities import (
     constant_second,
     drop_neutral,
     extremum_to_clip,
+    kernel_second,
     simplify_clip,
     transpose_to_reshape,
 )
@@ -155,6 +156,7 @@ def flatten_concat(y: Value, b: Builder) -> Value | Skip | None:
 
 IDENTITIES = (
     constant_second,
+    kernel_second,
     drop_neutral,
     drop_double_negation,
     extremum_to_clip,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from functools import partial
+from itertools import chain, count
 
 from qir.errors import QirError, counted
 from qir.ir import Builder, Graph, Node, Value
@@ -11,11 +12,12 @@ from qir.ir.cloner import clone, copy_node
 from qir.ir.names import Inheritance
 from qir.ir.passages import Passing, passing
 from qir.ir.weight_names import layer_of
-from qir.ops import Cast, Concat, Const, Dequantize, Gather, Reshape, Return, Scan, Slice
+from qir.ops import Cast, Concat, Const, Dequantize, Dot, Gather, Reshape, Return, Scan, Slice
 from qir.ops.op import Op
 from qir.ops.rules import Accumulate
 from qir.ops.traits import Moves
 from qir.passes.shared.constant_folding import constant_folding
+from qir.passes.shared.identities import kernel_second
 from qir.passes.shared.inlining import inline
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.rewrite import rewrite, rule
@@ -61,9 +63,9 @@ class UnrollLoops(Pass):
                 context.diagnostics.append(sentence)
             around = node.graph
             names.setdefault(around, Inheritance(around))
-            inner = _unroll(node) if unrolls else list(node.regions[0].nodes)
+            inner = _unroll(node, _names(graph)) if unrolls else list(node.regions[0].nodes)
             if unrolls:
-                rewrite(around, [move_constant, constant_folding(0)], nested=False)
+                rewrite(around, [move_constant, kernel_second, constant_folding(0)], nested=False)
                 names[around].settle()
             # What nothing reads went when constants were folded.
             pending = [scan for scan in (*_scans(inner), *pending) if not scan.erased]
@@ -135,10 +137,15 @@ def _own_weights(node: Node) -> Value | None:
 
 
 def _is_multiplied(value: Value) -> bool:
-    """Whether a product or convolution has a value, moved or cast, as its weights."""
+    """Whether a product or convolution has a value, moved or cast, as its weights.
+
+    Those of a dot may stand first: once they are constant, `kernel_second` puts them second.
+    """
     for user, place in value.uses:
         rule = user.op.quant
         if isinstance(rule, Accumulate) and place == rule.right:
+            return True
+        if isinstance(user.op, Dot) and place == 0:
             return True
         moves = user.op.moves.by_place or isinstance(user.op, Cast | Dequantize)
         if place == 0 and moves and any(map(_is_multiplied, user.outputs)):
@@ -149,8 +156,19 @@ def _is_multiplied(value: Value) -> bool:
     return False
 
 
-def _unroll(node: Node) -> list[Node]:
-    """Puts the trips of a scan in its place, and returns their nodes."""
+def _names(graph: Graph) -> set[str]:
+    """Returns what values of a program are called, and what the imported ones were."""
+    return {name for value in graph.values_inside() for name in (value.name, *value.origin)}
+
+
+def _unroll(node: Node, taken: Set[str]) -> list[Node]:
+    """Puts the trips of a scan in its place, and returns their nodes.
+
+    Args:
+        node: The scan.
+        taken: Names that no trip may have: what is known of a value goes by the name that it was
+            imported with.
+    """
     assert isinstance(node.op, Scan)
     (body,) = node.regions
     builder = node.graph.before(node)
@@ -164,14 +182,14 @@ def _unroll(node: Node) -> list[Node]:
         given = [
             next(state)
             if way.passage.kind == "carried"
-            else _place(way, trip, builder)
+            else _place(way, trip, builder, taken)
             if way.passage.kind == "stacked"
             else way.operand
             for way in ways
             if way.operand is not None
         ]
         inputs = [value for value in given if value is not None]
-        name = partial(_of_trip, trip) if len(trips) > 1 else None
+        name = partial(_of_trip, taken, trip) if len(trips) > 1 else None
         returned = inline(body, [*inputs, *constants], builder, name)
         carried = list(returned[: len(carried)])
         parts.append(returned[len(carried) :])
@@ -195,8 +213,14 @@ def _trips(node: Node) -> int:
     return known(node.op.trip_count([value.type for value in node.inputs]), "unroll-loops")
 
 
-def _of_trip(trip: int, name: str) -> str:
-    return f"{name}.{trip}"
+def _of_trip(taken: Set[str], trip: int, name: str) -> str:
+    return _free(f"{name}.{trip}", taken)
+
+
+def _free(name: str, taken: Set[str]) -> str:
+    """Returns a name, with a number behind it where it is taken."""
+    others = (f"{name}_{number}" for number in count(1))
+    return next(other for other in chain([name], others) if other not in taken)
 
 
 def _without_constants(body: Graph, builder: Builder) -> tuple[Graph, list[Value]]:
@@ -215,25 +239,25 @@ def _without_constants(body: Graph, builder: Builder) -> tuple[Graph, list[Value
     return clone(body, inputs=inputs, nodes=others), outside
 
 
-def _place(way: Passing, trip: int, builder: Builder) -> Value:
+def _place(way: Passing, trip: int, builder: Builder, taken: Set[str]) -> Value:
     """Returns one place of what is stacked: of constants a constant, named after their layer."""
     whole, (inner,) = way.operand, way.inputs
     assert whole is not None
     if whole.is_constant:
-        name = _part_name(whole.name, trip)
+        name = _part_name(taken, whole.name, trip)
         part = builder.const(whole.array[trip], name, inner.type.element)
-        part.origin = [_part_name(origin, trip) for origin in whole.origin]
+        part.origin = [_part_name(taken, origin, trip) for origin in whole.origin]
         return part
     cut = builder.emit(Slice((0,), (trip,), (trip + 1,)), whole)
-    return builder.emit(Reshape(inner.type.shape), cut, name=_of_trip(trip, inner.name))
+    return builder.emit(Reshape(inner.type.shape), cut, name=_of_trip(taken, trip, inner.name))
 
 
-def _part_name(name: str, trip: int) -> str:
+def _part_name(taken: Set[str], name: str, trip: int) -> str:
     layer = layer_of(name)
     if layer is None or name.rpartition(".")[2].isdigit():
-        return _of_trip(trip, name)
+        return _of_trip(taken, trip, name)
     head = name[: name.index(layer) + len(layer)]
-    return f"{head}.{trip}{name[len(head) :]}"
+    return _free(f"{head}.{trip}{name[len(head) :]}", taken)
 
 
 def _stack(way: Passing, parts: Sequence[Value], builder: Builder) -> Value:

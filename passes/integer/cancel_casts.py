@@ -11,7 +11,7 @@ from qir.analysis.properties import QUANTIZED
 from qir.errors import QirError
 from qir.ir import Builder, Graph, Value
 from qir.ir.names import Inheritance
-from qir.ops import Clip, Dequantize, Gather, Quantize, Requantize, Reshape, Transpose
+from qir.ops import Broadcast, Clip, Dequantize, Gather, Quantize, Requantize, Reshape, Transpose
 from qir.ops.op import infer
 from qir.ops.rules import SameCode
 from qir.passes.shared.target_rules import within
@@ -209,16 +209,23 @@ def _at_most(size: Size, reals: Sequence[Value]) -> bool:
 
 @rule(Quantize)
 def hoist_quantize(y: Value, b: Builder) -> Value | Skip | None:
-    """quantize(reshape(x)) -> reshape(quantize(x)), and so for transpose: integers are moved."""
+    """quantize(reshape(x)) -> reshape(quantize(x)), and so for transpose and broadcast.
+
+    Integers are moved. A constant is broadcast where the size is known at run time alone, as the
+    state is that a recurrent model starts with: of it each reader gets its own.
+    """
     match y:
-        case Value(Quantize(to=code) as op, [Value(Reshape() | Transpose() as move, [x]) as moved]):
-            if x.is_constant:
+        case Value(
+            Quantize(to=code) as op,
+            [Value(Broadcast() | Reshape() | Transpose() as move, [x]) as moved],
+        ):
+            if x.is_constant and not isinstance(move, Broadcast):
                 return None
-            if len(moved.uses) != 1:
+            if len(moved.uses) != 1 and not x.is_constant:
                 return Skip("the moved numbers are read elsewhere too", moved)
             if not code.per_tensor:
                 return Skip("the code varies along an axis", y)
-            return b.emit(move, b.emit(op, x))
+            return b.emit(move, b.emit(op, x, name=x.name))
         case _:
             return None
 

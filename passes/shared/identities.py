@@ -9,6 +9,7 @@ from qir.ops import (
     Add,
     Clip,
     Div,
+    Dot,
     Maximum,
     Minimum,
     Mul,
@@ -29,6 +30,25 @@ def constant_second(y: Value, b: Builder) -> Value | None:
         case Value(Op() as op, [left, right]) if left.is_constant and not right.is_constant:
             swapped = op.swapped()
             return None if swapped is None else b.emit(swapped, right, left)
+        case _:
+            return None
+
+
+@rule(Dot)
+def kernel_second(y: Value, b: Builder) -> Value | None:
+    """W @ x -> (x^T @ W^T)^T, as only what stands second is packed and coded as weights."""
+    match y:
+        case Value(Dot(batch=batch) as op, [weights, x]) if weights.is_constant:
+            if x.is_constant or not (weights.type.is_float and x.type.is_float):
+                return None
+            lead = tuple(range(batch))
+            turn = Transpose((*lead, batch + 1, batch))
+            array = weights.array.reshape(*weights.array.shape[:batch], -1, weights.array.shape[-1])
+            kernel = b.const(turn.evaluate(array), weights.name, weights.type.element)
+            if weights.type.rank == kernel.type.rank:
+                kernel.stand_for(weights, turn.permutation)
+            turned = b.emit(op, b.emit(turn, x), kernel)
+            return b.emit(Reshape(y.type.shape), b.emit(turn, turned))
         case _:
             return None
 

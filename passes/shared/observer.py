@@ -10,9 +10,11 @@ import numpy as np
 
 from qir.errors import PassError, QirError
 from qir.ir import Graph, Value
+from qir.ir.reachability import reachable
 from qir.ir.signature import Sizes
 from qir.numbers.interval import Interval
 from qir.observe.histograms import Histogram
+from qir.ops import Select
 from qir.ops.softmax import Exponentials
 from qir.passes.shared.observed_parts import PartStatistics
 from qir.passes.shared.segments import Driven, Piece, cut
@@ -178,6 +180,11 @@ class Observer:
             if is_input
             else [value.place(), self._blame(value, trip, tally)]
         )
+        if _is_chosen_from(value):
+            places.append(
+                "what a select or a branch under jax.vmap leaves out is computed too: let the op "
+                "read numbers that it can take there, as jnp.sqrt(jnp.where(x > 0, x, 1))"
+            )
         return PassError(
             f"calibrate: {'input ' if is_input else ''}{where}: expected finite values, got "
             f"{_not_finite(array)}",
@@ -213,10 +220,19 @@ class Observer:
             else:
                 found = self._bounds(operand, trip, tally)
                 if found is None:
+                    ranges.append(f"%{operand.name}")
                     continue
                 bounds = found
             ranges.append(f"%{operand.name} in {Interval.of(*bounds)}")
         return f"{value.op.name} made it of finite operands: {', '.join(ranges) or 'none'}"
+
+
+def _is_chosen_from(value: Value) -> bool:
+    """Whether a select decides which numbers of a computed value are used."""
+    if value.op is None:
+        return False
+    later = reachable([value], lambda known: (new for user in known.users for new in user.outputs))
+    return any(isinstance(new.op, Select) for new in later)
 
 
 def _remedy_of_data(array: Array) -> str:

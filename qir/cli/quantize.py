@@ -13,8 +13,8 @@ from qir.cli.arguments import Commands, add_program, check_apart, files_of
 from qir.cli.pipelines import add_pipeline_options, run_pipeline
 from qir.errors import QirAccuracyWarning, QirError
 from qir.report.accuracy import THRESHOLD, warning_of
-from qir.report.constant_inputs import constant_inputs, inputs_left_out
 from qir.report.explain import explain
+from qir.report.unseen import unseen
 from qir.targets import find_target
 
 _SWITCHES = (
@@ -101,7 +101,7 @@ def _quantize(options: argparse.Namespace) -> int:
         for obstacle in target.obstacles(integer):
             print(f"qir: warning: target {target.name}: {obstacle}", file=sys.stderr)
     if not options.no_accuracy_check:
-        for sentence in (*constant_inputs(integer), *inputs_left_out(program, integer)):
+        for sentence in unseen(program, integer):
             print(f"qir: warning: quantize: {sentence}", file=sys.stderr)
     accuracy = integer.accuracy
     if accuracy is not None and (message := warning_of(accuracy, _SWITCHES)) is not None:

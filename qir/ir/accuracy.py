@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 Cause = Literal[
-    "mask", "shared code", "rows", "clipping", "division", "constant range", "few bits", "rounding"
+    "mask",
+    "shared code",
+    "rows",
+    "clipping",
+    "division",
+    "constant range",
+    "few bits",
+    "no end",
+    "rounding",
 ]
 """Why a value is inaccurate; see `qir.report.causes`."""
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from qir.errors import QirError, counted
+from qir.errors import EndlessError, counted
 from qir.ops.op import op
 from qir.ops.regions import Body, Passage, RegionOp, Signature
 from qir.types import Size, TensorType
@@ -182,11 +182,11 @@ class While(RegionOp):
             carried = list(body(*fixed, *carried))
         raise self.endless()
 
-    def endless(self) -> QirError:
+    def endless(self) -> EndlessError:
         """Returns the error of a loop that does not come to an end."""
-        return self.error(
-            f"expected an end within {self.max_trips} trips, got none; a loop that needs more has "
-            "max_trips set higher"
+        return EndlessError(
+            f"{self.name}: expected an end within {self.max_trips} trips, got none; a loop that "
+            "needs more has max_trips set higher"
         )
 
     def result_count(self, operands: int, regions: Sequence[Signature]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from math import isnan, prod
 from numbers import Real
@@ -10,7 +11,7 @@ from numbers import Real
 import numpy as np
 
 from qir.analysis.equivalence import Interpreter, turned_like
-from qir.errors import QirError, counted
+from qir.errors import EndlessError, QirError, counted
 from qir.ir import Accuracy, Graph, OutputAccuracy, OwnError, Value
 from qir.ir.accuracy import Cause
 from qir.ir.signature import bind
@@ -27,6 +28,7 @@ from qir.report.causes import (
     lesser,
     readers_of,
 )
+from qir.report.endless import loop_of, own_error_of, stopped_early
 from qir.report.trips import Trips, of_all_trips
 from qir.types import Array, Dim, Size
 
@@ -81,7 +83,7 @@ def measure(
     interpreter: Interpreter,
     threshold: float = THRESHOLD,
     returned: Sequence[Array | None] = (),
-) -> Accuracy:
+) -> Accuracy | None:
     """Computes both programs on a few rows of a batch and compares them.
 
     The interpreter gives the integers that every backend gives, and need not compile the program
@@ -102,10 +104,13 @@ def measure(
         returned: What `reference` returns for the batch, an array for each output; None or nothing
             where that is not known.
 
+    Returns:
+        The figures; None where a loop of the float program takes too many trips to be computed.
+
     Raises:
         QirError: An input does not fit.
     """
-    reference = reference.copy()
+    reference, program = stopped_early(reference), stopped_early(program)
     if not any(value.origin for value in reference.values()):
         reference.record_origins()
     allowed = WORK * sum(bool(node.outputs) for node in reference.walk())
@@ -116,13 +121,23 @@ def measure(
     pairs = zip(program.inputs, reference.inputs, inputs, strict=True)
     given = [array if old.type.quant else _given(new, array) for new, old, array in pairs]
     taken = Trips()
-    found = interpreter(program, *given, inside=taken.count)
+    compared = list(zip(reference.outputs, program.outputs, strict=True))
+    compared = [pair for pair in compared if _is_compared(pair[0])]
+    try:
+        found = interpreter(program, *given, inside=taken.count)
+    except EndlessError as error:
+        with suppress(EndlessError):
+            interpreter(reference, *inputs)
+            lost = tuple(OutputAccuracy(old.name, -np.inf, -np.inf, 0) for old, _ in compared)
+            worst = (own_error_of(loop_of(error, program)),)
+            return Accuracy(threshold, _samples(reference, inputs), lost, worst)
+        return None
 
     def compare(exact: Mapping[Value, Array]) -> Accuracy:
         outputs = tuple(
             _output(old, _decoded(old, exact[old]), _decoded(new, found[new]))
-            for old, new in zip(reference.outputs, program.outputs, strict=True)
-            if old in exact and _is_compared(old)
+            for old, new in compared
+            if old in exact
         )
         return Accuracy(threshold, _samples(reference, inputs), outputs)
 
@@ -131,12 +146,17 @@ def measure(
         if not accuracy.inaccurate:
             return accuracy
     trips = Trips()
-    exact = interpreter(reference, *inputs, inside=trips.note)
+    try:
+        exact = interpreter(reference, *inputs, inside=trips.note)
+    except EndlessError:
+        return None
     accuracy = compare(exact)
     if not accuracy.inaccurate and not is_small:
         return accuracy
     errors = _OwnErrors(exact, trips, taken)
-    return replace(accuracy, worst=errors.worst(program, given, interpreter))
+    with suppress(EndlessError):  # Of exact numbers a loop may take other trips.
+        accuracy = replace(accuracy, worst=errors.worst(program, given, interpreter))
+    return accuracy
 
 
 def _known(

@@ -65,6 +65,9 @@ REMEDIES: dict[Cause, str] = {
     "few bits": "the weights are rounded to less than 8 bits: take a pipeline with weights of 8, "
     "such as w8a8, or w8 where activations are floats, keep the op in floating point by "
     "quantize(keep_float=[...]), or train with the rounding",
+    "no end": "the condition asks for more than codes of 8 bits tell apart: keep the loop in "
+    "floating point by quantize(keep_float=[...]), take a pipeline with activations of 16 bits, "
+    "such as w8a16, or let the condition count trips too",
     "rounding": "8 bits are few for this op here: keep it in floating point by "
     "quantize(keep_float=[...])",
 }

@@ -237,8 +237,32 @@ def test_places_that_are_computed() -> None:
     agrees(lambda x, i: lax.dynamic_slice(x, (i, i), (4, 1)), X, np.int32(1))
     with pytest.raises(UnsupportedError, match=r"got slices of f32\[2,3\] along axes \[0\]"):
         from_jax(lambda x, i: lax.dynamic_slice(x, (i, 0), (2, 3)), X, np.int32(0))
+
+
+@pytest.mark.parametrize("place", [-9, -1, 0, 2, 9])
+def test_a_computed_place_that_is_written_over(place: int) -> None:
+    def slices(x: Any, i: Any) -> Any:
+        row = lax.dynamic_update_slice(x, -x[:1, :2], (i, 1))
+        return row, lax.dynamic_update_slice(x, -x[:1, :1], (i, i))
+
+    def places(x: Any, i: Any) -> Any:
+        near = x.at[i].set(0.5, mode="clip")
+        return near, x.at[:, i].set(x[:, 0]), x.at[i, 1].set(7), x.at[place].set(3), x.at[1].set(3)
+
+    def combined(x: Any, i: Any) -> Any:
+        at = x.at[i]
+        return at.add(x[0]), at.multiply(2), at.min(0), at.max(x[1]), x.at[place].add(1)
+
+    agrees(slices, X, np.int32(place))
+    agrees(places, X, np.int32(place))
+    agrees(combined, X, np.int32(place))
+
+
+def test_more_than_a_place_that_is_written_over_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="let a scan stack what each trip gives"):
-        from_jax(lambda x, i: lax.dynamic_update_slice(x, x[:1], (i, 0)), X, np.int32(0))
+        from_jax(lambda x, i: lax.dynamic_update_slice(x, x[:2], (i, 0)), X, np.int32(0))
+    with pytest.raises(UnsupportedError, match="write place by place"):
+        from_jax(lambda x, i: x.at[i].set(0), X, np.arange(2, dtype=np.int32))
 
 
 @pytest.mark.parametrize("start", [(0, 0), (1, 1), (9, 0), (-3, 2)], ids=str)

@@ -18,7 +18,11 @@ UNROLLED = {
 }
 
 
-@pytest.mark.parametrize("name", RECURRENT)
+FAST = {"linen OptimizedLSTMCell", "linen lengths", "linen scan over layers", "greedy decoder"}
+CASES = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in RECURRENT]
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_recurrent_models_compute_what_jax_does(name: str) -> None:
     network = RECURRENT[name]()
     inputs = network.inputs(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 import qir
 from qir.backends.reference.interpreter import run_all
@@ -64,6 +65,7 @@ def test_the_worst_op_inside_of_a_loop_is_named():
     # The unequal parts share a code where the sum of dots stays one.
     program = qir.optimize(cell(), "calibrate, propagate-ranges(share=true), quantize", data=data)
     accuracy = measure(cell(), program, data[0], run_all)
+    assert accuracy is not None
     (output,) = accuracy.outputs
     exact = qir.evaluate(cell(), *data[0])[0]
     found = qir.evaluate(program, *data[0])[0]
@@ -90,6 +92,56 @@ def test_loops_that_end_at_another_trip_and_branches_are_measured():
     assert program.accuracy is not None
     assert [one.name for one in program.accuracy.outputs] == ["z"]
     assert str(qir.explain(program))
+
+
+# Steps towards the root of %a, until its square is right to 4 digits: 8 bits have not got them.
+ROOTS = """
+graph @roots(%a: f32[4]) {
+  %y = while(%a, %a) {carries = 1} with (%a: f32[4], %s: f32[4]) {
+    %q = square(%s) : f32[4]
+    %d = sub(%q, %a) : f32[4]
+    %m = abs(%d) : f32[4]
+    %most = reduce_max(%m) {axes = [0]} : f32[]
+    %little = const 0.0001 : f32[]
+    %go = greater(%most, %little) : bool[]
+    return %go
+  } with (%a: f32[4], %s: f32[4]) {
+    %t = div(%a, %s) : f32[4]
+    %u = add(%s, %t) : f32[4]
+    %half = const 0.5 : f32[]
+    %v = mul(%u, %half) : f32[4]
+    return %v
+  } : f32[4]
+  return %y
+}
+"""
+
+
+def test_a_loop_that_ends_in_floating_point_alone_is_warned_of(monkeypatch):
+    monkeypatch.setattr("qir.report.endless.MOST_TRIPS", 40)
+    data = [np.array([1.1, 2.3, 3.2, 4.7], np.float32)]
+    with pytest.warns(qir.QirAccuracyWarning, match=r"while %y: .* no end at %y.* after 40 trips"):
+        program = qir.quantize(qir.parse(ROOTS), data)
+    assert program.accuracy is not None
+    assert program.accuracy.outputs[0].sqnr == -np.inf
+    assert "no end" in str(qir.explain(program))
+
+
+def test_a_loop_that_is_too_long_to_be_computed_again_is_told(monkeypatch):
+    monkeypatch.setattr("qir.report.endless.MOST_TRIPS", 2)
+    data = [(np.abs(draw(2, 4, seed=seed)) + 8, np.int32(seed)) for seed in range(2)]
+    program = qir.quantize(qir.parse(HALVES), data)
+    assert program.accuracy is None
+    assert "more than 500 trips" in program.diagnostics[-1]
+
+
+def test_a_branch_that_no_data_took_is_warned_of_where_it_has_codes():
+    graph = qir.parse(HALVES)
+    data = [(np.abs(draw(2, 4, seed=seed)) * 8, np.int32(1)) for seed in range(2)]
+    with pytest.warns(qir.QirAccuracyWarning, match="no data ran region 0 of cond %z: .*use"):
+        program = qir.quantize(graph, data, accuracy_check=-100)
+    assert any("no data ran" in told for told in program.diagnostics)
+    qir.quantize(graph, data, "w8", accuracy_check=-100)  # Nothing there is clamped.
 
 
 def test_numbers_inside_are_those_of_each_trip():

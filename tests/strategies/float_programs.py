@@ -175,6 +175,15 @@ def attention(net: FloatNetwork) -> Value | None:
     return net.emit(Dot(batch=rank - 2), net.last, keys)
 
 
+def weights_first(net: FloatNetwork) -> Value | None:
+    """Multiplies constants by the last value."""
+    if len(net.shape) < 2:
+        return None
+    *batch, terms, _ = net.shape
+    rows = [2] * net.draw(st.integers(0 if batch else 1, 2))
+    return net.emit(Dot(batch=len(batch)), net.const(net.numbers(*batch, *rows, terms)), net.last)
+
+
 def unary(net: FloatNetwork) -> Value:
     low = net.draw(st.sampled_from([-np.inf, -1.0, 0.0, 0.5]))
     high = net.draw(st.sampled_from([np.inf, 6.0, 0.5]))
@@ -273,7 +282,7 @@ def again(net: FloatNetwork) -> Value | None:
 
 LAYERS: list[Layer] = [
     affine, affine, affine, batch_norm, conv, conv, dot, dot, attention, unary, unary, extremum,
-    pool, mean, mean, reshape, transpose, move,
+    weights_first, pool, mean, mean, reshape, transpose, move,
     combine, concat, concat, both, softmax, again,
 ]  # fmt: skip
 

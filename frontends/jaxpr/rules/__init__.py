@@ -7,6 +7,7 @@ from qir.frontends.jaxpr.rules import (
     indexing,
     reduction,
     shape,
+    updates,
     window,
 )
 
@@ -17,5 +18,6 @@ __all__ = [
     "indexing",
     "reduction",
     "shape",
+    "updates",
     "window",
 ]

@@ -38,7 +38,7 @@ def gather(
     axes = tuple(dimension_numbers.start_index_map)
     if isinstance(indices, Known) and indices.type.rank == 1:
         start = dict(zip(axes, known_integers(indices, "gather"), strict=True))
-        window = _window(b, x, [start.get(axis, 0) for axis in range(x.type.rank)], sizes)
+        window = window_at(b, x, [start.get(axis, 0) for axis in range(x.type.rank)], sizes)
         collapsed = dimension_numbers.collapsed_slice_dims
         return b.reshape(
             window, tuple(size for axis, size in enumerate(sizes) if axis not in collapsed)
@@ -184,7 +184,7 @@ def _grid(
         else:
             read[varied[0]] = axis
     chosen = {axis: at for at, axis in read.items()}
-    x = _window(
+    x = window_at(
         b,
         x,
         starts,
@@ -249,7 +249,7 @@ def dynamic_slice(
         for start in starts
     ]
     if not computed:
-        return _window(b, x, places, sizes)
+        return window_at(b, x, places, sizes)
     if len(computed) > 1 or sizes[computed[0]] != 1:
         raise UnsupportedError(
             "dynamic_slice: expected one place along one axis where the start is computed, got "
@@ -258,52 +258,12 @@ def dynamic_slice(
         )
     (axis,) = computed
     whole = tuple(x.type.shape[at] if at == axis else size for at, size in enumerate(sizes))
-    chosen = b.emit(Gather(axis), _window(b, x, places, whole), starts[axis])
+    chosen = b.emit(Gather(axis), window_at(b, x, places, whole), starts[axis])
     return b.reshape(chosen, sizes)
 
 
-@primitive("dynamic_update_slice")
-def dynamic_update_slice(
-    b: Emitter, x: Operand, update: Operand, *starts: Operand, **_: Any
-) -> Operand:
-    """A window at a constant place that is written over."""
-    if not all(isinstance(start, Known) for start in starts):
-        raise UnsupportedError(
-            "dynamic_update_slice: expected constants as starts, got computed values; let a scan "
-            "stack what each trip gives, or choose by jnp.where(jnp.arange(size) == start, …)"
-        )
-    y = update
-    for axis in reversed(range(x.type.rank)):
-        # The window grows by one axis at a time, of what stands around it in x.
-        extent, size = x.type.shape[axis], y.type.shape[axis]
-        if extent == size:
-            continue
-        start = known_integers(starts[axis], "dynamic_update_slice")[0]
-        place = min(max(start, 0), known(extent, "slice") - known(size, "slice"))
-        limits = place, place + known(size, "slice")
-        around = [
-            _window(
-                b,
-                x,
-                [
-                    first if at == axis else known_integers(starts[at], "slice")[0]
-                    for at in range(x.type.rank)
-                ],
-                tuple(
-                    last - first if at == axis else y.type.shape[at] for at in range(x.type.rank)
-                ),
-            )
-            if last > first
-            else None
-            for first, last in ((0, limits[0]), (limits[1], known(extent, "slice")))
-        ]
-        before, behind = around
-        parts = [part for part in (before, y, behind) if part is not None]
-        y = b.emit(Concat(axis), *parts)
-    return y
-
-
-def _window(b: Emitter, x: Operand, starts: Sequence[int], sizes: Shape) -> Operand:
+def window_at(b: Emitter, x: Operand, starts: Sequence[int], sizes: Shape) -> Operand:
+    """Returns the window that begins at some places, or as near to them as it fits in."""
     clamped: list[Size] = []
     limits: list[Size] = []
     for start, size, whole in zip(starts, sizes, x.type.shape, strict=True):

@@ -88,8 +88,8 @@ def test_the_other_tests_of_kernels() -> None:
         if "harness" in path.read_text()
     }
     # These bring memory of their own.
-    own = ("test_guarded.py", "test_targets.py", "test_emulated.py", "test_memcheck.py")
-    own += ("test_loop.py",)  # The tensors of a body lie in one block.
+    own = ["test_guarded.py", "test_targets.py", "test_emulated.py", "test_memcheck.py"]
+    own.append("test_loop.py")  # The tensors of a body lie in one block.
     files -= {here / name for name in own}
     done = subprocess.run(
         [

@@ -10,6 +10,7 @@ pytest.importorskip("llvmlite")
 from qir.backends.cpu.target import host_target
 from qir.ir import Graph
 from qir.observe.batches import extreme_inputs, random_inputs
+from qir.types import Array
 from tests.backends.cpu import harness
 
 pytestmark = pytest.mark.skipif(host_target() is None, reason="no kernels for this machine")
@@ -20,7 +21,7 @@ def gates(rows: str, width: int) -> Graph:
     wide, both = f"[{rows},{width}]", f"[{rows},{2 * width}]"
     code = "{scale=0.000177, bounds=[-131071, 131071]}"
     columns = np.linspace(0.2, 1.1, 2 * width).astype(np.float32) * np.float32(1e-4)
-    tables = {
+    tables: dict[str, Array] = {
         "short": np.random.default_rng(0).integers(-128, 128, 256).astype(np.int8),
         "long": np.random.default_rng(1).integers(-128, 128, 65536).astype(np.int8),
         "twelve": np.random.default_rng(2).integers(-32768, 32768, 4096).astype(np.int16),

@@ -243,3 +243,24 @@ def test_rounding_at_the_door_is_that_of_the_reference():
         found = qir.compile(graph, kernels=kernels)(x, k)
         for mine, want in zip(found, qir.evaluate(graph, x, k), strict=True):
             assert np.array_equal(mine, want)
+
+
+def test_a_counter_that_steps_over_its_bound_runs_the_trips_that_the_reference_runs():
+    # XLA takes the loop of i < 1, i + 2 for one without trips where it sees it whole.
+    graph = qir.parse("""qir 2
+    graph @g(%x: f32[2]) {
+      %zero = const 0 : i32[]
+      %i, %y = while(%zero, %x) {carries = 2} with (%i: i32[], %y: f32[2]) {
+        %one = const 1 : i32[]
+        %more = less(%i, %one) : bool[]
+        return %more
+      } with (%i: i32[], %y: f32[2]) {
+        %two = const 2 : i32[]
+        %next = add(%i, %two) : i32[]
+        %turned = neg(%y) : f32[2]
+        return %next, %turned
+      } : i32[], f32[2]
+      return %i, %y
+    }""")
+    found = qir.compile(graph)(np.ones(2, np.float32))
+    assert [np.asarray(array).tolist() for array in found] == [2, [-1, -1]]

@@ -374,6 +374,7 @@ def test_the_errors_of_moved_values_are_those_of_the_imported_ones():
         graph, "move-transposes, calibrate, propagate-ranges, quantize", data=[x]
     )
     found = measure(graph, integer, [x], run_all, 200.0)
+    assert found is not None
     # Rounded to 8 bits each has 30 dB and more; of numbers in another order it would be about 0.
     figures = {one.value: one.sqnr for one in found.worst}
     assert figures.keys() == {"n", "y"}

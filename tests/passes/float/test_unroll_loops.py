@@ -51,6 +51,17 @@ def test_the_trips_compute_what_the_loop_does(reverse: bool) -> None:
     assert unrolled.value("net.2.kernel").origin == ("net.2.kernel",)
 
 
+def test_trips_have_no_name_that_another_value_was_imported_with() -> None:
+    text = LAYERS.replace("REVERSE", "").replace("scan(%x,", "scan(%d.0,")
+    text = text.replace("  %net.kernel", "  %d.0 = neg(%x) : f32[4,2]\n  %net.kernel", 1)
+    graph = qir.parse(text.replace("%parts", "%net.0.kernel"), {"net.kernel": WEIGHTS})
+    unrolled = qir.optimize(graph, "unroll-loops", check=True, data=[inputs()])
+    origins = [name for value in unrolled.values() for name in value.origin]
+    assert len(origins) == len(set(origins))
+    assert unrolled.value("d.0_1").origin == ("d.0_1",)
+    assert unrolled.value("net.0.kernel_1").origin == ("net.0.kernel_1",)
+
+
 def test_a_loop_that_would_be_too_long_stays_and_says_so() -> None:
     stays = qir.optimize(layers(), "unroll-loops(limit=8)")
     assert isinstance(stays.outputs[0].op, Scan)

@@ -30,6 +30,7 @@ from qir.ops.op import Op
 from qir.passes.integer.cancel_casts import CAST_RULES, _encodes_back, requantize_nearly
 from qir.pipeline import Context, PassManager, Pipeline
 from qir.pipeline.rewrite import rewrite
+from qir.text import parse
 from qir.types import Affine, DType, TensorType
 from tests.drawing import examples
 from tests.strategies.base import Draw, codes, stored
@@ -171,6 +172,22 @@ def test_moves_of_numbers_keep_every_integer(case):
     assert PassManager(Pipeline.parse("cancel-casts")).run(folded, Context()) == folded
     for after, before in zip(run(folded, *case.inputs), run(case.graph, *case.inputs), strict=True):
         np.testing.assert_array_equal(after, before)
+
+
+def test_a_state_of_zeros_for_any_batch_is_broadcast_as_stored():
+    graph = parse("""
+graph @state(%x: f32[B,2]) {
+  %zero = const 0.0 : f32[]
+  %state = broadcast(%zero) : f32[B,3]
+  %cell = quantize(%state) : i16[B,3]{scale=0.001, zp=7}
+  %hidden = quantize(%state) : i8[B,3]{scale=0.01, zp=-5}
+  return %cell, %hidden
+}""")
+    folded = PassManager(Pipeline.parse("cancel-casts, canonicalize")).run(graph, Context())
+    assert not any(node.outputs and node.outputs[0].type.is_float for node in folded.nodes)
+    x = np.zeros((2, 2), np.float32)
+    for after, stored_zero in zip(run(folded, x), (7, -5), strict=True):
+        np.testing.assert_array_equal(after, np.full((2, 3), stored_zero))
 
 
 def test_every_cast_rule_fires():
