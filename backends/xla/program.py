@@ -193,9 +193,13 @@ class XlaProgram:
         Args:
             endless: What `run` returned.
         """
-        if endless is None or isinstance(endless, jax.core.Tracer):
+        if endless is None:
             return
-        if number := int(endless):
+        try:
+            number = int(endless)
+        except jax.errors.ConcretizationTypeError:  # inside of what is traced
+            return
+        if number:
             raise self.endless[number - 1].with_traceback(None)
 
     def partition(self, sizes: Sizes) -> str:

@@ -22,6 +22,7 @@ Case: TypeAlias = tuple[Callable[..., Any], list[Array], list[str] | None]
 
 X = uniform(2, 3, 4)
 Y = uniform(2, 3, 4, seed=1)
+PLACE = np.asarray(1, np.int32)
 POSITIVE = uniform(2, 3, 4, low=0.5)
 MASK = X > 0
 WHOLE = np.arange(-3, 3, dtype=np.int32).reshape(2, 3)
@@ -80,11 +81,21 @@ MOVES: dict[str, Case] = {
     ),
     "concatenate": (lambda x, y: jnp.concatenate([x, y], 1), [X, Y], ["concat"]),
     "dynamic_slice": (lambda x: lax.dynamic_slice(x, (1, 9, 0), (1, 2, 4)), [X], ["slice"]),
+    "dynamic_update_slice": (
+        lambda x, y: lax.dynamic_update_slice(x, y[:, 1:3], (0, 1, 0)),
+        [X, Y],
+        None,
+    ),
     "gather": (lambda x, i: x[:, i], [X, np.array([[2, 0], [1, 1]], np.int32)], None),
     "iota": (lambda x: x + lax.broadcasted_iota(jnp.float32, x.shape, 1), [X], ["add"]),
     "pad": (lambda x: jnp.pad(x, ((0, 0), (1, 2), (0, 3)), constant_values=2), [X], ["pad"]),
     "reshape": (lambda x: x.reshape(4, -1), [X], ["reshape"]),
     "rev": (lambda x: x[:, ::-1], [X], ["reverse"]),
+    "scatter": (lambda x, i: x.at[i, 1].set(2.0), [X, PLACE], None),
+    "scatter-add": (lambda x, i: x.at[i, 1].add(2.0), [X, PLACE], None),
+    "scatter-max": (lambda x, i: x.at[i, 1].max(0.5), [X, PLACE], None),
+    "scatter-min": (lambda x, i: x.at[i, 1].min(0.5), [X, PLACE], None),
+    "scatter-mul": (lambda x, i: x.at[i, 1].multiply(2.0), [X, PLACE], None),
     "slice": (lambda x: x[1:, ::2, 1:3], [X], ["slice"]),
     "split": (lambda x: jnp.split(x, [1, 3], axis=2), [X], ["split"]),
     "squeeze": (lambda x: lax.slice(x, (0, 1, 0), (2, 2, 4)).squeeze(1), [X], ["slice", "reshape"]),

@@ -277,7 +277,9 @@ def test_a_loop_that_codes_could_keep_from_ending_stays_in_floating_point() -> N
     wide = quantized(lambda x: converging(x, 0.01), "w8a16")
     assert "dot" not in [line.op for line in qir.explain(wide).floats]
     x = batches(9)[0]
-    np.testing.assert_allclose(qir.evaluate(wide, x)[0], converging(jnp.asarray(x), 0.01), atol=0.02)
+    np.testing.assert_allclose(
+        qir.evaluate(wide, x)[0], converging(jnp.asarray(x), 0.01), atol=0.02
+    )
 
 
 def test_what_a_loop_begins_with_is_spread_over_the_batch_in_its_code() -> None:
