@@ -30,6 +30,8 @@ def walk_places(graph: Graph, around: str = "") -> Iterator[tuple[Node, str]]:
 def regions_placed(node: Node, around: str) -> Iterator[tuple[Graph, str]]:
     """Yields the regions of a node with what stands around their nodes; see `walk_places`."""
     name = placed_name(node.outputs[0], around) if node.outputs else f"{around}{node.op.name}"
+    # What quantize makes of %loop is %loop.q where floats leave it; what is inside is in %loop.
+    name = name.removesuffix(".q")
     for index, region in enumerate(node.regions):
         yield region, f"{name}/" + (f"{index}/" if len(node.regions) > 1 else "")
 
@@ -44,6 +46,5 @@ def placed_name(value: Value, around: str) -> str:
         around: What `walk_places` gives for its node.
     """
     ops = [part for part in around.split("/") if not part.isdigit()][:-1]
-    # What quantize makes of %loop is %loop.q; what stands inside keeps its name.
-    told = bool(ops) and value.name.startswith(f"{ops[-1].removesuffix('.q')}.")
+    told = bool(ops) and value.name.startswith(f"{ops[-1]}.")
     return value.name if told else f"{around}{value.name}"

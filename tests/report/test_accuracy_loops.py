@@ -103,7 +103,9 @@ graph @roots(%a: f32[4]) {
     %m = abs(%d) : f32[4]
     %most = reduce_max(%m) {axes = [0]} : f32[]
     %little = const 0.0001 : f32[]
-    %go = greater(%most, %little) : bool[]
+    %above = sub(%most, %little) : f32[]
+    %zero = const 0.0 : f32[]
+    %go = greater(%above, %zero) : bool[]
     return %go
   } with (%a: f32[4], %s: f32[4]) {
     %t = div(%a, %s) : f32[4]
