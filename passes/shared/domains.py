@@ -114,10 +114,12 @@ class Domains:
         edge = op.edge
         if edge is None or edge.operand != position or value.range is None:
             return real
-        low, high = value.range.bounds
+        # A fixed code has a range that may reach farther than data did.
+        had = value.range if value.observed is None else value.range.intersect(value.observed)
+        low, high = had.bounds
         at_edge = edge.steep and low == edge.number
         if low > edge.number or high < edge.number or at_edge:
-            kept = value.range
+            kept = had
             if real is value:
                 # What is computed may well be farther from the edge than data was.
                 kept = Interval.of(-inf, high) if high < edge.number else Interval.of(low, inf)

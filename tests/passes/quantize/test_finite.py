@@ -111,6 +111,22 @@ def test_what_a_kept_op_reads_stays_where_data_was(name):
         assert np.isfinite(np.asarray(program(data)[0])).all()
 
 
+def test_the_logarithm_of_a_softmax_whose_code_reaches_0_is_finite():
+    graph = qir.parse("""
+        graph @g(%x: f32[2,8]) {
+          %s = softmax(%x) {axis = 1} : f32[2,8]
+          %l = log(%s) : f32[2,8]
+          %k = const 0.00001 : f32[]
+          %p = softplus(%l) : f32[2,8]
+          %a = add(%p, %k) : f32[2,8]
+          %d = div(%l, %a) : f32[2,8]
+          return %d, %l
+        }""")
+    x = np.linspace(-6, 6, 16, dtype=np.float32).reshape(2, 8) ** 2
+    program = qir.quantize(graph, [x], accuracy_check=False)
+    assert all(np.isfinite(found).all() for found in qir.evaluate(program, x))
+
+
 def test_a_divisor_on_both_sides_of_0_is_never_0():
     rng = np.random.default_rng(35)
     data = rng.normal(0, 1, (64, 16)).astype(np.float32)
