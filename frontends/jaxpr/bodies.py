@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from qir.frontends.jaxpr.program import FlatProgram, RegionEquation, Slot, Way
-from qir.interop.jax_internals import ClosedJaxpr, jaxpr_as_fun
+from qir.interop.jax_internals import ClosedJaxpr, jaxpr_as_fun, scan_counts
 
 
 def jaxprs_of(name: str, params: Mapping[str, Any]) -> list[ClosedJaxpr]:
@@ -84,7 +84,7 @@ def _invariant(way: Way) -> Way:
 
 def _scan(equation: RegionEquation) -> list[Way]:
     (body,) = equation.bodies
-    consts, carries = equation.params["num_consts"], equation.params["num_carry"]
+    consts, carries = scan_counts(equation.params)
     operands = list(zip(equation.whole, body.inputs, strict=True))
     results = list(zip(body.outputs, equation.results, strict=True))
     carried = zip(operands[consts : consts + carries], results[:carries], strict=True)

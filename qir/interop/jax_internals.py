@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -63,9 +64,22 @@ __all__ = [
     "is_user_filename",
     "jaxpr_as_fun",
     "lines_of",
+    "scan_counts",
     "scopes_of",
     "set_xla_metadata",
 ]
+
+
+def scan_counts(params: Mapping[str, Any]) -> tuple[int, int]:
+    """Returns how many operands of a scan are constants of its body, and how many are carried.
+
+    Args:
+        params: The parameters of the equation, which jax 0.12 has in a tree.
+    """
+    if "ft_in" in params:
+        consts, carries, _ = (len(list(part)) for part in params["ft_in"].unpack())
+        return consts, carries
+    return params["num_consts"], params["num_carry"]
 
 
 def scopes_of(equation: Any) -> list[str]:
