@@ -66,7 +66,7 @@ class Steps:
         self.channels = channels
         self.kernel = (channels, channels)
         self.builder = graph.at_end()
-        self.values = list(graph.inputs)
+        self.values: list[Value] = list(graph.inputs)
 
     def any(self, items: Sequence[T]) -> T:
         """Draws one of some."""

@@ -150,7 +150,7 @@ class _Round:
         back = build.ashr if each.held[0] == "s" else build.lshr
         found = []
         for part, bits in zip(x, mask, strict=True):
-            index = build.and_(part, bits)
+            index: LlvmValue = build.and_(part, bits)
             if size > 1:
                 index = build.shl(index, constant(index.type, size // 2))
             entries = e.gather(vector(I32, self.lanes), self.pointers[each.at], index)
@@ -311,9 +311,9 @@ def _quantize(
     point: LlvmValue,
 ) -> LlvmValue:
     build = e.build
-    real = build.fmul(x, inverse)
+    real: LlvmValue = build.fmul(x, inverse)
     # NaN has no order.
-    real = build.select(build.fcmp_ordered("ord", real, real), real, constant(real.type, 0.0))
+    real = build.select(build.fcmp_ordered("ord", real, real), real, constant(inverse.type, 0.0))
     return _rounded(e, real, low, high, point)
 
 

@@ -36,7 +36,7 @@ HELD: Mapping[DType, Held] = {
     DType.I32: "s32",
     DType.F32: "f32",
 }
-HELD_BY_NAME = {dtype.numpy.name: held for dtype, held in HELD.items()}
+HELD_BY_NAME: Mapping[str, Held] = {dtype.numpy.name: held for dtype, held in HELD.items()}
 
 
 def requantize_form(node: Node) -> Scaled | Float32 | None:
@@ -248,7 +248,7 @@ class _Program:
 
     def _entries(self, array: Array, column: int) -> _Operand:
         """Returns what holds an array that is one number, or a row for all rows."""
-        held: Held = "f32" if array.dtype == np.float32 else HELD_BY_NAME[array.dtype.name]
+        held = HELD_BY_NAME[array.dtype.name]
         if array.size == 1:
             single = array.reshape(-1)
             if held == "f32":
@@ -300,7 +300,8 @@ class _Program:
                 return self._add("dequantize", self._steps(node, 0, column), scale)
             case Lookup():
                 return self._looked_up(node, column)
-        raise AssertionError(op)
+            case _:
+                raise AssertionError(op)
 
     def _sum(self, op: Sum, node: Node, column: int) -> _Operand:
         x, y = (self._steps(node, index, column) for index in (0, 1))

@@ -9,6 +9,7 @@ pytest.importorskip("llvmlite")
 
 from qir.backends.cpu.target import host_target
 from qir.ir import Graph
+from qir.ir.signature import Sizes
 from qir.observe.batches import extreme_inputs, random_inputs
 from qir.types import Array
 from tests.backends.cpu import harness
@@ -64,7 +65,7 @@ def gates(rows: str, width: int) -> Graph:
 @pytest.mark.parametrize(("rows", "width"), [("B", 40), ("3", 5), ("1", 32), ("2", 67)])
 def test_a_pass_gives_the_integers_of_the_reference(rows, width):
     graph = gates(rows, width)
-    placement = harness.planned(graph, qir.ir.signature.Sizes({"B": 3}))
+    placement = harness.planned(graph, Sizes({"B": 3}))
     assert [step.kernel.name for step in placement.plan.steps] == ["Pointwise"]
     for inputs in (random_inputs(graph, 3, 3), *extreme_inputs(graph)):
         harness.check(graph, *inputs)
@@ -82,6 +83,6 @@ def test_what_is_read_between_two_passes_is_written():
           return %z, %a
         }"""
     )
-    plan = harness.planned(graph, qir.ir.signature.Sizes({})).plan
+    plan = harness.planned(graph, Sizes({})).plan
     assert [step.kernel.name for step in plan.steps] == ["Pointwise", "Dense", "Pointwise"]
     harness.check(graph, *random_inputs(graph, 0))
