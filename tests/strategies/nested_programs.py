@@ -205,7 +205,10 @@ class Block(Steps):
             body.like(body.graph.inputs[len(invariants) + at]) for at in range(len(carried))
         ]
         parts = [value for value in body.values if _stacks(value)]
-        returned += [body.any(parts) for _ in range(self.up_to(2, least=not carried))]
+        if parts:
+            returned += [body.any(parts) for _ in range(self.up_to(2, least=not carried))]
+        if not returned:
+            return []
         body.graph.set_outputs(returned)
         reverse = bool(self.rng.random() < 0.3)
         op = Scan(len(carried), len(stacked), trips, reverse)
