@@ -146,7 +146,7 @@ def _reach(value: Value) -> int:
     if node is not None and isinstance(node.op, Dot) and node.inputs[1].is_constant:
         weights, *bias = node.inputs[1:]
         if all(each.is_constant for each in bias):
-            steps = np.abs(weights.array.astype(np.int64) - weights.type.affine.zero_points)
+            steps = np.abs(weights.type.code.steps(weights.array))
             most = int(steps.sum(axis=-2).max(initial=0)) * _reach(node.inputs[0])
             return most + max((int(np.abs(each.array).max(initial=0)) for each in bias), default=0)
     return INT32_MAX
