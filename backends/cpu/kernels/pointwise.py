@@ -107,6 +107,9 @@ class _Round:
         place = self._place(each)
         if self.count is not None:
             staged = e.reserve(LANES * size)
+            # What lies behind the columns is looked up too, and thrown away.
+            for at in range(size):
+                e.store(constant(vector(I8, LANES), 0), staged, at * LANES)
             copy_bytes(e, staged, place, e.build.mul(self.count, e.number(size)))
             place = staged
         return [
