@@ -1,5 +1,6 @@
 """Passes of several ops: wide sums, codes of 16 bits, parts of rows, rows shorter than a vector."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -86,3 +87,17 @@ def test_what_is_read_between_two_passes_is_written():
     plan = harness.planned(graph, Sizes({})).plan
     assert [step.kernel.name for step in plan.steps] == ["Pointwise", "Dense", "Pointwise"]
     harness.check(graph, *random_inputs(graph, 0))
+
+
+@pytest.mark.parametrize("pipeline", ["w4a8", "log4"])
+def test_sums_of_weights_of_any_code_are_rounded_within_their_bounds(pipeline):
+    rng = np.random.default_rng(0)
+    weights = rng.normal(0, 1, (128, 64)).astype(np.float32)
+
+    def gated(x):
+        return jnp.tanh(x @ weights[:, :32]) * x[:, :32] + x @ weights[:, 32:]
+
+    x = rng.normal(0, 1, (4, 128)).astype(np.float32)
+    program = qir.quantize(qir.from_jax(gated, x), [x], pipeline, accuracy_check=False)
+    expected = qir.evaluate(program, x)
+    assert np.array_equal(qir.compile(program, kernels=True)(x)[0], expected[0])
