@@ -41,7 +41,7 @@ from qir.passes.raising import (
 from qir.passes.ranges import (
     calibrate,
     propagate_ranges,
-    smooth_channels,
+    smooth_quant,
     split_concats,
     split_outliers,
 )
@@ -81,7 +81,7 @@ __all__ = [
     "raise_resizes",
     "raise_shares",
     "raise_softmax",
-    "smooth_channels",
+    "smooth_quant",
     "split_concats",
     "split_outliers",
     "unroll_loops",

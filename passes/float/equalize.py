@@ -6,20 +6,17 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from qir.analysis.properties import FLOAT
 from qir.errors import PassError, QirError
-from qir.ir import Graph, Node, Value
+from qir.ir import Graph, Node
 from qir.ir.names import Inheritance
-from qir.numbers.affine_map import AffineMap
-from qir.ops import Dot
 from qir.ops.products import Products
-from qir.passes.shared.commute import FARTHEST, outside
 from qir.passes.shared.constants import derived, rounded
+from qir.passes.shared.layer_paths import LayerPath, find_path, is_layer
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.rewrite import Skip
-from qir.types import Array, known
+from qir.types import Array
 
 SETTLED = 1e-6
 """A round that changes no scale by more than this share is the last one."""
@@ -67,9 +64,9 @@ class Equalize(Pass):
             if isinstance(found, Skip):
                 skips[found.reason] += 1
             elif found is not None:
-                for each in (found.first, found.second):
+                for each in (found.layer, node):
                     layers.setdefault(each, _Layer(each))
-                pairs.append(_Pair(found, layers[found.first], layers[found.second]))
+                pairs.append(_Pair(found, layers[found.layer], layers[node]))
         rounds = 0
         while pairs and rounds < self.iterations:
             rounds += 1
@@ -88,66 +85,18 @@ class Equalize(Pass):
         ]
 
 
-@dataclass(frozen=True, eq=False)
-class Path:
-    """Two layers with nothing but homogeneous ops between.
-
-    Attributes:
-        first: The layer that computes the channels.
-        second: The layer that reads them.
-        values: The values between.
-        channels: For each channel that the second one reads, the output of the first that it is.
-    """
-
-    first: Node
-    second: Node
-    values: tuple[Value, ...]
-    channels: NDArray[np.int64]
-
-
-def find_pair(node: Node) -> Path | Skip | None:
+def find_pair(node: Node) -> LayerPath | Skip | None:
     """Finds the layer before a layer, as far as a factor for each channel can travel.
 
     Returns:
         The path; what stands in its way; None where the node is no layer or the first one.
     """
-    if not _is_layer(node):
+    if not is_layer(node):
         return None
-    values = [node.inputs[0]]
-    while not _is_layer(values[-1].node):
-        value = values[-1]
-        if value.node is None or len(values) > FARTHEST:
-            return None
-        if len(value.node.inputs) != 1:
-            return Skip(f"{value.node.op.name} has several operands", value)
-        values.append(value.inputs[0])
-    if other := next((value for value in values if len(value.uses) != 1), None):
-        return Skip("what lies between is read elsewhere too", other)
-    first, rank = values[-1].node, values[-1].type.rank
-    assert first is not None
-    outputs = known(values[-1].type.shape[-1], "equalize")
-    # Numbered factors tell where each channel goes.
-    affine = AffineMap(np.arange(1.0, outputs + 1), np.zeros(1), rank - 1)
-    for value in reversed(values[:-1]):
-        assert value.op is not None
-        moved = outside(value, value.op, affine)
-        if isinstance(moved, Skip):
-            return moved
-        affine = moved[1]
-    if affine.varies and affine.axis != node.inputs[0].type.rank - 1:
-        return Skip("the channels are not those of the next layer", node.inputs[0])
-    channels = np.broadcast_to(affine.factor, known(node.inputs[0].type.shape[-1], "equalize"))
-    return Path(first, node, tuple(values), channels.astype(np.int64) - 1)
-
-
-def _is_layer(node: Node | None) -> bool:
-    return (
-        node is not None
-        and isinstance(node.op, Products)
-        and not (isinstance(node.op, Dot) and node.op.batch)
-        and node.outputs[0].type.is_float
-        and all(value.is_constant for value in node.inputs[1:])
-    )
+    found = find_path(node.inputs[0])
+    if isinstance(found, LayerPath) and len(node.inputs[0].uses) != 1:
+        return Skip("what lies between is read elsewhere too", node.inputs[0])
+    return found
 
 
 class _Layer:
@@ -215,7 +164,7 @@ class _Layer:
 
 @dataclass(frozen=True, eq=False)
 class _Pair:
-    path: Path
+    path: LayerPath
     first: _Layer
     second: _Layer
 

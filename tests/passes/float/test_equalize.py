@@ -77,9 +77,10 @@ def chains(draw):
 
 def peaks(path):
     """The largest weight of each channel in the two layers of a pair, by their definition."""
-    first, second = (node.inputs[1].array for node in (path.first, path.second))
+    (reader,) = path.values[0].users
+    first, second = (node.inputs[1].array for node in (path.layer, reader))
     written = np.abs(first).reshape(-1, first.shape[-1]).max(axis=0)
-    groups = getattr(path.second.op, "groups", 1)
+    groups = getattr(reader.op, "groups", 1)
     rows, outputs = second.shape[-2:]
     read = np.zeros_like(written)
     for place, channel in enumerate(path.channels):

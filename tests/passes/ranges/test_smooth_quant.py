@@ -1,4 +1,4 @@
-"""smooth-channels keeps what a program computes and gives channels one size."""
+"""smooth-quant keeps what a program computes and gives channels one size."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ import pytest
 import qir
 from qir.backends.reference.interpreter import run
 from qir.errors import QirError
-from qir.ops import Mul, Requantize
+from qir.ops import Mul, Relu, Requantize
 from qir.pipeline import Context
 
 CALIBRATED = "fold, calibrate"
-SMOOTH = f"{CALIBRATED}, smooth-channels(report=true)"
+SMOOTH = f"{CALIBRATED}, smooth-quant(report=true)"
 ROUGH = "fold, calibrate, propagate-ranges, quantize, integer"
 RNG = np.random.default_rng(5)
 WIDTH, HIDDEN = 64, 96
@@ -41,7 +41,7 @@ def smoothed(function: Any, pipeline: str = SMOOTH) -> tuple[qir.Graph, Context]
 @pytest.mark.parametrize("function", [gated, normed])
 def test_the_program_computes_the_same(function: Any) -> None:
     graph, context = smoothed(function)
-    assert any("smooth-channels" in line for line in context.diagnostics)
+    assert any("smooth-quant" in line for line in context.diagnostics)
     (found,) = run(graph, DATA[1], precision=np.float64)
     (wanted,) = run(smoothed(function, CALIBRATED)[0], DATA[1], precision=np.float64)
     # Factors, their inverses and the weights are rounded to float32, each to half a unit.
@@ -95,9 +95,85 @@ def test_a_table_that_embeds_as_well_keeps_its_rows() -> None:
     context = Context()
     graph = qir.from_jax(function, ids[0])
     qir.optimize(graph, SMOOTH, data=ids, context=context)
-    assert not any("smooth-channels" in line for line in context.diagnostics)
+    assert not any("smooth-quant" in line for line in context.diagnostics)
+
+
+def rectified(x):
+    return jax.nn.relu(x @ (UP * SIZES) + 0.1) @ DOWN
+
+
+def convolved(x):
+    image = x.reshape(-1, 8, 8, 1)
+    for index, channels in enumerate((4, 6)):
+        rng = np.random.default_rng(index)
+        kernel = rng.normal(0, 0.3, (3, 3, image.shape[-1], channels)).astype(np.float32)
+        kernel *= SIZES[:channels]
+        image = jax.nn.relu(
+            jax.lax.conv_general_dilated(
+                image, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+        )
+    return image
+
+
+LINEARS = f"{CALIBRATED}, smooth-quant(linears=0.5, report=true)"
+
+
+@pytest.mark.parametrize("function", [rectified, convolved])
+def test_weights_behind_and_before_make_up_for_a_linear(function: Any) -> None:
+    graph, context = smoothed(function, LINEARS)
+    assert any("smooth-quant: %relu" in line for line in context.diagnostics)
+    before, _ = smoothed(function, CALIBRATED)
+    assert len(list(graph.nodes)) == len(list(before.nodes)), "it costs an op when it runs"
+    (found,), (wanted,) = (run(each, DATA[1], precision=np.float64) for each in (graph, before))
+    # Weights and bias of both layers are rounded to float32, each to half a unit.
+    assert np.abs(found - wanted).max() <= 4 * 2.0**-24 * HIDDEN * np.abs(wanted).max()
+
+
+def test_the_channels_of_a_linear_get_nearer_to_one_size() -> None:
+    graph, context = smoothed(rectified, LINEARS)
+    (x,) = (node.output for node in graph.nodes if isinstance(node.op, Relu))
+    peaks = context.statistics[f"%{x.name}"].channels.peaks
+    (old,) = (
+        node.output
+        for node in smoothed(rectified, CALIBRATED)[0].nodes
+        if isinstance(node.op, Relu)
+    )
+    seen = smoothed(rectified, CALIBRATED)[1].statistics[old.origin[0]].channels.peaks
+    assert peaks.max() / peaks.min() < (seen.max() / seen.min()) ** 0.75
+    assert x.observed.bounds[1] == pytest.approx(peaks.max())
+
+
+def test_linears_are_left_alone_by_default() -> None:
+    assert not smoothed(rectified)[1].diagnostics
+
+
+def test_a_norm_that_is_added_to_something_is_multiplied_where_asked_for() -> None:
+    def function(x):
+        normal = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-6) * SIZES[:WIDTH]
+        return normal @ GATE[:, :WIDTH] + normal
+
+    graph, context = smoothed(function, f"{CALIBRATED}, smooth-quant(multiply=true, report=true)")
+    assert len(context.diagnostics) == 1
+    (smooth,) = (node.output for node in graph.nodes if isinstance(node.op, Mul))
+    seen = context.statistics[f"%{smooth.name}"].channels
+    before = next(iter(smooth.inputs)).origin[0]
+    known = context.statistics[before].channels
+    assert np.ptp(np.log(seen.peaks)) < 0.75 * np.ptp(np.log(known.peaks))
+
+
+@pytest.mark.parametrize("option", ["norms=2", "gates=-1", "linears=1.5"])
+def test_a_strength_beyond_1_is_refused(option: str) -> None:
+    with pytest.raises(QirError, match=r"in \[0, 1\] or auto"):
+        smoothed(gated, f"{CALIBRATED}, smooth-quant({option})")
+
+
+def test_auto_is_the_default_and_0_leaves_a_group_alone() -> None:
+    auto = smoothed(gated, f"{CALIBRATED}, smooth-quant(gates=auto, report=true)")[0]
+    assert auto == smoothed(gated)[0]
+    assert not smoothed(gated, f"{CALIBRATED}, smooth-quant(gates=0, report=true)")[1].diagnostics
 
 
 def test_a_negative_gain_is_refused() -> None:
     with pytest.raises(QirError, match="expected a gain of at least 0 dB"):
-        smoothed(gated, f"{CALIBRATED}, smooth-channels(gain=-1)")
+        smoothed(gated, f"{CALIBRATED}, smooth-quant(gain=-1)")
