@@ -22,7 +22,7 @@ from qir.passes.integer import (
     lower_requantize,
     move_requantize,
 )
-from qir.passes.quantize import lift_qdq, quantize, quantize_dynamic
+from qir.passes.quantize import bias_correction, lift_qdq, quantize, quantize_dynamic
 from qir.passes.raising import (
     raise_activations,
     raise_affines,
@@ -48,6 +48,7 @@ from qir.passes.ranges import (
 
 __all__ = [
     "agree_roundings",
+    "bias_correction",
     "calibrate",
     "cancel_casts",
     "canonicalize",
