@@ -40,6 +40,7 @@ from qir.passes.raising import (
 )
 from qir.passes.ranges import (
     calibrate,
+    clip_ranges,
     propagate_ranges,
     smooth_quant,
     split_concats,
@@ -53,6 +54,7 @@ __all__ = [
     "cancel_casts",
     "canonicalize",
     "check_overflow",
+    "clip_ranges",
     "clip_scores",
     "defer_division",
     "equalize",
