@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import qir
-from qir import api
+from qir.api import quantizing
 from qir.backends.reference.interpreter import run_all
 from qir.errors import QirAccuracyWarning
 from qir.report import accuracy
@@ -84,7 +84,7 @@ class TestFigures:
             computed.append(program.name)
             return run_all(program, *inputs, **options)
 
-        monkeypatch.setattr(api, "run_all", interpreter)
+        monkeypatch.setattr(quantizing, "run_all", interpreter)
         context = qir.Context()
         large = qir.quantize(graph, iter(DATA), context=context).accuracy
         assert len(computed) == 1

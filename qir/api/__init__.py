@@ -1,0 +1,19 @@
+"""The words that users see: import, quantize, compile, evaluate, save. One subject a file."""
+
+from qir.api.importing import from_jax, load
+from qir.api.optimizing import calibrate, optimize
+from qir.api.quantizing import quantize
+from qir.api.running import compile, evaluate
+from qir.api.saving import check_savable, save
+
+__all__ = [
+    "calibrate",
+    "check_savable",
+    "compile",
+    "evaluate",
+    "from_jax",
+    "load",
+    "optimize",
+    "quantize",
+    "save",
+]
