@@ -17,6 +17,7 @@ from qir.errors import QirError, counted
 from qir.ir import Graph
 from qir.metrics import METRICS, Latency
 from qir.metrics.asked import asked
+from qir.ops.attributes import attribute_fields
 from qir.text.storage import Npy, reading
 from qir.types import Array
 
@@ -32,7 +33,8 @@ def add(commands: Commands) -> None:
         "score",
         help="compute metrics of programs on samples with targets",
         description=DESCRIPTION,
-        epilog=f"Metrics: {', '.join(sorted(METRICS))}. top-5 is top-k(k=5).",
+        epilog="\n".join(["metrics, with their options:", *_listing()]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.set_defaults(command=_score)
     command.add_argument(
@@ -78,6 +80,16 @@ def add(commands: Commands) -> None:
     add_seed(command, "random inputs, where no samples are given")
 
 
+def _listing() -> list[str]:
+    """Returns two lines for each metric: its options, and how its class is described."""
+    lines = []
+    for name, kind in sorted(METRICS.items()):
+        options = ", ".join(spec.name for spec in attribute_fields(kind))
+        first = " ".join((kind.__doc__ or "").partition("\n\n")[0].split())
+        lines += [f"  {name}({options})" if options else f"  {name}", f"      {first}"]
+    return lines
+
+
 def _score(options: argparse.Namespace) -> int:
     metrics = asked(options.metric)
     names = [str(path) for path in options.programs]
@@ -85,9 +97,8 @@ def _score(options: argparse.Namespace) -> int:
         if names.count(name) > 1:
             raise QirError(f"score: expected each program once, got {name} twice")
     programs = {name: load(path) for name, path in zip(names, options.programs, strict=True)}
-    reference: Any = None if options.reference is None else str(options.reference)
-    if reference is not None and reference not in programs:
-        reference = load(options.reference)
+    path: Path | None = options.reference
+    reference = None if path is None else str(path) if str(path) in programs else load(path)
     data: Any = None
     if options.data is not None:
         first = next(iter(programs.values()))

@@ -18,7 +18,7 @@ _TOP = re.compile(r"top-(\d+)")
 
 
 def asked(metrics: Any) -> dict[str, AnyMetric]:
-    """Returns metrics by what reports call them.
+    """Returns metrics by what reports call them: as they are asked for.
 
     Args:
         metrics: One or a sequence of these, or a dict of them by what reports are to call them: a
@@ -31,14 +31,8 @@ def asked(metrics: Any) -> dict[str, AnyMetric]:
     if isinstance(metrics, Mapping):
         named = [(str(name), _one(given, str(name))) for name, given in metrics.items()]
     else:
-        alone = isinstance(metrics, str | AnyMetric | type) or callable(metrics)
-        if not alone and not isinstance(metrics, Sequence):
-            raise QirError(
-                "score: expected metrics by name, as ['accuracy', 'latency'], or functions, got "
-                f"{kind_of(metrics)}"
-            )
-        found = [_one(given) for given in ([metrics] if alone else metrics)]
-        named = [(each.label, each) for each in found]
+        pairs = [(given, _one(given)) for given in _listed(metrics)]
+        named = [(given if isinstance(given, str) else each.label, each) for given, each in pairs]
     if not named:
         raise QirError(f"score: expected at least one metric of {_all_names()}, got none")
     names = [name for name, _ in named]
@@ -48,6 +42,17 @@ def asked(metrics: Any) -> dict[str, AnyMetric]:
                 f"score: expected each metric once, got '{name}' twice; a dict gives them names"
             )
     return dict(named)
+
+
+def _listed(metrics: object) -> Sequence[Any]:
+    if isinstance(metrics, str | AnyMetric) or callable(metrics):
+        return [metrics]
+    if not isinstance(metrics, Sequence):
+        raise QirError(
+            "score: expected metrics by name, as ['accuracy', 'latency'], or functions, got "
+            f"{kind_of(metrics)}"
+        )
+    return metrics
 
 
 def _one(given: Any, called: str = "") -> AnyMetric:

@@ -10,6 +10,9 @@ from qir.metrics.registry import metric
 
 @metric("f1")
 class F1(Averaged):
-    """The harmonic mean of precision and recall of each class. See `Averaged`."""
+    """The harmonic mean of precision and recall of each class.
+
+    The averages are those of `Averaged`.
+    """
 
     function: ClassVar[str] = "f1_score"

@@ -30,8 +30,9 @@ def paired(data: Iterable[Any], inputs: int, needed: str) -> Iterator[tuple[Any,
         )
     number = -1
     for number, batch in enumerate(watched(data, "scoring")):
-        if is_pair(batch, inputs):
-            yield batch[0], batch[1]
+        pair = pair_of(batch, inputs)
+        if pair is not None:
+            yield pair
         elif not needed:
             yield batch, None
         else:
@@ -46,18 +47,18 @@ def paired(data: Iterable[Any], inputs: int, needed: str) -> Iterator[tuple[Any,
         raise QirError(f"score: expected at least one batch of data, got none{again}")
 
 
-def is_pair(batch: Any, inputs: int) -> bool:
-    """Whether a batch has inputs and targets; two arrays for a program of two inputs are none.
+def pair_of(batch: Any, inputs: int) -> tuple[Any, Any] | None:
+    """Returns inputs and targets; None where a batch is inputs alone.
 
     Args:
-        batch: The batch.
+        batch: The batch; two arrays for a program of two inputs are these.
         inputs: How many inputs the programs have.
     """
     if not isinstance(batch, tuple | list) or len(batch) != 2:
-        return False
-    first = batch[0]
+        return None
+    first, second = batch
     listed = isinstance(first, list) and all(hasattr(item, "shape") for item in first)
-    if listed or isinstance(first, tuple | Mapping):
-        return True
+    grouped = listed or isinstance(first, tuple | Mapping)
     # A list of arrays is what data loaders make of a tuple; any other list is numbers.
-    return inputs != 2 and (isinstance(batch, tuple) or hasattr(first, "shape"))
+    arrays = inputs != 2 and (isinstance(batch, tuple) or hasattr(first, "shape"))
+    return (first, second) if grouped or arrays else None

@@ -10,6 +10,9 @@ from qir.metrics.registry import metric
 
 @metric("precision")
 class Precision(Averaged):
-    """Of what is predicted to be of a class, the share that is. See `Averaged`."""
+    """Of what is predicted to be of a class, the share that is.
+
+    The averages are those of `Averaged`.
+    """
 
     function: ClassVar[str] = "precision_score"

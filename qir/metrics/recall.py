@@ -10,6 +10,9 @@ from qir.metrics.registry import metric
 
 @metric("recall")
 class Recall(Averaged):
-    """Of what is of a class, the share that is predicted to be. See `Averaged`."""
+    """Of what is of a class, the share that is predicted to be.
+
+    The averages are those of `Averaged`.
+    """
 
     function: ClassVar[str] = "recall_score"

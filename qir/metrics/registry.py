@@ -80,7 +80,7 @@ class AnyMetric(Configured, ABC):
 
     @property
     def label(self) -> str:
-        """What reports call it: its name and the options that are not at their default."""
+        """What reports call it where it has no other name: its own, and options not at default."""
         return str(self)
 
 

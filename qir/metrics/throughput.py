@@ -10,7 +10,7 @@ from qir.metrics.registry import Measured, metric
 
 @metric("throughput")
 class Throughput(Latency):
-    """Samples of the first batch over the median of the seconds of a call; see `Latency`."""
+    """Samples of the first batch a second, by the median of calls, timed as for `Latency`."""
 
     unit: ClassVar[str] = "samples/s"
     form: ClassVar[str] = ",.1f"
