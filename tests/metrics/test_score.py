@@ -345,9 +345,8 @@ def test_what_is_not_installed_is_told_before_anything_runs(
 ):
     monkeypatch.setitem(sys.modules, module, None)
     data = iter(DATA)
-    name = metric.partition("(")[0]
     assert refusal(GRAPH, data, metric) == (
-        f"score: {name}: expected {distribution}, which is not installed; "
+        f"score: {metric}: expected {distribution}, which is not installed; "
         "pip install 'qir-compiler[score]'"
     )
     assert next(data) is DATA[0]
