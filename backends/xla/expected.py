@@ -4,22 +4,27 @@ Integers must be equal. A float may lie from its value in float64 as far as roun
 far the roundings of one op do is bounded by `float_bounds`; how far those of all ops together carry
 a value is seen by computing the program in float64 with each float moved by `LOOSE` times its
 bound, up or down at random, and again the other way round: the greatest distance that was seen is
-the room of the value. What the moves before it already put off is moved farther off, since moves of
-one size in turn, as those of a chain of products are, would cancel by chance and leave no room. An
-integer that is computed from such floats may be any between the least and the greatest that it
-becomes when they are moved within their room. What is computed from that integer starts from the
-one that XLA has, so that it is exact again.
+the room of the value. As far as the moves before it put a float off, it is moved as well, to the
+same side as by its own, so that moves of one size never cancel. Two floats that one op puts
+together are moved to the same side at each place, and to opposite ones: a difference of theirs has
+the room of both, and XLA may have computed what both are made of once for each.
+
+An integer that is computed from such floats may be any that its op makes of floats within their
+room, see `cut_bounds`. What is computed from that integer starts from the one that XLA has, so that
+it is exact again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 import jax
 import numpy as np
 
 from qir.backends.reference.interpreter import run_all
+from qir.backends.xla.cut_bounds import Bounds, cut_bounds
 from qir.backends.xla.float_bounds import bound_of
 from qir.ir import Graph, Node, Value
 from qir.ops import (
@@ -129,12 +134,6 @@ class Uncertain:
         found = Uncertain.of(region)
         return bool(found.floats or found.cuts)
 
-    def compared(self) -> set[Value]:
-        """Returns the floats that a cut is computed from together with another one."""
-        nodes = [value.node for value in self.cuts if value.node is not None]
-        joined = [self.floats.intersection(node.inputs) for node in nodes]
-        return {value for floats in joined if len(floats) > 1 for value in floats}
-
 
 def _exact(node: Node) -> bool:
     return isinstance(node.op, EXACT) or isinstance(node.op.quant, SameCode)
@@ -167,46 +166,51 @@ def difference(
     values = run_all(graph, *inputs, precision=np.float64, hook=exact.hook)
     generator = np.random.default_rng(seed)
 
-    def moved(
-        sizes: Mapping[Value, Array],
-        base: Mapping[Value, Array],
-        compared: Set[Value] = frozenset(),
-    ) -> Iterator[_Run]:
-        for moves in _directions(sizes, compared, generator):
-            for sign in (1, -1):
-                run = _Run(native, found, uncertain, moves, sign, values, base)
-                run_all(graph, *inputs, precision=np.float64, hook=run.hook)
-                yield run
-
     # In the program's order, so that a seed gives each float the same directions every time.
     floats = [value for value in values if value in uncertain.floats]
     bounds = {value: LOOSE * _bound(value, values) for value in floats}
     room = {value: _distance(plain.own[value], values[value]) for value in floats}
-    for run in moved(bounds, {}):
-        for value in room:
-            room[value] = np.fmax(room[value], _distance(run.own[value], values[value]))
+    for moves in _directions(graph, bounds, generator):
+        for sign in (1, -1):
+            run = _Run(native, found, uncertain, moves, sign, values)
+            run_all(graph, *inputs, precision=np.float64, hook=run.hook)
+            for value in room:
+                room[value] = np.fmax(room[value], _distance(run.own[value], values[value]))
     limits = _exact_bounds(native, found)
     for value in uncertain.floats.intersection(found):
-        limits[value] = values[value] - room[value], values[value] + room[value]
-    cuts = uncertain.cuts.intersection(found)
-    compared = uncertain.compared()
-    seen = [exact, plain, *(moved(room, values, compared) if cuts else ())]
-    for value in cuts:
-        arrays = [run.own[value].astype(np.float64) for run in seen]
-        limits[value] = np.fmin.reduce(arrays), np.fmax.reduce(arrays)
+        limits[value] = _within(values[value], room[value])
     for value in uncertain.opaque.intersection(found):
         limits[value] = found[value], found[value]
+    for node in graph.nodes:
+        wanted = (uncertain.cuts - uncertain.opaque).intersection(node.outputs, found)
+        if wanted:
+            operands = {
+                value: _within(values[value], room[value])
+                if value in room
+                else (values[value], values[value])
+                for value in node.inputs
+            }
+            every = cut_bounds(node, operands, found, generator)
+            limits.update({value: every[value] for value in wanted})
     return _first(graph, found, limits)
 
 
+def _within(array: Array, room: Array) -> Bounds:
+    """Returns the ends of the room around numbers; an endless one has no number that is none."""
+    endless = np.isinf(room)
+    with np.errstate(invalid="ignore"):
+        low, high = array - room, array + room
+    return np.where(endless, -np.inf, low), np.where(endless, np.inf, high)
+
+
 def _directions(
-    sizes: Mapping[Value, Array], compared: Set[Value], generator: np.random.Generator
+    graph: Graph, sizes: Mapping[Value, Array], generator: np.random.Generator
 ) -> Iterator[dict[Value, Array]]:
     """Yields moves of some sizes, up or down at random.
 
-    Floats that are compared could move the same way each time, so that none overtakes another. So
-    the last moves come again for each bit of a float's place among them, turned round where that
-    bit is 1: two places differ in a bit.
+    Two floats that an op puts together could move the same way each time. So the last moves come
+    again for each bit of the floats' colours, turned round where that bit is 1: two colours differ
+    in a bit.
     """
     last: dict[Value, Array] = {}
     for _ in range(PAIRS):
@@ -214,11 +218,23 @@ def _directions(
             value: size * generator.choice((-1.0, 1.0), size.shape) for value, size in sizes.items()
         }
         yield last
-    places = [value for value in sizes if value in compared]
-    for bit in range(len(places).bit_length()):
-        turned = {value for place, value in enumerate(places) if place >> bit & 1}
-        if turned:
-            yield {value: -move if value in turned else move for value, move in last.items()}
+    colours = _colours(graph, sizes)
+    for bit in range(max(colours.values(), default=0).bit_length()):
+        yield {value: -move if colours[value] >> bit & 1 else move for value, move in last.items()}
+
+
+def _colours(graph: Graph, floats: Mapping[Value, Array]) -> dict[Value, int]:
+    """Gives each float a number that no float has with which an op puts it together."""
+    beside: dict[Value, set[Value]] = {value: set() for value in floats}
+    for node in graph.nodes:
+        joined = beside.keys() & set(node.inputs)
+        for value in joined:
+            beside[value] |= joined - {value}
+    colours: dict[Value, int] = {}
+    for value, others in beside.items():
+        taken = {colours[other] for other in others if other in colours}
+        colours[value] = next(colour for colour in count() if colour not in taken)
+    return colours
 
 
 class _Run:
@@ -230,9 +246,7 @@ class _Run:
         uncertain: Which values are which.
         moves: How far each float is moved.
         sign: The direction, 1 or -1.
-        values: What floats are without moves: one that is off it is moved farther off, whichever
-            direction that is.
-        base: What floats are moved from; what the run computes where a float is missing.
+        values: What floats are without moves: as far as one is off it, it is moved as well.
 
     Attributes:
         own: What the values are before cuts are replaced.
@@ -246,12 +260,11 @@ class _Run:
         moves: Mapping[Value, Array] | None = None,
         sign: int = 1,
         values: Mapping[Value, Array] | None = None,
-        base: Mapping[Value, Array] | None = None,
     ) -> None:
         self.own: dict[Value, Array] = {}
         self._native, self._found, self._uncertain = native, found, uncertain
         self._moves, self._sign = moves or {}, sign
-        self._values, self._base = values or {}, base or {}
+        self._values = values or {}
 
     def hook(self, value: Value, array: Array) -> Array:
         """Returns what the readers of a value get, as `run_all` asks."""
@@ -259,11 +272,13 @@ class _Run:
             self.own[value] = array
             return self._found.get(value, array).astype(array.dtype)
         if value in self._uncertain.floats:
-            moved = self._base.get(value, array)
+            moved = array
             if value in self._moves:
                 still, move = self._values[value], self._sign * self._moves[value]
-                away = np.where(moved < still, -np.abs(move), np.abs(move))
-                moved = moved + np.where(moved == still, move, away)
+                off = _distance(array, still)
+                away = still + np.copysign(off + np.abs(move), move)
+                # What became infinite has no other side.
+                moved = np.where(np.isinf(off), array, away)
             self.own[value] = moved
             return moved
         return self._native[value].astype(array.dtype) if self._native else array
@@ -297,9 +312,9 @@ def _real(value: Value, array: Array) -> Array:
 
 def _exact_bounds(
     native: Mapping[Value, Array], found: Mapping[Value, Array]
-) -> dict[Value, tuple[Array, Array]]:
+) -> dict[Value, Bounds]:
     """Returns the least and greatest numbers allowed: the reference's, or 0 for subnormal ones."""
-    limits: dict[Value, tuple[Array, Array]] = {}
+    limits: dict[Value, Bounds] = {}
     for value in found:
         array = native[value]
         limits[value] = array, array
@@ -310,7 +325,7 @@ def _exact_bounds(
 
 
 def _first(
-    graph: Graph, found: Mapping[Value, Array], limits: Mapping[Value, tuple[Array, Array]]
+    graph: Graph, found: Mapping[Value, Array], limits: Mapping[Value, Bounds]
 ) -> Difference | None:
     for value in graph.values():
         if value not in found:
