@@ -50,7 +50,8 @@ def cut_bounds(
     Args:
         node: The node, without regions.
         operands: Bounds of the numbers that each operand holds, floats in float64.
-        found: What was computed; a place that argmax may give has no other bounds than itself.
+        found: What was computed, at least what argmax gave: the places that it may give are no
+            range.
         generator: Where ends are mixed at random.
 
     Returns:
@@ -61,18 +62,14 @@ def cut_bounds(
         low, high = map(_as_floats, operands[node.inputs[0]])
         every = _onnx(low, high) if op.mode == "onnx" else {0: _steps(op, low, high)}
         return {node.outputs[result]: bounds for result, bounds in every.items()}
+    if isinstance(op, ArgMax):
+        return {node.output: _places(op, *operands[node.inputs[0]], found[node.output])}
     runs = [
         compute_node(node, [picked[value] for value in node.inputs], np.float64)
         for picked in _corners(node, operands, generator)
     ]
     every_run = zip(node.outputs, zip(*runs, strict=True), strict=True)
-    bounds = {value: _hull([array.astype(np.float64) for array in run]) for value, run in every_run}
-    if isinstance(op, ArgMax) and node.output in found:
-        places = found[node.output].astype(np.float64)
-        possible = _may_be_greatest(op, *operands[node.inputs[0]], found[node.output])
-        low, high = bounds[node.output]
-        bounds[node.output] = np.where(possible, places, low), np.where(possible, places, high)
-    return bounds
+    return {value: _hull([array.astype(np.float64) for array in run]) for value, run in every_run}
 
 
 def _hull(arrays: Sequence[Array]) -> Bounds:
@@ -103,23 +100,25 @@ def _corners(
             }
 
 
-def _may_be_greatest(op: ArgMax, low: Array, high: Array, places: Array) -> Array:
-    """Tells whether the numbers at some places along the axis may be the greatest.
+def _places(op: ArgMax, low: Array, high: Array, found: Array) -> Bounds:
+    """Bounds places by themselves where their numbers may be the greatest, else by one that may.
 
     NaN counts as the greatest, as in the op.
     """
     low, high = (np.where(np.isnan(array), np.inf, array) for array in (low, high))
-    kept = places if op.keep_axes else np.expand_dims(places, op.axis)
+    kept = found if op.keep_axes else np.expand_dims(found, op.axis)
     inside = np.clip(kept, 0, low.shape[op.axis] - 1)
     most = np.take_along_axis(high, inside, op.axis)
     possible = (most >= low.max(axis=op.axis, keepdims=True)) & (inside == kept)
-    return possible.reshape(places.shape)
+    right = np.where(possible.reshape(found.shape), found, op.evaluate(low))
+    return right, right
 
 
 def _as_floats(array: Array) -> Array:
     """Rounds to float32, with 0 for NaN, as quantize_dynamic reads numbers."""
     with np.errstate(over="ignore"):
-        return np.nan_to_num(array.astype(np.float32), nan=0.0, posinf=np.inf, neginf=-np.inf)
+        floats = array.astype(np.float32)
+    return np.where(np.isnan(floats), np.float32(0), floats)
 
 
 def _steps(op: QuantizeDynamic, low: Array, high: Array) -> Bounds:
@@ -147,7 +146,7 @@ def _of_others(sizes: Array, axes: tuple[int, ...]) -> Array:
     here = sizes == greatest
     alone = here & (here.sum(axis=axes, keepdims=True) == 1)
     second = np.where(alone, np.float32(0), sizes).max(axis=axes, keepdims=True, initial=0)
-    return np.where(alone, second, greatest)
+    return np.asarray(np.where(alone, second, greatest))
 
 
 def _onnx(low: Array, high: Array) -> dict[int, Bounds]:
