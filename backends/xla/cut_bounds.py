@@ -79,13 +79,14 @@ def _hull(arrays: Sequence[Array]) -> Bounds:
 def _corners(
     node: Node, operands: Mapping[Value, Bounds], generator: np.random.Generator
 ) -> Iterator[dict[Value, Array]]:
-    """Yields arrays for the operands: ends of their bounds, and what lies nearest to 0."""
+    """Yields arrays for the operands: ends of their bounds, what lies nearest to 0, the middle."""
     ends = [
         [low] if low is high else [low, high, np.clip(0.0, low, high)]
         for low, high in operands.values()
     ]
     for picked in product(*ends):
         yield dict(zip(operands, picked, strict=True))
+    yield {value: _middle(low, high) for value, (low, high) in operands.items()}
     if isinstance(node.op, Comparison):
         # Two floats are equal somewhere where their bounds overlap.
         both = np.maximum(*(low for low, _ in map(operands.__getitem__, node.inputs)))
@@ -98,6 +99,14 @@ def _corners(
                 else np.where(generator.integers(0, 2, low.shape), low, high)
                 for value, (low, high) in operands.items()
             }
+
+
+def _middle(low: Array, high: Array) -> Array:
+    if low is high:
+        return low
+    with np.errstate(invalid="ignore"):
+        middle = low + (high - low) / 2
+    return np.where(np.isfinite(middle), middle, np.clip(0.0, low, high))
 
 
 def _places(op: ArgMax, low: Array, high: Array, found: Array) -> Bounds:

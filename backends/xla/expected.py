@@ -4,10 +4,10 @@ Integers must be equal. A float may lie from its value in float64 as far as roun
 far the roundings of one op do is bounded by `float_bounds`; how far those of all ops together carry
 a value is seen by computing the program in float64 with each float moved by `LOOSE` times its
 bound, up or down at random, and again the other way round: the greatest distance that was seen is
-the room of the value. As far as the moves before it put a float off, it is moved as well, to the
-same side as by its own, so that moves of one size never cancel. Two floats that one op puts
-together are moved to the same side at each place, and to opposite ones: a difference of theirs has
-the room of both, and XLA may have computed what both are made of once for each.
+the room of the value. What the moves before it already put off is moved farther off, since moves of
+one size in turn, as those of a chain of products are, would cancel by chance and leave no room. Two
+floats that one op puts together are seen off to one side at each place, and to opposite ones: the
+same chance would leave their difference no room, and what both are made of XLA may compute twice.
 
 An integer that is computed from such floats may be any that its op makes of floats within their
 room, see `cut_bounds`. What is computed from that integer starts from the one that XLA has, so that
@@ -16,7 +16,7 @@ it is exact again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -170,12 +170,26 @@ def difference(
     floats = [value for value in values if value in uncertain.floats]
     bounds = {value: LOOSE * _bound(value, values) for value in floats}
     room = {value: _distance(plain.own[value], values[value]) for value in floats}
-    for moves in _directions(graph, bounds, generator):
-        for sign in (1, -1):
-            run = _Run(native, found, uncertain, moves, sign, values)
-            run_all(graph, *inputs, precision=np.float64, hook=run.hook)
-            for value in room:
-                room[value] = np.fmax(room[value], _distance(run.own[value], values[value]))
+
+    def widen(sides: Mapping[Value, Array], held: bool) -> dict[Value, Array]:
+        """Takes the distances of a computation with moved floats; returns where they lay."""
+        run = _Run(native, found, uncertain, bounds, sides, held, values)
+        run_all(graph, *inputs, precision=np.float64, hook=run.hook)
+        for value in room:
+            room[value] = np.fmax(room[value], _distance(run.own[value], values[value]))
+        return run.sides
+
+    sides: dict[Value, Array] = {}
+    for _ in range(PAIRS):
+        drawn = {value: generator.choice((-1.0, 1.0), bounds[value].shape) for value in floats}
+        widen(_turned(drawn), held=False)
+        sides = widen(drawn, held=False)
+    # Each float keeps its sides, so that what all its places are off by stays common to them.
+    colours = _colours(graph, floats)
+    for bit in range(max(colours.values(), default=0).bit_length()):
+        turned = _turned(sides, {value for value in floats if colours[value] >> bit & 1})
+        widen(turned, held=True)
+        widen(_turned(turned), held=True)
     limits = _exact_bounds(native, found)
     for value in uncertain.floats.intersection(found):
         limits[value] = _within(values[value], room[value])
@@ -203,28 +217,18 @@ def _within(array: Array, room: Array) -> Bounds:
     return np.where(endless, -np.inf, low), np.where(endless, np.inf, high)
 
 
-def _directions(
-    graph: Graph, sizes: Mapping[Value, Array], generator: np.random.Generator
-) -> Iterator[dict[Value, Array]]:
-    """Yields moves of some sizes, up or down at random.
+def _turned(sides: Mapping[Value, Array], values: Set[Value] | None = None) -> dict[Value, Array]:
+    """Returns sides with those of some floats turned round, without any named of all."""
+    return {
+        value: -side if values is None or value in values else side for value, side in sides.items()
+    }
 
-    Two floats that an op puts together could move the same way each time. So the last moves come
-    again for each bit of the floats' colours, turned round where that bit is 1: two colours differ
-    in a bit.
+
+def _colours(graph: Graph, floats: Sequence[Value]) -> dict[Value, int]:
+    """Gives each float a number that no float has with which an op puts it together.
+
+    Two such numbers differ in a bit, so those that have a 1 there are turned round for each bit.
     """
-    last: dict[Value, Array] = {}
-    for _ in range(PAIRS):
-        last = {
-            value: size * generator.choice((-1.0, 1.0), size.shape) for value, size in sizes.items()
-        }
-        yield last
-    colours = _colours(graph, sizes)
-    for bit in range(max(colours.values(), default=0).bit_length()):
-        yield {value: -move if colours[value] >> bit & 1 else move for value, move in last.items()}
-
-
-def _colours(graph: Graph, floats: Mapping[Value, Array]) -> dict[Value, int]:
-    """Gives each float a number that no float has with which an op puts it together."""
     beside: dict[Value, set[Value]] = {value: set() for value in floats}
     for node in graph.nodes:
         joined = beside.keys() & set(node.inputs)
@@ -244,12 +248,14 @@ class _Run:
         native: What the values are that no rounding touches; none to compute them.
         found: What XLA computed: the values of cuts are taken from it.
         uncertain: Which values are which.
-        moves: How far each float is moved.
-        sign: The direction, 1 or -1.
-        values: What floats are without moves: as far as one is off it, it is moved as well.
+        sizes: How far each float is moved.
+        sides: To which side, 1 or -1, where moves before it have not put it off.
+        held: Whether those count elsewhere too, and what a float is off is turned to its side.
+        values: What floats are without moves.
 
     Attributes:
         own: What the values are before cuts are replaced.
+        sides: The side on which each float that was moved is.
     """
 
     def __init__(
@@ -257,14 +263,15 @@ class _Run:
         native: Mapping[Value, Array],
         found: Mapping[Value, Array],
         uncertain: Uncertain,
-        moves: Mapping[Value, Array] | None = None,
-        sign: int = 1,
+        sizes: Mapping[Value, Array] | None = None,
+        sides: Mapping[Value, Array] | None = None,
+        held: bool = False,
         values: Mapping[Value, Array] | None = None,
     ) -> None:
         self.own: dict[Value, Array] = {}
         self._native, self._found, self._uncertain = native, found, uncertain
-        self._moves, self._sign = moves or {}, sign
-        self._values = values or {}
+        self._sizes, self._held, self._values = sizes or {}, held, values or {}
+        self.sides = dict(sides or {})
 
     def hook(self, value: Value, array: Array) -> Array:
         """Returns what the readers of a value get, as `run_all` asks."""
@@ -273,12 +280,15 @@ class _Run:
             return self._found.get(value, array).astype(array.dtype)
         if value in self._uncertain.floats:
             moved = array
-            if value in self._moves:
-                still, move = self._values[value], self._sign * self._moves[value]
+            if value in self._sizes:
+                still, side = self._values[value], self.sides[value]
+                if not self._held:
+                    side = np.where(array == still, side, np.where(array < still, -1.0, 1.0))
                 off = _distance(array, still)
-                away = still + np.copysign(off + np.abs(move), move)
                 # What became infinite has no other side.
+                away = still + side * (off + self._sizes[value])
                 moved = np.where(np.isinf(off), array, away)
+                self.sides[value] = side
             self.own[value] = moved
             return moved
         return self._native[value].astype(array.dtype) if self._native else array
