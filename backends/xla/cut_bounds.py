@@ -43,9 +43,9 @@ def cut_bounds(
 ) -> dict[Value, Bounds]:
     """Bounds the integers, booleans and jumping floats that a node computes.
 
-    Quantize_dynamic, comparisons and argmax have their exact bounds, and so has each op that is
-    monotone in every number it reads, or that besides jumps at 0. Of others these are numbers that
-    occur within the box.
+    The bounds are exact for symmetric quantize_dynamic, comparisons and argmax, and for each op that
+    is monotone in every number it reads, or that besides jumps at 0; in mode `onnx` they hold all
+    numbers that may be, and perhaps a step more. Those of other ops are numbers that occur.
 
     Args:
         node: The node, without regions.
