@@ -221,7 +221,10 @@ def _computes_on_decoded(node: Node) -> bool:
 
 def with_cuts(program: Graph) -> Graph:
     """Returns the program with what decides integers by floats among its outputs."""
-    wanted = dict.fromkeys([*program.outputs, *Uncertain.of(program).cuts])
+    cuts = Uncertain.of(program).cuts
+    # In the program's order, as how XLA fuses ops depends on it.
+    inner = [value for value in program.values() if value in cuts]
+    wanted = dict.fromkeys([*program.outputs, *inner])
     return program.extract(program.inputs, [value for value in wanted if not is_long(value.type)])
 
 
