@@ -30,7 +30,7 @@ LAYERS = [
         "text analysis targets bench.cache",
         "observe",
         "report bench.profile",
-        "pipeline",
+        "pipeline metrics",
         "passes backends frontends",
         "api bench cli __main__",
     ]
