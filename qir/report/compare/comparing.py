@@ -132,8 +132,7 @@ class Comparing:
         }
         measured = None
         if again is not None and found:
-            first = next(iter(worst))
-            measured = self._measured(found[0], first, runs, again)
+            measured = self._measured(found[0], runs, again)
         return ComparisonReport(
             self._samples(count, rows),
             tuple(outputs),
@@ -268,27 +267,27 @@ class Comparing:
     def _measured(
         self,
         culprit: Culprit,
-        value: Value,
         runs: BothRuns,
         again: Callable[[Mapping[str, Any]], tuple[Graph, Graph]],
     ) -> MeasuredRemedy | None:
-        best = next((each for each in culprit.remedies if each.rule and each.gain > 0), None)
-        if best is None or best.rule is None:
-            return None
-        before, after = again({"select": self._selector(value), **best.rule})
         output = next(old for old, _ in self._of_outputs if old.name == culprit.output)
-        return MeasuredRemedy(
-            culprit.value,
-            best.name,
-            culprit.output,
-            self._sqnr(before, output, runs),
-            self._sqnr(after, output, runs),
-            best.gain,
-        )
-
-    def _selector(self, value: Value) -> str:
-        name = (*value.origin, value.name)[0]
-        return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+        for remedy in culprit.remedies:
+            if remedy.rule is None or remedy.gain <= 0:
+                continue
+            try:
+                before, after = again(remedy.rule)
+            except QirError as error:
+                self._notes.append(f"compare: {remedy.name} was not tried: {error.message}")
+                continue
+            return MeasuredRemedy(
+                culprit.value,
+                remedy.name,
+                culprit.output,
+                self._sqnr(before, output, runs),
+                self._sqnr(after, output, runs),
+                remedy.gain,
+            )
+        return None
 
     def _sqnr(self, program: Graph, output: Value, runs: BothRuns) -> float:
         given = given_to(program, self.reference, runs.inputs)

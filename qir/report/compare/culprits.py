@@ -161,8 +161,15 @@ def remedies(
                 before = effects.noise({reader: [now.astype(np.float32)]})[output]
                 noise += effects.noise({reader: [then.astype(np.float32)]})[output] - before
         rest = max(total - own + noise, total * 1e-12)
-        found.append(Remedy(first.name, 10 * log10(total / rest), first.detail, first.rule))
+        names = [_escaped(name) for name in first.selected]
+        rule = {"select": names, **first.rule} if first.rule and names else None
+        found.append(Remedy(first.name, 10 * log10(total / rest), first.detail, rule))
     return tuple(sorted(found, key=lambda remedy: -remedy.gain))
+
+
+def _escaped(name: str) -> str:
+    """Returns a selector of nothing but a name."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 
 def culprits(

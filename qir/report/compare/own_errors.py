@@ -12,6 +12,7 @@ from qir.ir import Node, Value
 from qir.ir.named_shapes import in_sizes
 from qir.ir.signature import Sizes
 from qir.ops import Dequantize, Quantize, Requantize
+from qir.ops.products import Products
 from qir.report.causes import code_of, is_exact
 from qir.report.compare.counterparts import Counterparts, decoded, turned_to
 from qir.report.compare.forcing import ForcedRun, ForcedValue
@@ -97,6 +98,16 @@ class FloatOps:
             if operand.is_constant and operand.type.quant is not None and operand.type.rank > 1
         }
         return list(found)
+
+    def products(self, value: Value, run: ForcedRun) -> tuple[str, ...]:
+        """Returns what the products with coded weights that an op reads stand for, by name."""
+        found = (
+            name
+            for each in _between(value, run.given)
+            if isinstance(each.op, Products)
+            for name in each.origin[:1]
+        )
+        return tuple(dict.fromkeys(found))
 
     def compute(
         self,

@@ -36,6 +36,7 @@ class LeftError:
         error: The error, with the axes of the integer program's value.
         detail: What was done, with the numbers that show why.
         rule: What a rule of a recipe says to have it; None where no rule does.
+        selected: The values that the rule selects, by the names of imported values.
         moved: Errors that readers have instead, with the axes of the float program: what they have
             of their weights now, and with the remedy.
     """
@@ -44,6 +45,7 @@ class LeftError:
     error: Array
     detail: str
     rule: Mapping[str, Any] | None = None
+    selected: tuple[str, ...] = ()
     moved: tuple[tuple[Value, Array, Array], ...] = field(default=())
 
 
@@ -70,15 +72,38 @@ def left_errors(
                 f"steps of {code.greatest_scale / 2 ** (16 - code.storage.bits):.3g} in place of "
                 f"{code.greatest_scale:.3g}",
                 {"activations": "i16"},
+                (name_of(met.reference),),
             )
-        yield _clipped(parts, code)
+        yield _clipped(met, parts, code)
         if met.exact.ndim:
             yield _separate(met, parts, code)
         if (smoothed := _smoothed(met, parts, code)) is not None:
             yield smoothed
+    kept = _kept_float(met)
     yield LeftError(
-        "keep float", np.zeros_like(parts.error), "no error of its own", {"keep_float": True}
+        "keep float",
+        np.zeros_like(parts.error),
+        f"{', '.join(f'%{name}' for name in kept)} on floating-point numbers",
+        {"keep_float": True} if kept else None,
+        kept,
     )
+
+
+def name_of(value: Value) -> str:
+    """Returns the name by which selectors know a value of the float program in later ones."""
+    return next(iter(value.origin), value.name)
+
+
+def _kept_float(met: ForcedValue) -> tuple[str, ...]:
+    """Returns the op and those that read it, which would round its result again."""
+    reference = met.reference
+    readers = [
+        name_of(node.outputs[0])
+        for node in reference.users
+        if node.outputs and not node.regions and node.outputs[0].type.is_float
+    ]
+    own = [name_of(reference)] if reference.node is not None else []
+    return tuple(dict.fromkeys([*own, *readers]))
 
 
 def product_of(value: Value, run: ForcedRun, ops: FloatOps, met: ForcedValue) -> Node | None:
@@ -129,6 +154,7 @@ def _per_channel(
         weights + parts.clipping + parts.rounding,
         f"the peak of one channel of %{kernel.name} is {spread:.3g} times that of the middle one",
         {"per": "channel"},
+        ops.products(met.value, run),
     )
 
 
@@ -144,7 +170,7 @@ def in_channels(kernel: Array, bits: int) -> Array:
     return np.asarray(code.decode(code.encode(kernel)))
 
 
-def _clipped(parts: OwnParts, code: Affine) -> LeftError:
+def _clipped(met: ForcedValue, parts: OwnParts, code: Affine) -> LeftError:
     low, high = best_clip(parts.unrounded, code)
     error = in_code(parts.unrounded, code, low, high) - parts.unrounded
     return LeftError(
@@ -152,6 +178,7 @@ def _clipped(parts: OwnParts, code: Affine) -> LeftError:
         parts.weights + error,
         f"a range of [{low:.4g}, {high:.4g}]",
         {"method": "mse"},
+        (name_of(met.reference),),
     )
 
 

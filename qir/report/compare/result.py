@@ -111,8 +111,8 @@ class Remedy:
         name: What it is.
         gain: The predicted gain in dB at the output, where errors of values add independently.
         detail: What it does to the value's own error.
-        rule: What a rule of a recipe says of the value to have it, by the names of its fields;
-            None where no rule does.
+        rule: The rule of a recipe that gives it, by the names of its fields; None where no rule
+            does.
     """
 
     name: RemedyName
