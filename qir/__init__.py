@@ -17,6 +17,7 @@ _HOMES = {
     "qir.api": (
         "bisect",
         "calibrate",
+        "compare",
         "compile",
         "evaluate",
         "from_jax",
@@ -60,6 +61,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _QUALIFIED = {
     "bisect",
     "calibrate",
+    "compare",
     "compile",
     "explain",
     "load",
@@ -84,6 +86,7 @@ if TYPE_CHECKING:
     from qir.analysis.verify import verify as verify
     from qir.api import bisect as bisect
     from qir.api import calibrate as calibrate
+    from qir.api import compare as compare
     from qir.api import compile as compile
     from qir.api import evaluate as evaluate
     from qir.api import from_jax as from_jax

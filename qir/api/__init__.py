@@ -1,6 +1,7 @@
 """The words that users see: import, quantize, compile, evaluate, save. One subject a file."""
 
 from qir.api.bisecting import bisect
+from qir.api.comparing import compare
 from qir.api.importing import from_jax, load
 from qir.api.optimizing import calibrate, optimize
 from qir.api.quantizing import quantize
@@ -12,6 +13,7 @@ __all__ = [
     "bisect",
     "calibrate",
     "check_savable",
+    "compare",
     "compile",
     "evaluate",
     "from_jax",

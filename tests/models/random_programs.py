@@ -36,7 +36,7 @@ from qir.ops.cast import is_long
 from qir.ops.rules import Accumulate
 from qir.passes.pipelines import ACTIVATIONS, INTEGER
 from qir.passes.quantize.quantize import QuantizePass
-from qir.report.accuracy import ratio_in_decibels
+from qir.report.decibels import ratio_in_decibels
 from qir.types import Array, DType
 from tests.strategies.base import Draw
 from tests.strategies.float_programs import FloatCase, float_programs, simple_programs
