@@ -38,7 +38,15 @@ _HOMES = {
     "qir.observe.methods": ("CalibrationMethod", "calibration_method"),
     "qir.observe.statistics": ("Statistics",),
     "qir.ops.op": ("Op", "op"),
-    "qir.pipeline": ("Context", "Pass", "PassManager", "Pipeline", "register"),
+    "qir.pipeline": (
+        "Context",
+        "Pass",
+        "PassManager",
+        "Pipeline",
+        "Recipe",
+        "RecipeRule",
+        "register",
+    ),
     "qir.pipeline.rewrite": ("Skip", "near_misses", "rewrite", "rule"),
     "qir.report.summary": ("summary",),
     "qir.text": ("parse", "to_program", "to_text"),
@@ -96,6 +104,8 @@ if TYPE_CHECKING:
     from qir.pipeline import Pass as Pass
     from qir.pipeline import PassManager as PassManager
     from qir.pipeline import Pipeline as Pipeline
+    from qir.pipeline import Recipe as Recipe
+    from qir.pipeline import RecipeRule as RecipeRule
     from qir.pipeline import register as register
     from qir.pipeline.rewrite import Skip as Skip
     from qir.pipeline.rewrite import near_misses as near_misses

@@ -12,6 +12,7 @@ from qir.ir import Graph, Value
 from qir.observe.checkpoint import Checkpoint
 from qir.observe.observations import Observations
 from qir.observe.statistics import Statistics
+from qir.pipeline.recipes import Recipe
 from qir.pipeline.rewrite import Exactness
 from qir.targets import Target
 from qir.types import Array
@@ -55,6 +56,7 @@ class Context:
         allow: The least exactness that rewrites may have; the pipeline's directive `allow(...)`
             sets it.
         target: The runtime that the program is for: passes make nothing that it does not accept.
+        recipe: What ops that it selects have otherwise than the options of passes say.
 
     Attributes:
         diagnostics: Sentences that passes leave for the user.
@@ -83,6 +85,7 @@ class Context:
     progress: bool = False
     allow: Exactness = "exact"
     target: Target | None = None
+    recipe: Recipe | None = None
     diagnostics: list[str] = field(default_factory=list)
     statistics: Statistics = field(default_factory=Statistics)
     reference: Graph | None = None
