@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import qir
-from qir.analysis.simulation import Simulation, numbers_of, simulate
+from qir.analysis.simulation import Simulation, simulate
+from qir.analysis.sites import numbers_of
 from qir.backends.reference.interpreter import run, run_all
 from qir.errors import QirError
 from qir.ir import Graph, Value
@@ -145,7 +146,11 @@ def test_a_site_takes_another_code():
     x = np.array([-1, 0.3, 2.25, 200], np.float32)
 
     def found(code: Affine | None) -> list[float]:
-        (numbers,) = run(simulation.graph, x, simulation.codes({site: code}))
+        (numbers,) = run(
+            simulation.graph,
+            x,
+            simulation.codes({site: None if code is None else numbers_of(code)}),
+        )
         return list(numbers)
 
     assert found(site.code) == [0, 0.5, 2, 127.5]
@@ -153,24 +158,29 @@ def test_a_site_takes_another_code():
     assert found(None) == list(x)
 
 
-def test_weights_may_be_others():
+def test_weights_are_sites_where_they_are_known():
     program = qir.parse("""
     graph @dense(%x: f32[1,2]) {
       %q = quantize(%x) : i8[1,2]{scale=0.5}
       %w = const [[2], [3]] : i8[2,1]{scale=0.25}
-      %a = dot(%q, %w) : i32[1,1]{scale=%q*%w}
+      %b = const [-1] : i32[1]{scale=0.125}
+      %a = dot(%q, %w, %b) : i32[1,1]{scale=%q*%w}
       %y = dequantize(%a) : f32[1,1]
       return %y
     }""")
-    x = np.array([[1, 1]], np.float32)
-    own, other = (
-        run(twin.graph, x, twin.codes())[0].item()
-        for twin in (
-            simulate(program),
-            simulate(program, {program.value("w"): np.array([[1], [2]], np.float32)}),
-        )
-    )
-    assert (own, other) == (1.25, 3.0)
+    x, weights = np.array([[1, 1]], np.float32), np.array([[0.53], [0.7]], np.float32)
+    simulation = simulate(program, {program.value("w"): weights, program.value("b"): np.zeros(1)})
+    _, site = simulation.sites
+    assert site.value is program.value("w")
+
+    def found(codes: Array) -> float:
+        return float(run(simulation.graph, x, codes)[0].item())
+
+    # The bias makes up for the error of the weights, and for an error half as large by half.
+    assert found(simulation.codes()) == 0.5 + 0.75 - 0.125
+    assert found(simulation.codes({site: None})) == pytest.approx(0.53 + 0.7)
+    half = Affine.of(DType.I8, 0.125, 0)
+    assert found(simulation.codes({site: numbers_of(half)})) == 0.5 + 0.75 - 0.125 / 2
 
 
 def test_an_op_on_exact_sums_alone_is_refused():
