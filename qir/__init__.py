@@ -15,6 +15,7 @@ if (_checkout / "passes/__init__.py").exists() and (_checkout / "pyproject.toml"
 
 _HOMES = {
     "qir.api": (
+        "bisect",
         "calibrate",
         "compile",
         "evaluate",
@@ -55,6 +56,7 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _QUALIFIED = {
+    "bisect",
     "calibrate",
     "compile",
     "explain",
@@ -76,6 +78,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from qir.analysis.verify import verify as verify
+    from qir.api import bisect as bisect
     from qir.api import calibrate as calibrate
     from qir.api import compile as compile
     from qir.api import evaluate as evaluate

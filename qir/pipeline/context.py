@@ -73,6 +73,8 @@ class Context:
         timings: (pass, seconds) of every pass that ran, and of the `accuracy-check` of `quantize`.
         edited: For each of these whether it edited the program: an op, operand, type, name, range,
             origin or note.
+        versions: The passes that edited the program, each with a copy of it as the pass left it;
+            kept where a list is given.
         unattained: What a pass is there for but found nothing to make it of, as quantize in a
             program that only returns its inputs: passes that need it are left out.
     """
@@ -93,6 +95,7 @@ class Context:
     sample_outputs: Sequence[Array | None] = ()
     timings: list[tuple[str, float]] = field(default_factory=list)
     edited: list[bool] = field(default_factory=list)
+    versions: list[tuple[Any, Graph]] | None = None
     unattained: set[Property] = field(default_factory=set)
     _observations: Observations | None = field(default=None, init=False, repr=False)
 

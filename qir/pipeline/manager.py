@@ -135,6 +135,8 @@ class PassManager:
         context.timings.append((str(step), time.perf_counter() - start))
         graph.settle_names()
         context.edited.append(graph.revision != revision)
+        if context.versions is not None and context.edited[-1]:
+            context.versions.append((step, graph.copy()))
         if not context.edited[-1]:
             before = None
         self._count += 1
