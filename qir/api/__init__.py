@@ -1,5 +1,6 @@
 """The words that users see: import, quantize, compile, evaluate, save. One subject a file."""
 
+from qir.api.bisecting import bisect
 from qir.api.importing import from_jax, load
 from qir.api.optimizing import calibrate, optimize
 from qir.api.quantizing import quantize
@@ -7,6 +8,7 @@ from qir.api.running import compile, evaluate
 from qir.api.saving import check_savable, save
 
 __all__ = [
+    "bisect",
     "calibrate",
     "check_savable",
     "compile",
