@@ -15,7 +15,9 @@ if (_checkout / "passes/__init__.py").exists() and (_checkout / "pyproject.toml"
 
 _HOMES = {
     "qir.api": (
+        "bisect",
         "calibrate",
+        "compare",
         "compile",
         "evaluate",
         "from_jax",
@@ -40,7 +42,15 @@ _HOMES = {
     "qir.observe.methods": ("CalibrationMethod", "calibration_method"),
     "qir.observe.statistics": ("Statistics",),
     "qir.ops.op": ("Op", "op"),
-    "qir.pipeline": ("Context", "Pass", "PassManager", "Pipeline", "register"),
+    "qir.pipeline": (
+        "Context",
+        "Pass",
+        "PassManager",
+        "Pipeline",
+        "Recipe",
+        "RecipeRule",
+        "register",
+    ),
     "qir.pipeline.rewrite": ("Skip", "near_misses", "rewrite", "rule"),
     "qir.report.summary": ("summary",),
     "qir.text": ("parse", "to_program", "to_text"),
@@ -49,7 +59,9 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _QUALIFIED = {
+    "bisect",
     "calibrate",
+    "compare",
     "compile",
     "explain",
     "load",
@@ -72,7 +84,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from qir.analysis.verify import verify as verify
+    from qir.api import bisect as bisect
     from qir.api import calibrate as calibrate
+    from qir.api import compare as compare
     from qir.api import compile as compile
     from qir.api import evaluate as evaluate
     from qir.api import from_jax as from_jax
@@ -103,6 +117,8 @@ if TYPE_CHECKING:
     from qir.pipeline import Pass as Pass
     from qir.pipeline import PassManager as PassManager
     from qir.pipeline import Pipeline as Pipeline
+    from qir.pipeline import Recipe as Recipe
+    from qir.pipeline import RecipeRule as RecipeRule
     from qir.pipeline import register as register
     from qir.pipeline.rewrite import Skip as Skip
     from qir.pipeline.rewrite import near_misses as near_misses

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal
 
 from qir.analysis.properties import QUANTIZED, RANGED, Property
 from qir.errors import QirError
 from qir.ir import Graph
 from qir.numbers.rounding import rounding_mode
 from qir.passes.shared.boundary import Boundary, Interface
+from qir.passes.shared.chosen_codes import OF_CODES, ChosenCodes
 from qir.passes.shared.code_options import Carries, CodeOptions
 from qir.passes.shared.kept import kept_float
 from qir.passes.shared.lifting import Lifting
@@ -86,6 +90,7 @@ class QuantizePass(Pass):
     name = "quantize"
     requires = (RANGED,)
     whole_program = True
+    follows = OF_CODES
     keeps = "approximate"
 
     def check(self) -> None:
@@ -111,23 +116,25 @@ class QuantizePass(Pass):
         return () if self.activations == "float" else self.requires
 
     def run(self, graph: Graph, context: Context) -> None:
+        options = self
         if context.target is not None:
             context.diagnostics += _refused_codes(graph, context.target)
-            for_target(self, context.target).convert(graph, context)
-        else:
-            self.convert(graph, context)
+            options = for_target(self, context.target)
+        options.convert(graph, context)
         if QUANTIZED.missing(graph):
             context.unattained.add(QUANTIZED)
             context.diagnostics.append(f"quantize: nothing was quantized; {_reasons(graph)}")
 
     def convert(self, graph: Graph, context: Context) -> None:
         """Gives values codes by the options as they are."""
-        excluded = kept_float(graph, self.keep_float)
+        kept = kept_float(graph, self.keep_float)
+        chosen = ChosenCodes.of(graph, context.recipe, kept, partial(self._coding_with, context))
         if self.activations == "float":
-            WeightCoder(graph, self.coding, excluded, context, correct_bias=self.correct_bias).run()
+            _refuse_storages(chosen)
+            WeightCoder(graph, self.coding, chosen, context, correct_bias=self.correct_bias).run()
             return
         if QUANTIZED.missing(graph) is None:
-            Lifting(graph, kept=excluded, target=context.target).run()
+            Lifting(graph, kept=chosen.kept, target=context.target).run()
         options = CodeOptions(
             storage=DType(self.activations),
             symmetric=self.symmetric,
@@ -136,9 +143,26 @@ class QuantizePass(Pass):
             correct_bias=self.correct_bias,
             carries=self.carries,
             target=context.target,
+            chosen=chosen,
         )
         boundary = Boundary.of_program(graph, self.inputs, self.outputs)
-        Quantization(options, excluded, context).convert(graph, boundary)
+        Quantization(options, context).convert(graph, boundary)
+
+    def _coding_with(self, context: Context, wanted: Mapping[str, Any]) -> WeightCoding:
+        """Returns the codes of weights with what a rule chooses, which a target has to accept."""
+        options = replace(self, **wanted)
+        if context.target is not None:
+            options = for_target(options, context.target)
+        return options.coding
+
+
+def _refuse_storages(chosen: ChosenCodes) -> None:
+    """Raises QirError where a rule asks for codes of activations that the pass leaves as floats."""
+    if value := next(iter(chosen.storages), None):
+        raise QirError(
+            f"recipe: activations={chosen.storages[value].value} of %{value.name}: expected a pass "
+            "that codes activations, got activations=float; take a pipeline such as w8a8"
+        )
 
 
 def _refused_codes(graph: Graph, target: Target) -> list[str]:

@@ -16,9 +16,10 @@ from qir.observe.histograms import BINS
 from qir.observe.methods import METHODS, CalibrationMethod
 from qir.observe.statistics import TensorStatistics
 from qir.ops.attributes import attribute_fields
+from qir.passes.shared.chosen_codes import tell
 from qir.passes.shared.collection import collect, look_up, tell_apart
 from qir.passes.shared.tally import float_values, is_observed, sources
-from qir.pipeline import Context, Pass, register
+from qir.pipeline import Context, Pass, Recipe, register
 
 NEVER_RUN = "calibration never ran it"
 """The note of what stands in a region that no data took."""
@@ -58,6 +59,7 @@ class Calibrate(Pass):
     name = "calibrate"
     whole_program = True
     ensures = (RANGED,)
+    follows = ("method",)
 
     @classmethod
     def options_of(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -82,17 +84,19 @@ class Calibrate(Pass):
     @property
     def chosen(self) -> CalibrationMethod:
         """The method with its options."""
-        found = _named(self.method)
-        return found if isinstance(found, CalibrationMethod) else found()
+        return _method(self.method)
 
     def run(self, graph: Graph, context: Context) -> None:
         if self.optional and context.data is None and not context.statistics:
             context.unattained.add(RANGED)
             return
         method = self.chosen
+        recipe = context.recipe or Recipe()
+        others = {rule.method: _method(rule.method) for rule in recipe.rules if rule.method}
         tell_apart(graph)
         if context.observations is not None:
-            collect(graph, context.observations, max(BINS, method.most_bins), context)
+            most = max(BINS, *(each.most_bins for each in (method, *others.values())))
+            collect(graph, context.observations, most, context)
         elif context.data is None:
             context.statistics = context.statistics.of_program(graph)
         found = look_up(graph, context.statistics)
@@ -111,11 +115,22 @@ class Calibrate(Pass):
             elif node.note == NEVER_RUN:
                 node.note = None
         values = [value for value in float_values(graph) if value not in left]
-        ranges = _solved(method, values, found)
+        chosen = recipe.resolve(graph, ["method"], lambda _, value: value in found)
+        tell(graph, chosen)
+        methods = [
+            others[chosen[value].get("method")] if value in chosen else method for value in values
+        ]
+        ranges = _solved(methods, values, found)
         for value in left:
             value.observed = None
         for value, (low, high) in zip(values, ranges, strict=True):
             value.observed = Interval.of(low, high)
+
+
+def _method(text: str) -> CalibrationMethod:
+    """Returns the method that a text names, with its options or those by default."""
+    found = _named(text)
+    return found if isinstance(found, CalibrationMethod) else found()
 
 
 def _named(text: str) -> CalibrationMethod | type[CalibrationMethod]:
@@ -214,15 +229,18 @@ def _said_of(node: Node, region: Graph) -> str:
 
 
 def _solved(
-    method: CalibrationMethod,
+    methods: Sequence[CalibrationMethod],
     values: Sequence[Value],
     found: Mapping[Value, TensorStatistics],
 ) -> list[tuple[float, float]]:
-    """Returns the range of each of some values."""
+    """Returns the range of each of some values, by its method."""
     # Values that hold the same numbers share statistics, which need be solved only once.
-    keys = [tuple(map(id, found[value].parts.values())) for value in values]
-    solved: dict[tuple[int, ...], tuple[float, float]] = {}
-    for key, value in zip(keys, values, strict=True):
+    keys = [
+        (method, *map(id, found[value].parts.values()))
+        for method, value in zip(methods, values, strict=True)
+    ]
+    solved: dict[tuple[object, ...], tuple[float, float]] = {}
+    for method, key, value in zip(methods, keys, values, strict=True):
         if key not in solved:
             solved[key] = _range(method, value, found[value])
     return [solved[key] for key in keys]

@@ -57,6 +57,7 @@ class Conversion:
         context: What the pass was given.
         plan: What stays in floating point, and the codes of values.
         coding: The codes that weights get.
+        chosen: Those that the weights of some ops get instead.
         boundary: What the graph takes and returns.
         convert_regions: What converts a node with regions, which it may leave in floating point.
         rounding: The rounding mode of requantizes.
@@ -75,6 +76,7 @@ class Conversion:
         plan: CodePlan,
         coding: WeightCoding,
         *,
+        chosen: Mapping[Node, WeightCoding],
         boundary: Boundary,
         convert_regions: Callable[[Node, Forms, Builder], None],
         rounding: str,
@@ -84,7 +86,8 @@ class Conversion:
         self.graph = graph
         self.context = context
         self.plan = plan
-        self.coding = coding
+        self._coding = coding
+        self._chosen = chosen
         self.boundary = boundary
         self.convert_regions = convert_regions
         self.tabled: set[Node] = set()
@@ -203,7 +206,7 @@ class Conversion:
             raise KeptFloat(f"it sums over the named dimension {terms}, so that no sum is bounded")
         activations = self.forms.code(x, builder, self.plan.operand_code(x))
         right = (
-            self.weights(kernel, bias, activations, output, builder)
+            self.weights(kernel, bias, activations, node, builder)
             if kernel.is_constant
             else self.forms.code(kernel, builder, self.plan.operand_code(kernel))
         )
@@ -255,7 +258,7 @@ class Conversion:
         if not table.is_constant:
             raise KeptFloat(f"the table %{table.name} is not a constant")
         assert isinstance(node.op, Embedding)
-        code = self.coding.for_rows(
+        code = self._coding_of(node).for_rows(
             table.array,
             factor=node.op.factor,
             output_scale=float(self.plan.code_for(output).scale.array.max()),
@@ -276,20 +279,22 @@ class Conversion:
         op = node.op if isinstance(node.op, Concat) else node.op.with_code(code)
         self.forms.give_sum(output, builder.emit(op, *operands))
 
+    def _coding_of(self, node: Node) -> WeightCoding:
+        return self._chosen.get(node, self._coding)
+
     def weights(
-        self, kernel: Value, bias: Value | None, x: Value, output: Value, builder: Builder
+        self, kernel: Value, bias: Value | None, x: Value, node: Node, builder: Builder
     ) -> Value:
         if kernel in self.stored:
             return self.stored[kernel]
         activations = x.type.code
-        code = self.coding.for_sums(
+        code = self._coding_of(node).for_sums(
             kernel.array,
             activations,
-            output_scale=float(self.plan.code_for(output).scale.array.max()),
+            output_scale=float(self.plan.code_for(node.outputs[0]).scale.array.max()),
             bias=None if bias is None else bias.array,
         )
-        assert output.op is not None
-        self.plan.check_weight(code, output.op.name)
+        self.plan.check_weight(code, node.op.name)
         return self.forms.constant(kernel, replace(code, expressed=activations.expressed), builder)
 
     def convert_same(self, node: Node, builder: Builder) -> None:

@@ -81,6 +81,7 @@ class CodePlan:
         statistics: Statistics,
         *,
         storage: DType = DType.I8,
+        chosen: Mapping[Value, DType] | None = None,
         symmetric: bool = False,
         boundary: Boundary | None = None,
         given: Mapping[Value, Affine] | None = None,
@@ -88,6 +89,7 @@ class CodePlan:
         target: Target | None = None,
     ) -> None:
         self.storage = storage
+        self._chosen = chosen or {}
         self.symmetric = symmetric
         self.target = target
         self.fine = fine
@@ -121,6 +123,7 @@ class CodePlan:
         ranges = {value: value.range for value in graph.values() if value.range is not None}
         wide = target is None or target.has_wide_sums
         self.wide = wide_values(graph, kept, ranges, fine) if wide else set()
+        self.wide -= {value for value, chosen in self._chosen.items() if chosen.bits <= 8}
         self.moved = moved_sums(graph, ranges, self._heads) if wide else set()
         self.divided = divided_sums(graph) if wide else set()
 
@@ -185,6 +188,7 @@ class CodePlan:
 
     def code_for(self, value: Value, storage: DType | None = None) -> Affine:
         """Returns the code that a value's range asks for; the op's own where it is fixed."""
+        storage = storage or self._chosen.get(value)
         given = self._given.get(value)
         if given is not None and storage in (None, given.storage):
             return given
@@ -193,7 +197,7 @@ class CodePlan:
         if (wanted := self._fixed_by_target(value)) is not None:
             return wanted
         rule = value.op.quant if value.op is not None else None
-        fixed = not self.is_fine or isinstance(value.op, ExpBelowMax)
+        fixed = (storage or self.storage).bits <= 8 or isinstance(value.op, ExpBelowMax)
         if (
             isinstance(rule, FixedCode)
             and fixed
@@ -213,7 +217,7 @@ class CodePlan:
             return self.code_of(observed, expressed, storage)
         symmetric = self.symmetric or (value in self._factors and is_two_sided(observed))
         inside = self.target is not None and self.target.zero_point_inside
-        if not symmetric and not self.is_fine and not inside:
+        if not symmetric and not inside:
             far = activation_code(observed, storage, expressed=expressed, needs_zero=False)
             if not far.holds_zero and not self._needs_zero(value, reach(far)):
                 return far
@@ -240,7 +244,7 @@ class CodePlan:
             value: The operand.
             bits: The bits that the op reads, 8 or 12.
         """
-        if self.is_fine or unmoved(value) not in self.fine:
+        if self.is_fine or unmoved(value) not in self.fine or value in self._chosen:
             return None
         if bits > 8 and not self.one_width:
             return fine_code(self.range_of(value), expressed=expressed_type(value.type))
@@ -309,7 +313,7 @@ class CodePlan:
 
     def smooth_code(self, source: Value, output: Value) -> Affine | None:
         """Returns the code of 12 bits of what a smooth function is wanted of: a sum or a norm."""
-        if source.op is None or source.range is None or self.one_width:
+        if source.op is None or source.range is None or self.one_width or source in self._chosen:
             return None
         if not isinstance(source.op, Dot | Sum) and not isinstance(source.op.quant, Normalize):
             return None

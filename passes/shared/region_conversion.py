@@ -47,13 +47,11 @@ class Quantization:
 
     Args:
         options: What is wanted of codes.
-        excluded: The ops that a selector keeps in floating point, those in regions among them.
         context: What the pass was given.
     """
 
-    def __init__(self, options: CodeOptions, excluded: set[Node], context: Context) -> None:
+    def __init__(self, options: CodeOptions, context: Context) -> None:
         self.options = options
-        self.excluded = excluded
         self.context = context
 
     def convert(
@@ -77,9 +75,10 @@ class Quantization:
         given = GivenCodes(graph)
         plan = CodePlan(
             graph,
-            self.excluded,
+            options.chosen.kept,
             self.context.statistics,
             storage=options.storage,
+            chosen=options.chosen.storages,
             symmetric=options.symmetric,
             boundary=boundary,
             given={**(wanted or {}), **given.results, **fine},
@@ -91,6 +90,7 @@ class Quantization:
             self.context,
             plan,
             options.weights,
+            chosen=options.chosen.codings,
             boundary=boundary,
             convert_regions=self._convert_regions,
             rounding=options.rounding,
@@ -125,11 +125,7 @@ class Quantization:
     def _body(self, region: Graph, index: int, ports: PassageCodes) -> _Body:
         """Converts a copy of a region, with the codes that go through it as they are now."""
         twin = clone(region)
-        self.excluded.update(
-            copy
-            for old, copy in zip(region.walk(), twin.walk(), strict=True)
-            if old in self.excluded
-        )
+        self.options.chosen.copy_to(region, twin)
         copies = dict(zip(region.values(), twin.values(), strict=True))
         taken: dict[Value, Affine] = {}
         returned: list[Affine | None] = [None] * len(twin.outputs)
@@ -146,7 +142,7 @@ class Quantization:
                     if code.storage is self.options.storage:
                         wanted.setdefault(twin.outputs[position], code)
         unseen = [node for node in twin.nodes if _is_unseen(node)]
-        self.excluded.update(unseen)
+        self.options.chosen.kept.update(unseen)
         added_up = {copies[value]: code for value, code in ports.added_up(region).items()}
         told = len(self.context.diagnostics)
         conversion = self.convert(twin, Boundary(taken, returned), wanted | taken, added_up)

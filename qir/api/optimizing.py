@@ -18,7 +18,7 @@ from qir.ir.signature import fits
 from qir.observe.batches import given_samples, random_inputs
 from qir.observe.checkpoint import Checkpoint
 from qir.observe.statistics import Statistics, expect_statistics
-from qir.pipeline import Batch, Context, PassManager, Pipeline
+from qir.pipeline import Batch, Context, PassManager, Pipeline, Recipe, RecipeLike
 from qir.targets import Target, find_target
 from qir.types import Array
 
@@ -35,6 +35,7 @@ def optimize(
     print_after_all: TextIO | None = None,
     check: bool | Array | Sequence[Array] = False,
     target: str | Target | None = None,
+    recipe: RecipeLike | None = None,
     context: Context | None = None,
 ) -> Graph:
     """Runs a pipeline and returns a new graph.
@@ -54,6 +55,8 @@ def optimize(
             the given ones: a sequence of arrays, one for each input, or an array for a single one.
         target: The runtime that the program is for, one of `qir.targets`, by its name or itself:
             options at their default follow it, and what it does not accept is not made.
+        recipe: What some ops have otherwise than the options of passes say: a `qir.Recipe`, the
+            path of a TOML file with one, or a list of `qir.RecipeRule` or of dicts of its fields.
         context: Filled by the run: diagnostics, statistics and timings; a new one when None. A
             program goes on with the statistics that one has of its model.
 
@@ -66,6 +69,7 @@ def optimize(
     context = context or Context()
     context.data, context.seed, context.progress = data, seed, progress
     context.target = None if target is None else find_target(target, "target")
+    context.recipe = None if recipe is None else Recipe.of(recipe)
     context.interpreter = run_all
     if statistics is not None:
         expect_statistics(statistics)

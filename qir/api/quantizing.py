@@ -14,7 +14,7 @@ from qir.backends.reference.interpreter import run_all
 from qir.errors import QirAccuracyWarning
 from qir.ir import Graph, expect_graph
 from qir.passes.shared.calibration_data import first_rows
-from qir.pipeline import Batch, Context, Pipeline
+from qir.pipeline import Batch, Context, Pipeline, Recipe
 from qir.pipeline.registry import check_options
 from qir.report.accuracy import measure, threshold_of, warning_of
 from qir.report.endless import MOST_TRIPS
@@ -24,7 +24,7 @@ from qir.report.unseen import unseen
 def quantize(
     graph: Graph,
     data: Iterable[Batch] | None = None,
-    pipeline: str | Pipeline = "w8a8",
+    pipeline: str | Pipeline | None = None,
     *,
     accuracy_check: bool | float = True,
     context: Context | None = None,
@@ -38,7 +38,7 @@ def quantize(
     Args:
         graph: The float program, parts of which may have codes; it stays as it is.
         data: Calibration batches: arrays, tuples of arrays or dicts by input name.
-        pipeline: A named pipeline or passes as text.
+        pipeline: A named pipeline or passes as text; by default that of the recipe, else `w8a8`.
         accuracy_check: Whether to compare the result with the float program, or the signal to
             noise in dB below which an output is warned of, 20 by default. False leaves out all
             that is warned of.
@@ -60,6 +60,10 @@ def quantize(
     threshold = threshold_of(accuracy_check)
     context = context or Context()
     known = context.sample
+    if options.get("recipe") is not None:
+        options["recipe"] = recipe = Recipe.of(options["recipe"])
+        pipeline = pipeline if pipeline is not None else recipe.pipeline
+    pipeline = "w8a8" if pipeline is None else pipeline
     integer = optimize(graph, pipeline, data=data, context=context, **options)
     if QUANTIZED.missing(integer):
         if any("nothing was quantized" in told for told in integer.diagnostics):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from qir.api import check_savable, load, save
+from qir.api import bisect, check_savable, load, save
 from qir.cli.arguments import Commands, check_apart, files_of
-from qir.cli.pipelines import add_pipeline_options, run_pipeline
+from qir.cli.pipelines import add_pipeline_options, read_data, run_pipeline
 from qir.errors import QirError
 from qir.observe.methods import METHODS
 from qir.ops.attributes import attribute_fields, describe
@@ -43,6 +43,11 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="list passes with their options, named pipelines, and how ops are selected",
     )
+    command.add_argument(
+        "--bisect",
+        action="store_true",
+        help="print no program but which pass makes it wrong, and the smallest part that shows it",
+    )
     add_pipeline_options(command)
 
 
@@ -56,6 +61,12 @@ def _opt(options: argparse.Namespace) -> int:
         inputs = [*files_of(options.program), options.data, options.statistics]
         check_apart(files_of(options.output), inputs, "opt")
         check_savable(options.output)
+    if options.bisect:
+        graph = load(options.program)
+        data = None if options.data is None else read_data(options, graph)
+        found = bisect(graph, data, options.pipeline, seed=options.seed, target=options.target)
+        print(found)
+        return int(found.guilty is not None)
     result = run_pipeline(options, load(options.program))
     if options.output is None:
         print(result)

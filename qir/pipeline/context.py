@@ -12,6 +12,7 @@ from qir.ir import Graph, Value
 from qir.observe.checkpoint import Checkpoint
 from qir.observe.observations import Observations
 from qir.observe.statistics import Statistics
+from qir.pipeline.recipes import Recipe
 from qir.pipeline.rewrite import Exactness
 from qir.targets import Target
 from qir.types import Array
@@ -55,6 +56,7 @@ class Context:
         allow: The least exactness that rewrites may have; the pipeline's directive `allow(...)`
             sets it.
         target: The runtime that the program is for: passes make nothing that it does not accept.
+        recipe: What ops that it selects have otherwise than the options of passes say.
 
     Attributes:
         diagnostics: Sentences that passes leave for the user.
@@ -71,6 +73,8 @@ class Context:
         timings: (pass, seconds) of every pass that ran, and of the `accuracy-check` of `quantize`.
         edited: For each of these whether it edited the program: an op, operand, type, name, range,
             origin or note.
+        versions: The passes that edited the program, each with a copy of it as the pass left it;
+            kept where a list is given.
         unattained: What a pass is there for but found nothing to make it of, as quantize in a
             program that only returns its inputs: passes that need it are left out.
     """
@@ -83,6 +87,7 @@ class Context:
     progress: bool = False
     allow: Exactness = "exact"
     target: Target | None = None
+    recipe: Recipe | None = None
     diagnostics: list[str] = field(default_factory=list)
     statistics: Statistics = field(default_factory=Statistics)
     reference: Graph | None = None
@@ -90,6 +95,7 @@ class Context:
     sample_outputs: Sequence[Array | None] = ()
     timings: list[tuple[str, float]] = field(default_factory=list)
     edited: list[bool] = field(default_factory=list)
+    versions: list[tuple[Any, Graph]] | None = None
     unattained: set[Property] = field(default_factory=set)
     _observations: Observations | None = field(default=None, init=False, repr=False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext, suppress
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
@@ -39,11 +40,35 @@ def select(graph: Graph, selectors: Sequence[str]) -> set[Node]:
         found = {node for node in nodes if _matches(_names(node, kind), pattern)}
         if not kind:
             found |= {node for node in nodes if _matches(_placed(node, places[node]), pattern)}
+            # A value that a pass rescaled stands for no imported one; its name goes on from there.
+            found = found or {node for node in nodes if _matches(_names(node, ""), f"{pattern}.*")}
         if not found:
             hint = _hint(graph, kind, pattern, nodes)
             raise QirError(f"selector: '{selector}' matches nothing in @{graph.name}{hint}")
         chosen |= found
     return chosen
+
+
+def select_values(graph: Graph, selectors: Sequence[str]) -> dict[Value, None]:
+    """Returns what the ops that selectors name compute, in order, and the inputs that they name.
+
+    Args:
+        graph: The program.
+        selectors: As for `select`; a glob over the names of values is one over inputs too.
+
+    Raises:
+        QirError: A selector matches nothing; the message gives the nearest name.
+    """
+    chosen: set[Value] = set()
+    for selector in selectors:
+        pattern = selector.removeprefix("%")
+        inputs = {value for value in graph.inputs if _matches(_value_names(value), pattern)}
+        nodes = set[Node]()
+        with suppress(QirError) if inputs else nullcontext():
+            nodes = select(graph, [selector])
+        chosen |= inputs | {value for node in nodes for value in node.outputs}
+    made = (value for node in graph.walk() for value in node.outputs)
+    return {value: None for value in (*graph.inputs, *made) if value in chosen}
 
 
 _KINDS = ("", "op:", "loc:")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qir.analysis.properties import QUANTIZED, is_float_op
 from qir.errors import counted
-from qir.ir import Accuracy, Graph, Node, Value, expect_graph
+from qir.ir import Accuracy, ChosenOption, Graph, Node, Value, expect_graph
 from qir.ir.places import placed_name, walk_places
 from qir.ops import Const, Dequantize, Quantize, QuantizeDynamic, Return
 from qir.ops.rules import KeepFloat, Table
@@ -30,6 +30,7 @@ class OpVerdict:
         loc: Where in the user's model it comes from.
         integer: Whether it computes on integers.
         reason: Why not; empty where it does.
+        choices: What a recipe chose for it otherwise than for all, and why.
     """
 
     op: str
@@ -37,6 +38,7 @@ class OpVerdict:
     loc: str | None
     integer: bool
     reason: str
+    choices: tuple[ChosenOption, ...] = ()
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,8 +75,10 @@ class Explanation:
         return f"{len(self.lines) - len(self.floats)} of {len(self.lines)} ops integer"
 
     def __str__(self) -> str:
+        chosen = any(line.choices for line in self.lines)
         rows = [
             (line.op, f"%{line.value}", line.loc or "-", _KINDS[line.integer], line.reason)
+            + ((", ".join(map(str, line.choices)) or "as all",) if chosen else ())
             for line in self.lines
         ]
         figures = lines_of(self.accuracy) if self.accuracy else []
@@ -133,7 +137,13 @@ def _lines(graph: Graph, quantized: bool) -> Iterator[OpVerdict]:
         integer = not is_float_op(node)
         reason = "" if integer else _reason(node, quantized)
         name = placed_name(node.outputs[0], around)
-        yield OpVerdict(node.op.name, name, node.loc, integer, reason)
+        yield OpVerdict(node.op.name, name, node.loc, integer, reason, _choices(graph, node))
+
+
+def _choices(graph: Graph, node: Node) -> tuple[ChosenOption, ...]:
+    """Returns what a recipe chose for an op, or for what it became a part of."""
+    names = [name for value in node.outputs for name in value.origin or (value.name,)]
+    return tuple(dict.fromkeys(each for name in names for each in graph.choices.get(name, ())))
 
 
 def _reason(node: Node, quantized: bool) -> str:

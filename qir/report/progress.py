@@ -21,3 +21,13 @@ def watched(items: Iterable[T], label: str) -> Iterable[T]:
         label: What is done with them.
     """
     return tqdm(items, label, disable=None, delay=DELAY, leave=False)
+
+
+def watched_stream(items: Iterable[T], label: str) -> Iterable[T]:
+    """Returns items of which the number is not known in order, and shows how many are done.
+
+    Args:
+        items: The items.
+        label: What is done with them.
+    """
+    return tqdm(items, label, disable=None, delay=DELAY, leave=False)
