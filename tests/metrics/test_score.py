@@ -193,7 +193,7 @@ def test_programs_that_are_timed_take_turns(monkeypatch):
     assert scores["float", "latency(rounds=3)"] == 2000
     assert scores["coded", "throughput(rounds=3)"] == 4 / 2.5
     assert scores["coded", "ticking"] == 4
-    assert "costs are of a batch of 4 samples" in str(scores)
+    assert "a call: 4 samples" in str(scores)
     assert "data:" not in str(scores)
 
 
