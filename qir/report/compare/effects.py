@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -15,7 +16,21 @@ from qir.report.work import work_of
 from qir.types import Array, DType, TensorType
 from qir.types.arrays import aligned
 
-Errors: TypeAlias = Mapping[Value, Sequence[Array]]
+
+@dataclass(frozen=True)
+class ErrorSite:
+    """Where an error is added: some of the places that read a value of the float program.
+
+    Args:
+        value: The value.
+        edges: Those that read it: node and operand.
+    """
+
+    value: Value
+    edges: tuple[tuple[Node, int], ...]
+
+
+Errors: TypeAlias = Mapping[ErrorSite, Sequence[Array]]
 """Errors with the axes of the float program: one array, or one for each trip of a region."""
 
 INTERPRETED = 2**34
@@ -39,8 +54,8 @@ class Effects:
         reference: The float program.
         inputs: An array for each of its inputs.
         outputs: The outputs to look at.
-        exact: The numbers of the program, with those of the outputs.
-        targets: The values that get errors; those in regions may be among them.
+        exact: The numbers of the program.
+        sites: Where errors may be added. In a region, all that read the value get the error.
         interpreter: Computes all values of a program.
         prober: Compiles the program once for all errors; None for the interpreter alone.
     """
@@ -51,7 +66,7 @@ class Effects:
         inputs: Sequence[Array],
         outputs: Sequence[Value],
         exact: Mapping[Value, Array],
-        targets: Sequence[Value],
+        sites: Sequence[ErrorSite],
         interpreter: Interpreter,
         prober: Prober | None,
     ) -> None:
@@ -60,81 +75,79 @@ class Effects:
         self._outputs = list(outputs)
         self._exact = exact
         self._interpreter = interpreter
-        self._targets = set(targets)
-        self._outside = [value for value in targets if value in exact]
+        self._outside = [site for site in sites if site.value in exact]
+        self._graph, self._returned = with_errors(reference, self._outside, self._outputs)
+        self._zeros = [_zeros(exact[site.value].shape) for site in self._outside]
         self._probe: Callable[..., list[Any]] | None = None
-        work = work_of(reference, inputs) * len(targets)
+        work = work_of(reference, inputs) * len(sites)
         if prober is not None and self._outside and work > INTERPRETED:
-            self._compile(prober)
-
-    def _compile(self, prober: Prober) -> None:
-        graph, outputs = with_errors(self._reference, self._outside, self._outputs)
-        self._probe = prober.probe(graph, outputs)
-        self._zeros: list[Array] = []
-        for value in self._outside:
-            zeros = aligned(self._exact[value].shape, np.float32)
-            zeros[...] = 0
-            self._zeros.append(zeros)
-        self._unmoved = [np.asarray(each) for each in self._probe(*self._inputs, *self._zeros)]
-
-    def takes(self, value: Value) -> bool:
-        """Whether a value is one of the targets."""
-        return value in self._targets
+            self._probe = prober.probe(self._graph, self._returned)
+        self._unmoved = self._moved({})
 
     def noise(self, errors: Errors) -> dict[Value, float]:
         """Returns the sum of the squares of what errors make of each output."""
-        if self._probe is not None and all(value in self._exact for value in errors):
-            given = dict(zip(self._outside, self._zeros, strict=True))
-            for value, (error,) in errors.items():
-                given[value] = np.ascontiguousarray(error, np.float32)
-            moved = [np.asarray(each) for each in self._probe(*self._inputs, *given.values())]
-            unmoved = self._unmoved
+        if all(site.value in self._exact for site in errors):
+            moved, unmoved = self._moved(errors), self._unmoved
         else:
-            moved = self._interpreted(errors)
+            moved = self._moved_inside(errors)
             unmoved = [self._exact[value] for value in self._outputs]
         pairs = zip(self._outputs, moved, unmoved, strict=True)
         return {value: _noise(after, before) for value, after, before in pairs}
 
-    def _interpreted(self, errors: Errors) -> list[Array]:
+    def _moved(self, errors: Errors) -> list[Array]:
+        given = list(self._inputs)
+        for site, zeros in zip(self._outside, self._zeros, strict=True):
+            (error,) = errors.get(site, (zeros,))
+            given.append(np.ascontiguousarray(error, np.float32))
+        if self._probe is not None:
+            return [np.asarray(each) for each in self._probe(*given)]
+        found = self._interpreter(self._graph, *given)
+        return [found[value] for value in self._returned]
+
+    def _moved_inside(self, errors: Errors) -> list[Array]:
         counts = Trips()
+        by_value = {site.value: each for site, each in errors.items()}
 
         def add(value: Value, array: Array) -> Array:
-            if value not in errors:
+            if value not in by_value:
                 return array
             trip = counts.counts.get(value, 0)
             counts.count(value, array)
-            own = errors[value]
+            own = by_value[value]
             return (array + own[trip]).astype(array.dtype) if trip < len(own) else array
 
-        inputs = [
-            add(value, array)
-            for value, array in zip(self._reference.inputs, self._inputs, strict=True)
-        ]
-        found = self._interpreter(self._reference, *inputs, hook=add, inside=add)
+        found = self._interpreter(self._reference, *self._inputs, hook=add, inside=add)
         return [found[value] for value in self._outputs]
 
 
+def _zeros(shape: tuple[int, ...]) -> Array:
+    zeros = aligned(shape, np.float32)
+    zeros[...] = 0
+    return zeros
+
+
 def with_errors(
-    reference: Graph, targets: Sequence[Value], outputs: Sequence[Value]
+    reference: Graph, sites: Sequence[ErrorSite], outputs: Sequence[Value]
 ) -> tuple[Graph, list[Value]]:
-    """Copies a float program so that it takes an error for each of some values, in float32.
+    """Copies a float program so that it takes an error for each of some sites, in float32.
 
     Args:
         reference: The program.
-        targets: Values of it outside of regions.
+        sites: Where errors are added, outside of regions.
         outputs: Some of what it returns.
 
     Returns:
         The copy, whose inputs are those of the program and the errors in order; and its outputs.
     """
     graph = clone(reference, retype=_not_narrow)
-    indices = [reference.outputs.index(value) for value in outputs]
-    for target in targets:
-        value = graph.value(target.name)
-        error = graph.add_input(f"{target.name}.error", value.type)
+    twins = dict(zip(reference.nodes, graph.nodes, strict=True))
+    for index, site in enumerate(sites):
+        value = graph.value(site.value.name)
+        error = graph.add_input(f"error.{index}", value.type)
         moved = Builder(graph, _behind(graph, value)).emit(Add(), value, error)
-        _read_instead(value, moved)
-    return graph, [graph.outputs[index] for index in indices]
+        for node, operand in site.edges:
+            twins[node].set_input(operand, moved)
+    return graph, [graph.outputs[reference.outputs.index(value)] for value in outputs]
 
 
 def _behind(graph: Graph, value: Value) -> Node:
@@ -143,10 +156,6 @@ def _behind(graph: Graph, value: Value) -> Node:
     if value.node is not None:
         next(node for node in nodes if node is value.node)
     return next(nodes)
-
-
-def _read_instead(value: Value, moved: Value) -> None:
-    value.replace_with(moved, where=lambda node: node is not moved.node)
 
 
 def _not_narrow(type: TensorType) -> TensorType:

@@ -15,6 +15,7 @@ import numpy as np
 from qir.ir import Node, Value
 from qir.ops import Concat
 from qir.ops.products import Products
+from qir.ops.rules import SharedCode
 from qir.report.causes import code_of, is_exact
 from qir.report.compare.codes import best_clip, in_code, of_parts, two_groups
 from qir.report.compare.counterparts import turned_to
@@ -74,7 +75,8 @@ def left_errors(
                 {"activations": "i16"},
                 (name_of(met.reference),),
             )
-        yield _clipped(met, parts, code)
+        if not _shares_code(met.value):
+            yield _clipped(met, parts, code)
         if met.exact.ndim:
             yield _separate(met, parts, code)
         if (smoothed := _smoothed(met, parts, code)) is not None:
@@ -108,7 +110,7 @@ def _kept_float(met: ForcedValue) -> tuple[str, ...]:
 
 def product_of(value: Value, run: ForcedRun, ops: FloatOps, met: ForcedValue) -> Node | None:
     """Returns the product with constant weights that a value of the float program is made by."""
-    given, stack, done = ops.operands(met.value, run), [value], set[Value]()
+    given, stack, done = ops.operands(met, run).arrays, [value], set[Value]()
     while stack:
         last = stack.pop()
         node = last.node
@@ -140,10 +142,10 @@ def _per_channel(
         met.reference,
         met,
         run,
-        ops.operands(met.value, run),
+        ops.operands(met, run),
         {kernel: in_channels(kernel.real, bits)},
     )
-    exact = ops.compute(met.reference, met, run, ops.operands(met.value, run))
+    exact = ops.compute(met.reference, met, run, ops.operands(met, run))
     if found is None or exact is None:
         return None
     weights = turned_to(found - exact, met.reference, met.value)
@@ -182,10 +184,20 @@ def _clipped(met: ForcedValue, parts: OwnParts, code: Affine) -> LeftError:
     )
 
 
+def _shares_code(value: Value) -> bool:
+    """Whether a value has the code that it has together with what it is put beside."""
+    return any(
+        isinstance(node.op.quant, SharedCode) and len(node.inputs) > 1 for node in value.users
+    )
+
+
 def _separate(met: ForcedValue, parts: OwnParts, code: Affine) -> LeftError:
     node = met.reference.node
-    if node is not None and isinstance(node.op, Concat):
-        (axis,) = (node.op.axis,)
+    if _shares_code(met.value):
+        axis, groups = 0, [np.arange(met.exact.shape[0])]
+        what = f"steps of its own in place of {code.greatest_scale:.3g}, which it shares"
+    elif node is not None and isinstance(node.op, Concat):
+        axis = node.op.axis
         order = met.value.origins.get(next(iter(met.reference.origin), ""), None)
         axis = axis if order is None else order.index(axis)
         ends = np.cumsum([operand.type.shape[node.op.axis] for operand in node.inputs])[:-1]
