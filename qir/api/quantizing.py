@@ -47,7 +47,8 @@ def quantize(
     With a budget, `quantize(graph, data, budget="sqnr 30")`, as few activations and weights as it
     takes get 16 bits, those whose rounding makes the most noise in the outputs; with the pipeline
     `auto` at most a seventh of the activations do, where that gains the most. What is chosen is
-    told by `qir.explain`, each with its reason; rules that choose the same are `recipe`.
+    told by `qir.explain`, each with its reason; the context's `recipe` holds the rules, which
+    can be saved and used without a search.
 
     At the end both programs are computed on a few rows of the first batch. The figures are the
     result's `accuracy`, what the passes had to say its `diagnostics`; `qir.explain` shows both.

@@ -11,7 +11,7 @@ from qir.api.optimizing import optimize
 from qir.backends.reference.interpreter import run_all
 from qir.errors import QirError
 from qir.ir import Graph
-from qir.observe.sample import MOST_ROWS, batch_name, few_rows
+from qir.observe.sample import batch_name, few_rows
 from qir.passes.shared.calibration_data import read_batches
 from qir.pipeline import Batch, Context, Pipeline, RecipeRule
 from qir.report.summary import summary
@@ -20,11 +20,12 @@ from qir.search.search import SearchLimits, SearchResult, search
 from qir.search.subject import Subject
 from qir.types import Array
 
-WORK = 2**33
-"""Products that one run of a simulation may compute, half a second on a few cores."""
+WORK = 3 * 2**30
+"""Products that one run of a simulation may compute: a tenth of a second on a few cores."""
 
-SEARCHED_ROWS = 8
-"""The most rows that units are chosen by."""
+MOST_ROWS = 64
+"""The most rows that units are chosen by; those that integer programs are judged by are as many,
+or twice as many in large programs."""
 
 ALONE = ("recipe", "statistics")
 """Options of `optimize` that a search does not take."""
@@ -47,7 +48,7 @@ def quantize_to(
         pipeline: The pipeline to begin from.
         budget: What is asked for; None for the most accuracy.
         limits: How long the search may take.
-        context: Filled by the run.
+        context: Filled by the run; its `recipe` is what was found.
         options: Those of `optimize`.
 
     Raises:
@@ -94,7 +95,8 @@ def quantize_to(
         with_weights=budget is not None,
     )
     start = time.perf_counter()
-    result = search(subject, budget, str(steps), limits)
+    named = pipeline if isinstance(pipeline, str) else str(pipeline)
+    result = search(subject, budget, named, limits)
     context.timings.append(("search", time.perf_counter() - start))
     context.edited.append(False)
     if shown:
@@ -103,6 +105,7 @@ def quantize_to(
         )
     else:
         integer = run(tail, result.recipe.rules, context)
+    context.recipe = result.recipe
     context.diagnostics.append(result.summary)
     integer.diagnostics += (result.summary,)
     return integer, result
@@ -136,7 +139,7 @@ def _rows(graph: Graph, data: Iterable[Batch]) -> tuple[Sequence[Array], Sequenc
         if len(batches) == 2:
             break
     products = max(1, sum(summary(graph).multiply_adds.values()))
-    count = max(2, min(SEARCHED_ROWS, WORK // products))
+    count = max(2, min(MOST_ROWS, WORK // products))
     most = max(2, min(MOST_ROWS, 2 * WORK // products))
     if not batches:
         raise QirError("quantize: expected data with a sample to search with, got none")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
 
 from qir.report.progress import watched
-from qir.search.budget import Budget
+from qir.search.budget import Budget, signal_to_noise
 from qir.search.measurements import Measurements, OutOfTime
 from qir.search.subject import Prepared
 
@@ -126,7 +126,7 @@ class Greedy:
             before, after = self.real([]), self.real(chosen)
         except OutOfTime:
             return Found(tuple(chosen), None, finished=False)
-        if after <= before:
+        if chosen and after <= before:
             return Found((), before, complete)
         return Found(tuple(chosen), after, complete)
 
@@ -141,7 +141,9 @@ class Greedy:
         """
         found: Found | None = None
         try:
-            if (figure := self.real([])) >= self.budget.bound:
+            # A simulation that is far below need not be confirmed.
+            is_near = not self._adds_up or self.simulated([]) >= self.budget.bound - 2 * NEAR
+            if is_near and (figure := self.real([])) >= self.budget.bound:
                 return Found((), figure)
             noises = self.noises()
             if len(noises) < len(self.prepared.units):
@@ -194,10 +196,18 @@ class Greedy:
 
     def _fewer(self, found: Found, noises: dict[int, float]) -> Found | None:
         """Returns a set that meets the budget with fewer tensors in 16 bits, if one is found."""
+        cost = self.cost(found.chosen)
+        if len(noises) > FEW:
+            for chosen in self._lighter(found, noises):
+                if (figure := self.real(chosen)) >= self.budget.bound:
+                    return Found(chosen, figure)
+            return None
         assert found.figure is not None
-        cost, offset = self.cost(found.chosen), self.simulated(found.chosen) - found.figure
-        bound = self.budget.bound + offset - (NEAR if self.budget.name == "sqnr" else 0)
-        sets = [each for each in self._candidates(found, noises) if self.cost(each) < cost]
+        offset = self.simulated(found.chosen) - found.figure
+        bound = self.budget.bound + offset - (NEAR if self._adds_up else 0)
+        places = sorted(noises)
+        sets = [each for count in range(len(places)) for each in combinations(places, count)]
+        sets = [each for each in sets if self.cost(each) < cost]
         # Of as many tensors those first that leave the least noise.
         left = {each: -sum(noises[index] for index in each) for each in sets}
         tried = 0
@@ -213,12 +223,27 @@ class Greedy:
                 return Found(chosen, figure)
         return None
 
-    def _candidates(self, found: Found, noises: dict[int, float]) -> Iterable[tuple[int, ...]]:
-        """Returns sets that could do: all of few units, else one without each of those found."""
-        if len(noises) <= FEW:
-            places = sorted(noises)
-            return [
-                chosen for count in range(len(places)) for chosen in combinations(places, count)
-            ]
-        kept = sorted(found.chosen)
-        return [tuple(each for each in kept if each != index) for index in kept]
+    @property
+    def _adds_up(self) -> bool:
+        """Whether what is measured tells the sum of the noises."""
+        return self.budget.metric is signal_to_noise
+
+    def _lighter(self, found: Found, noises: dict[int, float]) -> Iterator[tuple[int, ...]]:
+        """Yields sets without those of least noise, as many as the budget has room for."""
+        assert found.figure is not None
+        lightest = sorted(found.chosen, key=noises.__getitem__)
+        if not self._adds_up:
+            dropped = lightest[:1]
+            yield tuple(each for each in found.chosen if each not in dropped)
+            return
+        room = 10 ** (-self.budget.bound / 10) - 10 ** (-found.figure / 10)
+        for share in (1.0, 0.5):
+            dropped, left = [], share * room
+            # Those of several tensors first: they bring the most.
+            for index in sorted(lightest, key=lambda each: -self.cost([each])):
+                if noises[index] < left:
+                    dropped.append(index)
+                    left -= noises[index]
+            if not dropped:
+                return
+            yield tuple(each for each in found.chosen if each not in dropped)
