@@ -41,8 +41,9 @@ class Calibrate(Pass):
 
     Beside that, the statistics get the extremes and the mean square of the channels of what
     products read, mean and variance of those and of what convolutions read, the least row maximum
-    of what a softmax reads, and the extremes and the mean square at each position of what attention
-    returns.
+    of what a softmax reads, the extremes and the mean square at each position of what attention
+    returns, and the extremes of the channels between layers whose channels are uneven. Of what the
+    first of such layers reads a few rows are kept, for pass equalize.
 
     The options of the method stand beside it, as in `calibrate(method=percentile, percentile=99)`,
     or behind its name, `calibrate(method="percentile(percentile=99)")`.
@@ -105,6 +106,7 @@ class Calibrate(Pass):
             most = max(BINS, *(each.most_bins for each in (method, *others.values())))
             collect(graph, context.observations, most, context)
         elif context.data is None:
+            context.layer_rows = {}
             context.statistics = context.statistics.of_program(graph)
         found = look_up(graph, context.statistics)
         _check_known(graph, found, context)
