@@ -14,7 +14,7 @@ from qir.errors import QirAccuracyWarning, QirError
 from qir.report.compare.comparing import Comparing
 from tests.drawing import drawn
 from tests.models.random_programs import NumpyExecutor, quantizations
-from tests.strategies.nested_programs import Setting, nested_programs
+from tests.strategies.nested_programs import Setting
 
 FLOATS = Setting(floats=True) if False else None
 
