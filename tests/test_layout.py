@@ -31,6 +31,7 @@ LAYERS = [
         "observe",
         "report bench.profile",
         "pipeline metrics",
+        "search",
         "passes backends frontends",
         "api bench cli __main__",
     ]

@@ -43,8 +43,8 @@ def cut_bounds(
 ) -> dict[Value, Bounds]:
     """Bounds the integers, booleans and jumping floats that a node computes.
 
-    The bounds are exact for symmetric quantize_dynamic, comparisons and argmax, and for each op that
-    is monotone in every number it reads, or that besides jumps at 0; in mode `onnx` they hold all
+    They are exact for symmetric quantize_dynamic, comparisons and argmax, and for each op that is
+    monotone in every number it reads, or that besides jumps at 0; in mode `onnx` they hold all
     numbers that may be, and perhaps a step more. Those of other ops are numbers that occur.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from math import prod
 
 from qir.analysis.equivalence import Interpreter
@@ -12,12 +12,43 @@ from qir.ir.signature import Sizes, bind
 from qir.observe.sample import batch_name, rows_between
 from qir.report.compare.counterparts import Counterparts, decoded
 from qir.report.compare.forcing import ForcedRun, ForcedValue
+from qir.report.compare.forms import Form, Forms, nearest, picked
 from qir.report.compare.own_errors import FloatOps, OwnParts
 from qir.report.trips import Trips
 from qir.types import Array
 
 MOST_BYTES = 2**27
 """What the numbers of the float program may take at a time; those of other runs come on top."""
+
+
+@dataclass(frozen=True)
+class MetForm:
+    """A form that ops read, as it was met on exact operands.
+
+    Args:
+        form: The values of the integer program.
+        met: What was met of them, by the first one's name.
+        parts: The own error; None where another value tells it.
+        stored: What the integer program had there; None where that is not kept.
+        run: The run that met them.
+        ops: Computes ops of the float program.
+        together: The real numbers of several values in place of the stored ones of one.
+    """
+
+    form: Form
+    met: ForcedValue
+    parts: OwnParts | None
+    stored: Array | None
+    run: ForcedRun
+    ops: FloatOps
+    together: Array | None = None
+
+    @property
+    def real(self) -> Array | None:
+        """The real numbers that the integer program had; None where they are not kept."""
+        if self.stored is None:
+            return self.together
+        return decoded(self.met.value, self.stored)
 
 
 @dataclass(frozen=True)
@@ -58,35 +89,82 @@ class BothRuns:
         counterparts = Counterparts(reference)
         return BothRuns(counterparts, inputs, sizes, exact, trips, found, found_trips)
 
-    def found_of(self, met: ForcedValue) -> tuple[Array, Array] | None:
-        """Returns what the integer program had where a value was met: stored and real numbers.
-
-        None in a trip of which the numbers are not kept.
-        """
-        if met.trip is None:
-            stored = self.found[met.value]
-        else:
-            numbers = self.found_trips.numbers.get(met.value, [])
-            if met.trip >= len(numbers):
-                return None
-            stored = numbers[met.trip]
-        return stored, decoded(met.value, stored)
-
     def meet(
         self,
         reference: Graph,
         program: Graph,
         interpreter: Interpreter,
-        visit: Callable[[ForcedValue, OwnParts | None, ForcedRun, FloatOps], None],
-    ) -> None:
-        """Computes the integer program on exact operands and visits what it computes of them."""
-        ops = FloatOps(self.counterparts, self.sizes)
+        visit: Callable[[MetForm], None],
+    ) -> FloatOps:
+        """Computes the integer program on exact operands and visits each form that others read.
+
+        Returns:
+            What has seen where the float program reads these forms.
+
+        Raises:
+            EndlessError: Of exact numbers a loop has no end.
+        """
+        forms = Forms(program, self.counterparts)
+        ops = FloatOps(self.counterparts, forms, self.sizes)
+        waiting: dict[Value, MetForm] = {}
 
         def met(one: ForcedValue) -> None:
-            visit(one, ops.parts(one, run), run, ops)
+            if forms.is_cast(one.value):
+                return
+            found = self._found(one)
+            alone = MetForm((one.value,), one, ops.parts(one, run), found, run, ops)
+            for form in forms.containing(one.value):
+                if len(form) == 1:
+                    visit(alone)
+                    continue
+                waiting[one.value] = alone
+                members = [waiting[each] for each in form if each in waiting]
+                if len(members) == len(form) and len({each.met.trip for each in members}) == 1:
+                    for each in _together(form, members):
+                        visit(each)
 
         run = ForcedRun(self.counterparts, self.exact, self.trips, self.found_trips, met)
         run.run(program, given_to(program, reference, self.inputs), interpreter)
+        for old, new in zip(reference.outputs, program.outputs, strict=True):
+            if (form := forms.returned(new).get(old)) is not None:
+                ops.edges[reference.returns, reference.outputs.index(old)] = form
+        for node, operand, form in forms.into_regions(reference, program):
+            ops.edges[node, operand] = form
+        return ops
+
+    def _found(self, met: ForcedValue) -> Array | None:
+        """Returns the stored numbers that the integer program had where a value was met."""
+        if met.trip is None:
+            return self.found[met.value]
+        numbers = self.found_trips.numbers.get(met.value, [])
+        return numbers[met.trip] if met.trip < len(numbers) else None
+
+
+def _together(form: Form, members: Sequence[MetForm]) -> Sequence[MetForm]:
+    """Returns what an op reads of several values as one, of each channel the nearest."""
+    first = members[0]
+    shapes = {each.met.computed.shape for each in members}
+    parts = [each.parts for each in members if each.parts is not None]
+    real = [each.real for each in members if each.real is not None]
+    if len(shapes) > 1 or len(parts) < len(members) or len(real) < len(members):
+        return members
+    choice = nearest([each.met.rounded for each in members], first.met.exact)
+
+    def chosen(arrays: Iterable[Array]) -> Array:
+        return picked(list(arrays), choice)
+
+    met = replace(
+        first.met,
+        computed=chosen(each.met.computed for each in members),
+        rounded=chosen(each.met.rounded for each in members),
+    )
+    own = OwnParts(
+        **{
+            part.name: chosen(getattr(each, part.name) for each in parts)
+            for part in fields(OwnParts)
+        }
+    )
+    return [replace(first, form=form, met=met, parts=own, stored=None, together=chosen(real))]
 
 
 def given_to(program: Graph, reference: Graph, inputs: Sequence[Array]) -> list[Array]:

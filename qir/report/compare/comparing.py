@@ -7,24 +7,24 @@ from typing import Any
 
 from qir.analysis.equivalence import Interpreter
 from qir.errors import EndlessError, QirError, counted
-from qir.ir import Graph, OutputAccuracy, Value
+from qir.ir import Graph, Node, OutputAccuracy, Value
 from qir.ir.places import placed_name, regions_placed
 from qir.observe.sample import MOST_ROWS, batch_name, rows_between
 from qir.ops.products import Products
-from qir.report.compare.both_runs import BothRuns, few_at_a_time, given_to
+from qir.report.compare.both_runs import BothRuns, MetForm, few_at_a_time, given_to
 from qir.report.compare.counterparts import decoded, kind_of_value
 from qir.report.compare.culprits import (
     CURED,
+    Cures,
     OwnErrors,
+    Sites,
     culprits,
     cure,
     rank,
     ratio,
-    remedies,
 )
-from qir.report.compare.effects import Effects, Prober
-from qir.report.compare.forcing import ForcedRun, ForcedValue
-from qir.report.compare.own_errors import FloatOps, OwnParts
+from qir.report.compare.effects import Effects, ErrorSite, Prober
+from qir.report.compare.forms import Form
 from qir.report.compare.result import (
     ComparisonReport,
     Culprit,
@@ -69,8 +69,8 @@ class Comparing:
             self.reference.record_origins()
         self._interpreter = interpreter
         self._prober = prober
-        self._sums: dict[Value, ErrorSums] = {}
-        self._references: dict[Value, Value] = {}
+        self._sums: dict[Form, ErrorSums] = {}
+        self._references: dict[Form, Value] = {}
         self._of_outputs = {
             pair: ErrorSums()
             for pair in zip(self.reference.outputs, self.program.outputs, strict=True)
@@ -102,28 +102,39 @@ class Comparing:
         outputs = self._outputs()
         order = {figures.name: place for place, figures in enumerate(outputs)}
         compared = sorted((old for old, _ in self._of_outputs), key=lambda old: order[old.name])
-        stands = self._standing()
         rows, runs = self._few()
         own = OwnErrors()
-        self._meet(runs, lambda met, parts, *_: self._keep(own, stands, met, parts))
-        targets = [*own.errors, *self._products(own.errors)]
+        edges = self._meet(runs, own.add)
+        sites = Sites(edges, runs.exact, own.references)
+        readers = {
+            node.outputs[0]: ErrorSite(node.outputs[0], tuple(node.outputs[0].uses))
+            for node in self.reference.nodes
+            if isinstance(node.op, Products)
+        }
         effects = Effects(
             self.reference,
             runs.inputs,
             compared,
             runs.exact,
-            targets,
+            [*(site for each in sites.of.values() for site in each), *readers.values()],
             self._interpreter,
             self._prober,
         )
-        ranking = rank(effects, compared, runs.exact, own)
+        ranking = rank(effects, compared, runs.exact, own, sites)
+        stands = self._standing()
         worst = {value: stands[value] for value, _ in ranking.ranked()[:CURED]}
-        cures = cure(runs, self.reference, self.program, self._interpreter, worst) if worst else {}
+        found_left = (
+            cure(runs, self.reference, self.program, self._interpreter, set(worst.values()))
+            if worst
+            else {}
+        )
+        cures = Cures(effects, ranking, own, sites, readers)
 
         def remedies_of(value: Value, output: Value) -> tuple[Remedy, ...]:
-            if value not in cures:
+            form = worst.get(value)
+            if form is None or form not in found_left:
                 return ()
-            return remedies(value, output, stands[value], cures[value], effects, ranking)
+            return cures.remedies(form, output, found_left[form])
 
         found = culprits(ranking, values, remedies_of)
         independent = {
@@ -156,47 +167,43 @@ class Comparing:
             for (old, new), sums in self._of_outputs.items():
                 sums.add(decoded(old, runs.exact[old]), decoded(new, runs.found[new]))
 
-            def visit(
-                met: ForcedValue,
-                own: OwnParts | None,
-                _run: ForcedRun,
-                _ops: FloatOps,
-                runs: BothRuns = runs,
-            ) -> None:
-                found = runs.found_of(met)
-                if found is None:
-                    return
-                stored, real = found
-                sums = self._sums.setdefault(met.value, ErrorSums())
-                self._references[met.value] = met.reference
-                sums.add(met.exact, real)
-                if met.value.type.quant is not None:
-                    sums.add_stored(stored, met.value.type.quant)
-                sums.add_own(met.exact, real, own)
-
-            self._meet(runs, visit)
+            self._meet(runs, self._add)
         if not count:
             raise QirError("compare: expected at least one sample of data, got none")
         return count
 
-    def _meet(self, runs: BothRuns, visit: Callable[..., None]) -> None:
+    def _add(self, one: MetForm) -> None:
+        if one.real is None:
+            return
+        sums = self._sums.setdefault(one.form, ErrorSums())
+        self._references[one.form] = one.met.reference
+        sums.add(one.met.exact, one.real)
+        code = one.met.value.type.quant
+        if code is not None and one.stored is not None:
+            sums.add_stored(one.stored, code)
+        sums.add_own(one.met.exact, one.real, one.parts)
+
+    def _meet(
+        self, runs: BothRuns, visit: Callable[[MetForm], None]
+    ) -> Mapping[tuple[Node, int], Form]:
         try:
-            runs.meet(self.reference, self.program, self._interpreter, visit)
+            return runs.meet(self.reference, self.program, self._interpreter, visit).edges
         except EndlessError as error:
             note = f"compare: of exact numbers a loop has no end: {error.message}"
             if note not in self._notes:
                 self._notes.append(note)
+            return {}
 
-    def _standing(self) -> dict[Value, Value]:
-        """Returns for each value of the float program the one that stands for it.
+    def _standing(self) -> dict[Value, Form]:
+        """Returns for each value of the float program the form that stands for it.
 
-        Where several do, in different codes, that is the one with the largest error of its own.
+        Where there are several, that is the one with the largest error of its own.
         """
-        found: dict[Value, Value] = {}
-        for value, old in self._references.items():
+        found: dict[Value, Form] = {}
+        for form, old in self._references.items():
             best = found.get(old)
-            if best is None or self._sums[value].own_noise > self._sums[best].own_noise:
-                found[old] = value
+            if best is None or self._sums[form].own_noise > self._sums[best].own_noise:
+                found[old] = form
         return found
 
     def _values(self) -> dict[Value, ValueAccuracy]:
@@ -210,8 +217,8 @@ class Comparing:
                     places[old],
                     kind_of_value(old, outside),
                     old.loc,
-                    here[stands[old]],
-                    stands[old].type.dtype.value,
+                    ", ".join(here[value] for value in stands[old]),
+                    stands[old][0].type.dtype.value,
                 )
             )
             for old in places
@@ -235,23 +242,6 @@ class Comparing:
             return count, runs
         inputs = rows_between(self.reference, runs.inputs, 0, rows)
         return rows, BothRuns.compute(self.reference, self.program, inputs, self._interpreter)
-
-    def _keep(
-        self,
-        own: OwnErrors,
-        stands: Mapping[Value, Value],
-        met: ForcedValue,
-        parts: OwnParts | None,
-    ) -> None:
-        if stands.get(met.reference) is met.value:
-            own.add(met, parts)
-
-    def _products(self, known: Mapping[Value, object]) -> list[Value]:
-        return [
-            node.outputs[0]
-            for node in self.reference.nodes
-            if isinstance(node.op, Products) and node.outputs[0] not in known
-        ]
 
     def _gone(self, values: Mapping[Value, ValueAccuracy]) -> list[GoneValue]:
         outside = set(self.reference.values())

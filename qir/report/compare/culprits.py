@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import log10
 
 import numpy as np
 
 from qir.analysis.equivalence import Interpreter
-from qir.ir import Graph, Value
-from qir.report.compare.both_runs import BothRuns
+from qir.ir import Graph, Node, Value
+from qir.report.causes import far_middle
+from qir.report.compare.both_runs import BothRuns, MetForm
 from qir.report.compare.counterparts import turned_to
-from qir.report.compare.effects import Effects
-from qir.report.compare.forcing import ForcedRun, ForcedValue
-from qir.report.compare.own_errors import FloatOps, OwnParts
+from qir.report.compare.effects import Effects, Errors, ErrorSite, WrongNumbers
+from qir.report.compare.forms import Form
 from qir.report.compare.remedies import LeftError, left_errors
 from qir.report.compare.result import Culprit, Remedy, ValueAccuracy
 from qir.report.decibels import decibels
@@ -27,19 +26,69 @@ CURED = 5
 
 @dataclass
 class OwnErrors:
-    """The own errors of values on some rows, with the axes of the float program.
+    """The own errors of forms on some rows, with the axes of the integer program.
 
     Attributes:
-        errors: By the float program's value, for each trip where it is inside of a region.
+        wrong: What the float program has with them, for each trip of a region.
+        references: What each form stands for.
     """
 
-    errors: dict[Value, list[Array]] = field(default_factory=dict)
+    wrong: dict[Form, list[WrongNumbers]] = field(default_factory=dict)
+    references: dict[Form, Value] = field(default_factory=dict)
 
-    def add(self, met: ForcedValue, parts: OwnParts | None) -> None:
-        """Keeps the own error of a value."""
-        if parts is not None:
-            error = turned_to(parts.error, met.value, met.reference).astype(np.float32)
-            self.errors.setdefault(met.reference, []).append(error)
+    def add(self, one: MetForm) -> None:
+        """Keeps the own error of a form."""
+        if one.parts is not None:
+            numbers = one.parts.numbers.astype(np.float32)
+            error = None if one.met.trip is None else one.parts.error.astype(np.float32)
+            self.wrong.setdefault(one.form, []).append(WrongNumbers(numbers, error))
+            self.references[one.form] = one.met.reference
+
+    def of(self, value: Value) -> dict[Form, list[WrongNumbers]]:
+        """Returns the errors of the forms of one value."""
+        return {form: each for form, each in self.wrong.items() if self.references[form] is value}
+
+
+class Sites:
+    """Where the forms of values are read in the float program.
+
+    Args:
+        edges: Node and operand, and the form that is read there.
+        outside: The values that are in no region.
+        references: What each form stands for.
+    """
+
+    def __init__(
+        self,
+        edges: Mapping[tuple[Node, int], Form],
+        outside: Container[Value],
+        references: Mapping[Form, Value],
+    ) -> None:
+        found: dict[tuple[Form, Value], list[tuple[Node, int]]] = {}
+        for (node, operand), form in edges.items():
+            found.setdefault((form, node.inputs[operand]), []).append((node, operand))
+        self.of: dict[Form, list[ErrorSite]] = {}
+        for form, reference in references.items():
+            if reference not in outside:
+                self.of[form] = [ErrorSite(reference, ())]
+        for (form, old), places in found.items():
+            if old in outside and form in references:
+                self.of.setdefault(form, []).append(ErrorSite(old, tuple(places)))
+
+    def errors(
+        self, forms: Mapping[Form, Sequence[WrongNumbers]]
+    ) -> dict[ErrorSite, list[WrongNumbers]]:
+        """Returns the errors of forms where they are read."""
+
+        def turned(wrong: WrongNumbers, form: Form, old: Value) -> WrongNumbers:
+            error = None if wrong.error is None else turned_to(wrong.error, form[0], old)
+            return WrongNumbers(turned_to(wrong.numbers, form[0], old), error)
+
+        return {
+            site: [turned(each, form, site.value) for each in wrong]
+            for form, wrong in forms.items()
+            for site in self.of.get(form, ())
+        }
 
 
 @dataclass(frozen=True)
@@ -71,6 +120,11 @@ class Ranking:
         found.sort(key=lambda each: each[:2])
         return [(value, output) for _, _, value, output in found]
 
+    def share(self, value: Value, output: Value) -> float:
+        """Returns the share of the noise at an output that one value makes."""
+        noise, total = self.noises[value][output], self.total(output)
+        return noise / total if np.isfinite(total) else float(noise == np.inf)
+
     def sqnr(self, value: Value, output: Value) -> float:
         """Returns the signal to noise in dB at an output with the error of one value alone."""
         return ratio(self.signals[output], self.noises[value][output])
@@ -82,7 +136,11 @@ def ratio(signal: float, noise: float) -> float:
 
 
 def rank(
-    effects: Effects, outputs: Sequence[Value], exact: Mapping[Value, Array], own: OwnErrors
+    effects: Effects,
+    outputs: Sequence[Value],
+    exact: Mapping[Value, Array],
+    own: OwnErrors,
+    sites: Sites,
 ) -> Ranking:
     """Adds the own error of one value at a time to the float program.
 
@@ -91,17 +149,19 @@ def rank(
         outputs: The outputs, the least accurate first.
         exact: The numbers of the float program.
         own: The own errors.
+        sites: Where they are read.
     """
     noises = {}
-    for value, errors in watched(list(own.errors.items()), "compare: effects on the outputs"):
-        if any(error.any() for error in errors):
-            noises[value] = effects.noise({value: errors})
+    values = list(dict.fromkeys(own.references.values()))
+    for value in watched(values, "compare: effects on the outputs"):
+        if errors := sites.errors(own.of(value)):
+            noises[value] = effects.noise(errors)
     signals = {output: _signal(exact[output]) for output in outputs}
     return Ranking(outputs, signals, noises)
 
 
 def _signal(array: Array) -> float:
-    wide = np.asarray(array, np.float64)
+    wide = np.asarray(array, np.float64) - far_middle(np.asarray(array))
     return float((wide[np.isfinite(wide)] ** 2).sum())
 
 
@@ -110,8 +170,8 @@ def cure(
     reference: Graph,
     program: Graph,
     interpreter: Interpreter,
-    worst: Mapping[Value, Value],
-) -> dict[Value, list[list[LeftError]]]:
+    worst: Collection[Form],
+) -> dict[Form, list[list[LeftError]]]:
     """Works out what remedies leave of the errors of the worst values, trip by trip.
 
     Args:
@@ -119,52 +179,67 @@ def cure(
         reference: The float program.
         program: The integer program.
         interpreter: Computes all values of a program.
-        worst: The values, each with the integer program's value that stands for it.
+        worst: The forms of the values.
     """
-    found: dict[Value, list[list[LeftError]]] = {}
+    found: dict[Form, list[list[LeftError]]] = {}
 
-    def visit(met: ForcedValue, parts: OwnParts | None, run: ForcedRun, ops: FloatOps) -> None:
-        if parts is not None and worst.get(met.reference) is met.value:
-            left = list(left_errors(met, parts, run, ops))
-            found.setdefault(met.reference, []).append(left)
+    def visit(one: MetForm) -> None:
+        if one.parts is not None and one.form in worst:
+            left = list(left_errors(one.met, one.parts, one.run, one.ops))
+            found.setdefault(one.form, []).append(left)
 
     runs.meet(reference, program, interpreter, visit)
     return found
 
 
-def remedies(
-    value: Value,
-    output: Value,
-    stands: Value,
-    trips: Sequence[Sequence[LeftError]],
-    effects: Effects,
-    ranking: Ranking,
-) -> tuple[Remedy, ...]:
-    """Returns the remedies of a value with what they would gain at an output, the best first.
+@dataclass(frozen=True)
+class Cures:
+    """What remedies gain at the outputs.
 
     Args:
-        value: The float program's value.
-        output: The output.
-        stands: The integer program's value.
-        trips: What each remedy leaves, for each trip.
         effects: Tells what errors do to the outputs.
         ranking: The noises of all values.
+        own: The own errors.
+        sites: Where they are read.
+        readers: Where results of products may get errors, by the float program's value.
     """
-    total, own = ranking.total(output), ranking.noises[value][output]
-    found = []
-    for kind in zip(*trips, strict=True):
-        first = kind[0]
-        left = [turned_to(each.error, stands, value).astype(np.float32) for each in kind]
-        noise = effects.noise({value: left})[output] if any(each.any() for each in left) else 0.0
-        for reader, now, then in first.moved:
-            if effects.takes(reader):
-                before = effects.noise({reader: [now.astype(np.float32)]})[output]
-                noise += effects.noise({reader: [then.astype(np.float32)]})[output] - before
-        rest = max(total - own + noise, total * 1e-12)
-        names = [_escaped(name) for name in first.selected]
-        rule = {"select": names, **first.rule} if first.rule and names else None
-        found.append(Remedy(first.name, 10 * log10(total / rest), first.detail, rule))
-    return tuple(sorted(found, key=lambda remedy: -remedy.gain))
+
+    effects: Effects
+    ranking: Ranking
+    own: OwnErrors
+    sites: Sites
+    readers: Mapping[Value, ErrorSite]
+
+    def remedies(
+        self, form: Form, output: Value, trips: Sequence[Sequence[LeftError]]
+    ) -> tuple[Remedy, ...]:
+        """Returns the remedies of a value with what they would gain, the best first.
+
+        Args:
+            form: The form of it that the remedies are for.
+            output: The output.
+            trips: What each remedy leaves, for each trip.
+        """
+        value = self.own.references[form]
+        total = self.ranking.total(output)
+        others = total - self.ranking.noises[value][output]
+        found = []
+        for kind in zip(*trips, strict=True):
+            first = kind[0]
+            left = self.own.of(value) | {form: [each.wrong for each in kind]}
+            rest = others + self._noise(self.sites.errors(left), output)
+            for reader, now, then in first.moved:
+                if (site := self.readers.get(reader)) is not None:
+                    rest += self._noise({site: [WrongNumbers(then)]}, output)
+                    rest -= self._noise({site: [WrongNumbers(now)]}, output)
+            names = [_escaped(name) for name in first.selected]
+            rule = {"select": names, **first.rule} if first.rule and names else None
+            gain = ratio(total, max(rest, 0.0)) if np.isfinite(rest) else 0.0
+            found.append(Remedy(first.name, gain, first.detail, rule))
+        return tuple(sorted(found, key=lambda remedy: -remedy.gain))
+
+    def _noise(self, errors: Errors, output: Value) -> float:
+        return self.effects.noise(errors)[output] if errors else 0.0
 
 
 def _escaped(name: str) -> str:
@@ -195,7 +270,7 @@ def culprits(
                 figures.loc,
                 output.name,
                 ranking.sqnr(value, output),
-                ranking.noises[value][output] / ranking.total(output),
+                ranking.share(value, output),
                 {each.name: ranking.sqnr(value, each) for each in ranking.outputs},
                 max(shares, key=shares.__getitem__),  # type: ignore[arg-type]
                 remedies_of(value, output),

@@ -3,20 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from qir.analysis.equivalence import Interpreter
 from qir.ir import Builder, Graph, Node, Value, clone
-from qir.ops import Add
+from qir.ops import Select
+from qir.report.decibels import squares
 from qir.report.trips import Trips
 from qir.report.work import work_of
 from qir.types import Array, DType, TensorType
 from qir.types.arrays import aligned
 
-Errors: TypeAlias = Mapping[Value, Sequence[Array]]
-"""Errors with the axes of the float program: one array, or one for each trip of a region."""
+
+@dataclass(frozen=True)
+class ErrorSite:
+    """Where an error is added: some of the places that read a value of the float program.
+
+    Args:
+        value: The value.
+        edges: Those that read it: node and operand.
+    """
+
+    value: Value
+    edges: tuple[tuple[Node, int], ...]
+
+
+@dataclass(frozen=True)
+class WrongNumbers:
+    """What a value has with an error, with the axes of the float program.
+
+    Args:
+        numbers: The numbers.
+        error: What of them is the error, for a value in a region: in a loop it comes on top of
+            what earlier trips have made of theirs.
+    """
+
+    numbers: Array
+    error: Array | None = None
+
+
+Errors: TypeAlias = Mapping[ErrorSite, Sequence[WrongNumbers]]
+"""What sites have instead of their numbers: once, or for each trip of a region."""
+
+LARGE = 1e6
+"""Numbers of a mask are as large at the least: an error that is added to them is lost."""
 
 INTERPRETED = 2**34
 """Up to so many products, interpreting all runs takes less time than compiling the program: 1 s."""
@@ -39,8 +72,8 @@ class Effects:
         reference: The float program.
         inputs: An array for each of its inputs.
         outputs: The outputs to look at.
-        exact: The numbers of the program, with those of the outputs.
-        targets: The values that get errors; those in regions may be among them.
+        exact: The numbers of the program.
+        sites: Where errors may be added. In a region, all that read the value get the error.
         interpreter: Computes all values of a program.
         prober: Compiles the program once for all errors; None for the interpreter alone.
     """
@@ -51,7 +84,7 @@ class Effects:
         inputs: Sequence[Array],
         outputs: Sequence[Value],
         exact: Mapping[Value, Array],
-        targets: Sequence[Value],
+        sites: Sequence[ErrorSite],
         interpreter: Interpreter,
         prober: Prober | None,
     ) -> None:
@@ -60,93 +93,92 @@ class Effects:
         self._outputs = list(outputs)
         self._exact = exact
         self._interpreter = interpreter
-        self._targets = set(targets)
-        self._outside = [value for value in targets if value in exact]
+        self._outside = [site for site in sites if site.value in exact]
+        self._graph, self._returned = with_errors(reference, self._outside, self._outputs)
+        self._zeros = [_zeros(exact[site.value].shape) for site in self._outside]
         self._probe: Callable[..., list[Any]] | None = None
-        work = work_of(reference, inputs) * len(targets)
+        work = work_of(reference, inputs) * len(sites)
         if prober is not None and self._outside and work > INTERPRETED:
-            self._compile(prober)
-
-    def _compile(self, prober: Prober) -> None:
-        graph, outputs = with_errors(self._reference, self._outside, self._outputs)
-        self._probe = prober.probe(graph, outputs)
-        self._zeros: list[Array] = []
-        for value in self._outside:
-            zeros = aligned(self._exact[value].shape, np.float32)
-            zeros[...] = 0
-            self._zeros.append(zeros)
-        self._unmoved = [np.asarray(each) for each in self._probe(*self._inputs, *self._zeros)]
-
-    def takes(self, value: Value) -> bool:
-        """Whether a value is one of the targets."""
-        return value in self._targets
+            self._probe = prober.probe(self._graph, self._returned)
+        self._unmoved = self._moved({})
 
     def noise(self, errors: Errors) -> dict[Value, float]:
         """Returns the sum of the squares of what errors make of each output."""
-        if self._probe is not None and all(value in self._exact for value in errors):
-            given = dict(zip(self._outside, self._zeros, strict=True))
-            for value, (error,) in errors.items():
-                given[value] = np.ascontiguousarray(error, np.float32)
-            moved = [np.asarray(each) for each in self._probe(*self._inputs, *given.values())]
-            unmoved = self._unmoved
+        if all(site.value in self._exact for site in errors):
+            moved, unmoved = self._moved(errors), self._unmoved
         else:
-            moved = self._interpreted(errors)
+            moved = self._moved_inside(errors)
             unmoved = [self._exact[value] for value in self._outputs]
         pairs = zip(self._outputs, moved, unmoved, strict=True)
         return {value: _noise(after, before) for value, after, before in pairs}
 
-    def _interpreted(self, errors: Errors) -> list[Array]:
+    def _moved(self, errors: Errors) -> list[Array]:
+        given = list(self._inputs)
+        for site, zeros in zip(self._outside, self._zeros, strict=True):
+            wrong = zeros
+            if (own := errors.get(site)) is not None:
+                (only,) = own
+                wrong = np.ascontiguousarray(only.numbers, np.float32)
+            given += [np.asarray(own is not None), wrong]
+        if self._probe is not None:
+            return [np.asarray(each) for each in self._probe(*given)]
+        found = self._interpreter(self._graph, *given)
+        return [found[value] for value in self._returned]
+
+    def _moved_inside(self, errors: Errors) -> list[Array]:
         counts = Trips()
+        by_value = {site.value: each for site, each in errors.items()}
 
         def add(value: Value, array: Array) -> Array:
-            if value not in errors:
+            if value not in by_value:
                 return array
             trip = counts.counts.get(value, 0)
             counts.count(value, array)
-            own = errors[value]
-            return (array + own[trip]).astype(array.dtype) if trip < len(own) else array
+            own = by_value[value]
+            if trip >= len(own):
+                return array
+            numbers, error = own[trip].numbers, own[trip].error
+            if error is None:
+                return numbers.astype(array.dtype)
+            moved = np.add(array, error, dtype=np.float64)
+            return np.where(np.abs(array) < LARGE, moved, numbers).astype(array.dtype)
 
-        inputs = [
-            add(value, array)
-            for value, array in zip(self._reference.inputs, self._inputs, strict=True)
-        ]
-        found = self._interpreter(self._reference, *inputs, hook=add, inside=add)
+        found = self._interpreter(self._reference, *self._inputs, hook=add, inside=add)
         return [found[value] for value in self._outputs]
 
 
+def _zeros(shape: tuple[int, ...]) -> Array:
+    zeros = aligned(shape, np.float32)
+    zeros[...] = 0
+    return zeros
+
+
 def with_errors(
-    reference: Graph, targets: Sequence[Value], outputs: Sequence[Value]
+    reference: Graph, sites: Sequence[ErrorSite], outputs: Sequence[Value]
 ) -> tuple[Graph, list[Value]]:
-    """Copies a float program so that it takes an error for each of some values, in float32.
+    """Copies a float program so that it takes other numbers for each of some sites, in float32.
 
     Args:
         reference: The program.
-        targets: Values of it outside of regions.
+        sites: Where errors are added, outside of regions.
         outputs: Some of what it returns.
 
     Returns:
-        The copy, whose inputs are those of the program and the errors in order; and its outputs.
+        The copy, whose inputs are those of the program and, for each site in order, whether it
+        reads other numbers and these; and its outputs.
     """
     graph = clone(reference, retype=_not_narrow)
-    indices = [reference.outputs.index(value) for value in outputs]
-    for target in targets:
-        value = graph.value(target.name)
-        error = graph.add_input(f"{target.name}.error", value.type)
-        moved = Builder(graph, _behind(graph, value)).emit(Add(), value, error)
-        _read_instead(value, moved)
-    return graph, [graph.outputs[index] for index in indices]
-
-
-def _behind(graph: Graph, value: Value) -> Node:
-    """Returns the node behind that which computes a value."""
-    nodes = iter(graph.nodes)
-    if value.node is not None:
-        next(node for node in nodes if node is value.node)
-    return next(nodes)
-
-
-def _read_instead(value: Value, moved: Value) -> None:
-    value.replace_with(moved, where=lambda node: node is not moved.node)
+    twins = dict(zip(reference.nodes, graph.nodes, strict=True))
+    for index, site in enumerate(sites):
+        value = graph.value(site.value.name)
+        is_wrong = graph.add_input(f"is_wrong.{index}", TensorType((), DType.BOOL))
+        wrong = graph.add_input(f"wrong.{index}", value.type)
+        for node, operand in site.edges:
+            reader = twins[node]
+            # What reads there may be another site's already.
+            read = Builder(graph, reader).emit(Select(), is_wrong, wrong, reader.inputs[operand])
+            reader.set_input(operand, read)
+    return graph, [graph.outputs[reference.outputs.index(value)] for value in outputs]
 
 
 def _not_narrow(type: TensorType) -> TensorType:
@@ -155,7 +187,6 @@ def _not_narrow(type: TensorType) -> TensorType:
 
 
 def _noise(after: Array, before: Array) -> float:
-    with np.errstate(all="ignore"):
-        difference = after.astype(np.float64) - before.astype(np.float64)
-    known = np.isfinite(before)
-    return float(np.where(known, difference, 0).ravel() @ np.where(known, difference, 0).ravel())
+    """Returns the sum of squares; infinite where a number is finite no more."""
+    _, noise = squares(before, after)
+    return float(noise.sum())

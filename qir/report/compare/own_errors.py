@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from qir.errors import QirError
-from qir.ir import Node, Value
+from qir.ir import Graph, Node, Value
 from qir.ir.named_shapes import in_sizes
 from qir.ir.signature import Sizes
-from qir.ops import Dequantize, Quantize, Requantize
+from qir.ops import Const, Quantize, Requantize, Return
 from qir.ops.products import Products
+from qir.ops.regions import Body, RegionOp
 from qir.report.causes import code_of, is_exact
 from qir.report.compare.counterparts import Counterparts, decoded, turned_to
 from qir.report.compare.forcing import ForcedRun, ForcedValue
+from qir.report.compare.forms import Form, Forms, nearest, picked, rounds
 from qir.types import Affine, Array, Code
+
+
+@dataclass
+class Operands:
+    """What an op of the integer program reads, told of the float program.
+
+    Attributes:
+        arrays: The numbers, by the float program's value.
+        forms: In which form each of them is read.
+    """
+
+    arrays: dict[Value, Array] = field(default_factory=dict)
+    forms: dict[Value, Form] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -27,6 +42,7 @@ class OwnParts:
 
     Args:
         error: What the integer op computes, less what the float op does of the same operands.
+        numbers: What the float program would have with this error alone.
         unrounded: What the integer op computes before its result gets its code.
         weights: The part that the numbers of weights and biases make.
         clipping: The part of what lies outside of the code.
@@ -34,6 +50,7 @@ class OwnParts:
     """
 
     error: Array
+    numbers: Array
     unrounded: Array
     weights: Array
     clipping: Array
@@ -45,49 +62,72 @@ class FloatOps:
 
     Args:
         counterparts: Which values stand for which.
+        forms: In which forms values are read.
         sizes: The sizes of named dimensions.
+
+    Attributes:
+        edges: Where the float program reads what some form stands for: node and operand.
     """
 
-    def __init__(self, counterparts: Counterparts, sizes: Sizes) -> None:
+    def __init__(self, counterparts: Counterparts, forms: Forms, sizes: Sizes) -> None:
         self._counterparts = counterparts
+        self._forms = forms
         self._sizes = sizes
+        self.edges: dict[tuple[Node, int], Form] = {}
 
     def parts(self, met: ForcedValue, run: ForcedRun) -> OwnParts | None:
         """Returns what an op adds to the error; None for what another value has told already.
 
-        That is a cast of a value that was met in another form, what a region takes, and what a loop
-        returns.
+        That is what a region takes, and what a loop returns.
 
         Args:
             met: A value that was just computed of exact operands.
             run: The run that met it.
         """
         value, reference = met.value, met.reference
-        if reference.node is None and (value.node is None and met.trip is not None):
+        if reference.node is None and value.node is None and met.trip is not None:
             return None
-        if reference.node is not None and reference.node.regions:
+        if value.node is not None and value.node.regions:
             return None
-        given = self.operands(value, run)
-        if reference in given and not _rounds(value):
-            return None
-        right = self.compute(reference, met, run, given)
-        if right is None:
-            return None
-        exact_op = turned_to(right, reference, value)
-        unrounded, weights = self._unrounded(met, run, given, exact_op)
+        read = self.operands(met, run)
+        if reference in read.arrays:  # the same numbers in another code
+            exact_op = met.exact.astype(np.float64)
+            unrounded, weights = exact_op, np.zeros_like(exact_op)
+        else:
+            right = self.compute(reference, met, run, read)
+            if right is None:
+                return None
+            exact_op = turned_to(right, reference, value).astype(np.float64)
+            unrounded, weights = self._unrounded(met, run, read, exact_op)
         with np.errstate(all="ignore"):
             error = _finite(met.computed.astype(np.float64) - exact_op)
-            inside = _clipped(code_of(value), unrounded)
-            clipping = _finite(inside - unrounded)
-            rounding = error - weights - clipping
-        return OwnParts(error, unrounded, weights, clipping, rounding)
+            # Of a mask, such as -3e38, the error would hold nothing of what is there instead.
+            numbers = met.computed + _finite(met.exact - exact_op)
+            clipping = _finite(_clipped(code_of(value), unrounded) - unrounded)
+        return OwnParts(
+            error, numbers, _finite(unrounded), weights, clipping, error - weights - clipping
+        )
 
-    def operands(self, value: Value, run: ForcedRun) -> dict[Value, Array]:
-        """Returns what an op reads, as numbers of values of the float program."""
-        given: dict[Value, Array] = {}
-        for source in _sources(value, run.given):
-            given |= run.given[source]
-        return given
+    def operands(self, met: ForcedValue, run: ForcedRun) -> Operands:
+        """Returns what an op reads."""
+        forms = self._forms.sources(met.value)
+        found: dict[Value, list[tuple[Value, Array]]] = {}
+        read = Operands()
+        for source in _sources(met.value, run.given):
+            own = forms.get(self._forms.worth(source), (source,))
+            for old, array in run.given[source].items():
+                found.setdefault(old, []).append((source, array))
+                read.forms[old] = own
+        for old, each in found.items():
+            exact = run.exact(old, met.trip)
+            source, array = each[0]
+            if len(each) > 1 and exact is not None:
+                order = next(order for name, order in source.origins.items() if name in old.origins)
+                arrays = [array for _, array in each]
+                axis = -1 if order is None else order[-1]
+                array = picked(arrays, nearest(arrays, exact, axis))
+            read.arrays[old] = array
+        return read
 
     def coded_weights(self, value: Value, run: ForcedRun) -> list[Value]:
         """Returns the coded constants of rank 2 or more that an op reads."""
@@ -114,7 +154,7 @@ class FloatOps:
         value: Value,
         met: ForcedValue,
         run: ForcedRun,
-        given: Mapping[Value, Array],
+        read: Operands,
         weights: Mapping[Value, Array] | None = None,
     ) -> Array | None:
         """Computes a value of the float program from some others; None where some is not known.
@@ -123,15 +163,15 @@ class FloatOps:
             value: The value.
             met: The value of the integer program that it is computed for.
             run: The run that met that one.
-            given: Numbers of values of the float program.
+            read: Numbers of values of the float program.
             weights: Other numbers for some of its constants.
         """
         done: dict[Value, Array | None] = {}
         replaced = weights or {}
 
         def number(old: Value) -> Array | None:
-            if old in given:
-                return given[old]
+            if old in read.arrays:
+                return read.arrays[old]
             if old in replaced:
                 return replaced[old]
             if old not in done:
@@ -142,8 +182,11 @@ class FloatOps:
             node = old.node
             if old.is_constant:
                 return old.array
-            if node is None or node.regions or not _is_plain(node):
+            if node is None or not _is_plain(node):
                 return run.exact(old, met.trip)
+            for index, operand in enumerate(node.inputs):
+                if operand in read.forms:
+                    self.edges[node, index] = read.forms[operand]
             operands = [number(operand) for operand in node.inputs]
             known = [operand for operand in operands if operand is not None]
             if len(known) < len(operands):
@@ -152,7 +195,11 @@ class FloatOps:
 
         return number(value)
 
-    def _evaluated(self, node: Node, operands: list[Array]) -> list[Array]:
+    def _evaluated(self, node: Node, operands: Sequence[Array]) -> list[Array]:
+        if isinstance(node.op, RegionOp):
+            shapes = [self._sizes.shape(value.type.shape) for value in node.outputs]
+            bodies = list(map(self._body, node.regions))
+            return [np.asarray(array) for array in node.op.run(bodies, operands, shapes)]
         wide = [
             array.astype(np.float32, copy=False) if operand.type.is_float else array
             for operand, array in zip(node.inputs, operands, strict=True)
@@ -161,35 +208,47 @@ class FloatOps:
             found = in_sizes(node.op, self._sizes).evaluate(*wide)
         return [np.asarray(array) for array in (found if isinstance(found, tuple) else (found,))]
 
+    def _body(self, region: Graph) -> Body:
+        def compute(*arrays: Array) -> list[Array]:
+            known = dict(zip(region.inputs, map(np.asarray, arrays), strict=True))
+            for node in region.nodes:
+                if isinstance(node.op, Return):
+                    break
+                if isinstance(node.op, Const):
+                    known[node.output] = node.op.array.array
+                    continue
+                results = self._evaluated(node, [known[operand] for operand in node.inputs])
+                known |= zip(node.outputs, results, strict=True)
+            return [known[value] for value in region.outputs]
+
+        return compute
+
     def _unrounded(
-        self, met: ForcedValue, run: ForcedRun, given: Mapping[Value, Array], exact_op: Array
+        self, met: ForcedValue, run: ForcedRun, read: Operands, exact_op: Array
     ) -> tuple[Array, Array]:
         """Returns what an op computes before its result gets its code, and the part of weights."""
         value, node = met.value, met.value.node
-        exact_op = exact_op.astype(np.float64)
         none = np.zeros_like(exact_op)
         if node is None:
             return exact_op, none
         if isinstance(node.op, Quantize | Requantize):
-            before = self._before_code(met, run, given)
-            is_exact_so_far = not any(map(_rounds, _between(node.inputs[0], run.given)))
+            before = self._before_code(met, run, read)
+            is_exact_so_far = not any(map(rounds, _between(node.inputs[0], run.given)))
         elif value.type.quant is None:
             before = met.computed
-            is_exact_so_far = not any(map(_rounds, _between(value, run.given)))
+            is_exact_so_far = not any(map(rounds, _between(value, run.given)))
         else:
-            before = self._of_coded_constants(node, value, run)
+            before = self._of_coded_constants(met, node, run)
             is_exact_so_far = True
         if not is_exact_so_far:
-            return exact_op, self._matched_weights(met, run, given, exact_op)
+            return exact_op, self._matched_weights(met, run, read, exact_op)
         if before is None or before.shape != exact_op.shape:
             return exact_op, none
         before = before.astype(np.float64)
         with np.errstate(all="ignore"):
             return before, _finite(before - exact_op)
 
-    def _before_code(
-        self, met: ForcedValue, run: ForcedRun, given: Mapping[Value, Array]
-    ) -> Array | None:
+    def _before_code(self, met: ForcedValue, run: ForcedRun, read: Operands) -> Array | None:
         """Returns the operand of a rounding in real numbers, with what a clamp does to it."""
         assert met.value.node is not None
         operand = met.value.node.inputs[0]
@@ -204,24 +263,27 @@ class FloatOps:
             return real
         source = operand if last in self._counterparts.references(operand) else met.value
         turned = turned_to(real, source, last)
-        found = self.compute(met.reference, met, run, {**given, last: turned})
+        more = Operands({**read.arrays, last: turned}, read.forms)
+        found = self.compute(met.reference, met, run, more)
         return None if found is None else turned_to(found, met.reference, met.value)
 
     def _matched_weights(
-        self, met: ForcedValue, run: ForcedRun, given: Mapping[Value, Array], exact_op: Array
+        self, met: ForcedValue, run: ForcedRun, read: Operands, exact_op: Array
     ) -> Array:
         """Returns the part of weights by the float op, where they are those of the integer one."""
         own = [each for each in met.reference.inputs if each.is_constant and each.type.rank > 1]
         coded = self.coded_weights(met.value, run)
         if len(own) == len(coded) == 1 and is_like((real := coded[0].real), own[0].real):
-            found = self.compute(met.reference, met, run, given, {own[0]: real})
+            found = self.compute(met.reference, met, run, read, {own[0]: real})
             if found is not None:
                 return _finite(turned_to(found, met.reference, met.value) - exact_op)
         return np.zeros_like(exact_op)
 
-    def _of_coded_constants(self, node: Node, value: Value, run: ForcedRun) -> Array | None:
+    def _of_coded_constants(self, met: ForcedValue, node: Node, run: ForcedRun) -> Array | None:
         """Returns what an op that rounds by itself makes of constants as they are coded."""
         coded = [each for each in node.inputs if each.is_constant and each.type.quant is not None]
+        if type(node.op) is not type(met.reference.op):
+            return None  # It is a table of the float program's op.
         if not coded or any(operand not in run.arrays for operand in _varying(node)):
             return None
         operands = [
@@ -229,7 +291,7 @@ class FloatOps:
             for each in node.inputs
         ]
         try:
-            return self._evaluated(node, operands)[value.index]
+            return self._evaluated(node, operands)[met.value.index]
         except (QirError, ValueError, IndexError, NotImplementedError):
             return None  # It has no meaning on real numbers.
 
@@ -271,14 +333,6 @@ def _between(value: Value, given: Mapping[Value, object]) -> Iterator[Value]:
             if operand not in done and not operand.is_constant:
                 done.add(operand)
                 stack.append(operand)
-
-
-def _rounds(value: Value) -> bool:
-    """Whether an op gives its result a code of its own, and so rounds."""
-    code = value.type.quant
-    if value.node is None or isinstance(value.op, Dequantize) or code is None or is_exact(code):
-        return False
-    return all(operand.type.quant != code for operand in value.inputs)
 
 
 def _is_plain(node: Node) -> bool:

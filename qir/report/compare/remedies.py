@@ -15,9 +15,11 @@ import numpy as np
 from qir.ir import Node, Value
 from qir.ops import Concat
 from qir.ops.products import Products
+from qir.ops.rules import SharedCode
 from qir.report.causes import code_of, is_exact
 from qir.report.compare.codes import best_clip, in_code, of_parts, two_groups
 from qir.report.compare.counterparts import turned_to
+from qir.report.compare.effects import WrongNumbers
 from qir.report.compare.forcing import ForcedRun, ForcedValue
 from qir.report.compare.own_errors import FloatOps, OwnParts
 from qir.report.compare.result import RemedyName
@@ -33,16 +35,16 @@ class LeftError:
 
     Args:
         name: The remedy.
-        error: The error, with the axes of the integer program's value.
+        wrong: The error, with the axes of the integer program's value.
         detail: What was done, with the numbers that show why.
         rule: What a rule of a recipe says to have it; None where no rule does.
         selected: The values that the rule selects, by the names of imported values.
-        moved: Errors that readers have instead, with the axes of the float program: what they have
-            of their weights now, and with the remedy.
+        moved: What readers have, with the axes of the float program: by the error of their weights
+            now, and with the remedy.
     """
 
     name: RemedyName
-    error: Array
+    wrong: WrongNumbers
     detail: str
     rule: Mapping[str, Any] | None = None
     selected: tuple[str, ...] = ()
@@ -68,13 +70,14 @@ def left_errors(
             rest = parts.weights + parts.clipping + parts.rounding / 2 ** (16 - code.storage.bits)
             yield LeftError(
                 "16 bits",
-                rest,
+                _left(met, parts, rest),
                 f"steps of {code.greatest_scale / 2 ** (16 - code.storage.bits):.3g} in place of "
                 f"{code.greatest_scale:.3g}",
                 {"activations": "i16"},
                 (name_of(met.reference),),
             )
-        yield _clipped(met, parts, code)
+        if not _shares_code(met.value):
+            yield _clipped(met, parts, code)
         if met.exact.ndim:
             yield _separate(met, parts, code)
         if (smoothed := _smoothed(met, parts, code)) is not None:
@@ -82,7 +85,7 @@ def left_errors(
     kept = _kept_float(met)
     yield LeftError(
         "keep float",
-        np.zeros_like(parts.error),
+        _left(met, parts, np.zeros_like(parts.error)),
         f"{', '.join(f'%{name}' for name in kept)} on floating-point numbers",
         {"keep_float": True} if kept else None,
         kept,
@@ -106,9 +109,17 @@ def _kept_float(met: ForcedValue) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*own, *readers]))
 
 
+def _left(met: ForcedValue, parts: OwnParts, error: Array) -> WrongNumbers:
+    """Returns what a value has with another error of its own."""
+    numbers = parts.numbers + (error - parts.error)
+    return WrongNumbers(
+        numbers.astype(np.float32), None if met.trip is None else error.astype(np.float32)
+    )
+
+
 def product_of(value: Value, run: ForcedRun, ops: FloatOps, met: ForcedValue) -> Node | None:
     """Returns the product with constant weights that a value of the float program is made by."""
-    given, stack, done = ops.operands(met.value, run), [value], set[Value]()
+    given, stack, done = ops.operands(met, run).arrays, [value], set[Value]()
     while stack:
         last = stack.pop()
         node = last.node
@@ -140,10 +151,10 @@ def _per_channel(
         met.reference,
         met,
         run,
-        ops.operands(met.value, run),
+        ops.operands(met, run),
         {kernel: in_channels(kernel.real, bits)},
     )
-    exact = ops.compute(met.reference, met, run, ops.operands(met.value, run))
+    exact = ops.compute(met.reference, met, run, ops.operands(met, run))
     if found is None or exact is None:
         return None
     weights = turned_to(found - exact, met.reference, met.value)
@@ -151,7 +162,7 @@ def _per_channel(
     spread = float(peaks.max() / max(float(np.median(peaks)), 1e-30))
     return LeftError(
         "per channel",
-        weights + parts.clipping + parts.rounding,
+        _left(met, parts, weights + parts.clipping + parts.rounding),
         f"the peak of one channel of %{kernel.name} is {spread:.3g} times that of the middle one",
         {"per": "channel"},
         ops.products(met.value, run),
@@ -175,17 +186,27 @@ def _clipped(met: ForcedValue, parts: OwnParts, code: Affine) -> LeftError:
     error = in_code(parts.unrounded, code, low, high) - parts.unrounded
     return LeftError(
         "another clip",
-        parts.weights + error,
+        _left(met, parts, parts.weights + error),
         f"a range of [{low:.4g}, {high:.4g}]",
         {"method": "mse"},
         (name_of(met.reference),),
     )
 
 
+def _shares_code(value: Value) -> bool:
+    """Whether a value has the code that it has together with what it is put beside."""
+    return any(
+        isinstance(node.op.quant, SharedCode) and len(node.inputs) > 1 for node in value.users
+    )
+
+
 def _separate(met: ForcedValue, parts: OwnParts, code: Affine) -> LeftError:
     node = met.reference.node
-    if node is not None and isinstance(node.op, Concat):
-        (axis,) = (node.op.axis,)
+    if _shares_code(met.value):
+        axis, groups = 0, [np.arange(met.exact.shape[0])]
+        what = f"steps of its own in place of {code.greatest_scale:.3g}, which it shares"
+    elif node is not None and isinstance(node.op, Concat):
+        axis = node.op.axis
         order = met.value.origins.get(next(iter(met.reference.origin), ""), None)
         axis = axis if order is None else order.index(axis)
         ends = np.cumsum([operand.type.shape[node.op.axis] for operand in node.inputs])[:-1]
@@ -199,7 +220,8 @@ def _separate(met: ForcedValue, parts: OwnParts, code: Affine) -> LeftError:
     ]
     error = of_parts(parts.unrounded, code, axis, groups) - parts.unrounded
     listed = ", ".join(f"{peak:.3g}" for peak in peaks[:4])
-    return LeftError("separate codes", parts.weights + error, f"{what}, whose peaks are {listed}")
+    left = _left(met, parts, parts.weights + error)
+    return LeftError("separate codes", left, f"{what}, whose peaks are {listed}")
 
 
 def _smoothed(met: ForcedValue, parts: OwnParts, code: Affine) -> LeftError | None:
@@ -231,13 +253,14 @@ def _smoothed(met: ForcedValue, parts: OwnParts, code: Affine) -> LeftError | No
     exact = np.asarray(met.exact, np.float64)
     moved = []
     for node, kernel in zip(readers, kernels, strict=True):
-        now = exact @ (in_channels(kernel, 8) - kernel)
-        then = exact @ (in_channels(kernel * sizes[:, None], 8) / sizes[:, None] - kernel)
+        bias = node.inputs[2].real if node.inputs[2:] else 0.0
+        now = exact @ in_channels(kernel, 8) + bias
+        then = exact @ (in_channels(kernel * sizes[:, None], 8) / sizes[:, None]) + bias
         moved.append((node.outputs[0], now, then))
     spread = float(peaks.max() / max(float(np.median(peaks)), 1e-30))
     return LeftError(
         "smooth-quant",
-        parts.weights + error,
+        _left(met, parts, parts.weights + error),
         f"the peak of one channel is {spread:.3g} times that of the middle one",
         moved=tuple(moved),
     )

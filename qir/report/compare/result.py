@@ -233,8 +233,10 @@ class ComparisonReport:
             yield f"  output %{output.name}: {output.sqnr:.1f} dB ({output.rows:.1f} dB){noise}"
         if self.culprits:
             yield ""
-            yield "culprits, by what the output has with their own error alone:"
-            yield from table([_CULPRITS, *map(_culprit, self.culprits)], right=(3, 4))
+            worst = self.culprits[:SHOWN]
+            more = _more(len(self.culprits) - len(worst))
+            yield f"culprits, by what the output has with their own error alone{more}:"
+            yield from table([_CULPRITS, *map(_culprit, worst)], right=(3, 4))
         if self.measured is not None:
             one = self.measured
             yield (
@@ -244,11 +246,8 @@ class ComparisonReport:
             )
         if self.values:
             shown = sorted(self.values, key=lambda one: one.sqnr)[:SHOWN]
-            left = len(self.values) - len(shown)
             yield ""
-            yield "values, the least accurate first" + (
-                f" ({left} more are not shown):" if left else ":"
-            )
+            yield f"values, the least accurate first{_more(len(self.values) - len(shown))}:"
             yield from table([_VALUES, *map(_value, shown)], right=range(3, 11))
         for gone in self.gone:
             where = f"into %{gone.into}" if gone.into else "into nothing that is compared"
@@ -270,6 +269,10 @@ _VALUES = (
     "of it weights",
     "clipping",
 )
+
+
+def _more(count: int) -> str:
+    return f" ({count} more are in the JSON)" if count else ""
 
 
 def _culprit(one: Culprit) -> tuple[str, ...]:
