@@ -17,7 +17,7 @@ class NoiseSums(NamedTuple):
     """Sums over the numbers of a batch, those that are not finite in the float program left out.
 
     Args:
-        count: How many numbers there are.
+        known: How many numbers there are.
         total: Their sum in the float program.
         signal: That of their squares.
         noise: That of the squares of the differences.
@@ -25,7 +25,7 @@ class NoiseSums(NamedTuple):
         high: The greatest.
     """
 
-    count: int
+    known: int
     total: float
     signal: float
     noise: float
