@@ -243,7 +243,8 @@ class FloatOps:
             before = self._of_coded_constants(met, node, run)
             is_exact_so_far = True
         if not is_exact_so_far:
-            return exact_op, self._matched_weights(met, run, read, exact_op)
+            weights = self._matched_weights(met, run, read, exact_op)
+            return exact_op + weights, weights
         if before is None or before.shape != exact_op.shape:
             return exact_op, none
         before = before.astype(np.float64)

@@ -18,6 +18,7 @@ from tests.strategies.nested_programs import Setting, nested_programs
 
 SMALL = Setting("floats", steps=2, nests=1)
 
+
 def quantized(graph, data, pipeline):
     """The integer program, None where the pipeline refuses it."""
     with (
