@@ -16,7 +16,7 @@ from tests.drawing import drawn
 from tests.models.random_programs import NumpyExecutor, quantizations
 from tests.strategies.nested_programs import Setting
 
-FLOATS = Setting(floats=True) if False else None
+SMALL = Setting("floats", steps=2, nests=1)
 
 
 def quantized(graph, data, pipeline):
@@ -59,4 +59,16 @@ def test_own_and_inherited_errors_add_up_to_the_whole_on_random_programs():
         if integer is not None:
             check(case.graph, integer, case.inputs)
             compared += 1
-    assert compared > 20
+    assert compared > 5
+
+
+@pytest.mark.hypothesis
+def test_they_do_in_loops_and_branches_too():
+    compared = 0
+    for place, case in enumerate(drawn(nested_programs(SMALL), 20, pack=6)):
+        pipeline = ("w8a8", "w8a16", "w8", "w8-dynamic")[place % 4]
+        integer = quantized(case.graph, [case.inputs], pipeline)
+        if integer is not None and all(np.size(array) for array in case.inputs):
+            check(case.graph, integer, case.inputs)
+            compared += 1
+    assert compared > 3
