@@ -17,7 +17,7 @@ from qir.pipeline import Batch, Context, Pipeline, RecipeRule
 from qir.report.summary import summary
 from qir.search.budget import Budget
 from qir.search.search import SearchLimits, SearchResult, search
-from qir.search.subject import Subject
+from qir.search.subject import SearchedProgram
 from qir.types import Array
 
 WORK = 3 * 2**30
@@ -83,7 +83,7 @@ def quantize_to(
     def aside() -> Context:
         return replace(context, diagnostics=[], timings=[], edited=[], unattained=set())
 
-    subject = Subject(
+    subject = SearchedProgram(
         context.reference or graph,
         ranged,
         run(codes, [], aside()),

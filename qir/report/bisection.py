@@ -9,8 +9,8 @@ import numpy as np
 
 from qir.analysis.equivalence import RELATIVE_BOUND, Interpreter, turned_like
 from qir.ir import Graph, Value
-from qir.report.accuracy import ratio_in_decibels
 from qir.report.causes import is_exact
+from qir.report.decibels import ratio_in_decibels
 from qir.report.tables import table
 from qir.types import Array
 

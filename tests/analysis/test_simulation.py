@@ -15,7 +15,7 @@ from qir.backends.reference.interpreter import run, run_all
 from qir.errors import QirError
 from qir.ir import Graph, Value
 from qir.pipeline import Pipeline
-from qir.report.accuracy import ratio_in_decibels
+from qir.report.decibels import ratio_in_decibels
 from qir.types import Affine, Array, DType
 from tests.drawing import drawn
 from tests.models import recurrent

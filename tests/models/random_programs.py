@@ -36,7 +36,7 @@ from qir.ops.cast import is_long
 from qir.ops.rules import Accumulate
 from qir.passes.pipelines import ACTIVATIONS, INTEGER
 from qir.passes.quantize.quantize import QuantizePass
-from qir.report.accuracy import ratio_in_decibels
+from qir.report.decibels import ratio_in_decibels
 from qir.types import Array, DType
 from tests.strategies.base import Draw
 from tests.strategies.float_programs import FloatCase, float_programs, simple_programs
@@ -221,7 +221,10 @@ def _computes_on_decoded(node: Node) -> bool:
 
 def with_cuts(program: Graph) -> Graph:
     """Returns the program with what decides integers by floats among its outputs."""
-    wanted = dict.fromkeys([*program.outputs, *Uncertain.of(program).cuts])
+    cuts = Uncertain.of(program).cuts
+    # In the program's order, as how XLA fuses ops depends on it.
+    inner = [value for value in program.values() if value in cuts]
+    wanted = dict.fromkeys([*program.outputs, *inner])
     return program.extract(program.inputs, [value for value in wanted if not is_long(value.type)])
 
 

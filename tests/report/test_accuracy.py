@@ -12,7 +12,7 @@ from qir.api import quantizing
 from qir.backends.reference.interpreter import run_all
 from qir.errors import QirAccuracyWarning
 from qir.report import accuracy
-from qir.report.accuracy import ratio_in_decibels
+from qir.report.decibels import ratio_in_decibels
 
 ROWS, WIDTH = 8, 32
 RNG = np.random.default_rng(7)
