@@ -25,8 +25,19 @@ import qir
 
 Weights = dict[str, np.ndarray]
 LAYERS, HEADS, TOKENS, BATCH = 6, 12, 64, 32
-PARTS = ("cluster.hierarchy", "integrate", "interpolate", "linalg", "ndimage", "optimize")
-PARTS += ("signal", "sparse", "spatial", "special", "stats")
+PARTS = [
+    "cluster.hierarchy",
+    "integrate",
+    "interpolate",
+    "linalg",
+    "ndimage",
+    "optimize",
+    "signal",
+    "sparse",
+    "spatial",
+    "special",
+    "stats",
+]
 
 
 def folder() -> Path:

@@ -255,8 +255,9 @@ def _measure(
     def race(rounds: int) -> tuple[Times, ...]:
         return interleave([each.contender() for each in programs], rounds)
 
+    needed = any(metric.is_of_a_call for metric in costs.values())
     for place, program in enumerate(programs):
-        if not program.samples:
+        if needed and not program.samples:
             program.measure_on_random(seed)
         program.enter(race, place)
     for program in programs:

@@ -140,9 +140,11 @@ class CostMetric(AnyMetric):
 
     Attributes:
         meaning: What its figures are of, as reports say it.
+        is_of_a_call: Whether they are of a call on a batch; otherwise of the program as it is.
     """
 
     meaning: ClassVar[str]
+    is_of_a_call: ClassVar[bool] = True
 
     @abstractmethod
     def cost(self, program: Measured) -> Figure:

@@ -118,8 +118,8 @@ class Scores:
         costs = [each for each in self.metrics.values() if isinstance(each, CostMetric)]
         meant = dict.fromkeys((each.name, each.meaning) for each in costs)
         lines += [f"{name}: {meaning}" for name, meaning in meant]
-        if costs:
-            lines.append(f"costs are of a batch of {counted(self.batch_size, 'sample')}")
+        if any(each.is_of_a_call for each in costs):
+            lines.append(f"a call: {counted(self.batch_size, 'sample')}")
         if self.reference:
             lines.append(f"compared with: {self.reference}")
         return [*lines, *self.notes]

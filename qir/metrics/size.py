@@ -17,6 +17,7 @@ class SavedSize(CostMetric):
     unit: ClassVar[str] = "bytes"
     form: ClassVar[str] = ",.0f"
     meaning: ClassVar[str] = "the program and its arrays as saved"
+    is_of_a_call: ClassVar[bool] = False
 
     def cost(self, program: Measured) -> int:
         """Writes the files into memory."""

@@ -54,7 +54,6 @@ def test_a_table_of_programs_and_metrics(qir_command):
     assert lines[3:] == [
         "data: 70 samples in 3 batches",
         "size: the program and its arrays as saved",
-        "costs are of a batch of 32 samples",
         "compared with: float.qir",
     ]
 

@@ -6,15 +6,16 @@ import pytest
 import qir
 from qir.metrics import F1, Answers, ClassAccuracy, MeanAveragePrecision, Precision, TopAccuracy
 from qir.metrics.asked import asked
+from tests.metrics import figures
+from tests.metrics.figures import floats
 
-SCORES = np.float32([[3, 1, 0], [0, 2, 1], [1, 1, 0], [0, 1, 5]])  # 0, 1, 0 (of equals), 2
+SCORES = floats([[3, 1, 0], [0, 2, 1], [1, 1, 0], [0, 1, 5]])  # 0, 1, 0 (of equals), 2
 IDS = np.array([0, 1, 1, 1])
 
 
 def figure(name, *batches):
     """The figure of batches of outputs and targets."""
-    (metric,) = asked(name).values()
-    return metric.total([metric.part(Answers((outputs,), targets)) for outputs, targets in batches])
+    return figures.figure(name, *(Answers((outputs,), targets) for outputs, targets in batches))
 
 
 def refusal(name, outputs, targets):
@@ -63,11 +64,11 @@ def test_tokens_have_classes_too_and_those_of_padding_do_not_count():
 
 
 def test_integers_are_predictions_themselves():
-    assert figure("accuracy", (np.int32([0, 1, 0, 2]), IDS)) == 0.5
+    assert figure("accuracy", (np.array([0, 1, 0, 2], np.int32), IDS)) == 0.5
 
 
 def test_a_threshold_makes_answers_of_scores_that_stand_alone():
-    logits = np.float32([[-1], [2], [0.5], [-0.1]])
+    logits = floats([[-1], [2], [0.5], [-0.1]])
     assert figure("accuracy(threshold=0)", (logits, [0, 1, 0, 0])) == 0.75
     # Of three that are said to be, two are; of two that are, both are found.
     binary = "(threshold=0, average=binary)"
@@ -78,7 +79,7 @@ def test_a_threshold_makes_answers_of_scores_that_stand_alone():
 
 
 def test_of_several_labels_all_must_be_right():
-    scores, labels = np.float32([[0.9, 0.8], [0.2, 0.7]]), [[1, 0], [0, 1]]
+    scores, labels = floats([[0.9, 0.8], [0.2, 0.7]]), [[1, 0], [0, 1]]
     assert figure("accuracy(threshold=0.5)", (scores, labels)) == 0.5
     # Label 0: 1 of 1; label 1: 1 of the 2 that are said to be.
     assert figure("precision(threshold=0.5)", (scores, labels)) == 0.75
@@ -107,7 +108,7 @@ def test_confusion_counts_what_is_right_by_what_is_said():
 
 def test_average_precision_is_of_the_ranking_of_all_samples():
     # Label 0: its samples stand 1st and 3rd: (1/1 + 2/3) / 2. Label 1 never occurs.
-    scores = np.float32([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]])
+    scores = floats([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]])
     labels = np.array([[1, 0], [0, 0], [1, 0]])
     batches = (scores[:2], labels[:2]), (scores[2:], labels[2:])
     assert figure("map", *batches) == pytest.approx(5 / 6)

@@ -5,6 +5,7 @@ import pytest
 
 import qir
 from qir.metrics import Answers, DetectionPrecision
+from tests.metrics.figures import figure, floats
 
 pytest.importorskip("pycocotools")
 
@@ -17,14 +18,12 @@ def there(*boxes, classes=None, **more):
 
 def found(*images):
     """Boxes, scores and classes of images, each a list of box, score and class."""
-    return tuple(
-        np.float32([[each[part] for each in image] for image in images]) for part in (0, 1, 2)
-    )
+    return tuple(floats([[each[part] for each in image] for image in images]) for part in (0, 1, 2))
 
 
 def precision(*batches, **options):
     metric = DetectionPrecision(**options)
-    return metric.total([metric.part(Answers(outputs, targets)) for outputs, targets in batches])
+    return figure(metric, *(Answers(outputs, targets) for outputs, targets in batches))
 
 
 def test_boxes_that_are_where_they_should_be():
@@ -66,10 +65,10 @@ def test_classes_are_averaged():
 
 def test_forms_of_boxes_and_places_of_outputs():
     wide = [0, 0, 20, 10]
-    scores, classes = np.float32([[0.9]]), np.float32([[1]])
+    scores, classes = floats([[0.9]]), floats([[1]])
     for form, box in (("xyxy", wide), ("yxyx", [0, 0, 10, 20]), ("xywh", wide)):
         target = [{"boxes": np.array([box]), "classes": np.array([1])}]
-        outputs = classes, np.float32([[box]]), scores
+        outputs = classes, floats([[box]]), scores
         options = {"boxes": 1, "scores": 2, "classes": 0, "form_of_boxes": form}
         assert precision((outputs, target), **options) == pytest.approx(1.0)
     turned = found([([0, 0, 10, 20], 0.9, 1)]), [there(wide)]

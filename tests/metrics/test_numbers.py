@@ -5,23 +5,22 @@ import pytest
 
 import qir
 from qir.metrics import Answers
-from qir.metrics.asked import asked
+from tests.metrics import figures
+from tests.metrics.figures import floats
 
 
 def figure(name, *batches):
-    """The figure of batches of outputs, targets and what the float program computes."""
-    (metric,) = asked(name).values()
-    return metric.total(
-        [metric.part(Answers((outputs,), targets, exact)) for outputs, targets, *exact in batches]
-    )
+    """The figure of batches of outputs and targets."""
+    return figures.figure(name, *(Answers((outputs,), targets) for outputs, targets in batches))
 
 
 def compared(name, *batches):
-    return figure(name, *((found, None, exact) for found, exact in batches))
+    """The figure of batches of outputs and what the float program computes."""
+    return figures.figure(name, *(Answers((found,), None, (exact,)) for found, exact in batches))
 
 
 def test_errors_of_numbers_are_means_over_all_of_them():
-    batches = (np.float32([[1], [2], [3]]), [0, 2, 5]), (np.float32([[10]]), [[7]])
+    batches = (floats([[1], [2], [3]]), [0, 2, 5]), (floats([[10]]), [[7]])
     assert figure("rmse", *batches) == pytest.approx(np.sqrt((1 + 0 + 4 + 9) / 4))
     assert figure("mae", *batches) == pytest.approx((1 + 0 + 2 + 3) / 4)
 
@@ -33,7 +32,7 @@ def test_numbers_are_never_spread_over_targets_of_another_shape():
 
 @pytest.mark.parametrize("name", ["rmse", "mae"])
 def test_errors_of_nan_are_nan(name):
-    assert np.isnan(figure(name, (np.float32([1, np.nan]), [1, 2])))
+    assert np.isnan(figure(name, (floats([1, np.nan]), [1, 2])))
 
 
 def test_perplexity_is_of_all_tokens_but_padding():
@@ -67,29 +66,29 @@ def test_probabilities_are_not_taken_for_logits():
 
 
 def test_perplexity_of_nan_is_nan_where_it_counts():
-    logits = np.float32([[0, 0], [np.nan, 0]])
+    logits = floats([[0, 0], [np.nan, 0]])
     assert np.isnan(figure("perplexity", (logits, [0, 1])))
     assert figure("perplexity", (logits, [0, -100])) == pytest.approx(2)
     assert np.isnan(figure("perplexity", (logits, [-100, -100])))
 
 
 def test_signal_to_noise_is_of_all_numbers():
-    exact, found = np.float32([3, 4]), np.float32([3, 4.5])
+    exact, found = floats([3, 4]), floats([3, 4.5])
     # 25 + 75 of signal, 0.25 of noise.
-    silent = np.float32([5, np.sqrt(50)])
+    silent = floats([5, np.sqrt(50)])
     assert compared("sqnr", (found, exact), (silent, silent)) == pytest.approx(
         10 * np.log10(100 / 0.25), rel=1e-6
     )
     assert compared("sqnr", (exact, exact)) == np.inf
-    assert compared("sqnr", (np.float32([3, np.nan]), exact)) == -np.inf
-    assert compared("sqnr", (exact, np.float32([3, np.nan]))) == np.inf
-    assert np.isnan(compared("sqnr", (exact, np.float32([np.nan, np.nan]))))
-    assert compared("sqnr", (exact, np.float32([0, 0]))) == -np.inf
+    assert compared("sqnr", (floats([3, np.nan]), exact)) == -np.inf
+    assert compared("sqnr", (exact, floats([3, np.nan]))) == np.inf
+    assert np.isnan(compared("sqnr", (exact, floats([np.nan, np.nan]))))
+    assert compared("sqnr", (exact, floats([0, 0]))) == -np.inf
 
 
 def test_cosine_is_the_mean_over_samples():
-    exact = np.float32([[1, 0], [0, 2], [0, 0], [0, 0]])
-    found = np.float32([[2, 0], [3, 3], [0, 0], [1, 0]])
+    exact = floats([[1, 0], [0, 2], [0, 0], [0, 0]])
+    found = floats([[2, 0], [3, 3], [0, 0], [1, 0]])
     batches = (found[:1], exact[:1]), (found[1:], exact[1:])
     assert compared("cosine", *batches) == pytest.approx((1 + np.sqrt(0.5) + 1 + 0) / 4)
     assert np.isnan(compared("cosine", (found * np.nan, exact)))

@@ -6,6 +6,7 @@ import pytest
 import qir
 from qir.metrics import Answers, WordErrorRate
 from qir.metrics.asked import asked
+from tests.metrics.figures import figure, floats
 
 pytest.importorskip("jiwer")
 
@@ -13,12 +14,12 @@ GREEDY = WordErrorRate(vocabulary="_ ab", blank=0)
 
 
 def rate(metric, *batches):
-    return metric.total([metric.part(Answers((outputs,), texts)) for outputs, texts in batches])
+    return figure(metric, *(Answers((outputs,), texts) for outputs, texts in batches))
 
 
 def scores(*texts):
     """Scores whose best ids spell texts of one length, a character each."""
-    return np.float32([[np.eye(4)["_ ab".index(letter)] for letter in text] for text in texts])
+    return floats([[np.eye(4)["_ ab".index(letter)] for letter in text] for text in texts])
 
 
 def test_equal_ids_side_by_side_are_one_and_blanks_nothing():

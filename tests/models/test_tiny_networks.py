@@ -59,7 +59,8 @@ def test_float_is_what_the_file_means(name):
         program.set_tensor(start["index"], row[None])
         program.invoke()
         rows.append(program.get_tensor(end["index"])[0])
-    wanted, outputs = np.stack(rows), np.asarray(network(name, softmax=True)(inputs))
+    outputs: Array = np.asarray(network(name, softmax=True)(jax.numpy.asarray(inputs)))
+    wanted = np.stack(rows)
     # That runtime rounds what weights of eight bits multiply, and some of this file's are.
     least = 20.0 if name == "KWS" else 80.0
     assert float(decibels(wanted.reshape(-1), outputs.reshape(-1))) >= least
@@ -68,7 +69,7 @@ def test_float_is_what_the_file_means(name):
 def test_the_float_model_of_pictures_is_the_trained_one():
     """Wrong weights or colours would leave it next to none of the 20."""
     _, held_out = NETWORKS["ResNet-8"].parts()
-    outputs: Array = np.asarray(network("ResNet-8")(held_out))
+    outputs: Array = np.asarray(network("ResNet-8")(jax.numpy.asarray(held_out)))
     names = sorted(files()[0].parent.glob("cifar10_*.png"))
     labels = [int(path.stem.split("_")[-1]) for path in names]
     assert np.sum(outputs.argmax(-1) == labels) >= 18

@@ -52,7 +52,7 @@ class TinyNetwork:
 
 
 def pictures() -> Array:
-    """20 pictures of CIFAR-100, then 20 of CIFAR-10, of numbers 0 to 255, float32[40, 32, 32, 3]."""
+    """20 pictures of CIFAR-100, then 20 of CIFAR-10, in [0, 255], float32[40, 32, 32, 3]."""
     image: Any = pytest.importorskip("PIL.Image")
     folder = files()[0].parent
     paths = [*sorted(folder.glob("cifar100_*.png")), *sorted(folder.glob("cifar10_*.png"))]

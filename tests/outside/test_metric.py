@@ -1,9 +1,12 @@
 """A metric from outside: one class with its own option, by name in every score at once."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 import qir
+from tests.metrics.figures import floats
 from tests.registries import restored
 
 
@@ -27,7 +30,7 @@ class Margin(qir.Metric):
 
 
 GRAPH = qir.parse("graph @f(%x: f32[B,3]) { %y = neg(%x) : f32[B,3] return %y }")
-DATA = [np.float32([[0, 1, 2], [0, 4, 5]]), np.float32([[3, 3, 4]])]
+DATA = [floats([[0, 1, 2], [0, 4, 5]]), floats([[3, 3, 4]])]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -36,11 +39,11 @@ def entered():
         yield qir.metric("margin")(Margin)
 
 
-def test_it_is_asked_for_by_name_with_its_options():
+def test_it_is_asked_for_by_name_with_its_options(entered):
     names = ["margin", "margin(margin=2)", "margin(margin=0)"]
     scores = qir.score(GRAPH, DATA, names, backend="reference")
     assert [scores[name] for name in names] == [2 / 3, 1 / 3, 1]
-    objects = qir.score(GRAPH, DATA, [Margin(), Margin(margin=2)], backend="reference")
+    objects = qir.score(GRAPH, DATA, [entered(), entered(margin=2)], backend="reference")
     assert (objects["margin"], objects["margin(margin=2.0)"]) == (2 / 3, 1 / 3)
 
 
@@ -50,10 +53,11 @@ def test_its_option_is_checked():
 
 
 def test_what_is_no_metric_is_refused():
-    for cls, told in (
+    kinds: list[tuple[Any, str]] = [
         (type("Plain", (), {}), "expected a class that derives from qir.Metric, or from"),
         (type("Half", (qir.Metric,), {}), "expected Half to define part, total"),
-    ):
+    ]
+    for cls, told in kinds:
         with pytest.raises(qir.QirError, match=told):
             qir.metric("mine")(cls)
     with pytest.raises(qir.QirError, match="the name is already registered"):

@@ -22,7 +22,12 @@ class Counterparts:
     def __init__(self, reference: Graph) -> None:
         values = [value for value in reference.values_inside() if not value.is_constant]
         self._named = {name: value for value in values for name in value.origin}
+        self._reference = reference
         self._order = {value: index for index, value in enumerate(values)}
+
+    def is_outside(self, old: Value) -> bool:
+        """Whether a value of the float program is in no region."""
+        return old.owner is self._reference
 
     def references(self, value: Value) -> dict[Value, str]:
         """Returns what a value stands for in order, each with the name that both have."""

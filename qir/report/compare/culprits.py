@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import log10
 
 import numpy as np
 
 from qir.analysis.equivalence import Interpreter
 from qir.ir import Graph, Node, Value
+from qir.report.causes import far_middle
 from qir.report.compare.both_runs import BothRuns, MetForm
 from qir.report.compare.counterparts import turned_to
-from qir.report.compare.effects import Effects, Errors, ErrorSite
+from qir.report.compare.effects import Effects, Errors, ErrorSite, WrongNumbers
 from qir.report.compare.forms import Form
 from qir.report.compare.remedies import LeftError, left_errors
 from qir.report.compare.result import Culprit, Remedy, ValueAccuracy
@@ -29,22 +29,24 @@ class OwnErrors:
     """The own errors of forms on some rows, with the axes of the integer program.
 
     Attributes:
-        errors: For each trip where it is inside of a region.
+        wrong: What the float program has with them, for each trip of a region.
         references: What each form stands for.
     """
 
-    errors: dict[Form, list[Array]] = field(default_factory=dict)
+    wrong: dict[Form, list[WrongNumbers]] = field(default_factory=dict)
     references: dict[Form, Value] = field(default_factory=dict)
 
     def add(self, one: MetForm) -> None:
         """Keeps the own error of a form."""
         if one.parts is not None:
-            self.errors.setdefault(one.form, []).append(one.parts.error.astype(np.float32))
+            numbers = one.parts.numbers.astype(np.float32)
+            error = None if one.met.trip is None else one.parts.error.astype(np.float32)
+            self.wrong.setdefault(one.form, []).append(WrongNumbers(numbers, error))
             self.references[one.form] = one.met.reference
 
-    def of(self, value: Value) -> dict[Form, list[Array]]:
+    def of(self, value: Value) -> dict[Form, list[WrongNumbers]]:
         """Returns the errors of the forms of one value."""
-        return {form: each for form, each in self.errors.items() if self.references[form] is value}
+        return {form: each for form, each in self.wrong.items() if self.references[form] is value}
 
 
 class Sites:
@@ -73,15 +75,18 @@ class Sites:
             if old in outside and form in references:
                 self.of.setdefault(form, []).append(ErrorSite(old, tuple(places)))
 
-    def errors(self, forms: Mapping[Form, Sequence[Array]]) -> dict[ErrorSite, list[Array]]:
+    def errors(
+        self, forms: Mapping[Form, Sequence[WrongNumbers]]
+    ) -> dict[ErrorSite, list[WrongNumbers]]:
         """Returns the errors of forms where they are read."""
+
+        def turned(wrong: WrongNumbers, form: Form, old: Value) -> WrongNumbers:
+            error = None if wrong.error is None else turned_to(wrong.error, form[0], old)
+            return WrongNumbers(turned_to(wrong.numbers, form[0], old), error)
+
         return {
-            site: [
-                turned_to(each, form[0], site.value).astype(np.float32, copy=False)
-                for each in errors
-            ]
-            for form, errors in forms.items()
-            if any(error.any() for error in errors)
+            site: [turned(each, form, site.value) for each in wrong]
+            for form, wrong in forms.items()
             for site in self.of.get(form, ())
         }
 
@@ -114,6 +119,11 @@ class Ranking:
                     break
         found.sort(key=lambda each: each[:2])
         return [(value, output) for _, _, value, output in found]
+
+    def share(self, value: Value, output: Value) -> float:
+        """Returns the share of the noise at an output that one value makes."""
+        noise, total = self.noises[value][output], self.total(output)
+        return noise / total if np.isfinite(total) else float(noise == np.inf)
 
     def sqnr(self, value: Value, output: Value) -> float:
         """Returns the signal to noise in dB at an output with the error of one value alone."""
@@ -151,7 +161,7 @@ def rank(
 
 
 def _signal(array: Array) -> float:
-    wide = np.asarray(array, np.float64)
+    wide = np.asarray(array, np.float64) - far_middle(np.asarray(array))
     return float((wide[np.isfinite(wide)] ** 2).sum())
 
 
@@ -216,14 +226,15 @@ class Cures:
         found = []
         for kind in zip(*trips, strict=True):
             first = kind[0]
-            left = self.own.of(value) | {form: [each.error for each in kind]}
+            left = self.own.of(value) | {form: [each.wrong for each in kind]}
             rest = others + self._noise(self.sites.errors(left), output)
             for reader, now, then in first.moved:
                 if (site := self.readers.get(reader)) is not None:
-                    rest += self._noise({site: [then]}, output) - self._noise({site: [now]}, output)
+                    rest += self._noise({site: [WrongNumbers(then)]}, output)
+                    rest -= self._noise({site: [WrongNumbers(now)]}, output)
             names = [_escaped(name) for name in first.selected]
             rule = {"select": names, **first.rule} if first.rule and names else None
-            gain = 10 * log10(total / max(rest, total * 1e-12))
+            gain = ratio(total, max(rest, 0.0)) if np.isfinite(rest) else 0.0
             found.append(Remedy(first.name, gain, first.detail, rule))
         return tuple(sorted(found, key=lambda remedy: -remedy.gain))
 
@@ -259,7 +270,7 @@ def culprits(
                 figures.loc,
                 output.name,
                 ranking.sqnr(value, output),
-                ranking.noises[value][output] / ranking.total(output),
+                ranking.share(value, output),
                 {each.name: ranking.sqnr(value, each) for each in ranking.outputs},
                 max(shares, key=shares.__getitem__),  # type: ignore[arg-type]
                 remedies_of(value, output),

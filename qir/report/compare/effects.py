@@ -10,7 +10,8 @@ import numpy as np
 
 from qir.analysis.equivalence import Interpreter
 from qir.ir import Builder, Graph, Node, Value, clone
-from qir.ops import Add
+from qir.ops import Select
+from qir.report.decibels import squares
 from qir.report.trips import Trips
 from qir.report.work import work_of
 from qir.types import Array, DType, TensorType
@@ -30,8 +31,25 @@ class ErrorSite:
     edges: tuple[tuple[Node, int], ...]
 
 
-Errors: TypeAlias = Mapping[ErrorSite, Sequence[Array]]
-"""Errors with the axes of the float program: one array, or one for each trip of a region."""
+@dataclass(frozen=True)
+class WrongNumbers:
+    """What a value has with an error, with the axes of the float program.
+
+    Args:
+        numbers: The numbers.
+        error: What of them is the error, for a value in a region: in a loop it comes on top of
+            what earlier trips have made of theirs.
+    """
+
+    numbers: Array
+    error: Array | None = None
+
+
+Errors: TypeAlias = Mapping[ErrorSite, Sequence[WrongNumbers]]
+"""What sites have instead of their numbers: once, or for each trip of a region."""
+
+LARGE = 1e6
+"""Numbers of a mask are as large at the least: an error that is added to them is lost."""
 
 INTERPRETED = 2**34
 """Up to so many products, interpreting all runs takes less time than compiling the program: 1 s."""
@@ -97,8 +115,11 @@ class Effects:
     def _moved(self, errors: Errors) -> list[Array]:
         given = list(self._inputs)
         for site, zeros in zip(self._outside, self._zeros, strict=True):
-            (error,) = errors.get(site, (zeros,))
-            given.append(np.ascontiguousarray(error, np.float32))
+            wrong = zeros
+            if (own := errors.get(site)) is not None:
+                (only,) = own
+                wrong = np.ascontiguousarray(only.numbers, np.float32)
+            given += [np.asarray(own is not None), wrong]
         if self._probe is not None:
             return [np.asarray(each) for each in self._probe(*given)]
         found = self._interpreter(self._graph, *given)
@@ -114,7 +135,13 @@ class Effects:
             trip = counts.counts.get(value, 0)
             counts.count(value, array)
             own = by_value[value]
-            return (array + own[trip]).astype(array.dtype) if trip < len(own) else array
+            if trip >= len(own):
+                return array
+            numbers, error = own[trip].numbers, own[trip].error
+            if error is None:
+                return numbers.astype(array.dtype)
+            moved = np.add(array, error, dtype=np.float64)
+            return np.where(np.abs(array) < LARGE, moved, numbers).astype(array.dtype)
 
         found = self._interpreter(self._reference, *self._inputs, hook=add, inside=add)
         return [found[value] for value in self._outputs]
@@ -129,7 +156,7 @@ def _zeros(shape: tuple[int, ...]) -> Array:
 def with_errors(
     reference: Graph, sites: Sequence[ErrorSite], outputs: Sequence[Value]
 ) -> tuple[Graph, list[Value]]:
-    """Copies a float program so that it takes an error for each of some sites, in float32.
+    """Copies a float program so that it takes other numbers for each of some sites, in float32.
 
     Args:
         reference: The program.
@@ -137,25 +164,21 @@ def with_errors(
         outputs: Some of what it returns.
 
     Returns:
-        The copy, whose inputs are those of the program and the errors in order; and its outputs.
+        The copy, whose inputs are those of the program and, for each site in order, whether it
+        reads other numbers and these; and its outputs.
     """
     graph = clone(reference, retype=_not_narrow)
     twins = dict(zip(reference.nodes, graph.nodes, strict=True))
     for index, site in enumerate(sites):
         value = graph.value(site.value.name)
-        error = graph.add_input(f"error.{index}", value.type)
-        moved = Builder(graph, _behind(graph, value)).emit(Add(), value, error)
+        is_wrong = graph.add_input(f"is_wrong.{index}", TensorType((), DType.BOOL))
+        wrong = graph.add_input(f"wrong.{index}", value.type)
         for node, operand in site.edges:
-            twins[node].set_input(operand, moved)
+            reader = twins[node]
+            # What reads there may be another site's already.
+            read = Builder(graph, reader).emit(Select(), is_wrong, wrong, reader.inputs[operand])
+            reader.set_input(operand, read)
     return graph, [graph.outputs[reference.outputs.index(value)] for value in outputs]
-
-
-def _behind(graph: Graph, value: Value) -> Node:
-    """Returns the node behind that which computes a value."""
-    nodes = iter(graph.nodes)
-    if value.node is not None:
-        next(node for node in nodes if node is value.node)
-    return next(nodes)
 
 
 def _not_narrow(type: TensorType) -> TensorType:
@@ -164,7 +187,6 @@ def _not_narrow(type: TensorType) -> TensorType:
 
 
 def _noise(after: Array, before: Array) -> float:
-    with np.errstate(all="ignore"):
-        difference = after.astype(np.float64) - before.astype(np.float64)
-    known = np.isfinite(before)
-    return float(np.where(known, difference, 0).ravel() @ np.where(known, difference, 0).ravel())
+    """Returns the sum of squares; infinite where a number is finite no more."""
+    _, noise = squares(before, after)
+    return float(noise.sum())

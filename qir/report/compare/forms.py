@@ -32,6 +32,7 @@ class Forms:
 
     def __init__(self, program: Graph, counterparts: Counterparts) -> None:
         self._counterparts = counterparts
+        self._program = program
         self._worth = {
             value: last
             for value in program.values_inside()
@@ -95,7 +96,13 @@ class Forms:
     def _last(self, value: Value) -> Value | None:
         if value.type.quant is not None and is_exact(value.type.quant):
             return None
-        known = [old for old in self._counterparts.references(value) if old.type.is_float]
+        # What stood in a loop that was unrolled has no numbers of one trip outside of it.
+        is_outside = value.owner is self._program
+        known = [
+            old
+            for old in self._counterparts.references(value)
+            if old.type.is_float and self._counterparts.is_outside(old) == is_outside
+        ]
         return known[-1] if known else None
 
     def _direct(self, value: Value) -> dict[Value, list[Value]]:
@@ -165,5 +172,6 @@ def picked(arrays: Sequence[Array], choice: Array) -> Array:
     """Returns of each channel the array that was chosen by `nearest`."""
     if len(arrays) == 1:
         return arrays[0]
-    chosen: Array = np.choose(np.broadcast_to(choice, arrays[0].shape), arrays)
-    return chosen
+    index = np.broadcast_to(choice, arrays[0].shape)[None]
+    (chosen,) = np.take_along_axis(np.stack(arrays), index, axis=0)
+    return np.asarray(chosen)

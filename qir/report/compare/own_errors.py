@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from qir.errors import QirError
-from qir.ir import Node, Value
+from qir.ir import Graph, Node, Value
 from qir.ir.named_shapes import in_sizes
 from qir.ir.signature import Sizes
-from qir.ops import Quantize, Requantize
+from qir.ops import Const, Quantize, Requantize, Return
 from qir.ops.products import Products
+from qir.ops.regions import Body, RegionOp
 from qir.report.causes import code_of, is_exact
 from qir.report.compare.counterparts import Counterparts, decoded, turned_to
 from qir.report.compare.forcing import ForcedRun, ForcedValue
@@ -41,6 +42,7 @@ class OwnParts:
 
     Args:
         error: What the integer op computes, less what the float op does of the same operands.
+        numbers: What the float program would have with this error alone.
         unrounded: What the integer op computes before its result gets its code.
         weights: The part that the numbers of weights and biases make.
         clipping: The part of what lies outside of the code.
@@ -48,6 +50,7 @@ class OwnParts:
     """
 
     error: Array
+    numbers: Array
     unrounded: Array
     weights: Array
     clipping: Array
@@ -84,7 +87,7 @@ class FloatOps:
         value, reference = met.value, met.reference
         if reference.node is None and value.node is None and met.trip is not None:
             return None
-        if reference.node is not None and reference.node.regions:
+        if value.node is not None and value.node.regions:
             return None
         read = self.operands(met, run)
         if reference in read.arrays:  # the same numbers in another code
@@ -98,8 +101,12 @@ class FloatOps:
             unrounded, weights = self._unrounded(met, run, read, exact_op)
         with np.errstate(all="ignore"):
             error = _finite(met.computed.astype(np.float64) - exact_op)
+            # Of a mask, such as -3e38, the error would hold nothing of what is there instead.
+            numbers = met.computed + _finite(met.exact - exact_op)
             clipping = _finite(_clipped(code_of(value), unrounded) - unrounded)
-        return OwnParts(error, unrounded, weights, clipping, error - weights - clipping)
+        return OwnParts(
+            error, numbers, _finite(unrounded), weights, clipping, error - weights - clipping
+        )
 
     def operands(self, met: ForcedValue, run: ForcedRun) -> Operands:
         """Returns what an op reads."""
@@ -175,7 +182,7 @@ class FloatOps:
             node = old.node
             if old.is_constant:
                 return old.array
-            if node is None or node.regions or not _is_plain(node):
+            if node is None or not _is_plain(node):
                 return run.exact(old, met.trip)
             for index, operand in enumerate(node.inputs):
                 if operand in read.forms:
@@ -188,7 +195,11 @@ class FloatOps:
 
         return number(value)
 
-    def _evaluated(self, node: Node, operands: list[Array]) -> list[Array]:
+    def _evaluated(self, node: Node, operands: Sequence[Array]) -> list[Array]:
+        if isinstance(node.op, RegionOp):
+            shapes = [self._sizes.shape(value.type.shape) for value in node.outputs]
+            bodies = list(map(self._body, node.regions))
+            return [np.asarray(array) for array in node.op.run(bodies, operands, shapes)]
         wide = [
             array.astype(np.float32, copy=False) if operand.type.is_float else array
             for operand, array in zip(node.inputs, operands, strict=True)
@@ -196,6 +207,21 @@ class FloatOps:
         with np.errstate(all="ignore"):
             found = in_sizes(node.op, self._sizes).evaluate(*wide)
         return [np.asarray(array) for array in (found if isinstance(found, tuple) else (found,))]
+
+    def _body(self, region: Graph) -> Body:
+        def compute(*arrays: Array) -> list[Array]:
+            known = dict(zip(region.inputs, map(np.asarray, arrays), strict=True))
+            for node in region.nodes:
+                if isinstance(node.op, Return):
+                    break
+                if isinstance(node.op, Const):
+                    known[node.output] = node.op.array.array
+                    continue
+                results = self._evaluated(node, [known[operand] for operand in node.inputs])
+                known |= zip(node.outputs, results, strict=True)
+            return [known[value] for value in region.outputs]
+
+        return compute
 
     def _unrounded(
         self, met: ForcedValue, run: ForcedRun, read: Operands, exact_op: Array
@@ -212,7 +238,7 @@ class FloatOps:
             before = met.computed
             is_exact_so_far = not any(map(rounds, _between(value, run.given)))
         else:
-            before = self._of_coded_constants(node, value, run)
+            before = self._of_coded_constants(met, node, run)
             is_exact_so_far = True
         if not is_exact_so_far:
             return exact_op, self._matched_weights(met, run, read, exact_op)
@@ -253,9 +279,11 @@ class FloatOps:
                 return _finite(turned_to(found, met.reference, met.value) - exact_op)
         return np.zeros_like(exact_op)
 
-    def _of_coded_constants(self, node: Node, value: Value, run: ForcedRun) -> Array | None:
+    def _of_coded_constants(self, met: ForcedValue, node: Node, run: ForcedRun) -> Array | None:
         """Returns what an op that rounds by itself makes of constants as they are coded."""
         coded = [each for each in node.inputs if each.is_constant and each.type.quant is not None]
+        if type(node.op) is not type(met.reference.op):
+            return None  # It is a table of the float program's op.
         if not coded or any(operand not in run.arrays for operand in _varying(node)):
             return None
         operands = [
@@ -263,7 +291,7 @@ class FloatOps:
             for each in node.inputs
         ]
         try:
-            return self._evaluated(node, operands)[value.index]
+            return self._evaluated(node, operands)[met.value.index]
         except (QirError, ValueError, IndexError, NotImplementedError):
             return None  # It has no meaning on real numbers.
 

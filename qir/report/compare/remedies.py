@@ -19,6 +19,7 @@ from qir.ops.rules import SharedCode
 from qir.report.causes import code_of, is_exact
 from qir.report.compare.codes import best_clip, in_code, of_parts, two_groups
 from qir.report.compare.counterparts import turned_to
+from qir.report.compare.effects import WrongNumbers
 from qir.report.compare.forcing import ForcedRun, ForcedValue
 from qir.report.compare.own_errors import FloatOps, OwnParts
 from qir.report.compare.result import RemedyName
@@ -34,16 +35,16 @@ class LeftError:
 
     Args:
         name: The remedy.
-        error: The error, with the axes of the integer program's value.
+        wrong: The error, with the axes of the integer program's value.
         detail: What was done, with the numbers that show why.
         rule: What a rule of a recipe says to have it; None where no rule does.
         selected: The values that the rule selects, by the names of imported values.
-        moved: Errors that readers have instead, with the axes of the float program: what they have
-            of their weights now, and with the remedy.
+        moved: What readers have, with the axes of the float program: by the error of their weights
+            now, and with the remedy.
     """
 
     name: RemedyName
-    error: Array
+    wrong: WrongNumbers
     detail: str
     rule: Mapping[str, Any] | None = None
     selected: tuple[str, ...] = ()
@@ -69,7 +70,7 @@ def left_errors(
             rest = parts.weights + parts.clipping + parts.rounding / 2 ** (16 - code.storage.bits)
             yield LeftError(
                 "16 bits",
-                rest,
+                _left(met, parts, rest),
                 f"steps of {code.greatest_scale / 2 ** (16 - code.storage.bits):.3g} in place of "
                 f"{code.greatest_scale:.3g}",
                 {"activations": "i16"},
@@ -84,7 +85,7 @@ def left_errors(
     kept = _kept_float(met)
     yield LeftError(
         "keep float",
-        np.zeros_like(parts.error),
+        _left(met, parts, np.zeros_like(parts.error)),
         f"{', '.join(f'%{name}' for name in kept)} on floating-point numbers",
         {"keep_float": True} if kept else None,
         kept,
@@ -106,6 +107,14 @@ def _kept_float(met: ForcedValue) -> tuple[str, ...]:
     ]
     own = [name_of(reference)] if reference.node is not None else []
     return tuple(dict.fromkeys([*own, *readers]))
+
+
+def _left(met: ForcedValue, parts: OwnParts, error: Array) -> WrongNumbers:
+    """Returns what a value has with another error of its own."""
+    numbers = parts.numbers + (error - parts.error)
+    return WrongNumbers(
+        numbers.astype(np.float32), None if met.trip is None else error.astype(np.float32)
+    )
 
 
 def product_of(value: Value, run: ForcedRun, ops: FloatOps, met: ForcedValue) -> Node | None:
@@ -153,7 +162,7 @@ def _per_channel(
     spread = float(peaks.max() / max(float(np.median(peaks)), 1e-30))
     return LeftError(
         "per channel",
-        weights + parts.clipping + parts.rounding,
+        _left(met, parts, weights + parts.clipping + parts.rounding),
         f"the peak of one channel of %{kernel.name} is {spread:.3g} times that of the middle one",
         {"per": "channel"},
         ops.products(met.value, run),
@@ -177,7 +186,7 @@ def _clipped(met: ForcedValue, parts: OwnParts, code: Affine) -> LeftError:
     error = in_code(parts.unrounded, code, low, high) - parts.unrounded
     return LeftError(
         "another clip",
-        parts.weights + error,
+        _left(met, parts, parts.weights + error),
         f"a range of [{low:.4g}, {high:.4g}]",
         {"method": "mse"},
         (name_of(met.reference),),
@@ -211,7 +220,8 @@ def _separate(met: ForcedValue, parts: OwnParts, code: Affine) -> LeftError:
     ]
     error = of_parts(parts.unrounded, code, axis, groups) - parts.unrounded
     listed = ", ".join(f"{peak:.3g}" for peak in peaks[:4])
-    return LeftError("separate codes", parts.weights + error, f"{what}, whose peaks are {listed}")
+    left = _left(met, parts, parts.weights + error)
+    return LeftError("separate codes", left, f"{what}, whose peaks are {listed}")
 
 
 def _smoothed(met: ForcedValue, parts: OwnParts, code: Affine) -> LeftError | None:
@@ -243,13 +253,14 @@ def _smoothed(met: ForcedValue, parts: OwnParts, code: Affine) -> LeftError | No
     exact = np.asarray(met.exact, np.float64)
     moved = []
     for node, kernel in zip(readers, kernels, strict=True):
-        now = exact @ (in_channels(kernel, 8) - kernel)
-        then = exact @ (in_channels(kernel * sizes[:, None], 8) / sizes[:, None] - kernel)
+        bias = node.inputs[2].real if node.inputs[2:] else 0.0
+        now = exact @ in_channels(kernel, 8) + bias
+        then = exact @ (in_channels(kernel * sizes[:, None], 8) / sizes[:, None]) + bias
         moved.append((node.outputs[0], now, then))
     spread = float(peaks.max() / max(float(np.median(peaks)), 1e-30))
     return LeftError(
         "smooth-quant",
-        parts.weights + error,
+        _left(met, parts, parts.weights + error),
         f"the peak of one channel is {spread:.3g} times that of the middle one",
         moved=tuple(moved),
     )

@@ -22,7 +22,8 @@ from qir.ops import (
     Silu,
     Transpose,
 )
-from qir.passes.float.equalize import LEAST_PEAK, find_pair
+from qir.passes.shared.channel_scaling import LEAST_PEAK
+from qir.passes.shared.layer_chains import find_pair
 from qir.pipeline import Context, PassManager, Pipeline
 from qir.pipeline.rewrite import Skip
 from tests.drawing import examples
