@@ -51,14 +51,13 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "-p",
         "--pipeline",
-        default="w8a8",
-        help="passes, or a named pipeline (default: %(default)s)",
+        help="passes, or a named pipeline (default: that of the recipe, else w8a8)",
     )
     command.add_argument(
         "--explain",
         action="store_true",
-        help="print for every op whether it became integer, and why not; with --target also what "
-        "stands in its way",
+        help="print for every op whether it became integer, and why not; with --recipe which rule "
+        "holds for it, with --target what stands in its way",
     )
     check = command.add_mutually_exclusive_group()
     check.add_argument(
@@ -77,9 +76,9 @@ def add(commands: Commands) -> None:
 
 
 def _quantize(options: argparse.Namespace) -> int:
-    if not options.pipeline.strip():
+    if options.pipeline is not None and not options.pipeline.strip():
         raise QirError("quantize: expected passes, or a named pipeline such as w8a8, got none")
-    inputs = [*files_of(options.program), options.data, options.statistics]
+    inputs = [*files_of(options.program), options.data, options.statistics, options.recipe]
     check_apart(files_of(options.output), inputs, "quantize")
     target = None if options.target is None else find_target(options.target, "quantize")
     check_savable(options.output, target=target)
