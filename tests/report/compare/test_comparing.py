@@ -14,7 +14,7 @@ from qir.errors import QirAccuracyWarning, QirError
 from qir.report.compare.comparing import Comparing
 from tests.drawing import drawn
 from tests.models.random_programs import NumpyExecutor, quantizations
-from tests.strategies.nested_programs import Setting
+from tests.strategies.nested_programs import Setting, nested_programs
 
 SMALL = Setting("floats", steps=2, nests=1)
 
@@ -54,7 +54,7 @@ def check(graph, integer, inputs):
 @pytest.mark.hypothesis
 def test_own_and_inherited_errors_add_up_to_the_whole_on_random_programs():
     compared = 0
-    for case, pipeline in drawn(quantizations(), 40):
+    for case, pipeline, _ in drawn(quantizations(), 40):
         integer = quantized(case.graph, [case.inputs], pipeline)
         if integer is not None:
             check(case.graph, integer, case.inputs)
