@@ -15,7 +15,9 @@ if (_checkout / "passes/__init__.py").exists() and (_checkout / "pyproject.toml"
 
 _HOMES = {
     "qir.api": (
+        "bisect",
         "calibrate",
+        "compare",
         "compile",
         "evaluate",
         "from_jax",
@@ -23,6 +25,7 @@ _HOMES = {
         "optimize",
         "quantize",
         "save",
+        "score",
     ),
     "qir.errors": (
         "ParseError",
@@ -35,10 +38,19 @@ _HOMES = {
     "qir.report.explain": ("explain",),
     "qir.numbers.interval": ("Interval",),
     "qir.ir": ("Builder", "Graph", "Node", "Value"),
+    "qir.metrics": ("Metric", "metric"),
     "qir.observe.methods": ("CalibrationMethod", "calibration_method"),
     "qir.observe.statistics": ("Statistics",),
     "qir.ops.op": ("Op", "op"),
-    "qir.pipeline": ("Context", "Pass", "PassManager", "Pipeline", "register"),
+    "qir.pipeline": (
+        "Context",
+        "Pass",
+        "PassManager",
+        "Pipeline",
+        "Recipe",
+        "RecipeRule",
+        "register",
+    ),
     "qir.pipeline.rewrite": ("Skip", "near_misses", "rewrite", "rule"),
     "qir.report.summary": ("summary",),
     "qir.text": ("parse", "to_program", "to_text"),
@@ -47,16 +59,20 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _QUALIFIED = {
+    "bisect",
     "calibrate",
+    "compare",
     "compile",
     "explain",
     "load",
+    "metric",
     "op",
     "parse",
     "register",
     "rewrite",
     "rule",
     "save",
+    "score",
     "summary",
     "verify",
 }
@@ -68,7 +84,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from qir.analysis.verify import verify as verify
+    from qir.api import bisect as bisect
     from qir.api import calibrate as calibrate
+    from qir.api import compare as compare
     from qir.api import compile as compile
     from qir.api import evaluate as evaluate
     from qir.api import from_jax as from_jax
@@ -76,6 +94,7 @@ if TYPE_CHECKING:
     from qir.api import optimize as optimize
     from qir.api import quantize as quantize
     from qir.api import save as save
+    from qir.api import score as score
     from qir.errors import ParseError as ParseError
     from qir.errors import PassError as PassError
     from qir.errors import QirAccuracyWarning as QirAccuracyWarning
@@ -86,6 +105,8 @@ if TYPE_CHECKING:
     from qir.ir import Graph as Graph
     from qir.ir import Node as Node
     from qir.ir import Value as Value
+    from qir.metrics import Metric as Metric
+    from qir.metrics import metric as metric
     from qir.numbers.interval import Interval as Interval
     from qir.observe.methods import CalibrationMethod as CalibrationMethod
     from qir.observe.methods import calibration_method as calibration_method
@@ -96,6 +117,8 @@ if TYPE_CHECKING:
     from qir.pipeline import Pass as Pass
     from qir.pipeline import PassManager as PassManager
     from qir.pipeline import Pipeline as Pipeline
+    from qir.pipeline import Recipe as Recipe
+    from qir.pipeline import RecipeRule as RecipeRule
     from qir.pipeline import register as register
     from qir.pipeline.rewrite import Skip as Skip
     from qir.pipeline.rewrite import near_misses as near_misses

@@ -12,12 +12,13 @@ from numpy.typing import ArrayLike
 from qir.analysis.equivalence import Hook
 from qir.errors import QirError, counted
 from qir.ir import Graph, Node, Value
+from qir.ir.named_shapes import in_sizes
 from qir.ir.signature import Sizes, bind, check_not_empty, ports, to_array
-from qir.ops import Broadcast, Const, Iota, Reshape, Return
+from qir.ops import Const, Return
 from qir.ops.op import Op
 from qir.ops.regions import Body, RegionOp
 from qir.ops.rules import Coded, Results
-from qir.types import Array, Dim, DType, TensorType, format_shape
+from qir.types import Array, DType, TensorType, format_shape
 
 
 def run(
@@ -94,7 +95,7 @@ class _Run:
             results = (
                 self.run_regions(node, node.op, operands)
                 if isinstance(node.op, RegionOp)
-                else _compute(node, _in_sizes(node.op, self.sizes), operands, self.precision)
+                else _compute(node, in_sizes(node.op, self.sizes), operands, self.precision)
             )
             _check_shapes(node, results, self.sizes)
             for value, result in zip(node.outputs, results, strict=True):
@@ -181,11 +182,20 @@ def _check_codes(array: Array, type: TensorType, subject: str) -> None:
         raise QirError(f"run: expected {subject} to be stored in [{low}, {high}], got {found}")
 
 
-def _in_sizes(op: Op, sizes: Sizes) -> Op:
-    """Replaces the names in a shape that an op makes, which its operands need not tell."""
-    if isinstance(op, Reshape | Broadcast | Iota) and any(isinstance(s, Dim) for s in op.shape):
-        return replace(op, shape=sizes.shape(op.shape))
-    return op
+def compute_node(
+    node: Node, operands: Sequence[Array], precision: type[np.floating[Any]] | None = None
+) -> list[Array]:
+    """Computes the results of one node without regions, whose op makes no size by name.
+
+    Args:
+        node: The node.
+        operands: One array for each of its inputs.
+        precision: As for `run`.
+
+    Raises:
+        QirError: A stored number leaves its type, or an operand is none that the op takes.
+    """
+    return _compute(node, node.op, operands, precision)
 
 
 def _compute(

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal
 
 from qir.analysis.properties import QUANTIZED, RANGED, Property
 from qir.errors import QirError
 from qir.ir import Graph
 from qir.numbers.rounding import rounding_mode
 from qir.passes.shared.boundary import Boundary, Interface
+from qir.passes.shared.chosen_codes import OF_CODES, ChosenCodes, tell_of_all
 from qir.passes.shared.code_options import Carries, CodeOptions
 from qir.passes.shared.kept import kept_float
 from qir.passes.shared.lifting import Lifting
 from qir.passes.shared.region_conversion import Quantization
-from qir.passes.shared.target_options import for_target
+from qir.passes.shared.target_options import expect_accepted, for_target
 from qir.passes.shared.weight_codes import WeightCoding
 from qir.passes.shared.weight_only import WeightCoder
 from qir.pipeline import Context, Pass, register
@@ -64,7 +68,7 @@ class QuantizePass(Pass):
         outputs: What the program returns, likewise.
         carries: The storage of what a loop carries; `auto` has 16 bits where the roundings of all
             trips would leave less than 40 dB at 8 bits, as an LSTM's cell does.
-        keep_float: Selectors of the ops that stay in floating point; see qir.pipeline.selectors.
+        keep_float: Selectors of the ops that stay in floating point; see `qir opt --list`.
         rounding: The rounding mode of requantizes; ops that round their own sum, such as add, keep
             theirs.
         correct_bias: Whether biases take in what rounding the weights costs on average; see
@@ -86,6 +90,7 @@ class QuantizePass(Pass):
     name = "quantize"
     requires = (RANGED,)
     whole_program = True
+    follows = OF_CODES
     keeps = "approximate"
 
     def check(self) -> None:
@@ -111,23 +116,33 @@ class QuantizePass(Pass):
         return () if self.activations == "float" else self.requires
 
     def run(self, graph: Graph, context: Context) -> None:
+        options = self
         if context.target is not None:
             context.diagnostics += _refused_codes(graph, context.target)
-            for_target(self, context.target).convert(graph, context)
-        else:
-            self.convert(graph, context)
+            options = for_target(self, context.target)
+        options.convert(graph, context)
         if QUANTIZED.missing(graph):
             context.unattained.add(QUANTIZED)
             context.diagnostics.append(f"quantize: nothing was quantized; {_reasons(graph)}")
 
     def convert(self, graph: Graph, context: Context) -> None:
         """Gives values codes by the options as they are."""
-        excluded = kept_float(graph, self.keep_float)
+        kept = kept_float(graph, self.keep_float)
+        chosen = ChosenCodes.of(
+            graph,
+            context,
+            kept,
+            storage_of=partial(self._storage_with, context),
+            coding_of=partial(self._coding_with, context),
+        )
+        if context.recipe is not None:
+            tell_of_all(graph, self, OF_CODES)
         if self.activations == "float":
-            WeightCoder(graph, self.coding, excluded, context, correct_bias=self.correct_bias).run()
+            WeightCoder(graph, self.coding, chosen, context, correct_bias=self.correct_bias).run()
             return
         if QUANTIZED.missing(graph) is None:
-            Lifting(graph, kept=excluded, target=context.target).run()
+            Lifting(graph, kept=chosen.kept, target=context.target).run()
+        chosen.spread(graph, DType(self.activations))
         options = CodeOptions(
             storage=DType(self.activations),
             symmetric=self.symmetric,
@@ -136,9 +151,31 @@ class QuantizePass(Pass):
             correct_bias=self.correct_bias,
             carries=self.carries,
             target=context.target,
+            chosen=chosen,
         )
         boundary = Boundary.of_program(graph, self.inputs, self.outputs)
-        Quantization(options, excluded, context).convert(graph, boundary)
+        Quantization(options, context).convert(graph, boundary)
+
+    def _coding_with(self, context: Context, wanted: Mapping[str, Any]) -> WeightCoding:
+        """Returns the codes of weights with what a rule chooses, which a target has to accept."""
+        options = replace(self, **wanted)
+        if context.target is not None:
+            expect_accepted(self, wanted, context.target)
+            options = for_target(options, context.target)
+        return options.coding
+
+    def _storage_with(self, context: Context, wanted: str) -> DType:
+        """Returns the storage that a rule chooses, which the pass has to have and a target too."""
+        if self.activations == "float":
+            raise QirError(
+                "quantize: expected a pass that codes activations, got activations=float; take a "
+                "pipeline such as w8a8"
+            )
+        given: dict[str, Any] = {"activations": wanted}
+        replace(self, **given)
+        if context.target is not None:
+            expect_accepted(self, {"activations": wanted}, context.target)
+        return DType(wanted)
 
 
 def _refused_codes(graph: Graph, target: Target) -> list[str]:

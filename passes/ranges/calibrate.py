@@ -16,9 +16,10 @@ from qir.observe.histograms import BINS
 from qir.observe.methods import METHODS, CalibrationMethod
 from qir.observe.statistics import TensorStatistics
 from qir.ops.attributes import attribute_fields
+from qir.passes.shared.chosen_codes import tell, tell_of_all
 from qir.passes.shared.collection import collect, look_up, tell_apart
 from qir.passes.shared.tally import float_values, is_observed, sources
-from qir.pipeline import Context, Pass, register
+from qir.pipeline import Context, Pass, Recipe, register
 
 NEVER_RUN = "calibration never ran it"
 """The note of what stands in a region that no data took."""
@@ -40,8 +41,9 @@ class Calibrate(Pass):
 
     Beside that, the statistics get the extremes and the mean square of the channels of what
     products read, mean and variance of those and of what convolutions read, the least row maximum
-    of what a softmax reads, and the extremes and the mean square at each position of what attention
-    returns.
+    of what a softmax reads, the extremes and the mean square at each position of what attention
+    returns, and the extremes of the channels between layers whose channels are uneven. Of what the
+    first of such layers reads a few rows are kept, for pass equalize.
 
     The options of the method stand beside it, as in `calibrate(method=percentile, percentile=99)`,
     or behind its name, `calibrate(method="percentile(percentile=99)")`.
@@ -58,6 +60,7 @@ class Calibrate(Pass):
     name = "calibrate"
     whole_program = True
     ensures = (RANGED,)
+    follows = ("method",)
 
     @classmethod
     def options_of(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -82,18 +85,28 @@ class Calibrate(Pass):
     @property
     def chosen(self) -> CalibrationMethod:
         """The method with its options."""
-        found = _named(self.method)
-        return found if isinstance(found, CalibrationMethod) else found()
+        return _method(self.method)
 
     def run(self, graph: Graph, context: Context) -> None:
+        recipe = context.recipe or Recipe()
+        with_methods = [rule for rule in recipe.rules if rule.method is not None]
         if self.optional and context.data is None and not context.statistics:
+            with recipe.placed(*with_methods[:1]):
+                if with_methods:
+                    raise QirError("calibrate: expected data for the method of a rule, got none")
             context.unattained.add(RANGED)
             return
         method = self.chosen
+        others = {}
+        for rule in with_methods:
+            with recipe.placed(rule):
+                others[rule.method] = _method(str(rule.method))
         tell_apart(graph)
         if context.observations is not None:
-            collect(graph, context.observations, max(BINS, method.most_bins), context)
+            most = max(BINS, *(each.most_bins for each in (method, *others.values())))
+            collect(graph, context.observations, most, context)
         elif context.data is None:
+            context.layer_rows = {}
             context.statistics = context.statistics.of_program(graph)
         found = look_up(graph, context.statistics)
         _check_known(graph, found, context)
@@ -111,11 +124,26 @@ class Calibrate(Pass):
             elif node.note == NEVER_RUN:
                 node.note = None
         values = [value for value in float_values(graph) if value not in left]
-        ranges = _solved(method, values, found)
+        chosen = recipe.resolve(
+            graph, ["method"], lambda _, value: value in found, context.reference
+        )
+        tell(graph, chosen)
+        if context.recipe is not None:
+            tell_of_all(graph, self, self.follows)
+        methods = [
+            others[chosen[value].get("method")] if value in chosen else method for value in values
+        ]
+        ranges = _solved(methods, values, found)
         for value in left:
             value.observed = None
         for value, (low, high) in zip(values, ranges, strict=True):
             value.observed = Interval.of(low, high)
+
+
+def _method(text: str) -> CalibrationMethod:
+    """Returns the method that a text names, with its options or those by default."""
+    found = _named(text)
+    return found if isinstance(found, CalibrationMethod) else found()
 
 
 def _named(text: str) -> CalibrationMethod | type[CalibrationMethod]:
@@ -214,15 +242,18 @@ def _said_of(node: Node, region: Graph) -> str:
 
 
 def _solved(
-    method: CalibrationMethod,
+    methods: Sequence[CalibrationMethod],
     values: Sequence[Value],
     found: Mapping[Value, TensorStatistics],
 ) -> list[tuple[float, float]]:
-    """Returns the range of each of some values."""
+    """Returns the range of each of some values, by its method."""
     # Values that hold the same numbers share statistics, which need be solved only once.
-    keys = [tuple(map(id, found[value].parts.values())) for value in values]
-    solved: dict[tuple[int, ...], tuple[float, float]] = {}
-    for key, value in zip(keys, values, strict=True):
+    keys = [
+        (method, *map(id, found[value].parts.values()))
+        for method, value in zip(methods, values, strict=True)
+    ]
+    solved: dict[tuple[object, ...], tuple[float, float]] = {}
+    for method, key, value in zip(methods, keys, values, strict=True):
         if key not in solved:
             solved[key] = _range(method, value, found[value])
     return [solved[key] for key in keys]

@@ -11,7 +11,7 @@ from qir.errors import PassError
 from qir.ir import Graph, Node, Value
 from qir.numbers.interval import Interval
 from qir.passes.shared.codes import activation_code
-from qir.passes.shared.layer_paths import is_layer
+from qir.passes.shared.layer_chains import is_layer
 from qir.passes.shared.partial_sums import decibels
 from qir.passes.shared.sampled_products import SampledProduct, sample_operands
 from qir.pipeline import Context, Pass, register

@@ -16,9 +16,10 @@ from qir.numbers.interval import Interval
 from qir.observe.channels import ChannelMoments, ChannelStatistic, observe_channels
 from qir.ops import Dot, Embedding, LayerNorm, Mul, Relu, RmsNorm
 from qir.ops.products import Products
+from qir.ops.traits import Moves
 from qir.passes.shared.calibration_data import read_batches
 from qir.passes.shared.constants import derived
-from qir.passes.shared.layer_paths import LayerPath, is_layer, plain_path
+from qir.passes.shared.layer_chains import Path, find_pair, is_layer
 from qir.passes.shared.observed_parts import channel_statistic, keep_parts, known_moments
 from qir.passes.shared.smoothing import ChannelWeights, choose_factors
 from qir.pipeline import Context, Pass, register
@@ -167,7 +168,7 @@ class _Place:
     x: Value
     products: Sequence[Node]
     group: TensorGroup
-    path: LayerPath | None = None
+    path: Path | None = None
 
     def tied(self, factors: Array) -> Array:
         """Makes the factors of channels equal that are one output of a layer."""
@@ -208,7 +209,7 @@ def _place_of(x: Value, *, multiply: bool) -> _Place | None:
     products = [node for node in x.users if is_layer(node) and node.inputs[0] is x]
     if not products or not all(node.inputs[1].type.is_float for node in products):
         return None
-    if (path := plain_path(x)) is not None:
+    if (path := _plain_path(x, products)) is not None:
         return _Place(x, products, "linears", path)
     dots = [node for node in products if isinstance(node.op, Dot) and node.inputs[1].type.rank == 2]
     if isinstance(x.op, Mul) and dots:
@@ -219,6 +220,22 @@ def _place_of(x: Value, *, multiply: bool) -> _Place | None:
         return _Place(x, dots, "norms") if multiply else None
     are_vectors = all(each.is_constant and each.array.ndim == 1 for each in x.inputs[1:])
     return _Place(x, dots, "norms") if are_vectors else None
+
+
+def _plain_path(x: Value, products: Sequence[Node]) -> Path | None:
+    """Returns the way back to the layer that computes a value, if but moves and relu lie between.
+
+    The numbers between are then those of the value itself, or below 0 what relu makes 0 of: their
+    ranges follow from its own.
+    """
+    path = find_pair(products[0]) if len(x.uses) == 1 else None
+    if not isinstance(path, Path):
+        return None
+    between = (each.op for each in path.values[:-1])
+    is_plain = all(
+        op is not None and (isinstance(op, Relu) or op.moves is Moves.ORDER) for op in between
+    )
+    return path if is_plain else None
 
 
 def _statistics(
@@ -251,7 +268,7 @@ def _are_tied(products: Sequence[Node], tables: Sequence[Array]) -> bool:
     )
 
 
-def _divide_layer(path: LayerPath, factors: Array, seen: Interval) -> None:
+def _divide_layer(path: Path, factors: Array, seen: Interval) -> None:
     """Divides the outputs of a layer by the factors of what becomes of them.
 
     Args:
@@ -259,11 +276,11 @@ def _divide_layer(path: LayerPath, factors: Array, seen: Interval) -> None:
         factors: The factor of each channel of the last value.
         seen: What that ranges over then.
     """
-    kernel = path.layer.inputs[1].array
+    kernel = path.first.inputs[1].array
     divisors = np.ones(kernel.shape[-1])
     divisors[path.channels] = factors
-    for index in range(1, len(path.layer.inputs)):
-        _replace(path.layer, index, path.layer.inputs[index].array / divisors)
+    for index in range(1, len(path.first.inputs)):
+        _replace(path.first, index, path.first.inputs[index].array / divisors)
     for value in path.values:
         low = seen.bounds[0]
         if value.observed is not None:

@@ -57,6 +57,7 @@ class Conversion:
         context: What the pass was given.
         plan: What stays in floating point, and the codes of values.
         coding: The codes that weights get.
+        chosen: Those that the weights of some ops get instead.
         boundary: What the graph takes and returns.
         convert_regions: What converts a node with regions, which it may leave in floating point.
         rounding: The rounding mode of requantizes.
@@ -75,6 +76,7 @@ class Conversion:
         plan: CodePlan,
         coding: WeightCoding,
         *,
+        chosen: Mapping[Node, WeightCoding],
         boundary: Boundary,
         convert_regions: Callable[[Node, Forms, Builder], None],
         rounding: str,
@@ -84,7 +86,8 @@ class Conversion:
         self.graph = graph
         self.context = context
         self.plan = plan
-        self.coding = coding
+        self._coding = coding
+        self._chosen = chosen
         self.boundary = boundary
         self.convert_regions = convert_regions
         self.tabled: set[Node] = set()
@@ -203,7 +206,7 @@ class Conversion:
             raise KeptFloat(f"it sums over the named dimension {terms}, so that no sum is bounded")
         activations = self.forms.code(x, builder, self.plan.operand_code(x))
         right = (
-            self.weights(kernel, bias, activations, output, builder)
+            self.weights(kernel, bias, activations, node, builder)
             if kernel.is_constant
             else self.forms.code(kernel, builder, self.plan.operand_code(kernel))
         )
@@ -224,7 +227,7 @@ class Conversion:
             if not kernel.is_constant and not holds_bias(code, bias.array, terms, operands):
                 raise KeptFloat(f"its sum has no room for the bias %{bias.name}")
             operands.append(self.forms.constant(bias, code, builder))
-        self.forms.give_sum(output, builder.emit(node.op, *operands))
+        self._give_sum(output, builder.emit(node.op, *operands), builder)
 
     def convert_exact_sum(self, node: Node, builder: Builder) -> None:
         op, output = node.op, node.outputs[0]
@@ -244,7 +247,7 @@ class Conversion:
             self.forms.give(output, builder.emit(coded, *operands))
             return
         self.forms.rounded(op, types, self.plan.code_for(output))
-        self.forms.give_sum(output, builder.emit(op, *operands))
+        self._give_sum(output, builder.emit(op, *operands), builder)
 
     def convert_rows(self, node: Node, builder: Builder) -> None:
         """Codes a table; its rows get each code that is wanted of them straight from there."""
@@ -255,7 +258,7 @@ class Conversion:
         if not table.is_constant:
             raise KeptFloat(f"the table %{table.name} is not a constant")
         assert isinstance(node.op, Embedding)
-        code = self.coding.for_rows(
+        code = self._coding_of(node).for_rows(
             table.array,
             factor=node.op.factor,
             output_scale=float(self.plan.code_for(output).scale.array.max()),
@@ -264,6 +267,7 @@ class Conversion:
         self.plan.check_weight(code, node.op.name)
         rows = builder.emit(node.op, self.forms.constant(table, code, builder), ids)
         self.forms.give_rows(output, rows)
+        self._round_narrow(output, builder)
 
     def convert_wide_sum(self, node: Node, builder: Builder) -> None:
         output = node.outputs[0]
@@ -274,22 +278,37 @@ class Conversion:
             code = quotient_code(totals, expressed_type(output.type)) or code
         operands = [self.forms.wide_form(value, code, builder) for value in node.inputs]
         op = node.op if isinstance(node.op, Concat) else node.op.with_code(code)
-        self.forms.give_sum(output, builder.emit(op, *operands))
+        self._give_sum(output, builder.emit(op, *operands), builder)
+
+    def _give_sum(self, output: Value, total: Value, builder: Builder) -> None:
+        self.forms.give_sum(output, total)
+        # What is cut off is rounded once, straight to the code of what is left.
+        if not output.uses or not all(user.op.clip_bounds() for user in output.users):
+            self._round_narrow(output, builder)
+
+    def _round_narrow(self, output: Value, builder: Builder) -> None:
+        """Rounds a value for which few bits are chosen, so that nothing reads it as it was."""
+        if output in self.plan.narrow:
+            self.forms.code(output, builder)
+            for finer in (self.forms.sums, self.forms.rows, self.forms.floats):
+                finer.pop(output, None)
+
+    def _coding_of(self, node: Node) -> WeightCoding:
+        return self._chosen.get(node, self._coding)
 
     def weights(
-        self, kernel: Value, bias: Value | None, x: Value, output: Value, builder: Builder
+        self, kernel: Value, bias: Value | None, x: Value, node: Node, builder: Builder
     ) -> Value:
         if kernel in self.stored:
             return self.stored[kernel]
         activations = x.type.code
-        code = self.coding.for_sums(
+        code = self._coding_of(node).for_sums(
             kernel.array,
             activations,
-            output_scale=float(self.plan.code_for(output).scale.array.max()),
+            output_scale=float(self.plan.code_for(node.outputs[0]).scale.array.max()),
             bias=None if bias is None else bias.array,
         )
-        assert output.op is not None
-        self.plan.check_weight(code, output.op.name)
+        self.plan.check_weight(code, node.op.name)
         return self.forms.constant(kernel, replace(code, expressed=activations.expressed), builder)
 
     def convert_same(self, node: Node, builder: Builder) -> None:
@@ -300,7 +319,7 @@ class Conversion:
             moved = self.forms.moved_sum(node, builder)
             if moved is not None:
                 for old, new in zip(node.outputs, moved, strict=True):
-                    self.forms.give_sum(old, new)
+                    self._give_sum(old, new, builder)
                 return
         if node.op.clip_bounds() and (x in self.forms.sums or x not in self.forms.main):
             # The sum is rounded once anyway: straight to the code of what is left of it.
@@ -310,6 +329,10 @@ class Conversion:
             operands = self.forms.alike(node.inputs, builder)
         results = builder.emit_node(node.op, operands).outputs
         for old, new in zip(node.outputs, results, strict=True):
+            if self.plan.is_chosen(old) and isinstance(new.type.quant, Affine):
+                own = self.plan.code_for(old)
+                if own.storage is not new.type.quant.storage:
+                    new = builder.emit(self.forms.requantize(new, own, self.forms.rounding), new)
             self.forms.give(old, new)
 
     def convert_norm(self, node: Node, builder: Builder) -> None:

@@ -56,6 +56,7 @@ class CodePlan:
         excluded: The ops that a selector keeps in floating point.
         statistics: What calibration observed.
         storage: Storage of activations.
+        chosen: That of values for which it is chosen otherwise.
         symmetric: Whether activations have their zero point in the middle.
         boundary: What the program or region takes and returns.
         given: The codes that values have already.
@@ -70,6 +71,7 @@ class CodePlan:
         islands: The ops between ops of floating point.
         equal: The codes of operands that the target wants results to have.
         wide: The values that are better not rounded to 8 bits.
+        narrow: Those for which no more is chosen: they are rounded before anything reads them.
         moved: The moves that are better done on sums.
         divided: The sums of products that a division reads.
     """
@@ -81,6 +83,7 @@ class CodePlan:
         statistics: Statistics,
         *,
         storage: DType = DType.I8,
+        chosen: Mapping[Value, DType] | None = None,
         symmetric: bool = False,
         boundary: Boundary | None = None,
         given: Mapping[Value, Affine] | None = None,
@@ -88,6 +91,8 @@ class CodePlan:
         target: Target | None = None,
     ) -> None:
         self.storage = storage
+        self._chosen = chosen or {}
+        self.narrow = {value for value, own in self._chosen.items() if own.bits <= 8}
         self.symmetric = symmetric
         self.target = target
         self.fine = fine
@@ -185,6 +190,8 @@ class CodePlan:
 
     def code_for(self, value: Value, storage: DType | None = None) -> Affine:
         """Returns the code that a value's range asks for; the op's own where it is fixed."""
+        chosen = self._chosen.get(value)
+        storage, asked = storage or chosen, storage
         given = self._given.get(value)
         if given is not None and storage in (None, given.storage):
             return given
@@ -193,7 +200,7 @@ class CodePlan:
         if (wanted := self._fixed_by_target(value)) is not None:
             return wanted
         rule = value.op.quant if value.op is not None else None
-        fixed = not self.is_fine or isinstance(value.op, ExpBelowMax)
+        fixed = (storage or self.storage).bits <= 8 or isinstance(value.op, ExpBelowMax)
         if (
             isinstance(rule, FixedCode)
             and fixed
@@ -201,7 +208,8 @@ class CodePlan:
             and self.accepts(rule.code)
         ):
             return replace(rule.code, expressed=expressed_type(value.type))
-        if storage is None and (code := self._heads.get(value) or self._uneven.get(value)):
+        code = self._heads.get(value) or self._uneven.get(value)
+        if asked is None and code is not None and chosen in (None, code.storage):
             return code
         observed, expressed = self.range_of(value), expressed_type(value.type)
         if storage is None and value in self._multiplied:
@@ -213,7 +221,7 @@ class CodePlan:
             return self.code_of(observed, expressed, storage)
         symmetric = self.symmetric or (value in self._factors and is_two_sided(observed))
         inside = self.target is not None and self.target.zero_point_inside
-        if not symmetric and not self.is_fine and not inside:
+        if not symmetric and not inside:
             far = activation_code(observed, storage, expressed=expressed, needs_zero=False)
             if not far.holds_zero and not self._needs_zero(value, reach(far)):
                 return far
@@ -240,11 +248,24 @@ class CodePlan:
             value: The operand.
             bits: The bits that the op reads, 8 or 12.
         """
-        if self.is_fine or unmoved(value) not in self.fine:
+        if self.is_fine or unmoved(value) not in self.fine or value in self._chosen:
             return None
         if bits > 8 and not self.one_width:
             return fine_code(self.range_of(value), expressed=expressed_type(value.type))
         return self.code_for(value, self.storage)
+
+    def storage_of(self, value: Value) -> DType:
+        """Returns the storage that a value's code has where nothing is known of its kind."""
+        return self._chosen.get(value, self.storage)
+
+    def fine_storage(self, value: Value) -> DType | None:
+        """Returns that storage where it has more than 8 bits."""
+        storage = self.storage_of(value)
+        return storage if storage.bits > 8 else None
+
+    def is_chosen(self, value: Value) -> bool:
+        """Whether a storage is chosen for a value, which its code then has or is finer than."""
+        return value in self._chosen
 
     def check_weight(self, code: Code, op: str) -> None:
         """Raises KeptFloat where the target does not accept a code of an op's weights."""
@@ -261,7 +282,8 @@ class CodePlan:
 
     def result_code(self, value: Value) -> Affine:
         """Returns the code of a value whose op can give a wide one as well."""
-        return self.wide_code(value) if value in self.wide else self.code_for(value)
+        wide = value in self.wide and value not in self.narrow
+        return self.wide_code(value) if wide else self.code_for(value)
 
     def function_code(self, output: Value) -> Affine:
         """Returns the code of a function: of 12 bits where smooth ones of sums gate other sums."""
@@ -269,7 +291,8 @@ class CodePlan:
             isinstance(node.op, Mul) and not any(value.is_constant for value in node.inputs)
             for node in output.users
         )
-        if gates and output.uses and self.smooth_code(self.cones[output], output) is not None:
+        gates = gates and bool(output.uses) and output not in self._chosen
+        if gates and self.smooth_code(self.cones[output], output) is not None:
             return fine_code(self.range_of(output), expressed=expressed_type(output.type))
         return self.code_for(output)
 
@@ -309,7 +332,7 @@ class CodePlan:
 
     def smooth_code(self, source: Value, output: Value) -> Affine | None:
         """Returns the code of 12 bits of what a smooth function is wanted of: a sum or a norm."""
-        if source.op is None or source.range is None or self.one_width:
+        if source.op is None or source.range is None or self.one_width or source in self._chosen:
             return None
         if not isinstance(source.op, Dot | Sum) and not isinstance(source.op.quant, Normalize):
             return None

@@ -20,7 +20,7 @@ from qir.passes.shared.given_codes import GivenCodes
 from qir.passes.shared.passage_codes import PassageCodes
 from qir.passes.shared.plan import CodePlan
 from qir.pipeline import Context
-from qir.types import Affine
+from qir.types import Affine, DType
 
 _STAYS = "nothing in its regions computes on codes"
 
@@ -47,13 +47,11 @@ class Quantization:
 
     Args:
         options: What is wanted of codes.
-        excluded: The ops that a selector keeps in floating point, those in regions among them.
         context: What the pass was given.
     """
 
-    def __init__(self, options: CodeOptions, excluded: set[Node], context: Context) -> None:
+    def __init__(self, options: CodeOptions, context: Context) -> None:
         self.options = options
-        self.excluded = excluded
         self.context = context
 
     def convert(
@@ -77,9 +75,10 @@ class Quantization:
         given = GivenCodes(graph)
         plan = CodePlan(
             graph,
-            self.excluded,
+            options.chosen.kept,
             self.context.statistics,
             storage=options.storage,
+            chosen=options.chosen.storages,
             symmetric=options.symmetric,
             boundary=boundary,
             given={**(wanted or {}), **given.results, **fine},
@@ -91,6 +90,7 @@ class Quantization:
             self.context,
             plan,
             options.weights,
+            chosen=options.chosen.codings,
             boundary=boundary,
             convert_regions=self._convert_regions,
             rounding=options.rounding,
@@ -99,7 +99,29 @@ class Quantization:
         )
         conversion.run()
         given.restore()
+        self._tell_unfollowed(conversion)
         return conversion
+
+    def _tell_unfollowed(self, conversion: Conversion) -> None:
+        """Says for which values a rule chooses what they do not get."""
+        inside, codes = conversion.plan.inside, conversion.forms.main
+        found: dict[tuple[DType, str], list[str]] = {}
+        for value, storage in self.options.chosen.asked.items():
+            own = codes.get(value)
+            if value in inside:
+                reason = "inside of a function that is one lookup, only its result has a code"
+            elif own is not None and own.storage.bits < min(storage.bits, 16):
+                reason = (
+                    f"what fixes the code, as an op, a loop or inputs=, has {own.storage.value}"
+                )
+            else:
+                continue
+            found.setdefault((storage, reason), []).append(f"%{value.name}")
+        for (storage, reason), names in found.items():
+            few = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
+            self.context.diagnostics.append(
+                f"quantize: activations={storage.value} of {few} is not followed: {reason}"
+            )
 
     def _convert_regions(self, node: Node, forms: Forms, builder: Builder) -> None:
         """Converts what is in the regions of a node, and gives what goes through it codes."""
@@ -125,11 +147,7 @@ class Quantization:
     def _body(self, region: Graph, index: int, ports: PassageCodes) -> _Body:
         """Converts a copy of a region, with the codes that go through it as they are now."""
         twin = clone(region)
-        self.excluded.update(
-            copy
-            for old, copy in zip(region.walk(), twin.walk(), strict=True)
-            if old in self.excluded
-        )
+        self.options.chosen.copy_to(region, twin)
         copies = dict(zip(region.values(), twin.values(), strict=True))
         taken: dict[Value, Affine] = {}
         returned: list[Affine | None] = [None] * len(twin.outputs)
@@ -146,7 +164,7 @@ class Quantization:
                     if code.storage is self.options.storage:
                         wanted.setdefault(twin.outputs[position], code)
         unseen = [node for node in twin.nodes if _is_unseen(node)]
-        self.excluded.update(unseen)
+        self.options.chosen.kept.update(unseen)
         added_up = {copies[value]: code for value, code in ports.added_up(region).items()}
         told = len(self.context.diagnostics)
         conversion = self.convert(twin, Boundary(taken, returned), wanted | taken, added_up)

@@ -14,6 +14,7 @@ from qir.ops import Const, Dequantize, Embedding, Return
 from qir.ops.op import Op
 from qir.ops.rules import Accumulate
 from qir.passes.shared.bias_correction import added_within, lost_by_rounding
+from qir.passes.shared.chosen_codes import ChosenCodes
 from qir.passes.shared.observed_parts import known_moments
 from qir.passes.shared.weight_codes import WeightCoding
 from qir.pipeline import Context
@@ -34,7 +35,7 @@ class WeightCoder:
     Args:
         graph: A float program.
         coding: The codes that weights get.
-        excluded: The ops whose weights stay as they are.
+        chosen: The ops whose weights stay as they are or get other codes.
         context: What calibrate observed, if it did.
         correct_bias: Whether biases take in what rounding the weights costs on average, where
             calibrate observed what meets them.
@@ -44,14 +45,14 @@ class WeightCoder:
         self,
         graph: Graph,
         coding: WeightCoding,
-        excluded: set[Node],
+        chosen: ChosenCodes,
         context: Context,
         *,
         correct_bias: bool,
     ) -> None:
         self.graph = graph
         self.coding = coding
-        self.excluded = excluded
+        self.chosen = chosen
         self.context = context
         self.correct_bias = correct_bias
         self.names = Inheritance(graph)
@@ -77,7 +78,7 @@ class WeightCoder:
     def _convert_regions(self, node: Node) -> None:
         for region in node.regions:
             WeightCoder(
-                region, self.coding, self.excluded, self.context, correct_bias=self.correct_bias
+                region, self.coding, self.chosen, self.context, correct_bias=self.correct_bias
             ).run()
 
     def _convert(self, node: Node) -> None:
@@ -92,7 +93,7 @@ class WeightCoder:
     def _has_weights(self, node: Node, index: int) -> bool:
         """Whether an operand is weights; notes on the node why not."""
         weights = node.inputs[index]
-        if node in self.excluded:
+        if node in self.chosen.kept:
             node.note = "a selector keeps it in floating point"
         elif not weights.is_constant:
             node.note = f"%{weights.name} is not a constant, and activations=float"
@@ -104,7 +105,8 @@ class WeightCoder:
 
     def _convert_sum(self, node: Node, rule: Accumulate) -> None:
         kernel = node.inputs[rule.right]
-        code = replace(self.coding.for_floats(kernel.array), expressed=kernel.type.dtype)
+        coding = self.chosen.codings.get(node, self.coding)
+        code = replace(coding.for_floats(kernel.array), expressed=kernel.type.dtype)
         self._check(code, Dequantize.name)
         builder = self.graph.before(node)
         coded = self._constant(kernel, code, builder)
@@ -150,7 +152,8 @@ class WeightCoder:
     def _convert_table(self, node: Node) -> None:
         table, ids = node.inputs
         builder = self.graph.before(node)
-        code = self.coding.for_floats(table.array, channel=0, summed=-1)
+        coding = self.chosen.codings.get(node, self.coding)
+        code = coding.for_floats(table.array, channel=0, summed=-1)
         by_row = all(count == 1 for count in code.grid[1:])
         self._check(code, node.op.name if by_row else Dequantize.name)
         coded = self._constant(table, replace(code, expressed=table.type.dtype), builder)

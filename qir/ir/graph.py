@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from qir.errors import QirError, counted, did_you_mean, kind_of
 from qir.ir.accuracy import Accuracy
 from qir.ir.builder import Builder
+from qir.ir.chosen import ChosenOption
 from qir.ir.cloner import clone
 from qir.ir.description import describe
 from qir.ir.names import Namespace
@@ -36,10 +37,9 @@ class Graph:
 
     Attributes:
         erased_bytes: What the arrays of erased constants take, or would if nothing else held them.
-        accuracy: What `qir.quantize` measured when it made the program, None where it did not; a
-            whole copy has it too, a file does not.
-        diagnostics: Sentences that the passes which made the program left for the user; a whole
-            copy has them too, a file does not.
+        accuracy: What `qir.quantize` measured of the program it made. Files lack this and the rest.
+        diagnostics: Sentences that the passes which made the program left for the user.
+        choices: What a recipe chose, by names of imported values, and by `OF_ALL` what of others.
     """
 
     def __init__(self, name: str, inputs: Iterable[tuple[str, TensorType]] = ()) -> None:
@@ -52,6 +52,7 @@ class Graph:
         self._inputs: tuple[Value, ...] = ()
         self.accuracy: Accuracy | None = None
         self.diagnostics: tuple[str, ...] = ()
+        self.choices: dict[str, tuple[ChosenOption, ...]] = {}
         for name_, type_ in inputs:
             self.add_input(name_, type_)
 
@@ -315,7 +316,8 @@ class Graph:
     def copy(self) -> Graph:
         """Returns a graph that shares arrays and types with this one, but no value or node."""
         copy = clone(self)
-        copy.accuracy, copy.diagnostics = self.accuracy, self.diagnostics
+        copy.accuracy, copy.choices = self.accuracy, self.choices
+        copy.diagnostics = self.diagnostics
         return copy
 
     def restore(self, earlier: Graph) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 
 import numpy as np
 
@@ -55,12 +55,34 @@ def few_rows(graph: Graph, arrays: Sequence[Array], rows: int) -> tuple[Array, .
         arrays: An array for each input.
         rows: The most rows to keep, at least 1.
     """
+    return _cut(graph, arrays, lambda count: _spaced(count, rows))
+
+
+def rows_between(graph: Graph, arrays: Sequence[Array], start: int, stop: int) -> tuple[Array, ...]:
+    """Copies the rows of a batch from one up to another; whole where it can't be cut.
+
+    Args:
+        graph: The program.
+        arrays: An array for each input.
+        start: The first row, from 0.
+        stop: The one behind the last.
+    """
+    return _cut(graph, arrays, lambda count: np.arange(start, min(stop, count)))
+
+
+def _cut(
+    graph: Graph, arrays: Sequence[Array], choose: Callable[[int], Array]
+) -> tuple[Array, ...]:
     name = batch_name(graph)
     cut = []
     for value, array in zip(graph.inputs, arrays, strict=True):
-        kept = None if name is None else _rows_of(value, array, name, rows, _trips(graph))
+        kept = None if name is None else _rows_of(value, array, name, choose, _trips(graph))
         cut.append(np.array(array) if kept is None else kept)
     return tuple(cut)
+
+
+def _spaced(count: int, rows: int) -> Array:
+    return np.unique(np.linspace(0, count - 1, rows).round().astype(int))
 
 
 def same_rows(graph: Graph, value: Value, array: Array, rows: int) -> Array | None:
@@ -76,11 +98,17 @@ def same_rows(graph: Graph, value: Value, array: Array, rows: int) -> Array | No
         An array; None where batches can be cut but the value is not led by them.
     """
     name = batch_name(graph)
-    return np.array(array) if name is None else _rows_of(value, array, name, rows, _trips(graph))
+    if name is None:
+        return np.array(array)
+    return _rows_of(value, array, name, lambda count: _spaced(count, rows), _trips(graph))
 
 
 def _rows_of(
-    value: Value, array: Array, name: str, rows: int, trips: Container[Size]
+    value: Value,
+    array: Array,
+    name: str,
+    choose: Callable[[int], Array],
+    trips: Container[Size],
 ) -> Array | None:
     axis = _place(value, trips)
     size = value.type.shape[axis] if value.type.rank > axis else 1
@@ -89,6 +117,6 @@ def _rows_of(
     led = np.moveaxis(array, axis, 0)
     count = len(led) // size.factor
     samples = led.reshape(count, size.factor, *led.shape[1:])
-    kept = np.unique(np.linspace(0, count - 1, rows).round().astype(int))
+    kept = choose(count)
     found = samples[kept].reshape(len(kept) * size.factor, *led.shape[1:])
     return np.ascontiguousarray(np.moveaxis(found, 0, axis))

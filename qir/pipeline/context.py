@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -12,6 +12,7 @@ from qir.ir import Graph, Value
 from qir.observe.checkpoint import Checkpoint
 from qir.observe.observations import Observations
 from qir.observe.statistics import Statistics
+from qir.pipeline.recipes import Recipe
 from qir.pipeline.rewrite import Exactness
 from qir.targets import Target
 from qir.types import Array
@@ -55,6 +56,7 @@ class Context:
         allow: The least exactness that rewrites may have; the pipeline's directive `allow(...)`
             sets it.
         target: The runtime that the program is for: passes make nothing that it does not accept.
+        recipe: What ops that it selects have otherwise than the options of passes say.
 
     Attributes:
         diagnostics: Sentences that passes leave for the user.
@@ -68,9 +70,13 @@ class Context:
         sample: Rows of the first batch that calibration read, an array for each input; None before.
         sample_outputs: What the float program returned for these rows as it was calibrated, an
             array for each output, None for one that is no float or has no such rows; else empty.
+        layer_rows: Rows of what chains of layers read as the program was calibrated, by the value,
+            for passes that compare ways to compute a chain.
         timings: (pass, seconds) of every pass that ran, and of the `accuracy-check` of `quantize`.
         edited: For each of these whether it edited the program: an op, operand, type, name, range,
             origin or note.
+        versions: The passes that edited the program, each with a copy of it as the pass left it;
+            kept where a list is given.
         unattained: What a pass is there for but found nothing to make it of, as quantize in a
             program that only returns its inputs: passes that need it are left out.
     """
@@ -83,13 +89,16 @@ class Context:
     progress: bool = False
     allow: Exactness = "exact"
     target: Target | None = None
+    recipe: Recipe | None = None
     diagnostics: list[str] = field(default_factory=list)
     statistics: Statistics = field(default_factory=Statistics)
     reference: Graph | None = None
     sample: Sequence[Array] | None = None
     sample_outputs: Sequence[Array | None] = ()
+    layer_rows: Mapping[Value, Array] = field(default_factory=dict)
     timings: list[tuple[str, float]] = field(default_factory=list)
     edited: list[bool] = field(default_factory=list)
+    versions: list[tuple[Any, Graph]] | None = None
     unattained: set[Property] = field(default_factory=set)
     _observations: Observations | None = field(default=None, init=False, repr=False)
 

@@ -17,6 +17,7 @@ from qir.analysis.verify import verify, verify_structure
 from qir.errors import PassError, QirError
 from qir.ir import Graph
 from qir.pipeline.context import Context
+from qir.pipeline.recipes import Recipe
 from qir.pipeline.registry import Pass
 from qir.pipeline.text import Pipeline, Repeat
 from qir.text import to_program
@@ -55,6 +56,7 @@ class PassManager:
                 message names it.
         """
         self._check_exactness()
+        self._check_followed(context.recipe)
         result = graph.copy()
         if not _has_origins(result):
             result.record_origins()
@@ -71,6 +73,7 @@ class PassManager:
         self._known = known = len(context.diagnostics)
         for step in self.pipeline.steps:
             self._step(step, result, context)
+        context.layer_rows = {}
         self._check_traits(result, context)
         result.diagnostics += tuple(context.diagnostics[known:])
         return result
@@ -85,6 +88,17 @@ class PassManager:
                 raise PassError(
                     f"pipeline: {step} is within 1 LSB, not exact; put allow(within_1lsb) into the "
                     "pipeline to permit it"
+                )
+
+    def _check_followed(self, recipe: Recipe | None) -> None:
+        steps = list(_flat(self.pipeline.steps))
+        followed = {name for step in steps for name in step.follows}
+        for index, rule in enumerate(() if recipe is None else recipe.rules, 1):
+            for name in rule.choices.keys() - followed:
+                raise PassError(
+                    f"recipe: {name}: expected a pipeline with a pass that follows such a rule, as "
+                    f"w8a8 has, got '{self.pipeline}'",
+                    [f"in rule {index}, {rule}"],
                 )
 
     def _step(self, step: Pass, graph: Graph, context: Context) -> None:
@@ -122,6 +136,8 @@ class PassManager:
         context.timings.append((str(step), time.perf_counter() - start))
         graph.settle_names()
         context.edited.append(graph.revision != revision)
+        if context.versions is not None and context.edited[-1]:
+            context.versions.append((step, graph.copy()))
         if not context.edited[-1]:
             before = None
         self._count += 1

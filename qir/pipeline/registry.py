@@ -32,6 +32,7 @@ class Pass(Configured, ABC):
         ensures: What holds after.
         keeps: What the pass keeps of the program, whatever its options are; otherwise a subclass
             overrides the property `effect`.
+        follows: What it reads of the rules of a recipe, by the names of their fields.
         whole_program: Whether `run` is called once and looks into regions itself; otherwise it is
             called for each region, innermost first, then for the graph around them, and treats
             each alone. A region keeps its inputs and what it returns, in number, order and type.
@@ -40,6 +41,7 @@ class Pass(Configured, ABC):
     requires: ClassVar[tuple[Property, ...]] = ()
     ensures: ClassVar[tuple[Property, ...]] = ()
     keeps: ClassVar[Effect] = "exact"
+    follows: ClassVar[tuple[str, ...]] = ()
     whole_program: ClassVar[bool] = False
 
     @classmethod

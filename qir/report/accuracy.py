@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from math import isnan, prod
+from math import isnan
 from numbers import Real
 
 import numpy as np
 
-from qir.analysis.equivalence import Interpreter, turned_like
+from qir.analysis.equivalence import Interpreter
 from qir.errors import EndlessError, QirError, counted
 from qir.ir import Accuracy, Graph, OutputAccuracy, OwnError, Value
 from qir.ir.accuracy import Cause
 from qir.ir.signature import bind
 from qir.observe.sample import MOST_ROWS, batch_name, few_rows, same_rows
 from qir.ops import Return
-from qir.ops.regions import RegionOp
 from qir.report.causes import (
     REMEDIES,
     Seen,
     code_of,
-    far_middle,
     find_cause,
-    is_exact,
     lesser,
     readers_of,
 )
+from qir.report.compare.counterparts import Counterparts, decoded, kind_of_value
+from qir.report.compare.forcing import ForcedRun, ForcedValue
+from qir.report.decibels import figures_of
 from qir.report.endless import loop_of, own_error_of, stopped_early
 from qir.report.trips import Trips, of_all_trips
-from qir.types import Array, Dim, Size
+from qir.report.work import work_of
+from qir.types import Array
 
 THRESHOLD = 20.0
 """Signal to noise in dB below which an output is warned of: a tenth of its size is noise."""
@@ -40,15 +41,6 @@ WORK = 2**25
 
 An op takes at least four times as long to quantize, most of it to compile for calibration.
 """
-
-RESULT = 256
-"""How many products take as long as making one result, with its rounding and checks."""
-
-TRIP = 2**19
-"""How many products take as long as an op in one trip of a loop at least, whatever it computes."""
-
-PERCENTILE = 0.05
-"""The share of rows that may be worse than the figure that stands for rows."""
 
 WORST = 3
 """How many ops a warning names."""
@@ -114,10 +106,10 @@ def measure(
     if not any(value.origin for value in reference.values()):
         reference.record_origins()
     allowed = WORK * sum(bool(node.outputs) for node in reference.walk())
-    rows = allowed // max(1, _work(reference, few_rows(reference, batch, 1)))
+    rows = allowed // max(1, work_of(reference, few_rows(reference, batch, 1)))
     rows = max(1, min(MOST_ROWS, rows))
     inputs = few_rows(reference, batch, rows)
-    is_small = 3 * _work(reference, inputs) <= allowed
+    is_small = 3 * work_of(reference, inputs) <= allowed
     pairs = zip(program.inputs, reference.inputs, inputs, strict=True)
     given = [array if old.type.quant else _given(new, array) for new, old, array in pairs]
     taken = Trips()
@@ -135,7 +127,7 @@ def measure(
 
     def compare(exact: Mapping[Value, Array]) -> Accuracy:
         outputs = tuple(
-            _output(old, _decoded(old, exact[old]), _decoded(new, found[new]))
+            _output(old, decoded(old, exact[old]), decoded(new, found[new]))
             for old, new in compared
             if old in exact
         )
@@ -153,9 +145,18 @@ def measure(
     accuracy = compare(exact)
     if not accuracy.inaccurate and not is_small:
         return accuracy
-    errors = _OwnErrors(exact, trips, taken)
+    parts: dict[Value, list[ForcedValue]] = {}
+    run = ForcedRun(
+        Counterparts(reference),
+        exact,
+        trips,
+        taken,
+        lambda one: parts.setdefault(one.value, []).append(one),
+    )
     with suppress(EndlessError):  # Of exact numbers a loop may take other trips.
-        accuracy = replace(accuracy, worst=errors.worst(program, given, interpreter))
+        run.run(program, given, interpreter)
+        seen = {value: _seen(met) for value, met in parts.items()}
+        accuracy = replace(accuracy, worst=_worst(seen, exact))
     return accuracy
 
 
@@ -178,89 +179,14 @@ def _is_compared(output: Value) -> bool:
     return bool(output.type.is_float or output.type.quant) and not output.is_constant
 
 
-def ratio_in_decibels(exact: Array, found: Array) -> tuple[float, float]:
-    """Returns signal to noise in dB: of the whole tensor, and the 5th percentile by rows.
-
-    Args:
-        exact: The numbers of the float program; those that are not finite are left out.
-        found: Those of the integer program, of the same shape. One that is not finite where the
-            exact one is makes its figures -inf.
-    """
-    right = np.asarray(exact, np.float64)
-    known = np.isfinite(right)
-    right = np.where(known, right, 0)
-    with np.errstate(all="ignore"):
-        noise = np.where(known, (np.asarray(found, np.float64) - right) ** 2, 0)
-    noise, signal = np.where(np.isfinite(noise), noise, np.inf), right**2
-    width = max(right.shape[-1] if right.ndim else 1, 1)
-    of_rows = signal.reshape(-1, width).sum(1)
-    # A row of nothing but 0 has no size that its noise could be held against but that of the rows.
-    of_rows = np.where(of_rows == 0, of_rows.mean() if of_rows.size else 0, of_rows)
-    by_row = _decibels(of_rows, noise.reshape(-1, width).sum(1))
-    whole = _decibels(signal.sum(keepdims=True).reshape(1), noise.sum(keepdims=True).reshape(1))
-    least = np.sort(by_row)[int(PERCENTILE * by_row.size)] if by_row.size else np.inf
-    return float(whole[0]), float(least)
-
-
-def _figures_of(exact: Array, found: Array) -> tuple[float, float]:
-    """Returns the figures of `ratio_in_decibels`, the whole about the middle of a range far from 0.
-
-    The middle itself is no signal: a code is to tell numbers from one another.
-    """
-    whole, rows = ratio_in_decibels(exact, found)
-    if middle := far_middle(np.asarray(exact)):
-        whole, _ = ratio_in_decibels(np.subtract(exact, middle), np.subtract(found, middle))
-    return whole, rows
-
-
-def _decibels(signal: Array, noise: Array) -> Array:
-    with np.errstate(all="ignore"):
-        ratio = 10 * np.log10(signal) - 10 * np.log10(noise)
-    return np.where(noise == 0, np.inf, np.where(np.isnan(ratio), -np.inf, ratio))
-
-
 def _output(value: Value, exact: Array, found: Array) -> OutputAccuracy:
-    whole, rows = _figures_of(exact, found)
+    whole, rows = figures_of(exact, found)
     nonfinite = int(np.count_nonzero(np.isfinite(exact) & ~np.isfinite(found)))
     return OutputAccuracy(value.name, whole, rows, nonfinite)
 
 
 def _given(value: Value, array: Array) -> Array:
     return array if value.type.quant is None else value.type.quant.encode(array)
-
-
-def _decoded(value: Value, array: Array) -> Array:
-    return array if value.type.quant is None else value.type.quant.decode(array)
-
-
-def _work(graph: Graph, inputs: Sequence[Array]) -> int:
-    """Returns how many products take as long as a program on some inputs."""
-    names = {name: int(size) for name, size in bind(graph.inputs, inputs).names.items()}
-    return _work_inside(graph, names, 0)
-
-
-def _work_inside(graph: Graph, names: Mapping[str, int], least: int) -> int:
-    """Returns the work of a graph or region, at least some for each op."""
-    total = 0
-    for node in graph.nodes:
-        if not node.outputs or node.outputs[0].is_constant:
-            continue
-        types = [value.type for value in node.inputs]
-        if node.regions:
-            known = node.op.trip_count(types) if isinstance(node.op, RegionOp) else None
-            trips = 1 if known is None else _number(known, names)
-            total += trips * sum(_work_inside(region, names, TRIP) for region in node.regions)
-            continue
-        products = node.op.multiply_adds(types, node.outputs[0].type)
-        work = _number(products, names) + RESULT * _number(node.outputs[0].type.size, names)
-        total += max(work, least)
-    return total
-
-
-def _number(size: Size, names: Mapping[str, int]) -> int:
-    if not isinstance(size, Dim):
-        return size
-    return size.factor * prod(names.get(name, 1) for name in size.names)
 
 
 def _samples(graph: Graph, inputs: Sequence[Array]) -> str:
@@ -270,100 +196,47 @@ def _samples(graph: Graph, inputs: Sequence[Array]) -> str:
     return f"{counted(bind(graph.inputs, inputs).names[name], 'sample')} of the first batch"
 
 
-class _OwnErrors:
-    """The errors that ops make themselves, of operands that are exact but for their codes.
+def _worst(seen: Mapping[Value, Seen], outside: Container[Value]) -> tuple[OwnError, ...]:
+    """Returns the ops with the largest errors of their own, the largest first.
 
     Args:
-        exact: The numbers of the float program.
-        trips: Those inside of its regions.
-        taken: How often values inside of the integer program's regions were computed.
+        seen: What was met of the integer program, of exact operands.
+        outside: The values of the float program that are in no region.
     """
-
-    def __init__(self, exact: Mapping[Value, Array], trips: Trips, taken: Trips) -> None:
-        self._exact = exact
-        self._trips = trips
-        self._taken = taken
-        values = [value for value in (*exact, *trips.numbers) if not value.is_constant]
-        self._meant = {name: value for value in values for name in value.origin}
-        self._order = {value: index for index, value in enumerate(values)}
-        self._met: dict[Value, int] = {}
-        self._parts: dict[Value, list[tuple[Value, Array, Array, Array]]] = {}
-
-    def worst(
-        self, program: Graph, inputs: Sequence[Array], interpreter: Interpreter
-    ) -> tuple[OwnError, ...]:
-        """Returns the ops with the largest errors of their own, the largest first."""
-        for value, array in zip(program.inputs, inputs, strict=True):
-            self._force(value, array)
-        interpreter(program, *inputs, hook=self._force, inside=self._force_inside)
-        seen = {value: _seen(value, parts) for value, parts in self._parts.items()}
-        is_inside = any(value in self._trips.numbers for value in self._meant.values())
-        worst: dict[Value, Seen] = {}
-        for one in sorted(seen.values(), key=lambda one: _shown(one, seen)):
-            # What a loop returns is computed inside.
-            if not (is_inside and one.reference.node and one.reference.node.regions):
-                worst.setdefault(one.reference, one)
-        return tuple(
-            OwnError(
-                one.reference.op.name if one.reference.op else self._kind(one.reference),
-                one.reference.name,
-                one.reference.loc,
-                one.sqnr,
-                one.rows,
-                *find_cause(one, seen),
-            )
-            for one in list(worst.values())[:WORST]
-            if _shown(one, seen) < np.inf
+    is_inside = any(one.reference not in outside for one in seen.values())
+    worst: dict[Value, Seen] = {}
+    for one in sorted(seen.values(), key=lambda one: _shown(one, seen)):
+        # What a loop returns is computed inside.
+        if not (is_inside and one.reference.node and one.reference.node.regions):
+            worst.setdefault(one.reference, one)
+    return tuple(
+        OwnError(
+            kind_of_value(one.reference, outside),
+            one.reference.name,
+            one.reference.loc,
+            one.sqnr,
+            one.rows,
+            *find_cause(one, seen),
         )
-
-    def _kind(self, value: Value) -> str:
-        return "input" if value in self._exact else "region input"
-
-    def _force(self, value: Value, array: Array) -> Array:
-        return self._forced(value, array, self._exact)
-
-    def _force_inside(self, value: Value, array: Array) -> Array:
-        trip = self._met[value] = self._met.get(value, -1) + 1
-        # A loop that was unrolled, or one that comes to its end at another trip, has others.
-        known: dict[Value, Array] = {}
-        for name in value.origin:
-            old = self._meant.get(name)
-            numbers = [] if old is None else self._trips.numbers.get(old, [])
-            if old is None or trip >= len(numbers):
-                continue
-            if self._trips.counts[old] == self._taken.counts.get(value):
-                known[old] = numbers[trip]
-        return self._forced(value, array, known)
-
-    def _forced(self, value: Value, array: Array, exact: Mapping[Value, Array]) -> Array:
-        known: dict[Value, Array] = {}
-        for name in () if value.is_constant else value.origin:
-            old = self._meant.get(name)
-            if old is not None and old in exact and old.type.is_float:
-                numbers = turned_like(exact[old], old, value, name)
-                if numbers.shape == array.shape:
-                    known[old] = numbers
-        code = value.type.quant
-        if not known or (code is not None and is_exact(code)):
-            return array  # What an exact sum lacks shows where it is rounded.
-        # Of a relu that became the clamp of what it reads, the later one.
-        latest = max(known, key=self._order.__getitem__)
-        right, kept = known[latest], code_of(value)
-        rounded = right if kept is None else kept.decode(kept.encode(right))
-        self._parts.setdefault(value, []).append((latest, right, _decoded(value, array), rounded))
-        return right.astype(array.dtype) if code is None else code.encode(right)
+        for one in list(worst.values())[:WORST]
+        if _shown(one, seen) < np.inf
+    )
 
 
-def _seen(value: Value, parts: Sequence[tuple[Value, Array, Array, Array]]) -> Seen:
+def _seen(parts: Sequence[ForcedValue]) -> Seen:
     """Returns a value beside the one that it stands for, of all trips where it is inside."""
-    references, rights, founds, kept = zip(*parts, strict=True)
-    if len(parts) == 1:
-        right, found, rounded = rights[0], founds[0], kept[0]
-    else:
-        right, found, rounded = map(of_all_trips, (rights, founds, kept))
-    figures = _figures_of(right, found)
-    coded = lesser(*figures if code_of(value) is None else _figures_of(right, rounded))
-    return Seen(value, references[0], right, *figures, coded)
+    value = parts[0].value
+    right, found, rounded = (
+        arrays[0] if len(arrays) == 1 else of_all_trips(arrays)
+        for arrays in (
+            [one.exact for one in parts],
+            [one.computed for one in parts],
+            [one.rounded for one in parts],
+        )
+    )
+    figures = figures_of(right, found)
+    coded = lesser(*figures if code_of(value) is None else figures_of(right, rounded))
+    return Seen(value, parts[0].reference, right, *figures, coded)
 
 
 def _shown(one: Seen, seen: Mapping[Value, Seen]) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from qir import api
+from qir.api import quantizing
 from qir.ir import Graph
 from qir.ops import LayerNorm, Relu, Softmax, Tanh
 from qir.ops.op import Op
@@ -66,7 +66,7 @@ class TestTheJudge:
     def test_noise_without_a_warning(self, monkeypatch: pytest.MonkeyPatch) -> None:
         noise = self.case(Relu()), "calibrate(method=percentile, percentile=60), quantize"
         assert attempt(*noise).kind == "warned"
-        monkeypatch.setattr(api, "warning_of", lambda _: None)
+        monkeypatch.setattr(quantizing, "warning_of", lambda _: None)
         fault = attempt(*noise).fault
         assert fault is not None
         assert fault.startswith("silently inaccurate")
@@ -75,8 +75,8 @@ class TestTheJudge:
         def fail(*_: object) -> None:
             raise IndexError("out of range")
 
-        monkeypatch.setattr(api, "measure", fail)
-        counts, (fault,) = judge([(self.case(Relu()), "w8a8")])
+        monkeypatch.setattr(quantizing, "measure", fail)
+        counts, (fault,) = judge([(self.case(Relu()), "w8a8", ())])
         assert counts == {"raised": 1, "programs": 1, "compared": 0, "faults": 1}
         assert "IndexError: out of range" in fault
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import qir
-from qir import api
+from qir.api import quantizing
 from qir.backends.reference.interpreter import run_all
 from qir.errors import QirAccuracyWarning
-from qir.report import accuracy
-from qir.report.accuracy import ratio_in_decibels
+from qir.report import accuracy, work
+from qir.report.decibels import ratio_in_decibels
 
 ROWS, WIDTH = 8, 32
 RNG = np.random.default_rng(7)
@@ -84,7 +84,7 @@ class TestFigures:
             computed.append(program.name)
             return run_all(program, *inputs, **options)
 
-        monkeypatch.setattr(api, "run_all", interpreter)
+        monkeypatch.setattr(quantizing, "run_all", interpreter)
         context = qir.Context()
         large = qir.quantize(graph, iter(DATA), context=context).accuracy
         assert len(computed) == 1
@@ -114,7 +114,7 @@ class TestFigures:
 
     def test_rows_follow_from_the_size_of_the_program(self, monkeypatch):
         graph = qir.from_jax(lambda x: x @ WEIGHTS, DATA[0], batch="B")
-        row = WIDTH * 16 + accuracy.RESULT * 16
+        row = WIDTH * 16 + work.RESULT * 16
         monkeypatch.setattr(accuracy, "WORK", 3 * row)
         integer = qir.quantize(graph, [np.concatenate(DATA)])
         assert integer.accuracy is not None
