@@ -28,7 +28,7 @@ WEIGHTS = f"{FOLD}, calibrate(optional=true)"
 what rounding the weights costs on average."""
 
 PIPELINES |= {
-    "w8a8": f"{ACTIVATIONS}, quantize, {INTEGER}",
+    "w8a8": f"{FOLD}, {SCORES}, calibrate, equalize(when=better), {RANGES}, quantize, {INTEGER}",
     "w4a8": f"{ACTIVATIONS}, quantize(weights=i4, per=block:32), {INTEGER}",
     "log4": f"{ACTIVATIONS}, quantize(weights=i4, scheme=log2), {INTEGER}",
     "w8a16": f"{FOLD}, {FINE}, quantize(activations=i16), {INTEGER}",

@@ -25,6 +25,7 @@ _HOMES = {
         "optimize",
         "quantize",
         "save",
+        "score",
     ),
     "qir.errors": (
         "ParseError",
@@ -37,6 +38,7 @@ _HOMES = {
     "qir.report.explain": ("explain",),
     "qir.numbers.interval": ("Interval",),
     "qir.ir": ("Builder", "Graph", "Node", "Value"),
+    "qir.metrics": ("Metric", "metric"),
     "qir.observe.methods": ("CalibrationMethod", "calibration_method"),
     "qir.observe.statistics": ("Statistics",),
     "qir.ops.op": ("Op", "op"),
@@ -63,12 +65,14 @@ _QUALIFIED = {
     "compile",
     "explain",
     "load",
+    "metric",
     "op",
     "parse",
     "register",
     "rewrite",
     "rule",
     "save",
+    "score",
     "summary",
     "verify",
 }
@@ -90,6 +94,7 @@ if TYPE_CHECKING:
     from qir.api import optimize as optimize
     from qir.api import quantize as quantize
     from qir.api import save as save
+    from qir.api import score as score
     from qir.errors import ParseError as ParseError
     from qir.errors import PassError as PassError
     from qir.errors import QirAccuracyWarning as QirAccuracyWarning
@@ -100,6 +105,8 @@ if TYPE_CHECKING:
     from qir.ir import Graph as Graph
     from qir.ir import Node as Node
     from qir.ir import Value as Value
+    from qir.metrics import Metric as Metric
+    from qir.metrics import metric as metric
     from qir.numbers.interval import Interval as Interval
     from qir.observe.methods import CalibrationMethod as CalibrationMethod
     from qir.observe.methods import calibration_method as calibration_method

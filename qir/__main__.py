@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import qir
-from qir.cli import bench, calibrate, compare, opt, partition, quantize, run, summary
+from qir.cli import bench, calibrate, compare, opt, partition, quantize, run, score, summary
 from qir.errors import QirError, did_you_mean
 
 EPILOG = """\
@@ -67,7 +67,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"qir {qir.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (calibrate, quantize, compare, opt, run, summary, partition, bench):
+    for command in (calibrate, quantize, compare, opt, run, score, summary, partition, bench):
         command.add(commands)
     word = next(iter(arguments), "-")
     if word not in commands.choices and not word.startswith("-"):

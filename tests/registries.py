@@ -11,6 +11,7 @@ from qir.backends.xla.rules import LOWERINGS
 from qir.frontends import READERS
 from qir.frontends.jaxpr.primitives import PRIMITIVES
 from qir.interop.registry import Registry
+from qir.metrics import METRICS
 from qir.observe.methods import METHODS
 from qir.ops.op import OPS
 from qir.pipeline import PASSES, PIPELINES
@@ -27,6 +28,7 @@ def restored() -> Generator[None]:
         OPS,
         LOWERINGS,
         METHODS,
+        METRICS,
         PRIMITIVES,
         PASSES,
         PIPELINES,

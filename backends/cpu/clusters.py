@@ -120,6 +120,18 @@ class GeneratedKernels:
             calls += 1
         return "\n".join(lines)
 
+    def memory(self, nodes: Sequence[Node], outputs: Iterable[Value], sizes: Sizes) -> int:
+        """Returns the bytes that the groups of `divide` keep: temporary tensors and scratch.
+
+        Args:
+            nodes: The nodes in an order of computation, constants left out.
+            outputs: The values that the program returns.
+            sizes: The sizes of named dimensions.
+        """
+        parts = self._divided(nodes, outputs).parts
+        plans = [self.plan(part, sizes) for part in parts if not isinstance(part, Node)]
+        return sum(plan.arena() + plan.threads * plan.scratch for plan in plans)
+
     def without(self, refused: Callable[[Node], str]) -> GeneratedKernels:
         """Returns the same without kernels for some nodes.
 

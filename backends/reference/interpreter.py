@@ -182,6 +182,22 @@ def _check_codes(array: Array, type: TensorType, subject: str) -> None:
         raise QirError(f"run: expected {subject} to be stored in [{low}, {high}], got {found}")
 
 
+def compute_node(
+    node: Node, operands: Sequence[Array], precision: type[np.floating[Any]] | None = None
+) -> list[Array]:
+    """Computes the results of one node without regions, whose op makes no size by name.
+
+    Args:
+        node: The node.
+        operands: One array for each of its inputs.
+        precision: As for `run`.
+
+    Raises:
+        QirError: A stored number leaves its type, or an operand is none that the op takes.
+    """
+    return _compute(node, node.op, operands, precision)
+
+
 def _compute(
     node: Node, op: Op, operands: Sequence[Array], precision: type[np.floating[Any]] | None
 ) -> list[Array]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -29,6 +30,28 @@ from qir.types import Array
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 ARRAYS = (jax.Array, np.ndarray)
+
+
+@dataclass(frozen=True)
+class PlannedMemory:
+    """The memory that a call takes, in bytes: what is allocated for it, all of it counted as alive.
+
+    Args:
+        arguments: Inputs, and parameters that the program reads.
+        outputs: Outputs.
+        temporary: What XLA keeps between ops.
+        kernels: What generated kernels keep, temporary tensors and scratch of each thread.
+    """
+
+    arguments: int
+    outputs: int
+    temporary: int
+    kernels: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.arguments + self.outputs + self.temporary + self.kernels
 
 
 class Compiled:
@@ -173,6 +196,29 @@ class Compiled:
             QirError: A size is missing, or of a dimension that no input has.
         """
         return self._jitted.lower(self.parameters, *self._specs(self._sizes(sizes or {}, "lower")))
+
+    def memory(self, sizes: Mapping[str, int] | None = None) -> PlannedMemory:
+        """Returns the memory that a call takes on the default platform; compiles for that.
+
+        Args:
+            sizes: The size of each named dimension of the inputs.
+
+        Raises:
+            QirError: A size is missing, or of a dimension that no input has; or XLA does not tell.
+        """
+        known = self._sizes(sizes or {}, "memory")
+        planned = self.lower(sizes).compile().memory_analysis()
+        if planned is None:
+            raise QirError(
+                "memory: expected XLA to tell what it has planned, got nothing on "
+                f"{jax.default_backend()}"
+            )
+        return PlannedMemory(
+            planned.argument_size_in_bytes,
+            planned.output_size_in_bytes - planned.alias_size_in_bytes,
+            planned.temp_size_in_bytes,
+            self._program.kernel_memory(known),
+        )
 
     def stablehlo(self, sizes: Mapping[str, int] | None = None) -> str:
         """Returns the StableHLO text of the program; see `lower`."""

@@ -5,21 +5,26 @@ far the roundings of one op do is bounded by `float_bounds`; how far those of al
 a value is seen by computing the program in float64 with each float moved by `LOOSE` times its
 bound, up or down at random, and again the other way round: the greatest distance that was seen is
 the room of the value. What the moves before it already put off is moved farther off, since moves of
-one size in turn, as those of a chain of products are, would cancel by chance and leave no room. An
-integer that is computed from such floats may be any between the least and the greatest that it
-becomes when they are moved within their room. What is computed from that integer starts from the
-one that XLA has, so that it is exact again.
+one size in turn, as those of a chain of products are, would cancel by chance and leave no room. Two
+floats that one op puts together are seen off to one side at each place, and to opposite ones: the
+same chance would leave their difference no room, and what both are made of XLA may compute twice.
+
+An integer that is computed from such floats may be any that its op makes of floats within their
+room, see `cut_bounds`. What is computed from that integer starts from the one that XLA has, so that
+it is exact again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from itertools import count
 
 import jax
 import numpy as np
 
 from qir.backends.reference.interpreter import run_all
+from qir.backends.xla.cut_bounds import Bounds, cut_bounds
 from qir.backends.xla.float_bounds import bound_of
 from qir.ir import Graph, Node, Value
 from qir.ops import (
@@ -129,12 +134,6 @@ class Uncertain:
         found = Uncertain.of(region)
         return bool(found.floats or found.cuts)
 
-    def compared(self) -> set[Value]:
-        """Returns the floats that a cut is computed from together with another one."""
-        nodes = [value.node for value in self.cuts if value.node is not None]
-        joined = [self.floats.intersection(node.inputs) for node in nodes]
-        return {value for floats in joined if len(floats) > 1 for value in floats}
-
 
 def _exact(node: Node) -> bool:
     return isinstance(node.op, EXACT) or isinstance(node.op.quant, SameCode)
@@ -167,58 +166,79 @@ def difference(
     values = run_all(graph, *inputs, precision=np.float64, hook=exact.hook)
     generator = np.random.default_rng(seed)
 
-    def moved(
-        sizes: Mapping[Value, Array],
-        base: Mapping[Value, Array],
-        compared: Set[Value] = frozenset(),
-    ) -> Iterator[_Run]:
-        for moves in _directions(sizes, compared, generator):
-            for sign in (1, -1):
-                run = _Run(native, found, uncertain, moves, sign, values, base)
-                run_all(graph, *inputs, precision=np.float64, hook=run.hook)
-                yield run
-
     # In the program's order, so that a seed gives each float the same directions every time.
     floats = [value for value in values if value in uncertain.floats]
     bounds = {value: LOOSE * _bound(value, values) for value in floats}
     room = {value: _distance(plain.own[value], values[value]) for value in floats}
-    for run in moved(bounds, {}):
+
+    def widen(sides: Mapping[Value, Array], held: bool) -> dict[Value, Array]:
+        """Takes the distances of a computation with moved floats; returns where they lay."""
+        run = _Run(native, found, uncertain, bounds, sides, held, values)
+        run_all(graph, *inputs, precision=np.float64, hook=run.hook)
         for value in room:
             room[value] = np.fmax(room[value], _distance(run.own[value], values[value]))
+        return run.sides
+
+    sides: dict[Value, Array] = {}
+    for _ in range(PAIRS):
+        drawn = {value: generator.choice((-1.0, 1.0), bounds[value].shape) for value in floats}
+        widen(_turned(drawn), held=False)
+        sides = widen(drawn, held=False)
+    # Each float keeps its sides, so that what all its places are off by stays common to them.
+    colours = _colours(graph, floats)
+    for bit in range(max(colours.values(), default=0).bit_length()):
+        turned = _turned(sides, {value for value in floats if colours[value] >> bit & 1})
+        widen(turned, held=True)
+        widen(_turned(turned), held=True)
     limits = _exact_bounds(native, found)
     for value in uncertain.floats.intersection(found):
-        limits[value] = values[value] - room[value], values[value] + room[value]
-    cuts = uncertain.cuts.intersection(found)
-    compared = uncertain.compared()
-    seen = [exact, plain, *(moved(room, values, compared) if cuts else ())]
-    for value in cuts:
-        arrays = [run.own[value].astype(np.float64) for run in seen]
-        limits[value] = np.fmin.reduce(arrays), np.fmax.reduce(arrays)
+        limits[value] = _within(values[value], room[value])
     for value in uncertain.opaque.intersection(found):
         limits[value] = found[value], found[value]
+    for node in graph.nodes:
+        wanted = (uncertain.cuts - uncertain.opaque).intersection(node.outputs, found)
+        if wanted:
+            operands = {
+                value: _within(values[value], room[value])
+                if value in room
+                else (values[value], values[value])
+                for value in node.inputs
+            }
+            every = cut_bounds(node, operands, found, generator)
+            limits.update({value: every[value] for value in wanted})
     return _first(graph, found, limits)
 
 
-def _directions(
-    sizes: Mapping[Value, Array], compared: Set[Value], generator: np.random.Generator
-) -> Iterator[dict[Value, Array]]:
-    """Yields moves of some sizes, up or down at random.
+def _within(array: Array, room: Array) -> Bounds:
+    """Returns the ends of the room around numbers; an endless one has no number that is none."""
+    endless = np.isinf(room)
+    with np.errstate(invalid="ignore"):
+        low, high = array - room, array + room
+    return np.where(endless, -np.inf, low), np.where(endless, np.inf, high)
 
-    Floats that are compared could move the same way each time, so that none overtakes another. So
-    the last moves come again for each bit of a float's place among them, turned round where that
-    bit is 1: two places differ in a bit.
+
+def _turned(sides: Mapping[Value, Array], values: Set[Value] | None = None) -> dict[Value, Array]:
+    """Returns sides with those of some floats turned round, without any named of all."""
+    return {
+        value: -side if values is None or value in values else side for value, side in sides.items()
+    }
+
+
+def _colours(graph: Graph, floats: Sequence[Value]) -> dict[Value, int]:
+    """Gives each float a number that no float has with which an op puts it together.
+
+    Two such numbers differ in a bit, so those that have a 1 there are turned round for each bit.
     """
-    last: dict[Value, Array] = {}
-    for _ in range(PAIRS):
-        last = {
-            value: size * generator.choice((-1.0, 1.0), size.shape) for value, size in sizes.items()
-        }
-        yield last
-    places = [value for value in sizes if value in compared]
-    for bit in range(len(places).bit_length()):
-        turned = {value for place, value in enumerate(places) if place >> bit & 1}
-        if turned:
-            yield {value: -move if value in turned else move for value, move in last.items()}
+    beside: dict[Value, set[Value]] = {value: set() for value in floats}
+    for node in graph.nodes:
+        joined = beside.keys() & set(node.inputs)
+        for value in joined:
+            beside[value] |= joined - {value}
+    colours: dict[Value, int] = {}
+    for value, others in beside.items():
+        taken = {colours[other] for other in others if other in colours}
+        colours[value] = next(colour for colour in count() if colour not in taken)
+    return colours
 
 
 class _Run:
@@ -228,14 +248,14 @@ class _Run:
         native: What the values are that no rounding touches; none to compute them.
         found: What XLA computed: the values of cuts are taken from it.
         uncertain: Which values are which.
-        moves: How far each float is moved.
-        sign: The direction, 1 or -1.
-        values: What floats are without moves: one that is off it is moved farther off, whichever
-            direction that is.
-        base: What floats are moved from; what the run computes where a float is missing.
+        sizes: How far each float is moved.
+        sides: To which side, 1 or -1, where moves before it have not put it off.
+        held: Whether those count elsewhere too, and what a float is off is turned to its side.
+        values: What floats are without moves.
 
     Attributes:
         own: What the values are before cuts are replaced.
+        sides: The side on which each float that was moved is.
     """
 
     def __init__(
@@ -243,15 +263,15 @@ class _Run:
         native: Mapping[Value, Array],
         found: Mapping[Value, Array],
         uncertain: Uncertain,
-        moves: Mapping[Value, Array] | None = None,
-        sign: int = 1,
+        sizes: Mapping[Value, Array] | None = None,
+        sides: Mapping[Value, Array] | None = None,
+        held: bool = False,
         values: Mapping[Value, Array] | None = None,
-        base: Mapping[Value, Array] | None = None,
     ) -> None:
         self.own: dict[Value, Array] = {}
         self._native, self._found, self._uncertain = native, found, uncertain
-        self._moves, self._sign = moves or {}, sign
-        self._values, self._base = values or {}, base or {}
+        self._sizes, self._held, self._values = sizes or {}, held, values or {}
+        self.sides = dict(sides or {})
 
     def hook(self, value: Value, array: Array) -> Array:
         """Returns what the readers of a value get, as `run_all` asks."""
@@ -259,11 +279,16 @@ class _Run:
             self.own[value] = array
             return self._found.get(value, array).astype(array.dtype)
         if value in self._uncertain.floats:
-            moved = self._base.get(value, array)
-            if value in self._moves:
-                still, move = self._values[value], self._sign * self._moves[value]
-                away = np.where(moved < still, -np.abs(move), np.abs(move))
-                moved = moved + np.where(moved == still, move, away)
+            moved = array
+            if value in self._sizes:
+                still, side = self._values[value], self.sides[value]
+                if not self._held:
+                    side = np.where(array == still, side, np.where(array < still, -1.0, 1.0))
+                off = _distance(array, still)
+                # What became infinite has no other side.
+                away = still + side * (off + self._sizes[value])
+                moved = np.where(np.isinf(off), array, away)
+                self.sides[value] = side
             self.own[value] = moved
             return moved
         return self._native[value].astype(array.dtype) if self._native else array
@@ -297,9 +322,9 @@ def _real(value: Value, array: Array) -> Array:
 
 def _exact_bounds(
     native: Mapping[Value, Array], found: Mapping[Value, Array]
-) -> dict[Value, tuple[Array, Array]]:
+) -> dict[Value, Bounds]:
     """Returns the least and greatest numbers allowed: the reference's, or 0 for subnormal ones."""
-    limits: dict[Value, tuple[Array, Array]] = {}
+    limits: dict[Value, Bounds] = {}
     for value in found:
         array = native[value]
         limits[value] = array, array
@@ -310,7 +335,7 @@ def _exact_bounds(
 
 
 def _first(
-    graph: Graph, found: Mapping[Value, Array], limits: Mapping[Value, tuple[Array, Array]]
+    graph: Graph, found: Mapping[Value, Array], limits: Mapping[Value, Bounds]
 ) -> Difference | None:
     for value in graph.values():
         if value not in found:

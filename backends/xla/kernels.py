@@ -52,6 +52,16 @@ class Kernels(Protocol):
         """
         ...
 
+    def memory(self, nodes: Sequence[Node], outputs: Iterable[Value], sizes: Sizes) -> int:
+        """Returns the bytes that the groups of `divide` keep: temporary tensors and scratch.
+
+        Args:
+            nodes: The nodes in an order of computation, constants left out.
+            outputs: The values that the program returns.
+            sizes: The sizes of named dimensions.
+        """
+        ...
+
     def without(self, refused: Callable[[Node], str]) -> Kernels:
         """Returns the same without kernels for some nodes.
 

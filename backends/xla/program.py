@@ -218,6 +218,18 @@ class XlaProgram:
                 lines += [f"  {line}" for line in program.partition(sizes).splitlines()]
         return "\n".join(lines)
 
+    def kernel_memory(self, sizes: Sizes) -> int:
+        """Returns the bytes that generated kernels keep for temporary tensors and scratch.
+
+        Args:
+            sizes: The sizes of named dimensions.
+        """
+        if self._kernels is None:
+            return 0
+        nested = (program for programs in self._nested.values() for program in programs)
+        own = self._kernels.memory(self._computed, self.outputs, sizes)
+        return own + sum(program.kernel_memory(sizes) for program in nested)
+
     def _enter(self, group: Group, kernels: Kernels | None) -> None:
         for node, way in group.nodes.items():
             path = group.paths.get(node, "")

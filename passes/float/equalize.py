@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from qir.analysis.properties import FLOAT
-from qir.errors import PassError, QirError
-from qir.ir import Graph, Node, Value
+from qir.analysis.properties import FLOAT, FLOAT_OPS, Property
+from qir.errors import QirError
+from qir.ir import Graph, Value
 from qir.ir.names import Inheritance
-from qir.numbers.affine_map import AffineMap
-from qir.ops import Dot
-from qir.ops.products import Products
-from qir.passes.shared.commute import FARTHEST, outside
-from qir.passes.shared.constants import derived, rounded
+from qir.numbers.interval import Interval
+from qir.passes.shared.chain_noise import ChainRows
+from qir.passes.shared.channel_scaling import Scaling
+from qir.passes.shared.layer_chains import Path, chains, find_pair
+from qir.passes.shared.observed_parts import channel_extremes, keep_parts, known_part
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.rewrite import Skip
-from qir.types import Array, known
+from qir.types import Array
 
-SETTLED = 1e-6
-"""A round that changes no scale by more than this share is the last one."""
-
-LEAST_PEAK = 2.0**-16
-"""Channels whose weights are smaller than this share of the layer's largest are left alone: they
-compute nothing, and scaling them up would blow up what their biases add."""
+LEAST_GAIN = 0.5
+"""Decibels that a chain must gain to be equalized, on average over rows less its standard error."""
 
 
 @register
@@ -41,195 +36,148 @@ class Equalize(Pass):
     not through an op that is not homogeneous (relu6, silu, gelu), nor where another op reads a
     value between. Chains of layers take several rounds to settle.
 
-    Exact in real numbers; the weights are rounded once. The values between are scaled: they lose
-    their ranges and stand for no imported value any more.
+    Exact in real numbers; the weights are rounded once. The values between are scaled: they stand
+    for no imported value any more, and lose their ranges, or with `when=better` have theirs scaled.
+
+    Where weights have a scale for each channel, it helps as far as it evens out the channels of the
+    activations and of what the second layer sums, and harms as often. So `when=better` equalizes
+    only the chains of layers that gain by it. Each that calibrate found uneven is computed with
+    rounded weights and activations, as it is and equalized, on rows of the calibration data that
+    are held out: the codes have the ranges of other rows. Of fewer than 16 rows none are held out.
 
     Attributes:
         iterations: The most rounds over all pairs of layers.
+        when: `always`, or where it is `better`, for which calibrate must stand before it in the
+            same pipeline and have had data.
     """
 
     iterations: int = 20
+    when: Literal["always", "better"] = "always"
 
     name = "equalize"
-    requires = (FLOAT,)
 
     def check(self) -> None:
         if self.iterations < 1:
             raise QirError(f"iterations: expected at least 1, got {self.iterations}")
 
+    @property
+    def needs(self) -> tuple[Property, ...]:
+        """What must hold before: nothing has a code, or the layers that are paired have none."""
+        return (FLOAT,) if self.when == "always" else (FLOAT_OPS,)
+
     def run(self, graph: Graph, context: Context) -> None:
         names = Inheritance(graph)
-        layers: dict[Node, _Layer] = {}
-        pairs: list[_Pair] = []
+        paths: list[Path] = []
         skips = Counter[str]()
         for node in graph.nodes:
             found = find_pair(node)
             if isinstance(found, Skip):
                 skips[found.reason] += 1
             elif found is not None:
-                for each in (found.first, found.second):
-                    layers.setdefault(each, _Layer(each))
-                pairs.append(_Pair(found, layers[found.first], layers[found.second]))
-        rounds = 0
-        while pairs and rounds < self.iterations:
-            rounds += 1
-            if max([pair.equalize() for pair in pairs]) <= SETTLED:
-                break
-        for layer in layers.values():
-            layer.rewrite(graph)
-        for pair in pairs:
-            if np.any(pair.first.divisors != 1):
-                for value in pair.path.values:
-                    value.observed, value.origin = None, ()
+                paths.append(found)
+        if self.when == "better":
+            self._try(paths, graph, context)
+        else:
+            scaling = Scaling.of(paths)
+            rounds = scaling.settle(self.iterations)
+            _apply(scaling, graph)
+            context.diagnostics += [
+                f"equalize: pairs of layers: {len(paths)}, rounds: {rounds}",
+                *(f"equalize: layers not paired: {count}, {why}" for why, count in skips.items()),
+            ]
         names.settle()
-        context.diagnostics += [
-            f"equalize: pairs of layers: {len(pairs)}, rounds: {rounds}",
-            *(f"equalize: layers not paired: {count}, {why}" for why, count in skips.items()),
-        ]
 
-
-@dataclass(frozen=True, eq=False)
-class Path:
-    """Two layers with nothing but homogeneous ops between.
-
-    Attributes:
-        first: The layer that computes the channels.
-        second: The layer that reads them.
-        values: The values between.
-        channels: For each channel that the second one reads, the output of the first that it is.
-    """
-
-    first: Node
-    second: Node
-    values: tuple[Value, ...]
-    channels: NDArray[np.int64]
-
-
-def find_pair(node: Node) -> Path | Skip | None:
-    """Finds the layer before a layer, as far as a factor for each channel can travel.
-
-    Returns:
-        The path; what stands in its way; None where the node is no layer or the first one.
-    """
-    if not _is_layer(node):
-        return None
-    values = [node.inputs[0]]
-    while not _is_layer(values[-1].node):
-        value = values[-1]
-        if value.node is None or len(values) > FARTHEST:
-            return None
-        if len(value.node.inputs) != 1:
-            return Skip(f"{value.node.op.name} has several operands", value)
-        values.append(value.inputs[0])
-    if other := next((value for value in values if len(value.uses) != 1), None):
-        return Skip("what lies between is read elsewhere too", other)
-    first, rank = values[-1].node, values[-1].type.rank
-    assert first is not None
-    outputs = known(values[-1].type.shape[-1], "equalize")
-    # Numbered factors tell where each channel goes.
-    affine = AffineMap(np.arange(1.0, outputs + 1), np.zeros(1), rank - 1)
-    for value in reversed(values[:-1]):
-        assert value.op is not None
-        moved = outside(value, value.op, affine)
-        if isinstance(moved, Skip):
-            return moved
-        affine = moved[1]
-    if affine.varies and affine.axis != node.inputs[0].type.rank - 1:
-        return Skip("the channels are not those of the next layer", node.inputs[0])
-    channels = np.broadcast_to(affine.factor, known(node.inputs[0].type.shape[-1], "equalize"))
-    return Path(first, node, tuple(values), channels.astype(np.int64) - 1)
-
-
-def _is_layer(node: Node | None) -> bool:
-    return (
-        node is not None
-        and isinstance(node.op, Products)
-        and not (isinstance(node.op, Dot) and node.op.batch)
-        and node.outputs[0].type.is_float
-        and all(value.is_constant for value in node.inputs[1:])
-    )
-
-
-class _Layer:
-    """A layer's weights, of which the largest of each input and output are kept up to date.
-
-    Attributes:
-        peaks: The largest magnitudes [inputs of a group, groups, outputs of a group].
-        factors: What each input's weights are to be multiplied by [inputs of a group, groups, 1].
-        divisors: What each output's are to be divided by [1, groups, outputs of a group].
-    """
-
-    def __init__(self, node: Node) -> None:
-        self.node = node
-        kernel = node.inputs[1].array
-        rows, outputs = kernel.shape[-2:]
-        assert isinstance(node.op, Products)
-        groups = node.op.channel_groups
-        magnitudes = np.abs(kernel.reshape(-1, rows, outputs)).max(axis=0, initial=0)
-        self.peaks = magnitudes.astype(np.float64).reshape(rows, groups, outputs // groups)
-        self.factors = np.ones((rows, groups, 1))
-        self.divisors = np.ones((1, groups, outputs // groups))
-
-    def output_peaks(self) -> Array:
-        """Returns the largest weight of each output [outputs]."""
-        return np.asarray(self.peaks.max(axis=0, initial=0)).reshape(-1)
-
-    def input_peaks(self) -> Array:
-        """Returns the largest weight of each input [inputs]."""
-        return np.asarray(self.peaks.max(axis=2, initial=0)).T.reshape(-1)
-
-    def divide_outputs(self, scale: Array) -> None:
-        divisors = scale.reshape(self.divisors.shape)
-        self.divisors *= divisors
-        self.peaks /= divisors
-
-    def multiply_inputs(self, scale: Array) -> None:
-        rows, groups, _ = self.factors.shape
-        factors = scale.reshape(groups, rows).T[:, :, None]
-        self.factors *= factors
-        self.peaks *= factors
-
-    def rewrite(self, graph: Graph) -> None:
-        """Gives the node the scaled weights and bias, each computed in float64 and rounded once."""
-        kernel, *biases = self.node.inputs[1:]
-        by_group = kernel.array.astype(np.float64).reshape(-1, *self.peaks.shape)
-        scaled = (by_group * self.factors / self.divisors).reshape(kernel.array.shape)
-        self.replace(graph, 1, scaled)
-        for bias in biases:
-            self.replace(graph, 2, bias.array.astype(np.float64) / self.divisors.reshape(-1))
-
-    def replace(self, graph: Graph, index: int, real: Array) -> None:
-        old = self.node.inputs[index]
-        array = rounded(real, old.type.dtype)
-        if array is None:
-            raise PassError(
-                f"equalize: weights leave {old.type.dtype.value}; put widen-floats before it",
-                [self.node.place()],
+    def _try(self, paths: list[Path], graph: Graph, context: Context) -> None:
+        """Equalizes the chains that gain by it, of those that calibrate found uneven."""
+        left: list[float] = []
+        for chain in chains(path for path in paths if path.is_by_rows):
+            rows = context.layer_rows.get(chain[0].first.inputs[0])
+            extremes = _extremes(chain, context)
+            if rows is None or len(rows) < 2 or extremes is None:
+                continue
+            scaling = Scaling.of(chain)
+            computed = ChainRows.computed(chain, rows, extremes)
+            before = computed.decibels(scaling)
+            scaling.settle(self.iterations)
+            after = computed.decibels(scaling)
+            gains = after - before
+            doubt = float(np.std(gains, ddof=1)) / len(gains) ** 0.5
+            if gains.mean() - doubt < LEAST_GAIN:
+                left.append(float(gains.mean()))
+                continue
+            where = "rows held out" if computed.held_out else "rows of the data"
+            start, end = chain[0].first.output.name, chain[-1].second.output.name
+            context.diagnostics.append(
+                f"equalize: {len(scaling.layers)} layers from %{start} to %{end}: "
+                f"{before.mean():.1f} dB on {len(gains)} {where}, equalized {after.mean():.1f} dB"
             )
-        if np.array_equal(array, old.array):
-            return
-        self.node.set_input(index, derived(graph.before(self.node), array, old))
-        if old.node is not None and not old.uses:
-            graph.erase(old.node)
+            _apply_ranged(scaling, graph, context)
+        context.layer_rows = {}
+        if left:
+            context.diagnostics.append(
+                f"equalize: uneven chains of layers that stay as they are: {len(left)}; measured, "
+                f"the best of them changes by {max(left):+.1f} dB, and {LEAST_GAIN:+} dB without doubt is "
+                "asked for"
+            )
 
 
-@dataclass(frozen=True, eq=False)
-class _Pair:
-    path: Path
-    first: _Layer
-    second: _Layer
+def _extremes(chain: tuple[Path, ...], context: Context) -> list[tuple[Array, Array]] | None:
+    """Returns the extremes of the channels that each layer reads; None where not all are known."""
+    start = chain[0].first.inputs[0]
+    if start.observed is None:
+        return None
+    low, high = (np.array([bound]) for bound in start.observed.bounds)
+    found = [(low, high)]
+    for path in chain:
+        known = [channel_extremes(value, context.statistics) for value in path.values]
+        if None in known or any(value.range != value.observed for value in path.values):
+            return None
+        assert known[0] is not None
+        found.append(known[0])
+    return found
 
-    def equalize(self) -> float:
-        """Scales the channels between the layers; returns the largest share of a change."""
-        channels = self.path.channels
-        written, peaks = self.first.output_peaks(), self.second.input_peaks()
-        read = np.zeros_like(written)
-        np.maximum.at(read, channels, peaks)
-        alive = (written > LEAST_PEAK * written.max(initial=0)) & (
-            read > LEAST_PEAK * read.max(initial=0)
+
+def _apply(scaling: Scaling, graph: Graph) -> None:
+    for layer in scaling.layers:
+        layer.rewrite(graph)
+    for pair in scaling.pairs:
+        if pair.is_scaled:
+            for value in pair.path.values:
+                value.observed, value.origin = None, ()
+
+
+def _apply_ranged(scaling: Scaling, graph: Graph, context: Context) -> None:
+    """Scales what is known of the values between as well."""
+    known = []
+    for pair in scaling.pairs:
+        for value, route in zip(pair.path.values, pair.path.routes, strict=True):
+            assert route is not None
+            factors = pair.first.divisors.ravel()[route]
+            observed = _scaled_range(value, factors, context)
+            parts = {
+                kind: part.divided(factors)
+                for kind in ("channels", "moments")
+                if (part := known_part(value, context.statistics, kind)) is not None
+            }
+            if pair.is_scaled:
+                known.append((value, observed, parts))
+    _apply(scaling, graph)
+    for value, observed, parts in known:
+        value.observed = observed
+        keep_parts(value, context.statistics, parts)
+
+
+def _scaled_range(value: Value, factors: Array, context: Context) -> Interval:
+    """Returns the range of a value whose channels are divided, as much of it as was kept before."""
+    extremes = channel_extremes(value, context.statistics)
+    assert extremes is not None
+    assert value.observed is not None
+    (low, high), kept = extremes, value.observed.bounds
+    seen = low.min(), high.max()
+    scaled = (low / factors).min(), (high / factors).max()
+    return Interval.of(
+        *(
+            float(new * (bound / old)) if old else float(new)
+            for bound, old, new in zip(kept, seen, scaled, strict=True)
         )
-        scale = np.ones_like(written)
-        scale[alive] = np.sqrt(written[alive] * read[alive]) / read[alive]
-        self.first.divide_outputs(scale)
-        self.second.multiply_inputs(scale[channels])
-        return float(np.max(np.abs(np.log(scale)), initial=0.0))
+    )

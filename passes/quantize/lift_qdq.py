@@ -5,6 +5,7 @@ from __future__ import annotations
 from qir.errors import QirError
 from qir.ir import Graph
 from qir.numbers.rounding import rounding_mode
+from qir.passes.shared.chosen_codes import ChosenCodes
 from qir.passes.shared.lifting import Lifting
 from qir.pipeline import Context, Pass, register
 
@@ -50,6 +51,7 @@ class LiftQdq(Pass):
 
     name = "lift-qdq"
     whole_program = True
+    follows = ("keep_float",)
     keeps = "approximate"
 
     def check(self) -> None:
@@ -62,4 +64,11 @@ class LiftQdq(Pass):
 
     def run(self, graph: Graph, context: Context) -> None:
         rounding = None if self.rounding == "source" else self.rounding
-        Lifting(graph, rounding=rounding, round_bias=self.round_bias, target=context.target).run()
+        kept = ChosenCodes.of(graph, context, set(), names=self.follows).kept
+        Lifting(
+            graph,
+            rounding=rounding,
+            round_bias=self.round_bias,
+            kept=kept,
+            target=context.target,
+        ).run()

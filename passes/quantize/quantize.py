@@ -12,12 +12,12 @@ from qir.errors import QirError
 from qir.ir import Graph
 from qir.numbers.rounding import rounding_mode
 from qir.passes.shared.boundary import Boundary, Interface
-from qir.passes.shared.chosen_codes import OF_CODES, ChosenCodes
+from qir.passes.shared.chosen_codes import OF_CODES, ChosenCodes, tell_of_all
 from qir.passes.shared.code_options import Carries, CodeOptions
 from qir.passes.shared.kept import kept_float
 from qir.passes.shared.lifting import Lifting
 from qir.passes.shared.region_conversion import Quantization
-from qir.passes.shared.target_options import for_target
+from qir.passes.shared.target_options import expect_accepted, for_target
 from qir.passes.shared.weight_codes import WeightCoding
 from qir.passes.shared.weight_only import WeightCoder
 from qir.pipeline import Context, Pass, register
@@ -68,7 +68,7 @@ class QuantizePass(Pass):
         outputs: What the program returns, likewise.
         carries: The storage of what a loop carries; `auto` has 16 bits where the roundings of all
             trips would leave less than 40 dB at 8 bits, as an LSTM's cell does.
-        keep_float: Selectors of the ops that stay in floating point; see qir.pipeline.selectors.
+        keep_float: Selectors of the ops that stay in floating point; see `qir opt --list`.
         rounding: The rounding mode of requantizes; ops that round their own sum, such as add, keep
             theirs.
         correct_bias: Whether biases take in what rounding the weights costs on average; see
@@ -128,13 +128,21 @@ class QuantizePass(Pass):
     def convert(self, graph: Graph, context: Context) -> None:
         """Gives values codes by the options as they are."""
         kept = kept_float(graph, self.keep_float)
-        chosen = ChosenCodes.of(graph, context.recipe, kept, partial(self._coding_with, context))
+        chosen = ChosenCodes.of(
+            graph,
+            context,
+            kept,
+            storage_of=partial(self._storage_with, context),
+            coding_of=partial(self._coding_with, context),
+        )
+        if context.recipe is not None:
+            tell_of_all(graph, self, OF_CODES)
         if self.activations == "float":
-            _refuse_storages(chosen)
             WeightCoder(graph, self.coding, chosen, context, correct_bias=self.correct_bias).run()
             return
         if QUANTIZED.missing(graph) is None:
             Lifting(graph, kept=chosen.kept, target=context.target).run()
+        chosen.spread(graph, DType(self.activations))
         options = CodeOptions(
             storage=DType(self.activations),
             symmetric=self.symmetric,
@@ -152,17 +160,22 @@ class QuantizePass(Pass):
         """Returns the codes of weights with what a rule chooses, which a target has to accept."""
         options = replace(self, **wanted)
         if context.target is not None:
+            expect_accepted(self, wanted, context.target)
             options = for_target(options, context.target)
         return options.coding
 
-
-def _refuse_storages(chosen: ChosenCodes) -> None:
-    """Raises QirError where a rule asks for codes of activations that the pass leaves as floats."""
-    if value := next(iter(chosen.storages), None):
-        raise QirError(
-            f"recipe: activations={chosen.storages[value].value} of %{value.name}: expected a pass "
-            "that codes activations, got activations=float; take a pipeline such as w8a8"
-        )
+    def _storage_with(self, context: Context, wanted: str) -> DType:
+        """Returns the storage that a rule chooses, which the pass has to have and a target too."""
+        if self.activations == "float":
+            raise QirError(
+                "quantize: expected a pass that codes activations, got activations=float; take a "
+                "pipeline such as w8a8"
+            )
+        given: dict[str, Any] = {"activations": wanted}
+        replace(self, **given)
+        if context.target is not None:
+            expect_accepted(self, {"activations": wanted}, context.target)
+        return DType(wanted)
 
 
 def _refused_codes(graph: Graph, target: Target) -> list[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from qir.analysis.properties import FLOAT, QUANTIZED
 from qir.errors import QirError
@@ -15,12 +16,14 @@ from qir.ops import Add, Dequantize, Dot, Embedding, Mul, QuantizeDynamic, Resha
 from qir.ops.op import Op
 from qir.ops.quantize_dynamic import steps_code
 from qir.ops.rules import Accumulate
+from qir.passes.shared.chosen_codes import OF_CODES, ChosenCodes, serves_codes, tell_of_all
 from qir.passes.shared.kept import kept_float
 from qir.passes.shared.plan import KeptFloat
+from qir.passes.shared.target_options import expect_accepted
 from qir.passes.shared.weight_codes import WeightCoding
 from qir.pipeline import Context, Pass, register
 from qir.targets import Target
-from qir.types import SMALLEST_SCALE, Code, Dim, product
+from qir.types import SMALLEST_SCALE, Code, Dim, DType, product
 
 STEPS = {"i8": 127, "i4": 7}
 """The largest step of activations of each width; those of 4 bits are stored in i8."""
@@ -55,7 +58,7 @@ class QuantizeDynamicPass(Pass):
             tensor has one, as in ONNX Runtime.
         products: Which products: those with weights, or also those of two activations, as in
             attention.
-        keep_float: Selectors of the ops that stay in floating point; see qir.pipeline.selectors.
+        keep_float: Selectors of the ops that stay in floating point; see `qir opt --list`.
     """
 
     weights: Literal["i8", "i4", "i2"] = "i8"
@@ -69,6 +72,7 @@ class QuantizeDynamicPass(Pass):
     name = "quantize-dynamic"
     requires = (FLOAT,)
     whole_program = True
+    follows = OF_CODES
     keeps = "approximate"
 
     def check(self) -> None:
@@ -87,14 +91,47 @@ class QuantizeDynamicPass(Pass):
                 f"quantize-dynamic: expected a target that finds symmetric scales at run time, got "
                 f"{target.name}; calibrate on data, as by pipeline w8a8"
             )
-        excluded = kept_float(graph, self.keep_float)
-        _DynamicQuantizer(self, graph, excluded, target).run()
+        chosen = ChosenCodes.of(
+            graph,
+            context,
+            kept_float(graph, self.keep_float),
+            storage_of=partial(self._storage_with, target),
+            coding_of=partial(self._coding_with, target),
+            serves=_serves,
+        )
+        if context.recipe is not None:
+            tell_of_all(graph, self, OF_CODES)
+        _DynamicQuantizer(self, graph, chosen, target).run()
         if QUANTIZED.missing(graph):
             context.unattained.add(QUANTIZED)
             context.diagnostics.append(
                 "quantize-dynamic: nothing was quantized, as there is no product, convolution or "
                 "embedding that could be; see qir.explain"
             )
+
+    def _coding_with(self, target: Target | None, wanted: Mapping[str, Any]) -> WeightCoding:
+        """Returns the codes of weights with what a rule chooses, which a target has to accept."""
+        options = replace(self, **wanted)
+        if target is not None:
+            expect_accepted(self, wanted, target)
+        return options.coding
+
+    def _storage_with(self, target: Target | None, wanted: str) -> DType:
+        """Returns the width that a rule chooses for what products read."""
+        given: dict[str, Any] = {"activations": wanted}
+        replace(self, **given)
+        if target is not None:
+            expect_accepted(self, {"activations": "i8"}, target)
+        return DType(wanted)
+
+
+def _serves(name: str, value: Value) -> bool:
+    """Whether a choice can mean something here: codes of activations are of what products read."""
+    if name != "activations":
+        return serves_codes(name, value)
+    return value.type.is_float and any(
+        isinstance(user.op.quant, Accumulate) for user in value.users
+    )
 
 
 class _DynamicQuantizer:
@@ -104,13 +141,13 @@ class _DynamicQuantizer:
         self,
         options: QuantizeDynamicPass,
         graph: Graph,
-        excluded: set[Node],
+        chosen: ChosenCodes,
         target: Target | None,
     ) -> None:
         self.options = options
+        self.chosen = chosen
         self.target = target
         self.graph = graph
-        self.excluded = excluded
         self.names = Inheritance(graph)
         self.steps: dict[tuple[Value, tuple[int, ...]], StepsAndScale] = {}
         self.constants: dict[tuple[Value, Code], Value] = {}
@@ -124,11 +161,11 @@ class _DynamicQuantizer:
                     convert = partial(self.convert_sum, rule)
                 case _:
                     for region in node.regions:
-                        _DynamicQuantizer(self.options, region, self.excluded, self.target).run()
+                        _DynamicQuantizer(self.options, region, self.chosen, self.target).run()
                     if not node.note:
                         node.note = _STAYS
                     continue
-            if node in self.excluded:
+            if node in self.chosen.kept:
                 node.note = "a selector keeps it in floating point"
                 continue
             if self.target is not None and (lacking := self.target.why_float(node)) is not None:
@@ -141,6 +178,8 @@ class _DynamicQuantizer:
                 node.note = getattr(reason, "message", str(reason))
                 self.take_back(builder)
                 continue
+            if (storage := self.chosen.storages.get(node.output)) is not None:
+                self.chosen.storages[new] = storage
             node.output.replace_with(new)
             self.erase(node)
         self.names.settle(self.constants.values())
@@ -150,7 +189,7 @@ class _DynamicQuantizer:
         if not table.is_constant:
             raise KeptFloat(f"the table %{table.name} is not a constant")
         assert isinstance(node.op, Embedding)
-        code = self.options.coding.for_rows(
+        code = self.coding_of(node).for_rows(
             table.array, factor=node.op.factor, output_scale=SMALLEST_SCALE
         )
         code = replace(code, expressed=table.type.dtype)
@@ -165,7 +204,7 @@ class _DynamicQuantizer:
         rows = (x.type.rank - 1,) if isinstance(node.op, Dot) else tuple(range(1, x.type.rank))
         steps, *scales = self.quantized(x, rows, builder)
         if kernel.is_constant:
-            weights = self.weights(kernel, node.op.name, builder)
+            weights = self.weights(kernel, node, builder)
         else:
             weights, by_column = self.quantized(kernel, (kernel.type.rank - 2,), builder)
             scales.append(self.beside_rows(by_column, node, builder))
@@ -198,8 +237,9 @@ class _DynamicQuantizer:
         terms = product(kernel.type.shape[batch:-1])
         if isinstance(terms, Dim):
             raise KeptFloat(f"it sums over the named dimension {terms}, so that no sum is bounded")
-        largest = STEPS[self.options.activations]
-        most = self.options.coding.greatest_step if kernel.is_constant else largest
+        largest = self.largest_step(x)
+        weighed = kernel.is_constant
+        most = self.coding_of(node).greatest_step if weighed else self.largest_step(kernel)
         if terms * largest * most > INT32_MAX:
             raise KeptFloat(f"its sums of {terms} products might leave 32 bits")
 
@@ -208,7 +248,7 @@ class _DynamicQuantizer:
         if self.options.scales == "tensor":
             axes = tuple(range(x.type.rank))
         if (x, axes) not in self.steps:
-            code = steps_code(STEPS[self.options.activations])
+            code = steps_code(self.largest_step(x))
             self.check_code(code)
             steps, scale = builder.emit_node(QuantizeDynamic(axes, code), [x]).outputs
             self.graph.name_after(steps, f"{x.name}.q")
@@ -242,11 +282,19 @@ class _DynamicQuantizer:
         if broken is not None:
             raise KeptFloat(f"target {self.target.name}: expected {broken.expected}, got {code}")
 
-    def weights(self, kernel: Value, op: str, builder: Builder) -> Value:
+    def coding_of(self, node: Node) -> WeightCoding:
+        return self.chosen.codings.get(node, self.options.coding)
+
+    def largest_step(self, x: Value) -> int:
+        """Returns the largest step of an activation."""
+        chosen = self.chosen.storages.get(x)
+        return STEPS[self.options.activations if chosen is None else chosen.value]
+
+    def weights(self, kernel: Value, node: Node, builder: Builder) -> Value:
         # No result has a code whose steps a channel could be too small for.
-        steps = steps_code(STEPS[self.options.activations])
-        code = self.options.coding.for_sums(kernel.array, steps, output_scale=SMALLEST_SCALE)
-        self.check_code(code, op)
+        steps = steps_code(STEPS["i8"])
+        code = self.coding_of(node).for_sums(kernel.array, steps, output_scale=SMALLEST_SCALE)
+        self.check_code(code, node.op.name)
         return self.constant(kernel, code, builder)
 
     def constant(self, value: Value, code: Code, builder: Builder) -> Value:

@@ -16,7 +16,7 @@ from qir.observe.histograms import BINS
 from qir.observe.methods import METHODS, CalibrationMethod
 from qir.observe.statistics import TensorStatistics
 from qir.ops.attributes import attribute_fields
-from qir.passes.shared.chosen_codes import tell
+from qir.passes.shared.chosen_codes import tell, tell_of_all
 from qir.passes.shared.collection import collect, look_up, tell_apart
 from qir.passes.shared.tally import float_values, is_observed, sources
 from qir.pipeline import Context, Pass, Recipe, register
@@ -41,8 +41,9 @@ class Calibrate(Pass):
 
     Beside that, the statistics get the extremes and the mean square of the channels of what
     products read, mean and variance of those and of what convolutions read, the least row maximum
-    of what a softmax reads, and the extremes and the mean square at each position of what attention
-    returns.
+    of what a softmax reads, the extremes and the mean square at each position of what attention
+    returns, and the extremes of the channels between layers whose channels are uneven. Of what the
+    first of such layers reads a few rows are kept, for pass equalize.
 
     The options of the method stand beside it, as in `calibrate(method=percentile, percentile=99)`,
     or behind its name, `calibrate(method="percentile(percentile=99)")`.
@@ -87,17 +88,25 @@ class Calibrate(Pass):
         return _method(self.method)
 
     def run(self, graph: Graph, context: Context) -> None:
+        recipe = context.recipe or Recipe()
+        with_methods = [rule for rule in recipe.rules if rule.method is not None]
         if self.optional and context.data is None and not context.statistics:
+            with recipe.placed(*with_methods[:1]):
+                if with_methods:
+                    raise QirError("calibrate: expected data for the method of a rule, got none")
             context.unattained.add(RANGED)
             return
         method = self.chosen
-        recipe = context.recipe or Recipe()
-        others = {rule.method: _method(rule.method) for rule in recipe.rules if rule.method}
+        others = {}
+        for rule in with_methods:
+            with recipe.placed(rule):
+                others[rule.method] = _method(str(rule.method))
         tell_apart(graph)
         if context.observations is not None:
             most = max(BINS, *(each.most_bins for each in (method, *others.values())))
             collect(graph, context.observations, most, context)
         elif context.data is None:
+            context.layer_rows = {}
             context.statistics = context.statistics.of_program(graph)
         found = look_up(graph, context.statistics)
         _check_known(graph, found, context)
@@ -115,8 +124,12 @@ class Calibrate(Pass):
             elif node.note == NEVER_RUN:
                 node.note = None
         values = [value for value in float_values(graph) if value not in left]
-        chosen = recipe.resolve(graph, ["method"], lambda _, value: value in found)
+        chosen = recipe.resolve(
+            graph, ["method"], lambda _, value: value in found, context.reference
+        )
         tell(graph, chosen)
+        if context.recipe is not None:
+            tell_of_all(graph, self, self.follows)
         methods = [
             others[chosen[value].get("method")] if value in chosen else method for value in values
         ]

@@ -69,7 +69,7 @@ def corrected_bias(
 def lost_by_rounding(
     op: Op,
     weights: Array,
-    rounded: Callable[[slice], Array],
+    rounded: Array | Callable[[slice], Array],
     means: Array,
     variances: Array,
 ) -> Array | None:
@@ -82,8 +82,8 @@ def lost_by_rounding(
     Args:
         op: The product.
         weights: The kernel [taps…, channels / groups, outputs].
-        rounded: Returns the real numbers that its codes mean of some outputs, likewise: of all of
-            them they would take as much memory as the weights.
+        rounded: The real numbers that its codes mean, or what returns those of some outputs: of
+            all of them they take as much memory as the weights.
         means: The mean of each channel of x [channels].
         variances: The variance, likewise.
 
@@ -110,7 +110,8 @@ def lost_by_rounding(
     step = _OUTPUTS if groups == 1 else outputs
     for part in (slice(first, first + step) for first in range(0, outputs, step)):
         # [groups, terms, outputs / groups], in float32: the differences lose nothing to it.
-        errors = np.subtract(weights[..., part], rounded(part), dtype=np.float32)
+        known = rounded(part) if callable(rounded) else rounded[..., part]
+        errors = np.subtract(weights[..., part], known, dtype=np.float32)
         errors = np.moveaxis(errors.reshape(taps * weights.shape[-2], groups, -1), 1, 0)
         losses.append(np.matmul(centres, errors).reshape(-1))
         squares = np.square(errors, out=errors)

@@ -50,12 +50,8 @@ def read_batches(graph: Graph, data: Iterable[Batch]) -> Iterator[tuple[Sequence
     number = -1
     for number, batch in enumerate(iterator):
         subject = f"calibrate: batch {number}"
-        arrays = _arrays(graph, batch, subject)
-        try:
-            sizes = bind(graph.inputs, arrays, subject)
-        except QirError as error:
-            raise _advise(error, graph, arrays) from error
-        yield arrays, sizes
+        arrays = batch_arrays(graph, batch, subject)
+        yield arrays, batch_sizes(graph, arrays, subject)
     if number < 0:
         once = isinstance(given, Iterator)
         again = "; an iterator can be read only once, a list again" if once else ""
@@ -72,7 +68,34 @@ def first_rows(graph: Graph, data: Iterable[Batch]) -> Sequence[Array] | None:
     return None
 
 
-def _arrays(graph: Graph, batch: Batch, subject: str) -> list[Array]:
+def batch_sizes(graph: Graph, arrays: Sequence[Array], subject: str) -> Sizes:
+    """Returns the named sizes that the arrays of a batch tell.
+
+    Args:
+        graph: The graph that takes the batch.
+        arrays: One array for each input.
+        subject: What errors begin with.
+
+    Raises:
+        QirError: The arrays do not fit the inputs; says what to do.
+    """
+    try:
+        return bind(graph.inputs, arrays, subject)
+    except QirError as error:
+        raise _advise(error, graph, arrays) from error
+
+
+def batch_arrays(graph: Graph, batch: Batch, subject: str) -> list[Array]:
+    """Returns an array for each input, in their order.
+
+    Args:
+        graph: The graph that takes the batch.
+        batch: As for `read_batches`.
+        subject: What errors begin with.
+
+    Raises:
+        QirError: An input is missing or unknown, or what is given for one is no array of numbers.
+    """
     names = [value.name for value in graph.inputs]
     if isinstance(batch, Mapping):
         given = {str(name).removeprefix("%"): array for name, array in batch.items()}

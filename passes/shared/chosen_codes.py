@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from qir.ir import Graph, Node, Value
+from qir.errors import QirError
+from qir.ir import OF_ALL, ChosenOption, Graph, Node, Value
+from qir.ir.passages import passing
 from qir.ops import Const, Embedding, Return
 from qir.ops.rules import Accumulate, SameCode
 from qir.passes.shared.weight_codes import WeightCoding
-from qir.pipeline.recipes import Effective, Recipe
+from qir.pipeline import Context, Pass
+from qir.pipeline.recipes import Effective
 from qir.types import DType
 
 OF_WEIGHTS = ("weights", "per", "scheme")
@@ -26,88 +29,138 @@ class ChosenCodes:
 
     Attributes:
         storages: The storage of values.
+        asked: That which a rule chooses for a value itself.
         codings: The codes of the weights of ops.
         kept: The ops that stay in floating point, and those in the regions of such.
     """
 
     storages: dict[Value, DType] = field(default_factory=dict)
+    asked: dict[Value, DType] = field(default_factory=dict)
     codings: dict[Node, WeightCoding] = field(default_factory=dict)
     kept: set[Node] = field(default_factory=set)
 
     @staticmethod
     def of(
         graph: Graph,
-        recipe: Recipe | None,
+        context: Context,
         kept: set[Node],
-        coding_of: Callable[[Mapping[str, Any]], WeightCoding],
+        *,
+        storage_of: Callable[[str], DType] = DType,
+        coding_of: Callable[[Mapping[str, Any]], WeightCoding] | None = None,
+        serves: Callable[[str, Value], bool] | None = None,
+        names: Sequence[str] = OF_CODES,
     ) -> ChosenCodes:
-        """Finds what a recipe chooses, and tells it on the graph.
+        """Finds what the recipe of a context chooses, and tells it on the graph.
 
         Args:
             graph: A float program.
-            recipe: The recipe, or None.
+            context: What the pass was given.
             kept: The ops that stay in floating point whatever a recipe says.
+            storage_of: Returns the storage for what is chosen of a value, or raises QirError.
             coding_of: Returns the codes of weights for what is chosen of them, or raises QirError.
+            serves: Whether a choice can mean something for a value and the op that computes it; as
+                pass quantize has it by default.
+            names: The choices that the pass follows.
 
         Raises:
             QirError: A rule is without use, or can't be followed.
         """
-        found = ChosenCodes(kept=set(kept))
+        found, recipe = ChosenCodes(kept=set(kept)), context.recipe
         if recipe is None:
             return found
-        resolved = recipe.resolve(graph, OF_CODES, _serves)
+        resolved = recipe.resolve(graph, names, serves or serves_codes, context.reference)
+        keeping: dict[int, list[tuple[Node, bool]]] = {}
         for value, effective in resolved.items():
-            found._take(value, effective, coding_of)
-        found._spread(graph)
+            if (storage := effective.get("activations")) is not None:
+                with recipe.placed(*effective.only(["activations"]).rules):
+                    found.storages[value] = storage_of(storage)
+            if value.node is None:
+                continue
+            of_weights = effective.only(OF_WEIGHTS)
+            if of_weights.choices and coding_of is not None:
+                with recipe.placed(*of_weights.rules):
+                    found.codings[value.node] = coding_of(of_weights.values)
+            if (keep := effective.get("keep_float")) is not None:
+                index = recipe.index(effective.only(["keep_float"]).rules[0])
+                keeping.setdefault(index, []).append((value.node, keep))
+        for _, nodes in sorted(keeping.items()):
+            for node, keep in nodes:
+                inside = [inner for region in node.regions for inner in region.walk()]
+                (found.kept.update if keep else found.kept.difference_update)((node, *inside))
+        found.asked = dict(found.storages)
         tell(graph, resolved)
         return found
 
-    def _take(
-        self,
-        value: Value,
-        effective: Effective,
-        coding_of: Callable[[Mapping[str, Any]], WeightCoding],
-    ) -> None:
-        node = value.node
-        if (storage := effective.get("activations")) is not None:
-            self.storages[value] = DType(storage)
-        if node is None:
-            return
-        wanted = {name: effective.get(name) for name in OF_WEIGHTS}
-        wanted = {name: choice for name, choice in wanted.items() if choice is not None}
-        if wanted:
-            self.codings[node] = coding_of(wanted)
-        if (keep := effective.get("keep_float")) is not None:
-            inside = [inner for region in node.regions for inner in region.walk()]
-            (self.kept.update if keep else self.kept.difference_update)((node, *inside))
+    def spread(self, graph: Graph, storage: DType) -> None:
+        """Gives what has one code with a value for which more bits are chosen as many.
 
-    def _spread(self, graph: Graph) -> None:
-        """Gives what only moves numbers, which have one code, the widest storage chosen for it."""
-        moves = [node for node in graph.walk() if _keeps_code(node)]
+        What is only moved has one code, and what is on its way through a loop or branch; where less
+        is chosen for some of it by a rule of its own, it is rounded once more.
+
+        Args:
+            graph: The float program.
+            storage: That of all other values.
+        """
+        nodes = list(graph.walk())
+        groups = [(*node.inputs, *node.outputs) for node in nodes if _keeps_code(node)]
+        groups += [one.values for node in nodes if node.regions for one in passing(node)]
         changed = True
         while changed:
             changed = False
-            for node in moves:
-                group = [value for value in (*node.inputs, *node.outputs) if value.type.is_float]
+            for group in groups:
                 known = [self.storages[value] for value in group if value in self.storages]
-                widest = max(known, key=lambda storage: storage.bits, default=None)
-                if widest is None:
+                widest = max(known, key=lambda each: each.bits, default=storage)
+                if widest.bits <= storage.bits:
                     continue
                 for value in group:
-                    if not value.is_constant and self.storages.get(value) is not widest:
+                    free = value not in self.asked and self.storages.get(value) is not widest
+                    if free and value.type.is_float and not value.is_constant:
                         self.storages[value] = widest
                         changed = True
 
     def copy_to(self, region: Graph, twin: Graph) -> None:
         """Chooses for a copy of a region what is chosen for the region."""
-        for old, new in zip(region.values(), twin.values(), strict=True):
+        for old, new in zip(region.values_inside(), twin.values_inside(), strict=True):
             if old in self.storages:
                 self.storages[new] = self.storages[old]
+            if old in self.asked:
+                self.asked[new] = self.asked[old]
         for node, copy in zip(region.walk(), twin.walk(), strict=True):
             if node in self.codings:
                 self.codings[copy] = self.codings[node]
             if node in self.kept:
                 self.kept.add(copy)
+
+
+def fine_values(graph: Graph, context: Context) -> set[Value]:
+    """Returns the values for which a recipe chooses more than 8 bits.
+
+    Where a rule can't be followed there are none: it is for the pass that gives codes to say so.
+
+    Args:
+        graph: A program that is not quantized yet.
+        context: What the pass was given.
+    """
+    if context.recipe is None:
+        return set()
+    try:
+        found = context.recipe.resolve(graph, ["activations"])
+    except QirError:
+        return set()
+    return {value for value, each in found.items() if DType(each.get("activations")).bits > 8}
+
+
+def tell_of_all(graph: Graph, options: Pass, names: Sequence[str]) -> None:
+    """Keeps on a graph what the options of a pass say of all that no rule is about.
+
+    Args:
+        graph: The program.
+        options: The pass.
+        names: The kinds of choices that it follows; those that it has no option for are left out.
+    """
+    found = {name: getattr(options, name, None) for name in names if name != "keep_float"}
+    told = tuple(ChosenOption(f"{name}={value}") for name, value in found.items() if value)
+    graph.choices = {**graph.choices, OF_ALL: (*graph.choices.get(OF_ALL, ()), *told)}
 
 
 def tell(graph: Graph, resolved: Mapping[Value, Effective]) -> None:
@@ -123,7 +176,7 @@ def _keeps_code(node: Node) -> bool:
     return isinstance(node.op.quant, SameCode) and not node.regions
 
 
-def _serves(name: str, value: Value) -> bool:
+def serves_codes(name: str, value: Value) -> bool:
     """Whether a choice can mean something for a value and the op that computes it."""
     node = value.node
     if name == "activations":

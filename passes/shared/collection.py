@@ -167,6 +167,7 @@ def collect(graph: Graph, data: Observations, bins: int, context: Context) -> No
     if checkpoint is not None:
         checkpoint.write(found)
     context.statistics = found
+    context.layer_rows = observer.layer_rows
 
 
 def _clipped_by_data(graph: Graph, known: Statistics) -> set[Value]:

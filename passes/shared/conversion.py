@@ -227,7 +227,7 @@ class Conversion:
             if not kernel.is_constant and not holds_bias(code, bias.array, terms, operands):
                 raise KeptFloat(f"its sum has no room for the bias %{bias.name}")
             operands.append(self.forms.constant(bias, code, builder))
-        self.forms.give_sum(output, builder.emit(node.op, *operands))
+        self._give_sum(output, builder.emit(node.op, *operands), builder)
 
     def convert_exact_sum(self, node: Node, builder: Builder) -> None:
         op, output = node.op, node.outputs[0]
@@ -247,7 +247,7 @@ class Conversion:
             self.forms.give(output, builder.emit(coded, *operands))
             return
         self.forms.rounded(op, types, self.plan.code_for(output))
-        self.forms.give_sum(output, builder.emit(op, *operands))
+        self._give_sum(output, builder.emit(op, *operands), builder)
 
     def convert_rows(self, node: Node, builder: Builder) -> None:
         """Codes a table; its rows get each code that is wanted of them straight from there."""
@@ -267,6 +267,7 @@ class Conversion:
         self.plan.check_weight(code, node.op.name)
         rows = builder.emit(node.op, self.forms.constant(table, code, builder), ids)
         self.forms.give_rows(output, rows)
+        self._round_narrow(output, builder)
 
     def convert_wide_sum(self, node: Node, builder: Builder) -> None:
         output = node.outputs[0]
@@ -277,7 +278,20 @@ class Conversion:
             code = quotient_code(totals, expressed_type(output.type)) or code
         operands = [self.forms.wide_form(value, code, builder) for value in node.inputs]
         op = node.op if isinstance(node.op, Concat) else node.op.with_code(code)
-        self.forms.give_sum(output, builder.emit(op, *operands))
+        self._give_sum(output, builder.emit(op, *operands), builder)
+
+    def _give_sum(self, output: Value, total: Value, builder: Builder) -> None:
+        self.forms.give_sum(output, total)
+        # What is cut off is rounded once, straight to the code of what is left.
+        if not output.uses or not all(user.op.clip_bounds() for user in output.users):
+            self._round_narrow(output, builder)
+
+    def _round_narrow(self, output: Value, builder: Builder) -> None:
+        """Rounds a value for which few bits are chosen, so that nothing reads it as it was."""
+        if output in self.plan.narrow:
+            self.forms.code(output, builder)
+            for finer in (self.forms.sums, self.forms.rows, self.forms.floats):
+                finer.pop(output, None)
 
     def _coding_of(self, node: Node) -> WeightCoding:
         return self._chosen.get(node, self._coding)
@@ -305,7 +319,7 @@ class Conversion:
             moved = self.forms.moved_sum(node, builder)
             if moved is not None:
                 for old, new in zip(node.outputs, moved, strict=True):
-                    self.forms.give_sum(old, new)
+                    self._give_sum(old, new, builder)
                 return
         if node.op.clip_bounds() and (x in self.forms.sums or x not in self.forms.main):
             # The sum is rounded once anyway: straight to the code of what is left of it.
@@ -315,6 +329,10 @@ class Conversion:
             operands = self.forms.alike(node.inputs, builder)
         results = builder.emit_node(node.op, operands).outputs
         for old, new in zip(node.outputs, results, strict=True):
+            if self.plan.is_chosen(old) and isinstance(new.type.quant, Affine):
+                own = self.plan.code_for(old)
+                if own.storage is not new.type.quant.storage:
+                    new = builder.emit(self.forms.requantize(new, own, self.forms.rounding), new)
             self.forms.give(old, new)
 
     def convert_norm(self, node: Node, builder: Builder) -> None:

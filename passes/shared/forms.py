@@ -182,7 +182,7 @@ class Forms:
 
     def finest(self, value: Value, builder: Builder) -> Value:
         """Returns a value that is no sum in its own code, or in 16 bits where it is computed so."""
-        if value.range is None:
+        if value.range is None or value in self.plan.narrow:
             return self.code(value, builder)
         short = short_code(value.range, expressed_type(value.type))
         if not self.plan.accepts(short):
@@ -193,7 +193,7 @@ class Forms:
         """Returns a value that is no sum in a code, if it is computed in floating point."""
         if value in self.rows:
             return self.code(value, builder, code)
-        if value in self._decoded or value in self.sums:
+        if value in self._decoded or value in self.sums or value in self.plan.narrow:
             return None  # The program rounds it to its code, or it is an exact sum.
         own = self.main.get(value)
         form = None if own is None else self.coded[value, own]
@@ -215,7 +215,7 @@ class Forms:
 
         The factor goes into the scale of the rounding, moves act on what is rounded.
         """
-        multiple = multiple_of_sum(value, self.sums)
+        multiple = multiple_of_sum(value, self.sums, self.plan.narrow)
         if multiple is None or multiple.source in self.plan.equal:
             return None
         if (value, code) not in self.coded:
@@ -382,11 +382,11 @@ class Forms:
         narrow = self.plan.one_width and not self.plan.is_fine
         if (
             isinstance(op, Exponentials)
-            and not narrow
+            and not (narrow or value in self.plan.narrow)
             and value.range is not None
             and value.range.is_finite
         ):
-            storage = self.plan.storage if self.plan.is_fine else None
+            storage = self.plan.fine_storage(value)
             code = score_code(value.range, storage, expressed=expressed_type(value.type))
             if not self.plan.accepts(code):
                 return self.code(value, builder)
@@ -412,7 +412,7 @@ class Forms:
                 builder,
                 fine_code(self.plan.range_of(value), expressed=expressed_type(value.type)),
             )
-            if value.is_constant or self._is_from_dot(value)
+            if value.is_constant or (self._is_from_dot(value) and not self.plan.is_chosen(value))
             else self.code(value, builder)
             for value in values
         ]

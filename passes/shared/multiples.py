@@ -29,17 +29,22 @@ class Multiple(NamedTuple):
     moves: Sequence[Op]
 
 
-def multiple_of_sum(value: Value, sums: Container[Value]) -> Multiple | None:
+def multiple_of_sum(
+    value: Value, sums: Container[Value], rounded: Container[Value] = ()
+) -> Multiple | None:
     """Goes back from a value through positive factors and moves to an exact sum, if there is one.
 
     Args:
         value: The value.
         sums: The values that are exact sums.
+        rounded: The values of which all readers are to get a rounded form.
     """
     moves: list[Op] = []
     factor: Array = np.ones(())
     source = value
     while source not in sums:
+        if source in rounded:
+            return None
         match source:
             case Value(Mul(), (first, second)):
                 inner, by = (second, first) if first.is_constant else (first, second)

@@ -21,6 +21,7 @@ from qir.observe.statistics import Statistics, TensorStatistics, key_of_imported
 from qir.observe.statistics_file import Statistic
 from qir.ops import Div, Dot, Softmax
 from qir.ops.products import Products
+from qir.passes.shared.layer_chains import Path
 from qir.pipeline import Context
 from qir.types import Array, DType
 
@@ -88,13 +89,18 @@ class PartStatistics:
             self.moments[value] = moments if before is None else before.merge(moments)
 
 
-def observed_parts(graph: Graph) -> Parts:
+def observed_parts(graph: Graph, chains: Sequence[Sequence[Path]] = ()) -> Parts:
     """Finds what passes ask for: few values, since observing one takes as long as counting it.
 
     By channels of the last axis what is multiplied with constant weights; by channels of the batch
     axes but the first, such as the heads, the operands of a product of batches; by rows what a
-    softmax reads; by positions what is divided row by row. Of what is convolved or multiplied with
-    constant weights, mean and variance of the channels.
+    softmax reads; by positions what is divided row by row; by channels of the last axis what lies
+    between layers that can be equalized. Of what is convolved or multiplied with constant weights,
+    mean and variance of the channels.
+
+    Args:
+        graph: The program.
+        chains: The chains of layers that may be equalized.
     """
     parts = Parts()
     for node in graph.walk():
@@ -114,6 +120,10 @@ def observed_parts(graph: Graph) -> Parts:
                 parts.rows.setdefault(node.inputs[0], (softmax_axes(node.op), _mask(node)))
             case _:
                 pass
+    for chain in chains:
+        for value in (value for path in chain for value in path.values):
+            if value.op is not None and value.op.clip_bounds() is None:
+                _number(value, (value.type.rank - 1,), parts)
     return parts
 
 
@@ -289,3 +299,23 @@ def channel_statistic(value: Value, statistics: Statistics) -> ChannelStatistic 
         return None
     fits = found.axes == (value.type.rank - 1,) and found.minimum.shape == value.type.shape[-1:]
     return found if fits else None
+
+
+def channel_extremes(value: Value, statistics: Statistics) -> tuple[Array, Array] | None:
+    """Returns the extremes of the channels along the last axis of a value, two arrays [channels].
+
+    Those of a clip, such as a relu, are those of its operand, clipped.
+
+    Args:
+        value: The value.
+        statistics: What was observed.
+    """
+    if (found := channel_statistic(value, statistics)) is not None:
+        return found.minimum, found.maximum
+    if value.op is None or value.op.clip_bounds() is None:
+        return None
+    known = channel_extremes(value.inputs[0], statistics)
+    if known is None:
+        return None
+    low, high = (np.asarray(value.op.evaluate(each)) for each in known)
+    return low, high

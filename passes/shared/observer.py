@@ -23,6 +23,11 @@ from qir.passes.shared.trips import TripCounter
 from qir.pipeline import Executor
 from qir.types import Array
 
+MOST_LAYER_ROWS = 24
+"""Rows that are kept of what a chain of layers reads."""
+LAYER_ROW_BYTES = 2**26
+"""Bytes of them, over all chains, but for one row of each."""
+
 
 @dataclass(frozen=True, eq=False)
 class _Stage:
@@ -80,6 +85,7 @@ class Observer:
     Attributes:
         values: The values that are observed, those of regions among them: those that are their own
             sources.
+        layer_rows: Rows of what chains of layers read, of the batches that were observed first.
     """
 
     def __init__(self, graph: Graph, executor: Executor, bins: int) -> None:
@@ -91,6 +97,10 @@ class Observer:
         self._outputs = {
             value: self._watched.path(value) for value in graph.outputs if is_observed(value)
         }
+        starts = [chain[0].first.inputs[0] for chain in self._watched.chains]
+        self._starts = {value: self._watched.path(value) for value in starts if is_observed(value)}
+        self._most_rows: dict[Value, int] = {}
+        self.layer_rows: dict[Value, Array] = {}
 
     def observe(
         self, batches: Iterable[tuple[Sequence[Array], Sizes]], first: int = 0
@@ -124,7 +134,8 @@ class Observer:
         kept = False
         for batch, (arrays, sizes) in enumerate(batches, first):
             if not pieces:
-                ends = {way[-1] for way in self._outputs.values()}
+                ways = (*self._outputs.values(), *self._starts.values())
+                ends = {way[-1] for way in ways}
                 pieces = cut(self.graph, self._watched.kept | ends, sizes, self.executor)
             # They are counted behind the next batch, which may come in the same buffers.
             copies = map(np.array, arrays)
@@ -164,11 +175,34 @@ class Observer:
             return self._located(value, array, stage.trip, stage.tally, stage.batch)
 
         self._watched.count(self.graph, [stage.trip], stage.tally, stage.seen, refused)
+        for value, path in self._starts.items():
+            self._keep_rows(value, path, stage)
         if stage.returned is not None:
             for value, path in self._outputs.items():
                 output = stage.trip.array(path, stage.tally.sizes)
                 if value not in stage.returned and output is not None:
                     stage.returned[value] = output
+
+    def _keep_rows(self, value: Value, path: Sequence[Value], stage: _Stage) -> None:
+        """Keeps rows of what a layer reads, evenly spaced in the batch, as long as some are wanted.
+
+        Each is as large as what the layer reads of a sample, so that they may be few.
+        """
+        if ("rows", value) in stage.seen:
+            return
+        known = self.layer_rows.get(value)
+        count = 0 if known is None else len(known)
+        if count >= self._most_rows.get(value, MOST_LAYER_ROWS):
+            return
+        array = stage.trip.array(path, stage.tally.sizes)
+        if array is None or not array.size:
+            return
+        stage.seen.add(("rows", value))
+        room = LAYER_ROW_BYTES // len(self._starts) // array[:1].nbytes
+        most = self._most_rows[value] = max(min(room, MOST_LAYER_ROWS), 1)
+        places = np.linspace(0, len(array) - 1, min(most - count, len(array))).round().astype(int)
+        rows = array[places]
+        self.layer_rows[value] = rows if known is None else np.concatenate([known, rows])
 
     def _located(
         self, value: Value, array: Array, trip: Trip, tally: Tally, batch: int

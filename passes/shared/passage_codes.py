@@ -86,6 +86,11 @@ class PassageCodes:
             observed = observed.union(other)
         expressed = expressed_type(inside[0].type)
         plan = self._forms.plan
+        if (storage := self._chosen_for(port)) is not None:
+            code = plan.code_of(observed, expressed, storage)
+            if port.passage.kind == "carried" and storage.bits > plan.storage.bits:
+                self._fine.add(place)
+            return code
         if port.passage.kind == "carried":
             return self._carried_code(place, port, observed, expressed)
         if self._enters_sums(port):
@@ -106,6 +111,12 @@ class PassageCodes:
             return own
         code = plan.code_of(observed, expressed)
         return self._carried_too(port, code) or code
+
+    def _chosen_for(self, port: Passing) -> DType | None:
+        """Returns the widest storage that is chosen for something on its way through."""
+        plan = self._forms.plan
+        chosen = (plan.storage_of(value) for value in port.values if plan.is_chosen(value))
+        return max(chosen, key=lambda storage: storage.bits, default=None)
 
     def _enters_sums(self, port: Passing) -> bool:
         """Whether a sum from outside is added to others inside, as the projection of an input is.

@@ -56,6 +56,7 @@ class CodePlan:
         excluded: The ops that a selector keeps in floating point.
         statistics: What calibration observed.
         storage: Storage of activations.
+        chosen: That of values for which it is chosen otherwise.
         symmetric: Whether activations have their zero point in the middle.
         boundary: What the program or region takes and returns.
         given: The codes that values have already.
@@ -70,6 +71,7 @@ class CodePlan:
         islands: The ops between ops of floating point.
         equal: The codes of operands that the target wants results to have.
         wide: The values that are better not rounded to 8 bits.
+        narrow: Those for which no more is chosen: they are rounded before anything reads them.
         moved: The moves that are better done on sums.
         divided: The sums of products that a division reads.
     """
@@ -90,6 +92,7 @@ class CodePlan:
     ) -> None:
         self.storage = storage
         self._chosen = chosen or {}
+        self.narrow = {value for value, own in self._chosen.items() if own.bits <= 8}
         self.symmetric = symmetric
         self.target = target
         self.fine = fine
@@ -123,7 +126,6 @@ class CodePlan:
         ranges = {value: value.range for value in graph.values() if value.range is not None}
         wide = target is None or target.has_wide_sums
         self.wide = wide_values(graph, kept, ranges, fine) if wide else set()
-        self.wide -= {value for value, chosen in self._chosen.items() if chosen.bits <= 8}
         self.moved = moved_sums(graph, ranges, self._heads) if wide else set()
         self.divided = divided_sums(graph) if wide else set()
 
@@ -188,7 +190,8 @@ class CodePlan:
 
     def code_for(self, value: Value, storage: DType | None = None) -> Affine:
         """Returns the code that a value's range asks for; the op's own where it is fixed."""
-        storage = storage or self._chosen.get(value)
+        chosen = self._chosen.get(value)
+        storage, asked = storage or chosen, storage
         given = self._given.get(value)
         if given is not None and storage in (None, given.storage):
             return given
@@ -205,7 +208,8 @@ class CodePlan:
             and self.accepts(rule.code)
         ):
             return replace(rule.code, expressed=expressed_type(value.type))
-        if storage is None and (code := self._heads.get(value) or self._uneven.get(value)):
+        code = self._heads.get(value) or self._uneven.get(value)
+        if asked is None and code is not None and chosen in (None, code.storage):
             return code
         observed, expressed = self.range_of(value), expressed_type(value.type)
         if storage is None and value in self._multiplied:
@@ -250,6 +254,19 @@ class CodePlan:
             return fine_code(self.range_of(value), expressed=expressed_type(value.type))
         return self.code_for(value, self.storage)
 
+    def storage_of(self, value: Value) -> DType:
+        """Returns the storage that a value's code has where nothing is known of its kind."""
+        return self._chosen.get(value, self.storage)
+
+    def fine_storage(self, value: Value) -> DType | None:
+        """Returns that storage where it has more than 8 bits."""
+        storage = self.storage_of(value)
+        return storage if storage.bits > 8 else None
+
+    def is_chosen(self, value: Value) -> bool:
+        """Whether a storage is chosen for a value, which its code then has or is finer than."""
+        return value in self._chosen
+
     def check_weight(self, code: Code, op: str) -> None:
         """Raises KeptFloat where the target does not accept a code of an op's weights."""
         broken = None if self.target is None else self.target.broken_by_weight(code, op)
@@ -265,7 +282,8 @@ class CodePlan:
 
     def result_code(self, value: Value) -> Affine:
         """Returns the code of a value whose op can give a wide one as well."""
-        return self.wide_code(value) if value in self.wide else self.code_for(value)
+        wide = value in self.wide and value not in self.narrow
+        return self.wide_code(value) if wide else self.code_for(value)
 
     def function_code(self, output: Value) -> Affine:
         """Returns the code of a function: of 12 bits where smooth ones of sums gate other sums."""
@@ -273,7 +291,8 @@ class CodePlan:
             isinstance(node.op, Mul) and not any(value.is_constant for value in node.inputs)
             for node in output.users
         )
-        if gates and output.uses and self.smooth_code(self.cones[output], output) is not None:
+        gates = gates and bool(output.uses) and output not in self._chosen
+        if gates and self.smooth_code(self.cones[output], output) is not None:
             return fine_code(self.range_of(output), expressed=expressed_type(output.type))
         return self.code_for(output)
 

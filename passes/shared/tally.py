@@ -16,6 +16,7 @@ from qir.observe.channels import few_places, observe_moments
 from qir.observe.histograms import Histogram, NonFiniteError, observe, observe_clipped
 from qir.ops import Cond, Reshape
 from qir.ops.traits import Moves
+from qir.passes.shared.channel_scaling import uneven_chains
 from qir.passes.shared.observed_parts import PartStatistics, observe_parts, observed_parts
 from qir.types import Array
 
@@ -137,6 +138,7 @@ class Watched:
         sources: What `sources` says of its values.
         values: Those that are their own sources: each gets a statistic.
         kept: Those whose numbers are looked at.
+        chains: The chains of layers that may be equalized.
     """
 
     def __init__(self, graph: Graph, bins: int) -> None:
@@ -159,7 +161,8 @@ class Watched:
         counted = [value for value in self.values if value not in clipped]
         self._counted = set(counted)
         self._of_graph = _by_graph(counted)
-        self._parts = observed_parts(graph)
+        self.chains = uneven_chains(graph)
+        self._parts = observed_parts(graph, self.chains)
         paths = {value: self.path(value) for value in (*self._parts.values, *self._parts.moments)}
         self._paths = paths
         self._parts_of_graph = _by_graph(self._parts.values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -48,6 +48,34 @@ def for_target(options: OptionsT, target: Target) -> OptionsT:
     if options.activations != "float":
         chosen["activations"] = _storage(options, plain, "activations", target.activations, target)
     return replace(options, **chosen)
+
+
+def expect_accepted(options: Any, wanted: Mapping[str, Any], target: Target) -> None:
+    """Checks what a rule of a recipe chooses: nothing makes it what the target has instead.
+
+    Args:
+        options: The pass that follows the rule.
+        wanted: The options that are chosen.
+        target: The target.
+
+    Raises:
+        QirError: An option is not accepted; those that are, are named.
+    """
+    for name, value in wanted.items():
+        if name == "scheme":
+            _scheme(replace(options, scheme=value), target)
+            continue
+        if name == "per":
+            accepted = target.weight_scales
+            names = accepted and [f"{each}:32" if each == "block" else each for each in accepted]
+            value = "block:32" if value.startswith("block:") else value
+        else:
+            storages = target.weights if name == "weights" else target.activations
+            if storages is not None and name == "weights" and options.activations == "float":
+                storages = (*storages, *target.casts)
+            names = storages if storages is None else [each.value for each in storages]
+        if names is not None and value not in names:
+            raise QirError(_refused(name, value, names, target))
 
 
 def _one_of(

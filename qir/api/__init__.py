@@ -7,6 +7,7 @@ from qir.api.optimizing import calibrate, optimize
 from qir.api.quantizing import quantize
 from qir.api.running import compile, evaluate
 from qir.api.saving import check_savable, save
+from qir.api.scoring import score
 
 __all__ = [
     "bisect",
@@ -20,4 +21,5 @@ __all__ = [
     "optimize",
     "quantize",
     "save",
+    "score",
 ]

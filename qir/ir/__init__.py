@@ -2,7 +2,7 @@
 
 from qir.ir.accuracy import Accuracy, OutputAccuracy, OwnError
 from qir.ir.builder import Builder, node_types
-from qir.ir.chosen import ChosenOption
+from qir.ir.chosen import OF_ALL, ChosenOption
 from qir.ir.cloner import clone
 from qir.ir.graph import Graph, expect_graph
 from qir.ir.node import Node
@@ -11,6 +11,7 @@ from qir.ir.reachability import reachable
 from qir.ir.value import Value
 
 __all__ = [
+    "OF_ALL",
     "Accuracy",
     "Builder",
     "ChosenOption",

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+OF_ALL = "*"
+"""The name by which `Graph.choices` holds what options of passes say where no rule does."""
+
 
 @dataclass(frozen=True)
 class ChosenOption:
-    """One thing that a rule of a recipe chose.
+    """One thing that a rule of a recipe chose, or an option of a pass where none did.
 
     Args:
         text: What, as in a recipe: `activations=i16`.

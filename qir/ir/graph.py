@@ -39,7 +39,7 @@ class Graph:
         erased_bytes: What the arrays of erased constants take, or would if nothing else held them.
         accuracy: What `qir.quantize` measured of the program it made. Files lack this and the rest.
         diagnostics: Sentences that the passes which made the program left for the user.
-        choices: What a recipe chose, by the names of imported values.
+        choices: What a recipe chose, by names of imported values, and by `OF_ALL` what of others.
     """
 
     def __init__(self, name: str, inputs: Iterable[tuple[str, TensorType]] = ()) -> None:

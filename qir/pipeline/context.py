@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -70,6 +70,8 @@ class Context:
         sample: Rows of the first batch that calibration read, an array for each input; None before.
         sample_outputs: What the float program returned for these rows as it was calibrated, an
             array for each output, None for one that is no float or has no such rows; else empty.
+        layer_rows: Rows of what chains of layers read as the program was calibrated, by the value,
+            for passes that compare ways to compute a chain.
         timings: (pass, seconds) of every pass that ran, and of the `accuracy-check` of `quantize`.
         edited: For each of these whether it edited the program: an op, operand, type, name, range,
             origin or note.
@@ -93,6 +95,7 @@ class Context:
     reference: Graph | None = None
     sample: Sequence[Array] | None = None
     sample_outputs: Sequence[Array | None] = ()
+    layer_rows: Mapping[Value, Array] = field(default_factory=dict)
     timings: list[tuple[str, float]] = field(default_factory=list)
     edited: list[bool] = field(default_factory=list)
     versions: list[tuple[Any, Graph]] | None = None

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
-import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -13,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 from qir.errors import QirError, did_you_mean, kind_of
 from qir.ir import ChosenOption, Graph, Value
 from qir.ops.attributes import coerce
+from qir.pipeline.recipe_text import parse_toml, place_of, read_text, toml_of
 from qir.pipeline.selectors import select_values
 from qir.text.files import write_atomically
 
@@ -25,9 +25,11 @@ class RecipeRule:
     """What the selected ops have otherwise than the pipeline says; None says nothing.
 
     Attributes:
-        select: Selectors of ops or inputs; see qir.pipeline.selectors. `activations`, and `method`
-            are of what an op computes, the others of the op.
-        activations: The storage of the result.
+        select: Selectors of ops or inputs, which `qir opt --list` explains (`SELECTORS` in
+            qir.pipeline.selectors). `activations` and `method` are of what an op computes, the
+            others of the op.
+        activations: The storage of the result; i4 where codes are found at run time, where i8 and
+            i4 are what products may read it in.
         weights: The storage of the weights.
         per: What of the weights has a scale of its own, as of pass quantize.
         scheme: The kind of code of the weights, likewise.
@@ -37,7 +39,7 @@ class RecipeRule:
     """
 
     select: tuple[str, ...]
-    activations: Literal["i8", "u8", "i16"] | None = None
+    activations: Literal["i8", "u8", "i16", "i4"] | None = None
     weights: Literal["i8", "i4", "i2", "i16"] | None = None
     per: str | None = None
     scheme: str | None = None
@@ -47,12 +49,19 @@ class RecipeRule:
 
     def __post_init__(self) -> None:
         given: Any = self.select
-        object.__setattr__(self, "select", (given,) if isinstance(given, str) else tuple(given))
-        selectors: tuple[Any, ...] = self.select
-        if not selectors or not all(isinstance(each, str) and each for each in selectors):
-            raise QirError(f"rule: select: expected selectors such as 'op:softmax', got {given!r}")
+        selectors = (given,) if isinstance(given, str) else given
+        if (
+            not isinstance(selectors, list | tuple)
+            or not selectors
+            or not all(isinstance(each, str) and each for each in selectors)
+        ):
+            raise QirError(
+                "rule: select: expected selectors such as 'op:softmax', got "
+                f"{repr(given) if isinstance(given, list | tuple | str) else kind_of(given)}"
+            )
+        object.__setattr__(self, "select", tuple(selectors))
         for name, wanted in _ANNOTATIONS.items():
-            if (value := getattr(self, name)) is not None:
+            if (value := getattr(self, name)) is not None or name == "reason":
                 object.__setattr__(self, name, coerce(value, wanted, f"rule: {name}"))
         if not self.choices:
             raise QirError(
@@ -93,7 +102,7 @@ class RecipeRule:
 
 
 _ANNOTATIONS: dict[str, Any] = {
-    "activations": Literal["i8", "u8", "i16"],
+    "activations": Literal["i8", "u8", "i16", "i4"],
     "weights": Literal["i8", "i4", "i2", "i16"],
     "per": str,
     "scheme": str,
@@ -119,6 +128,20 @@ class Effective:
     def get(self, name: str) -> Any:
         """Returns what is chosen of one kind; None where the pipeline's option holds."""
         return self.choices[name][0] if name in self.choices else None
+
+    def only(self, names: Collection[str]) -> Effective:
+        """Returns what is chosen of some kinds."""
+        return Effective({name: each for name, each in self.choices.items() if name in names})
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What is chosen, by the names of a rule's fields."""
+        return {name: value for name, (value, _) in self.choices.items()}
+
+    @property
+    def rules(self) -> tuple[RecipeRule, ...]:
+        """The rules that chose."""
+        return tuple(rule for _, rule in self.choices.values())
 
     @property
     def told(self) -> tuple[ChosenOption, ...]:
@@ -166,10 +189,7 @@ class Recipe:
         Raises:
             QirError: The file can't be read, or holds no recipe.
         """
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise QirError(f"recipe: can't read {path}: {error}") from error
+        text = read_text(path)
         try:
             return Recipe.parse(text)
         except QirError as error:
@@ -182,37 +202,25 @@ class Recipe:
         Raises:
             QirError: The text is no TOML, or a key or rule does not fit.
         """
-        try:
-            found = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise QirError(f"recipe: expected TOML: {error}") from error
-        for name in found:
-            if name not in ("pipeline", "rule"):
-                hint = did_you_mean(name, ["pipeline", "rule"])
-                raise QirError(f"recipe: expected pipeline and [[rule]], got '{name}'{hint}")
-        pipeline, rules = found.get("pipeline"), found.get("rule", [])
-        if pipeline is not None and not isinstance(pipeline, str):
-            raise QirError(f"recipe: pipeline: expected passes as text, got {kind_of(pipeline)}")
-        if not isinstance(rules, list):
-            raise QirError("recipe: expected each rule to be a table [[rule]], got one [rule]")
+        pipeline, rules = parse_toml(text)
         made = []
-        for index, rule in enumerate(rules, 1):
+        for index, rule in enumerate(rules):
             try:
                 made.append(RecipeRule.of(rule))
             except QirError as error:
-                raise error.at(f"in rule {index}") from error
+                raise error.at(place_of(text, index, error.message)) from error
         return Recipe(tuple(made), pipeline)
 
     @property
     def text(self) -> str:
         """The recipe as TOML, which `parse` reads."""
-        lines = [] if self.pipeline is None else [f"pipeline = {_quoted(self.pipeline)}"]
-        for rule in self.rules:
-            chosen = rule.choices | ({"reason": rule.reason} if rule.reason else {})
-            selectors = list(rule.select) if rule.select[1:] else rule.select[0]
-            lines += ["", "[[rule]]", f"select = {_quoted(selectors)}"]
-            lines += [f"{name} = {_quoted(value)}" for name, value in chosen.items()]
-        return "\n".join(lines).lstrip("\n") + "\n"
+        tables = [
+            {"select": list(rule.select) if rule.select[1:] else rule.select[0]}
+            | rule.choices
+            | ({"reason": rule.reason} if rule.reason else {})
+            for rule in self.rules
+        ]
+        return toml_of(self.pipeline, tables)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the recipe as TOML.
@@ -227,11 +235,26 @@ class Recipe:
         """Returns the recipe with more rules behind its own."""
         return replace(self, rules=(*self.rules, *rules))
 
+    def index(self, rule: RecipeRule) -> int:
+        """Returns the place of a rule, which is one of its own and not one that is equal."""
+        return next(index for index, each in enumerate(self.rules) if each is rule)
+
+    @contextmanager
+    def placed(self, *rules: RecipeRule) -> Iterator[None]:
+        """Adds to errors which rules they are of."""
+        try:
+            yield
+        except QirError as error:
+            for index in dict.fromkeys(map(self.index, rules)):
+                error.at(_place(index, self.rules[index]))
+            raise
+
     def resolve(
         self,
         graph: Graph,
         choices: Sequence[str] = CHOICES,
         serves: Callable[[str, Value], bool] = lambda name, value: True,
+        earlier: Graph | None = None,
     ) -> dict[Value, Effective]:
         """Returns what the rules say of each value that any of them selects, regions included.
 
@@ -239,35 +262,34 @@ class Recipe:
             graph: The program.
             choices: What to look at: rules that choose nothing of it are passed over.
             serves: Whether a choice can mean something for a value and its op.
+            earlier: The program before passes changed it, for what became of a name in it.
 
         Raises:
-            QirError: A rule selects nothing, nothing that its choices can mean something for, or
-                nothing that later rules leave to it.
+            QirError: A rule selects nothing, or chooses what nothing that it selects has, or what
+                later rules choose for all of it.
         """
         found: dict[Value, dict[str, tuple[Any, RecipeRule]]] = {}
-        places: dict[int, list[tuple[Value, str]]] = {}
+        places: dict[tuple[int, str], list[Value]] = {}
         for index, rule in enumerate(self.rules):
             said = {name: value for name, value in rule.choices.items() if name in choices}
             if not said:
                 continue
-            try:
-                selected = select_values(graph, rule.select)
-            except QirError as error:
-                raise error.at(f"in rule {index + 1}, {rule}") from error
+            with self.placed(rule):
+                selected = select_values(graph, rule.select, earlier)
             for name, value in said.items():
                 served = [each for each in selected if serves(name, each)]
                 if not served:
                     raise QirError(_without_use(graph, rule, name, serves), [_place(index, rule)])
                 for each in served:
                     found.setdefault(each, {})[name] = value, rule
-                places.setdefault(index, []).extend((each, name) for each in served)
-        for index, met in places.items():
-            holders = [found[value][name][1] for value, name in met]
+                places[index, name] = served
+        for (index, name), served in places.items():
+            holders = [found[value][name][1] for value in served]
             if all(holder is not self.rules[index] for holder in holders):
-                last = max(position for position, rule in enumerate(self.rules) if rule in holders)
+                last = max(map(self.index, holders))
                 raise QirError(
-                    f"recipe: rule {index + 1} is without effect: rule {last + 1} chooses the same "
-                    "for all that it selects; put it behind, or leave it out",
+                    f"recipe: {name} of rule {index + 1} is without effect: rule {last + 1} says "
+                    "it for all that it selects; put it behind, or leave it out",
                     [_place(index, self.rules[index])],
                 )
         return {value: Effective(chosen) for value, chosen in found.items()}
@@ -281,8 +303,9 @@ def _without_use(
     graph: Graph, rule: RecipeRule, name: str, serves: Callable[[str, Value], bool]
 ) -> str:
     """Returns the error of a rule that chooses what nothing it selects has."""
-    named = {value.name: value for node in graph.walk() for value in node.outputs}
-    fitting = [each for each, value in named.items() if serves(name, value)]
+    made = (value for node in graph.walk() for value in node.outputs)
+    values = (value for value in (*graph.inputs, *made) if not value.is_constant)
+    fitting = list(dict.fromkeys(value.name for value in values if serves(name, value)))
     near = did_you_mean(rule.select[0].lstrip("%"), fitting)
     few = f"; it is for {', '.join(fitting[:5])}" if fitting else "; nothing in the program has it"
     return f"recipe: {name}: expected ops that have it, got {', '.join(rule.select)}{near or few}"
@@ -290,8 +313,3 @@ def _without_use(
 
 def _plain(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _quoted(value: object) -> str:
-    """Returns text, a truth value or a list of texts as TOML, whose strings are those of JSON."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

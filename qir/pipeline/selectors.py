@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext, suppress
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
-from qir.errors import QirError, did_you_mean
+from qir.errors import QirError, counted, did_you_mean
 from qir.ir import Graph, Node, Value
 from qir.ir.places import walk_places
 from qir.ops.core import Const, Return
 from qir.ops.softmax import Exponentials, Softmax
 
+SELECTORS = """\
+conv*: ops by the names of their results, or of the imported values that these stand for; inputs of
+  the program too in the rules of a recipe, whose names are those of what they give
+loop/*: what stands in a loop or branch, by its place, as explain tells it; branch/0/* is in the
+  first branch
+op:softmax: ops by their own name
+loc:*model.py:41*: ops by their place in the model
+a selector is a glob: * stands for any text, ? for a letter, [ab] for one of these; one that matches
+  nothing is an error with the nearest name. Passes that fold ops into others come first: what is
+  gone then has no name any more"""
+"""What selectors there are, for whoever writes rules of a recipe or `keep_float` of a pass."""
+
 
 def select(graph: Graph, selectors: Sequence[str]) -> set[Node]:
     """Returns the nodes that selectors name.
 
-    A selector is a glob over the names of values (and of the imported values they stand for), with
-    or without the % before them, `op:`
-    and a glob over op names, or `loc:` and a glob over locations, such as `conv*`, `op:softmax` or
-    `loc:*model.py:41*`. What stands in a loop or branch has its place before its name too, as
-    `qir.explain` tells it, so that `loop/*` is all that stands in the loop.
-
     Args:
         graph: The program.
-        selectors: The selectors; a node that any of them names is selected.
+        selectors: The selectors, as `SELECTORS` has them; a node that any names is selected.
 
     Raises:
         QirError: A selector matches nothing; the message gives the nearest name.
@@ -41,7 +46,7 @@ def select(graph: Graph, selectors: Sequence[str]) -> set[Node]:
         if not kind:
             found |= {node for node in nodes if _matches(_placed(node, places[node]), pattern)}
             # A value that a pass rescaled stands for no imported one; its name goes on from there.
-            found = found or {node for node in nodes if _matches(_names(node, ""), f"{pattern}.*")}
+            found = found or {node for node in _rescaled(nodes) if _matches(_heads(node), pattern)}
         if not found:
             hint = _hint(graph, kind, pattern, nodes)
             raise QirError(f"selector: '{selector}' matches nothing in @{graph.name}{hint}")
@@ -49,12 +54,16 @@ def select(graph: Graph, selectors: Sequence[str]) -> set[Node]:
     return chosen
 
 
-def select_values(graph: Graph, selectors: Sequence[str]) -> dict[Value, None]:
+def select_values(
+    graph: Graph, selectors: Sequence[str], earlier: Graph | None = None
+) -> dict[Value, None]:
     """Returns what the ops that selectors name compute, in order, and the inputs that they name.
 
     Args:
         graph: The program.
         selectors: As for `select`; a glob over the names of values is one over inputs too.
+        earlier: The program before passes changed it: of a selector that matches there alone, the
+            message says what is computed from what it named.
 
     Raises:
         QirError: A selector matches nothing; the message gives the nearest name.
@@ -64,8 +73,13 @@ def select_values(graph: Graph, selectors: Sequence[str]) -> dict[Value, None]:
         pattern = selector.removeprefix("%")
         inputs = {value for value in graph.inputs if _matches(_value_names(value), pattern)}
         nodes = set[Node]()
-        with suppress(QirError) if inputs else nullcontext():
+        try:
             nodes = select(graph, [selector])
+        except QirError as error:
+            if not inputs and earlier is not None and (hint := _became(graph, selector, earlier)):
+                raise QirError(f"selector: '{selector}' {hint}") from error
+            if not inputs:
+                raise
         chosen |= inputs | {value for node in nodes for value in node.outputs}
     made = (value for node in graph.walk() for value in node.outputs)
     return {value: None for value in (*graph.inputs, *made) if value in chosen}
@@ -88,6 +102,43 @@ def _names(node: Node, kind: str) -> Iterable[str]:
 
 def _placed(node: Node, around: str) -> Iterable[str]:
     return [f"{around}{value.name}" for value in node.outputs if around]
+
+
+def _rescaled(nodes: Sequence[Node]) -> Iterable[Node]:
+    """Returns the nodes that stand for nothing imported, in a program of which others do."""
+    values = {node: node.outputs for node in nodes if node.outputs}
+    if not any(value.origin for outputs in values.values() for value in outputs):
+        return ()
+    return (node for node, outputs in values.items() if not any(one.origin for one in outputs))
+
+
+def _heads(node: Node) -> Iterable[str]:
+    return [value.name.rpartition(".")[0] for value in node.outputs]
+
+
+def _became(graph: Graph, selector: str, earlier: Graph) -> str:
+    """Returns what passes made of what a selector names in an earlier program; empty if nothing."""
+    try:
+        gone = select_values(earlier, [selector])
+    except QirError:
+        return ""
+    made = (node.outputs for node in graph.walk() if not isinstance(node.op, Const))
+    now = {name: value for outputs in made for value in outputs for name in _value_names(value)}
+    later = [value for node in earlier.walk() for value in node.outputs]
+    behind = set(gone)
+    for value in later:
+        if behind.intersection(value.inputs):
+            behind.add(value)
+            if known := next((now[name] for name in _value_names(value) if name in now), None):
+                near = f"; did you mean '{known.name}', which is computed from it?"
+                break
+    else:
+        near = ""
+    what = counted(len(gone), "op")
+    return (
+        f"matches nothing in @{graph.name} any more: passes took out {what} or made it part of "
+        f"others{near}"
+    )
 
 
 def _value_names(value: Value) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qir.analysis.properties import QUANTIZED, is_float_op
 from qir.errors import counted
-from qir.ir import Accuracy, ChosenOption, Graph, Node, Value, expect_graph
+from qir.ir import OF_ALL, Accuracy, ChosenOption, Graph, Node, Value, expect_graph
 from qir.ir.places import placed_name, walk_places
 from qir.ops import Const, Dequantize, Quantize, QuantizeDynamic, Return
 from qir.ops.rules import KeepFloat, Table
@@ -47,6 +47,8 @@ class Explanation:
 
     Args:
         lines: One for each op but constants and the casts between codes and floating point.
+        options: What the options of passes say of all that no rule of a recipe is about, by which
+            the lines without choices read "as all"; empty where there was no recipe.
         accuracy: What `qir.quantize` measured of the program, None where it did not.
         inputs: A sentence for each input that held one number only in the calibration data.
         diagnostics: What the passes that made an integer program had to say; that nothing was
@@ -56,6 +58,7 @@ class Explanation:
     """
 
     lines: tuple[OpVerdict, ...]
+    options: tuple[ChosenOption, ...] = ()
     accuracy: Accuracy | None = None
     inputs: tuple[str, ...] = ()
     diagnostics: tuple[str, ...] = ()
@@ -75,15 +78,16 @@ class Explanation:
         return f"{len(self.lines) - len(self.floats)} of {len(self.lines)} ops integer"
 
     def __str__(self) -> str:
-        chosen = any(line.choices for line in self.lines)
         rows = [
             (line.op, f"%{line.value}", line.loc or "-", _KINDS[line.integer], line.reason)
-            + ((", ".join(map(str, line.choices)) or "as all",) if chosen else ())
+            + ((", ".join(map(str, line.choices)) or "as all",) if self.options else ())
             for line in self.lines
         ]
         figures = lines_of(self.accuracy) if self.accuracy else []
-        told = (*table(rows), self.summary, *self._of_target, *self.inputs, *self.diagnostics)
-        return "\n".join([*told, *figures])
+        every = ", ".join(map(str, self.options))
+        as_all = [f"as all, by the options of passes: {every}"] if self.options else []
+        told = (*self._of_target, *self.inputs, *self.diagnostics)
+        return "\n".join([*table(rows), *as_all, self.summary, *told, *figures])
 
     @property
     def _of_target(self) -> tuple[str, ...]:
@@ -122,6 +126,7 @@ def explain(graph: Graph, *, target: str | Target | None = None) -> Explanation:
     quantized = QUANTIZED.missing(graph) is None
     return Explanation(
         tuple(_lines(graph, quantized)),
+        graph.choices.get(OF_ALL, ()),
         graph.accuracy,
         tuple(constant_inputs(graph)),
         graph.diagnostics if quantized else (),
@@ -142,8 +147,13 @@ def _lines(graph: Graph, quantized: bool) -> Iterator[OpVerdict]:
 
 def _choices(graph: Graph, node: Node) -> tuple[ChosenOption, ...]:
     """Returns what a recipe chose for an op, or for what it became a part of."""
-    names = [name for value in node.outputs for name in value.origin or (value.name,)]
+    names = [name for value in node.outputs for name in value.origin or _names(value)]
     return tuple(dict.fromkeys(each for name in names for each in graph.choices.get(name, ())))
+
+
+def _names(value: Value) -> tuple[str, str]:
+    """Returns the name of a value, and that of the value which it is a form of if it is one."""
+    return value.name, value.name.rpartition(".")[0]
 
 
 def _reason(node: Node, quantized: bool) -> str:

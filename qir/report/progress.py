@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -13,7 +13,7 @@ DELAY = 1.0
 """Seconds after which a bar appears."""
 
 
-def watched(items: Collection[T], label: str) -> Iterable[T]:
+def watched(items: Iterable[T], label: str) -> Iterable[T]:
     """Returns items in order, and shows on a terminal how many are done, where it takes a while.
 
     Args:

@@ -17,7 +17,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 from unittest import mock
 
 import jax
@@ -36,11 +36,13 @@ from qir.ops.cast import is_long
 from qir.ops.rules import Accumulate
 from qir.passes.pipelines import ACTIVATIONS, INTEGER
 from qir.passes.quantize.quantize import QuantizePass
+from qir.pipeline import Recipe, RecipeRule
 from qir.report.decibels import ratio_in_decibels
 from qir.types import Array, DType
 from tests.strategies.base import Draw
 from tests.strategies.float_programs import FloatCase, float_programs, simple_programs
 from tests.strategies.pipelines import quantizing
+from tests.strategies.recipes import recipes
 from tests.strategies.transformer_programs import transformer_programs
 
 SILENT = 15.0
@@ -53,6 +55,10 @@ COUNTED = ("programs", "accurate", "warned", "refused", "compared", "faults")
 
 KEPT = ["none", "none", "op:relu", "op:add", "op:mul", "op:softmax", "op:dot", "op:mean"]
 """Ops that stay in floating point."""
+
+
+Quantized: TypeAlias = tuple[FloatCase, str, tuple[RecipeRule, ...]]
+"""A float program, the pipeline that quantizes it, and the rules of a recipe, or none."""
 
 
 class NumpyExecutor:
@@ -98,8 +104,8 @@ class Tried:
 
 
 @st.composite
-def quantizations(draw: Draw) -> tuple[FloatCase, str]:
-    """Draws a program in f32, raised or as it is, and the pipeline that quantizes it."""
+def quantizations(draw: Draw) -> Quantized:
+    """Draws a program in f32, raised or as it is, the pipeline that quantizes it, and a recipe."""
     wide: FloatCase = draw(
         st.one_of(
             transformer_programs(), transformer_programs(), float_programs(), simple_programs()
@@ -125,12 +131,13 @@ def quantizations(draw: Draw) -> tuple[FloatCase, str]:
     inputs = tuple(
         array.astype(np.float32) if array.dtype == np.float64 else array for array in wide.inputs
     )
-    return FloatCase(graph, inputs), pipeline
+    recipe = draw(recipes(graph, pipeline)) if draw(st.integers(0, 2)) == 0 else ()
+    return FloatCase(graph, inputs), pipeline, recipe
 
 
-def attempt(case: FloatCase, pipeline: str) -> Tried:
+def attempt(case: FloatCase, pipeline: str, recipe: Sequence[RecipeRule] = ()) -> Tried:
     """Quantizes a program and judges its outputs."""
-    text = f"{case.shown()}\n{pipeline}"
+    text = f"{case.shown()}\n{pipeline}\n{Recipe(tuple(recipe)).text if recipe else ''}"
     with np.errstate(all="ignore"):
         exact = run_all(case.graph, *case.inputs)
     finite = all(np.isfinite(array).all() for array in exact.values() if array.dtype.kind == "f")
@@ -140,10 +147,10 @@ def attempt(case: FloatCase, pipeline: str) -> Tried:
             mock.patch("qir.backends.xla.executor.XlaExecutor", NumpyExecutor),
         ):
             warnings.simplefilter("always")
-            integer = qir.quantize(case.graph, [case.inputs], pipeline)
+            integer = qir.quantize(case.graph, [case.inputs], pipeline, recipe=recipe or None)
         found = run_all(integer, *case.inputs)
     except QirError as error:
-        folded = str(error).startswith("selector:")
+        folded = str(error).startswith("selector:") or any("in rule" in at for at in error.places)
         refused = f"refused though all its numbers are finite: {error}"
         fault = refused if finite and not folded else None
         return Tried(text, fault, "refused")
@@ -221,7 +228,10 @@ def _computes_on_decoded(node: Node) -> bool:
 
 def with_cuts(program: Graph) -> Graph:
     """Returns the program with what decides integers by floats among its outputs."""
-    wanted = dict.fromkeys([*program.outputs, *Uncertain.of(program).cuts])
+    cuts = Uncertain.of(program).cuts
+    # In the program's order, as how XLA fuses ops depends on it.
+    inner = [value for value in program.values() if value in cuts]
+    wanted = dict.fromkeys([*program.outputs, *inner])
     return program.extract(program.inputs, [value for value in wanted if not is_long(value.type)])
 
 
@@ -280,9 +290,7 @@ def _equal(found: object, expected: Array) -> bool:
     return np.array_equal(np.asarray(found), expected, equal_nan=expected.dtype.kind == "f")
 
 
-def judge(
-    pack: Sequence[tuple[FloatCase, str]], compare: bool = True
-) -> tuple[Counter[str], list[str]]:
+def judge(pack: Sequence[Quantized], compare: bool = True) -> tuple[Counter[str], list[str]]:
     """Tries some programs; returns what became of how many, and the faults.
 
     Args:
@@ -328,7 +336,7 @@ def run_chunk(
         ],
     )
     @given(st.lists(quantizations(), min_size=pack, max_size=pack))
-    def collect(drawn: list[tuple[FloatCase, str]]) -> None:
+    def collect(drawn: list[Quantized]) -> None:
         number = next(packs)
         if number == 0:
             return  # All of the simplest programs are the same.

@@ -123,3 +123,31 @@ def test_programs_show_what_they_take_and_return():
         "<interpreted @f(%x: f32[2,4]) -> (f32[2,2]), 2 ops>"
     )
     assert repr(qir.Graph("empty")) == "<@empty() -> (), 0 ops>"
+
+
+def test_the_memory_of_a_call_counts_what_kernels_keep():
+    # What lies between two products takes more than all else, and kernels keep it themselves.
+    text = """
+    graph @f(%x: f32[B,8]) {
+      %v = const 0.25 : f32[8,512]
+      %w = const 0.25 : f32[512,4]
+      %h = dot(%x, %v) : f32[B,512]
+      %y = dot(%h, %w) : f32[B,4]
+      return %y
+    }"""
+    graph = qir.parse(text)
+    x = np.random.default_rng(0).normal(size=(64, 8)).astype(np.float32)
+    planned = qir.compile(graph).memory({"B": 64})
+    weights = 4 * (8 * 512 + 512 * 4)
+    assert (planned.arguments, planned.outputs) == (4 * 64 * 8 + weights, 4 * 64 * 4)
+    assert planned.temporary >= 4 * 64 * 512
+    assert planned.kernels == 0
+    assert planned.total == sum((planned.arguments, planned.outputs, planned.temporary))
+    if not isinstance(kernels_here(), str):
+        integer = qir.quantize(graph, [x])
+        found = qir.compile(integer, kernels=True).memory({"B": 64})
+        assert found.outputs == planned.outputs
+        assert 64 * 512 < found.kernels < planned.temporary
+        assert qir.compile(integer, kernels=False).memory({"B": 64}).kernels == 0
+    with pytest.raises(qir.QirError, match=r"memory: expected a size for the dimension B"):
+        qir.compile(graph).memory()

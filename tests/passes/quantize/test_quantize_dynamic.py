@@ -140,7 +140,7 @@ def test_attention_is_exact_but_for_its_floats():
 @pytest.mark.hypothesis
 def test_random_networks():
     """Every fourth is compared with the reference: integers equal, floats within bounds."""
-    cases = [case for case, _ in drawn(quantizations(), 32, pack=4)]
+    cases = [case for case, *_ in drawn(quantizations(), 32, pack=4)]
     for index, case in enumerate(cases):
         graph = qir.quantize(case.graph, pipeline="w8-dynamic")
         program = qir.to_program(graph)

@@ -54,7 +54,7 @@ def check(graph, integer, inputs):
 @pytest.mark.hypothesis
 def test_own_and_inherited_errors_add_up_to_the_whole_on_random_programs():
     compared = 0
-    for case, pipeline in drawn(quantizations(), 60, pack=10):
+    for case, pipeline, _ in drawn(quantizations(), 60, pack=10):
         integer = quantized(case.graph, [case.inputs], pipeline)
         if integer is not None:
             check(case.graph, integer, case.inputs)

@@ -1,0 +1,249 @@
+"""Choosing the units that get 16 bits: by the noise that each adds, then confirmed and pruned."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import combinations
+
+from qir.report.progress import watched
+from qir.search.budget import Budget, signal_to_noise
+from qir.search.measurements import OutOfTime, SearchedFigures
+from qir.search.subject import Prepared
+
+MOST_WIDE = 0.15
+"""The greatest share of the stored activations to which `auto` gives 16 bits, of tensors with those
+that have as many anyway, and of numbers."""
+
+LEAST_GAIN = 0.005
+"""The share of all noise below which a unit is not worth its bits: 0.02 dB."""
+
+FEW = 12
+"""Units among which all sets are looked at."""
+
+NEAR = 0.5
+"""How far below the bound a simulated figure in dB may lie for a set to be tried."""
+
+MOST_TRIED = 48
+"""Integer programs that are made to do with fewer units."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Attributes:
+        chosen: The places of the units that get 16 bits, those that matter most first.
+        figure: What was measured of the integer program; None where there was no time to.
+        finished: Whether the search came to its end.
+    """
+
+    chosen: tuple[int, ...]
+    figure: float | None
+    finished: bool = True
+
+
+class Greedy:
+    """One search.
+
+    Args:
+        prepared: What is searched.
+        budget: How outputs are measured, and the bound.
+        measurements: What is known and how much time is left.
+    """
+
+    def __init__(self, prepared: Prepared, budget: Budget, measurements: SearchedFigures) -> None:
+        self.prepared = prepared
+        self.budget = budget
+        self.measurements = measurements
+        subject = prepared.subject
+        self._exact = subject.exact(subject.rows)
+        same = subject.rows is subject.held_out
+        self._exact_held_out = self._exact if same else subject.exact(subject.held_out)
+        self.tried: list[Found] = []
+
+    def simulated(self, chosen: Collection[int]) -> float:
+        """Returns the measure of the simulation where some units have 16 bits."""
+
+        def measure() -> Sequence[float]:
+            return [self.budget.measure(self._exact, self.prepared.simulated(chosen))]
+
+        return self.measurements.get("simulated", chosen, measure)[0]
+
+    def real(self, chosen: Sequence[int]) -> float:
+        """Returns the measure of the integer program where some units have 16 bits."""
+
+        def measure() -> Sequence[float]:
+            found = self.prepared.subject.integer(self.prepared.rules(chosen))
+            return [self.budget.measure(self._exact_held_out, found)]
+
+        figure = self.measurements.get("real", chosen, measure)[0]
+        self.tried.append(Found(tuple(chosen), figure))
+        return figure
+
+    def noises(self) -> dict[int, float]:
+        """Returns the noise of each unit, of as many as there is time for."""
+        found: dict[int, float] = {}
+        with suppress(OutOfTime):
+            for index in watched(range(len(self.prepared.units)), "search"):
+
+                def measure(index: int = index) -> Sequence[float]:
+                    return self.prepared.noise(index)
+
+                found[index] = sum(self.measurements.get("noise", [index], measure))
+        return found
+
+    def order(self, noises: dict[int, float]) -> list[int]:
+        """Returns the units, those first that take away the most noise for each tensor."""
+        units = self.prepared.units
+
+        def gain(index: int) -> float:
+            return noises[index] / max(units[index].values, 1)
+
+        return sorted(noises, key=lambda index: (-gain(index), index))
+
+    def cost(self, chosen: Iterable[int]) -> int:
+        """Returns how many tensors get 16 bits."""
+        return sum(self.prepared.units[index].values for index in chosen)
+
+    def spend(self) -> Found:
+        """Gives 16 bits to at most a small share of the activations, where they gain the most."""
+        noises = self.noises()
+        prepared, total = self.prepared, sum(noises.values())
+        values = int(MOST_WIDE * prepared.values) - prepared.wide
+        numbers = int(MOST_WIDE * prepared.numbers)
+        chosen: list[int] = []
+        for index in self.order(noises):
+            unit = prepared.units[index]
+            if noises[index] < LEAST_GAIN * total:
+                continue
+            if unit.values <= values and unit.size <= numbers:
+                chosen.append(index)
+                values, numbers = values - unit.values, numbers - unit.size
+        complete = len(noises) == len(prepared.units)
+        try:
+            before, after = self.real([]), self.real(chosen)
+        except OutOfTime:
+            return Found(tuple(chosen), None, finished=False)
+        if chosen and after <= before:
+            return Found((), before, complete)
+        return Found(tuple(chosen), after, complete)
+
+    def meet(self) -> Found | None:
+        """Finds few units whose 16 bits meet the budget.
+
+        Returns:
+            None where not even all of them do.
+
+        Raises:
+            OutOfTime: There was no time to find some that do.
+        """
+        found: Found | None = None
+        try:
+            # A simulation that is far below need not be confirmed.
+            is_near = not self._adds_up or self.simulated([]) >= self.budget.bound - 2 * NEAR
+            if is_near and (figure := self.real([])) >= self.budget.bound:
+                return Found((), figure)
+            noises = self.noises()
+            if len(noises) < len(self.prepared.units):
+                raise OutOfTime
+            order = self.order(noises)
+            found = self._reach(order)
+            if found is None:
+                return None
+            while (fewer := self._fewer(found, noises)) is not None:
+                found = fewer
+        except OutOfTime:
+            good = [each for each in self.tried if (each.figure or 0) >= self.budget.bound]
+            if not good:
+                raise
+            best = min(good, key=lambda each: self.cost(each.chosen))
+            return Found(best.chosen, best.figure, finished=False)
+        return Found(tuple(each for each in order if each in found.chosen), found.figure)
+
+    @property
+    def best(self) -> Found | None:
+        """The best of what was made, the one of the fewest tensors of several."""
+        return max(
+            self.tried, key=lambda each: (each.figure or 0, -self.cost(each.chosen)), default=None
+        )
+
+    def _reach(self, order: Sequence[int]) -> Found | None:
+        """Takes units in order until the integer program meets the budget."""
+        wanted, least = self.budget.bound, 1
+        while True:
+            count = self._first(order, wanted, least)
+            figure = self.real(order[:count])
+            if figure >= self.budget.bound:
+                return Found(tuple(order[:count]), figure)
+            if count == len(order):
+                return None
+            # As much more as the program is worse than its simulation.
+            wanted = max(wanted, self.simulated(order[:count])) + (self.budget.bound - figure)
+            least = count + 1
+
+    def _first(self, order: Sequence[int], wanted: float, least: int) -> int:
+        """Returns the least number of units in order whose simulation has a figure, or all."""
+        low, high = least, len(order)
+        while low < high:
+            middle = (low + high) // 2
+            if self.simulated(order[:middle]) >= wanted:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    def _fewer(self, found: Found, noises: dict[int, float]) -> Found | None:
+        """Returns a set that meets the budget with fewer tensors in 16 bits, if one is found."""
+        cost = self.cost(found.chosen)
+        if len(noises) > FEW:
+            for chosen in self._lighter(found, noises):
+                if (figure := self.real(chosen)) >= self.budget.bound:
+                    return Found(chosen, figure)
+            return None
+        assert found.figure is not None
+        offset = self.simulated(found.chosen) - found.figure
+        bound = self.budget.bound + offset - (NEAR if self._adds_up else 0)
+        places = sorted(noises)
+        sets = [each for count in range(len(places)) for each in combinations(places, count)]
+        sets = [each for each in sets if self.cost(each) < cost]
+        # Of as many tensors those first that leave the least noise.
+        left = {each: -sum(noises[index] for index in each) for each in sets}
+        tried = 0
+        for chosen in sorted(sets, key=lambda each: (self.cost(each), left[each], each)):
+            if tried >= MOST_TRIED:
+                return None
+            if not self.measurements.known("real", chosen):
+                if self.simulated(chosen) < bound:
+                    continue
+                tried += 1
+            figure = self.real(chosen)
+            if figure >= self.budget.bound:
+                return Found(chosen, figure)
+        return None
+
+    @property
+    def _adds_up(self) -> bool:
+        """Whether what is measured tells the sum of the noises."""
+        return self.budget.metric is signal_to_noise
+
+    def _lighter(self, found: Found, noises: dict[int, float]) -> Iterator[tuple[int, ...]]:
+        """Yields sets without those of least noise, as many as the budget has room for."""
+        assert found.figure is not None
+        lightest = sorted(found.chosen, key=noises.__getitem__)
+        if not self._adds_up:
+            dropped = lightest[:1]
+            yield tuple(each for each in found.chosen if each not in dropped)
+            return
+        room = 10 ** (-self.budget.bound / 10) - 10 ** (-found.figure / 10)
+        for share in (1.0, 0.5):
+            dropped, left = [], share * room
+            # Those of several tensors first: they bring the most.
+            for index in sorted(lightest, key=lambda each: -self.cost([each])):
+                if noises[index] < left:
+                    dropped.append(index)
+                    left -= noises[index]
+            if not dropped:
+                return
+            yield tuple(each for each in found.chosen if each not in dropped)

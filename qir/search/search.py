@@ -1,0 +1,169 @@
+"""A search: from what is asked for to the rules that give some of a program 16 bits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+from qir.errors import QirError, counted
+from qir.observe.fingerprint import Fingerprint
+from qir.pipeline.recipes import Recipe, RecipeRule
+from qir.search.budget import BUDGETS, Budget
+from qir.search.greedy import Found, Greedy
+from qir.search.measurements import OutOfTime, SearchedFigures
+from qir.search.subject import Prepared, SearchedProgram
+
+AUTO = Budget("sqnr", float("inf"), BUDGETS["sqnr"])
+"""What is measured where the most accuracy is asked for."""
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What came of a search.
+
+    Attributes:
+        recipe: The rules, each with its reason.
+        summary: A sentence for the user.
+        warning: A sentence where the search was cut short; empty where it was not.
+    """
+
+    recipe: Recipe
+    summary: str
+    warning: str = ""
+
+
+@dataclass(frozen=True)
+class SearchLimits:
+    """How long a search may take, and where it keeps what it has measured.
+
+    Args:
+        seconds: The most seconds, None for as many as it takes.
+        checkpoint: The file of what was measured; a search that finds it goes on from there.
+        started: When the seconds began, as `time.monotonic` tells.
+    """
+
+    seconds: float | None
+    checkpoint: Path | None
+    started: float
+
+
+def search(
+    subject: SearchedProgram, budget: Budget | None, pipeline: str, limits: SearchLimits
+) -> SearchResult:
+    """Finds what is to get 16 bits.
+
+    Args:
+        subject: What is searched.
+        budget: What is asked for; None for the most signal to noise that a few codes of 16 bits
+            give.
+        pipeline: The pipeline that the rules are for, as text.
+        limits: How long it may take, and where it keeps what it has measured.
+
+    Raises:
+        QirError: The budget is not met by anything that was tried, or not in time; or the
+            checkpoint is of another search.
+    """
+    identity = _identity(subject, budget, pipeline)
+    measurements = SearchedFigures(identity, limits.checkpoint, limits.seconds, limits.started)
+    prepared = subject.prepared()
+    greedy = Greedy(prepared, budget or AUTO, measurements)
+    late = ""
+    try:
+        found = greedy.spend() if budget is None else greedy.meet()
+        if budget is not None and found is None:
+            raise _unmet(greedy, budget, pipeline, "nothing that was tried meets it")
+    except OutOfTime:
+        assert budget is not None
+        why = f"it was not met within {limits.seconds:g} seconds"
+        raise _unmet(greedy, budget, pipeline, why) from None
+    finally:
+        measurements.save()
+    assert found is not None
+    if not found.finished:
+        late = (
+            f"quantize: the search was ended after {limits.seconds:g} seconds; what was found "
+            "until then is kept, and may have more codes of 16 bits than it needs, or fewer than "
+            "would help; give it more"
+        )
+    rules = prepared.rules(found.chosen, _reasons(greedy, found))
+    return SearchResult(Recipe(tuple(rules), pipeline), _told(greedy, found, budget), late)
+
+
+def _reasons(greedy: Greedy, found: Found) -> list[str]:
+    """Says of each unit what it brings behind those before it, as the simulation has it."""
+    reasons = []
+    units, budget = greedy.prepared.units, greedy.budget
+    for place, index in enumerate(found.chosen):
+        told = f"{units[index].key}: 16 bits"
+        try:
+            before, after = (greedy.simulated(found.chosen[:count]) for count in (place, place + 1))
+        except OutOfTime:
+            reasons.append(told)
+            continue
+        told += f": {budget.name} {budget.figure(before)} → {budget.figure(after)}"
+        reasons.append(told)
+    return reasons
+
+
+def _counts(prepared: Prepared, chosen: Sequence[int]) -> str:
+    of_kind = dict.fromkeys(("activations", "weights"), 0)
+    for index in chosen:
+        of_kind[prepared.units[index].kind] += prepared.units[index].values
+    return (
+        f"{of_kind['activations']} of {counted(prepared.values, 'activation')} and "
+        f"{counted(of_kind['weights'], 'tensor')} of weights at 16 bits beside what has them anyway"
+    )
+
+
+def _told(greedy: Greedy, found: Found, budget: Budget | None) -> str:
+    name = "auto" if budget is None else f"budget {budget}"
+    counts = _counts(greedy.prepared, found.chosen)
+    if found.figure is None:
+        return f"{name}: {counts}; the integer program was not measured"
+    return f"{name}: {greedy.budget.name} {greedy.budget.figure(found.figure)} with {counts}"
+
+
+def _unmet(greedy: Greedy, budget: Budget, pipeline: str, why: str) -> QirError:
+    best = greedy.best
+    if best is None or best.figure is None:
+        return QirError(f"budget {budget}: {why}; nothing was measured, give it more seconds")
+    counts = _counts(greedy.prepared, best.chosen)
+    rules: Sequence[RecipeRule] = greedy.prepared.rules(best.chosen)
+    recipe = Recipe(tuple(rules), pipeline)
+    return QirError(
+        f"budget {budget}: {why}: the best found has {budget.figure(best.figure)}, with {counts}; "
+        "ask for less, begin from a finer pipeline such as w16a16, or keep ops in floating point "
+        "by keep_float; the recipe that reached it:",
+        recipe.text.splitlines(),
+    )
+
+
+def _identity(subject: SearchedProgram, budget: Budget | None, pipeline: str) -> str:
+    """Returns a digest of all that figures depend on."""
+    known = Fingerprint.of(subject.reference)
+    digest = blake2b(digest_size=16)
+    for part in (known.interface, known.structure, known.numbers, pipeline, str(budget)):
+        digest.update(f"{part}\n".encode())
+    # Codes follow from the data, and are attributes of the program.
+    coded = Fingerprint.of(subject.program)
+    digest.update(f"{coded.structure}{coded.numbers}{subject.with_weights}".encode())
+    for array in (*subject.rows, *subject.held_out):
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def begin(seconds: float | None, checkpoint: Path | None) -> SearchLimits:
+    """Returns the limits of a search that begins now.
+
+    Raises:
+        QirError: The seconds are no number above 0.
+    """
+    given: object = seconds
+    is_number = isinstance(given, int | float) and not isinstance(given, bool)
+    if given is not None and not (is_number and float(str(given)) > 0):
+        raise QirError(f"quantize: expected seconds above 0, got {seconds!r}")
+    return SearchLimits(seconds, checkpoint, time.monotonic())

@@ -1,0 +1,54 @@
+"""What can be asked for, and how outputs are measured."""
+
+import numpy as np
+import pytest
+
+from qir.errors import QirError
+from qir.search.budget import BUDGETS, Budget
+
+
+def worst(exact, found):
+    return -float(np.max(np.abs(exact[0] - found[0])))
+
+
+def test_a_budget_is_a_name_and_a_bound():
+    budget = Budget.of("sqnr 30")
+    assert (budget.name, budget.bound, str(budget)) == ("sqnr", 30, "sqnr 30")
+    own = Budget.of("largest -0.5", worst)
+    assert (own.name, own.bound) == ("largest", -0.5)
+    assert Budget.of(-0.5, worst).name == "worst"
+
+
+@pytest.mark.parametrize(
+    ("given", "metric", "message"),
+    [
+        ("snqr 30", None, "expected a measure among sqnr, cosine, accuracy, got 'snqr'; did you"),
+        ("sqnr", None, "expected a measure and the least that it is to be, such as 'sqnr 30'"),
+        ("sqnr much", None, "such as 'sqnr 30', got 'sqnr much'"),
+        ("sqnr 30 dB", None, "such as 'sqnr 30', got 'sqnr 30 dB'"),
+        ("sqnr nan", None, "such as 'sqnr 30'"),
+        (30, None, "such as 'sqnr 30', got 30"),
+        ("", None, "such as 'sqnr 30'"),
+        (True, worst, "such as 'sqnr 30'"),
+        ("sqnr 30", "cosine", "expected metric to be a function .* got a str"),
+    ],
+)
+def test_what_is_no_budget_says_what_is(given, metric, message):
+    with pytest.raises(QirError, match=message):
+        Budget.of(given, metric)
+
+
+def test_measures_are_greater_where_outputs_are_nearer():
+    exact = [np.array([[1.0, 2, 3], [3, 2, 1]], np.float32)]
+    near, far = exact[0] + 0.1, exact[0][::-1]
+    for name, measure in BUDGETS.items():
+        assert measure(exact, [near]) > measure(exact, [far]), name
+    assert BUDGETS["sqnr"](exact, [near]) == pytest.approx(10 * np.log10(28 / 0.06), abs=1e-4)
+    assert BUDGETS["accuracy"](exact, [near]) == 1
+    assert BUDGETS["cosine"](exact, exact) == pytest.approx(1)
+
+
+def test_a_metric_that_gives_no_number_is_told():
+    budget = Budget.of(1, lambda exact, found: "good")
+    with pytest.raises(QirError, match="expected <lambda> to return a number, got 'good'"):
+        budget.measure([], [])
