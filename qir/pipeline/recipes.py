@@ -226,9 +226,12 @@ class Recipe:
         """Writes the recipe as TOML.
 
         Raises:
-            QirError: The path can't be written.
+            QirError: The path can't be written, or a text holds what UTF-8 does not.
         """
-        text = self.text.encode()
+        try:
+            text = self.text.encode()
+        except UnicodeEncodeError as error:
+            raise QirError(f"recipe: expected text that UTF-8 can hold: {error}") from error
         write_atomically({Path(path): lambda file: file.write(text)})
 
     def with_rules(self, *rules: RecipeRule) -> Recipe:
