@@ -17,7 +17,7 @@ from qir.pipeline import Batch, Context, Pipeline, RecipeRule
 from qir.report.summary import summary
 from qir.search.budget import Budget
 from qir.search.search import SearchLimits, SearchResult, search
-from qir.search.subject import Subject
+from qir.search.subject import SearchedProgram
 from qir.types import Array
 
 WORK = 3 * 2**30
@@ -67,7 +67,7 @@ def quantize_to(
         for part in (steps.steps[:place], steps.steps[place : place + 1], steps.steps[place:])
     )
     shown = {name: options[name] for name in _SHOWN if options.get(name)}
-    plain = {name: value for name, value in options.items() if name not in _SHOWN}
+    plain = {name: one for name, one in options.items() if name not in (*_SHOWN, *ALONE)}
     ranged = optimize(graph, head, data=data, context=context, **plain)
     observations = context.observations
     assert observations is not None
@@ -83,7 +83,7 @@ def quantize_to(
     def aside() -> Context:
         return replace(context, diagnostics=[], timings=[], edited=[], unattained=set())
 
-    subject = Subject(
+    subject = SearchedProgram(
         context.reference or graph,
         ranged,
         run(codes, [], aside()),
@@ -106,8 +106,9 @@ def quantize_to(
     else:
         integer = run(tail, result.recipe.rules, context)
     context.recipe = result.recipe
-    context.diagnostics.append(result.summary)
-    integer.diagnostics += (result.summary,)
+    told = [result.summary, *filter(None, [result.warning])]
+    context.diagnostics += told
+    integer.diagnostics += tuple(told)
     return integer, result
 
 

@@ -15,6 +15,7 @@ from qir.errors import QirAccuracyWarning, QirError
 from qir.report.accuracy import THRESHOLD, warning_of
 from qir.report.explain import explain
 from qir.report.unseen import unseen
+from qir.search.budget import BUDGETS
 from qir.targets import find_target
 
 _SWITCHES = (
@@ -51,7 +52,24 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "-p",
         "--pipeline",
-        help="passes, or a named pipeline (default: that of the recipe, else w8a8)",
+        help="passes, or a named pipeline, or auto: w8a8 with 16 bits for a few activations, where "
+        "they gain the most (default: that of the recipe, else w8a8)",
+    )
+    searching = command.add_argument_group("search")
+    searching.add_argument(
+        "--budget",
+        metavar="'NAME BOUND'",
+        help="give 16 bits to as few activations and weights as it takes for the outputs to be as "
+        f"near to float's as this: {', '.join(BUDGETS)} and the least that will do, as 'sqnr 30'",
+    )
+    searching.add_argument(
+        "--seconds", type=float, help="the longest that a search may take, calibration included"
+    )
+    searching.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="where to keep what a search has measured; one that finds the file goes on from it",
     )
     command.add_argument(
         "--explain",
@@ -80,6 +98,8 @@ def _quantize(options: argparse.Namespace) -> int:
         raise QirError("quantize: expected passes, or a named pipeline such as w8a8, got none")
     inputs = [*files_of(options.program), options.data, options.statistics, options.recipe]
     check_apart(files_of(options.output), inputs, "quantize")
+    if options.checkpoint is not None:
+        check_apart([options.checkpoint], [*inputs, *files_of(options.output)], "quantize")
     target = None if options.target is None else find_target(options.target, "quantize")
     check_savable(options.output, target=target)
     program = load(options.program)
@@ -92,6 +112,9 @@ def _quantize(options: argparse.Namespace) -> int:
             run=partial(
                 quantize,
                 accuracy_check=not options.no_accuracy_check and options.accuracy_threshold,
+                budget=options.budget,
+                seconds=options.seconds,
+                checkpoint=options.checkpoint,
             ),
         )
     # A .qir file holds programs for any target.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from numbers import Real
 from types import MappingProxyType
@@ -12,7 +13,10 @@ from typing import TypeAlias
 import numpy as np
 
 from qir.errors import QirError, did_you_mean, kind_of
-from qir.report.decibels import ratio_in_decibels
+from qir.metrics.accuracy import ClassAccuracy
+from qir.metrics.cosine import CosineSimilarity
+from qir.metrics.registry import Answers, Metric
+from qir.metrics.sqnr import SignalToNoise
 from qir.types import Array
 
 OutputMetric: TypeAlias = Callable[[Sequence[Array], Sequence[Array]], float]
@@ -20,36 +24,28 @@ OutputMetric: TypeAlias = Callable[[Sequence[Array], Sequence[Array]], float]
 real numbers, an array for each, it makes a number that is greater where they are better."""
 
 
-def signal_to_noise(exact: Sequence[Array], found: Sequence[Array]) -> float:
-    """Returns the least signal to noise of the outputs in dB."""
-    pairs = [pair for pair in zip(exact, found, strict=True) if pair[0].dtype.kind == "f"]
-    return min((ratio_in_decibels(*pair)[0] for pair in pairs), default=np.inf)
+def least_of(metric: Metric, exact: Sequence[Array], found: Sequence[Array]) -> float:
+    """Returns a metric of the float outputs, that of the output where it is the least.
 
-
-def cosine(exact: Sequence[Array], found: Sequence[Array]) -> float:
-    """Returns the mean cosine of the rows of an output, of the output where it is the least."""
-
-    def of_rows(right: Array, got: Array) -> float:
-        width = max(1, right.shape[-1] if right.ndim else 1)
-        rows, others = (np.asarray(each, np.float64).reshape(-1, width) for each in (right, got))
-        sizes = np.linalg.norm(rows, axis=1) * np.linalg.norm(others, axis=1)
-        products = (rows * others).sum(axis=1)
-        return float(np.mean(np.where(sizes > 0, products / np.where(sizes > 0, sizes, 1), 1)))
-
-    pairs = [pair for pair in zip(exact, found, strict=True) if pair[0].dtype.kind == "f"]
-    return min((of_rows(*pair) for pair in pairs), default=1.0)
-
-
-def accuracy(exact: Sequence[Array], found: Sequence[Array]) -> float:
-    """Returns the share of rows of the first output whose greatest number stands where float's is.
-
-    That is top-1 accuracy with the float program's answers as the labels.
+    What is right, where it asks for that, is where each row's greatest number stands in float.
     """
-    return float(np.mean(exact[0].argmax(axis=-1) == found[0].argmax(axis=-1)))
+    figures = []
+    for right, got in zip(exact, found, strict=True):
+        if right.dtype.kind == "f":
+            targets = right.argmax(axis=-1) if metric.reads_targets else None
+            part = metric.part(Answers((got,), targets, (right,)))
+            figures.append(float(metric.total([part])))
+    return min(figures, default=np.inf)
 
+
+signal_to_noise: OutputMetric = partial(least_of, SignalToNoise())
 
 BUDGETS: Mapping[str, OutputMetric] = MappingProxyType(
-    {"sqnr": signal_to_noise, "cosine": cosine, "accuracy": accuracy}
+    {
+        "sqnr": signal_to_noise,
+        "cosine": partial(least_of, CosineSimilarity()),
+        "accuracy": partial(least_of, ClassAccuracy()),
+    }
 )
 """The measures that a budget can name."""
 

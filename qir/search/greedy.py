@@ -9,7 +9,7 @@ from itertools import combinations
 
 from qir.report.progress import watched
 from qir.search.budget import Budget, signal_to_noise
-from qir.search.measurements import Measurements, OutOfTime
+from qir.search.measurements import OutOfTime, SearchedFigures
 from qir.search.subject import Prepared
 
 MOST_WIDE = 0.15
@@ -53,7 +53,7 @@ class Greedy:
         measurements: What is known and how much time is left.
     """
 
-    def __init__(self, prepared: Prepared, budget: Budget, measurements: Measurements) -> None:
+    def __init__(self, prepared: Prepared, budget: Budget, measurements: SearchedFigures) -> None:
         self.prepared = prepared
         self.budget = budget
         self.measurements = measurements

@@ -21,7 +21,7 @@ class OutOfTime(Exception):
     """The search has taken the seconds that it was given."""
 
 
-class Measurements:
+class SearchedFigures:
     """Figures by what they are of.
 
     Args:

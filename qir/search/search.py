@@ -13,8 +13,8 @@ from qir.observe.fingerprint import Fingerprint
 from qir.pipeline.recipes import Recipe, RecipeRule
 from qir.search.budget import BUDGETS, Budget
 from qir.search.greedy import Found, Greedy
-from qir.search.measurements import Measurements, OutOfTime
-from qir.search.subject import Prepared, Subject
+from qir.search.measurements import OutOfTime, SearchedFigures
+from qir.search.subject import Prepared, SearchedProgram
 
 AUTO = Budget("sqnr", float("inf"), BUDGETS["sqnr"])
 """What is measured where the most accuracy is asked for."""
@@ -51,7 +51,7 @@ class SearchLimits:
 
 
 def search(
-    subject: Subject, budget: Budget | None, pipeline: str, limits: SearchLimits
+    subject: SearchedProgram, budget: Budget | None, pipeline: str, limits: SearchLimits
 ) -> SearchResult:
     """Finds what is to get 16 bits.
 
@@ -67,7 +67,7 @@ def search(
             checkpoint is of another search.
     """
     identity = _identity(subject, budget, pipeline)
-    measurements = Measurements(identity, limits.checkpoint, limits.seconds, limits.started)
+    measurements = SearchedFigures(identity, limits.checkpoint, limits.seconds, limits.started)
     prepared = subject.prepared()
     greedy = Greedy(prepared, budget or AUTO, measurements)
     late = ""
@@ -141,7 +141,7 @@ def _unmet(greedy: Greedy, budget: Budget, pipeline: str, why: str) -> QirError:
     )
 
 
-def _identity(subject: Subject, budget: Budget | None, pipeline: str) -> str:
+def _identity(subject: SearchedProgram, budget: Budget | None, pipeline: str) -> str:
     """Returns a digest of all that figures depend on."""
     known = Fingerprint.of(subject.reference)
     digest = blake2b(digest_size=16)

@@ -16,12 +16,12 @@ from qir.pipeline.recipes import RecipeRule
 from qir.search.units import Unit, find_units, known_weights
 from qir.types import Array
 
-Make = Callable[[Sequence[RecipeRule]], Graph]
+IntegerMaker = Callable[[Sequence[RecipeRule]], Graph]
 """Makes the whole integer program with some rules."""
 
 
 @dataclass(frozen=True)
-class Subject:
+class SearchedProgram:
     """A program whose codes are to be chosen.
 
     Args:
@@ -39,7 +39,7 @@ class Subject:
     reference: Graph
     ranged: Graph
     program: Graph
-    make: Make
+    make: IntegerMaker
     executor: Executor
     interpreter: Interpreter
     rows: Sequence[Array]
@@ -81,7 +81,9 @@ class Prepared:
         numbers: How many numbers all of them hold for each sample.
     """
 
-    def __init__(self, subject: Subject, simulation: Simulation, units: Sequence[Unit]) -> None:
+    def __init__(
+        self, subject: SearchedProgram, simulation: Simulation, units: Sequence[Unit]
+    ) -> None:
         self.subject = subject
         self.units = units
         self._simulation = simulation

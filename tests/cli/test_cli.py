@@ -77,6 +77,27 @@ def test_quantize_and_opt_by_a_recipe(qir_command):
     assert qir.load("again.qir") == integer
 
 
+def test_quantize_to_a_budget(qir_command, folder):
+    line = f"{QUANTIZE} --checkpoint search.json --explain"
+    status, out, err = qir_command(line, "--budget", "sqnr 50")
+    assert status == 0
+    assert re.search(r"budget sqnr 50: sqnr 5\d\.\d dB with \d of \d activations", err)
+    assert "16 bits: sqnr" in out
+    data = [SAMPLES[:32], SAMPLES[32:]]
+    assert qir.load("int8.qir") == qir.quantize(qir.parse(MODEL), data, budget="sqnr 50")
+    known = (folder / "search.json").read_text()
+    assert qir_command(line, "--budget", "sqnr 50") == (0, out, err)
+    assert (folder / "search.json").read_text() == known
+    status, _, err = qir_command(QUANTIZE, "--budget", "sqnr 300")
+    assert (status, err.splitlines()[0].split(": the best")[0]) == (
+        1,
+        "qir: error: budget sqnr 300: nothing that was tried meets it",
+    )
+    status, _, err = qir_command(f"{QUANTIZE} -p auto")
+    assert status == 0
+    assert err.startswith("auto: sqnr ")
+
+
 def test_quantize_for_a_target(qir_command):
     line = "quantize float.qir --data samples.npy -o onnx.qir --target onnx --explain"
     status, out, err = qir_command(line)
@@ -400,6 +421,12 @@ ERRORS = {
     "opt": "opt: expected a program, or --list",
     f"{QUANTIZE} --pipeline=": (
         "quantize: expected passes, or a named pipeline such as w8a8, got none"
+    ),
+    f"{QUANTIZE} --seconds 3": (
+        "quantize: seconds is for a search; give a budget, or the pipeline auto"
+    ),
+    f"{QUANTIZE} --budget snqr": (
+        "budget: expected a measure and the least that it is to be, such as 'sqnr 30', got 'snqr'"
     ),
     "opt float.qir -p canonicalise": (
         "pipeline: no pass 'canonicalise'; did you mean 'canonicalize'?\n  canonicalise\n  ^"

@@ -78,7 +78,7 @@ class TestTheJudge:
             raise IndexError("out of range")
 
         monkeypatch.setattr(quantizing, "measure", fail)
-        counts, (fault,) = judge([(self.case(Relu()), "w8a8")])
+        counts, (fault,) = judge([(self.case(Relu()), "w8a8", ())])
         assert counts == {"raised": 1, "programs": 1, "compared": 0, "faults": 1}
         assert "IndexError: out of range" in fault
 

@@ -6,11 +6,11 @@ import time
 import pytest
 
 from qir.errors import QirError
-from qir.search.measurements import Measurements, OutOfTime
+from qir.search.measurements import OutOfTime, SearchedFigures
 
 
 def measurements(path=None, identity="a", seconds=None):
-    return Measurements(identity, path, seconds, time.monotonic())
+    return SearchedFigures(identity, path, seconds, time.monotonic())
 
 
 def fail():

@@ -43,6 +43,9 @@ from qir.types import Array
 SAMPLES = MOST_ROWS
 """How many samples are compared unless another number is asked for."""
 
+SAME = 1.0
+"""Within so many dB, two programs count as made alike."""
+
 EFFECT_WORK = 2**40
 """Products that may be computed for the effects of all values: a minute of XLA on two cores."""
 
@@ -269,14 +272,16 @@ class Comparing:
             except QirError as error:
                 self._notes.append(f"compare: {remedy.name} was not tried: {error.message}")
                 continue
-            return MeasuredRemedy(
-                culprit.value,
-                remedy.name,
-                culprit.output,
-                self._sqnr(before, output, runs),
-                self._sqnr(after, output, runs),
-                remedy.gain,
+            given, old, new = (
+                self._sqnr(program, output, runs) for program in (self.program, before, after)
             )
+            if abs(old - given) > SAME:
+                self._notes.append(
+                    f"compare: quantized again as it was, %{output.name} has {old:.1f} dB "
+                    f"where the program has {given:.1f}: it was made by another pipeline or on "
+                    "other data, or is not what they make; pipeline= and recipe= tell by what"
+                )
+            return MeasuredRemedy(culprit.value, remedy.name, culprit.output, old, new, remedy.gain)
         return None
 
     def _sqnr(self, program: Graph, output: Value, runs: BothRuns) -> float:

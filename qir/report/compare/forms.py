@@ -165,7 +165,7 @@ def nearest(found: Sequence[Array], exact: Array, axis: int = -1) -> Array:
             np.sum(np.nan_to_num((each - exact.astype(np.float64)) ** 2), others, keepdims=True)
             for each in found
         ]
-    return np.argmin(np.stack(errors), axis=0)
+    return np.asarray(np.argmin(np.stack(errors), axis=0))
 
 
 def picked(arrays: Sequence[Array], choice: Array) -> Array:

@@ -99,14 +99,16 @@ class FloatOps:
                 return None
             exact_op = turned_to(right, reference, value).astype(np.float64)
             unrounded, weights = self._unrounded(met, run, read, exact_op)
+        code = code_of(value)
         with np.errstate(all="ignore"):
-            error = _finite(met.computed.astype(np.float64) - exact_op)
-            # Of a mask, such as -3e38, the error would hold nothing of what is there instead.
-            numbers = met.computed + _finite(met.exact - exact_op)
-            clipping = _finite(_clipped(code_of(value), unrounded) - unrounded)
-        return OwnParts(
-            error, numbers, _finite(unrounded), weights, clipping, error - weights - clipping
-        )
+            inside = _clipped(code, unrounded)
+            clipping = _finite(inside - unrounded)
+            rounding = _finite(met.computed - inside)
+            # What lies outside of the code is at its end, whatever is added to it; of a mask, such
+            # as -3e38, a sum with the error would hold nothing of what is there instead.
+            numbers = _clipped(code, met.exact + weights) + rounding
+        error = weights + clipping + rounding
+        return OwnParts(error, numbers, _finite(unrounded), weights, clipping, rounding)
 
     def operands(self, met: ForcedValue, run: ForcedRun) -> Operands:
         """Returns what an op reads."""
@@ -241,7 +243,8 @@ class FloatOps:
             before = self._of_coded_constants(met, node, run)
             is_exact_so_far = True
         if not is_exact_so_far:
-            return exact_op, self._matched_weights(met, run, read, exact_op)
+            weights = self._matched_weights(met, run, read, exact_op)
+            return exact_op + weights, weights
         if before is None or before.shape != exact_op.shape:
             return exact_op, none
         before = before.astype(np.float64)
