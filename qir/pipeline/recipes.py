@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -243,7 +243,7 @@ class Recipe:
         return next(index for index, each in enumerate(self.rules) if each is rule)
 
     @contextmanager
-    def placed(self, *rules: RecipeRule) -> Iterator[None]:
+    def placed(self, *rules: RecipeRule) -> Generator[None]:
         """Adds to errors which rules they are of."""
         try:
             yield

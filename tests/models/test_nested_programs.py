@@ -29,14 +29,14 @@ SMALL = Setting("floats", steps=2, nests=1)
 NO_SAMPLE = "expected batches with samples, got empty ones only"
 
 
-Quantized: TypeAlias = tuple[NestedCase, str, tuple[RecipeRule, ...]]
+Quantized: TypeAlias = tuple[Case, str, tuple[RecipeRule, ...]]
 """A program, the pipeline that quantizes it, and the rules of a recipe, or none."""
 
 
 @st.composite
 def quantizations(draw: Draw) -> Quantized:
     """Draws a program, a pipeline, and for every other program a recipe."""
-    case: NestedCase = draw(nested_programs(SMALL))
+    case: Case = draw(nested_programs(SMALL))
     pipeline = draw(st.sampled_from(PIPELINES))
     return case, pipeline, draw(recipes(case.graph, pipeline)) if draw(st.booleans()) else ()
 
