@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -134,6 +134,10 @@ class FloatOps:
                 array = picked(arrays, nearest(arrays, exact, axis))
             read.arrays[old] = array
         return read
+
+    def forms_read(self, value: Value) -> Collection[ReadForm]:
+        """Returns the forms that an op reads."""
+        return self._forms.sources(value).values()
 
     def coded_weights(self, value: Value, run: ForcedRun) -> list[Value]:
         """Returns the coded constants of rank 2 or more that an op reads."""
