@@ -63,6 +63,21 @@ def test_quantize(qir_command):
     assert f"output %m: {integer.accuracy.outputs[0].sqnr:.1f} dB" in lines[verdict + 2]
 
 
+def test_quantize_and_opt_by_a_recipe(qir_command):
+    recipe = qir.Recipe((qir.RecipeRule(select=("r",), activations="i16", reason="fine"),), "w4a8")
+    recipe.save("recipe.toml")
+    line = "quantize float.qir --data samples.npy -o mixed.qir --recipe recipe.toml --explain"
+    status, out, err = qir_command(line)
+    assert (status, err) == (0, "")
+    integer = qir.quantize(qir.parse(MODEL), [SAMPLES[:32], SAMPLES[32:]], recipe=recipe)
+    assert qir.load("mixed.qir") == integer
+    assert "activations=i16 (fine)" in out
+    assert "as all, by the options of passes: method=minmax, activations=i8, weights=i4, " in out
+    options = "-o again.qir -p w4a8 --data samples.npy --recipe recipe.toml"
+    assert qir_command(f"opt float.qir {options}")[0] == 0
+    assert qir.load("again.qir") == integer
+
+
 def test_quantize_to_a_budget(qir_command, folder):
     line = f"{QUANTIZE} --checkpoint search.json --explain"
     status, out, err = qir_command(line, "--budget", "sqnr 50")
@@ -77,7 +92,7 @@ def test_quantize_to_a_budget(qir_command, folder):
     status, _, err = qir_command(QUANTIZE, "--budget", "sqnr 300")
     assert (status, err.splitlines()[0].split(": the best")[0]) == (
         1,
-        "qir: error: budget sqnr 300: nothing that was tried meets it",
+        "qir: budget sqnr 300: nothing that was tried meets it",
     )
     status, _, err = qir_command(f"{QUANTIZE} -p auto")
     assert status == 0
@@ -453,6 +468,8 @@ ERRORS = {
         "selector: 'op:softmx' matches nothing in @model; its ops are conv, mean, relu\n"
         '  in pass quantize(keep_float=["op:softmx"])'
     ),
+    f"{QUANTIZE} --recipe no.toml": "recipe: can't read no.toml: [Errno 2] No such file or "
+    "directory: 'no.toml'",
     "quantize float.qir --data samples.npy -o no/int8.qir": (
         "file: can't write no/int8.qir: No such file or directory"
     ),
