@@ -21,7 +21,7 @@ from qir.pipeline.rewrite import Skip
 from qir.types import Array
 
 LEAST_GAIN = 0.5
-"""Decibels that a chain must gain on rows held out to be equalized: less is chance."""
+"""Decibels that a chain must gain to be equalized, on average over rows less its standard error."""
 
 
 @register
@@ -93,28 +93,31 @@ class Equalize(Pass):
         for chain in chains(path for path in paths if path.is_by_rows):
             rows = context.layer_rows.get(chain[0].first.inputs[0])
             extremes = _extremes(chain, context)
-            if rows is None or extremes is None:
+            if rows is None or len(rows) < 2 or extremes is None:
                 continue
             scaling = Scaling.of(chain)
             computed = ChainRows.computed(chain, rows, extremes)
             before = computed.decibels(scaling)
             scaling.settle(self.iterations)
             after = computed.decibels(scaling)
-            if after - before < LEAST_GAIN:
-                left.append(after - before)
+            gains = after - before
+            doubt = float(np.std(gains, ddof=1)) / len(gains) ** 0.5
+            if gains.mean() - doubt < LEAST_GAIN:
+                left.append(float(gains.mean()))
                 continue
             where = "rows held out" if computed.held_out else "rows of the data"
-            start, end = chain[0].first.output.name, chain[-1].second.output.name
+            start, end = chain[0].first.inputs[0].name, chain[-1].second.output.name
             context.diagnostics.append(
-                f"equalize: {len(scaling.layers)} layers from %{start} to %{end}: {before:.1f} dB "
-                f"on {len(computed.rows)} {where}, equalized {after:.1f} dB"
+                f"equalize: {len(scaling.layers)} layers from %{start} to %{end}: "
+                f"{before.mean():.1f} dB on {len(gains)} {where}, equalized {after.mean():.1f} dB"
             )
             _apply_ranged(scaling, graph, context)
         context.layer_rows = {}
         if left:
             context.diagnostics.append(
                 f"equalize: uneven chains of layers that stay as they are: {len(left)}; measured, "
-                f"the best of them changes by {max(left):+.1f} dB, and {LEAST_GAIN:+} are asked for"
+                f"the best of them changes by {max(left):+.1f} dB, and without doubt "
+                f"{LEAST_GAIN:+} dB are asked for"
             )
 
 
@@ -160,6 +163,8 @@ def _apply_ranged(scaling: Scaling, graph: Graph, context: Context) -> None:
                 known.append((value, observed, parts))
     _apply(scaling, graph)
     for value, observed, parts in known:
+        # Under its old name statistics of the unscaled value stay, for who uses them again.
+        graph.name_after(value, f"{value.name}.equalized")
         value.observed = observed
         keep_parts(value, context.statistics, parts)
 

@@ -68,7 +68,7 @@ class QuantizePass(Pass):
         outputs: What the program returns, likewise.
         carries: The storage of what a loop carries; `auto` has 16 bits where the roundings of all
             trips would leave less than 40 dB at 8 bits, as an LSTM's cell does.
-        keep_float: Selectors of the ops that stay in floating point; see qir.pipeline.selectors.
+        keep_float: Selectors of the ops that stay in floating point; see `qir opt --list`.
         rounding: The rounding mode of requantizes; ops that round their own sum, such as add, keep
             theirs.
         correct_bias: Whether biases take in what rounding the weights costs on average; see

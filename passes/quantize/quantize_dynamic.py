@@ -58,7 +58,7 @@ class QuantizeDynamicPass(Pass):
             tensor has one, as in ONNX Runtime.
         products: Which products: those with weights, or also those of two activations, as in
             attention.
-        keep_float: Selectors of the ops that stay in floating point; see qir.pipeline.selectors.
+        keep_float: Selectors of the ops that stay in floating point; see `qir opt --list`.
     """
 
     weights: Literal["i8", "i4", "i2"] = "i8"

@@ -14,6 +14,7 @@ from qir.ir.passages import Passing, passing
 from qir.numbers.interval import EVERYTHING, Interval
 from qir.ops import Const, Return
 from qir.ops.rules import Accumulate, FixedCode, SameCode, SharedCode, Table
+from qir.passes.shared.chosen_codes import fine_values
 from qir.passes.shared.wide import summed_parts
 from qir.pipeline import Context, Pass, register
 
@@ -131,11 +132,13 @@ class _Bounds:
         possible: What the op of each value can give for the ranges of its operands.
         range: The part of it that was observed.
         bits: The width of codes that saturating ops are narrowed for; None where none is.
+        fine: The values for which a recipe chooses 16 bits instead.
         passing: What goes through each node with regions.
     """
 
     def __init__(self, graph: Graph, context: Context, *, bits: int | None) -> None:
         self.bits = bits
+        self.fine = fine_values(graph, context)
         self.possible: dict[Value, Interval] = {}
         self.range: dict[Value, Interval] = {}
         self.passing: dict[Node, list[Passing]] = {}
@@ -324,7 +327,8 @@ class _Needs:
         if node.regions:
             return self._by_regions(node, index, value)
         if bounds.bits is not None and node.op.saturates:
-            return _unsaturated(node, bounds.range[value], bounds.bits)
+            bits = 16 if bounds.fine.intersection(node.outputs) else bounds.bits
+            return _unsaturated(node, bounds.range[value], bits)
         if not isinstance(node.op.quant, SameCode):
             told = node.op.told_apart()
             return None if told is EVERYTHING else bounds.range[value].intersect(told)

@@ -105,8 +105,8 @@ class ChainRows:
         ]
         return cls(chain, rows, seen, output, held_out=False)
 
-    def decibels(self, scaling: Scaling) -> float:
-        """Returns the signal to noise of what the chain computes with codes of 8 bits.
+    def decibels(self, scaling: Scaling) -> Array:
+        """Returns the signal to noise of what the chain computes of each row in codes of 8 bits.
 
         Weights are rounded by the codes that pass quantize would give them, what layers read by a
         code per tensor, and biases take in what rounding the weights costs on average.
@@ -133,8 +133,10 @@ class ChainRows:
             x = np.asarray(activations.decode(activations.encode(found)), np.float32)
             found = _computed(node.op, x, rounded, *biases)
         wanted = self.output.astype(np.float64)
-        noise, power = (float(np.square(each).sum()) for each in (wanted - found, wanted))
-        return 10 * float(np.log10(power / noise)) if noise and power else float(np.inf)
+        axes = tuple(range(1, wanted.ndim))
+        noise, power = (np.square(each).sum(axis=axes) for each in (wanted - found, wanted))
+        tiny = np.finfo(np.float64).tiny
+        return np.asarray(10 * np.log10(np.maximum(power, tiny) / np.maximum(noise, tiny)))
 
 
 def _computed(op: Op, *arrays: Array) -> Array:

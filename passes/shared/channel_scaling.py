@@ -44,7 +44,8 @@ class ScaledLayer:
         rows, outputs = kernel.shape[-2:]
         assert isinstance(node.op, Products)
         groups = node.op.channel_groups
-        magnitudes = np.abs(kernel.reshape(-1, rows, outputs)).max(axis=0, initial=0)
+        taps = kernel.reshape(-1, rows, outputs)
+        magnitudes = np.maximum(taps.max(axis=0, initial=0), -taps.min(axis=0, initial=0))
         self.peaks = magnitudes.astype(np.float64).reshape(rows, groups, outputs // groups)
         self.factors = np.ones((rows, groups, 1))
         self.divisors = np.ones((1, groups, outputs // groups))

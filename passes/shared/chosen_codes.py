@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from qir.errors import QirError
 from qir.ir import OF_ALL, ChosenOption, Graph, Node, Value
 from qir.ir.passages import passing
 from qir.ops import Const, Embedding, Return
@@ -28,11 +29,13 @@ class ChosenCodes:
 
     Attributes:
         storages: The storage of values.
+        asked: That which a rule chooses for a value itself.
         codings: The codes of the weights of ops.
         kept: The ops that stay in floating point, and those in the regions of such.
     """
 
     storages: dict[Value, DType] = field(default_factory=dict)
+    asked: dict[Value, DType] = field(default_factory=dict)
     codings: dict[Node, WeightCoding] = field(default_factory=dict)
     kept: set[Node] = field(default_factory=set)
 
@@ -84,6 +87,7 @@ class ChosenCodes:
             for node, keep in nodes:
                 inside = [inner for region in node.regions for inner in region.walk()]
                 (found.kept.update if keep else found.kept.difference_update)((node, *inside))
+        found.asked = dict(found.storages)
         tell(graph, resolved)
         return found
 
@@ -97,7 +101,6 @@ class ChosenCodes:
             graph: The float program.
             storage: That of all other values.
         """
-        explicit = set(self.storages)
         nodes = list(graph.walk())
         groups = [(*node.inputs, *node.outputs) for node in nodes if _keeps_code(node)]
         groups += [one.values for node in nodes if node.regions for one in passing(node)]
@@ -110,7 +113,7 @@ class ChosenCodes:
                 if widest.bits <= storage.bits:
                     continue
                 for value in group:
-                    free = value not in explicit and self.storages.get(value) is not widest
+                    free = value not in self.asked and self.storages.get(value) is not widest
                     if free and value.type.is_float and not value.is_constant:
                         self.storages[value] = widest
                         changed = True
@@ -120,11 +123,31 @@ class ChosenCodes:
         for old, new in zip(region.values_inside(), twin.values_inside(), strict=True):
             if old in self.storages:
                 self.storages[new] = self.storages[old]
+            if old in self.asked:
+                self.asked[new] = self.asked[old]
         for node, copy in zip(region.walk(), twin.walk(), strict=True):
             if node in self.codings:
                 self.codings[copy] = self.codings[node]
             if node in self.kept:
                 self.kept.add(copy)
+
+
+def fine_values(graph: Graph, context: Context) -> set[Value]:
+    """Returns the values for which a recipe chooses more than 8 bits.
+
+    Where a rule can't be followed there are none: it is for the pass that gives codes to say so.
+
+    Args:
+        graph: A program that is not quantized yet.
+        context: What the pass was given.
+    """
+    if context.recipe is None:
+        return set()
+    try:
+        found = context.recipe.resolve(graph, ["activations"])
+    except QirError:
+        return set()
+    return {value for value, each in found.items() if DType(each.get("activations")).bits > 8}
 
 
 def tell_of_all(graph: Graph, options: Pass, names: Sequence[str]) -> None:

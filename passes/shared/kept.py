@@ -13,7 +13,7 @@ def kept_float(graph: Graph, selectors: Sequence[str]) -> set[Node]:
 
     Args:
         graph: The program.
-        selectors: The selectors; see qir.pipeline.selectors.
+        selectors: The selectors; see `qir opt --list`.
 
     Raises:
         QirError: A selector matches nothing.

@@ -23,7 +23,7 @@ from qir.passes.shared.trips import TripCounter
 from qir.pipeline import Executor
 from qir.types import Array
 
-MOST_LAYER_ROWS = 64
+MOST_LAYER_ROWS = 24
 """Rows that are kept of what a chain of layers reads."""
 LAYER_ROW_BYTES = 2**26
 """Bytes of them, over all chains, but for one row of each."""

@@ -20,7 +20,7 @@ from qir.passes.shared.given_codes import GivenCodes
 from qir.passes.shared.passage_codes import PassageCodes
 from qir.passes.shared.plan import CodePlan
 from qir.pipeline import Context
-from qir.types import Affine
+from qir.types import Affine, DType
 
 _STAYS = "nothing in its regions computes on codes"
 
@@ -99,7 +99,29 @@ class Quantization:
         )
         conversion.run()
         given.restore()
+        self._tell_unfollowed(conversion)
         return conversion
+
+    def _tell_unfollowed(self, conversion: Conversion) -> None:
+        """Says for which values a rule chooses what they do not get."""
+        inside, codes = conversion.plan.inside, conversion.forms.main
+        found: dict[tuple[DType, str], list[str]] = {}
+        for value, storage in self.options.chosen.asked.items():
+            own = codes.get(value)
+            if value in inside:
+                reason = "inside of a function that is one lookup, only its result has a code"
+            elif own is not None and own.storage.bits < min(storage.bits, 16):
+                reason = (
+                    f"what fixes the code, as an op, a loop or inputs=, has {own.storage.value}"
+                )
+            else:
+                continue
+            found.setdefault((storage, reason), []).append(f"%{value.name}")
+        for (storage, reason), names in found.items():
+            few = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
+            self.context.diagnostics.append(
+                f"quantize: activations={storage.value} of {few} is not followed: {reason}"
+            )
 
     def _convert_regions(self, node: Node, forms: Forms, builder: Builder) -> None:
         """Converts what is in the regions of a node, and gives what goes through it codes."""

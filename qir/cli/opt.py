@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from pathlib import Path
 
 from qir.api import bisect, check_savable, load, save
@@ -12,12 +13,7 @@ from qir.errors import QirError
 from qir.observe.methods import METHODS
 from qir.ops.attributes import attribute_fields, describe
 from qir.pipeline import PASSES, PIPELINES
-
-SELECTORS = """\
-selectors:
-  conv*: ops by the names of their results, or of the imported values that these stand for
-  op:softmax: ops by their own name
-  loc:*model.py:41*: ops by their place in the model"""
+from qir.pipeline.selectors import SELECTORS
 
 
 def add(commands: Commands) -> None:
@@ -58,13 +54,20 @@ def _opt(options: argparse.Namespace) -> int:
     if options.program is None:
         raise QirError("opt: expected a program, or --list")
     if options.output is not None:
-        inputs = [*files_of(options.program), options.data, options.statistics]
+        inputs = [*files_of(options.program), options.data, options.statistics, options.recipe]
         check_apart(files_of(options.output), inputs, "opt")
         check_savable(options.output)
     if options.bisect:
         graph = load(options.program)
         data = None if options.data is None else read_data(options, graph)
-        found = bisect(graph, data, options.pipeline, seed=options.seed, target=options.target)
+        found = bisect(
+            graph,
+            data,
+            options.pipeline,
+            seed=options.seed,
+            target=options.target,
+            recipe=options.recipe,
+        )
         print(found)
         return int(found.guilty is not None)
     result = run_pipeline(options, load(options.program))
@@ -89,4 +92,4 @@ def _list_passes() -> None:
     print("pipelines:")
     for name, text in sorted(PIPELINES.items()):
         print(f"  {name} = {text}")
-    print(SELECTORS)
+    print(f"selectors:\n{textwrap.indent(SELECTORS, '  ')}")

@@ -46,6 +46,13 @@ def add_pipeline_options(command: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="what qir calibrate wrote, instead of samples",
     )
+    command.add_argument(
+        "--recipe",
+        type=Path,
+        metavar="FILE",
+        help="rules in TOML that give some ops other codes, methods or floating point; what they "
+        "select is as `qir opt --list` says",
+    )
     add_batch_size(command)
     add_target(command)
     command.add_argument("--dump-dir", type=Path, help="folder for the text after every pass")
@@ -98,6 +105,7 @@ def run_pipeline(
         print_after_all=sys.stderr if options.print_after_all else None,
         check=options.verify_each,
         target=options.target,
+        recipe=options.recipe,
         context=context,
     )
     for sentence in context.diagnostics:

@@ -52,9 +52,8 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "-p",
         "--pipeline",
-        default="w8a8",
         help="passes, or a named pipeline, or auto: w8a8 with 16 bits for a few activations, where "
-        "they gain the most (default: %(default)s)",
+        "they gain the most (default: that of the recipe, else w8a8)",
     )
     searching = command.add_argument_group("search")
     searching.add_argument(
@@ -75,8 +74,8 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--explain",
         action="store_true",
-        help="print for every op whether it became integer, and why not; with --target also what "
-        "stands in its way",
+        help="print for every op whether it became integer, and why not; with --recipe which rule "
+        "holds for it, with --target what stands in its way",
     )
     check = command.add_mutually_exclusive_group()
     check.add_argument(
@@ -95,9 +94,9 @@ def add(commands: Commands) -> None:
 
 
 def _quantize(options: argparse.Namespace) -> int:
-    if not options.pipeline.strip():
+    if options.pipeline is not None and not options.pipeline.strip():
         raise QirError("quantize: expected passes, or a named pipeline such as w8a8, got none")
-    inputs = [*files_of(options.program), options.data, options.statistics]
+    inputs = [*files_of(options.program), options.data, options.statistics, options.recipe]
     check_apart(files_of(options.output), inputs, "quantize")
     if options.checkpoint is not None:
         check_apart([options.checkpoint], [*inputs, *files_of(options.output)], "quantize")

@@ -14,6 +14,9 @@ from qir.errors import QirError, counted, did_you_mean
 from qir.metrics.registry import AnyMetric, CostMetric, Figure
 from qir.report.tables import table
 
+MOST_COLUMNS = 20
+"""Classes up to which arrays of figures are printed."""
+
 
 @dataclass(frozen=True, repr=False)
 class Scores:
@@ -104,6 +107,8 @@ class Scores:
 
     def _block(self, name: str, figure: Figure) -> list[str]:
         array = np.atleast_2d(np.asarray(figure))
+        if array.shape[1] > MOST_COLUMNS:
+            return [f"{' by '.join(map(str, np.shape(figure)))} numbers; to_json has them"]
         rows = [[""] + [str(index) for index in range(array.shape[1])]]
         first = [str(index) for index in range(len(array))] if np.ndim(figure) > 1 else [""]
         for label, row in zip(first, array, strict=True):

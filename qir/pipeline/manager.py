@@ -73,6 +73,7 @@ class PassManager:
         self._known = known = len(context.diagnostics)
         for step in self.pipeline.steps:
             self._step(step, result, context)
+        context.layer_rows = {}
         self._check_traits(result, context)
         result.diagnostics += tuple(context.diagnostics[known:])
         return result

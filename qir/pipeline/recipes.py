@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -25,8 +25,9 @@ class RecipeRule:
     """What the selected ops have otherwise than the pipeline says; None says nothing.
 
     Attributes:
-        select: Selectors of ops or inputs; see qir.pipeline.selectors. `activations`, and `method`
-            are of what an op computes, the others of the op.
+        select: Selectors of ops or inputs, which `qir opt --list` explains (`SELECTORS` in
+            qir.pipeline.selectors). `activations` and `method` are of what an op computes, the
+            others of the op.
         activations: The storage of the result; i4 where codes are found at run time, where i8 and
             i4 are what products may read it in.
         weights: The storage of the weights.
@@ -225,9 +226,12 @@ class Recipe:
         """Writes the recipe as TOML.
 
         Raises:
-            QirError: The path can't be written.
+            QirError: The path can't be written, or a text holds what UTF-8 does not.
         """
-        text = self.text.encode()
+        try:
+            text = self.text.encode()
+        except UnicodeEncodeError as error:
+            raise QirError(f"recipe: expected text that UTF-8 can hold: {error}") from error
         write_atomically({Path(path): lambda file: file.write(text)})
 
     def with_rules(self, *rules: RecipeRule) -> Recipe:
@@ -239,7 +243,7 @@ class Recipe:
         return next(index for index, each in enumerate(self.rules) if each is rule)
 
     @contextmanager
-    def placed(self, *rules: RecipeRule) -> Iterator[None]:
+    def placed(self, *rules: RecipeRule) -> Generator[None]:
         """Adds to errors which rules they are of."""
         try:
             yield
@@ -302,8 +306,9 @@ def _without_use(
     graph: Graph, rule: RecipeRule, name: str, serves: Callable[[str, Value], bool]
 ) -> str:
     """Returns the error of a rule that chooses what nothing it selects has."""
-    named = {value.name: value for node in graph.walk() for value in node.outputs}
-    fitting = [each for each, value in named.items() if serves(name, value)]
+    made = (value for node in graph.walk() for value in node.outputs)
+    values = (value for value in (*graph.inputs, *made) if not value.is_constant)
+    fitting = list(dict.fromkeys(value.name for value in values if serves(name, value)))
     near = did_you_mean(rule.select[0].lstrip("%"), fitting)
     few = f"; it is for {', '.join(fitting[:5])}" if fitting else "; nothing in the program has it"
     return f"recipe: {name}: expected ops that have it, got {', '.join(rule.select)}{near or few}"

@@ -13,19 +13,25 @@ from qir.ir.places import walk_places
 from qir.ops.core import Const, Return
 from qir.ops.softmax import Exponentials, Softmax
 
+SELECTORS = """\
+conv*: ops by the names of their results, or of the imported values that these stand for; inputs of
+  the program too in the rules of a recipe, whose names are those of what they give
+loop/*: what stands in a loop or branch, by its place, as explain tells it; branch/0/* is in the
+  first branch
+op:softmax: ops by their own name
+loc:*model.py:41*: ops by their place in the model
+a selector is a glob: * stands for any text, ? for a letter, [ab] for one of these; one that matches
+  nothing is an error with the nearest name. Passes that fold ops into others come first: what is
+  gone then has no name any more"""
+"""What selectors there are, for whoever writes rules of a recipe or `keep_float` of a pass."""
+
 
 def select(graph: Graph, selectors: Sequence[str]) -> set[Node]:
     """Returns the nodes that selectors name.
 
-    A selector is a glob over the names of values (and of the imported values they stand for), with
-    or without the % before them, `op:`
-    and a glob over op names, or `loc:` and a glob over locations, such as `conv*`, `op:softmax` or
-    `loc:*model.py:41*`. What stands in a loop or branch has its place before its name too, as
-    `qir.explain` tells it, so that `loop/*` is all that stands in the loop.
-
     Args:
         graph: The program.
-        selectors: The selectors; a node that any of them names is selected.
+        selectors: The selectors, as `SELECTORS` has them; a node that any names is selected.
 
     Raises:
         QirError: A selector matches nothing; the message gives the nearest name.

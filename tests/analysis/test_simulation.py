@@ -77,7 +77,7 @@ class Forced:
 def test_every_op_gives_what_it_gives_on_codes():
     """Each result is within one step of the program's, nearly all on the same step."""
     numbers, others = 0, 0
-    for case, pipeline in drawn(quantizations(), 100):
+    for case, pipeline, _ in drawn(quantizations(), 100):
         try:
             program = up_to_codes(case.graph, case.inputs, pipeline)
         except QirError:

@@ -1,6 +1,7 @@
 """The command `qir score`: several programs, samples and targets in files."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -19,16 +20,24 @@ Y = np.argmax(qir.evaluate(qir.parse(TEXT), X)[0], -1)
 LINE = "score float.qir int8.qir --data x.npy --targets y.npy --backend reference"
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    """A folder to work in, with a float program, an integer one, samples and labels."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A folder with a float program, an integer one, samples and labels."""
+    folder = tmp_path_factory.mktemp("files")
     graph = qir.parse(TEXT)
-    qir.save(graph, "float.qir")
-    qir.save(qir.quantize(graph, [X]), "int8.qir")
-    qir.save(qir.parse(TEXT.replace("B", "32")), "fixed.qir")
-    np.save("x.npy", X)
-    np.save("y.npy", Y)
+    qir.save(graph, folder / "float.qir")
+    qir.save(qir.quantize(graph, [X]), folder / "int8.qir")
+    qir.save(qir.parse(TEXT.replace("B", "32")), folder / "fixed.qir")
+    np.save(folder / "x.npy", X)
+    np.save(folder / "y.npy", Y)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def folder(files, tmp_path, monkeypatch):
+    """A copy of the files to work in."""
+    shutil.copytree(files, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 

@@ -5,6 +5,7 @@ import pytest
 
 import qir
 from qir.metrics import Answers
+from qir.report.decibels import figures_of
 from tests.metrics import figures
 from tests.metrics.figures import floats
 
@@ -84,6 +85,18 @@ def test_signal_to_noise_is_of_all_numbers():
     assert compared("sqnr", (exact, floats([3, np.nan]))) == np.inf
     assert np.isnan(compared("sqnr", (exact, floats([np.nan, np.nan]))))
     assert compared("sqnr", (exact, floats([0, 0]))) == -np.inf
+
+
+def test_signal_to_noise_is_that_of_the_accuracy_of_a_quantized_program():
+    generator = np.random.default_rng(0)
+    near = generator.normal(size=(40, 3))
+    for exact in (near, near + 1000):  # The middle of a range far from 0 is no signal.
+        exact = exact.astype(np.float32)
+        found = exact + floats(generator.normal(0, 0.01, exact.shape))
+        batches = (found[:7], exact[:7]), (found[7:], exact[7:])
+        whole = compared("sqnr", *batches)
+        assert whole == pytest.approx(figures_of(exact, found)[0], abs=1e-6)
+        assert 35 < whole < 45
 
 
 def test_cosine_is_the_mean_over_samples():

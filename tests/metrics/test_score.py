@@ -248,6 +248,13 @@ def test_the_table_and_json():
     assert found["programs"]["b"]["size"] == scores["b", "size"]
 
 
+def test_arrays_of_many_classes_are_not_printed():
+    wide = qir.parse("graph @wide(%x: f32[B,30]) { %y = neg(%x) : f32[B,30] return %y }")
+    scores = qir.score(wide, [(np.eye(30, dtype=np.float32), np.arange(30))], "confusion", **FAST)
+    assert scores["confusion"].shape == (30, 30)
+    assert str(scores).splitlines()[1] == "30 by 30 numbers; to_json has them"
+
+
 def test_figures_are_found_by_name():
     scores = qir.score({"a": GRAPH, "b": GRAPH}, DATA, ["accuracy"], **FAST)
     for key, told in (

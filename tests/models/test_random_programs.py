@@ -38,7 +38,9 @@ def test_random_programs(chunk: int) -> None:
     counts, faults = run_chunk(count, start, each)
     assert not faults, faults[0]
     assert counts["programs"] >= count
-    assert counts["accurate"] > 0.7 * counts["programs"]
+    # Of drawn rules many select what is folded away, or are shadowed by others.
+    assert counts["refused"] < 0.3 * counts["programs"]
+    assert counts["accurate"] > 0.7 * (counts["programs"] - counts["refused"])
 
 
 class TestTheJudge:
@@ -76,7 +78,7 @@ class TestTheJudge:
             raise IndexError("out of range")
 
         monkeypatch.setattr(quantizing, "measure", fail)
-        counts, (fault,) = judge([(self.case(Relu()), "w8a8")])
+        counts, (fault,) = judge([(self.case(Relu()), "w8a8", ())])
         assert counts == {"raised": 1, "programs": 1, "compared": 0, "faults": 1}
         assert "IndexError: out of range" in fault
 

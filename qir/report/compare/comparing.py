@@ -24,7 +24,7 @@ from qir.report.compare.culprits import (
     ratio,
 )
 from qir.report.compare.effects import Effects, ErrorSite, Prober
-from qir.report.compare.forms import Form
+from qir.report.compare.read_forms import ReadForm
 from qir.report.compare.result import (
     ComparisonReport,
     Culprit,
@@ -42,6 +42,9 @@ from qir.types import Array
 
 SAMPLES = MOST_ROWS
 """How many samples are compared unless another number is asked for."""
+
+SAME = 1.0
+"""Within so many dB, two programs count as made alike."""
 
 EFFECT_WORK = 2**40
 """Products that may be computed for the effects of all values: a minute of XLA on two cores."""
@@ -69,8 +72,8 @@ class Comparing:
             self.reference.record_origins()
         self._interpreter = interpreter
         self._prober = prober
-        self._sums: dict[Form, ErrorSums] = {}
-        self._references: dict[Form, Value] = {}
+        self._sums: dict[ReadForm, ErrorSums] = {}
+        self._references: dict[ReadForm, Value] = {}
         self._of_outputs = {
             pair: ErrorSums()
             for pair in zip(self.reference.outputs, self.program.outputs, strict=True)
@@ -185,7 +188,7 @@ class Comparing:
 
     def _meet(
         self, runs: BothRuns, visit: Callable[[MetForm], None]
-    ) -> Mapping[tuple[Node, int], Form]:
+    ) -> Mapping[tuple[Node, int], ReadForm]:
         try:
             return runs.meet(self.reference, self.program, self._interpreter, visit).edges
         except EndlessError as error:
@@ -194,12 +197,12 @@ class Comparing:
                 self._notes.append(note)
             return {}
 
-    def _standing(self) -> dict[Value, Form]:
+    def _standing(self) -> dict[Value, ReadForm]:
         """Returns for each value of the float program the form that stands for it.
 
         Where there are several, that is the one with the largest error of its own.
         """
-        found: dict[Value, Form] = {}
+        found: dict[Value, ReadForm] = {}
         for form, old in self._references.items():
             best = found.get(old)
             if best is None or self._sums[form].own_noise > self._sums[best].own_noise:
@@ -269,14 +272,16 @@ class Comparing:
             except QirError as error:
                 self._notes.append(f"compare: {remedy.name} was not tried: {error.message}")
                 continue
-            return MeasuredRemedy(
-                culprit.value,
-                remedy.name,
-                culprit.output,
-                self._sqnr(before, output, runs),
-                self._sqnr(after, output, runs),
-                remedy.gain,
+            given, old, new = (
+                self._sqnr(program, output, runs) for program in (self.program, before, after)
             )
+            if abs(old - given) > SAME:
+                self._notes.append(
+                    f"compare: quantized again as it was, %{output.name} has {old:.1f} dB "
+                    f"where the program has {given:.1f}: it was made by another pipeline or on "
+                    "other data, or is not what they make; pipeline= and recipe= tell by what"
+                )
+            return MeasuredRemedy(culprit.value, remedy.name, culprit.output, old, new, remedy.gain)
         return None
 
     def _sqnr(self, program: Graph, output: Value, runs: BothRuns) -> float:

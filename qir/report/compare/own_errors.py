@@ -17,7 +17,7 @@ from qir.ops.regions import Body, RegionOp
 from qir.report.causes import code_of, is_exact
 from qir.report.compare.counterparts import Counterparts, decoded, turned_to
 from qir.report.compare.forcing import ForcedRun, ForcedValue
-from qir.report.compare.forms import Form, Forms, nearest, picked, rounds
+from qir.report.compare.read_forms import ReadForm, ReadForms, nearest, picked, rounds
 from qir.types import Affine, Array, Code
 
 
@@ -31,7 +31,7 @@ class Operands:
     """
 
     arrays: dict[Value, Array] = field(default_factory=dict)
-    forms: dict[Value, Form] = field(default_factory=dict)
+    forms: dict[Value, ReadForm] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,11 @@ class FloatOps:
         edges: Where the float program reads what some form stands for: node and operand.
     """
 
-    def __init__(self, counterparts: Counterparts, forms: Forms, sizes: Sizes) -> None:
+    def __init__(self, counterparts: Counterparts, forms: ReadForms, sizes: Sizes) -> None:
         self._counterparts = counterparts
         self._forms = forms
         self._sizes = sizes
-        self.edges: dict[tuple[Node, int], Form] = {}
+        self.edges: dict[tuple[Node, int], ReadForm] = {}
 
     def parts(self, met: ForcedValue, run: ForcedRun) -> OwnParts | None:
         """Returns what an op adds to the error; None for what another value has told already.
@@ -99,14 +99,16 @@ class FloatOps:
                 return None
             exact_op = turned_to(right, reference, value).astype(np.float64)
             unrounded, weights = self._unrounded(met, run, read, exact_op)
+        code = code_of(value)
         with np.errstate(all="ignore"):
-            error = _finite(met.computed.astype(np.float64) - exact_op)
-            # Of a mask, such as -3e38, the error would hold nothing of what is there instead.
-            numbers = met.computed + _finite(met.exact - exact_op)
-            clipping = _finite(_clipped(code_of(value), unrounded) - unrounded)
-        return OwnParts(
-            error, numbers, _finite(unrounded), weights, clipping, error - weights - clipping
-        )
+            inside = _clipped(code, unrounded)
+            clipping = _finite(inside - unrounded)
+            rounding = _finite(met.computed - inside)
+            # What lies outside of the code is at its end, whatever is added to it; of a mask, such
+            # as -3e38, a sum with the error would hold nothing of what is there instead.
+            numbers = _clipped(code, met.exact + weights) + rounding
+        error = weights + clipping + rounding
+        return OwnParts(error, numbers, _finite(unrounded), weights, clipping, rounding)
 
     def operands(self, met: ForcedValue, run: ForcedRun) -> Operands:
         """Returns what an op reads."""
@@ -241,7 +243,8 @@ class FloatOps:
             before = self._of_coded_constants(met, node, run)
             is_exact_so_far = True
         if not is_exact_so_far:
-            return exact_op, self._matched_weights(met, run, read, exact_op)
+            weights = self._matched_weights(met, run, read, exact_op)
+            return exact_op + weights, weights
         if before is None or before.shape != exact_op.shape:
             return exact_op, none
         before = before.astype(np.float64)

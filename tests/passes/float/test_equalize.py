@@ -172,3 +172,88 @@ def test_unbalanced_channels_lose_less_in_eight_bits():
 
     assert noise("equalize") < 0.03
     assert noise("equalize") < noise("canonicalize") / 10
+
+
+BETTER = "calibrate, equalize(when=better), propagate-ranges, quantize, fuse-requantize"
+PLAIN = BETTER.replace("equalize(when=better), ", "")
+
+
+def uneven(rows, *, seed=0):
+    """Two dense layers whose channels between differ by powers of two, and rows of data."""
+    rng = np.random.default_rng(seed)
+    graph = qir.Graph("uneven", [("x", qir.TensorType((rows, 8), qir.DType.F32))])
+    build = graph.at_end()
+    spread = np.exp2(rng.uniform(-5, 5, 16))
+    first = (rng.normal(size=(8, 16)) * spread).astype(np.float32)
+    second = (rng.normal(size=(16, 4)) / spread[:, None]).astype(np.float32)
+    hidden = build.emit(Relu(), build.emit(Dot(), graph.inputs[0], build.const(first, "first")))
+    graph.set_outputs([build.emit(Dot(), hidden, build.const(second, "second"), name="y")])
+    return graph, rng.normal(size=(3, rows, 8)).astype(np.float32)
+
+
+def told(graph):
+    return [line for line in graph.diagnostics if line.startswith("equalize")]
+
+
+def noise_of(graph, integer, x):
+    (wanted,), (found,) = qir.evaluate(graph, x), qir.evaluate(integer, x)
+    return np.square(wanted - found).sum() / np.square(wanted).sum()
+
+
+@pytest.mark.parametrize("rows", [32, 4])
+def test_channels_are_equalized_where_rows_gain_by_it(rows):
+    graph, (first, second, held_out) = uneven(rows)
+    plain, better = (
+        qir.optimize(graph, pipeline, data=[first, second]) for pipeline in (PLAIN, BETTER)
+    )
+    assert noise_of(graph, better, held_out) < noise_of(graph, plain, held_out) / 10
+    (line,) = told(better)
+    assert "2 layers from %x to %y" in line
+    assert "rows held out" in line if rows == 32 else "rows of the data" in line
+    assert line in str(qir.explain(better))
+
+
+def test_scaled_ranges_are_those_that_would_be_observed():
+    graph, (first, second, _) = uneven(32)
+    scaled = qir.optimize(graph, "calibrate, equalize(when=better)", data=[first, second])
+    again = qir.optimize(scaled, "calibrate", data=[first, second])
+    for value in scaled.values():
+        if not value.is_constant and value.type.is_float:
+            found = again.value(value.name).observed
+            assert found is not None
+            assert value.observed is not None
+            assert value.observed.bounds == pytest.approx(found.bounds, rel=1e-5)
+
+
+def test_layers_that_would_lose_stay_as_they_are():
+    """The activations are even, and of the weights each output has a scale of its own."""
+    graph, data = uneven(32)
+    kernel = graph.value("first")
+    even = (kernel.array / np.abs(kernel.array).max(axis=0)).astype(np.float32)
+    first = graph.value("dot").node
+    assert first is not None
+    first.set_input(1, graph.before(first).const(even, "even"))
+    batches = list(data[:2])
+    better, plain = (qir.optimize(graph, pipeline, data=batches) for pipeline in (BETTER, PLAIN))
+    (line,) = told(better)
+    assert "stay as they are: 1" in line
+    assert better == plain
+
+
+def test_statistics_serve_the_program_that_is_not_equalized():
+    graph, (first, second, _) = uneven(32)
+    context = Context()
+    qir.optimize(graph, BETTER, data=[first, second], context=context)
+    seen = qir.calibrate(graph, [first, second], "calibrate")
+    known = context.statistics.copy()
+    for name in known.keys() - seen.keys():
+        assert name.endswith(".equalized")
+        del known[name]
+    assert known == seen
+
+
+def test_without_data_nothing_is_equalized():
+    graph, data = uneven(32)
+    seen = qir.calibrate(graph, list(data), "calibrate")
+    known = qir.optimize(graph, BETTER, statistics=seen)
+    assert known == qir.optimize(graph, PLAIN, statistics=seen)

@@ -1,0 +1,231 @@
+"""Kinds of programs whose values are compared: moved, looped, dynamic, coded, given in codes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import qir
+from qir.backends.reference.interpreter import run_all
+from qir.backends.xla.executor import XlaExecutor
+from qir.errors import QirError
+from qir.report.compare import effects
+from qir.report.compare.comparing import Comparing
+from tests.report.test_accuracy_loops import HALVES, cell, draw
+
+RNG = np.random.default_rng(5)
+FIRST = RNG.normal(0, 0.4, (16, 24)).astype(np.float32)
+SECOND = RNG.normal(0, 0.4, (24, 8)).astype(np.float32)
+MANY = [RNG.normal(0, 1, (400, 16)).astype(np.float32)]
+DATA = [RNG.normal(0, 1, (6, 16)).astype(np.float32) for _ in range(3)]
+
+
+KERNEL = RNG.normal(0, 0.3, (3, 3, 3, 8)).astype(np.float32)
+LAST = RNG.normal(0, 0.2, (3, 3, 8, 4)).astype(np.float32)
+CHANNELS_FIRST = """
+graph @moved(%x: f32[2,8,8,3]) {
+  %k = const : f32[3,3,3,8]
+  %c = conv(%x, %k) {padding = same} : f32[2,8,8,8]
+  %t = transpose(%c) {permutation = [0, 3, 1, 2]} : f32[2,8,8,8]
+  %r = tanh(%t) : f32[2,8,8,8]
+  %u = transpose(%r) {permutation = [0, 2, 3, 1]} : f32[2,8,8,8]
+  %w = const : f32[3,3,8,4]
+  %d = conv(%u, %w) {padding = same} : f32[2,8,8,4]
+  return %d
+}"""
+
+
+def network(x):
+    return jnp.tanh(jax.nn.relu(x @ FIRST) @ SECOND)
+
+
+def graph():
+    return qir.from_jax(network, DATA[0], batch="B")
+
+
+def compared(real, integer, data, **options):
+    return qir.compare(real, integer, data, measure=False, **options)
+
+
+def near_what_is_measured(found):
+    """Errors of a few values add up as independent ones, of hundreds of rows to within 1 dB."""
+    for output in found.outputs:
+        assert found.independent[output.name] == pytest.approx(output.sqnr, abs=1)
+
+
+class TestPrograms:
+    def test_a_channels_first_network_whose_transposes_moved(self):
+        real = qir.parse(CHANNELS_FIRST, {"k": KERNEL, "w": LAST})
+        data = [RNG.normal(0, 1, (2, 8, 8, 3)).astype(np.float32) for _ in range(2)]
+        integer = qir.quantize(real, data, accuracy_check=False)
+        moved = {value.name for value in integer.values() if any(value.origins.values())}
+        found = compared(real, integer, data[:1])
+        assert moved & {one.stands for one in found.values}
+        near_what_is_measured(found)
+
+    def test_a_loop_is_compared_trip_by_trip(self):
+        data = [(draw(12, 3, 8, seed=seed), draw(3, 8, seed=9 + seed)) for seed in range(2)]
+        integer = qir.optimize(
+            cell(), "calibrate, propagate-ranges(share=true), quantize", data=data
+        )
+        found = compared(cell(), integer, data)
+        # %small is a thousandth of %p: together in one code nothing is left of it.
+        worst = found.culprits[0]
+        assert worst.value in ("last/small", "last/both", "last/d")
+        assert found.value("last/small").own_sqnr < 3
+        assert {remedy.name for remedy in worst.remedies} >= {"keep float"}
+
+    def test_a_loop_that_ends_by_its_numbers_and_a_branch(self):
+        real = qir.parse(HALVES)
+        data = [(np.abs(draw(2, 4, seed=seed)) * 8, np.int32(seed % 2)) for seed in range(3)]
+        integer = qir.quantize(real, data, accuracy_check=False)
+        assert compared(real, integer, data).outputs[0].name == "z"
+
+    @pytest.mark.parametrize("pipeline", ["w8", "w8-dynamic", "w8a16", "w4a8"])
+    def test_weights_alone_and_ranges_at_run_time(self, pipeline):
+        integer = qir.quantize(graph(), MANY, pipeline, accuracy_check=False)
+        found = compared(graph(), integer, MANY, samples=400)
+        near_what_is_measured(found)
+        by_weights = {one.value: one.weights for one in found.values}
+        if pipeline == "w8":
+            assert found.culprits[0].source == "weights"
+            assert by_weights["dot"] == pytest.approx(1)
+        if pipeline == "w8-dynamic":
+            # Rounding the operand and rounding the weights cost about as much.
+            assert 0.1 < by_weights["dot"] < 0.9
+
+    def test_inputs_and_outputs_in_codes(self):
+        pipeline = "fold, calibrate, quantize(inputs=i8, outputs=i8), integer"
+        integer = qir.quantize(graph(), MANY, pipeline, accuracy_check=False)
+        assert integer.inputs[0].type.quant is not None
+        found = compared(graph(), integer, MANY, samples=400)
+        assert found.value("x").own_share == pytest.approx(1)
+        near_what_is_measured(found)
+
+    def test_codes_that_the_float_program_has_already(self):
+        integer = qir.quantize(graph(), DATA, accuracy_check=False)
+        real = qir.parse("""
+        graph @given(%x: f32[6,16]) {
+          %q = quantize(%x) : i8[6,16]{scale=0.03}
+          %d = dequantize(%q) : f32[6,16]
+          %t = tanh(%d) : f32[6,16]
+          return %t
+        }""")
+        lifted = qir.quantize(real, DATA, accuracy_check=False)
+        found = compared(real, lifted, DATA)
+        assert found.outputs[0].sqnr > 30
+        assert integer is not lifted
+
+    def test_a_value_that_went_into_another_is_listed_with_it(self):
+        integer = qir.quantize(graph(), DATA, accuracy_check=False)
+        found = compared(graph(), integer, DATA)
+        assert [(one.value, one.into) for one in found.gone] == [("dot", "relu")]
+        with pytest.raises(QirError, match="no figures of %dot; it went into %relu"):
+            found.value("dot")
+
+    def test_the_compiled_program_tells_the_effects_that_the_interpreter_tells(self, monkeypatch):
+        integer = qir.quantize(graph(), DATA, accuracy_check=False)
+        told = []
+        for most in (effects.INTERPRETED, 0):
+            monkeypatch.setattr(effects, "INTERPRETED", most)
+            comparing = Comparing(graph(), integer, run_all, XlaExecutor())
+            told.append(comparing.run([(DATA[0],)]).culprits)
+        for one, two in zip(*told, strict=True):
+            assert one.value == two.value
+            # Sums in another order: errors are thousands of times as large as that makes.
+            assert one.sqnr == pytest.approx(two.sqnr, abs=0.01)
+
+
+class TestFigures:
+    def test_they_are_those_of_all_samples_in_whatever_batches(self):
+        integer = qir.quantize(graph(), DATA, accuracy_check=False)
+        whole = np.concatenate(DATA)
+        one = compared(graph(), integer, [whole], samples=18)
+        several = compared(graph(), integer, iter(DATA), samples=18)
+        assert one.samples == "18 samples"
+        assert several.samples == "18 samples, effects on outputs on 6 of them"
+        for left, right in zip(one.values, several.values, strict=True):
+            # Sums of a product in float32 may be in another order for another number of rows.
+            assert left.sqnr == pytest.approx(right.sqnr, abs=1e-3)
+            assert left.rows == pytest.approx(right.rows, abs=1e-3)
+            assert left.largest == pytest.approx(right.largest, rel=1e-3)
+
+    def test_no_more_samples_are_compared_than_are_asked_for(self):
+        integer = qir.quantize(graph(), DATA, accuracy_check=False)
+        assert compared(graph(), integer, DATA, samples=5).samples == "5 samples"
+
+    def test_they_are_those_of_their_definitions(self):
+        integer = qir.quantize(graph(), DATA, accuracy_check=False)
+        found = compared(graph(), integer, [DATA[0]]).value("tanh")
+        exact, rounded = (
+            qir.evaluate(each, DATA[0])[0].astype(np.float64) for each in (graph(), integer)
+        )
+        noise = np.sum((exact - rounded) ** 2)
+        assert found.noise == pytest.approx(noise)
+        assert found.sqnr == pytest.approx(10 * np.log10(np.sum(exact**2) / noise))
+        lengths = np.linalg.norm(exact) * np.linalg.norm(rounded)
+        assert found.cosine == pytest.approx(np.sum(exact * rounded) / lengths)
+        assert found.largest == pytest.approx(np.abs(exact - rounded).max())
+
+    def test_saturation_is_the_share_of_numbers_at_the_ends(self):
+        clip = "fold, calibrate(method=percentile, percentile=90), quantize, integer"
+        integer = qir.quantize(graph(), DATA, clip, accuracy_check=False)
+        one = compared(graph(), integer, DATA).value("x")
+        assert one.saturation == pytest.approx(0.1, abs=0.05)
+        assert one.clipping > 0.9
+        remedies = compared(graph(), integer, DATA).culprits[0].remedies
+        assert "another clip" in {remedy.name for remedy in remedies if remedy.gain > 3}
+
+
+class TestMeasured:
+    def test_the_best_remedy_gains_about_what_was_predicted(self):
+        integer = qir.quantize(graph(), [np.concatenate(DATA)], accuracy_check=False)
+        found = qir.compare(graph(), integer, [np.concatenate(DATA)], samples=18)
+        measured = found.measured
+        assert measured is not None
+        assert measured.before == pytest.approx(found.outputs[0].sqnr)
+        # Of a single batch, where two errors that are added by chance make up for one another.
+        assert measured.gain == pytest.approx(measured.predicted, abs=1.5)
+        assert measured.gain > 0.5
+
+    def test_data_that_can_be_read_only_once_and_is_not_kept_is_said_to_be_the_reason(self):
+        integer = qir.quantize(graph(), DATA, accuracy_check=False)
+        found = qir.compare(graph(), integer, iter(DATA), samples=7)
+        assert found.measured is None
+        assert any("can be read only once" in note for note in found.notes)
+
+    def test_a_program_that_the_pipeline_does_not_make_is_told(self):
+        integer = qir.quantize(graph(), DATA, "w4a8", accuracy_check=False)
+        found = qir.compare(graph(), integer, DATA)
+        assert any("quantized again as it was" in note for note in found.notes)
+        again = qir.compare(graph(), integer, DATA, pipeline="w4a8")
+        assert not again.notes
+
+
+class TestErrors:
+    def test_what_is_no_program(self):
+        with pytest.raises(QirError, match="compare: expected a graph, got a function"):
+            qir.compare(cast(Any, network), graph(), DATA)
+
+    def test_a_program_of_another_model(self):
+        other = qir.from_jax(lambda x, y: x + y, DATA[0], DATA[0])
+        with pytest.raises(QirError, match="with 1 inputs, got one with 2"):
+            qir.compare(graph(), other, DATA)
+
+    def test_no_samples(self):
+        with pytest.raises(QirError, match="at least 1 sample"):
+            compared(graph(), graph(), DATA, samples=0)
+
+
+def test_json_holds_what_the_tables_do_and_more():
+    integer = qir.quantize(graph(), DATA, accuracy_check=False)
+    found = compared(graph(), integer, DATA)
+    read = json.loads(found.as_json())
+    assert [one["value"] for one in read["values"]] == [one.value for one in found.values]
+    assert read["culprits"][0]["remedies"][0]["rule"]["select"]
+    assert "culprits" in str(found) == str(repr(found))
