@@ -132,3 +132,26 @@ def test_words_are_cut_as_the_tokenizer_of_the_package_cuts_them():
     ids, mask = ours(texts)
     for row, text in enumerate(texts):
         assert ids[row][mask[row] == 1].tolist() == theirs.encode(text).ids
+
+
+def test_residual_sums_that_are_forced_to_eight_bits_are_the_first_culprits():
+    """Those of what feed-forward layers add, d, and of what comes of it, r2."""
+    data = [minilm.WordPiece.installed()(sentences()[0])]
+    graph = qir.from_jax(partial(minilm.encode, minilm.load()), *data[0], batch="B")
+    narrow = [
+        node
+        for node in graph.nodes
+        if node.op.name == "dot" and node.inputs[1].type.shape == (4 * 384, 384)
+    ]
+    assert len(narrow) == minilm.LAYERS
+    forced = [node.outputs[0] for node in narrow]
+    forced += [value.users[0].outputs[0] for value in forced]
+    rule = {"select": [value.name for value in forced], "activations": "i8"}
+    integer = qir.quantize(graph, data, accuracy_check=False, recipe=[rule])
+    found = qir.compare(graph, integer, data, samples=4, measure=False)
+    wanted = {value.name for value in forced if value not in (forced[5], forced[11])}
+    assert {one.value for one in found.culprits[: len(wanted)]} == wanted
+    assert {one.source for one in found.culprits[: len(wanted)]} == {"rounding"}
+    assert "16 bits" in {remedy.name for remedy in found.culprits[0].remedies[:2]}
+    # Ten errors of up to a fifth of the output's size: within 2 dB of independent ones.
+    assert found.independent[found.outputs[0].name] == pytest.approx(found.outputs[0].sqnr, abs=2)

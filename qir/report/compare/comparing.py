@@ -24,7 +24,7 @@ from qir.report.compare.culprits import (
     ratio,
 )
 from qir.report.compare.effects import Effects, ErrorSite, Prober
-from qir.report.compare.forms import Form
+from qir.report.compare.read_forms import ReadForm
 from qir.report.compare.result import (
     ComparisonReport,
     Culprit,
@@ -72,8 +72,8 @@ class Comparing:
             self.reference.record_origins()
         self._interpreter = interpreter
         self._prober = prober
-        self._sums: dict[Form, ErrorSums] = {}
-        self._references: dict[Form, Value] = {}
+        self._sums: dict[ReadForm, ErrorSums] = {}
+        self._references: dict[ReadForm, Value] = {}
         self._of_outputs = {
             pair: ErrorSums()
             for pair in zip(self.reference.outputs, self.program.outputs, strict=True)
@@ -188,7 +188,7 @@ class Comparing:
 
     def _meet(
         self, runs: BothRuns, visit: Callable[[MetForm], None]
-    ) -> Mapping[tuple[Node, int], Form]:
+    ) -> Mapping[tuple[Node, int], ReadForm]:
         try:
             return runs.meet(self.reference, self.program, self._interpreter, visit).edges
         except EndlessError as error:
@@ -197,12 +197,12 @@ class Comparing:
                 self._notes.append(note)
             return {}
 
-    def _standing(self) -> dict[Value, Form]:
+    def _standing(self) -> dict[Value, ReadForm]:
         """Returns for each value of the float program the form that stands for it.
 
         Where there are several, that is the one with the largest error of its own.
         """
-        found: dict[Value, Form] = {}
+        found: dict[Value, ReadForm] = {}
         for form, old in self._references.items():
             best = found.get(old)
             if best is None or self._sums[form].own_noise > self._sums[best].own_noise:

@@ -13,7 +13,7 @@ from qir.report.causes import far_middle
 from qir.report.compare.both_runs import BothRuns, MetForm
 from qir.report.compare.counterparts import turned_to
 from qir.report.compare.effects import Effects, Errors, ErrorSite, WrongNumbers
-from qir.report.compare.forms import Form
+from qir.report.compare.read_forms import ReadForm
 from qir.report.compare.remedies import LeftError, left_errors
 from qir.report.compare.result import Culprit, Remedy, ValueAccuracy
 from qir.report.decibels import decibels
@@ -33,8 +33,8 @@ class OwnErrors:
         references: What each form stands for.
     """
 
-    wrong: dict[Form, list[WrongNumbers]] = field(default_factory=dict)
-    references: dict[Form, Value] = field(default_factory=dict)
+    wrong: dict[ReadForm, list[WrongNumbers]] = field(default_factory=dict)
+    references: dict[ReadForm, Value] = field(default_factory=dict)
 
     def add(self, one: MetForm) -> None:
         """Keeps the own error of a form."""
@@ -44,7 +44,7 @@ class OwnErrors:
             self.wrong.setdefault(one.form, []).append(WrongNumbers(numbers, error))
             self.references[one.form] = one.met.reference
 
-    def of(self, value: Value) -> dict[Form, list[WrongNumbers]]:
+    def of(self, value: Value) -> dict[ReadForm, list[WrongNumbers]]:
         """Returns the errors of the forms of one value."""
         return {form: each for form, each in self.wrong.items() if self.references[form] is value}
 
@@ -60,14 +60,14 @@ class Sites:
 
     def __init__(
         self,
-        edges: Mapping[tuple[Node, int], Form],
+        edges: Mapping[tuple[Node, int], ReadForm],
         outside: Container[Value],
-        references: Mapping[Form, Value],
+        references: Mapping[ReadForm, Value],
     ) -> None:
-        found: dict[tuple[Form, Value], list[tuple[Node, int]]] = {}
+        found: dict[tuple[ReadForm, Value], list[tuple[Node, int]]] = {}
         for (node, operand), form in edges.items():
             found.setdefault((form, node.inputs[operand]), []).append((node, operand))
-        self.of: dict[Form, list[ErrorSite]] = {}
+        self.of: dict[ReadForm, list[ErrorSite]] = {}
         for form, reference in references.items():
             if reference not in outside:
                 self.of[form] = [ErrorSite(reference, ())]
@@ -76,11 +76,11 @@ class Sites:
                 self.of.setdefault(form, []).append(ErrorSite(old, tuple(places)))
 
     def errors(
-        self, forms: Mapping[Form, Sequence[WrongNumbers]]
+        self, forms: Mapping[ReadForm, Sequence[WrongNumbers]]
     ) -> dict[ErrorSite, list[WrongNumbers]]:
         """Returns the errors of forms where they are read."""
 
-        def turned(wrong: WrongNumbers, form: Form, old: Value) -> WrongNumbers:
+        def turned(wrong: WrongNumbers, form: ReadForm, old: Value) -> WrongNumbers:
             error = None if wrong.error is None else turned_to(wrong.error, form[0], old)
             return WrongNumbers(turned_to(wrong.numbers, form[0], old), error)
 
@@ -170,8 +170,8 @@ def cure(
     reference: Graph,
     program: Graph,
     interpreter: Interpreter,
-    worst: Collection[Form],
-) -> dict[Form, list[list[LeftError]]]:
+    worst: Collection[ReadForm],
+) -> dict[ReadForm, list[list[LeftError]]]:
     """Works out what remedies leave of the errors of the worst values, trip by trip.
 
     Args:
@@ -181,7 +181,7 @@ def cure(
         interpreter: Computes all values of a program.
         worst: The forms of the values.
     """
-    found: dict[Form, list[list[LeftError]]] = {}
+    found: dict[ReadForm, list[list[LeftError]]] = {}
 
     def visit(one: MetForm) -> None:
         if one.parts is not None and one.form in worst:
@@ -211,7 +211,7 @@ class Cures:
     readers: Mapping[Value, ErrorSite]
 
     def remedies(
-        self, form: Form, output: Value, trips: Sequence[Sequence[LeftError]]
+        self, form: ReadForm, output: Value, trips: Sequence[Sequence[LeftError]]
     ) -> tuple[Remedy, ...]:
         """Returns the remedies of a value with what they would gain, the best first.
 
@@ -262,7 +262,6 @@ def culprits(
     found = []
     for value, output in ranking.ranked():
         figures = accuracies[value]
-        shares = {name: getattr(figures, name) for name in ("weights", "clipping", "rounding")}
         found.append(
             Culprit(
                 figures.value,
@@ -272,7 +271,7 @@ def culprits(
                 ranking.sqnr(value, output),
                 ranking.share(value, output),
                 {each.name: ranking.sqnr(value, each) for each in ranking.outputs},
-                max(shares, key=shares.__getitem__),  # type: ignore[arg-type]
+                figures.source,
                 remedies_of(value, output),
             )
         )

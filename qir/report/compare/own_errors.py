@@ -17,7 +17,7 @@ from qir.ops.regions import Body, RegionOp
 from qir.report.causes import code_of, is_exact
 from qir.report.compare.counterparts import Counterparts, decoded, turned_to
 from qir.report.compare.forcing import ForcedRun, ForcedValue
-from qir.report.compare.forms import Form, Forms, nearest, picked, rounds
+from qir.report.compare.read_forms import ReadForm, ReadForms, nearest, picked, rounds
 from qir.types import Affine, Array, Code
 
 
@@ -31,7 +31,7 @@ class Operands:
     """
 
     arrays: dict[Value, Array] = field(default_factory=dict)
-    forms: dict[Value, Form] = field(default_factory=dict)
+    forms: dict[Value, ReadForm] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,11 @@ class FloatOps:
         edges: Where the float program reads what some form stands for: node and operand.
     """
 
-    def __init__(self, counterparts: Counterparts, forms: Forms, sizes: Sizes) -> None:
+    def __init__(self, counterparts: Counterparts, forms: ReadForms, sizes: Sizes) -> None:
         self._counterparts = counterparts
         self._forms = forms
         self._sizes = sizes
-        self.edges: dict[tuple[Node, int], Form] = {}
+        self.edges: dict[tuple[Node, int], ReadForm] = {}
 
     def parts(self, met: ForcedValue, run: ForcedRun) -> OwnParts | None:
         """Returns what an op adds to the error; None for what another value has told already.

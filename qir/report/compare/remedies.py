@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -200,17 +201,27 @@ def _shares_code(value: Value) -> bool:
     )
 
 
+def _ends_of_parts(node: Node) -> list[int]:
+    """Returns where the parts of a concat end; nothing for another op, or unknown sizes."""
+    if not isinstance(node.op, Concat):
+        return []
+    sizes = [operand.type.shape[node.op.axis] for operand in node.inputs]
+    known = [size for size in sizes if isinstance(size, int)]
+    return list(accumulate(known)) if len(known) == len(sizes) else []
+
+
 def _separate(met: ForcedValue, parts: OwnParts, code: Affine) -> LeftError:
     node = met.reference.node
     if _shares_code(met.value):
         axis, groups = 0, [np.arange(met.exact.shape[0])]
         what = f"steps of its own in place of {code.greatest_scale:.3g}, which it shares"
-    elif node is not None and isinstance(node.op, Concat):
-        axis = node.op.axis
-        order = met.value.origins.get(next(iter(met.reference.origin), ""), None)
-        axis = axis if order is None else order.index(axis)
-        ends = np.cumsum([operand.type.shape[node.op.axis] for operand in node.inputs])[:-1]
-        groups = np.split(np.arange(met.exact.shape[axis]), ends.astype(int))
+    elif node is not None and isinstance(node.op, Concat) and (ends := _ends_of_parts(node)):
+        order = next(
+            (order for name, order in met.value.origins.items() if name in met.reference.origins),
+            None,
+        )
+        axis = node.op.axis if order is None else order.index(node.op.axis)
+        groups = np.split(np.arange(met.exact.shape[axis]), ends[:-1])
         what = "a code for each part"
     else:
         axis, groups = two_groups(parts.unrounded)
@@ -235,8 +246,9 @@ def _smoothed(met: ForcedValue, parts: OwnParts, code: Affine) -> LeftError | No
         for node in value.users
         if isinstance(node.op, Products) and node.inputs[0] is value and _has_weights(node)
     ]
+    grouped = any(isinstance(n.op, Products) and n.op.channel_groups > 1 for n in readers)
     turned = any(order is not None for order in met.value.origins.values())
-    if rank < 2 or not readers or turned or any(node.op.channel_groups > 1 for node in readers):  # type: ignore[attr-defined]
+    if rank < 2 or not readers or turned or grouped:
         return None
     kernels = [np.asarray(node.inputs[1].real, np.float64) for node in readers]
     channels = met.exact.shape[-1]

@@ -208,7 +208,7 @@ def test_channels_are_equalized_where_rows_gain_by_it(rows):
     )
     assert noise_of(graph, better, held_out) < noise_of(graph, plain, held_out) / 10
     (line,) = told(better)
-    assert "2 layers from %dot to %y" in line
+    assert "2 layers from %x to %y" in line
     assert "rows held out" in line if rows == 32 else "rows of the data" in line
     assert line in str(qir.explain(better))
 
@@ -219,8 +219,10 @@ def test_scaled_ranges_are_those_that_would_be_observed():
     again = qir.optimize(scaled, "calibrate", data=[first, second])
     for value in scaled.values():
         if not value.is_constant and value.type.is_float:
-            low, high = again.value(value.name).observed.bounds
-            assert value.observed.bounds == pytest.approx((low, high), rel=1e-5)
+            found = again.value(value.name).observed
+            assert found is not None
+            assert value.observed is not None
+            assert value.observed.bounds == pytest.approx(found.bounds, rel=1e-5)
 
 
 def test_layers_that_would_lose_stay_as_they_are():
@@ -236,6 +238,18 @@ def test_layers_that_would_lose_stay_as_they_are():
     (line,) = told(better)
     assert "stay as they are: 1" in line
     assert better == plain
+
+
+def test_statistics_serve_the_program_that_is_not_equalized():
+    graph, (first, second, _) = uneven(32)
+    context = Context()
+    qir.optimize(graph, BETTER, data=[first, second], context=context)
+    seen = qir.calibrate(graph, [first, second], "calibrate")
+    known = context.statistics.copy()
+    for name in known.keys() - seen.keys():
+        assert name.endswith(".equalized")
+        del known[name]
+    assert known == seen
 
 
 def test_without_data_nothing_is_equalized():
