@@ -106,7 +106,7 @@ class Equalize(Pass):
                 left.append(float(gains.mean()))
                 continue
             where = "rows held out" if computed.held_out else "rows of the data"
-            start, end = chain[0].first.output.name, chain[-1].second.output.name
+            start, end = chain[0].first.inputs[0].name, chain[-1].second.output.name
             context.diagnostics.append(
                 f"equalize: {len(scaling.layers)} layers from %{start} to %{end}: "
                 f"{before.mean():.1f} dB on {len(gains)} {where}, equalized {after.mean():.1f} dB"
@@ -116,8 +116,8 @@ class Equalize(Pass):
         if left:
             context.diagnostics.append(
                 f"equalize: uneven chains of layers that stay as they are: {len(left)}; measured, "
-                f"the best of them changes by {max(left):+.1f} dB, and {LEAST_GAIN:+} dB without doubt is "
-                "asked for"
+                f"the best of them changes by {max(left):+.1f} dB, and without doubt "
+                f"{LEAST_GAIN:+} dB are asked for"
             )
 
 
@@ -163,6 +163,8 @@ def _apply_ranged(scaling: Scaling, graph: Graph, context: Context) -> None:
                 known.append((value, observed, parts))
     _apply(scaling, graph)
     for value, observed, parts in known:
+        # Under its old name statistics of the unscaled value stay, for who uses them again.
+        graph.name_after(value, f"{value.name}.equalized")
         value.observed = observed
         keep_parts(value, context.statistics, parts)
 

@@ -200,10 +200,12 @@ class CodePlan:
         if (wanted := self._fixed_by_target(value)) is not None:
             return wanted
         rule = value.op.quant if value.op is not None else None
-        fixed = (storage or self.storage).bits <= 8 or isinstance(value.op, ExpBelowMax)
         if (
             isinstance(rule, FixedCode)
-            and fixed
+            and (
+                isinstance(value.op, ExpBelowMax)
+                or ((storage or self.storage).bits <= 8 and chosen in (None, rule.code.storage))
+            )
             and rule.serves(value.range)
             and self.accepts(rule.code)
         ):

@@ -62,9 +62,14 @@ def quantize_to(
         raise QirError("quantize: expected data to search with, got none")
     steps = pipeline if isinstance(pipeline, Pipeline) else Pipeline.parse(pipeline)
     place = _place_of_codes(steps)
-    head, codes, tail = (
+    head, codes, rest, tail = (
         Pipeline(part, steps.allow)
-        for part in (steps.steps[:place], steps.steps[place : place + 1], steps.steps[place:])
+        for part in (
+            steps.steps[:place],
+            steps.steps[place : place + 1],
+            steps.steps[place + 1 :],
+            steps.steps[place:],
+        )
     )
     shown = {name: options[name] for name in _SHOWN if options.get(name)}
     plain = {name: one for name, one in options.items() if name not in (*_SHOWN, *ALONE)}
@@ -75,23 +80,30 @@ def quantize_to(
     executor = context.executor
     assert executor is not None
 
-    def run(part: Pipeline, rules: Sequence[RecipeRule], context: Context) -> Graph:
-        return optimize(
-            ranged, part, recipe=list(rules) or None, context=context, **_without_progress(plain)
-        )
+    quiet = {name: value for name, value in plain.items() if name != "progress"}
+
+    def run(program: Graph, part: Pipeline, rules: Sequence[RecipeRule], context: Context) -> Graph:
+        return optimize(program, part, recipe=list(rules) or None, context=context, **quiet)
 
     def aside() -> Context:
         return replace(context, diagnostics=[], timings=[], edited=[], unattained=set())
 
+    coded = run(ranged, codes, [], aside())
+
+    def make(rules: Sequence[RecipeRule]) -> Graph:
+        if not rules:
+            return run(coded, rest, [], aside())
+        return run(ranged, tail, rules, aside())
+
     subject = SearchedProgram(
         context.reference or graph,
         ranged,
-        run(codes, [], aside()),
-        lambda rules: run(tail, rules, aside()),
+        coded,
+        make,
         executor,
         run_all,
         rows,
-        held_out,
+        rows if budget is None else held_out,
         with_weights=budget is not None,
     )
     start = time.perf_counter()
@@ -104,7 +116,7 @@ def quantize_to(
             graph, steps, data=data, recipe=result.recipe, context=context, **plain, **shown
         )
     else:
-        integer = run(tail, result.recipe.rules, context)
+        integer = run(ranged, tail, result.recipe.rules, context)
     context.recipe = result.recipe
     told = [result.summary, *filter(None, [result.warning])]
     context.diagnostics += told
@@ -114,10 +126,6 @@ def quantize_to(
 
 _SHOWN = ("dump_dir", "print_after_all", "check")
 """Options that show or check the passes, which are run once more for it with what was found."""
-
-
-def _without_progress(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name != "progress"}
 
 
 def _place_of_codes(pipeline: Pipeline) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -226,9 +226,12 @@ class Recipe:
         """Writes the recipe as TOML.
 
         Raises:
-            QirError: The path can't be written.
+            QirError: The path can't be written, or a text holds what UTF-8 does not.
         """
-        text = self.text.encode()
+        try:
+            text = self.text.encode()
+        except UnicodeEncodeError as error:
+            raise QirError(f"recipe: expected text that UTF-8 can hold: {error}") from error
         write_atomically({Path(path): lambda file: file.write(text)})
 
     def with_rules(self, *rules: RecipeRule) -> Recipe:
@@ -240,7 +243,7 @@ class Recipe:
         return next(index for index, each in enumerate(self.rules) if each is rule)
 
     @contextmanager
-    def placed(self, *rules: RecipeRule) -> Iterator[None]:
+    def placed(self, *rules: RecipeRule) -> Generator[None]:
         """Adds to errors which rules they are of."""
         try:
             yield

@@ -65,7 +65,7 @@ class Budget:
     metric: OutputMetric
 
     @staticmethod
-    def of(given: object, metric: object = None) -> Budget:
+    def of(given: object, metric: OutputMetric | None = None) -> Budget:
         """Returns a budget that may be given as text.
 
         Args:
@@ -76,10 +76,11 @@ class Budget:
         Raises:
             QirError: There is no measure of that name, no bound, or the metric is no function.
         """
-        if metric is not None and not callable(metric):
+        own: object = metric
+        if own is not None and not callable(own):
             raise QirError(
                 "budget: expected metric to be a function of the float program's outputs and the "
-                f"integer program's, got {kind_of(metric)}; a name stands in the budget itself"
+                f"integer program's, got {kind_of(own)}; a name stands in the budget itself"
             )
         words = given.split() if isinstance(given, str) else [given]
         name = getattr(metric, "__name__", "metric") if metric is not None else ""

@@ -1,6 +1,7 @@
 """The command qir, as a user calls it: what it writes and prints, and how it fails."""
 
 import io
+import json
 import re
 import subprocess
 import sys
@@ -62,6 +63,21 @@ def test_quantize(qir_command):
     assert f"output %m: {integer.accuracy.outputs[0].sqnr:.1f} dB" in lines[verdict + 2]
 
 
+def test_quantize_and_opt_by_a_recipe(qir_command):
+    recipe = qir.Recipe((qir.RecipeRule(select=("r",), activations="i16", reason="fine"),), "w4a8")
+    recipe.save("recipe.toml")
+    line = "quantize float.qir --data samples.npy -o mixed.qir --recipe recipe.toml --explain"
+    status, out, err = qir_command(line)
+    assert (status, err) == (0, "")
+    integer = qir.quantize(qir.parse(MODEL), [SAMPLES[:32], SAMPLES[32:]], recipe=recipe)
+    assert qir.load("mixed.qir") == integer
+    assert "activations=i16 (fine)" in out
+    assert "as all, by the options of passes: method=minmax, activations=i8, weights=i4, " in out
+    options = "-o again.qir -p w4a8 --data samples.npy --recipe recipe.toml"
+    assert qir_command(f"opt float.qir {options}")[0] == 0
+    assert qir.load("again.qir") == integer
+
+
 def test_quantize_to_a_budget(qir_command, folder):
     line = f"{QUANTIZE} --checkpoint search.json --explain"
     status, out, err = qir_command(line, "--budget", "sqnr 50")
@@ -76,7 +92,7 @@ def test_quantize_to_a_budget(qir_command, folder):
     status, _, err = qir_command(QUANTIZE, "--budget", "sqnr 300")
     assert (status, err.splitlines()[0].split(": the best")[0]) == (
         1,
-        "qir: error: budget sqnr 300: nothing that was tried meets it",
+        "qir: budget sqnr 300: nothing that was tried meets it",
     )
     status, _, err = qir_command(f"{QUANTIZE} -p auto")
     assert status == 0
@@ -165,6 +181,25 @@ def test_statistics_that_do_not_fit_are_told(qir_command, command, expected):
     status, out, err = qir_command(command)
     assert (status, out) == (1, "")
     assert expected in err
+
+
+def test_compare(qir_command):
+    qir_command("quantize float.qir --data samples.npy -o int8.qir")
+    command = "compare float.qir int8.qir --data samples.npy --samples 8"
+    status, out, err = qir_command(f"{command} -o found.json")
+    assert (status, err) == (0, "")
+    graph, integer = qir.parse(MODEL), qir.load("int8.qir")
+    data = [{"image": SAMPLES[:32]}, {"image": SAMPLES[32:]}]
+    found = qir.compare(graph, integer, data, samples=8)
+    assert out == f"{found}\n"
+    assert out.startswith("accuracy on 8 samples, ")
+    assert f"measured: {found.culprits[0].remedies[0].name} for" in out
+    status, printed, err = qir_command(f"{command} --json --no-measure")
+    assert (status, err) == (0, "")
+    read, written = json.loads(printed), json.loads(Path("found.json").read_text())
+    assert read["measured"] is None
+    assert written["measured"]["value"] == read["culprits"][0]["value"]
+    assert read["values"] == written["values"]
 
 
 def test_the_batch_size_and_the_pipeline_are_the_users(qir_command):
@@ -337,7 +372,9 @@ def test_run_prints_what_it_does_not_write(qir_command):
     assert out == f"%m: float32[2, 2]\n{expected}\n"
 
 
-@pytest.mark.parametrize("command", ["", "quantize", "opt", "run", "summary", "partition", "bench"])
+@pytest.mark.parametrize(
+    "command", ["", "quantize", "compare", "opt", "run", "summary", "partition", "bench"]
+)
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([*command.split(), "--help"])
@@ -431,6 +468,8 @@ ERRORS = {
         "selector: 'op:softmx' matches nothing in @model; its ops are conv, mean, relu\n"
         '  in pass quantize(keep_float=["op:softmx"])'
     ),
+    f"{QUANTIZE} --recipe no.toml": "recipe: can't read no.toml: [Errno 2] No such file or "
+    "directory: 'no.toml'",
     "quantize float.qir --data samples.npy -o no/int8.qir": (
         "file: can't write no/int8.qir: No such file or directory"
     ),
@@ -451,6 +490,12 @@ ERRORS = {
         "run: expected --check with another backend than the reference, "
         "which is what it compares with"
     ),
+    "compare float.qir float.qir --data samples.npy -o found.txt": (
+        "compare: expected a path ending in .json, got found.txt"
+    ),
+    "compare float.qir no.qir --data samples.npy": (
+        "load: can't read no.qir: No such file or directory"
+    ),
     "run float.qir -o out.txt": "run: expected a path ending in .npz or .npy, got out.txt",
     "run float.qir -o out": "run: expected a path ending in .npz or .npy, got out",
     "bench float.qir --roofline page.txt": (
@@ -470,6 +515,7 @@ def test_errors_go_to_stderr(line, qir_command):
     [
         "quantize float.qir --data samples.npy -o {}.qir",
         "opt float.qir --data samples.npy -p w8a8 -o {}.qir",
+        "compare float.qir float.qir --data samples.npy -o {}.json",
         "run float.qir -o {}.npz",
         "bench float.qir --roofline {}.svg",
     ],
@@ -478,7 +524,12 @@ def test_an_output_that_can_not_be_written_is_refused_before_any_work(
     line, qir_command, monkeypatch
 ):
     worked: list[object] = []
-    for work in ("qir.pipeline.Pipeline.parse", "qir.cli.run.compile", "qir.cli.bench.load"):
+    for work in (
+        "qir.pipeline.Pipeline.parse",
+        "qir.cli.run.compile",
+        "qir.cli.bench.load",
+        "qir.cli.compare.load",
+    ):
         monkeypatch.setattr(work, lambda *given, **more: worked.append(given))
     status, out, err = qir_command(line.format("samples.npy/output"))
     assert (status, out, worked) == (1, "", [])

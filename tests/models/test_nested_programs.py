@@ -4,34 +4,56 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 import qir
 from qir.analysis.verify import verify
 from qir.backends.reference.interpreter import run
 from qir.errors import QirError
 from qir.ir import Graph
+from qir.pipeline import RecipeRule
 from tests.drawing import drawn
 from tests.exact.test_nested_programs import NEAR, differing
 from tests.strategies import Case
+from tests.strategies.base import Draw
 from tests.strategies.nested_programs import NestedCase, Setting, nested_programs
+from tests.strategies.recipes import recipes
 
 PIPELINES = ["w8a8", "w8a8", "w8a16", "w8", "w8-dynamic", "w4a8"]
 SMALL = Setting("floats", steps=2, nests=1)
 NO_SAMPLE = "expected batches with samples, got empty ones only"
 
 
-def quantized(case: Case, pipeline: str) -> Graph | None:
-    """Quantizes a program; returns None where its batch has no sample to calibrate with."""
+Quantized: TypeAlias = tuple[Case, str, tuple[RecipeRule, ...]]
+"""A program, the pipeline that quantizes it, and the rules of a recipe, or none."""
+
+
+@st.composite
+def quantizations(draw: Draw) -> Quantized:
+    """Draws a program, a pipeline, and for every other program a recipe."""
+    case: Case = draw(nested_programs(SMALL))
+    pipeline = draw(st.sampled_from(PIPELINES))
+    return case, pipeline, draw(recipes(case.graph, pipeline)) if draw(st.booleans()) else ()
+
+
+def quantized(case: Case, pipeline: str, recipe: Sequence[RecipeRule] = ()) -> Graph | None:
+    """Quantizes a program; returns None where a rule selects what was folded away, or has no use.
+
+    Nor is there a program where the batch has no sample to calibrate with.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return qir.quantize(case.graph, [case.inputs], pipeline)
+            return qir.quantize(case.graph, [case.inputs], pipeline, recipe=recipe or None)
     except QirError as error:
-        if NO_SAMPLE not in error.message:
-            raise AssertionError(f"{error}\n{case.shown()}") from error
+        of_rule = any(place.startswith("in rule ") for place in error.places)
+        if NO_SAMPLE not in error.message and not of_rule:
+            raise AssertionError(f"{error}\n{case.shown()}\n{recipe}") from error
         return None
 
 
@@ -48,12 +70,11 @@ def codes_inside(graph: Graph) -> int:
 @pytest.mark.hypothesis
 @pytest.mark.parametrize("chunk", range(2))
 def test_quantized_programs_are_the_same_in_every_backend(chunk: int) -> None:
-    cases = drawn(nested_programs(SMALL), 40, pack=6)[chunk::2]
+    cases = drawn(quantizations(), 40, pack=6)[chunk::2]
     made: list[Case] = []
     counts: Counter[str] = Counter()
-    for place, case in enumerate(cases):
-        pipeline = PIPELINES[place % len(PIPELINES)]
-        graph = quantized(case, pipeline)
+    for case, pipeline, recipe in cases:
+        graph = quantized(case, pipeline, recipe)
         if graph is None:
             continue
         verify(graph)

@@ -38,7 +38,9 @@ def test_random_programs(chunk: int) -> None:
     counts, faults = run_chunk(count, start, each)
     assert not faults, faults[0]
     assert counts["programs"] >= count
-    assert counts["accurate"] > 0.7 * counts["programs"]
+    # Of drawn rules many select what is folded away, or are shadowed by others.
+    assert counts["refused"] < 0.3 * counts["programs"]
+    assert counts["accurate"] > 0.7 * (counts["programs"] - counts["refused"])
 
 
 class TestTheJudge:

@@ -5,7 +5,7 @@ import pytest
 import qir
 from qir.errors import QirError
 from qir.passes.quantize.quantize import QuantizePass
-from qir.pipeline.selectors import select
+from qir.pipeline.selectors import select, select_values
 
 PROGRAM = """\
 graph @model(%x: f32[1,2]) {
@@ -112,6 +112,39 @@ def test_a_selector_of_other_characters_is_shown_in_quotes(given, quoted):
         qir.Pipeline.parse(f"quantize(keep_float={given})")
     first = str(caught.value).splitlines()[0]
     assert first.endswith(f"; quote a name of other characters: {quoted}")
+
+
+def rescaled():
+    """A program of which a pass has rescaled one value, which stands for no imported one then."""
+    graph = qir.parse(
+        "graph @model(%x: f32[2]) { %norm.smooth = relu(%x) : f32[2] "
+        "%layer.dense = exp(%norm.smooth) : f32[2] return %layer.dense }"
+    )
+    graph.value("norm.smooth").origin = ()
+    return graph
+
+
+def test_a_value_that_a_pass_rescaled_goes_by_the_name_that_it_had():
+    (node,) = select(rescaled(), ["norm"])
+    assert node.op.name == "relu"
+
+
+@pytest.mark.parametrize("selector", ["layer", "nor", "norm.smoothed", "layer.dense.x"])
+def test_the_head_of_a_name_is_no_name_of_what_stands_for_an_imported_value(selector):
+    with pytest.raises(QirError, match="matches nothing in @model"):
+        select(rescaled(), [selector])
+
+
+def test_what_passes_took_out_leads_to_what_is_computed_from_it():
+    earlier = qir.parse(PROGRAM)
+    graph = qir.parse(PROGRAM.replace("%conv1.dot", "%fused").replace(' of "conv1/dot"', ""))
+    with pytest.raises(QirError) as caught:
+        select_values(graph, ["conv1.*"], earlier)
+    assert str(caught.value) == (
+        "selector: 'conv1.*' matches nothing in @model any more: passes took out 1 op or made it "
+        "part of others; did you mean 'conv2', which is computed from it?"
+    )
+    assert [value.name for value in select_values(graph, ["x", "op:relu"], earlier)] == ["x", "y"]
 
 
 def test_what_stands_in_a_loop_is_named_by_its_place_too():

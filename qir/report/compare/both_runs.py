@@ -12,8 +12,8 @@ from qir.ir.signature import Sizes, bind
 from qir.observe.sample import batch_name, rows_between
 from qir.report.compare.counterparts import Counterparts, decoded
 from qir.report.compare.forcing import ForcedRun, ForcedValue
-from qir.report.compare.forms import Form, Forms, nearest, picked
 from qir.report.compare.own_errors import FloatOps, OwnParts
+from qir.report.compare.read_forms import ReadForm, ReadForms, nearest, picked
 from qir.report.trips import Trips
 from qir.types import Array
 
@@ -35,7 +35,7 @@ class MetForm:
         together: The real numbers of several values in place of the stored ones of one.
     """
 
-    form: Form
+    form: ReadForm
     met: ForcedValue
     parts: OwnParts | None
     stored: Array | None
@@ -104,7 +104,7 @@ class BothRuns:
         Raises:
             EndlessError: Of exact numbers a loop has no end.
         """
-        forms = Forms(program, self.counterparts)
+        forms = ReadForms(program, self.counterparts)
         ops = FloatOps(self.counterparts, forms, self.sizes)
         waiting: dict[Value, MetForm] = {}
 
@@ -140,7 +140,7 @@ class BothRuns:
         return numbers[met.trip] if met.trip < len(numbers) else None
 
 
-def _together(form: Form, members: Sequence[MetForm]) -> Sequence[MetForm]:
+def _together(form: ReadForm, members: Sequence[MetForm]) -> Sequence[MetForm]:
     """Returns what an op reads of several values as one, of each channel the nearest."""
     first = members[0]
     shapes = {each.met.computed.shape for each in members}

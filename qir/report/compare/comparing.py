@@ -16,6 +16,7 @@ from qir.report.compare.counterparts import decoded, kind_of_value
 from qir.report.compare.culprits import (
     CURED,
     Cures,
+    LeftErrors,
     OwnErrors,
     Sites,
     culprits,
@@ -24,7 +25,7 @@ from qir.report.compare.culprits import (
     ratio,
 )
 from qir.report.compare.effects import Effects, ErrorSite, Prober
-from qir.report.compare.forms import Form
+from qir.report.compare.read_forms import ReadForm
 from qir.report.compare.result import (
     ComparisonReport,
     Culprit,
@@ -72,8 +73,8 @@ class Comparing:
             self.reference.record_origins()
         self._interpreter = interpreter
         self._prober = prober
-        self._sums: dict[Form, ErrorSums] = {}
-        self._references: dict[Form, Value] = {}
+        self._sums: dict[ReadForm, ErrorSums] = {}
+        self._references: dict[ReadForm, Value] = {}
         self._of_outputs = {
             pair: ErrorSums()
             for pair in zip(self.reference.outputs, self.program.outputs, strict=True)
@@ -129,15 +130,13 @@ class Comparing:
         found_left = (
             cure(runs, self.reference, self.program, self._interpreter, set(worst.values()))
             if worst
-            else {}
+            else LeftErrors()
         )
-        cures = Cures(effects, ranking, own, sites, readers)
+        cures = Cures(effects, ranking, own, sites, readers, found_left)
 
         def remedies_of(value: Value, output: Value) -> tuple[Remedy, ...]:
             form = worst.get(value)
-            if form is None or form not in found_left:
-                return ()
-            return cures.remedies(form, output, found_left[form])
+            return () if form is None else cures.remedies(form, output)
 
         found = culprits(ranking, values, remedies_of)
         independent = {
@@ -188,7 +187,7 @@ class Comparing:
 
     def _meet(
         self, runs: BothRuns, visit: Callable[[MetForm], None]
-    ) -> Mapping[tuple[Node, int], Form]:
+    ) -> Mapping[tuple[Node, int], ReadForm]:
         try:
             return runs.meet(self.reference, self.program, self._interpreter, visit).edges
         except EndlessError as error:
@@ -197,12 +196,12 @@ class Comparing:
                 self._notes.append(note)
             return {}
 
-    def _standing(self) -> dict[Value, Form]:
+    def _standing(self) -> dict[Value, ReadForm]:
         """Returns for each value of the float program the form that stands for it.
 
         Where there are several, that is the one with the largest error of its own.
         """
-        found: dict[Value, Form] = {}
+        found: dict[Value, ReadForm] = {}
         for form, old in self._references.items():
             best = found.get(old)
             if best is None or self._sums[form].own_noise > self._sums[best].own_noise:

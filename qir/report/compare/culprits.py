@@ -13,8 +13,8 @@ from qir.report.causes import far_middle
 from qir.report.compare.both_runs import BothRuns, MetForm
 from qir.report.compare.counterparts import turned_to
 from qir.report.compare.effects import Effects, Errors, ErrorSite, WrongNumbers
-from qir.report.compare.forms import Form
-from qir.report.compare.remedies import LeftError, left_errors
+from qir.report.compare.read_forms import ReadForm
+from qir.report.compare.remedies import LeftError, left_errors, wrong_numbers
 from qir.report.compare.result import Culprit, Remedy, ValueAccuracy
 from qir.report.decibels import decibels
 from qir.report.progress import watched
@@ -33,8 +33,8 @@ class OwnErrors:
         references: What each form stands for.
     """
 
-    wrong: dict[Form, list[WrongNumbers]] = field(default_factory=dict)
-    references: dict[Form, Value] = field(default_factory=dict)
+    wrong: dict[ReadForm, list[WrongNumbers]] = field(default_factory=dict)
+    references: dict[ReadForm, Value] = field(default_factory=dict)
 
     def add(self, one: MetForm) -> None:
         """Keeps the own error of a form."""
@@ -44,7 +44,7 @@ class OwnErrors:
             self.wrong.setdefault(one.form, []).append(WrongNumbers(numbers, error))
             self.references[one.form] = one.met.reference
 
-    def of(self, value: Value) -> dict[Form, list[WrongNumbers]]:
+    def of(self, value: Value) -> dict[ReadForm, list[WrongNumbers]]:
         """Returns the errors of the forms of one value."""
         return {form: each for form, each in self.wrong.items() if self.references[form] is value}
 
@@ -60,14 +60,14 @@ class Sites:
 
     def __init__(
         self,
-        edges: Mapping[tuple[Node, int], Form],
+        edges: Mapping[tuple[Node, int], ReadForm],
         outside: Container[Value],
-        references: Mapping[Form, Value],
+        references: Mapping[ReadForm, Value],
     ) -> None:
-        found: dict[tuple[Form, Value], list[tuple[Node, int]]] = {}
+        found: dict[tuple[ReadForm, Value], list[tuple[Node, int]]] = {}
         for (node, operand), form in edges.items():
             found.setdefault((form, node.inputs[operand]), []).append((node, operand))
-        self.of: dict[Form, list[ErrorSite]] = {}
+        self.of: dict[ReadForm, list[ErrorSite]] = {}
         for form, reference in references.items():
             if reference not in outside:
                 self.of[form] = [ErrorSite(reference, ())]
@@ -76,11 +76,11 @@ class Sites:
                 self.of.setdefault(form, []).append(ErrorSite(old, tuple(places)))
 
     def errors(
-        self, forms: Mapping[Form, Sequence[WrongNumbers]]
+        self, forms: Mapping[ReadForm, Sequence[WrongNumbers]]
     ) -> dict[ErrorSite, list[WrongNumbers]]:
         """Returns the errors of forms where they are read."""
 
-        def turned(wrong: WrongNumbers, form: Form, old: Value) -> WrongNumbers:
+        def turned(wrong: WrongNumbers, form: ReadForm, old: Value) -> WrongNumbers:
             error = None if wrong.error is None else turned_to(wrong.error, form[0], old)
             return WrongNumbers(turned_to(wrong.numbers, form[0], old), error)
 
@@ -165,14 +165,29 @@ def _signal(array: Array) -> float:
     return float((wide[np.isfinite(wide)] ** 2).sum())
 
 
+@dataclass
+class LeftErrors:
+    """What remedies leave of the errors of the worst values, for each trip of a region.
+
+    Attributes:
+        left: By the form that a remedy is for.
+        exact_weights: What those that read one of these have without the errors of their weights.
+        readers: Which these are.
+    """
+
+    left: dict[ReadForm, list[list[LeftError]]] = field(default_factory=dict)
+    exact_weights: dict[ReadForm, list[WrongNumbers]] = field(default_factory=dict)
+    readers: dict[ReadForm, set[ReadForm]] = field(default_factory=dict)
+
+
 def cure(
     runs: BothRuns,
     reference: Graph,
     program: Graph,
     interpreter: Interpreter,
-    worst: Collection[Form],
-) -> dict[Form, list[list[LeftError]]]:
-    """Works out what remedies leave of the errors of the worst values, trip by trip.
+    worst: Collection[ReadForm],
+) -> LeftErrors:
+    """Works out what remedies leave of the errors of the worst values.
 
     Args:
         runs: Both programs on some rows.
@@ -181,12 +196,21 @@ def cure(
         interpreter: Computes all values of a program.
         worst: The forms of the values.
     """
-    found: dict[Form, list[list[LeftError]]] = {}
+    found = LeftErrors()
 
     def visit(one: MetForm) -> None:
-        if one.parts is not None and one.form in worst:
+        if one.parts is None:
+            return
+        if one.form in worst:
             left = list(left_errors(one.met, one.parts, one.run, one.ops))
-            found.setdefault(one.form, []).append(left)
+            found.left.setdefault(one.form, []).append(left)
+        read = [form for form in one.ops.forms_read(one.met.value) if form in worst]
+        if read and one.parts.weights.any():
+            error = one.parts.error - one.parts.weights
+            exact = wrong_numbers(one.met, one.parts, error)
+            found.exact_weights.setdefault(one.form, []).append(exact)
+            for form in read:
+                found.readers.setdefault(form, set()).add(one.form)
 
     runs.meet(reference, program, interpreter, visit)
     return found
@@ -202,6 +226,7 @@ class Cures:
         own: The own errors.
         sites: Where they are read.
         readers: Where results of products may get errors, by the float program's value.
+        found: What remedies leave.
     """
 
     effects: Effects
@@ -209,25 +234,25 @@ class Cures:
     own: OwnErrors
     sites: Sites
     readers: Mapping[Value, ErrorSite]
+    found: LeftErrors
 
-    def remedies(
-        self, form: Form, output: Value, trips: Sequence[Sequence[LeftError]]
-    ) -> tuple[Remedy, ...]:
+    def remedies(self, form: ReadForm, output: Value) -> tuple[Remedy, ...]:
         """Returns the remedies of a value with what they would gain, the best first.
 
         Args:
             form: The form of it that the remedies are for.
             output: The output.
-            trips: What each remedy leaves, for each trip.
         """
         value = self.own.references[form]
         total = self.ranking.total(output)
         others = total - self.ranking.noises[value][output]
         found = []
-        for kind in zip(*trips, strict=True):
+        for kind in zip(*self.found.left.get(form, []), strict=True):
             first = kind[0]
             left = self.own.of(value) | {form: [each.wrong for each in kind]}
             rest = others + self._noise(self.sites.errors(left), output)
+            if first.name == "keep float":
+                rest -= self._of_weights(form, output)
             for reader, now, then in first.moved:
                 if (site := self.readers.get(reader)) is not None:
                     rest += self._noise({site: [WrongNumbers(then)]}, output)
@@ -237,6 +262,16 @@ class Cures:
             gain = ratio(total, max(rest, 0.0)) if np.isfinite(rest) else 0.0
             found.append(Remedy(first.name, gain, first.detail, rule))
         return tuple(sorted(found, key=lambda remedy: -remedy.gain))
+
+    def _of_weights(self, form: ReadForm, output: Value) -> float:
+        """Returns the noise that goes where those that read a form have their own weights."""
+        gone = 0.0
+        for reader in self.found.readers.get(form, ()):
+            value = self.own.references[reader]
+            left = self.own.of(value) | {reader: self.found.exact_weights[reader]}
+            gone += self.ranking.noises[value][output] if value in self.ranking.noises else 0.0
+            gone -= self._noise(self.sites.errors(left), output)
+        return gone
 
     def _noise(self, errors: Errors, output: Value) -> float:
         return self.effects.noise(errors)[output] if errors else 0.0
@@ -262,7 +297,6 @@ def culprits(
     found = []
     for value, output in ranking.ranked():
         figures = accuracies[value]
-        shares = {name: getattr(figures, name) for name in ("weights", "clipping", "rounding")}
         found.append(
             Culprit(
                 figures.value,
@@ -272,7 +306,7 @@ def culprits(
                 ranking.sqnr(value, output),
                 ranking.share(value, output),
                 {each.name: ranking.sqnr(value, each) for each in ranking.outputs},
-                max(shares, key=shares.__getitem__),  # type: ignore[arg-type]
+                figures.source,
                 remedies_of(value, output),
             )
         )

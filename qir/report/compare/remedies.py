@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -67,10 +68,11 @@ def left_errors(
     code = code_of(met.value)
     if isinstance(code, Affine) and not is_exact(code) and code.per_tensor:
         if code.storage.bits < 16:
-            rest = parts.weights + parts.clipping + parts.rounding / 2 ** (16 - code.storage.bits)
+            steps = (parts.rounding - parts.inner) / 2 ** (16 - code.storage.bits)
+            rest = parts.weights + parts.clipping + parts.inner + steps
             yield LeftError(
                 "16 bits",
-                _left(met, parts, rest),
+                wrong_numbers(met, parts, rest),
                 f"steps of {code.greatest_scale / 2 ** (16 - code.storage.bits):.3g} in place of "
                 f"{code.greatest_scale:.3g}",
                 {"activations": "i16"},
@@ -85,7 +87,7 @@ def left_errors(
     kept = _kept_float(met)
     yield LeftError(
         "keep float",
-        _left(met, parts, np.zeros_like(parts.error)),
+        wrong_numbers(met, parts, parts.inner),
         f"{', '.join(f'%{name}' for name in kept)} on floating-point numbers",
         {"keep_float": True} if kept else None,
         kept,
@@ -109,7 +111,7 @@ def _kept_float(met: ForcedValue) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*own, *readers]))
 
 
-def _left(met: ForcedValue, parts: OwnParts, error: Array) -> WrongNumbers:
+def wrong_numbers(met: ForcedValue, parts: OwnParts, error: Array) -> WrongNumbers:
     """Returns what a value has with another error of its own."""
     numbers = parts.numbers + (error - parts.error)
     return WrongNumbers(
@@ -162,7 +164,7 @@ def _per_channel(
     spread = float(peaks.max() / max(float(np.median(peaks)), 1e-30))
     return LeftError(
         "per channel",
-        _left(met, parts, weights + parts.clipping + parts.rounding),
+        wrong_numbers(met, parts, weights + parts.clipping + parts.rounding),
         f"the peak of one channel of %{kernel.name} is {spread:.3g} times that of the middle one",
         {"per": "channel"},
         ops.products(met.value, run),
@@ -186,7 +188,7 @@ def _clipped(met: ForcedValue, parts: OwnParts, code: Affine) -> LeftError:
     error = in_code(parts.unrounded, code, low, high) - parts.unrounded
     return LeftError(
         "another clip",
-        _left(met, parts, parts.weights + error),
+        wrong_numbers(met, parts, parts.weights + parts.inner + error),
         f"a range of [{low:.4g}, {high:.4g}]",
         {"method": "mse"},
         (name_of(met.reference),),
@@ -200,17 +202,27 @@ def _shares_code(value: Value) -> bool:
     )
 
 
+def _ends_of_parts(node: Node) -> list[int]:
+    """Returns where the parts of a concat end; nothing for another op, or unknown sizes."""
+    if not isinstance(node.op, Concat):
+        return []
+    sizes = [operand.type.shape[node.op.axis] for operand in node.inputs]
+    known = [size for size in sizes if isinstance(size, int)]
+    return list(accumulate(known)) if len(known) == len(sizes) else []
+
+
 def _separate(met: ForcedValue, parts: OwnParts, code: Affine) -> LeftError:
     node = met.reference.node
     if _shares_code(met.value):
         axis, groups = 0, [np.arange(met.exact.shape[0])]
         what = f"steps of its own in place of {code.greatest_scale:.3g}, which it shares"
-    elif node is not None and isinstance(node.op, Concat):
-        axis = node.op.axis
-        order = met.value.origins.get(next(iter(met.reference.origin), ""), None)
-        axis = axis if order is None else order.index(axis)
-        ends = np.cumsum([operand.type.shape[node.op.axis] for operand in node.inputs])[:-1]
-        groups = np.split(np.arange(met.exact.shape[axis]), ends.astype(int))
+    elif node is not None and isinstance(node.op, Concat) and (ends := _ends_of_parts(node)):
+        order = next(
+            (order for name, order in met.value.origins.items() if name in met.reference.origins),
+            None,
+        )
+        axis = node.op.axis if order is None else order.index(node.op.axis)
+        groups = np.split(np.arange(met.exact.shape[axis]), ends[:-1])
         what = "a code for each part"
     else:
         axis, groups = two_groups(parts.unrounded)
@@ -220,7 +232,7 @@ def _separate(met: ForcedValue, parts: OwnParts, code: Affine) -> LeftError:
     ]
     error = of_parts(parts.unrounded, code, axis, groups) - parts.unrounded
     listed = ", ".join(f"{peak:.3g}" for peak in peaks[:4])
-    left = _left(met, parts, parts.weights + error)
+    left = wrong_numbers(met, parts, parts.weights + parts.inner + error)
     return LeftError("separate codes", left, f"{what}, whose peaks are {listed}")
 
 
@@ -235,8 +247,9 @@ def _smoothed(met: ForcedValue, parts: OwnParts, code: Affine) -> LeftError | No
         for node in value.users
         if isinstance(node.op, Products) and node.inputs[0] is value and _has_weights(node)
     ]
+    grouped = any(isinstance(n.op, Products) and n.op.channel_groups > 1 for n in readers)
     turned = any(order is not None for order in met.value.origins.values())
-    if rank < 2 or not readers or turned or any(node.op.channel_groups > 1 for node in readers):  # type: ignore[attr-defined]
+    if rank < 2 or not readers or turned or grouped:
         return None
     kernels = [np.asarray(node.inputs[1].real, np.float64) for node in readers]
     channels = met.exact.shape[-1]
@@ -260,7 +273,7 @@ def _smoothed(met: ForcedValue, parts: OwnParts, code: Affine) -> LeftError | No
     spread = float(peaks.max() / max(float(np.median(peaks)), 1e-30))
     return LeftError(
         "smooth-quant",
-        _left(met, parts, parts.weights + error),
+        wrong_numbers(met, parts, parts.weights + parts.inner + error),
         f"the peak of one channel is {spread:.3g} times that of the middle one",
         moved=tuple(moved),
     )

@@ -17,6 +17,9 @@ RemedyName = Literal[
 ]
 """What may bring accuracy back; see `qir.report.compare.remedies`."""
 
+Source = Literal["weights", "clipping", "rounding"]
+"""What an op's own error is made by."""
+
 SHOWN = 20
 """How many values the printed table has, those with the largest errors."""
 
@@ -84,6 +87,16 @@ class ValueAccuracy(Subject):
         """Which part of the noise is the op's own; 0 without noise."""
         return self.own / self.noise if self.noise else 0.0
 
+    @property
+    def source(self) -> Source:
+        """What makes most of the own error."""
+        shares: list[tuple[float, Source]] = [
+            (self.weights, "weights"),
+            (self.clipping, "clipping"),
+            (self.rounding, "rounding"),
+        ]
+        return max(shares)[1]
+
 
 @dataclass(frozen=True)
 class GoneValue:
@@ -144,7 +157,7 @@ class Culprit:
     sqnr: float
     share: float
     effects: Mapping[str, float]
-    source: Literal["weights", "clipping", "rounding"]
+    source: Source
     remedies: tuple[Remedy, ...] = ()
 
 

@@ -23,7 +23,7 @@ from qir.ops import (
     Transpose,
 )
 from qir.passes.shared.channel_scaling import LEAST_PEAK
-from qir.passes.shared.layer_chains import find_pair
+from qir.passes.shared.layer_chains import Path, find_pair
 from qir.pipeline import Context, PassManager, Pipeline
 from qir.pipeline.rewrite import Skip
 from tests.drawing import examples
@@ -208,7 +208,7 @@ def test_channels_are_equalized_where_rows_gain_by_it(rows):
     )
     assert noise_of(graph, better, held_out) < noise_of(graph, plain, held_out) / 10
     (line,) = told(better)
-    assert "2 layers from %dot to %y" in line
+    assert "2 layers from %x to %y" in line
     assert "rows held out" in line if rows == 32 else "rows of the data" in line
     assert line in str(qir.explain(better))
 
@@ -219,8 +219,10 @@ def test_scaled_ranges_are_those_that_would_be_observed():
     again = qir.optimize(scaled, "calibrate", data=[first, second])
     for value in scaled.values():
         if not value.is_constant and value.type.is_float:
-            low, high = again.value(value.name).observed.bounds
-            assert value.observed.bounds == pytest.approx((low, high), rel=1e-5)
+            found = again.value(value.name).observed
+            assert found is not None
+            assert value.observed is not None
+            assert value.observed.bounds == pytest.approx(found.bounds, rel=1e-5)
 
 
 def test_layers_that_would_lose_stay_as_they_are():
@@ -238,8 +240,45 @@ def test_layers_that_would_lose_stay_as_they_are():
     assert better == plain
 
 
+def test_statistics_serve_the_program_that_is_not_equalized():
+    graph, (first, second, _) = uneven(32)
+    context = Context()
+    qir.optimize(graph, BETTER, data=[first, second], context=context)
+    seen = qir.calibrate(graph, [first, second], "calibrate")
+    known = context.statistics.copy()
+    for name in known.keys() - seen.keys():
+        assert name.endswith(".equalized")
+        del known[name]
+    assert known == seen
+
+
 def test_without_data_nothing_is_equalized():
     graph, data = uneven(32)
     seen = qir.calibrate(graph, list(data), "calibrate")
     known = qir.optimize(graph, BETTER, statistics=seen)
     assert known == qir.optimize(graph, PLAIN, statistics=seen)
+
+
+@pytest.mark.parametrize(
+    ("shape", "between", "by_rows"),
+    [
+        ((32, 2, 3), Reshape((32, 6, 1)), False),  # channels are no longer along the last axis
+        ((32, 2, 3), Reshape((64, 3)), False),  # rows are no longer along the first one
+        ((32, 1, 3), Reshape((32, 3)), True),
+        ((32, 2, 3), Transpose((1, 0, 2)), False),
+        ((32, 2, 3), Mean((1,)), True),
+    ],
+)
+def test_chains_are_measured_where_rows_go_their_own_way(shape, between, by_rows):
+    graph = qir.Graph("moved", [("x", qir.TensorType(shape, qir.DType.F32))])
+    build = graph.at_end()
+    first = build.emit(Dot(), graph.inputs[0], build.const(np.eye(3, dtype=np.float32), "first"))
+    moved = build.emit(between, first)
+    size = moved.type.shape[-1]
+    assert isinstance(size, int)
+    second = build.const(np.ones((size, 2), np.float32), "second")
+    graph.set_outputs([build.emit(Dot(), moved, second)])
+    layer = graph.outputs[0].node
+    assert layer is not None
+    found = find_pair(layer)
+    assert (isinstance(found, Path) and found.is_by_rows) == by_rows

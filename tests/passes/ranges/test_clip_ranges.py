@@ -3,12 +3,16 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import qir
 from qir.backends.reference.interpreter import run
+from qir.backends.xla.executor import XlaExecutor
 from qir.errors import QirError
+from qir.ops import Conv
+from qir.passes.shared import sampled_products
 from qir.pipeline import Context
 from qir.types import Array
 
@@ -45,11 +49,11 @@ def dense(x: jax.Array) -> jax.Array:
 def convolved(x: jax.Array) -> jax.Array:
     numbers = ("NHWC", "HWIO", "NHWC")
     image = jax.lax.conv_general_dilated(
-        x.reshape(-1, 4, 4, 2), KERNEL, (2, 2), "SAME", dimension_numbers=numbers
+        x.reshape(-1, 4, 4, 2), jnp.asarray(KERNEL), (2, 2), "SAME", dimension_numbers=numbers
     )
     return jax.lax.conv_general_dilated(
         jax.nn.relu(image),
-        DEPTHWISE,
+        jnp.asarray(DEPTHWISE),
         (1, 1),
         ((1, 1), (1, 1)),
         feature_group_count=4,
@@ -74,6 +78,8 @@ def noise(function: Any, data: Array, pipeline: str) -> float:
 def test_tails_that_count_little_in_the_outputs_are_cut_off() -> None:
     graph, context = cut(dense, [tailed(0)])
     x = graph.inputs[0]
+    assert x.range is not None
+    assert x.observed is not None
     assert x.range.bounds[1] < x.observed.bounds[1] / 2
     assert any("clip-ranges: %x" in line for line in context.diagnostics)
     rest = "propagate-ranges, quantize, integer"
@@ -94,15 +100,9 @@ def test_ranges_of_even_numbers_stay(function: Any) -> None:
 
 def test_convolutions_are_computed_on_what_their_windows_meet() -> None:
     """The sums of the samples are those of the program, by value: padding, strides and groups."""
-    from qir.ops import Conv
-    from qir.passes.shared import sampled_products
-
     graph, _ = cut(convolved, [even(0)], WHOLE)
     values = {node: node.inputs[0] for node in graph.nodes if isinstance(node.op, Conv)}
-    context = Context(data=[even(0)])
-    from qir.backends.xla.executor import XlaExecutor
-
-    context.executor = XlaExecutor()
+    context = Context(data=[even(0)], executor=XlaExecutor())
     samples = sampled_products.sample_operands(graph, list(values.values()), context)
     assert samples is not None
     assert len(values) == 2

@@ -110,7 +110,11 @@ def convolved(x):
         kernel *= SIZES[:channels]
         image = jax.nn.relu(
             jax.lax.conv_general_dilated(
-                image, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+                image,
+                jnp.asarray(kernel),
+                (1, 1),
+                "SAME",
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
             )
         )
     return image
@@ -130,18 +134,21 @@ def test_weights_behind_and_before_make_up_for_a_linear(function: Any) -> None:
     assert np.abs(found - wanted).max() <= 4 * 2.0**-24 * HIDDEN * np.abs(wanted).max()
 
 
+def peaks(context: Context, name: str) -> Any:
+    statistic = context.statistics[name].channels
+    assert statistic is not None
+    return statistic.peaks
+
+
 def test_the_channels_of_a_linear_get_nearer_to_one_size() -> None:
     graph, context = smoothed(rectified, LINEARS)
     (x,) = (node.output for node in graph.nodes if isinstance(node.op, Relu))
-    peaks = context.statistics[f"%{x.name}"].channels.peaks
-    (old,) = (
-        node.output
-        for node in smoothed(rectified, CALIBRATED)[0].nodes
-        if isinstance(node.op, Relu)
-    )
-    seen = smoothed(rectified, CALIBRATED)[1].statistics[old.origin[0]].channels.peaks
-    assert peaks.max() / peaks.min() < (seen.max() / seen.min()) ** 0.75
-    assert x.observed.bounds[1] == pytest.approx(peaks.max())
+    before, known = smoothed(rectified, CALIBRATED)
+    (old,) = (node.output for node in before.nodes if isinstance(node.op, Relu))
+    found, seen = peaks(context, f"%{x.name}"), peaks(known, old.origin[0])
+    assert found.max() / found.min() < (seen.max() / seen.min()) ** 0.75
+    assert x.observed is not None
+    assert x.observed.bounds[1] == pytest.approx(found.max())
 
 
 def test_linears_are_left_alone_by_default() -> None:
@@ -156,10 +163,11 @@ def test_a_norm_that_is_added_to_something_is_multiplied_where_asked_for() -> No
     graph, context = smoothed(function, f"{CALIBRATED}, smooth-quant(multiply=true, report=true)")
     assert len(context.diagnostics) == 1
     (smooth,) = (node.output for node in graph.nodes if isinstance(node.op, Mul))
-    seen = context.statistics[f"%{smooth.name}"].channels
-    before = next(iter(smooth.inputs)).origin[0]
-    known = context.statistics[before].channels
-    assert np.ptp(np.log(seen.peaks)) < 0.75 * np.ptp(np.log(known.peaks))
+    found, known = (
+        np.log(peaks(context, name))
+        for name in (f"%{smooth.name}", next(iter(smooth.inputs)).origin[0])
+    )
+    assert np.ptp(found) < 0.75 * np.ptp(known)
 
 
 @pytest.mark.parametrize("option", ["norms=2", "gates=-1", "linears=1.5"])

@@ -13,7 +13,7 @@ import qir
 from qir.ops import Const
 from qir.types import FrozenArray
 from qir.types.arrays import array_digest
-from tests.models.small_networks import cnn
+from tests.models.small_networks import cnn, transformer_block
 from tests.models.transformers import reals
 
 
@@ -113,6 +113,19 @@ class TestTransformer:
         graph, integer, data = programs(with_biases(draw))
         node = next(node for node in integer.nodes if node.op.name == "dot")
         change(integer, node.inputs[2].name, lambda stored: stored.fill(0))
+        found = compared(graph, integer, data)
+        assert found.culprits[0].value == standing_for(integer, node)
+        assert found.culprits[0].source == "weights"
+
+    def test_a_weight_channel_of_zeros(self):
+        graph, integer, data = programs(transformer_block())
+        products = [node for node in integer.nodes if node.op.name == "dot"]
+        node = [node for node in products if node.inputs[1].is_constant][-1]
+
+        def zero(stored):
+            stored[..., np.argmax(np.abs(stored.astype(int)).sum(0))] = 0
+
+        change(integer, node.inputs[1].name, zero)
         found = compared(graph, integer, data)
         assert found.culprits[0].value == standing_for(integer, node)
         assert found.culprits[0].source == "weights"

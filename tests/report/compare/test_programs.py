@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from tests.report.test_accuracy_loops import HALVES, cell, draw
 RNG = np.random.default_rng(5)
 FIRST = RNG.normal(0, 0.4, (16, 24)).astype(np.float32)
 SECOND = RNG.normal(0, 0.4, (24, 8)).astype(np.float32)
+MANY = [RNG.normal(0, 1, (400, 16)).astype(np.float32)]
 DATA = [RNG.normal(0, 1, (6, 16)).astype(np.float32) for _ in range(3)]
 
 
@@ -42,6 +44,10 @@ def network(x):
     return jnp.tanh(jax.nn.relu(x @ FIRST) @ SECOND)
 
 
+PLAIN = "fold, calibrate, propagate-ranges, quantize, integer"
+"""No value is rescaled: each but what a clamp takes in has one that stands for it."""
+
+
 def graph():
     return qir.from_jax(network, DATA[0], batch="B")
 
@@ -51,9 +57,9 @@ def compared(real, integer, data, **options):
 
 
 def near_what_is_measured(found):
-    """Errors of a few values add up as independent ones to within 3 dB."""
+    """Errors of a few values add up as independent ones, of hundreds of rows to within 1 dB."""
     for output in found.outputs:
-        assert found.independent[output.name] == pytest.approx(output.sqnr, abs=3)
+        assert found.independent[output.name] == pytest.approx(output.sqnr, abs=1)
 
 
 class TestPrograms:
@@ -86,8 +92,8 @@ class TestPrograms:
 
     @pytest.mark.parametrize("pipeline", ["w8", "w8-dynamic", "w8a16", "w4a8"])
     def test_weights_alone_and_ranges_at_run_time(self, pipeline):
-        integer = qir.quantize(graph(), DATA, pipeline, accuracy_check=False)
-        found = compared(graph(), integer, DATA[:1])
+        integer = qir.quantize(graph(), MANY, pipeline, accuracy_check=False)
+        found = compared(graph(), integer, MANY, samples=400)
         near_what_is_measured(found)
         by_weights = {one.value: one.weights for one in found.values}
         if pipeline == "w8":
@@ -99,9 +105,9 @@ class TestPrograms:
 
     def test_inputs_and_outputs_in_codes(self):
         pipeline = "fold, calibrate, quantize(inputs=i8, outputs=i8), integer"
-        integer = qir.quantize(graph(), DATA, pipeline, accuracy_check=False)
+        integer = qir.quantize(graph(), MANY, pipeline, accuracy_check=False)
         assert integer.inputs[0].type.quant is not None
-        found = compared(graph(), integer, DATA[:1])
+        found = compared(graph(), integer, MANY, samples=400)
         assert found.value("x").own_share == pytest.approx(1)
         near_what_is_measured(found)
 
@@ -120,7 +126,7 @@ class TestPrograms:
         assert integer is not lifted
 
     def test_a_value_that_went_into_another_is_listed_with_it(self):
-        integer = qir.quantize(graph(), DATA, accuracy_check=False)
+        integer = qir.quantize(graph(), DATA, PLAIN, accuracy_check=False)
         found = compared(graph(), integer, DATA)
         assert [(one.value, one.into) for one in found.gone] == [("dot", "relu")]
         with pytest.raises(QirError, match="no figures of %dot; it went into %relu"):
@@ -182,13 +188,13 @@ class TestFigures:
 
 class TestMeasured:
     def test_the_best_remedy_gains_about_what_was_predicted(self):
-        integer = qir.quantize(graph(), [np.concatenate(DATA)], accuracy_check=False)
-        found = qir.compare(graph(), integer, [np.concatenate(DATA)], samples=18)
+        integer = qir.quantize(graph(), MANY, PLAIN, accuracy_check=False)
+        found = qir.compare(graph(), integer, MANY, samples=400, pipeline=PLAIN)
         measured = found.measured
         assert measured is not None
         assert measured.before == pytest.approx(found.outputs[0].sqnr)
-        # Of a single batch, where two errors that are added by chance make up for one another.
-        assert measured.gain == pytest.approx(measured.predicted, abs=1.5)
+        # The other errors are independent ones, and the op that is kept reads the same codes.
+        assert measured.gain == pytest.approx(measured.predicted, abs=1)
         assert measured.gain > 0.5
 
     def test_data_that_can_be_read_only_once_and_is_not_kept_is_said_to_be_the_reason(self):
@@ -208,7 +214,7 @@ class TestMeasured:
 class TestErrors:
     def test_what_is_no_program(self):
         with pytest.raises(QirError, match="compare: expected a graph, got a function"):
-            qir.compare(network, graph(), DATA)  # type: ignore[arg-type]
+            qir.compare(cast(Any, network), graph(), DATA)
 
     def test_a_program_of_another_model(self):
         other = qir.from_jax(lambda x, y: x + y, DATA[0], DATA[0])

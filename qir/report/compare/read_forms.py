@@ -14,7 +14,7 @@ from qir.report.causes import is_exact
 from qir.report.compare.counterparts import Counterparts
 from qir.types import Array
 
-Form: TypeAlias = tuple[Value, ...]
+ReadForm: TypeAlias = tuple[Value, ...]
 """Values of the integer program that an op reads together for one of the float program.
 
 Mostly it is one. Where a few channels are far larger than the others, there may be a code for these
@@ -22,7 +22,7 @@ and one for the others, and the op reads of each value the channels that it is f
 """
 
 
-class Forms:
+class ReadForms:
     """How values of an integer program are read, by its structure alone.
 
     Args:
@@ -39,7 +39,7 @@ class Forms:
             if (last := self._last(value)) is not None
         }
         self._sources = {value: self._read_by(value) for value in self._worth}
-        self._of: dict[Value, list[Form]] = {}
+        self._of: dict[Value, list[ReadForm]] = {}
         leaving = [*program.outputs]
         for node in program.walk():
             leaving += [port.operand for port in passing(node) if port.operand is not None]
@@ -52,7 +52,7 @@ class Forms:
                     if form not in known:
                         known.append(form)
 
-    def sources(self, value: Value) -> dict[Value, Form]:
+    def sources(self, value: Value) -> dict[Value, ReadForm]:
         """Returns in which form an op reads values of the float program."""
         return self._sources.get(value, {})
 
@@ -60,17 +60,19 @@ class Forms:
         """Returns the value of the float program that one stands for."""
         return self._worth[value]
 
-    def returned(self, output: Value) -> dict[Value, Form]:
+    def returned(self, output: Value) -> dict[Value, ReadForm]:
         """Returns in which form a value leaves, as an output or into a region."""
         if output in self._worth:
             return {self._worth[output]: self._base(output)}
         return self._read_by(output)
 
-    def containing(self, value: Value) -> Sequence[Form]:
+    def containing(self, value: Value) -> Sequence[ReadForm]:
         """Returns the forms in which others read a value; itself where nothing reads it."""
         return self._of.get(value, [(value,)])
 
-    def into_regions(self, reference: Graph, program: Graph) -> Iterator[tuple[Node, int, Form]]:
+    def into_regions(
+        self, reference: Graph, program: Graph
+    ) -> Iterator[tuple[Node, int, ReadForm]]:
         """Yields where the float program's loops and branches read a form: node and operand."""
         places = {
             value: (node, port.passage.operand)
@@ -111,13 +113,13 @@ class Forms:
             found.setdefault(self._worth[source], []).append(source)
         return found
 
-    def _read_by(self, value: Value) -> dict[Value, Form]:
+    def _read_by(self, value: Value) -> dict[Value, ReadForm]:
         return {
             old: tuple(dict.fromkeys(base for each in sources for base in self._base(each)))
             for old, sources in self._direct(value).items()
         }
 
-    def _base(self, value: Value) -> Form:
+    def _base(self, value: Value) -> ReadForm:
         """Returns what a cast is a cast of."""
         if not self.is_cast(value):
             return (value,)
