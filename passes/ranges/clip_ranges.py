@@ -42,13 +42,15 @@ class ClipRanges(Pass):
     are drawn and stand for the rest. The rows of one half of the samples choose the range, those of
     the other have to confirm it.
 
-    It needs data, and leaves values alone that other ops read too, and what is in loops.
+    On data of no calibration networks of convolutions gain up to 1 dB of their outputs; MiniLM, whose
+    outliers are split off before, gains nothing (25.2 dB for 25.3). It needs data, and leaves values
+    alone that other ops read too, and what is in loops.
 
     Attributes:
         gain: Decibels by which the error of the outputs must fall, on either half.
         weigh_rows: Whether the squared error of a row counts by the inverse of the square of its
             exact sums and that of the mean row: rows with massive activations decide alone
-            otherwise. In networks of convolutions these carry the result, and it is harmful.
+            otherwise. It is harmful where these carry the result, as in networks of convolutions.
         report: Whether the diagnostics say what was cut.
     """
 
