@@ -42,9 +42,9 @@ class ClipRanges(Pass):
     are drawn and stand for the rest. The rows of one half of the samples choose the range, those of
     the other have to confirm it.
 
-    On data of no calibration networks of convolutions gain up to 1 dB of their outputs; MiniLM, whose
-    outliers are split off before, gains nothing (25.2 dB for 25.3). It needs data, and leaves values
-    alone that other ops read too, and what is in loops.
+    On data of no calibration networks of convolutions gain up to 1 dB; MiniLM, whose outliers are
+    split off before, gains nothing (25.2 dB for 25.3). It needs data, and leaves values alone that
+    other ops read too, and what is in loops.
 
     Attributes:
         gain: Decibels by which the error of the outputs must fall, on either half.
