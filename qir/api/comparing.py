@@ -49,12 +49,13 @@ def compare(
             can't be cut into samples.
         measure: Whether to quantize the float program again, as it was and with the best remedy of
             the first culprit, and tell what that gains. All of the data calibrates.
-        pipeline: What the integer program was made by, for `measure`; as for `quantize`.
+        pipeline: What the integer program was made by, for `measure`; as for `quantize`, but for
+            `auto` or a budget, of which the recipe that was found is to be given.
         recipe: Likewise.
 
     Raises:
         QirError: An input does not fit or has NaN, there is no data, the first program computes on
-            codes, or the outputs of the programs are not as many.
+            codes, the outputs of the programs are not as many, or the pipeline is none.
     """
     expect_graph(float_graph, "compare")
     expect_graph(integer_graph, "compare")
@@ -76,6 +77,13 @@ def compare(
         )
     from qir.backends.xla.executor import XlaExecutor
 
+    if pipeline == "auto":
+        raise QirError(
+            "compare: expected the pipeline that made the program, got auto, which searches; give "
+            "what it found as recipe=, which qir.quantize leaves in the context's recipe"
+        )
+    if isinstance(pipeline, str):
+        Pipeline.parse(pipeline)
     observations = Observations(data)
     known = None if recipe is None else Recipe.of(recipe)
 

@@ -106,6 +106,8 @@ def _score(options: argparse.Namespace) -> int:
         if options.targets is not None:
             targets = _read_targets(options.targets)
             data = _paired(batches, targets, options, _left_out(first, batches))
+        elif needed := next((name for name, one in metrics.items() if one.reads_targets), ""):
+            raise QirError(f"score: expected targets, which {needed} reads; give them by --targets")
     elif options.targets is not None:
         raise QirError("score: expected samples by --data beside targets, got none")
     if any(isinstance(each, Latency) for each in metrics.values()):

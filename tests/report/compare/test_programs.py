@@ -241,6 +241,13 @@ class TestErrors:
         with pytest.raises(QirError, match="computes on codes; take the one that both were made"):
             compared(integer, integer, DATA)
 
+    def test_a_pipeline_that_there_is_none_of(self):
+        integer = qir.quantize(graph(), DATA, accuracy_check=False)
+        with pytest.raises(QirError, match="no pass 'w8a9'"):
+            qir.compare(graph(), integer, DATA, pipeline="w8a9")
+        with pytest.raises(QirError, match="auto, which searches; give what it found as recipe="):
+            qir.compare(graph(), integer, DATA, pipeline="auto")
+
     def test_data_with_nan_names_the_place(self):
         integer = qir.quantize(graph(), DATA, accuracy_check=False)
         wrong = [DATA[0], DATA[0].copy()]
