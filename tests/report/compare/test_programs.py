@@ -16,6 +16,7 @@ from qir.backends.xla.executor import XlaExecutor
 from qir.errors import QirError
 from qir.report.compare import effects
 from qir.report.compare.comparing import Comparing
+from qir.report.compare.own_errors import without_row_scales
 from tests.report.test_accuracy_loops import HALVES, cell, draw
 
 RNG = np.random.default_rng(5)
@@ -184,6 +185,40 @@ class TestFigures:
         assert one.clipping > 0.9
         remedies = compared(graph(), integer, DATA).culprits[0].remedies
         assert "another clip" in {remedy.name for remedy in remedies if remedy.gain > 3}
+
+    def test_weights_that_a_pass_scaled_by_rows_make_no_error_by_that(self):
+        """Smooth-quant moves the sizes of channels behind a norm into the rows of the weights."""
+        gamma = np.exp(np.linspace(-1, 1, 16)).astype(np.float32)
+
+        def normed(x):
+            off = x - x.mean(-1, keepdims=True)
+            x = off * jax.lax.rsqrt((off**2).mean(-1, keepdims=True) + 1e-6) * gamma
+            return jnp.tanh(x @ FIRST) @ SECOND
+
+        graph = qir.from_jax(normed, DATA[0], batch="B")
+        integer = qir.quantize(graph, MANY, accuracy_check=False)
+        assert any(value.name.endswith(".smooth") for value in integer.values())
+        found = compared(graph, integer, MANY, samples=100)
+        product = next(one for one in found.values if one.op == "dot")
+        assert 0 <= product.weights <= 1
+        gains = {
+            remedy.name: remedy.gain
+            for one in found.culprits
+            if one.value == product.value
+            for remedy in one.remedies
+        }
+        assert gains["keep float"] > 0
+
+
+def test_scales_of_rows_are_told_from_rounding():
+    rounded = np.round(FIRST * 20) / 20
+    assert without_row_scales(rounded, FIRST) is rounded
+    scales = np.exp(RNG.normal(0, 0.3, (16, 1)))
+    error = np.abs(without_row_scales(rounded * scales, FIRST) - FIRST).max()
+    assert error < 2 * np.abs(rounded - FIRST).max()
+    few = FIRST[:, :1]
+    assert without_row_scales(few * scales, few) is not few
+    np.testing.assert_array_equal(without_row_scales(few * scales, few), few * scales)
 
 
 class TestMeasured:
