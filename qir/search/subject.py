@@ -76,7 +76,7 @@ class Prepared:
     Attributes:
         subject: The same.
         units: The same.
-        values: How many tensors of activations are stored in codes.
+        values: How many tensors of activations the integer program without a rule stores in codes.
         wide: How many of them have 16 bits anyway.
         numbers: How many numbers all of them hold for each sample.
     """
@@ -89,7 +89,7 @@ class Prepared:
         self._simulation = simulation
         self._probe = subject.executor.probe(simulation.graph, simulation.graph.outputs)
         self._exact_activations: list[Array] | None = None
-        stored = [value for value in subject.program.values_inside() if _is_stored(value)]
+        stored = [value for value in subject.make(()).values_inside() if _is_stored(value)]
         self.values = len(stored)
         self.wide = sum(value.type.dtype.bits > 8 for value in stored)
         self.numbers = sum(unit.size for unit in units if unit.kind == "activations")

@@ -15,7 +15,8 @@ from qir.analysis.sites import Site
 from qir.ir import Graph, Value
 from qir.ir.passages import passing
 from qir.ir.places import placed_name, walk_places
-from qir.ops import Const, ExpBelowMax, Return
+from qir.ops import Const, Embedding, ExpBelowMax, Recode, Return
+from qir.ops.op import Op
 from qir.ops.rules import Accumulate, SameCode
 from qir.pipeline.recipes import RecipeRule
 from qir.types import Array, Dim
@@ -80,19 +81,19 @@ def known_weights(ranged: Graph, program: Graph) -> dict[Value, Array]:
     before = {value.name: value for value in ranged.values()}
     found: dict[Value, Array] = {}
     for node in program.nodes:
-        rule = node.op.quant
-        if not isinstance(rule, Accumulate) or not _is_coded(kernel := node.inputs[rule.right]):
+        rule, place = node.op.quant, _place_of_weights(node.op)
+        if place is None or not _is_coded(kernel := node.inputs[place]):
             continue
         old = _stood_for(node.output.name, before)
-        if old is None or old.node is None or old.node.op.quant != rule:
+        if old is None or old.op is None or type(old.op) is not type(node.op):
             continue
-        weights = old.inputs[rule.right]
+        weights = old.inputs[place]
         if not weights.is_constant or weights.type.shape != kernel.type.shape:
             continue
         if not weights.type.is_float or found.get(kernel, weights.array) is not weights.array:
             continue
         found[kernel] = weights.array
-        if len(node.inputs) > rule.bias:
+        if isinstance(rule, Accumulate) and len(node.inputs) > rule.bias:
             bias = node.inputs[rule.bias]
             given = old.inputs[rule.bias :]
             if all(value.is_constant and value.type.is_float for value in given):
@@ -129,7 +130,7 @@ def _activations(ranged: Graph, program: Graph, simulation: Simulation) -> Itera
     tied = {value for node in ranged.walk() for passed in passing(node) for value in passed.values}
     sites: dict[Value, list[Site]] = {}
     for site in simulation.sites:
-        value = _stood_for(site.name, named)
+        value = _stood_for(_name_of_form(site), named)
         if value is not None and not site.value.is_constant and site.code.storage.bits <= 8:
             sites.setdefault(value, []).append(site)
     stored: dict[Value, list[Value]] = {}
@@ -188,6 +189,15 @@ def _placed_values(graph: Graph) -> dict[str, Value]:
     return found
 
 
+def _name_of_form(site: Site) -> str:
+    """Returns the name of what a site rounds, which a recode behind the rounding may have."""
+    users = site.value.users
+    if len(users) == 1 and isinstance(users[0].op, Recode):
+        around = site.name.removesuffix(site.value.name)
+        return placed_name(users[0].output, around)
+    return site.name
+
+
 def _stood_for(name: str, values: Mapping[str, Value]) -> Value | None:
     """Returns the value of the float program that one with codes is a form of."""
     while name not in values and (match := _FORM.match(name)):
@@ -213,6 +223,13 @@ def _selectors(group: Sequence[Value], one_code: nx.Graph[Value]) -> tuple[str, 
             names.append(value.name)
             covered |= nx.node_connected_component(one_code, value)
     return tuple(names)
+
+
+def _place_of_weights(op: Op) -> int | None:
+    """Returns which operand of an op is weights that a rule can give another storage."""
+    if isinstance(op.quant, Accumulate):
+        return op.quant.right
+    return 0 if isinstance(op, Embedding) else None
 
 
 def _is_coded(value: Value) -> bool:

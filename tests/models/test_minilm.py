@@ -61,6 +61,38 @@ def test_every_product_is_of_eight_bits():
     assert sum(products.values()) >= SENTENCES * minilm.TOKENS * each
 
 
+def decibels_of(graph: qir.Graph) -> float:
+    held_out = minilm.WordPiece.installed()(sentences()[1])
+    exact = np.asarray(minilm.encode(minilm.load(), *held_out), np.float64)
+    found = np.asarray(qir.compile(graph)(*held_out)[0], np.float64)
+    return float(10 * np.log10(np.sum(exact**2) / np.sum((found - exact) ** 2)))
+
+
+def test_a_few_activations_of_sixteen_bits_bring_the_most():
+    samples = minilm.WordPiece.installed()(sentences()[0])
+    graph = qir.from_jax(partial(minilm.encode, minilm.load()), *samples, batch="B")
+    found = qir.quantize(graph, [samples], "auto")
+    stored = [
+        value.type.dtype.bits
+        for value in found.values_inside()
+        if value.type.quant is not None and not value.is_constant and value.type.dtype.bits <= 16
+    ]
+    decibels, share = decibels_of(found), sum(bits > 8 for bits in stored) / len(stored)
+    print(f"MiniLM, auto: {decibels:.1f} dB, {share:.1%} of the stored activations at 16 bits")
+    assert decibels >= 26
+    assert share <= 0.15
+
+
+def test_a_budget_is_met_on_sentences_not_seen():
+    samples = minilm.WordPiece.installed()(sentences()[0])
+    graph = qir.from_jax(partial(minilm.encode, minilm.load()), *samples, batch="B")
+    found = qir.quantize(graph, [samples], budget="sqnr 30")
+    line = f"MiniLM, budget of 30 dB: {decibels_of(found):.1f} dB; {found.diagnostics[-1]}"
+    print(line)
+    # The budget is one of a few sentences of the data; others have half a dB more or less.
+    assert decibels_of(found) >= 29.5, line
+
+
 def test_scales_of_run_time_need_no_samples():
     encode = partial(minilm.encode, minilm.load())
     ids, mask = minilm.WordPiece.installed()(sentences()[1])

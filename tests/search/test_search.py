@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from functools import cache, partial
-from itertools import combinations, pairwise
+from functools import cache
+from itertools import pairwise
 from typing import Any
 from unittest import mock
 
@@ -20,7 +20,6 @@ from qir.ir import Graph
 from qir.pipeline import Context
 from qir.search import greedy
 from qir.search.budget import Budget
-from qir.search.greedy import Found, Greedy
 from qir.search.subject import Prepared
 from qir.types import Array
 from tests.models.random_programs import NumpyExecutor
@@ -208,72 +207,3 @@ def test_options_that_make_no_search_say_so(options, message):
 def test_a_search_needs_data():
     with pytest.raises(QirError, match="expected data to search with, got none"):
         qir.quantize(example()[0], budget="sqnr 30")
-
-
-def exhaustive(graph: Graph, data: list[tuple[Array, ...]], budget: Budget, most: int) -> int:
-    """The least number of tensors in 16 bits that meet a budget, `most` where fewer do not.
-
-    Every set of units is made and computed, those of the fewest tensors first.
-    """
-    seen: list[int] = []
-
-    def all_sets(self: Greedy) -> Found:
-        units = self.prepared.units
-        sets = [
-            each for count in range(len(units)) for each in combinations(range(len(units)), count)
-        ]
-        for chosen in sorted(sets, key=self.cost):
-            if self.cost(chosen) >= most:
-                break
-            if self.real(chosen) >= budget.bound:
-                seen.append(self.cost(chosen))
-                return Found(chosen, self.real(chosen))
-        seen.append(most)
-        return Found((), None)
-
-    with mock.patch.object(Greedy, "meet", all_sets), uncompiled():
-        qir.quantize(graph, data, budget=str(budget), accuracy_check=False)
-    return seen[0]
-
-
-def judged(network: Network, more: float) -> None:
-    """A budget that lies above what the plain program has is met with hardly a tensor too many."""
-    data = [network.inputs(0), network.inputs(1)]
-    graph = qir.from_jax(network.function, *data[0])
-    with uncompiled():
-        plain = qir.quantize(graph, data, accuracy_check=False)
-        asked = decibels(graph, plain, data[1]) + more
-        budget = Budget.of(f"sqnr {asked:.4f}")
-        costs: list[int] = []
-        meet = Greedy.meet
-
-        def noted(self: Greedy) -> Found | None:
-            assert len(self.prepared.units) <= greedy.FEW
-            found = meet(self)
-            assert found is not None
-            costs.append(self.cost(found.chosen))
-            return found
-
-        with mock.patch.object(Greedy, "meet", noted):
-            integer = qir.quantize(graph, data, budget=str(budget), accuracy_check=False)
-    assert decibels(graph, integer, data[1]) >= budget.bound
-    (cost,) = costs
-    assert cost > 0
-    assert cost <= 1.1 * exhaustive(graph, data, budget, cost)
-
-
-SMALL: dict[str, Callable[[], Network]] = {
-    **{f"dense {seed}": partial(chain, seed) for seed in range(4)},
-    **{f"deep {seed}": partial(chain, seed, (8, 12, 12, 6)) for seed in range(4)},
-}
-
-
-def test_no_smaller_set_meets_a_budget():
-    judged(chain(1), 6)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("more", [2, 5])
-@pytest.mark.parametrize("name", SMALL)
-def test_hardly_a_smaller_set_meets_a_budget(name, more):
-    judged(SMALL[name](), more)
