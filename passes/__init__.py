@@ -22,7 +22,7 @@ from qir.passes.integer import (
     lower_requantize,
     move_requantize,
 )
-from qir.passes.quantize import lift_qdq, quantize, quantize_dynamic
+from qir.passes.quantize import bias_correction, lift_qdq, quantize, quantize_dynamic
 from qir.passes.raising import (
     raise_activations,
     raise_affines,
@@ -40,18 +40,21 @@ from qir.passes.raising import (
 )
 from qir.passes.ranges import (
     calibrate,
+    clip_ranges,
     propagate_ranges,
-    smooth_channels,
+    smooth_quant,
     split_concats,
     split_outliers,
 )
 
 __all__ = [
     "agree_roundings",
+    "bias_correction",
     "calibrate",
     "cancel_casts",
     "canonicalize",
     "check_overflow",
+    "clip_ranges",
     "clip_scores",
     "defer_division",
     "equalize",
@@ -81,7 +84,7 @@ __all__ = [
     "raise_resizes",
     "raise_shares",
     "raise_softmax",
-    "smooth_channels",
+    "smooth_quant",
     "split_concats",
     "split_outliers",
     "unroll_loops",

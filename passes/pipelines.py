@@ -14,7 +14,7 @@ FOLD = (
     "hoist-projections, canonicalize"
 )
 SCORES = "defer-division, clip-scores"
-RANGES = "split-concats, smooth-channels, split-outliers, propagate-ranges"
+RANGES = "split-concats, smooth-quant, split-outliers, propagate-ranges"
 INTEGER = "cancel-casts, lookup-tables, fuse-requantize, canonicalize, check-overflow"
 
 FINE = "clip-scores, calibrate, split-concats, propagate-ranges(bits=16)"

@@ -17,7 +17,7 @@ from qir.passes.shared.channel_scaling import Scaling
 from qir.passes.shared.codes import activation_code
 from qir.passes.shared.layer_chains import Path
 from qir.passes.shared.weight_codes import WeightCoding
-from qir.types import Array, DType
+from qir.types import Array, DType, known
 
 HELD_OUT = 4
 """Of so many rows, one is held out to measure on."""
@@ -153,5 +153,6 @@ def _between(path: Path, numbers: Array) -> Array:
 def _moved(value: Value, numbers: Array) -> Array:
     assert value.op is not None
     if isinstance(value.op, Reshape):  # which names as many rows as a batch has
-        return numbers.reshape(len(numbers), *map(int, value.type.shape[1:]))  # type: ignore[arg-type]
+        sizes = (known(size, "equalize") for size in value.type.shape[1:])
+        return numbers.reshape(len(numbers), *sizes)
     return _computed(value.op, numbers)

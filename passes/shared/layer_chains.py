@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qir.ir import Node, Value
 from qir.numbers.affine_map import AffineMap
-from qir.ops import Dot
+from qir.ops import Broadcast, Dot
 from qir.ops.products import Products
 from qir.passes.shared.commute import FARTHEST, outside
 from qir.pipeline.rewrite import Skip
@@ -43,16 +43,24 @@ class Path:
 
     @property
     def is_by_rows(self) -> bool:
-        """Whether each row of the first axis goes its own way, with channels along the last one."""
-        steps = zip(self.values, self.values[1:], strict=False)
-        return all(route is not None for route in self.routes) and all(
-            after.op is not None
-            and any(
-                each.axis == each.becomes == 0
-                for each in after.op.carried([before.type], [after.type])
-            )
-            for after, before in steps
+        """Whether it can be computed on any number of rows of the first axis.
+
+        Each row goes its own way, and channels lie along the last axis.
+        """
+        values = (self.first.inputs[0], *self.values)
+        return (
+            all(route is not None for route in self.routes)
+            and all(value.type.rank > 1 for value in values)
+            and all(isinstance(size, int) for value in values for size in value.type.shape[1:])
+            and all(map(_keeps_rows, self.values[:-1]))
         )
+
+
+def _keeps_rows(value: Value) -> bool:
+    assert value.op is not None
+    carried = value.op.carried([operand.type for operand in value.inputs], [value.type])
+    along = any(each.axis == each.becomes == 0 for each in carried)
+    return along and not isinstance(value.op, Broadcast)  # which has a number of rows of its own
 
 
 def find_pair(node: Node) -> Path | Skip | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from qir.analysis.properties import QUANTIZED, is_float_op
 from qir.errors import counted
@@ -49,6 +49,7 @@ class Explanation:
         lines: One for each op but constants and the casts between codes and floating point.
         options: What the options of passes say of all that no rule of a recipe is about, by which
             the lines without choices read "as all"; empty where there was no recipe.
+        chosen_inputs: What a recipe chose for inputs, by their names.
         accuracy: What `qir.quantize` measured of the program, None where it did not.
         inputs: A sentence for each input that held one number only in the calibration data, or that
             a recipe chose a code for.
@@ -60,6 +61,7 @@ class Explanation:
 
     lines: tuple[OpVerdict, ...]
     options: tuple[ChosenOption, ...] = ()
+    chosen_inputs: Mapping[str, tuple[ChosenOption, ...]] = field(default_factory=dict)
     accuracy: Accuracy | None = None
     inputs: tuple[str, ...] = ()
     diagnostics: tuple[str, ...] = ()
@@ -86,7 +88,11 @@ class Explanation:
         ]
         figures = lines_of(self.accuracy) if self.accuracy else []
         every = ", ".join(map(str, self.options))
-        as_all = [f"as all, by the options of passes: {every}"] if self.options else []
+        as_all = [
+            f"input %{name}: {', '.join(map(str, choices))}"
+            for name, choices in self.chosen_inputs.items()
+        ]
+        as_all += [f"as all, by the options of passes: {every}"] if self.options else []
         told = (*self._of_target, *self.inputs, *self.diagnostics)
         return "\n".join([*table(rows), *as_all, self.summary, *told, *figures])
 
@@ -128,6 +134,7 @@ def explain(graph: Graph, *, target: str | Target | None = None) -> Explanation:
     return Explanation(
         tuple(_lines(graph, quantized)),
         graph.choices.get(OF_ALL, ()),
+        {value.name: chosen for value in graph.inputs if (chosen := _of_values(graph, [value]))},
         graph.accuracy,
         (*constant_inputs(graph), *_chosen_inputs(graph)),
         graph.diagnostics if quantized else (),
@@ -156,7 +163,11 @@ def _chosen_inputs(graph: Graph) -> Iterator[str]:
 
 def _choices(graph: Graph, node: Node) -> tuple[ChosenOption, ...]:
     """Returns what a recipe chose for an op, or for what it became a part of."""
-    names = [name for value in node.outputs for name in value.origin or _names(value)]
+    return _of_values(graph, node.outputs)
+
+
+def _of_values(graph: Graph, values: Iterable[Value]) -> tuple[ChosenOption, ...]:
+    names = [name for value in values for name in value.origin or _names(value)]
     return tuple(dict.fromkeys(each for name in names for each in graph.choices.get(name, ())))
 
 

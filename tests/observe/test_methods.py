@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from qir import Pipeline
 from qir.errors import ParseError, PassError
 from qir.observe.histograms import Histogram, observe
-from qir.observe.methods import METHODS, Entropy, MeanSquaredError, MinMax, Percentile
+from qir.observe.methods import METHODS, Entropy, MeanSquaredError, MinMax, Octav, Percentile
 from qir.observe.methods.histogram_method import HistogramMethod
 from qir.observe.statistics import TensorStatistics
 
@@ -27,6 +27,7 @@ levels = st.sampled_from([3, 4, 16, 255, 256, 65536])
 percentiles = st.sampled_from([1, 50.0, 90, 99.9, 99.99, 100])
 solvers = st.one_of(
     st.just(MinMax()),
+    st.just(Octav()),
     percentiles.map(Percentile),
     st.sampled_from([0.0, 90]).map(Entropy),
     st.sampled_from([0.0, 90]).map(MeanSquaredError),
@@ -91,7 +92,9 @@ def test_negated_values_have_the_negated_symmetric_range(
     assert method.solve(back, levels, symmetric=True) == expected
 
 
-@pytest.mark.parametrize("method", [Entropy(), MeanSquaredError()], ids=["entropy", "mse"])
+@pytest.mark.parametrize(
+    "method", [Entropy(), MeanSquaredError(), Octav()], ids=["entropy", "mse", "octav"]
+)
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("name", NAMES)
 def test_zeros_do_not_move_the_range(name: str, symmetric: bool, method: HistogramMethod) -> None:
@@ -281,6 +284,36 @@ def test_coarse_statistics_are_solved_too(
     assert (low < high) == bool(array.any())
 
 
+def octav_loss(array: Array, low: float, high: float, steps: int) -> float:
+    """What OCTAV minimises: step**2 / 12 of what is inside and not 0, squared distances outside."""
+    there = array[array != 0].astype(np.float64)
+    inside = np.count_nonzero((there >= low) & (there <= high))
+    outside = np.square(there - np.clip(there, low, high)).sum()
+    return float(((high - low) / steps) ** 2 / 12 * inside + outside)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("levels", [4, 16, 256])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("silu", "skewed")])
+def test_octav_is_where_its_loss_is_least(name: str, levels: int, symmetric: bool) -> None:
+    array = sample(name)
+    low, high = Octav().solve(observe(array), levels, symmetric=symmetric)
+    steps = 2 * ((levels - 1) // 2) if symmetric else levels - 1
+    found = octav_loss(array, low, high, steps)
+    for below, above in product(np.linspace(0.5, 1.5, 11), repeat=2):
+        if not symmetric or below == above:
+            there = max(low * below, array.min()) if not symmetric else low * below
+            other = octav_loss(array, there, high * above, steps)
+            # Values are spread evenly within bins, of which there are 2,048 on a side.
+            assert found <= other * (1 + 2.0**-7)
+
+
+def test_octav_clips_tails_and_keeps_the_bounds_of_what_is_cut_off() -> None:
+    assert Octav().solve(observe(np.full(9, 5.25, np.float32))) == (0, 5.25)
+    tails = sample("outlier", 200_000)
+    assert Octav().solve(observe(tails), 16)[1] < 4
+
+
 def test_what_cannot_be_solved_is_refused() -> None:
     with pytest.raises(PassError, match="calibrate: expected a tensor with values, got none"):
         MinMax().solve(Histogram.empty())
@@ -314,7 +347,7 @@ def test_options_reach_the_method(methods: tuple[HistogramMethod, HistogramMetho
         (
             "entrpy",
             "pipeline: calibrate: method: expected one of entropy, minmax, moving_average, mse, "
-            "percentile, got entrpy; did you mean 'entropy'?",
+            "octav, percentile, got entrpy; did you mean 'entropy'?",
         ),
         (
             "mse(percentil=1)",

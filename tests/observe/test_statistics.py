@@ -97,7 +97,7 @@ def test_quantizing_leaves_given_statistics_as_they_are() -> None:
     context = qir.Context()
     qir.quantize(graph, statistics=given, context=context)
     assert given == before
-    assert len(context.statistics) > len(given)  # what smooth-channels made of it
+    assert len(context.statistics) > len(given)  # what smooth-quant made of it
 
 
 def test_statistics_of_another_model_are_refused() -> None:

@@ -228,13 +228,15 @@ def test_explain_has_the_rule_of_every_op() -> None:
         quantized(
             {"select": "scaled", "weights": "i4", "reason": "small"},
             {"select": "y", "keep_float": True},
+            {"select": "x", "activations": "i16"},
         )
     )
     told = {line.value: ", ".join(map(str, line.choices)) for line in found.lines}
     assert told == {"scaled.acc": "weights=i4 (small)", "y": "keep_float=true"}
     lines = str(found).splitlines()
     assert lines[0].endswith("weights=i4 (small)")
-    assert lines[2] == (
+    assert lines[2] == "input %x: activations=i16"
+    assert lines[3] == (
         "as all, by the options of passes: method=minmax, activations=i8, weights=i8, per=channel, "
         "scheme=affine"
     )

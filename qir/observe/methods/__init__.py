@@ -5,6 +5,7 @@ from qir.observe.methods.method import METHODS, CalibrationMethod, calibration_m
 from qir.observe.methods.minmax import MinMax
 from qir.observe.methods.moving_average import MovingAverage
 from qir.observe.methods.mse import MeanSquaredError
+from qir.observe.methods.octav import Octav
 from qir.observe.methods.percentile import Percentile
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "MeanSquaredError",
     "MinMax",
     "MovingAverage",
+    "Octav",
     "Percentile",
     "calibration_method",
 ]

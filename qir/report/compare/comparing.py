@@ -16,6 +16,7 @@ from qir.report.compare.counterparts import decoded, kind_of_value
 from qir.report.compare.culprits import (
     CURED,
     Cures,
+    LeftErrors,
     OwnErrors,
     Sites,
     culprits,
@@ -129,15 +130,13 @@ class Comparing:
         found_left = (
             cure(runs, self.reference, self.program, self._interpreter, set(worst.values()))
             if worst
-            else {}
+            else LeftErrors()
         )
-        cures = Cures(effects, ranking, own, sites, readers)
+        cures = Cures(effects, ranking, own, sites, readers, found_left)
 
         def remedies_of(value: Value, output: Value) -> tuple[Remedy, ...]:
             form = worst.get(value)
-            if form is None or form not in found_left:
-                return ()
-            return cures.remedies(form, output, found_left[form])
+            return () if form is None else cures.remedies(form, output)
 
         found = culprits(ranking, values, remedies_of)
         independent = {

@@ -14,7 +14,7 @@ from qir.report.compare.both_runs import BothRuns, MetForm
 from qir.report.compare.counterparts import turned_to
 from qir.report.compare.effects import Effects, Errors, ErrorSite, WrongNumbers
 from qir.report.compare.read_forms import ReadForm
-from qir.report.compare.remedies import LeftError, left_errors
+from qir.report.compare.remedies import LeftError, left_errors, wrong_numbers
 from qir.report.compare.result import Culprit, Remedy, ValueAccuracy
 from qir.report.decibels import decibels
 from qir.report.progress import watched
@@ -165,14 +165,29 @@ def _signal(array: Array) -> float:
     return float((wide[np.isfinite(wide)] ** 2).sum())
 
 
+@dataclass
+class LeftErrors:
+    """What remedies leave of the errors of the worst values, for each trip of a region.
+
+    Attributes:
+        left: By the form that a remedy is for.
+        exact_weights: What those that read one of these have without the errors of their weights.
+        readers: Which these are.
+    """
+
+    left: dict[ReadForm, list[list[LeftError]]] = field(default_factory=dict)
+    exact_weights: dict[ReadForm, list[WrongNumbers]] = field(default_factory=dict)
+    readers: dict[ReadForm, set[ReadForm]] = field(default_factory=dict)
+
+
 def cure(
     runs: BothRuns,
     reference: Graph,
     program: Graph,
     interpreter: Interpreter,
     worst: Collection[ReadForm],
-) -> dict[ReadForm, list[list[LeftError]]]:
-    """Works out what remedies leave of the errors of the worst values, trip by trip.
+) -> LeftErrors:
+    """Works out what remedies leave of the errors of the worst values.
 
     Args:
         runs: Both programs on some rows.
@@ -181,12 +196,21 @@ def cure(
         interpreter: Computes all values of a program.
         worst: The forms of the values.
     """
-    found: dict[ReadForm, list[list[LeftError]]] = {}
+    found = LeftErrors()
 
     def visit(one: MetForm) -> None:
-        if one.parts is not None and one.form in worst:
+        if one.parts is None:
+            return
+        if one.form in worst:
             left = list(left_errors(one.met, one.parts, one.run, one.ops))
-            found.setdefault(one.form, []).append(left)
+            found.left.setdefault(one.form, []).append(left)
+        read = [form for form in one.ops.forms_read(one.met.value) if form in worst]
+        if read and one.parts.weights.any():
+            error = one.parts.error - one.parts.weights
+            exact = wrong_numbers(one.met, one.parts, error)
+            found.exact_weights.setdefault(one.form, []).append(exact)
+            for form in read:
+                found.readers.setdefault(form, set()).add(one.form)
 
     runs.meet(reference, program, interpreter, visit)
     return found
@@ -202,6 +226,7 @@ class Cures:
         own: The own errors.
         sites: Where they are read.
         readers: Where results of products may get errors, by the float program's value.
+        found: What remedies leave.
     """
 
     effects: Effects
@@ -209,25 +234,25 @@ class Cures:
     own: OwnErrors
     sites: Sites
     readers: Mapping[Value, ErrorSite]
+    found: LeftErrors
 
-    def remedies(
-        self, form: ReadForm, output: Value, trips: Sequence[Sequence[LeftError]]
-    ) -> tuple[Remedy, ...]:
+    def remedies(self, form: ReadForm, output: Value) -> tuple[Remedy, ...]:
         """Returns the remedies of a value with what they would gain, the best first.
 
         Args:
             form: The form of it that the remedies are for.
             output: The output.
-            trips: What each remedy leaves, for each trip.
         """
         value = self.own.references[form]
         total = self.ranking.total(output)
         others = total - self.ranking.noises[value][output]
         found = []
-        for kind in zip(*trips, strict=True):
+        for kind in zip(*self.found.left.get(form, []), strict=True):
             first = kind[0]
             left = self.own.of(value) | {form: [each.wrong for each in kind]}
             rest = others + self._noise(self.sites.errors(left), output)
+            if first.name == "keep float":
+                rest -= self._of_weights(form, output)
             for reader, now, then in first.moved:
                 if (site := self.readers.get(reader)) is not None:
                     rest += self._noise({site: [WrongNumbers(then)]}, output)
@@ -237,6 +262,16 @@ class Cures:
             gain = ratio(total, max(rest, 0.0)) if np.isfinite(rest) else 0.0
             found.append(Remedy(first.name, gain, first.detail, rule))
         return tuple(sorted(found, key=lambda remedy: -remedy.gain))
+
+    def _of_weights(self, form: ReadForm, output: Value) -> float:
+        """Returns the noise that goes where those that read a form have their own weights."""
+        gone = 0.0
+        for reader in self.found.readers.get(form, ()):
+            value = self.own.references[reader]
+            left = self.own.of(value) | {reader: self.found.exact_weights[reader]}
+            gone += self.ranking.noises[value][output] if value in self.ranking.noises else 0.0
+            gone -= self._noise(self.sites.errors(left), output)
+        return gone
 
     def _noise(self, errors: Errors, output: Value) -> float:
         return self.effects.noise(errors)[output] if errors else 0.0

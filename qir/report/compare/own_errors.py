@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +11,7 @@ from qir.errors import QirError
 from qir.ir import Graph, Node, Value
 from qir.ir.named_shapes import in_sizes
 from qir.ir.signature import Sizes
-from qir.ops import Const, Quantize, Requantize, Return
+from qir.ops import Const, Quantize, QuantizeDynamic, Requantize, Return
 from qir.ops.products import Products
 from qir.ops.regions import Body, RegionOp
 from qir.report.causes import code_of, is_exact
@@ -47,6 +47,8 @@ class OwnParts:
         weights: The part that the numbers of weights and biases make.
         clipping: The part of what lies outside of the code.
         rounding: What is left: the steps of the code, and those of tables and sums on the way.
+        inner: What of `rounding` is made on the way: by the codes of values that stand for none of
+            the float program, such as one that was rescaled.
     """
 
     error: Array
@@ -55,6 +57,7 @@ class OwnParts:
     weights: Array
     clipping: Array
     rounding: Array
+    inner: Array
 
 
 class FloatOps:
@@ -93,12 +96,13 @@ class FloatOps:
         if reference in read.arrays:  # the same numbers in another code
             exact_op = met.exact.astype(np.float64)
             unrounded, weights = exact_op, np.zeros_like(exact_op)
+            inner = weights
         else:
             right = self.compute(reference, met, run, read)
             if right is None:
                 return None
             exact_op = turned_to(right, reference, value).astype(np.float64)
-            unrounded, weights = self._unrounded(met, run, read, exact_op)
+            unrounded, weights, inner = self._unrounded(met, run, read, exact_op)
         code = code_of(value)
         with np.errstate(all="ignore"):
             inside = _clipped(code, unrounded)
@@ -108,7 +112,7 @@ class FloatOps:
             # as -3e38, a sum with the error would hold nothing of what is there instead.
             numbers = _clipped(code, met.exact + weights) + rounding
         error = weights + clipping + rounding
-        return OwnParts(error, numbers, _finite(unrounded), weights, clipping, rounding)
+        return OwnParts(error, numbers, _finite(unrounded), weights, clipping, rounding, inner)
 
     def operands(self, met: ForcedValue, run: ForcedRun) -> Operands:
         """Returns what an op reads."""
@@ -130,6 +134,10 @@ class FloatOps:
                 array = picked(arrays, nearest(arrays, exact, axis))
             read.arrays[old] = array
         return read
+
+    def forms_read(self, value: Value) -> Collection[ReadForm]:
+        """Returns the forms that an op reads."""
+        return self._forms.sources(value).values()
 
     def coded_weights(self, value: Value, run: ForcedRun) -> list[Value]:
         """Returns the coded constants of rank 2 or more that an op reads."""
@@ -227,29 +235,34 @@ class FloatOps:
 
     def _unrounded(
         self, met: ForcedValue, run: ForcedRun, read: Operands, exact_op: Array
-    ) -> tuple[Array, Array]:
-        """Returns what an op computes before its result gets its code, and the part of weights."""
+    ) -> tuple[Array, Array, Array]:
+        """Returns what an op computes before its result gets its code, and two parts of that.
+
+        These are what weights make, and what codes on the way do.
+        """
         value, node = met.value, met.value.node
         none = np.zeros_like(exact_op)
         if node is None:
-            return exact_op, none
+            return exact_op, none, none
+        between: list[Value] = []
         if isinstance(node.op, Quantize | Requantize):
             before = self._before_code(met, run, read)
-            is_exact_so_far = not any(map(rounds, _between(node.inputs[0], run.given)))
+            between = list(filter(rounds, _between(node.inputs[0], run.given)))
         elif value.type.quant is None:
             before = met.computed
-            is_exact_so_far = not any(map(rounds, _between(value, run.given)))
+            between = list(filter(rounds, _between(value, run.given)))
         else:
             before = self._of_coded_constants(met, node, run)
-            is_exact_so_far = True
-        if not is_exact_so_far:
-            weights = self._matched_weights(met, run, read, exact_op)
-            return exact_op + weights, weights
-        if before is None or before.shape != exact_op.shape:
-            return exact_op, none
-        before = before.astype(np.float64)
+        fits = before is not None and before.shape == exact_op.shape
         with np.errstate(all="ignore"):
-            return before, _finite(before - exact_op)
+            real = before.astype(np.float64) if before is not None and fits else exact_op
+            if not between:
+                return real, _finite(real - exact_op), none
+            weights = self._matched_weights(met, run, read, exact_op)
+            # A range at run time is the op's own.
+            is_own = any(isinstance(each.op, QuantizeDynamic) for each in between)
+            inner = none if is_own or not fits else _finite(real - exact_op - weights)
+        return exact_op + weights, weights, inner
 
     def _before_code(self, met: ForcedValue, run: ForcedRun, read: Operands) -> Array | None:
         """Returns the operand of a rounding in real numbers, with what a clamp does to it."""

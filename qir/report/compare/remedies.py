@@ -68,10 +68,11 @@ def left_errors(
     code = code_of(met.value)
     if isinstance(code, Affine) and not is_exact(code) and code.per_tensor:
         if code.storage.bits < 16:
-            rest = parts.weights + parts.clipping + parts.rounding / 2 ** (16 - code.storage.bits)
+            steps = (parts.rounding - parts.inner) / 2 ** (16 - code.storage.bits)
+            rest = parts.weights + parts.clipping + parts.inner + steps
             yield LeftError(
                 "16 bits",
-                _left(met, parts, rest),
+                wrong_numbers(met, parts, rest),
                 f"steps of {code.greatest_scale / 2 ** (16 - code.storage.bits):.3g} in place of "
                 f"{code.greatest_scale:.3g}",
                 {"activations": "i16"},
@@ -86,7 +87,7 @@ def left_errors(
     kept = _kept_float(met)
     yield LeftError(
         "keep float",
-        _left(met, parts, np.zeros_like(parts.error)),
+        wrong_numbers(met, parts, parts.inner),
         f"{', '.join(f'%{name}' for name in kept)} on floating-point numbers",
         {"keep_float": True} if kept else None,
         kept,
@@ -110,7 +111,7 @@ def _kept_float(met: ForcedValue) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*own, *readers]))
 
 
-def _left(met: ForcedValue, parts: OwnParts, error: Array) -> WrongNumbers:
+def wrong_numbers(met: ForcedValue, parts: OwnParts, error: Array) -> WrongNumbers:
     """Returns what a value has with another error of its own."""
     numbers = parts.numbers + (error - parts.error)
     return WrongNumbers(
@@ -163,7 +164,7 @@ def _per_channel(
     spread = float(peaks.max() / max(float(np.median(peaks)), 1e-30))
     return LeftError(
         "per channel",
-        _left(met, parts, weights + parts.clipping + parts.rounding),
+        wrong_numbers(met, parts, weights + parts.clipping + parts.rounding),
         f"the peak of one channel of %{kernel.name} is {spread:.3g} times that of the middle one",
         {"per": "channel"},
         ops.products(met.value, run),
@@ -187,7 +188,7 @@ def _clipped(met: ForcedValue, parts: OwnParts, code: Affine) -> LeftError:
     error = in_code(parts.unrounded, code, low, high) - parts.unrounded
     return LeftError(
         "another clip",
-        _left(met, parts, parts.weights + error),
+        wrong_numbers(met, parts, parts.weights + parts.inner + error),
         f"a range of [{low:.4g}, {high:.4g}]",
         {"method": "mse"},
         (name_of(met.reference),),
@@ -231,7 +232,7 @@ def _separate(met: ForcedValue, parts: OwnParts, code: Affine) -> LeftError:
     ]
     error = of_parts(parts.unrounded, code, axis, groups) - parts.unrounded
     listed = ", ".join(f"{peak:.3g}" for peak in peaks[:4])
-    left = _left(met, parts, parts.weights + error)
+    left = wrong_numbers(met, parts, parts.weights + parts.inner + error)
     return LeftError("separate codes", left, f"{what}, whose peaks are {listed}")
 
 
@@ -272,7 +273,7 @@ def _smoothed(met: ForcedValue, parts: OwnParts, code: Affine) -> LeftError | No
     spread = float(peaks.max() / max(float(np.median(peaks)), 1e-30))
     return LeftError(
         "smooth-quant",
-        _left(met, parts, parts.weights + error),
+        wrong_numbers(met, parts, parts.weights + parts.inner + error),
         f"the peak of one channel is {spread:.3g} times that of the middle one",
         moved=tuple(moved),
     )

@@ -17,7 +17,7 @@ RemedyName = Literal[
 ]
 """What may bring accuracy back; see `qir.report.compare.remedies`."""
 
-Source = Literal["weights", "clipping", "rounding"]
+MadeBy = Literal["weights", "clipping", "rounding"]
 """What an op's own error is made by."""
 
 SHOWN = 20
@@ -88,9 +88,9 @@ class ValueAccuracy(Subject):
         return self.own / self.noise if self.noise else 0.0
 
     @property
-    def source(self) -> Source:
+    def source(self) -> MadeBy:
         """What makes most of the own error."""
-        shares: list[tuple[float, Source]] = [
+        shares: list[tuple[float, MadeBy]] = [
             (self.weights, "weights"),
             (self.clipping, "clipping"),
             (self.rounding, "rounding"),
@@ -157,7 +157,7 @@ class Culprit:
     sqnr: float
     share: float
     effects: Mapping[str, float]
-    source: Source
+    source: MadeBy
     remedies: tuple[Remedy, ...] = ()
 
 

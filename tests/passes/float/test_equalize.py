@@ -23,7 +23,7 @@ from qir.ops import (
     Transpose,
 )
 from qir.passes.shared.channel_scaling import LEAST_PEAK
-from qir.passes.shared.layer_chains import find_pair
+from qir.passes.shared.layer_chains import Path, find_pair
 from qir.pipeline import Context, PassManager, Pipeline
 from qir.pipeline.rewrite import Skip
 from tests.drawing import examples
@@ -257,3 +257,28 @@ def test_without_data_nothing_is_equalized():
     seen = qir.calibrate(graph, list(data), "calibrate")
     known = qir.optimize(graph, BETTER, statistics=seen)
     assert known == qir.optimize(graph, PLAIN, statistics=seen)
+
+
+@pytest.mark.parametrize(
+    ("shape", "between", "by_rows"),
+    [
+        ((32, 2, 3), Reshape((32, 6, 1)), False),  # channels are no longer along the last axis
+        ((32, 2, 3), Reshape((64, 3)), False),  # rows are no longer along the first one
+        ((32, 1, 3), Reshape((32, 3)), True),
+        ((32, 2, 3), Transpose((1, 0, 2)), False),
+        ((32, 2, 3), Mean((1,)), True),
+    ],
+)
+def test_chains_are_measured_where_rows_go_their_own_way(shape, between, by_rows):
+    graph = qir.Graph("moved", [("x", qir.TensorType(shape, qir.DType.F32))])
+    build = graph.at_end()
+    first = build.emit(Dot(), graph.inputs[0], build.const(np.eye(3, dtype=np.float32), "first"))
+    moved = build.emit(between, first)
+    size = moved.type.shape[-1]
+    assert isinstance(size, int)
+    second = build.const(np.ones((size, 2), np.float32), "second")
+    graph.set_outputs([build.emit(Dot(), moved, second)])
+    layer = graph.outputs[0].node
+    assert layer is not None
+    found = find_pair(layer)
+    assert (isinstance(found, Path) and found.is_by_rows) == by_rows

@@ -44,6 +44,10 @@ def network(x):
     return jnp.tanh(jax.nn.relu(x @ FIRST) @ SECOND)
 
 
+PLAIN = "fold, calibrate, propagate-ranges, quantize, integer"
+"""No value is rescaled: each but what a clamp takes in has one that stands for it."""
+
+
 def graph():
     return qir.from_jax(network, DATA[0], batch="B")
 
@@ -122,7 +126,7 @@ class TestPrograms:
         assert integer is not lifted
 
     def test_a_value_that_went_into_another_is_listed_with_it(self):
-        integer = qir.quantize(graph(), DATA, accuracy_check=False)
+        integer = qir.quantize(graph(), DATA, PLAIN, accuracy_check=False)
         found = compared(graph(), integer, DATA)
         assert [(one.value, one.into) for one in found.gone] == [("dot", "relu")]
         with pytest.raises(QirError, match="no figures of %dot; it went into %relu"):
@@ -184,13 +188,13 @@ class TestFigures:
 
 class TestMeasured:
     def test_the_best_remedy_gains_about_what_was_predicted(self):
-        integer = qir.quantize(graph(), [np.concatenate(DATA)], accuracy_check=False)
-        found = qir.compare(graph(), integer, [np.concatenate(DATA)], samples=18)
+        integer = qir.quantize(graph(), MANY, PLAIN, accuracy_check=False)
+        found = qir.compare(graph(), integer, MANY, samples=400, pipeline=PLAIN)
         measured = found.measured
         assert measured is not None
         assert measured.before == pytest.approx(found.outputs[0].sqnr)
-        # Of a single batch, where two errors that are added by chance make up for one another.
-        assert measured.gain == pytest.approx(measured.predicted, abs=1.5)
+        # The other errors are independent ones, and the op that is kept reads the same codes.
+        assert measured.gain == pytest.approx(measured.predicted, abs=1)
         assert measured.gain > 0.5
 
     def test_data_that_can_be_read_only_once_and_is_not_kept_is_said_to_be_the_reason(self):
