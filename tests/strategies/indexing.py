@@ -125,7 +125,8 @@ def _in_blocks(draw: Draw, code: Code, shape: tuple[int, ...]) -> Code:
         return code
     most = 255
     if isinstance(code, LevelCode):
-        most = int(np.clip(code.scale_bounds[1] / code.scale.array.max(), 1, most))
+        greatest = float(code.scale.array.max())
+        most = next(n for n in (most, 16, 2, 1) if n == 1 or n * greatest <= code.scale_bounds[1])
     return replace(code, multipliers=FrozenArray(rng.integers(1, most + 1, parts)))
 
 
