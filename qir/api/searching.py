@@ -18,6 +18,7 @@ from qir.report.summary import summary
 from qir.search.budget import Budget
 from qir.search.search import SearchLimits, SearchResult, search
 from qir.search.subject import SearchedProgram
+from qir.search.units import numbers_of_sample
 from qir.targets import Target, find_target
 from qir.types import Array, DType
 
@@ -27,6 +28,9 @@ WORK = 3 * 2**30
 MOST_ROWS = 64
 """The most rows that units are chosen by; those that integer programs are judged by are as many,
 or twice as many in large programs."""
+
+ENOUGH = 2048
+"""Numbers of the outputs that tell the noise in them well enough to choose by."""
 
 ALONE = ("recipe", "statistics")
 """Options of `optimize` that a search does not take."""
@@ -169,7 +173,8 @@ def _rows(graph: Graph, data: Iterable[Batch]) -> tuple[Sequence[Array], Sequenc
         if len(batches) == 2:
             break
     products = max(1, sum(summary(graph).multiply_adds.values()))
-    count = max(2, min(MOST_ROWS, WORK // products))
+    each = max(1, sum(numbers_of_sample(value) for value in graph.outputs))
+    count = max(2, min(MOST_ROWS, WORK // products, ENOUGH // each))
     most = max(2, min(MOST_ROWS, 2 * WORK // products))
     if not batches:
         raise QirError("quantize: expected data with a sample to search with, got none")

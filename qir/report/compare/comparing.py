@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from qir.analysis.equivalence import Interpreter
@@ -10,6 +10,7 @@ from qir.errors import EndlessError, QirError, counted
 from qir.ir import Graph, Node, OutputAccuracy, Value
 from qir.ir.places import placed_name, regions_placed
 from qir.observe.sample import MOST_ROWS, batch_name, rows_between
+from qir.ops import Reshape, Transpose
 from qir.ops.products import Products
 from qir.report.compare.both_runs import BothRuns, MetForm, few_at_a_time, given_to
 from qir.report.compare.counterparts import decoded, kind_of_value, known_names
@@ -227,12 +228,13 @@ class Comparing:
         places = dict(_placed(self.reference))
         here = dict(_placed(self.program))
         outside = set(self.reference.values())
+        named = {old: _computed(old, form[0], stands) for old, form in stands.items()}
         return {
             old: self._sums[stands[old]].figures(
                 Subject(
-                    places[old],
-                    kind_of_value(old, outside),
-                    old.loc,
+                    places[named[old]],
+                    kind_of_value(named[old], outside),
+                    named[old].loc,
                     ", ".join(here[value] for value in stands[old]),
                     stands[old][0].type.dtype.value,
                 )
@@ -261,11 +263,12 @@ class Comparing:
 
     def _gone(self, values: Mapping[Value, ValueAccuracy]) -> list[GoneValue]:
         outside = set(self.reference.values())
+        named = {figures.value for figures in values.values()}
         found = []
         for value, name in _placed(self.reference):
-            if value in values or not value.type.is_float or value.is_constant:
+            if name in named or not value.type.is_float or value.is_constant:
                 continue
-            into = _into(value, values)
+            into = value if value in values else _into(value, values)
             shown = None if into is None else values[into].value
             found.append(GoneValue(name, kind_of_value(value, outside), value.loc, shown))
         return found
@@ -332,6 +335,22 @@ def _placed(graph: Graph, around: str = "") -> Iterable[tuple[Value, str]]:
             yield value, placed_name(value, around)
         for region, place in regions_placed(node, around):
             yield from _placed(region, place)
+
+
+def _computed(old: Value, value: Value, named: Container[Value]) -> Value:
+    """Returns what a value that only moves numbers moves, where the same one stands for both.
+
+    Args:
+        old: The value of the float program.
+        value: That of the integer program.
+        named: What has figures of its own.
+    """
+    while isinstance(old.op, Transpose | Reshape):
+        (source,) = old.inputs
+        if source in named or not value.origins.keys() & source.origins.keys():
+            break
+        old = source
+    return old
 
 
 def _into(value: Value, values: Mapping[Value, ValueAccuracy]) -> Value | None:
