@@ -290,6 +290,9 @@ class FloatOps:
         own = [each for each in met.reference.inputs if each.is_constant and each.type.rank > 1]
         coded = self.coded_weights(met.value, run)
         if len(own) == len(coded) == 1 and is_like((real := coded[0].real), own[0].real):
+            # Where something of another size is read, the weights make up for that.
+            if met.reference.inputs[0] not in read.arrays and is_scaled(real, own[0].real):
+                return np.zeros_like(exact_op)
             found = self.compute(met.reference, met, run, read, {own[0]: real})
             if found is not None:
                 return _finite(turned_to(found, met.reference, met.value) - exact_op)
@@ -317,6 +320,21 @@ def is_like(coded: Array, real: Array) -> bool:
     if coded.shape != real.shape:
         return False
     return bool(np.sum((coded - real) ** 2.0) < 0.5 * np.sum(real**2.0))
+
+
+def is_scaled(coded: Array, real: Array) -> bool:
+    """Whether weights are others times a factor for each channel, of what is read or comes out."""
+    error = np.sum((coded - real) ** 2.0)
+    for axis in (-2, -1):
+        others = tuple(index for index in range(real.ndim) if index != axis % real.ndim)
+        if real.size < 4 * real.shape[axis]:
+            continue  # A factor for so few numbers fits whatever rounding makes of them.
+        squares = np.sum(real**2.0, others, keepdims=True)
+        products = np.sum(coded * real, others, keepdims=True)
+        factors = np.divide(products, squares, out=np.ones_like(squares), where=squares > 0)
+        if np.sum((coded - factors * real) ** 2.0) < 0.25 * error:
+            return True
+    return False
 
 
 def _varying(node: Node) -> Iterator[Value]:
