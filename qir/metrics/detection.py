@@ -102,9 +102,9 @@ class DetectionPrecision(Metric):
         wrong = classes[found & np.isfinite(classes) & (classes != np.rint(classes))]
         if wrong.size:
             raise QirError(
-                f"expected whole numbers as class ids, got {wrong[0]:.6g} in output {self.classes}: "
-                "of a code whose steps miss them, as the ids are real numbers there; keep_float "
-                "for what makes them keeps them whole"
+                f"expected whole numbers as class ids, got {wrong[0]:.6g} in output "
+                f"{self.classes}: the steps of a code miss them; keep_float for what makes the ids "
+                "keeps them whole"
             )
         image = np.broadcast_to(np.arange(count)[:, None], scores.shape)
         detected = Detections(

@@ -290,8 +290,7 @@ class FloatOps:
         own = [each for each in met.reference.inputs if each.is_constant and each.type.rank > 1]
         coded = self.coded_weights(met.value, run)
         if len(own) == len(coded) == 1 and is_like((real := coded[0].real), own[0].real):
-            # Where something of another size is read, the weights make up for that.
-            if met.reference.inputs[0] not in read.arrays and is_scaled(real, own[0].real):
+            if is_scaled(real, own[0].real):  # They make up for numbers of another size.
                 return np.zeros_like(exact_op)
             found = self.compute(met.reference, met, run, read, {own[0]: real})
             if found is not None:
@@ -323,8 +322,10 @@ def is_like(coded: Array, real: Array) -> bool:
 
 
 def is_scaled(coded: Array, real: Array) -> bool:
-    """Whether weights are others times a factor for each channel, of what is read or comes out."""
-    error = np.sum((coded - real) ** 2.0)
+    """Whether weights are others times a factor for each channel, of what is read or comes out.
+
+    A single channel may be another one by a fault.
+    """
     for axis in (-2, -1):
         others = tuple(index for index in range(real.ndim) if index != axis % real.ndim)
         if real.size < 4 * real.shape[axis]:
@@ -332,7 +333,10 @@ def is_scaled(coded: Array, real: Array) -> bool:
         squares = np.sum(real**2.0, others, keepdims=True)
         products = np.sum(coded * real, others, keepdims=True)
         factors = np.divide(products, squares, out=np.ones_like(squares), where=squares > 0)
-        if np.sum((coded - factors * real) ** 2.0) < 0.25 * error:
+        error = np.sum((coded - real) ** 2.0, others)
+        left = np.sum((coded - factors * real) ** 2.0, others)
+        usual = error < error.max(initial=0.0)
+        if left[usual].sum() < 0.25 * error[usual].sum():
             return True
     return False
 

@@ -103,6 +103,28 @@ class TestPrograms:
             # Rounding the operand and rounding the weights cost about as much.
             assert 0.1 < by_weights["dot"] < 0.9
 
+    def test_weights_that_make_up_for_smaller_channels_are_no_error(self):
+        pipeline = "fold, calibrate, smooth-quant(gates=1.0), propagate-ranges, quantize, integer"
+
+        def gated(x):
+            return (jax.nn.silu(x @ FIRST) * (x @ FIRST)) @ SECOND
+
+        real = qir.from_jax(gated, MANY[0], batch="B")
+        integer = qir.quantize(real, MANY, pipeline, accuracy_check=False)
+        found = compared(real, integer, MANY, samples=100)
+        # Parts of an error that are not larger than it, and remedies that don't make it larger.
+        assert all(abs(one.weights) <= 1.5 for one in found.values)
+        remedies = [remedy for one in found.culprits for remedy in one.remedies]
+        assert all(-1 < remedy.gain < 150 for remedy in remedies)
+
+    def test_what_leaves_no_error_gains_what_float32_has_room_for(self):
+        integer = qir.quantize(graph(), MANY, "w8", accuracy_check=False)
+        found = compared(graph(), integer, MANY, samples=100)
+        (output,) = found.outputs
+        for culprit in found.culprits:
+            for remedy in culprit.remedies:
+                assert output.sqnr + remedy.gain < 150
+
     def test_inputs_and_outputs_in_codes(self):
         pipeline = "fold, calibrate, quantize(inputs=i8, outputs=i8), integer"
         integer = qir.quantize(graph(), MANY, pipeline, accuracy_check=False)
