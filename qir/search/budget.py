@@ -27,7 +27,11 @@ real numbers, an array for each, it makes a number that is greater where they ar
 def least_of(metric: Metric, exact: Sequence[Array], found: Sequence[Array]) -> float:
     """Returns a metric of the float outputs, that of the output where it is the least.
 
-    What is right, where it asks for that, is where each row's greatest number stands in float.
+    What is right, where it asks for that, is where each row's greatest number stands in float. Of
+    an output of integers it is these.
+
+    Raises:
+        QirError: There are integers alone, and the metric is of real numbers.
     """
     figures = []
     for right, got in zip(exact, found, strict=True):
@@ -35,7 +39,14 @@ def least_of(metric: Metric, exact: Sequence[Array], found: Sequence[Array]) -> 
             targets = right.argmax(axis=-1) if metric.reads_targets else None
             part = metric.part(Answers((got,), targets, (right,)))
             figures.append(float(metric.total([part])))
-    return min(figures, default=np.inf)
+        elif metric.reads_targets and right.size:
+            figures.append(float(np.mean(right == got)))
+    if not figures:
+        raise QirError(
+            f"budget: expected an output of real numbers for {metric.name} to measure, got none; "
+            "'accuracy 0.99' is the share of integers that are equal, or give metric="
+        )
+    return min(figures)
 
 
 signal_to_noise: OutputMetric = partial(least_of, SignalToNoise())
@@ -48,6 +59,9 @@ BUDGETS: Mapping[str, OutputMetric] = MappingProxyType(
     }
 )
 """The measures that a budget can name."""
+
+SHARES = ("cosine", "accuracy")
+"""Those that are 1 at most."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +114,8 @@ class Budget:
                 f"budget: expected a measure among {', '.join(BUDGETS)}, got '{name}'{hint}; "
                 "metric= takes a function of your own"
             )
+        if name in SHARES and bound > 1:
+            raise QirError(f"budget: expected {name} of at most 1, got {given!r}")
         return Budget(name, bound, BUDGETS[name])
 
     def measure(self, exact: Sequence[Array], found: Sequence[Array]) -> float:
@@ -108,7 +124,14 @@ class Budget:
         Raises:
             QirError: The metric returns no number.
         """
-        figure = self.metric(exact, found)
+        try:
+            figure = self.metric(exact, found)
+        except Exception as error:
+            if not isinstance(error, QirError):
+                error.add_note(
+                    f"qir.quantize: in the metric {self.name}, given two lists of arrays"
+                )
+            raise
         if not isinstance(figure, Real | np.number) or np.isnan(float(figure)):
             raise QirError(f"budget: expected {self.name} to return a number, got {figure!r}")
         return float(figure)

@@ -12,12 +12,15 @@ from qir.errors import QirError, counted
 from qir.observe.fingerprint import Fingerprint
 from qir.pipeline.recipes import Recipe, RecipeRule
 from qir.search.budget import BUDGETS, Budget
-from qir.search.greedy import Found, Greedy
+from qir.search.greedy import MOST_WIDE, Found, Greedy
 from qir.search.measurements import OutOfTime, SearchedFigures
 from qir.search.subject import Prepared, SearchedProgram
 
 AUTO = Budget("sqnr", float("inf"), BUDGETS["sqnr"])
 """What is measured where the most accuracy is asked for."""
+
+AUTO_OF_INTEGERS = Budget("accuracy", float("inf"), BUDGETS["accuracy"])
+"""What is measured then of a program that returns integers alone."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,8 @@ def search(
     identity = _identity(subject, budget, pipeline)
     measurements = SearchedFigures(identity, limits.checkpoint, limits.seconds, limits.started)
     prepared = subject.prepared()
-    greedy = Greedy(prepared, budget or AUTO, measurements)
+    any_real = any(value.type.is_float for value in subject.reference.outputs)
+    greedy = Greedy(prepared, budget or (AUTO if any_real else AUTO_OF_INTEGERS), measurements)
     late = ""
     try:
         found = greedy.spend() if budget is None else greedy.meet()
@@ -109,12 +113,13 @@ def _reasons(greedy: Greedy, found: Found) -> list[str]:
 
 
 def _counts(prepared: Prepared, chosen: Sequence[int]) -> str:
-    of_kind = dict.fromkeys(("activations", "weights"), 0)
-    for index in chosen:
-        of_kind[prepared.units[index].kind] += prepared.units[index].values
+    stored, wide = prepared.stored(chosen)
+    units = [prepared.units[index] for index in chosen]
+    weights = sum(unit.values for unit in units if unit.kind == "weights")
+    anyway = f", of which {prepared.wide} had them anyway," if prepared.wide else ""
     return (
-        f"{of_kind['activations']} of {counted(prepared.values, 'activation')} and "
-        f"{counted(of_kind['weights'], 'tensor')} of weights at 16 bits beside what has them anyway"
+        f"{wide} of {counted(stored, 'stored activation')}{anyway} and "
+        f"{counted(weights, 'tensor')} of weights at 16 bits"
     )
 
 
@@ -123,7 +128,14 @@ def _told(greedy: Greedy, found: Found, budget: Budget | None) -> str:
     counts = _counts(greedy.prepared, found.chosen)
     if found.figure is None:
         return f"{name}: {counts}; the integer program was not measured"
-    return f"{name}: {greedy.budget.name} {greedy.budget.figure(found.figure)} with {counts}"
+    told = f"{name}: {greedy.budget.name} {greedy.budget.figure(found.figure)} with {counts}"
+    prepared = greedy.prepared
+    if budget is None and not found.chosen and MOST_WIDE * prepared.values < prepared.wide + 1:
+        told += (
+            f"; {MOST_WIDE:.0%} of so few are none more: a search with budget= takes as many as it "
+            "needs"
+        )
+    return told
 
 
 def _unmet(greedy: Greedy, budget: Budget, pipeline: str, why: str) -> QirError:
@@ -135,8 +147,8 @@ def _unmet(greedy: Greedy, budget: Budget, pipeline: str, why: str) -> QirError:
     recipe = Recipe(tuple(rules), pipeline)
     return QirError(
         f"budget {budget}: {why}: the best found has {budget.figure(best.figure)}, with {counts}; "
-        "ask for less, begin from a finer pipeline such as w16a16, or keep ops in floating point "
-        "by keep_float; the recipe that reached it:",
+        "ask for less, take a pipeline of 16 bits throughout, such as w16a16, without a budget, or "
+        "keep ops in floating point by keep_float; the recipe that reached it:",
         recipe.text.splitlines(),
     )
 

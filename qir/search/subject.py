@@ -34,6 +34,8 @@ class SearchedProgram:
         rows: An array for each input, to choose by.
         held_out: Other rows, to judge what was chosen by; the same where there are no others.
         with_weights: Whether weights get more bits too.
+        per: What of weights has a scale of its own where they have 16 bits, otherwise than the
+            pipeline says; None for the same.
     """
 
     reference: Graph
@@ -45,6 +47,7 @@ class SearchedProgram:
     rows: Sequence[Array]
     held_out: Sequence[Array]
     with_weights: bool
+    per: str | None = None
 
     def prepared(self) -> Prepared:
         """Builds and compiles the simulation."""
@@ -57,9 +60,8 @@ class SearchedProgram:
         found = self.interpreter(self.reference, *rows)
         return [found[value] for value in self.reference.outputs]
 
-    def integer(self, rules: Sequence[RecipeRule]) -> list[Array]:
-        """Returns the outputs of the integer program with some rules, of the rows held out."""
-        program = self.make(rules)
+    def computed(self, program: Graph) -> list[Array]:
+        """Returns the outputs of an integer program, of the rows held out."""
         pairs = zip(program.inputs, self.held_out, strict=True)
         found = self.interpreter(program, *(_stored(value, array) for value, array in pairs))
         return [_real(value, found[value]) for value in program.outputs]
@@ -89,10 +91,33 @@ class Prepared:
         self._simulation = simulation
         self._probe = subject.executor.probe(simulation.graph, simulation.graph.outputs)
         self._exact_activations: list[Array] | None = None
-        stored = [value for value in subject.make(()).values_inside() if _is_stored(value)]
-        self.values = len(stored)
-        self.wide = sum(value.type.dtype.bits > 8 for value in stored)
+        self._stored: dict[frozenset[int], tuple[int, int]] = {}
+        self.values, self.wide = self.stored(())
         self.numbers = sum(unit.size for unit in units if unit.kind == "activations")
+
+    def stored(self, chosen: Collection[int]) -> tuple[int, int]:
+        """Returns how many activations the integer program stores, and how many in 16 bits.
+
+        Args:
+            chosen: The places of the units that have 16 bits.
+        """
+        if (key := frozenset(chosen)) not in self._stored:
+            self._make(key)
+        return self._stored[key]
+
+    def integer(self, chosen: Collection[int]) -> list[Array]:
+        """Returns the outputs of the integer program where the units at some places have 16 bits.
+
+        They are those of the rows held out.
+        """
+        return self.subject.computed(self._make(frozenset(chosen)))
+
+    def _make(self, chosen: frozenset[int]) -> Graph:
+        program = self.subject.make(self.rules(sorted(chosen)))
+        stored = [value for value in program.values_inside() if _is_stored(value)]
+        wide = sum(value.type.dtype.bits > 8 for value in stored)
+        self._stored[chosen] = len(stored), wide
+        return program
 
     def simulated(self, chosen: Collection[int]) -> list[Array]:
         """Returns the outputs where the units at some places have 16 bits."""
@@ -126,7 +151,8 @@ class Prepared:
         told = list(reasons)
         places = list(chosen)
         told += [""] * (len(places) - len(told))
-        return [self.units[index].rule(why) for index, why in zip(places, told, strict=True)]
+        per = self.subject.per
+        return [self.units[index].rule(why, per) for index, why in zip(places, told, strict=True)]
 
 
 def _is_stored(value: Value) -> bool:
@@ -136,7 +162,7 @@ def _is_stored(value: Value) -> bool:
 
 def _share_of_noise(exact: Array, found: Array) -> float:
     if exact.dtype.kind != "f":
-        return 0.0
+        return float(np.mean(exact != found)) if exact.size else 0.0
     signal = float(np.mean(np.square(exact, dtype=np.float64)))
     noise = float(np.mean(np.square(found - exact, dtype=np.float64)))
     return noise / signal if signal > 0 else noise

@@ -32,6 +32,7 @@ def test_a_budget_is_a_name_and_a_bound():
         (30, None, "such as 'sqnr 30', got 30"),
         ("", None, "such as 'sqnr 30'"),
         (True, worst, "such as 'sqnr 30'"),
+        ("cosine 99", None, "expected cosine of at most 1, got 'cosine 99'"),
         ("sqnr 30", "cosine", "expected metric to be a function .* got a str"),
     ],
 )
@@ -48,6 +49,17 @@ def test_measures_are_greater_where_outputs_are_nearer():
     assert BUDGETS["sqnr"](exact, [near]) == pytest.approx(10 * np.log10(28 / 0.06), abs=1e-4)
     assert BUDGETS["accuracy"](exact, [near]) == 1
     assert BUDGETS["cosine"](exact, exact) == pytest.approx(1)
+
+
+def test_a_metric_that_raises_is_named():
+    def broken(exact, found):
+        raise KeyError("scores")
+
+    with pytest.raises(KeyError) as caught:
+        Budget.of(1, broken).measure([], [])
+    assert caught.value.__notes__ == [
+        "qir.quantize: in the metric broken, given two lists of arrays"
+    ]
 
 
 def test_a_metric_that_gives_no_number_is_told():
