@@ -118,7 +118,8 @@ def choose_factors(
         if not has_tails:
             return np.zeros(peaks.shape)
         ends = (-low, -(low / factors).min()), (high, (high / factors).max())
-        return np.sum([beyond(end, most * factors, statistic.count) for end, most in ends], axis=0)
+        lost = [beyond(end, most * factors, statistic.count) for end, most in ends]
+        return np.asarray(lost[0] + lost[1])
 
     whole = step(low.min(), high.max())
     now = clipped(best)

@@ -23,6 +23,10 @@ from qir.types import Array
 CURED = 5
 """For how many of the worst values remedies are worked out."""
 
+FLOAT_ROUNDING = 2.0**-48
+"""The share of an output's squares that its own rounding to float32 makes: no remedy leaves less,
+so that a gain is a finite number."""
+
 
 @dataclass
 class OwnErrors:
@@ -248,6 +252,7 @@ class Cures:
         value = self.own.references[form]
         total = self.ranking.total(output)
         others = total - self.ranking.noises[value][output]
+        least = self.ranking.signals[output] * FLOAT_ROUNDING
         found = []
         for kind in zip(*self.found.left.get(form, []), strict=True):
             first = kind[0]
@@ -261,7 +266,7 @@ class Cures:
                     rest -= self._noise({site: [WrongNumbers(now)]}, output)
             names = [_escaped(name) for name in first.selected]
             rule = {"select": names, **first.rule} if first.rule and names else None
-            gain = ratio(total, max(rest, 0.0)) if np.isfinite(rest) else 0.0
+            gain = ratio(max(total, least), max(rest, least)) if np.isfinite(rest) else 0.0
             found.append(Remedy(first.name, gain, first.detail, rule))
         return tuple(sorted(found, key=lambda remedy: -remedy.gain))
 

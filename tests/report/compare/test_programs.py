@@ -16,7 +16,7 @@ from qir.backends.xla.executor import XlaExecutor
 from qir.errors import QirError
 from qir.report.compare import effects
 from qir.report.compare.comparing import Comparing
-from qir.report.compare.own_errors import without_row_scales
+from qir.report.compare.own_errors import without_scales
 from tests.report.test_accuracy_loops import HALVES, cell, draw
 
 RNG = np.random.default_rng(5)
@@ -103,6 +103,28 @@ class TestPrograms:
         if pipeline == "w8-dynamic":
             # Rounding the operand and rounding the weights cost about as much.
             assert 0.1 < by_weights["dot"] < 0.9
+
+    def test_weights_that_make_up_for_smaller_channels_are_no_error(self):
+        pipeline = "fold, calibrate, smooth-quant(gates=1.0), propagate-ranges, quantize, integer"
+
+        def gated(x):
+            return (jax.nn.silu(x @ FIRST) * (x @ FIRST)) @ SECOND
+
+        real = qir.from_jax(gated, MANY[0], batch="B")
+        integer = qir.quantize(real, MANY, pipeline, accuracy_check=False)
+        found = compared(real, integer, MANY, samples=100)
+        # Parts of an error that are not larger than it, and remedies that don't make it larger.
+        assert all(abs(one.weights) <= 1.5 for one in found.values)
+        remedies = [remedy for one in found.culprits for remedy in one.remedies]
+        assert all(-1 < remedy.gain < 150 for remedy in remedies)
+
+    def test_what_leaves_no_error_gains_what_float32_has_room_for(self):
+        integer = qir.quantize(graph(), MANY, "w8", accuracy_check=False)
+        found = compared(graph(), integer, MANY, samples=100)
+        (output,) = found.outputs
+        for culprit in found.culprits:
+            for remedy in culprit.remedies:
+                assert output.sqnr + remedy.gain < 150
 
     def test_inputs_and_outputs_in_codes(self):
         pipeline = "fold, calibrate, quantize(inputs=i8, outputs=i8), integer"
@@ -212,13 +234,13 @@ class TestFigures:
 
 def test_scales_of_rows_are_told_from_rounding():
     rounded = np.round(FIRST * 20) / 20
-    assert without_row_scales(rounded, FIRST) is rounded
+    assert without_scales(rounded, FIRST) is rounded
     scales = np.exp(RNG.normal(0, 0.3, (16, 1)))
-    error = np.abs(without_row_scales(rounded * scales, FIRST) - FIRST).max()
+    error = np.abs(without_scales(rounded * scales, FIRST) - FIRST).max()
     assert error < 2 * np.abs(rounded - FIRST).max()
     few = FIRST[:, :1]
-    assert without_row_scales(few * scales, few) is not few
-    np.testing.assert_array_equal(without_row_scales(few * scales, few), few * scales)
+    assert without_scales(few * scales, few) is not few
+    np.testing.assert_array_equal(without_scales(few * scales, few), few * scales)
 
 
 class TestMeasured:
