@@ -7,7 +7,6 @@ import os
 import time
 import warnings
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from qir.analysis.properties import QUANTIZED, is_float_op
@@ -98,7 +97,12 @@ def quantize(
     pipeline = "w8a8" if pipeline is None else pipeline
     given = (metric, seconds, checkpoint)
     if budget is not None or pipeline == "auto":
-        limits = begin(seconds, None if checkpoint is None else Path(checkpoint))
+        if budget is None and metric is not None:
+            raise QirError(
+                "quantize: metric is what a budget is measured by, got no budget; auto measures the "
+                "signal to noise"
+            )
+        limits = begin(seconds, checkpoint)
         wanted = None if budget is None else Budget.of(budget, metric)
         base = "w8a8" if pipeline == "auto" else pipeline
         integer, found = quantize_to(graph, data, base, wanted, limits, context, options)

@@ -13,12 +13,14 @@ from qir.errors import QirError
 from qir.ir import Graph
 from qir.observe.sample import batch_name, few_rows
 from qir.passes.shared.calibration_data import read_batches
-from qir.pipeline import Batch, Context, Pipeline, RecipeRule
+from qir.pipeline import Batch, Context, Pass, Pipeline, RecipeRule
 from qir.report.summary import summary
 from qir.search.budget import Budget
 from qir.search.search import SearchLimits, SearchResult, search
 from qir.search.subject import SearchedProgram
-from qir.types import Array
+from qir.search.units import Kind
+from qir.targets import Target
+from qir.types import Array, DType
 
 WORK = 3 * 2**30
 """Products that one run of a simulation may compute: a tenth of a second on a few cores."""
@@ -61,7 +63,8 @@ def quantize_to(
     if data is None:
         raise QirError("quantize: expected data to search with, got none")
     steps = pipeline if isinstance(pipeline, Pipeline) else Pipeline.parse(pipeline)
-    place = _place_of_codes(steps)
+    named = pipeline if isinstance(pipeline, str) else str(pipeline)
+    place = _place_of_codes(steps, named)
     head, codes, rest, tail = (
         Pipeline(part, steps.allow)
         for part in (
@@ -104,10 +107,9 @@ def quantize_to(
         run_all,
         rows,
         rows if budget is None else held_out,
-        with_weights=budget is not None,
+        _widening(steps.steps[place], context.target, with_weights=budget is not None),
     )
     start = time.perf_counter()
-    named = pipeline if isinstance(pipeline, str) else str(pipeline)
     result = search(subject, budget, named, limits)
     context.timings.append(("search", time.perf_counter() - start))
     context.edited.append(False)
@@ -118,7 +120,7 @@ def quantize_to(
     else:
         integer = run(ranged, tail, result.recipe.rules, context)
     context.recipe = result.recipe
-    told = [result.summary, *filter(None, [result.warning])]
+    told = [result.summary(integer), *filter(None, [result.warning])]
     context.diagnostics += told
     integer.diagnostics += tuple(told)
     return integer, result
@@ -128,14 +130,31 @@ _SHOWN = ("dump_dir", "print_after_all", "check")
 """Options that show or check the passes, which are run once more for it with what was found."""
 
 
-def _place_of_codes(pipeline: Pipeline) -> int:
+def _widening(
+    quantize: Pass, target: Target | None, *, with_weights: bool
+) -> dict[Kind, dict[str, Any]]:
+    """Returns what rules say to give activations and weights 16 bits, where a target has them."""
+    found: dict[Kind, dict[str, Any]] = {}
+    if target is None or target.activations is None or DType.I16 in target.activations:
+        found["activations"] = {"activations": "i16"}
+    if with_weights and (target is None or target.weights is None or DType.I16 in target.weights):
+        found["weights"] = {"weights": "i16"}
+        # Blocks and codes that are not evenly spaced are for fewer bits.
+        if str(getattr(quantize, "per", "")).startswith("block:"):
+            found["weights"]["per"] = "channel"
+        if getattr(quantize, "scheme", "affine") != "affine":
+            found["weights"]["scheme"] = "affine"
+    return found
+
+
+def _place_of_codes(pipeline: Pipeline, named: str) -> int:
     """Returns the place of the pass that gives activations codes of 8 bits."""
     for place, step in enumerate(pipeline.steps):
         if step.name == "quantize" and getattr(step, "activations", "float") in ("i8", "u8"):
             return place
     raise QirError(
         "quantize: expected a pipeline that gives activations codes of 8 bits, such as w8a8, to "
-        f"search from, got '{pipeline}'"
+        f"search from, got '{named}'; without a budget any is taken"
     )
 
 

@@ -66,10 +66,11 @@ class Greedy:
     def simulated(self, chosen: Collection[int]) -> float:
         """Returns the measure of the simulation where some units have 16 bits."""
 
-        def measure() -> Sequence[float]:
-            return [self.budget.measure(self._exact, self.prepared.simulated(chosen))]
+        return self.measurements.get("simulated", chosen, lambda: [self.measured(chosen)])[0]
 
-        return self.measurements.get("simulated", chosen, measure)[0]
+    def measured(self, chosen: Collection[int]) -> float:
+        """Returns the same, measured anew."""
+        return self.budget.measure(self._exact, self.prepared.simulated(chosen))
 
     def real(self, chosen: Sequence[int]) -> float:
         """Returns the measure of the integer program where some units have 16 bits."""
@@ -149,6 +150,9 @@ class Greedy:
             if len(noises) < len(self.prepared.units):
                 raise OutOfTime
             order = self.order(noises)
+            if not order:
+                self.real([])
+                return None
             found = self._reach(order)
             if found is None:
                 return None

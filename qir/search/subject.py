@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,8 @@ from qir.analysis.sites import Site
 from qir.ir import Graph, Value
 from qir.pipeline import Executor
 from qir.pipeline.recipes import RecipeRule
-from qir.search.units import Unit, find_units, known_weights
+from qir.search.budget import is_real
+from qir.search.units import Kind, Unit, find_units, known_weights
 from qir.types import Array
 
 IntegerMaker = Callable[[Sequence[RecipeRule]], Graph]
@@ -33,7 +35,8 @@ class SearchedProgram:
         interpreter: Runs the integer program.
         rows: An array for each input, to choose by.
         held_out: Other rows, to judge what was chosen by; the same where there are no others.
-        with_weights: Whether weights get more bits too.
+        widening: What rules say of activations and of weights to give them 16 bits; without one of
+            the two, none of that kind gets them.
     """
 
     reference: Graph
@@ -44,13 +47,15 @@ class SearchedProgram:
     interpreter: Interpreter
     rows: Sequence[Array]
     held_out: Sequence[Array]
-    with_weights: bool
+    widening: Mapping[Kind, Mapping[str, Any]]
 
     def prepared(self) -> Prepared:
         """Builds and compiles the simulation."""
-        weights = known_weights(self.ranged, self.program) if self.with_weights else {}
+        has_weights = "weights" in self.widening
+        weights = known_weights(self.ranged, self.program) if has_weights else {}
         simulation = simulate(self.program, weights)
-        return Prepared(self, simulation, find_units(self.ranged, self.program, simulation))
+        units = find_units(self.ranged, self.program, simulation)
+        return Prepared(self, simulation, [one for one in units if one.kind in self.widening])
 
     def exact(self, rows: Sequence[Array]) -> list[Array]:
         """Returns the outputs of the float program."""
@@ -89,7 +94,7 @@ class Prepared:
         self._simulation = simulation
         self._probe = subject.executor.probe(simulation.graph, simulation.graph.outputs)
         self._exact_activations: list[Array] | None = None
-        stored = [value for value in subject.make(()).values_inside() if _is_stored(value)]
+        stored = stored_activations(subject.make(()))
         self.values = len(stored)
         self.wide = sum(value.type.dtype.bits > 8 for value in stored)
         self.numbers = sum(unit.size for unit in units if unit.kind == "activations")
@@ -126,17 +131,20 @@ class Prepared:
         told = list(reasons)
         places = list(chosen)
         told += [""] * (len(places) - len(told))
-        return [self.units[index].rule(why) for index, why in zip(places, told, strict=True)]
+        pairs = ((self.units[index], why) for index, why in zip(places, told, strict=True))
+        return [unit.rule(self.subject.widening[unit.kind], why) for unit, why in pairs]
 
 
-def _is_stored(value: Value) -> bool:
-    code = value.type.quant
-    return code is not None and not value.is_constant and code.storage.bits <= 16
+def stored_activations(program: Graph) -> list[Value]:
+    """Returns the activations of an integer program that are stored in codes, sums left out."""
+    values = [value for value in program.values_inside() if not value.is_constant]
+    return [each for each in values if each.type.quant and each.type.quant.storage.bits <= 16]
 
 
 def _share_of_noise(exact: Array, found: Array) -> float:
-    if exact.dtype.kind != "f":
+    if not is_real(exact):
         return 0.0
+    exact, found = (each.astype(np.float64) for each in (exact, found))
     signal = float(np.mean(np.square(exact, dtype=np.float64)))
     noise = float(np.mean(np.square(found - exact, dtype=np.float64)))
     return noise / signal if signal > 0 else noise

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from glob import escape
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 import networkx as nx
 
@@ -20,6 +20,9 @@ from qir.ops.op import Op
 from qir.ops.rules import Accumulate, SameCode
 from qir.pipeline.recipes import RecipeRule
 from qir.types import Array, Dim
+
+Kind: TypeAlias = Literal["activations", "weights"]
+"""What a unit is of."""
 
 WIDE = 2**16 - 1
 """Steps of a code of 16 bits."""
@@ -43,7 +46,7 @@ class Unit:
         size: How many numbers they hold for each sample; of a named dimension one.
     """
 
-    kind: Literal["activations", "weights"]
+    kind: Kind
     names: tuple[str, ...]
     sites: tuple[Site, ...]
     values: int
@@ -54,12 +57,14 @@ class Unit:
         """The name by which it is kept and told."""
         return f"%{self.names[0]}" if self.kind == "activations" else f"weights of %{self.names[0]}"
 
-    def rule(self, reason: str) -> RecipeRule:
-        """Returns the rule that gives it 16 bits."""
-        select = tuple(map(escape, self.names))
-        if self.kind == "weights":
-            return RecipeRule(select=select, weights="i16", reason=reason)
-        return RecipeRule(select=select, activations="i16", reason=reason)
+    def rule(self, widening: Mapping[str, Any], reason: str) -> RecipeRule:
+        """Returns the rule that gives it 16 bits.
+
+        Args:
+            widening: What it says of units of this kind, by the names of a rule's fields.
+            reason: Why.
+        """
+        return RecipeRule(select=tuple(map(escape, self.names)), reason=reason, **widening)
 
     def widened(self) -> dict[Site, tuple[float, float, float]]:
         """Returns what a simulation takes for its sites where it has 16 bits."""
