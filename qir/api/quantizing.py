@@ -99,8 +99,8 @@ def quantize(
     if budget is not None or pipeline == "auto":
         if budget is None and metric is not None:
             raise QirError(
-                "quantize: metric is what a budget is measured by, got no budget; auto measures the "
-                "signal to noise"
+                "quantize: metric is what a budget is measured by, got no budget; auto "
+                "measures the signal to noise"
             )
         limits = begin(seconds, checkpoint)
         wanted = None if budget is None else Budget.of(budget, metric)

@@ -139,11 +139,9 @@ def _widening(
         found["activations"] = {"activations": "i16"}
     if with_weights and (target is None or target.weights is None or DType.I16 in target.weights):
         found["weights"] = {"weights": "i16"}
-        # Blocks and codes that are not evenly spaced are for fewer bits.
+        # Blocks are for fewer bits.
         if str(getattr(quantize, "per", "")).startswith("block:"):
             found["weights"]["per"] = "channel"
-        if getattr(quantize, "scheme", "affine") != "affine":
-            found["weights"]["scheme"] = "affine"
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 
 from qir.report.progress import watched
 from qir.search.budget import Budget, signal_to_noise
@@ -24,6 +24,12 @@ FEW = 12
 
 NEAR = 0.5
 """How far below the bound a simulated figure in dB may lie for a set to be tried."""
+
+NEAR_ONE = 0.1
+"""The same where all but one unit stays as it is, which the simulation tells better."""
+
+MOST_ONES = 8
+"""Units of least noise of which each is left out by itself in the end."""
 
 MOST_TRIED = 48
 """Integer programs that are made to do with fewer units."""
@@ -65,7 +71,6 @@ class Greedy:
 
     def simulated(self, chosen: Collection[int]) -> float:
         """Returns the measure of the simulation where some units have 16 bits."""
-
         return self.measurements.get("simulated", chosen, lambda: [self.measured(chosen)])[0]
 
     def measured(self, chosen: Collection[int]) -> float:
@@ -200,13 +205,18 @@ class Greedy:
 
     def _fewer(self, found: Found, noises: dict[int, float]) -> Found | None:
         """Returns a set that meets the budget with fewer tensors in 16 bits, if one is found."""
-        cost = self.cost(found.chosen)
-        if len(noises) > FEW:
-            for chosen in self._lighter(found, noises):
-                if (figure := self.real(chosen)) >= self.budget.bound:
-                    return Found(chosen, figure)
-            return None
+        if len(noises) <= FEW and (fewer := self._of_all_sets(found, noises)) is not None:
+            return fewer
+        sets = self._lighter(found, noises) if len(noises) > FEW and self._adds_up else iter(())
+        for chosen in chain(sets, self._without_one(found, noises)):
+            if (figure := self.real(chosen)) >= self.budget.bound:
+                return Found(chosen, figure)
+        return None
+
+    def _of_all_sets(self, found: Found, noises: dict[int, float]) -> Found | None:
+        """Returns the set of the fewest tensors that meets the budget, if one of fewer does."""
         assert found.figure is not None
+        cost = self.cost(found.chosen)
         offset = self.simulated(found.chosen) - found.figure
         bound = self.budget.bound + offset - (NEAR if self._adds_up else 0)
         places = sorted(noises)
@@ -227,6 +237,17 @@ class Greedy:
                 return Found(chosen, figure)
         return None
 
+    def _without_one(self, found: Found, noises: dict[int, float]) -> Iterator[tuple[int, ...]]:
+        """Yields sets without one unit, of those of least noise, that may meet the budget."""
+        assert found.figure is not None
+        bound = self.budget.bound - NEAR_ONE
+        offset = self.simulated(found.chosen) - found.figure
+        for index in sorted(found.chosen, key=noises.__getitem__)[:MOST_ONES]:
+            chosen = tuple(each for each in found.chosen if each != index)
+            # How far other figures are from those of the program says nothing near the bound.
+            if not self._adds_up or self.simulated(chosen) - offset >= bound:
+                yield chosen
+
     @property
     def _adds_up(self) -> bool:
         """Whether what is measured tells the sum of the noises."""
@@ -236,10 +257,6 @@ class Greedy:
         """Yields sets without those of least noise, as many as the budget has room for."""
         assert found.figure is not None
         lightest = sorted(found.chosen, key=noises.__getitem__)
-        if not self._adds_up:
-            dropped = lightest[:1]
-            yield tuple(each for each in found.chosen if each not in dropped)
-            return
         room = 10 ** (-self.budget.bound / 10) - 10 ** (-found.figure / 10)
         for share in (1.0, 0.5):
             dropped, left = [], share * room

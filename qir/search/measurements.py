@@ -42,9 +42,8 @@ class SearchedFigures:
         self._end = None if seconds is None else started + seconds
         self._figures: dict[str, list[float]] = {}
         self._written = time.monotonic()
-        if path is not None:
-            if path.exists():
-                self._figures = self._read(path)
+        if path is not None and path.exists():
+            self._figures = self._read(path)
 
     def _read(self, path: Path) -> dict[str, list[float]]:
         remedy = "take the file away to begin anew, or choose another path"

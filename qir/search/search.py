@@ -97,9 +97,7 @@ def search(
             "would help; give it more"
         )
     rules = prepared.rules(found.chosen, _reasons(greedy, found))
-    return SearchResult(
-        Recipe(tuple(rules), pipeline), partial(_told, greedy, found, budget), late
-    )
+    return SearchResult(Recipe(tuple(rules), pipeline), partial(_told, greedy, found, budget), late)
 
 
 def _most_accurate(subject: SearchedProgram) -> Budget:

@@ -208,6 +208,16 @@ def test_a_choice_that_later_rules_make_for_all_is_an_error(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("choice", [{"weights": "i4"}, {"per": "tensor"}])
+def test_codes_of_weights_that_stay_numbers_are_an_error(choice: dict[str, Any]) -> None:
+    told = refusal({"select": "op:dot", **choice}, {"select": "*", "keep_float": True})
+    (name,) = choice
+    assert told.startswith(
+        f"recipe: {name} of rule 1 is without effect: all that it selects stays in floating point"
+    )
+    assert "in rule 1, op:dot" in told
+
+
 def test_a_method_changes_ranges_and_not_what_was_observed() -> None:
     contexts = qir.Context(), qir.Context()
     program = qir.parse(PROGRAM)

@@ -19,7 +19,8 @@ from qir.errors import QirAccuracyWarning, QirError
 from qir.ir import Graph
 from qir.pipeline import Context
 from qir.search import greedy
-from qir.search.budget import Budget
+from qir.search.budget import Budget, OutputMetric
+from qir.search.greedy import Found, Greedy
 from qir.search.subject import Prepared
 from qir.types import Array
 from tests.models.random_programs import NumpyExecutor
@@ -111,6 +112,31 @@ def test_auto_gives_bits_to_a_small_share_where_they_gain():
     assert not context.recipe.rules
 
 
+def test_no_choice_of_many_is_superfluous():
+    network = chain(3, (8, 12, 12, 6))
+    data = [network.inputs(0), network.inputs(1)]
+    graph = qir.from_jax(network.function, *data[0], batch="B")
+    searches: list[tuple[Greedy, Found | None]] = []
+    meet = Greedy.meet
+
+    def noted(self: Greedy) -> Found | None:
+        searches.append((self, meet(self)))
+        return searches[-1][1]
+
+    with (
+        uncompiled(),
+        mock.patch.object(Greedy, "meet", noted),
+        mock.patch.object(greedy, "FEW", 0),
+    ):
+        qir.quantize(graph, data, budget="cosine 0.9999")
+        ((search, found),) = searches
+        assert found is not None
+        assert found.chosen
+        for left_out in found.chosen:
+            rest = [index for index in found.chosen if index != left_out]
+            assert search.real(rest) < 0.9999
+
+
 def test_a_metric_of_the_users_own_is_met():
     def worst(exact: list[Array], found: list[Array]) -> float:
         return -float(np.abs(exact[0] - found[0]).max())
@@ -146,6 +172,57 @@ def test_a_search_goes_on_from_its_checkpoint(tmp_path):
     assert path.read_text() == known
     with pytest.raises(QirError, match="of a search with another program, data, pipeline"):
         quantized(budget="sqnr 44", checkpoint=path)
+
+
+def test_a_checkpoint_is_of_one_metric(tmp_path):
+    path = tmp_path / "search.json"
+
+    def metric(factor: float) -> OutputMetric:
+        return lambda exact, found: -factor * float(np.abs(exact[0] - found[0]).max())
+
+    whole, _ = quantized(budget=-0.05, metric=metric(1), checkpoint=path)
+    assert quantized(budget=-0.05, metric=metric(1), checkpoint=path)[0] == whole
+    with pytest.raises(QirError, match="of a search with another metric: <lambda> is"):
+        quantized(budget=-0.05, metric=metric(100), checkpoint=path)
+
+
+def test_outputs_that_are_classes_can_be_asked_to_stay():
+    network = chain(1)
+    data = [network.inputs(0), network.inputs(1)]
+    graph = qir.from_jax(lambda x: network.function(x).argmax(-1), *data[0], batch="B")
+    with uncompiled():
+        plain = qir.quantize(graph, data)
+        found = qir.quantize(graph, data, budget="accuracy 1")
+        with pytest.raises(QirError, match="got i32; ask for accuracy"):
+            qir.quantize(graph, data, budget="sqnr 30")
+        assert "auto: accuracy" in qir.quantize(graph, data, "auto").diagnostics[-1]
+    (right,), (before,), (got,) = (qir.evaluate(each, *data[1]) for each in (graph, plain, found))
+    assert (right != before).any()
+    assert (right == got).all()
+
+
+def test_weights_of_blocks_get_16_bits():
+    graph, data = example()
+    found, context = quantized(pipeline="w4a8", budget="sqnr 40")
+    assert decibels(graph, found, data[1]) >= 40
+    assert context.recipe is not None
+    assert any(rule.weights == "i16" for rule in context.recipe.rules)
+
+
+def test_a_target_without_16_bits_has_no_choices():
+    found, _ = quantized(target="onnx", budget="sqnr 10")
+    plain, _ = quantized(target="onnx")
+    assert found == plain
+    with pytest.raises(QirError, match=r"the best found has .*, and nothing in it can get 16 bits"):
+        quantized(target="onnx", budget="sqnr 50")
+
+
+def test_what_is_told_counts_the_program_that_is_made():
+    found, _ = quantized(budget="sqnr 50")
+    values = [each for each in found.values_inside() if not each.is_constant]
+    stored = [each for each in values if each.type.quant and each.type.quant.storage.bits <= 16]
+    wide = sum(each.type.dtype.bits > 8 for each in stored)
+    assert f" with {wide} of {len(stored)} stored activations and" in found.diagnostics[-1]
 
 
 @contextmanager
@@ -192,6 +269,9 @@ def test_seconds_bound_a_search():
     [
         ({"seconds": 3}, "seconds is for a search; give a budget, or the pipeline auto"),
         ({"checkpoint": "a.json"}, "checkpoint is for a search"),
+        ({"budget": "sqnr 30", "checkpoint": 3}, "expected checkpoint to be a path, got an int"),
+        ({"budget": "sqnr 30", "checkpoint": "/nowhere/at/all"}, "can't write /nowhere/at/all"),
+        ({"pipeline": "auto", "metric": max}, "metric is what a budget is measured by"),
         ({"budget": "sqnr 30", "seconds": 0}, "expected seconds above 0, got 0"),
         ({"budget": "sqnr 30", "seconds": "9"}, "expected seconds above 0, got '9'"),
         ({"budget": "sqnr 30", "recipe": []}, "a search takes no recipe"),
