@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -190,6 +192,24 @@ def test_a_method_needs_data() -> None:
     recipe = [RecipeRule(select=("y",), method="mse")]
     with pytest.raises(QirError, match="expected data for the method of a rule, got none"):
         qir.quantize(qir.parse(PROGRAM), pipeline="w8", recipe=recipe)
+
+
+def test_what_is_kept_in_floating_point_becomes_no_table() -> None:
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+
+    def rounds(x: jax.Array) -> jax.Array:
+        return jax.lax.fori_loop(0, 30, lambda _, h: jnp.tanh(h * 1.5), x)
+
+    graph = qir.from_jax(rounds, x)
+    kept = qir.quantize(
+        graph,
+        [x],
+        "canonicalize, calibrate, propagate-ranges, quantize, integer",
+        recipe=[{"select": "*tanh*", "keep_float": True}],
+        accuracy_check=False,
+    )
+    lines = [line for line in qir.explain(kept).lines if "keep_float=true" in map(str, line.choices)]
+    assert [(line.op, line.integer) for line in lines] == [("tanh", False)]
 
 
 def test_of_two_rules_the_later_one_holds() -> None:
