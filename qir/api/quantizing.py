@@ -58,8 +58,9 @@ def quantize(
         pipeline: A named pipeline or passes as text; by default that of the recipe, else `w8a8`.
         budget: A measure of the outputs against those of the float program and the least that it
             is to be: `sqnr` in dB, the mean `cosine` of rows, or `accuracy`, the share of rows
-            whose greatest number stands where it stands in float. It is measured on rows of the
-            data, of the second batch where there are several.
+            whose greatest number stands where it stands in float, of outputs that are integers the
+            share that is the same. It is measured on rows of the data, of the second batch where
+            there are several: their ranges are known, others may do worse.
         metric: A function of your own instead: of the outputs of the float program and those of the
             integer program, lists of arrays, to a number that is greater where they are better; the
             budget then is the least that it is to be.

@@ -113,11 +113,16 @@ class Greedy:
         """Returns how many tensors get 16 bits."""
         return sum(self.prepared.units[index].values for index in chosen)
 
+    @property
+    def room(self) -> int:
+        """How many tensors of activations `spend` may give 16 bits."""
+        return int(MOST_WIDE * self.prepared.values) - self.prepared.wide
+
     def spend(self) -> Found:
         """Gives 16 bits to at most a small share of the activations, where they gain the most."""
         noises = self.noises()
         prepared, total = self.prepared, sum(noises.values())
-        values = int(MOST_WIDE * prepared.values) - prepared.wide
+        values = self.room
         numbers = int(MOST_WIDE * prepared.numbers)
         chosen: list[int] = []
         for index in self.order(noises):

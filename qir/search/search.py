@@ -17,7 +17,7 @@ from qir.ir import Graph
 from qir.observe.fingerprint import Fingerprint
 from qir.pipeline.recipes import Recipe, RecipeRule
 from qir.search.budget import BUDGETS, Budget
-from qir.search.greedy import Found, Greedy
+from qir.search.greedy import MOST_WIDE, Found, Greedy
 from qir.search.measurements import OutOfTime, SearchedFigures
 from qir.search.subject import Prepared, SearchedProgram, stored_activations
 from qir.text.files import check_writable
@@ -151,6 +151,8 @@ def _counts(prepared: Prepared, chosen: Sequence[int], program: Graph) -> str:
 def _told(greedy: Greedy, found: Found, budget: Budget | None, program: Graph) -> str:
     name = "auto" if budget is None else f"budget {budget}"
     counts = _counts(greedy.prepared, found.chosen, program)
+    if budget is None and greedy.room < 1:
+        counts += f"; at most {MOST_WIDE:.0%} of the activations get them, which here are none more"
     if found.figure is None:
         return f"{name}: {counts}; the integer program was not measured"
     return f"{name}: {greedy.budget.name} {greedy.budget.figure(found.figure)} with {counts}"

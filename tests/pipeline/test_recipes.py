@@ -208,7 +208,9 @@ def test_what_is_kept_in_floating_point_becomes_no_table() -> None:
         recipe=[{"select": "*tanh*", "keep_float": True}],
         accuracy_check=False,
     )
-    lines = [line for line in qir.explain(kept).lines if "keep_float=true" in map(str, line.choices)]
+    lines = [
+        line for line in qir.explain(kept).lines if "keep_float=true" in map(str, line.choices)
+    ]
     assert [(line.op, line.integer) for line in lines] == [("tanh", False)]
 
 

@@ -107,7 +107,8 @@ def test_auto_gives_bits_to_a_small_share_where_they_gain():
     assert (rule.select, rule.activations) == (("x",), "i16")
     assert decibels(graph, found, data[1]) > decibels(graph, plain, data[1]) + 1
     # A seventh of a handful is none.
-    _, context = quantized(pipeline="auto")
+    found, context = quantized(pipeline="auto")
+    assert "at most 15% of the activations get them, which here are none" in found.diagnostics[-1]
     assert context.recipe is not None
     assert not context.recipe.rules
 
