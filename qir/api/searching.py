@@ -18,7 +18,7 @@ from qir.report.summary import summary
 from qir.search.budget import Budget
 from qir.search.search import SearchLimits, SearchResult, search
 from qir.search.subject import SearchedProgram
-from qir.search.units import Kind
+from qir.search.units import UnitKind
 from qir.targets import Target
 from qir.types import Array, DType
 
@@ -132,9 +132,9 @@ _SHOWN = ("dump_dir", "print_after_all", "check")
 
 def _widening(
     quantize: Pass, target: Target | None, *, with_weights: bool
-) -> dict[Kind, dict[str, Any]]:
+) -> dict[UnitKind, dict[str, Any]]:
     """Returns what rules say to give activations and weights 16 bits, where a target has them."""
-    found: dict[Kind, dict[str, Any]] = {}
+    found: dict[UnitKind, dict[str, Any]] = {}
     if target is None or target.activations is None or DType.I16 in target.activations:
         found["activations"] = {"activations": "i16"}
     if with_weights and (target is None or target.weights is None or DType.I16 in target.weights):

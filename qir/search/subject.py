@@ -15,7 +15,7 @@ from qir.ir import Graph, Value
 from qir.pipeline import Executor
 from qir.pipeline.recipes import RecipeRule
 from qir.search.budget import is_real
-from qir.search.units import Kind, Unit, find_units, known_weights
+from qir.search.units import Unit, UnitKind, find_units, known_weights
 from qir.types import Array
 
 IntegerMaker = Callable[[Sequence[RecipeRule]], Graph]
@@ -47,7 +47,7 @@ class SearchedProgram:
     interpreter: Interpreter
     rows: Sequence[Array]
     held_out: Sequence[Array]
-    widening: Mapping[Kind, Mapping[str, Any]]
+    widening: Mapping[UnitKind, Mapping[str, Any]]
 
     def prepared(self) -> Prepared:
         """Builds and compiles the simulation."""

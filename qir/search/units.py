@@ -21,7 +21,7 @@ from qir.ops.rules import Accumulate, SameCode
 from qir.pipeline.recipes import RecipeRule
 from qir.types import Array, Dim
 
-Kind: TypeAlias = Literal["activations", "weights"]
+UnitKind: TypeAlias = Literal["activations", "weights"]
 """What a unit is of."""
 
 WIDE = 2**16 - 1
@@ -46,7 +46,7 @@ class Unit:
         size: How many numbers they hold for each sample; of a named dimension one.
     """
 
-    kind: Kind
+    kind: UnitKind
     names: tuple[str, ...]
     sites: tuple[Site, ...]
     values: int
