@@ -13,13 +13,13 @@ from qir.errors import QirError
 from qir.ir import Graph
 from qir.observe.sample import batch_name, few_rows
 from qir.passes.shared.calibration_data import read_batches
-from qir.pipeline import Batch, Context, Pass, Pipeline, RecipeRule
+from qir.pipeline import Batch, Context, Pipeline, RecipeRule
 from qir.report.summary import summary
 from qir.search.budget import Budget
 from qir.search.search import SearchLimits, SearchResult, search
 from qir.search.subject import SearchedProgram
-from qir.search.units import UnitKind
-from qir.targets import Target
+from qir.search.units import numbers_of_sample
+from qir.targets import Target, find_target
 from qir.types import Array, DType
 
 WORK = 3 * 2**30
@@ -28,6 +28,9 @@ WORK = 3 * 2**30
 MOST_ROWS = 64
 """The most rows that units are chosen by; those that integer programs are judged by are as many,
 or twice as many in large programs."""
+
+ENOUGH = 2048
+"""Numbers of the outputs that tell the noise in them well enough to choose by."""
 
 ALONE = ("recipe", "statistics")
 """Options of `optimize` that a search does not take."""
@@ -63,8 +66,8 @@ def quantize_to(
     if data is None:
         raise QirError("quantize: expected data to search with, got none")
     steps = pipeline if isinstance(pipeline, Pipeline) else Pipeline.parse(pipeline)
-    named = pipeline if isinstance(pipeline, str) else str(pipeline)
-    place = _place_of_codes(steps, named)
+    place = _place_of_codes(steps, pipeline if isinstance(pipeline, str) else str(pipeline))
+    wide_weights = _takes_wide_weights(options.get("target"))
     head, codes, rest, tail = (
         Pipeline(part, steps.allow)
         for part in (
@@ -107,9 +110,11 @@ def quantize_to(
         run_all,
         rows,
         rows if budget is None else held_out,
-        _widening(steps.steps[place], context.target, with_weights=budget is not None),
+        with_weights=budget is not None and wide_weights,
+        per="channel" if getattr(codes.steps[0], "per", "").startswith("block") else None,
     )
     start = time.perf_counter()
+    named = pipeline if isinstance(pipeline, str) else str(pipeline)
     result = search(subject, budget, named, limits)
     context.timings.append(("search", time.perf_counter() - start))
     context.edited.append(False)
@@ -120,7 +125,7 @@ def quantize_to(
     else:
         integer = run(ranged, tail, result.recipe.rules, context)
     context.recipe = result.recipe
-    told = [result.summary(integer), *filter(None, [result.warning])]
+    told = [result.summary, *filter(None, [result.warning])]
     context.diagnostics += told
     integer.diagnostics += tuple(told)
     return integer, result
@@ -130,19 +135,22 @@ _SHOWN = ("dump_dir", "print_after_all", "check")
 """Options that show or check the passes, which are run once more for it with what was found."""
 
 
-def _widening(
-    quantize: Pass, target: Target | None, *, with_weights: bool
-) -> dict[UnitKind, dict[str, Any]]:
-    """Returns what rules say to give activations and weights 16 bits, where a target has them."""
-    found: dict[UnitKind, dict[str, Any]] = {}
-    if target is None or target.activations is None or DType.I16 in target.activations:
-        found["activations"] = {"activations": "i16"}
-    if with_weights and (target is None or target.weights is None or DType.I16 in target.weights):
-        found["weights"] = {"weights": "i16"}
-        # Blocks are for fewer bits.
-        if str(getattr(quantize, "per", "")).startswith("block:"):
-            found["weights"]["per"] = "channel"
-    return found
+def _takes_wide_weights(target: str | Target | None) -> bool:
+    """Whether a target accepts weights of 16 bits.
+
+    Raises:
+        QirError: It does not accept activations of 16 bits, or there is no such target.
+    """
+    if target is None:
+        return True
+    found = find_target(target, "quantize")
+    if found.activations is not None and DType.I16 not in found.activations:
+        accepted = " or ".join(one.value for one in found.activations)
+        raise QirError(
+            f"quantize: a search gives activations 16 bits, of which target {found.name} accepts "
+            f"{accepted} alone; keep ops in floating point by a recipe, as qir.compare advises"
+        )
+    return found.weights is None or DType.I16 in found.weights
 
 
 def _place_of_codes(pipeline: Pipeline, named: str) -> int:
@@ -152,7 +160,7 @@ def _place_of_codes(pipeline: Pipeline, named: str) -> int:
             return place
     raise QirError(
         "quantize: expected a pipeline that gives activations codes of 8 bits, such as w8a8, to "
-        f"search from, got '{named}'; without a budget any is taken"
+        f"search from, got '{named}'"
     )
 
 
@@ -165,7 +173,8 @@ def _rows(graph: Graph, data: Iterable[Batch]) -> tuple[Sequence[Array], Sequenc
         if len(batches) == 2:
             break
     products = max(1, sum(summary(graph).multiply_adds.values()))
-    count = max(2, min(MOST_ROWS, WORK // products))
+    each = max(1, sum(numbers_of_sample(value) for value in graph.outputs))
+    count = max(2, min(MOST_ROWS, WORK // products, ENOUGH // each))
     most = max(2, min(MOST_ROWS, 2 * WORK // products))
     if not batches:
         raise QirError("quantize: expected data with a sample to search with, got none")

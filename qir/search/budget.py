@@ -38,17 +38,15 @@ def least_of(metric: Metric, exact: Sequence[Array], found: Sequence[Array]) -> 
         if is_real(right):
             right, got = (each.astype(np.float64) for each in (right, got))
             targets = right.argmax(axis=-1) if metric.reads_targets else None
-        elif metric.reads_targets:
-            targets = right
-        else:
-            continue
-        part = metric.part(Answers((got,), targets, (right,)))
-        figures.append(float(metric.total([part])))
+            part = metric.part(Answers((got,), targets, (right,)))
+            figures.append(float(metric.total([part])))
+        elif metric.reads_targets and right.size:
+            figures.append(float(np.mean(right == got)))
     if not figures:
-        types = ", ".join(sorted({DType.of(each.dtype).value for each in exact})) or "none at all"
+        types = ", ".join(sorted({DType.of(each.dtype).value for each in exact})) or "none"
         raise QirError(
-            f"budget: expected an output of floating-point numbers for {metric.name}, got {types}; "
-            "ask for accuracy, or give a metric= of your own"
+            f"budget: expected an output of real numbers for {metric.name} to measure, got "
+            f"{types}; 'accuracy 0.99' is the share of integers that are equal, or give metric="
         )
     return min(figures)
 
@@ -68,6 +66,9 @@ BUDGETS: Mapping[str, OutputMetric] = MappingProxyType(
     }
 )
 """The measures that a budget can name."""
+
+SHARES = ("cosine", "accuracy")
+"""Those that are 1 at most."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,8 @@ class Budget:
                 f"budget: expected a measure among {', '.join(BUDGETS)}, got '{name}'{hint}; "
                 "metric= takes a function of your own"
             )
+        if name in SHARES and bound > 1:
+            raise QirError(f"budget: expected {name} of at most 1, got {given!r}")
         return Budget(name, bound, BUDGETS[name])
 
     @property

@@ -78,7 +78,7 @@ class Greedy:
         """Returns the measure of the integer program where some units have 16 bits."""
 
         def measure() -> Sequence[float]:
-            found = self.prepared.subject.integer(self.prepared.rules(chosen))
+            found = self.prepared.integer(chosen)
             return [self.budget.measure(self._exact_held_out, found)]
 
         figure = self.measurements.get("real", chosen, measure)[0]

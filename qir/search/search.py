@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from hashlib import blake2b
 from math import isclose
 from numbers import Real
 from pathlib import Path
 
 from qir.errors import QirError, counted, kind_of
-from qir.ir import Graph
 from qir.observe.fingerprint import Fingerprint
 from qir.pipeline.recipes import Recipe, RecipeRule
 from qir.search.budget import BUDGETS, Budget
 from qir.search.greedy import MOST_WIDE, Found, Greedy
 from qir.search.measurements import OutOfTime, SearchedFigures
-from qir.search.subject import Prepared, SearchedProgram, stored_activations
+from qir.search.subject import Prepared, SearchedProgram
 from qir.text.files import check_writable
 
 SAME = 1e-3
@@ -32,12 +30,12 @@ class SearchResult:
 
     Attributes:
         recipe: The rules, each with its reason.
-        summary: Makes a sentence for the user, of the integer program that the recipe gives.
+        summary: A sentence for the user.
         warning: A sentence where the search was cut short; empty where it was not.
     """
 
     recipe: Recipe
-    summary: Callable[[Graph], str]
+    summary: str
     warning: str = ""
 
 
@@ -97,7 +95,7 @@ def search(
             "would help; give it more"
         )
     rules = prepared.rules(found.chosen, _reasons(greedy, found))
-    return SearchResult(Recipe(tuple(rules), pipeline), partial(_told, greedy, found, budget), late)
+    return SearchResult(Recipe(tuple(rules), pipeline), _told(greedy, found, budget), late)
 
 
 def _most_accurate(subject: SearchedProgram) -> Budget:
@@ -135,27 +133,29 @@ def _reasons(greedy: Greedy, found: Found) -> list[str]:
     return reasons
 
 
-def _counts(prepared: Prepared, chosen: Sequence[int], program: Graph) -> str:
-    """Says how much of a program has 16 bits."""
-    stored = stored_activations(program)
-    wide = sum(value.type.dtype.bits > 8 for value in stored)
-    anyway = f", {prepared.wide} of them without a rule," if prepared.wide else ""
-    units = (prepared.units[index] for index in chosen)
+def _counts(prepared: Prepared, chosen: Sequence[int]) -> str:
+    stored, wide = prepared.stored(chosen)
+    units = [prepared.units[index] for index in chosen]
     weights = sum(unit.values for unit in units if unit.kind == "weights")
+    anyway = f", of which {prepared.wide} had them anyway," if prepared.wide else ""
     return (
-        f"{wide} of {counted(len(stored), 'stored activation')}{anyway} and "
+        f"{wide} of {counted(stored, 'stored activation')}{anyway} and "
         f"{counted(weights, 'tensor')} of weights at 16 bits"
     )
 
 
-def _told(greedy: Greedy, found: Found, budget: Budget | None, program: Graph) -> str:
+def _told(greedy: Greedy, found: Found, budget: Budget | None) -> str:
     name = "auto" if budget is None else f"budget {budget}"
-    counts = _counts(greedy.prepared, found.chosen, program)
-    if budget is None and greedy.room < 1:
-        counts += f"; at most {MOST_WIDE:.0%} of the activations get them, which here are none more"
+    counts = _counts(greedy.prepared, found.chosen)
     if found.figure is None:
         return f"{name}: {counts}; the integer program was not measured"
-    return f"{name}: {greedy.budget.name} {greedy.budget.figure(found.figure)} with {counts}"
+    told = f"{name}: {greedy.budget.name} {greedy.budget.figure(found.figure)} with {counts}"
+    if budget is None and greedy.room < 1:
+        told += (
+            f"; {MOST_WIDE:.0%} of so few are none more: a search with budget= takes as many as it "
+            "needs"
+        )
+    return told
 
 
 def _unmet(greedy: Greedy, budget: Budget, pipeline: str, why: str) -> QirError:
@@ -163,14 +163,13 @@ def _unmet(greedy: Greedy, budget: Budget, pipeline: str, why: str) -> QirError:
     if best is None or best.figure is None:
         return QirError(f"budget {budget}: {why}; nothing was measured, give it more seconds")
     rules: Sequence[RecipeRule] = prepared.rules(best.chosen)
-    counts = _counts(prepared, best.chosen, prepared.subject.make(rules))
-    few = "" if prepared.units else ", and nothing in it can get 16 bits"
+    counts = _counts(prepared, best.chosen)
+    recipe = Recipe(tuple(rules), pipeline)
     return QirError(
-        f"budget {budget}: {why}: the best found has {budget.figure(best.figure)}, with {counts}"
-        f"{few}; ask for less, keep ops in floating point by keep_float, or leave out the budget "
-        "and take a finer pipeline such as w16a16"
-        + ("; the recipe that reached it:" if rules else ""),
-        Recipe(tuple(rules), pipeline).text.splitlines() if rules else (),
+        f"budget {budget}: {why}: the best found has {budget.figure(best.figure)}, with {counts}; "
+        "ask for less, take a pipeline of 16 bits throughout, such as w16a16, without a budget, or "
+        "keep ops in floating point by keep_float; the recipe that reached it:",
+        recipe.text.splitlines(),
     )
 
 
@@ -182,7 +181,7 @@ def _identity(subject: SearchedProgram, budget: Budget | None, pipeline: str) ->
         digest.update(f"{part}\n".encode())
     # Codes follow from the data, and are attributes of the program.
     coded = Fingerprint.of(subject.program)
-    digest.update(f"{coded.structure}{coded.numbers}{sorted(subject.widening)}".encode())
+    digest.update(f"{coded.structure}{coded.numbers}{subject.with_weights}{subject.per}".encode())
     for array in (*subject.rows, *subject.held_out):
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(array.tobytes())

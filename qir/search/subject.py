@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from qir.ir import Graph, Value
 from qir.pipeline import Executor
 from qir.pipeline.recipes import RecipeRule
 from qir.search.budget import is_real
-from qir.search.units import Unit, UnitKind, find_units, known_weights
+from qir.search.units import Unit, find_units, known_weights
 from qir.types import Array
 
 IntegerMaker = Callable[[Sequence[RecipeRule]], Graph]
@@ -35,8 +34,9 @@ class SearchedProgram:
         interpreter: Runs the integer program.
         rows: An array for each input, to choose by.
         held_out: Other rows, to judge what was chosen by; the same where there are no others.
-        widening: What rules say of activations and of weights to give them 16 bits; without one of
-            the two, none of that kind gets them.
+        with_weights: Whether weights get more bits too.
+        per: What of weights has a scale of its own where they have 16 bits, otherwise than the
+            pipeline says; None for the same.
     """
 
     reference: Graph
@@ -47,24 +47,22 @@ class SearchedProgram:
     interpreter: Interpreter
     rows: Sequence[Array]
     held_out: Sequence[Array]
-    widening: Mapping[UnitKind, Mapping[str, Any]]
+    with_weights: bool
+    per: str | None = None
 
     def prepared(self) -> Prepared:
         """Builds and compiles the simulation."""
-        has_weights = "weights" in self.widening
-        weights = known_weights(self.ranged, self.program) if has_weights else {}
+        weights = known_weights(self.ranged, self.program) if self.with_weights else {}
         simulation = simulate(self.program, weights)
-        units = find_units(self.ranged, self.program, simulation)
-        return Prepared(self, simulation, [one for one in units if one.kind in self.widening])
+        return Prepared(self, simulation, find_units(self.ranged, self.program, simulation))
 
     def exact(self, rows: Sequence[Array]) -> list[Array]:
         """Returns the outputs of the float program."""
         found = self.interpreter(self.reference, *rows)
         return [found[value] for value in self.reference.outputs]
 
-    def integer(self, rules: Sequence[RecipeRule]) -> list[Array]:
-        """Returns the outputs of the integer program with some rules, of the rows held out."""
-        program = self.make(rules)
+    def computed(self, program: Graph) -> list[Array]:
+        """Returns the outputs of an integer program, of the rows held out."""
         pairs = zip(program.inputs, self.held_out, strict=True)
         found = self.interpreter(program, *(_stored(value, array) for value, array in pairs))
         return [_real(value, found[value]) for value in program.outputs]
@@ -94,10 +92,33 @@ class Prepared:
         self._simulation = simulation
         self._probe = subject.executor.probe(simulation.graph, simulation.graph.outputs)
         self._exact_activations: list[Array] | None = None
-        stored = stored_activations(subject.make(()))
-        self.values = len(stored)
-        self.wide = sum(value.type.dtype.bits > 8 for value in stored)
+        self._stored: dict[frozenset[int], tuple[int, int]] = {}
+        self.values, self.wide = self.stored(())
         self.numbers = sum(unit.size for unit in units if unit.kind == "activations")
+
+    def stored(self, chosen: Collection[int]) -> tuple[int, int]:
+        """Returns how many activations the integer program stores, and how many in 16 bits.
+
+        Args:
+            chosen: The places of the units that have 16 bits.
+        """
+        if (key := frozenset(chosen)) not in self._stored:
+            self._make(key)
+        return self._stored[key]
+
+    def integer(self, chosen: Collection[int]) -> list[Array]:
+        """Returns the outputs of the integer program where the units at some places have 16 bits.
+
+        They are those of the rows held out.
+        """
+        return self.subject.computed(self._make(frozenset(chosen)))
+
+    def _make(self, chosen: frozenset[int]) -> Graph:
+        program = self.subject.make(self.rules(sorted(chosen)))
+        stored = [value for value in program.values_inside() if _is_stored(value)]
+        wide = sum(value.type.dtype.bits > 8 for value in stored)
+        self._stored[chosen] = len(stored), wide
+        return program
 
     def simulated(self, chosen: Collection[int]) -> list[Array]:
         """Returns the outputs where the units at some places have 16 bits."""
@@ -109,6 +130,8 @@ class Prepared:
     def noise(self, index: int) -> list[float]:
         """Returns what one unit alone adds to each output: its mean square over that of the output.
 
+        Where all outputs are integers it is the share of them that changes.
+
         All others are as in floating point. Noises of roundings are next to independent, so that
         they add up.
         """
@@ -118,10 +141,10 @@ class Prepared:
         for site in self.units[index].sites:
             del floats[site]
         found = self._run(self._simulation.codes(floats))
-        return [
-            _share_of_noise(right, got)
-            for right, got in zip(self._exact_activations, found, strict=True)
-        ]
+        pairs = list(zip(self._exact_activations, found, strict=True))
+        # What integers change by is no noise, and would be far more than that beside them.
+        real = [pair for pair in pairs if is_real(pair[0])]
+        return [_share_of_noise(right, got) for right, got in real or pairs]
 
     def _run(self, codes: Array) -> list[Array]:
         return [np.asarray(each) for each in self._probe(*self.subject.rows, codes)]
@@ -131,19 +154,18 @@ class Prepared:
         told = list(reasons)
         places = list(chosen)
         told += [""] * (len(places) - len(told))
-        pairs = ((self.units[index], why) for index, why in zip(places, told, strict=True))
-        return [unit.rule(self.subject.widening[unit.kind], why) for unit, why in pairs]
+        per = self.subject.per
+        return [self.units[index].rule(why, per) for index, why in zip(places, told, strict=True)]
 
 
-def stored_activations(program: Graph) -> list[Value]:
-    """Returns the activations of an integer program that are stored in codes, sums left out."""
-    values = [value for value in program.values_inside() if not value.is_constant]
-    return [each for each in values if each.type.quant and each.type.quant.storage.bits <= 16]
+def _is_stored(value: Value) -> bool:
+    code = value.type.quant
+    return code is not None and not value.is_constant and code.storage.bits <= 16
 
 
 def _share_of_noise(exact: Array, found: Array) -> float:
     if not is_real(exact):
-        return 0.0
+        return float(np.mean(exact != found)) if exact.size else 0.0
     exact, found = (each.astype(np.float64) for each in (exact, found))
     signal = float(np.mean(np.square(exact, dtype=np.float64)))
     noise = float(np.mean(np.square(found - exact, dtype=np.float64)))

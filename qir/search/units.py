@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from glob import escape
-from typing import Any, Literal, TypeAlias
+from typing import Literal
 
 import networkx as nx
 
@@ -20,9 +20,6 @@ from qir.ops.op import Op
 from qir.ops.rules import Accumulate, SameCode
 from qir.pipeline.recipes import RecipeRule
 from qir.types import Array, Dim
-
-UnitKind: TypeAlias = Literal["activations", "weights"]
-"""What a unit is of."""
 
 WIDE = 2**16 - 1
 """Steps of a code of 16 bits."""
@@ -46,7 +43,7 @@ class Unit:
         size: How many numbers they hold for each sample; of a named dimension one.
     """
 
-    kind: UnitKind
+    kind: Literal["activations", "weights"]
     names: tuple[str, ...]
     sites: tuple[Site, ...]
     values: int
@@ -57,14 +54,17 @@ class Unit:
         """The name by which it is kept and told."""
         return f"%{self.names[0]}" if self.kind == "activations" else f"weights of %{self.names[0]}"
 
-    def rule(self, widening: Mapping[str, Any], reason: str) -> RecipeRule:
+    def rule(self, reason: str, per: str | None = None) -> RecipeRule:
         """Returns the rule that gives it 16 bits.
 
         Args:
-            widening: What it says of units of this kind, by the names of a rule's fields.
             reason: Why.
+            per: What of weights gets a scale of its own; None for what the pipeline says.
         """
-        return RecipeRule(select=tuple(map(escape, self.names)), reason=reason, **widening)
+        select = tuple(map(escape, self.names))
+        if self.kind == "weights":
+            return RecipeRule(select=select, weights="i16", per=per, reason=reason)
+        return RecipeRule(select=select, activations="i16", reason=reason)
 
     def widened(self) -> dict[Site, tuple[float, float, float]]:
         """Returns what a simulation takes for its sites where it has 16 bits."""
@@ -157,7 +157,7 @@ def _activations(ranged: Graph, program: Graph, simulation: Simulation) -> Itera
             _selectors(group, one_code),
             tuple(own),
             len(kept),
-            sum(map(_size, kept)),
+            sum(map(numbers_of_sample, kept)),
         )
 
 
@@ -182,7 +182,7 @@ def _weights(ranged: Graph, simulation: Simulation) -> Iterable[Unit]:
     for component in nx.connected_components(together):
         group = [value for value in sites if value in component]
         own = tuple(dict.fromkeys(sites[value] for value in group))
-        size = sum(_size(site.value) for site in own)
+        size = sum(numbers_of_sample(site.value) for site in own)
         yield Unit("weights", _selectors(group, readers), own, len(own), size)
 
 
@@ -241,7 +241,8 @@ def _is_coded(value: Value) -> bool:
     return value.is_constant and value.type.quant is not None
 
 
-def _size(value: Value) -> int:
+def numbers_of_sample(value: Value) -> int:
+    """Returns how many numbers a tensor has, of each named dimension one."""
     total = 1
     for size in value.type.shape:
         total *= size.factor if isinstance(size, Dim) else size

@@ -197,7 +197,7 @@ def test_a_method_needs_data() -> None:
 def test_what_is_kept_in_floating_point_becomes_no_table() -> None:
     x = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
 
-    def rounds(x: jax.Array) -> jax.Array:
+    def rounds(x: jax.Array) -> Any:
         return jax.lax.fori_loop(0, 30, lambda _, h: jnp.tanh(h * 1.5), x)
 
     graph = qir.from_jax(rounds, x)

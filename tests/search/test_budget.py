@@ -36,6 +36,7 @@ def test_a_budget_is_a_name_and_a_bound():
         (30, None, "such as 'sqnr 30', got 30"),
         ("", None, "such as 'sqnr 30'"),
         (True, worst, "such as 'sqnr 30'"),
+        ("cosine 99", None, "expected cosine of at most 1, got 'cosine 99'"),
         ("sqnr 30", "cosine", "expected metric to be a function .* got a str"),
     ],
 )
@@ -60,11 +61,11 @@ def test_outputs_of_any_number_are_measured():
     off = narrow * ml_dtypes.bfloat16(1.125)
     assert BUDGETS["sqnr"]([narrow], [off]) == pytest.approx(20 * np.log10(8), abs=0.1)
     # Integers are classes, and no signal.
-    ids = np.array([0, 1, 2, 2], np.int32)
+    ids = np.array([0, 1, 2, -2], np.int32)
     assert BUDGETS["accuracy"]([ids], [np.array([0, 1, 2, 1], np.int32)]) == 0.75
     assert BUDGETS["sqnr"]([ids, exact], [ids, exact + 0.1]) < 30
     for name in ("sqnr", "cosine"):
-        with pytest.raises(QirError, match=f"floating-point numbers for {name}, got i32; ask for"):
+        with pytest.raises(QirError, match=f"real numbers for {name} to measure, got i32; 'acc"):
             BUDGETS[name]([ids], [ids])
 
 

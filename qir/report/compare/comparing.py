@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from qir.analysis.equivalence import Interpreter
@@ -10,9 +10,10 @@ from qir.errors import EndlessError, QirError, counted
 from qir.ir import Graph, Node, OutputAccuracy, Value
 from qir.ir.places import placed_name, regions_placed
 from qir.observe.sample import MOST_ROWS, batch_name, rows_between
+from qir.ops import Reshape, Transpose
 from qir.ops.products import Products
 from qir.report.compare.both_runs import BothRuns, MetForm, few_at_a_time, given_to
-from qir.report.compare.counterparts import decoded, kind_of_value
+from qir.report.compare.counterparts import decoded, kind_of_value, known_names
 from qir.report.compare.culprits import (
     CURED,
     Cures,
@@ -100,6 +101,13 @@ class Comparing:
         Raises:
             QirError: There are no samples, an input does not fit, or a loop has no end.
         """
+        if not any(value.type.quant for value in self.program.values_inside()):
+            self._notes.append("compare: the second program has no codes, it is a float one too")
+        if not self._of_outputs:
+            self._notes.append(
+                "compare: no output is a real number, so that no effects on outputs are told; "
+                "compare the model without what makes integers of them, as an argmax, or score both"
+            )
         count = self._figures(batches, samples)
         assert self._first is not None
         values = self._values()
@@ -128,7 +136,14 @@ class Comparing:
         stands = self._standing()
         worst = {value: stands[value] for value, _ in ranking.ranked()[:CURED]}
         found_left = (
-            cure(runs, self.reference, self.program, self._interpreter, set(worst.values()))
+            cure(
+                runs,
+                self.reference,
+                self.program,
+                self._interpreter,
+                set(worst.values()),
+                known_names(self.program),
+            )
             if worst
             else LeftErrors()
         )
@@ -213,12 +228,13 @@ class Comparing:
         places = dict(_placed(self.reference))
         here = dict(_placed(self.program))
         outside = set(self.reference.values())
+        named = {old: _computed(old, form[0], stands) for old, form in stands.items()}
         return {
             old: self._sums[stands[old]].figures(
                 Subject(
-                    places[old],
-                    kind_of_value(old, outside),
-                    old.loc,
+                    places[named[old]],
+                    kind_of_value(named[old], outside),
+                    named[old].loc,
                     ", ".join(here[value] for value in stands[old]),
                     stands[old][0].type.dtype.value,
                 )
@@ -247,11 +263,12 @@ class Comparing:
 
     def _gone(self, values: Mapping[Value, ValueAccuracy]) -> list[GoneValue]:
         outside = set(self.reference.values())
+        named = {figures.value for figures in values.values()}
         found = []
         for value, name in _placed(self.reference):
-            if value in values or not value.type.is_float or value.is_constant:
+            if name in named or not value.type.is_float or value.is_constant:
                 continue
-            into = _into(value, values)
+            into = value if value in values else _into(value, values)
             shown = None if into is None else values[into].value
             found.append(GoneValue(name, kind_of_value(value, outside), value.loc, shown))
         return found
@@ -263,6 +280,7 @@ class Comparing:
         again: Callable[[Mapping[str, Any]], tuple[Graph, Graph]],
     ) -> MeasuredRemedy | None:
         output = next(old for old, _ in self._of_outputs if old.name == culprit.output)
+        best: MeasuredRemedy | None = None
         for remedy in culprit.remedies:
             if remedy.rule is None or remedy.gain <= 0:
                 continue
@@ -280,8 +298,18 @@ class Comparing:
                     f"where the program has {given:.1f}: it was made by another pipeline or on "
                     "other data, or is not what they make; pipeline= and recipe= tell by what"
                 )
-            return MeasuredRemedy(culprit.value, remedy.name, culprit.output, old, new, remedy.gain)
-        return None
+            found = MeasuredRemedy(
+                culprit.value, remedy.name, culprit.output, old, new, remedy.gain, remedy.rule
+            )
+            if best is None or found.gain > best.gain:
+                best = found
+            if found.gain > 0:
+                break
+            self._notes.append(
+                f"compare: {remedy.name} for %{culprit.value} was tried, and brings "
+                f"{found.gain:+.1f} dB in place of {remedy.gain:+.1f}"
+            )
+        return best
 
     def _sqnr(self, program: Graph, output: Value, runs: BothRuns) -> float:
         given = given_to(program, self.reference, runs.inputs)
@@ -307,6 +335,22 @@ def _placed(graph: Graph, around: str = "") -> Iterable[tuple[Value, str]]:
             yield value, placed_name(value, around)
         for region, place in regions_placed(node, around):
             yield from _placed(region, place)
+
+
+def _computed(old: Value, value: Value, named: Container[Value]) -> Value:
+    """Returns what a value that only moves numbers moves, where the same one stands for both.
+
+    Args:
+        old: The value of the float program.
+        value: That of the integer program.
+        named: What has figures of its own.
+    """
+    while isinstance(old.op, Transpose | Reshape):
+        (source,) = old.inputs
+        if source in named or not value.origins.keys() & source.origins.keys():
+            break
+        old = source
+    return old
 
 
 def _into(value: Value, values: Mapping[Value, ValueAccuracy]) -> Value | None:

@@ -186,6 +186,7 @@ def cure(
     program: Graph,
     interpreter: Interpreter,
     worst: Collection[ReadForm],
+    known: Container[str],
 ) -> LeftErrors:
     """Works out what remedies leave of the errors of the worst values.
 
@@ -195,6 +196,7 @@ def cure(
         program: The integer program.
         interpreter: Computes all values of a program.
         worst: The forms of the values.
+        known: The names by which rules know values.
     """
     found = LeftErrors()
 
@@ -202,7 +204,7 @@ def cure(
         if one.parts is None:
             return
         if one.form in worst:
-            left = list(left_errors(one.met, one.parts, one.run, one.ops))
+            left = list(left_errors(one.met, one.parts, one.run, one.ops, known))
             found.left.setdefault(one.form, []).append(left)
         read = [form for form in one.ops.forms_read(one.met.value) if form in worst]
         if read and one.parts.weights.any():

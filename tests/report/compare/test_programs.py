@@ -210,8 +210,53 @@ class TestMeasured:
         again = qir.compare(graph(), integer, DATA, pipeline="w4a8")
         assert not again.notes
 
+    def test_an_op_is_kept_in_floats_with_what_became_a_part_of_it(self):
+        """The norm's conv and its relu have one code, the next conv has the name of its norm."""
+
+        def normed(x):
+            for kernel in (FIRST, SECOND @ SECOND.T[:, :16]):
+                x = jax.nn.relu((x @ kernel) * 0.5 + 0.1)
+            return x @ SECOND[:16]
+
+        graph = qir.from_jax(normed, DATA[0], batch="B")
+        pipeline = f"{PLAIN[:-9]}(weights=i4), integer"
+        integer = qir.quantize(graph, MANY, pipeline, accuracy_check=False)
+        found = qir.compare(graph, integer, MANY, samples=100, pipeline=pipeline)
+        assert not found.notes
+        measured = found.measured
+        assert measured is not None
+        assert (measured.value, measured.name) == ("relu", "keep float")
+        assert measured.gain == pytest.approx(measured.predicted, abs=2)
+        assert f"select = {json.dumps(measured.rule['select'])}, keep_float = true" in str(found)
+        recipe = qir.Recipe().with_rules(qir.RecipeRule(**measured.rule))
+        again = qir.quantize(graph, MANY, pipeline, recipe=recipe, accuracy_check=False)
+        assert compared(graph, again, MANY, samples=100).outputs[0].sqnr == measured.after
+
 
 class TestErrors:
+    def test_programs_the_wrong_way_round(self):
+        integer = qir.quantize(graph(), DATA, accuracy_check=False)
+        with pytest.raises(QirError, match="computes on codes; the float program comes first"):
+            compared(integer, graph(), DATA)
+        with pytest.raises(QirError, match="computes on codes; take the one that both were made"):
+            compared(integer, integer, DATA)
+
+    def test_data_with_nan_names_the_place(self):
+        integer = qir.quantize(graph(), DATA, accuracy_check=False)
+        wrong = [DATA[0], DATA[0].copy()]
+        wrong[1][2, 3] = np.nan
+        with pytest.raises(QirError, match=r"input %x in batch 1: .* 1 NaN, the first at \[2, 3\]"):
+            compared(graph(), integer, wrong)
+
+    def test_two_float_programs_are_told(self):
+        assert "the second program has no codes" in str(compared(graph(), graph(), DATA))
+
+    def test_outputs_that_are_no_real_numbers_are_told(self):
+        real = qir.from_jax(lambda x: jnp.argmax(network(x), -1), DATA[0], batch="B")
+        found = compared(real, qir.quantize(real, DATA), DATA)
+        assert not found.culprits
+        assert "no output is a real number" in str(found)
+
     def test_what_is_no_program(self):
         with pytest.raises(QirError, match="compare: expected a graph, got a function"):
             qir.compare(cast(Any, network), graph(), DATA)
