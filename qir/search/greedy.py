@@ -26,7 +26,10 @@ NEAR = 0.5
 """How far below the bound a simulated figure in dB may lie for a set to be tried."""
 
 NEAR_ONE = 0.1
-"""The same where all but one unit stays as it is, which the simulation tells better."""
+"""The same where one unit is left out of those that meet the budget."""
+
+NOT_MANY = 2 * FEW
+"""Units of which each is left out in the end, whatever the simulation says of that."""
 
 MOST_ONES = 8
 """Units of least noise of which each is left out by itself in the end."""
@@ -245,12 +248,12 @@ class Greedy:
     def _without_one(self, found: Found, noises: dict[int, float]) -> Iterator[tuple[int, ...]]:
         """Yields sets without one unit, of those of least noise, that may meet the budget."""
         assert found.figure is not None
-        bound = self.budget.bound - NEAR_ONE
-        offset = self.simulated(found.chosen) - found.figure
+        bound = self.budget.bound + self.simulated(found.chosen) - found.figure - NEAR_ONE
+        # Simulated figures that don't add up say little of those of the program near the bound.
+        is_sifted = self._adds_up and len(noises) > NOT_MANY
         for index in sorted(found.chosen, key=noises.__getitem__)[:MOST_ONES]:
             chosen = tuple(each for each in found.chosen if each != index)
-            # How far other figures are from those of the program says nothing near the bound.
-            if not self._adds_up or self.simulated(chosen) - offset >= bound:
+            if not is_sifted or self.simulated(chosen) >= bound:
                 yield chosen
 
     @property
