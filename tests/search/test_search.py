@@ -198,6 +198,14 @@ def test_a_program_that_returns_integers_is_measured_by_how_many_are_equal():
     assert auto.diagnostics[-1].startswith("auto: accuracy ")
 
 
+def test_a_program_with_nothing_to_choose_is_told_of_at_once():
+    with (
+        mock.patch("qir.search.subject.find_units", return_value=[]),
+        pytest.raises(QirError, match=r"nothing that was tried meets it: .* with 0 of 4 stored"),
+    ):
+        quantized(budget="sqnr 50")
+
+
 def test_a_search_goes_on_from_its_checkpoint(tmp_path):
     path = tmp_path / "search.json"
     options = {"budget": "sqnr 45", "checkpoint": path}
