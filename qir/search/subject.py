@@ -13,6 +13,7 @@ from qir.analysis.sites import Site
 from qir.ir import Graph, Value
 from qir.pipeline import Executor
 from qir.pipeline.recipes import RecipeRule
+from qir.search.budget import is_real
 from qir.search.units import Unit, find_units, known_weights
 from qir.types import Array
 
@@ -129,6 +130,8 @@ class Prepared:
     def noise(self, index: int) -> list[float]:
         """Returns what one unit alone adds to each output: its mean square over that of the output.
 
+        Where all outputs are integers it is the share of them that changes.
+
         All others are as in floating point. Noises of roundings are next to independent, so that
         they add up.
         """
@@ -138,10 +141,10 @@ class Prepared:
         for site in self.units[index].sites:
             del floats[site]
         found = self._run(self._simulation.codes(floats))
-        return [
-            _share_of_noise(right, got)
-            for right, got in zip(self._exact_activations, found, strict=True)
-        ]
+        pairs = list(zip(self._exact_activations, found, strict=True))
+        # What integers change by is no noise, and would be far more than that beside them.
+        real = [pair for pair in pairs if is_real(pair[0])]
+        return [_share_of_noise(right, got) for right, got in real or pairs]
 
     def _run(self, codes: Array) -> list[Array]:
         return [np.asarray(each) for each in self._probe(*self.subject.rows, codes)]
@@ -161,8 +164,9 @@ def _is_stored(value: Value) -> bool:
 
 
 def _share_of_noise(exact: Array, found: Array) -> float:
-    if exact.dtype.kind != "f":
+    if not is_real(exact):
         return float(np.mean(exact != found)) if exact.size else 0.0
+    exact, found = (each.astype(np.float64) for each in (exact, found))
     signal = float(np.mean(np.square(exact, dtype=np.float64)))
     noise = float(np.mean(np.square(found - exact, dtype=np.float64)))
     return noise / signal if signal > 0 else noise

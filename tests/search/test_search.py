@@ -19,7 +19,8 @@ from qir.errors import QirAccuracyWarning, QirError
 from qir.ir import Graph
 from qir.pipeline import Context
 from qir.search import greedy
-from qir.search.budget import Budget
+from qir.search.budget import Budget, OutputMetric
+from qir.search.greedy import Found, Greedy
 from qir.search.subject import Prepared
 from qir.types import Array
 from tests.models.random_programs import NumpyExecutor
@@ -112,6 +113,31 @@ def test_auto_gives_bits_to_a_small_share_where_they_gain():
     assert "of so few are none more: a search with budget=" in context.diagnostics[-1]
 
 
+def test_no_choice_of_many_is_superfluous():
+    network = chain(3, (8, 12, 12, 6))
+    data = [network.inputs(0), network.inputs(1)]
+    graph = qir.from_jax(network.function, *data[0], batch="B")
+    searches: list[tuple[Greedy, Found | None]] = []
+    meet = Greedy.meet
+
+    def noted(self: Greedy) -> Found | None:
+        searches.append((self, meet(self)))
+        return searches[-1][1]
+
+    with (
+        uncompiled(),
+        mock.patch.object(Greedy, "meet", noted),
+        mock.patch.object(greedy, "FEW", 0),
+    ):
+        qir.quantize(graph, data, budget="cosine 0.9999")
+        ((search, found),) = searches
+        assert found is not None
+        assert found.chosen
+        for left_out in found.chosen:
+            rest = [index for index in found.chosen if index != left_out]
+            assert search.real(rest) < 0.9999
+
+
 def test_a_metric_of_the_users_own_is_met():
     def worst(exact: list[Array], found: list[Array]) -> float:
         return -float(np.abs(exact[0] - found[0]).max())
@@ -172,6 +198,14 @@ def test_a_program_that_returns_integers_is_measured_by_how_many_are_equal():
     assert auto.diagnostics[-1].startswith("auto: accuracy ")
 
 
+def test_a_program_with_nothing_to_choose_is_told_of_at_once():
+    with (
+        mock.patch("qir.search.subject.find_units", return_value=[]),
+        pytest.raises(QirError, match=r"nothing that was tried meets it: .* with 0 of 4 stored"),
+    ):
+        quantized(budget="sqnr 50")
+
+
 def test_a_search_goes_on_from_its_checkpoint(tmp_path):
     path = tmp_path / "search.json"
     options = {"budget": "sqnr 45", "checkpoint": path}
@@ -183,6 +217,18 @@ def test_a_search_goes_on_from_its_checkpoint(tmp_path):
     assert path.read_text() == known
     with pytest.raises(QirError, match="of a search with another program, data, pipeline"):
         quantized(budget="sqnr 44", checkpoint=path)
+
+
+def test_a_checkpoint_is_of_one_metric(tmp_path):
+    path = tmp_path / "search.json"
+
+    def metric(factor: float) -> OutputMetric:
+        return lambda exact, found: -factor * float(np.abs(exact[0] - found[0]).max())
+
+    whole, _ = quantized(budget=-0.05, metric=metric(1), checkpoint=path)
+    assert quantized(budget=-0.05, metric=metric(1), checkpoint=path)[0] == whole
+    with pytest.raises(QirError, match="of a search with another metric: <lambda> is"):
+        quantized(budget=-0.05, metric=metric(100), checkpoint=path)
 
 
 @contextmanager
@@ -229,6 +275,9 @@ def test_seconds_bound_a_search():
     [
         ({"seconds": 3}, "seconds is for a search; give a budget, or the pipeline auto"),
         ({"checkpoint": "a.json"}, "checkpoint is for a search"),
+        ({"budget": "sqnr 30", "checkpoint": 3}, "expected checkpoint to be a path, got an int"),
+        ({"budget": "sqnr 30", "checkpoint": "/nowhere/at/all"}, "can't write /nowhere/at/all"),
+        ({"pipeline": "auto", "metric": max}, "metric is what a budget is measured by"),
         ({"budget": "sqnr 30", "seconds": 0}, "expected seconds above 0, got 0"),
         ({"budget": "sqnr 30", "seconds": "9"}, "expected seconds above 0, got '9'"),
         ({"budget": "sqnr 30", "recipe": []}, "a search takes no recipe"),
