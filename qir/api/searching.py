@@ -90,14 +90,24 @@ def quantize_to(
         return optimize(program, part, recipe=list(rules) or None, context=context, **quiet)
 
     def aside() -> Context:
-        return replace(context, diagnostics=[], timings=[], edited=[], unattained=set())
+        fresh = replace(context, diagnostics=[], timings=[], edited=[], unattained=set())
+        fresh.versions = None
+        return fresh
 
-    coded = run(ranged, codes, [], aside())
+    plainly = aside()
+    coded = run(ranged, codes, [], plainly)
+    made: dict[tuple[RecipeRule, ...], tuple[Graph, Context]]
+    made = {(): (run(coded, rest, [], plainly), plainly)}
 
     def make(rules: Sequence[RecipeRule]) -> Graph:
-        if not rules:
-            return run(coded, rest, [], aside())
-        return run(ranged, tail, rules, aside())
+        """Keeps the last program, which is mostly that which is found."""
+        if (chosen := tuple(rules)) not in made:
+            own = aside()
+            program = run(ranged, tail, rules, own)
+            for other in filter(None, list(made)):
+                del made[other]
+            made[chosen] = program, own
+        return made[chosen][0]
 
     subject = SearchedProgram(
         context.reference or graph,
@@ -119,6 +129,12 @@ def quantize_to(
         integer = optimize(
             graph, steps, data=data, recipe=result.recipe, context=context, **plain, **shown
         )
+    elif result.recipe.rules in made and context.versions is None:
+        integer, own = made[result.recipe.rules]
+        context.diagnostics += own.diagnostics
+        context.timings += own.timings
+        context.edited += own.edited
+        context.unattained |= own.unattained
     else:
         integer = run(ranged, tail, result.recipe.rules, context)
     context.recipe = result.recipe

@@ -88,24 +88,8 @@ def search(
             "until then is kept, and may have more codes of 16 bits than it needs, or fewer than "
             "would help; give it more"
         )
-    rules = prepared.rules(found.chosen, _reasons(greedy, found))
+    rules = greedy.rules(found.chosen)
     return SearchResult(Recipe(tuple(rules), pipeline), _told(greedy, found, budget), late)
-
-
-def _reasons(greedy: Greedy, found: Found) -> list[str]:
-    """Says of each unit what it brings behind those before it, as the simulation has it."""
-    reasons = []
-    units, budget = greedy.prepared.units, greedy.budget
-    for place, index in enumerate(found.chosen):
-        told = f"{units[index].key}: 16 bits"
-        try:
-            before, after = (greedy.simulated(found.chosen[:count]) for count in (place, place + 1))
-        except OutOfTime:
-            reasons.append(told)
-            continue
-        told += f": {budget.name} {budget.figure(before)} → {budget.figure(after)}"
-        reasons.append(told)
-    return reasons
 
 
 def _counts(prepared: Prepared, chosen: Sequence[int]) -> str:
@@ -131,7 +115,7 @@ def _unmet(greedy: Greedy, budget: Budget, pipeline: str, why: str) -> QirError:
     if best is None or best.figure is None:
         return QirError(f"budget {budget}: {why}; nothing was measured, give it more seconds")
     counts = _counts(greedy.prepared, best.chosen)
-    rules: Sequence[RecipeRule] = greedy.prepared.rules(best.chosen)
+    rules: Sequence[RecipeRule] = greedy.rules(best.chosen)
     recipe = Recipe(tuple(rules), pipeline)
     return QirError(
         f"budget {budget}: {why}: the best found has {budget.figure(best.figure)}, with {counts}; "

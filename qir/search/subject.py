@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,25 +108,27 @@ class Prepared:
         they add up.
         """
         floats = dict.fromkeys(self._simulation.sites)
-        if self._exact_activations is None:
-            self._exact_activations = self._run(self._simulation.codes(floats))
         for site in self.units[index].sites:
             del floats[site]
         found = self._run(self._simulation.codes(floats))
-        return [
-            _share_of_noise(right, got)
-            for right, got in zip(self._exact_activations, found, strict=True)
-        ]
+        return list(map(_share_of_noise, self._unrounded(), found))
+
+    def rest(self, exact: Sequence[Array]) -> list[float]:
+        """Returns what is added to each output by all that is in no unit.
+
+        Args:
+            exact: The outputs of the float program.
+        """
+        return list(map(_share_of_noise, exact, self._unrounded()))
+
+    def _unrounded(self) -> list[Array]:
+        if self._exact_activations is None:
+            floats = dict.fromkeys(self._simulation.sites)
+            self._exact_activations = self._run(self._simulation.codes(floats))
+        return self._exact_activations
 
     def _run(self, codes: Array) -> list[Array]:
         return [np.asarray(each) for each in self._probe(*self.subject.rows, codes)]
-
-    def rules(self, chosen: Iterable[int], reasons: Iterable[str] = ()) -> list[RecipeRule]:
-        """Returns the rules that give the units at some places 16 bits."""
-        told = list(reasons)
-        places = list(chosen)
-        told += [""] * (len(places) - len(told))
-        return [self.units[index].rule(why) for index, why in zip(places, told, strict=True)]
 
 
 def _is_stored(value: Value) -> bool:
