@@ -7,6 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
+from qir.analysis.fewer_samples import with_fewer_samples
 from qir.api.optimizing import optimize
 from qir.backends.reference.interpreter import run_all
 from qir.errors import QirError
@@ -28,8 +31,15 @@ MOST_ROWS = 64
 """The most rows that units are chosen by; those that integer programs are judged by are as many,
 or twice as many in large programs."""
 
+LEAST_ROWS = 4
+"""The fewest of them: noise differs more from sample to sample than from number to number."""
+
 ENOUGH = 2048
 """Numbers of the outputs that tell the noise in them well enough to choose by."""
+
+ALIKE = 2.0**-10
+"""How far an output of a sample may lie from that of the same in the whole batch, of the largest
+number: more than float32 sums in another order make."""
 
 ALONE = ("recipe", "statistics")
 """Options of `optimize` that a search does not take."""
@@ -81,6 +91,7 @@ def quantize_to(
     observations = context.observations
     assert observations is not None
     rows, held_out = _rows(graph, observations)
+    held_out = rows if budget is None else held_out
     executor = context.executor
     assert executor is not None
 
@@ -109,15 +120,18 @@ def quantize_to(
             made[chosen] = program, own
         return made[chosen][0]
 
+    reference = context.reference or graph
+    sampled, program, rows = _few_samples(reference, coded, context, rows)
     subject = SearchedProgram(
-        context.reference or graph,
+        reference,
+        sampled,
         ranged,
-        coded,
+        program,
         make,
         executor,
         run_all,
         rows,
-        rows if budget is None else held_out,
+        held_out,
         with_weights=budget is not None,
     )
     start = time.perf_counter()
@@ -167,10 +181,8 @@ def _rows(graph: Graph, data: Iterable[Batch]) -> tuple[Sequence[Array], Sequenc
             batches.append(arrays)
         if len(batches) == 2:
             break
-    products = max(1, sum(summary(graph).multiply_adds.values()))
-    each = max(1, sum(numbers_of_sample(value) for value in graph.outputs))
-    count = max(2, min(MOST_ROWS, WORK // products, ENOUGH // each))
-    most = max(2, min(MOST_ROWS, 2 * WORK // products))
+    products = _products(graph)
+    count, most = _enough(graph, 1), max(2, min(MOST_ROWS, 2 * WORK // products))
     if not batches:
         raise QirError("quantize: expected data with a sample to search with, got none")
     if len(batches) > 1:
@@ -181,3 +193,42 @@ def _rows(graph: Graph, data: Iterable[Batch]) -> tuple[Sequence[Array], Sequenc
         return drawn, drawn
     kept = few_rows(graph, drawn, count)
     return kept, drawn
+
+
+def _products(graph: Graph) -> int:
+    return max(1, sum(summary(graph).multiply_adds.values()))
+
+
+def _enough(graph: Graph, batch: int) -> int:
+    """Returns how many samples are enough to choose by, of a program of a batch of some size."""
+    each = max(1, sum(numbers_of_sample(value) for value in graph.outputs) // batch)
+    return max(LEAST_ROWS, min(MOST_ROWS, WORK * batch // _products(graph), ENOUGH // each))
+
+
+def _few_samples(
+    reference: Graph, coded: Graph, context: Context, rows: Sequence[Array]
+) -> tuple[Graph, Graph, Sequence[Array]]:
+    """Returns two programs of few samples and these, where a fixed batch holds more than enough.
+
+    That samples are computed each by itself is seen by the outputs: what is left of a dependence is
+    far below the noise that is looked for.
+    """
+    whole = reference, coded, rows
+    sample, outputs = context.sample, context.sample_outputs
+    if sample is None or not all(array.ndim for array in sample) or not outputs:
+        return whole
+    batch = len(sample[0])
+    count = _enough(reference, batch)
+    fewer = [with_fewer_samples(graph, count) for graph in (reference, coded)]
+    kept = np.linspace(0, batch - 1, count).round().astype(int)
+    if (sampled := fewer[0]) is None or (program := fewer[1]) is None:
+        return whole
+    few = [np.ascontiguousarray(array[kept]) for array in sample]
+    found = run_all(sampled, *few)
+    for value, right in zip(sampled.outputs, outputs, strict=True):
+        if right is None or right.ndim == 0 or len(right) % batch:
+            return whole
+        wanted = right.reshape(batch, -1)[kept].reshape(found[value].shape)
+        if not np.allclose(found[value], wanted, rtol=0, atol=ALIKE * np.abs(wanted).max()):
+            return whole
+    return sampled, program, few

@@ -65,9 +65,9 @@ class Greedy:
         self.budget = budget
         self.measurements = measurements
         subject = prepared.subject
-        self._exact = subject.exact(subject.rows)
+        self._exact = subject.exact()
         same = subject.rows is subject.held_out
-        self._exact_held_out = self._exact if same else subject.exact(subject.held_out)
+        self._exact_held_out = self._exact if same else subject.exact_held_out()
         self.tried: list[Found] = []
         self._noises: dict[int, Sequence[float]] = {}
         self._rest: Sequence[float] = ()

@@ -13,6 +13,7 @@ from qir.analysis.sites import Site
 from qir.ir import Graph, Value
 from qir.pipeline import Executor
 from qir.pipeline.recipes import RecipeRule
+from qir.search.staged import StagedSimulation
 from qir.search.units import Unit, find_units, known_weights
 from qir.types import Array
 
@@ -26,8 +27,9 @@ class SearchedProgram:
 
     Args:
         reference: The float program.
+        sampled: The same of as many samples as `rows` have.
         ranged: The same as it is before pass quantize.
-        program: What the pass makes of it without a rule.
+        program: What the pass makes of it without a rule, of as many samples as `rows` have.
         make: Makes the integer program with some rules.
         executor: Runs the simulation.
         interpreter: Runs the integer program.
@@ -37,6 +39,7 @@ class SearchedProgram:
     """
 
     reference: Graph
+    sampled: Graph
     ranged: Graph
     program: Graph
     make: IntegerMaker
@@ -52,9 +55,14 @@ class SearchedProgram:
         simulation = simulate(self.program, weights)
         return Prepared(self, simulation, find_units(self.ranged, self.program, simulation))
 
-    def exact(self, rows: Sequence[Array]) -> list[Array]:
-        """Returns the outputs of the float program."""
-        found = self.interpreter(self.reference, *rows)
+    def exact(self) -> list[Array]:
+        """Returns the outputs of the float program, of the rows to choose by."""
+        found = self.interpreter(self.sampled, *self.rows)
+        return [found[value] for value in self.sampled.outputs]
+
+    def exact_held_out(self) -> list[Array]:
+        """Returns the outputs of the float program, of the rows held out."""
+        found = self.interpreter(self.reference, *self.held_out)
         return [found[value] for value in self.reference.outputs]
 
     def integer(self, rules: Sequence[RecipeRule]) -> list[Array]:
@@ -86,9 +94,7 @@ class Prepared:
     ) -> None:
         self.subject = subject
         self.units = units
-        self._simulation = simulation
-        self._probe = subject.executor.probe(simulation.graph, simulation.graph.outputs)
-        self._exact_activations: list[Array] | None = None
+        self._staged = StagedSimulation(simulation, subject.executor, subject.rows)
         stored = [value for value in subject.make(()).values_inside() if _is_stored(value)]
         self.values = len(stored)
         self.wide = sum(value.type.dtype.bits > 8 for value in stored)
@@ -99,7 +105,7 @@ class Prepared:
         codes: dict[Site, tuple[float, float, float] | None] = {}
         for index in chosen:
             codes |= self.units[index].widened()
-        return self._run(self._simulation.codes(codes))
+        return self._staged.run(codes)
 
     def noise(self, index: int) -> list[float]:
         """Returns what one unit alone adds to each output: its mean square over that of the output.
@@ -107,11 +113,8 @@ class Prepared:
         All others are as in floating point. Noises of roundings are next to independent, so that
         they add up.
         """
-        floats = dict.fromkeys(self._simulation.sites)
-        for site in self.units[index].sites:
-            del floats[site]
-        found = self._run(self._simulation.codes(floats))
-        return list(map(_share_of_noise, self._unrounded(), found))
+        found = self._staged.run_alone(self.units[index].sites)
+        return list(map(_share_of_noise, self._staged.run_alone(()), found))
 
     def rest(self, exact: Sequence[Array]) -> list[float]:
         """Returns what is added to each output by all that is in no unit.
@@ -119,16 +122,7 @@ class Prepared:
         Args:
             exact: The outputs of the float program.
         """
-        return list(map(_share_of_noise, exact, self._unrounded()))
-
-    def _unrounded(self) -> list[Array]:
-        if self._exact_activations is None:
-            floats = dict.fromkeys(self._simulation.sites)
-            self._exact_activations = self._run(self._simulation.codes(floats))
-        return self._exact_activations
-
-    def _run(self, codes: Array) -> list[Array]:
-        return [np.asarray(each) for each in self._probe(*self.subject.rows, codes)]
+        return list(map(_share_of_noise, exact, self._staged.run_alone(())))
 
 
 def _is_stored(value: Value) -> bool:

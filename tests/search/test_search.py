@@ -153,7 +153,7 @@ def never_measured() -> Generator[None]:
     def fail(*_: object) -> None:
         raise AssertionError("expected nothing to be measured")
 
-    with mock.patch("qir.search.subject.Prepared._run", fail):
+    with mock.patch("qir.search.staged.StagedSimulation._from", fail):
         yield
 
 
