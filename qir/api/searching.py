@@ -121,16 +121,20 @@ def quantize_to(
         return made[chosen][0]
 
     reference = context.reference or graph
-    sampled, program, rows = _few_samples(reference, coded, context, rows)
+    program, rows, exact = _few_samples(reference, coded, context) or (
+        coded,
+        rows,
+        _outputs(reference, rows),
+    )
     subject = SearchedProgram(
         reference,
-        sampled,
         ranged,
         program,
         make,
         executor,
         run_all,
         rows,
+        exact,
         held_out,
         with_weights=budget is not None,
     )
@@ -205,30 +209,39 @@ def _enough(graph: Graph, batch: int) -> int:
     return max(LEAST_ROWS, min(MOST_ROWS, WORK * batch // _products(graph), ENOUGH // each))
 
 
+def _outputs(graph: Graph, inputs: Sequence[Array]) -> list[Array]:
+    found = run_all(graph, *inputs)
+    return [found[value] for value in graph.outputs]
+
+
 def _few_samples(
-    reference: Graph, coded: Graph, context: Context, rows: Sequence[Array]
-) -> tuple[Graph, Graph, Sequence[Array]]:
-    """Returns two programs of few samples and these, where a fixed batch holds more than enough.
+    reference: Graph, coded: Graph, context: Context
+) -> tuple[Graph, Sequence[Array], Sequence[Array]] | None:
+    """Finds how to choose by a few samples of a fixed batch that holds more than enough.
 
     That samples are computed each by itself is seen by the outputs: what is left of a dependence is
     far below the noise that is looked for.
+
+    Returns:
+        The program of codes of few samples, these, and the outputs of the float program; None where
+        the batch is not fixed, small, or one thing.
     """
-    whole = reference, coded, rows
     sample, outputs = context.sample, context.sample_outputs
     if sample is None or not all(array.ndim for array in sample) or not outputs:
-        return whole
+        return None
     batch = len(sample[0])
     count = _enough(reference, batch)
-    fewer = [with_fewer_samples(graph, count) for graph in (reference, coded)]
+    float_program = with_fewer_samples(reference, count)
+    program = with_fewer_samples(coded, count)
+    if float_program is None or program is None:
+        return None
     kept = np.linspace(0, batch - 1, count).round().astype(int)
-    if (sampled := fewer[0]) is None or (program := fewer[1]) is None:
-        return whole
     few = [np.ascontiguousarray(array[kept]) for array in sample]
-    found = run_all(sampled, *few)
-    for value, right in zip(sampled.outputs, outputs, strict=True):
+    exact = _outputs(float_program, few)
+    for found, right in zip(exact, outputs, strict=True):
         if right is None or right.ndim == 0 or len(right) % batch:
-            return whole
-        wanted = right.reshape(batch, -1)[kept].reshape(found[value].shape)
-        if not np.allclose(found[value], wanted, rtol=0, atol=ALIKE * np.abs(wanted).max()):
-            return whole
-    return sampled, program, few
+            return None
+        wanted = right.reshape(batch, -1)[kept].reshape(found.shape)
+        if not np.allclose(found, wanted, rtol=0, atol=ALIKE * np.abs(wanted).max()):
+            return None
+    return program, few, exact

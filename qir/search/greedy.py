@@ -64,10 +64,8 @@ class Greedy:
         self.prepared = prepared
         self.budget = budget
         self.measurements = measurements
-        subject = prepared.subject
-        self._exact = subject.exact()
-        same = subject.rows is subject.held_out
-        self._exact_held_out = self._exact if same else subject.exact_held_out()
+        self._exact = prepared.subject.exact
+        self._exact_held_out = prepared.subject.exact_held_out()
         self.tried: list[Found] = []
         self._noises: dict[int, Sequence[float]] = {}
         self._rest: Sequence[float] = ()
@@ -127,7 +125,7 @@ class Greedy:
         """Returns the noise of each unit, of as many as there is time for."""
         prepared, found = self.prepared, dict[int, Sequence[float]]()
         with suppress(OutOfTime):
-            self._rest = self.measurements.get("rest", (), lambda: prepared.rest(self._exact))
+            self._rest = self.measurements.get("rest", (), prepared.rest)
             for index in watched(range(len(prepared.units)), "search"):
                 measure = partial(prepared.noise, index)
                 found[index] = self.measurements.get("noise", [index], measure)

@@ -27,25 +27,25 @@ class SearchedProgram:
 
     Args:
         reference: The float program.
-        sampled: The same of as many samples as `rows` have.
         ranged: The same as it is before pass quantize.
         program: What the pass makes of it without a rule, of as many samples as `rows` have.
         make: Makes the integer program with some rules.
         executor: Runs the simulation.
         interpreter: Runs the integer program.
         rows: An array for each input, to choose by.
+        exact: What the float program returns for them.
         held_out: Other rows, to judge what was chosen by; the same where there are no others.
         with_weights: Whether weights get more bits too.
     """
 
     reference: Graph
-    sampled: Graph
     ranged: Graph
     program: Graph
     make: IntegerMaker
     executor: Executor
     interpreter: Interpreter
     rows: Sequence[Array]
+    exact: Sequence[Array]
     held_out: Sequence[Array]
     with_weights: bool
 
@@ -55,13 +55,10 @@ class SearchedProgram:
         simulation = simulate(self.program, weights)
         return Prepared(self, simulation, find_units(self.ranged, self.program, simulation))
 
-    def exact(self) -> list[Array]:
-        """Returns the outputs of the float program, of the rows to choose by."""
-        found = self.interpreter(self.sampled, *self.rows)
-        return [found[value] for value in self.sampled.outputs]
-
     def exact_held_out(self) -> list[Array]:
         """Returns the outputs of the float program, of the rows held out."""
+        if self.rows is self.held_out:
+            return list(self.exact)
         found = self.interpreter(self.reference, *self.held_out)
         return [found[value] for value in self.reference.outputs]
 
@@ -116,13 +113,9 @@ class Prepared:
         found = self._staged.run_alone(self.units[index].sites)
         return list(map(_share_of_noise, self._staged.run_alone(()), found))
 
-    def rest(self, exact: Sequence[Array]) -> list[float]:
-        """Returns what is added to each output by all that is in no unit.
-
-        Args:
-            exact: The outputs of the float program.
-        """
-        return list(map(_share_of_noise, exact, self._staged.run_alone(())))
+    def rest(self) -> list[float]:
+        """Returns what is added to each output by all that is in no unit."""
+        return list(map(_share_of_noise, self.subject.exact, self._staged.run_alone(())))
 
 
 def _is_stored(value: Value) -> bool:
