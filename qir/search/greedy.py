@@ -160,13 +160,14 @@ class Greedy:
                 chosen.append(index)
                 values, numbers = values - unit.values, numbers - unit.size
         complete = len(noises) == len(prepared.units)
+        after: float | None = None
         try:
             after = self.real(chosen)
             # What is clearly better than a simulation of the program without need not be compared.
             if chosen and after < self.simulated([]) + NEAR and after <= (before := self.real([])):
                 return Found((), before, complete)
         except OutOfTime:
-            return Found(tuple(chosen), None, finished=False)
+            return Found(tuple(chosen), after, finished=False)
         return Found(tuple(chosen), after, complete)
 
     def meet(self) -> Found | None:

@@ -216,7 +216,7 @@ def test_a_fixed_batch_of_more_than_enough_is_searched_by_a_few_samples(apart):
     data = [network.inputs(0)]
 
     def function(x: jax.Array) -> jax.Array:
-        y = network.function(x)
+        y: jax.Array = network.function(x)
         return y if apart else y - y.mean(0)
 
     graph = qir.from_jax(function, *data[0])
