@@ -227,8 +227,8 @@ PIPELINES = {
     "w8a9": "no pass 'w8a9'; did you mean 'w8a8'?",
     "calibrate(bin=4096)": "calibrate has no option 'bin'; did you mean 'bins'?",
     "calibrate(method=minmx)": (
-        "calibrate: method: expected one of entropy, minmax, moving_average, mse, percentile, "
-        "got minmx; did you mean 'minmax'?"
+        "calibrate: method: expected one of entropy, minmax, moving_average, mse, octav, "
+        "percentile, got minmx; did you mean 'minmax'?"
     ),
     "quantize(symmetric=3)": "quantize: symmetric: expected true or false, got 3",
     "calibrate quantize": "expected passes separated by commas",

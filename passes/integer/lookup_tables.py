@@ -11,6 +11,7 @@ from qir.ir import Builder, Graph, Value
 from qir.ops import Dequantize, Lookup, Quantize, Requantize
 from qir.ops.lookup import index_bits
 from qir.ops.rules import Coded
+from qir.passes.shared.kept import KEPT
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.rewrite import Skip, rewrite, rule
 from qir.types import Array, TensorType
@@ -22,7 +23,8 @@ class LookupTables(Pass):
 
     The function is computed at all codes in float64 at compile time, so that every backend looks up
     the same integers. Exact with respect to the real function; a float32 evaluation of it may round
-    to a neighbouring integer. For a target without lookups nothing is changed.
+    to a neighbouring integer. What a selector keeps in floating point stays so. For a target
+    without lookups nothing is changed.
     """
 
     name = "lookup-tables"
@@ -98,6 +100,8 @@ def _function(root: Value) -> tuple[Value, tuple[Value, ...]] | Skip | None:
             if leaf is not None:
                 return Skip("is a function of several tensors", root)
             leaf = value
+        elif value.node is not None and value.node.note == KEPT:
+            return Skip(KEPT, value)
         elif value.op is None or not value.op.elementwise or value.is_constant:
             return Skip("is not an elementwise function of one tensor", value)
         else:

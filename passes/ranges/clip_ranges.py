@@ -155,28 +155,31 @@ class _Errors:
         ]
         self.exact = [product.sums(rows, product.weights) for product, rows in self.products]
         self.weights: list[Array] = []
-
+        self.taken_in: list[Array] = []
         for product, rows, exact in zip(products, chosen, self.exact, strict=True):
             counts = product.counts[rows]
             energy = np.square(exact).sum(axis=1, dtype=np.float64)
             mean = (energy @ counts) / counts.sum()
             own = energy if weigh_rows else 0.0
-            self.weights.append(counts / (own + mean + 1e-30))
+            weights = counts / (own + mean + 1e-30)
+            self.weights.append(weights)
+            rounded = product.sums(product.rows[rows], product.rounded) - exact
+            self.taken_in.append(weights @ rounded / weights.sum())
         self.whole: list[float] | None = None
 
     def of(self, interval: Interval) -> float:
         """Returns the error with codes of a range, in terms of that of the first one asked for.
 
-        The mean error of an output is left out, which a bias takes in.
+        The mean error that rounding the weights makes is left out, which quantize has a bias take
+        in. That which clipping makes counts: nothing else takes it in.
         """
         code = activation_code(interval, DType.I8)
         found = []
-        for (product, rows), exact, weights in zip(
-            self.products, self.exact, self.weights, strict=True
+        for (product, rows), exact, weights, taken_in in zip(
+            self.products, self.exact, self.weights, self.taken_in, strict=True
         ):
             error = product.sums(code.decode(code.encode(rows)).astype(np.float32), product.rounded)
-            error -= exact
-            error -= weights @ error / weights.sum()
+            error -= exact + taken_in
             found.append(float((np.square(error).sum(axis=1, dtype=np.float64) * weights).sum()))
         if self.whole is None:
             self.whole = found

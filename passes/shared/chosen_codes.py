@@ -13,7 +13,7 @@ from qir.ops import Const, Embedding, Return
 from qir.ops.rules import Accumulate, SameCode
 from qir.passes.shared.weight_codes import WeightCoding
 from qir.pipeline import Context, Pass
-from qir.pipeline.recipes import Effective
+from qir.pipeline.recipes import Effective, Recipe
 from qir.types import DType
 
 OF_WEIGHTS = ("weights", "per", "scheme")
@@ -87,9 +87,28 @@ class ChosenCodes:
             for node, keep in nodes:
                 inside = [inner for region in node.regions for inner in region.walk()]
                 (found.kept.update if keep else found.kept.difference_update)((node, *inside))
+        found.expect_read(recipe, resolved)
         found.asked = dict(found.storages)
         tell(graph, resolved)
         return found
+
+    def expect_read(self, recipe: Recipe, resolved: Mapping[Value, Effective]) -> None:
+        """Raises QirError where a rule is about weights of ops that all stay in floating point."""
+        nodes: dict[int, list[Node]] = {}
+        for value, effective in resolved.items():
+            for rule in effective.only(OF_WEIGHTS).rules:
+                if value.node is not None:
+                    nodes.setdefault(recipe.index(rule), []).append(value.node)
+        for index, chosen in nodes.items():
+            if self.kept.issuperset(chosen):
+                rule = recipe.rules[index]
+                name = next(name for name in OF_WEIGHTS if name in rule.choices)
+                with recipe.placed(rule):
+                    raise QirError(
+                        f"recipe: {name} of rule {index + 1} is without effect: all that it "
+                        "selects stays in floating point; leave it out, or end it by a later "
+                        "rule of keep_float=false"
+                    )
 
     def spread(self, graph: Graph, storage: DType) -> None:
         """Gives what has one code with a value for which more bits are chosen as many.

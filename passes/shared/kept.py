@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from qir.ir import Graph, Node
 from qir.pipeline.selectors import select
 
+KEPT = "a selector keeps it in floating point"
+"""The note of the ops that selectors name; no later pass makes them integer ops."""
+
 
 def kept_float(graph: Graph, selectors: Sequence[str]) -> set[Node]:
     """Returns the ops that selectors name, and those in the regions of such.

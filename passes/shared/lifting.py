@@ -22,6 +22,7 @@ from qir.ops.rules import (
 from qir.passes.shared.divisors import too_coarse
 from qir.passes.shared.exact_forms import ExactForms
 from qir.passes.shared.functions import elementwise_functions
+from qir.passes.shared.kept import KEPT
 from qir.passes.shared.multiples import multiple_of_sum, rounded_multiple
 from qir.passes.shared.plan import KeptFloat
 from qir.passes.shared.recoding import recoded, requantized
@@ -125,7 +126,7 @@ class Lifting:
     def _compute(self, node: Node) -> None:
         """Gives the results of a float op the forms that need no quantize."""
         if node in self.kept:
-            self._reasons[node] = "a selector keeps it in floating point"
+            self._reasons[node] = KEPT
             return
         try:
             self.exact.compute(node)

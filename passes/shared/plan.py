@@ -19,6 +19,7 @@ from qir.passes.shared.comparisons import unseen_comparisons
 from qir.passes.shared.divisors import coarse_divisions
 from qir.passes.shared.functions import elementwise_functions
 from qir.passes.shared.islands import islands, may_have_codes
+from qir.passes.shared.kept import KEPT
 from qir.passes.shared.multiplied import multiplied_sums
 from qir.passes.shared.periods import coarse_periods
 from qir.passes.shared.positions import uneven_codes
@@ -169,7 +170,7 @@ class CodePlan:
         if node in self.islands:
             return "it stands between ops of floating point, where codes only cost accuracy"
         if node in self._excluded or node in self.coarse:
-            return self.coarse.get(node, "a selector keeps it in floating point")
+            return self.coarse.get(node, KEPT)
         return None
 
     def _stays_float(self, node: Node) -> bool:

@@ -54,20 +54,23 @@ class ChannelWeights:
         """Returns the product whose weights are multiplied by a factor for each channel."""
         return ChannelWeights(self.weights * self.spread(factors))
 
-    def predicted_error(self, step: float, mean_squares: Array) -> float:
+    def predicted_error(self, step: float, mean_squares: Array, clipped: Array) -> float:
         """Predicts the squared error on codes, summed over the outputs.
 
-        As `qir.passes.shared.partial_sums.predicted_error`.
+        As `qir.passes.shared.partial_sums.predicted_error`, and what clipping adds.
 
         Args:
             step: Step of the activations' code.
             mean_squares: Mean square of each channel [channels].
+            clipped: Mean square of what of each channel lies beyond the code, likewise.
         """
-        of_activations = step**2 * float(np.square(self.weights, dtype=np.float64).sum())
+        squares = np.square(self.weights, dtype=np.float64)
+        of_clipping = float((squares * self.spread(clipped)).sum())
+        of_activations = step**2 * float(squares.sum())
         peaks = np.abs(self.weights).max(axis=(0, 1), initial=0).astype(np.float64)
         met = self.spread(mean_squares).sum(axis=0) * len(self.weights)
         of_weights = float((np.square(peaks / _LARGEST_WEIGHT) * met).sum())
-        return (of_activations + of_weights) / 12
+        return (of_activations + of_weights) / 12 + of_clipping
 
 
 def choose_factors(
@@ -76,6 +79,8 @@ def choose_factors(
     share: float,
     alpha: float | None,
     tied: Callable[[Array], Array] = lambda factors: factors,
+    *,
+    has_tails: bool = False,
 ) -> tuple[Array, float]:
     """Returns a factor for each channel, and by how many decibels the predicted error falls.
 
@@ -88,6 +93,7 @@ def choose_factors(
         alpha: Exponent of max|x|; that of the weights is the rest of 1. None takes the power of the
             channel's size that is predicted to lose the least.
         tied: Makes those factors equal that have to be.
+        has_tails: Whether other data is to be expected beyond the extremes, as `beyond` has it.
     """
     low, high = (bounds.astype(np.float64) for bounds in (statistic.minimum, statistic.maximum))
     peaks, mean_squares = (
@@ -107,15 +113,26 @@ def choose_factors(
         tried = [sizes**strength for strength in STRENGTHS]
     else:
         tried, gain = [of_paper(alpha)], -np.inf
+
+    def clipped(factors: Array) -> Array:
+        if not has_tails:
+            return np.zeros(peaks.shape)
+        ends = (-low, -(low / factors).min()), (high, (high / factors).max())
+        lost = [beyond(end, most * factors, statistic.count) for end, most in ends]
+        return np.asarray(lost[0] + lost[1])
+
     whole = step(low.min(), high.max())
-    before = [product.predicted_error(whole, mean_squares) for product in products]
+    now = clipped(best)
+    before = [product.predicted_error(whole, mean_squares, now) for product in products]
     for sizes in tried:
         if not sizes.max() > 0:
             continue
         factors = tied(np.maximum(sizes / sizes.max(), LEAST_FACTOR))
         narrowed = step((low / factors).min(), (high / factors).max())
+        squares = factors**2
+        then = clipped(factors) / squares
         left = [
-            product.times(factors).predicted_error(narrowed, mean_squares / factors**2)
+            product.times(factors).predicted_error(narrowed, mean_squares / squares, then)
             for product in products
         ]
         pairs = [(most, rest) for most, rest in zip(before, left, strict=True) if most > 0]
@@ -123,3 +140,20 @@ def choose_factors(
         if found > gain:
             best, gain = factors, found
     return best, gain
+
+
+def beyond(extremes: Array, ends: Array, count: int) -> Array:
+    """Returns the mean square of what other data of channels has beyond the ends of a code.
+
+    Of tails that fall as exp(-x / b), the greatest of n numbers is near b ln n, and a further one
+    exceeds it once in n + 1 times, by sqrt(2) b in the root mean square.
+
+    Args:
+        extremes: How far each channel was seen to reach in one direction [channels].
+        ends: How far the code lets it, at least as far [channels].
+        count: How many numbers of each channel were seen.
+    """
+    reach = np.maximum(extremes, 0.0)
+    scale = reach / np.log(count + 1)
+    room = np.divide(ends - reach, scale, out=np.zeros(reach.shape), where=scale > 0)
+    return np.asarray(2 * np.square(scale) / (count + 1) * np.exp(-np.maximum(room, 0.0)))

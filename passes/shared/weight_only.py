@@ -15,6 +15,7 @@ from qir.ops.op import Op
 from qir.ops.rules import Accumulate
 from qir.passes.shared.bias_correction import added_within, lost_by_rounding
 from qir.passes.shared.chosen_codes import ChosenCodes
+from qir.passes.shared.kept import KEPT
 from qir.passes.shared.observed_parts import known_moments
 from qir.passes.shared.weight_codes import WeightCoding
 from qir.pipeline import Context
@@ -94,7 +95,7 @@ class WeightCoder:
         """Whether an operand is weights; notes on the node why not."""
         weights = node.inputs[index]
         if node in self.chosen.kept:
-            node.note = "a selector keeps it in floating point"
+            node.note = KEPT
         elif not weights.is_constant:
             node.note = f"%{weights.name} is not a constant, and activations=float"
         elif not weights.type.is_float or weights.type.rank < 2 or not weights.array.size:

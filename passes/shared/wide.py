@@ -264,6 +264,12 @@ def moved_sums(graph: Graph, ranges: Mapping[Value, Interval], heads: Iterable[V
     return {move for chain in (*siblings, *(chains[value] for value in heads)) for move in chain}
 
 
+def _multiplies_heads(node: Node) -> bool:
+    """Whether a node multiplies two activations head by head; weights have codes by channel."""
+    is_by_head = isinstance(node.op, Dot) and node.op.batch > 1
+    return is_by_head and not any(value.is_constant for value in node.inputs)
+
+
 def head_codes(graph: Graph, statistics: Statistics) -> dict[Value, Affine]:
     """Returns codes by head for operands of products of batches whose heads differ much in size.
 
@@ -276,8 +282,8 @@ def head_codes(graph: Graph, statistics: Statistics) -> dict[Value, Affine]:
     codes: dict[Value, Affine] = {}
     chains = moves_from_sums(graph)
     for value in chains:
-        readers = [node.op for node in value.users]
-        if not readers or not all(isinstance(op, Dot) and op.batch > 1 for op in readers):
+        readers = list(value.users)
+        if not readers or not all(map(_multiplies_heads, readers)):
             continue
         found: ChannelStatistic | None = known_part(value, statistics, "channels")
         if found is None or not found.count or found.axes != tuple(range(1, len(found.axes) + 1)):

@@ -7,7 +7,6 @@ import os
 import time
 import warnings
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from qir.analysis.properties import QUANTIZED, is_float_op
@@ -59,8 +58,9 @@ def quantize(
         pipeline: A named pipeline or passes as text; by default that of the recipe, else `w8a8`.
         budget: A measure of the outputs against those of the float program and the least that it
             is to be: `sqnr` in dB, the mean `cosine` of rows, or `accuracy`, the share of rows
-            whose greatest number stands where it stands in float. It is measured on rows of the
-            data, of the second batch where there are several.
+            whose greatest number stands where it stands in float, of outputs that are integers the
+            share that is the same. It is measured on rows of the data, of the second batch where
+            there are several: their ranges are known, others may do worse.
         metric: A function of your own instead: of the outputs of the float program and those of the
             integer program, lists of arrays, to a number that is greater where they are better; the
             budget then is the least that it is to be.
@@ -98,7 +98,12 @@ def quantize(
     pipeline = "w8a8" if pipeline is None else pipeline
     given = (metric, seconds, checkpoint)
     if budget is not None or pipeline == "auto":
-        limits = begin(seconds, None if checkpoint is None else Path(checkpoint))
+        if budget is None and metric is not None:
+            raise QirError(
+                "quantize: metric is what a budget is measured by, got no budget; auto "
+                "measures the signal to noise"
+            )
+        limits = begin(seconds, checkpoint)
         wanted = None if budget is None else Budget.of(budget, metric)
         base = "w8a8" if pipeline == "auto" else pipeline
         integer, found = quantize_to(graph, data, base, wanted, limits, context, options)

@@ -22,7 +22,8 @@ from qir.search.budget import Budget
 from qir.search.search import SearchLimits, SearchResult, search
 from qir.search.subject import SearchedProgram
 from qir.search.units import numbers_of_sample
-from qir.types import Array
+from qir.targets import Target, find_target
+from qir.types import Array, DType
 
 WORK = 3 * 2**30
 """Products that one run of a simulation may compute: a tenth of a second on a few cores."""
@@ -75,7 +76,8 @@ def quantize_to(
     if data is None:
         raise QirError("quantize: expected data to search with, got none")
     steps = pipeline if isinstance(pipeline, Pipeline) else Pipeline.parse(pipeline)
-    place = _place_of_codes(steps)
+    place = _place_of_codes(steps, pipeline if isinstance(pipeline, str) else str(pipeline))
+    wide_weights = _takes_wide_weights(options.get("target"))
     head, codes, rest, tail = (
         Pipeline(part, steps.allow)
         for part in (
@@ -136,7 +138,8 @@ def quantize_to(
         rows,
         exact,
         held_out,
-        with_weights=budget is not None,
+        with_weights=budget is not None and wide_weights,
+        per="channel" if getattr(codes.steps[0], "per", "").startswith("block") else None,
     )
     start = time.perf_counter()
     named = pipeline if isinstance(pipeline, str) else str(pipeline)
@@ -166,14 +169,32 @@ _SHOWN = ("dump_dir", "print_after_all", "check")
 """Options that show or check the passes, which are run once more for it with what was found."""
 
 
-def _place_of_codes(pipeline: Pipeline) -> int:
+def _takes_wide_weights(target: str | Target | None) -> bool:
+    """Whether a target accepts weights of 16 bits.
+
+    Raises:
+        QirError: It does not accept activations of 16 bits, or there is no such target.
+    """
+    if target is None:
+        return True
+    found = find_target(target, "quantize")
+    if found.activations is not None and DType.I16 not in found.activations:
+        accepted = " or ".join(one.value for one in found.activations)
+        raise QirError(
+            f"quantize: a search gives activations 16 bits, of which target {found.name} accepts "
+            f"{accepted} alone; keep ops in floating point by a recipe, as qir.compare advises"
+        )
+    return found.weights is None or DType.I16 in found.weights
+
+
+def _place_of_codes(pipeline: Pipeline, named: str) -> int:
     """Returns the place of the pass that gives activations codes of 8 bits."""
     for place, step in enumerate(pipeline.steps):
         if step.name == "quantize" and getattr(step, "activations", "float") in ("i8", "u8"):
             return place
     raise QirError(
         "quantize: expected a pipeline that gives activations codes of 8 bits, such as w8a8, to "
-        f"search from, got '{pipeline}'"
+        f"search from, got '{named}'"
     )
 
 

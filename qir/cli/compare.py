@@ -37,7 +37,13 @@ def add(commands: Commands) -> None:
         "-p",
         "--pipeline",
         help="what the integer program was made by: it is made again with the best remedy "
-        "(default: w8a8)",
+        "(default: that of the recipe, else w8a8)",
+    )
+    command.add_argument(
+        "--recipe",
+        type=Path,
+        metavar="FILE",
+        help="the recipe that it was made by, such as a search has left",
     )
     command.add_argument(
         "--no-measure",
@@ -56,7 +62,7 @@ def _compare(options: argparse.Namespace) -> int:
         check_writable(options.output)
         check_suffix(options.output, (".json",), "compare")
         read = [*files_of(options.float_program), *files_of(options.integer_program)]
-        check_apart([options.output], [*read, options.data], "compare")
+        check_apart([options.output], [*read, options.data, options.recipe], "compare")
     graph = load(options.float_program)
     found = compare(
         graph,
@@ -65,6 +71,7 @@ def _compare(options: argparse.Namespace) -> int:
         samples=options.samples,
         measure=not options.no_measure,
         pipeline=options.pipeline,
+        recipe=options.recipe,
     )
     text = found.as_json() + "\n"
     if options.output is not None:

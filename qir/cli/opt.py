@@ -58,6 +58,8 @@ def _opt(options: argparse.Namespace) -> int:
         check_apart(files_of(options.output), inputs, "opt")
         check_savable(options.output)
     if options.bisect:
+        if not options.pipeline:
+            raise QirError("opt: expected passes to bisect, as -p w8a8, got none")
         graph = load(options.program)
         data = None if options.data is None else read_data(options, graph)
         found = bisect(

@@ -77,6 +77,7 @@ def run_pipeline(
     graph: Graph,
     progress: bool = False,
     run: Callable[..., Graph] = optimize,
+    context: Context | None = None,
 ) -> Graph:
     """Runs the pipeline of the options over a program, and prints what the passes had to say.
 
@@ -85,6 +86,7 @@ def run_pipeline(
         graph: The program.
         progress: Whether long passes show a progress bar.
         run: Takes the arguments of `optimize`.
+        context: Filled by the run.
     """
     if options.data is not None and options.statistics is not None:
         raise QirError(
@@ -93,7 +95,7 @@ def run_pipeline(
         )
     data = read_data(options, graph) if options.data is not None else None
     known = Statistics.load(options.statistics) if options.statistics is not None else None
-    context = Context()
+    context = context or Context()
     result = run(
         graph,
         pipeline=options.pipeline,

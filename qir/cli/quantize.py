@@ -9,14 +9,16 @@ from functools import partial
 from pathlib import Path
 
 from qir.api import check_savable, load, quantize, save
-from qir.cli.arguments import Commands, add_program, check_apart, files_of
+from qir.cli.arguments import Commands, add_program, check_apart, check_suffix, files_of
 from qir.cli.pipelines import add_pipeline_options, run_pipeline
 from qir.errors import QirAccuracyWarning, QirError
+from qir.pipeline import Context
 from qir.report.accuracy import THRESHOLD, warning_of
 from qir.report.explain import explain
 from qir.report.unseen import unseen
 from qir.search.budget import BUDGETS
 from qir.targets import find_target
+from qir.text.files import check_writable
 
 _SWITCHES = (
     "--no-accuracy-check skips this check, --accuracy-threshold sets another threshold; "
@@ -60,7 +62,8 @@ def add(commands: Commands) -> None:
         "--budget",
         metavar="'NAME BOUND'",
         help="give 16 bits to as few activations and weights as it takes for the outputs to be as "
-        f"near to float's as this: {', '.join(BUDGETS)} and the least that will do, as 'sqnr 30'",
+        f"near to float's as this: {', '.join(BUDGETS)} and the least that will do, as 'sqnr 30'; "
+        "accuracy is the share of samples that go to the class that float puts them in",
     )
     searching.add_argument(
         "--seconds", type=float, help="the longest that a search may take, calibration included"
@@ -70,6 +73,12 @@ def add(commands: Commands) -> None:
         type=Path,
         metavar="FILE",
         help="where to keep what a search has measured; one that finds the file goes on from it",
+    )
+    searching.add_argument(
+        "--save-recipe",
+        type=Path,
+        metavar="FILE",
+        help="where to write the recipe that a search found, for --recipe, a .toml file",
     )
     command.add_argument(
         "--explain",
@@ -98,17 +107,26 @@ def _quantize(options: argparse.Namespace) -> int:
         raise QirError("quantize: expected passes, or a named pipeline such as w8a8, got none")
     inputs = [*files_of(options.program), options.data, options.statistics, options.recipe]
     check_apart(files_of(options.output), inputs, "quantize")
+    taken = [*inputs, *files_of(options.output)]
     if options.checkpoint is not None:
-        check_apart([options.checkpoint], [*inputs, *files_of(options.output)], "quantize")
+        check_apart([options.checkpoint], taken, "quantize")
+    if (found := options.save_recipe) is not None:
+        if options.budget is None and options.pipeline != "auto":
+            raise QirError("quantize: --save-recipe is for a search; give --budget, or -p auto")
+        check_suffix(found, (".toml",), "quantize")
+        check_writable(found)
+        check_apart([found], [*taken, options.checkpoint], "quantize")
     target = None if options.target is None else find_target(options.target, "quantize")
     check_savable(options.output, target=target)
     program = load(options.program)
+    context = Context()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", QirAccuracyWarning)
         integer = run_pipeline(
             options,
             program,
             progress=sys.stderr.isatty(),
+            context=context,
             run=partial(
                 quantize,
                 accuracy_check=not options.no_accuracy_check and options.accuracy_threshold,
@@ -117,6 +135,9 @@ def _quantize(options: argparse.Namespace) -> int:
                 checkpoint=options.checkpoint,
             ),
         )
+    if found is not None:
+        assert context.recipe is not None
+        context.recipe.save(found)
     # A .qir file holds programs for any target.
     save(integer, options.output, target=None if options.output.suffix == ".qir" else target)
     if target is not None:

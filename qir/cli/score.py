@@ -17,6 +17,7 @@ from qir.errors import QirError, counted
 from qir.ir import Graph
 from qir.metrics import METRICS, Latency
 from qir.metrics.asked import asked
+from qir.metrics.registry import AnyMetric, Metric
 from qir.ops.attributes import attribute_fields
 from qir.text.storage import Npy, reading
 from qir.types import Array
@@ -106,6 +107,8 @@ def _score(options: argparse.Namespace) -> int:
         if options.targets is not None:
             targets = _read_targets(options.targets)
             data = _paired(batches, targets, options, _left_out(first, batches))
+        elif needed := next((name for name, one in metrics.items() if _reads_targets(one)), ""):
+            raise QirError(f"score: expected targets, which {needed} reads; give them by --targets")
     elif options.targets is not None:
         raise QirError("score: expected samples by --data beside targets, got none")
     if any(isinstance(each, Latency) for each in metrics.values()):
@@ -123,6 +126,10 @@ def _score(options: argparse.Namespace) -> int:
     )
     print(found.to_json() if options.json else found)
     return 0
+
+
+def _reads_targets(metric: AnyMetric) -> bool:
+    return isinstance(metric, Metric) and metric.reads_targets
 
 
 def _read_targets(path: Path) -> list[str] | Array:

@@ -99,6 +99,13 @@ class DetectionPrecision(Metric):
             )
         count = len(boxes)
         found = ~(scores <= 0)
+        wrong = classes[found & np.isfinite(classes) & (classes != np.rint(classes))]
+        if wrong.size:
+            raise QirError(
+                f"expected whole numbers as class ids, got {wrong[0]:.6g} in output "
+                f"{self.classes}: the steps of a code miss them; keep_float for what makes the ids "
+                "keeps them whole"
+            )
         image = np.broadcast_to(np.arange(count)[:, None], scores.shape)
         detected = Detections(
             image[found], self._corners(boxes[found]), classes[found], scores[found]

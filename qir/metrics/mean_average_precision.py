@@ -55,4 +55,6 @@ class MeanAveragePrecision(Metric):
         if self.average != "micro":
             # The precision of a ranking in which nothing is right is no number to average.
             scores, right = scores[:, occurring], right[:, occurring]
-        return float(metrics.average_precision_score(right, scores, average=self.average))
+        # Only their order counts, and scikit-learn takes no infinite ones.
+        places = np.unique(scores, return_inverse=True)[1].reshape(scores.shape)
+        return float(metrics.average_precision_score(right, places, average=self.average))

@@ -26,7 +26,9 @@ def read_text(path: str | os.PathLike[str]) -> str:
         with Path(path).open("rb") as file:
             found = file.read(MOST_BYTES + 1)
     except (OSError, ValueError) as error:
-        raise QirError(f"recipe: can't read {path}: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        text = "; the text of a recipe goes through qir.Recipe.parse" if "\n" in str(path) else ""
+        raise QirError(f"recipe: can't read {path}: {why}{text}") from error
     if len(found) > MOST_BYTES:
         raise QirError(f"recipe: expected a file of at most {MOST_BYTES} bytes, got {path}")
     try:

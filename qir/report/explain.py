@@ -51,8 +51,7 @@ class Explanation:
             the lines without choices read "as all"; empty where there was no recipe.
         chosen_inputs: What a recipe chose for inputs, by their names.
         accuracy: What `qir.quantize` measured of the program, None where it did not.
-        inputs: A sentence for each input that held one number only in the calibration data, or that
-            a recipe chose a code for.
+        inputs: A sentence for each input that held one number only in the calibration data.
         diagnostics: What the passes that made an integer program had to say; that nothing was
             quantized, the lines say.
         target: The name of the target that was asked about; None for none.
@@ -136,7 +135,7 @@ def explain(graph: Graph, *, target: str | Target | None = None) -> Explanation:
         graph.choices.get(OF_ALL, ()),
         {value.name: chosen for value in graph.inputs if (chosen := _of_values(graph, [value]))},
         graph.accuracy,
-        (*constant_inputs(graph), *_chosen_inputs(graph)),
+        tuple(constant_inputs(graph)),
         graph.diagnostics if quantized else (),
         None if found is None else found.name,
         () if found is None else found.obstacles(graph),
@@ -151,14 +150,6 @@ def _lines(graph: Graph, quantized: bool) -> Iterator[OpVerdict]:
         reason = "" if integer else _reason(node, quantized)
         name = placed_name(node.outputs[0], around)
         yield OpVerdict(node.op.name, name, node.loc, integer, reason, _choices(graph, node))
-
-
-def _chosen_inputs(graph: Graph) -> Iterator[str]:
-    for value in graph.inputs:
-        names = value.origin or (value.name,)
-        chosen = [each for name in names for each in graph.choices.get(name, ())]
-        if chosen:
-            yield f"input %{value.name}: {', '.join(map(str, chosen))}"
 
 
 def _choices(graph: Graph, node: Node) -> tuple[ChosenOption, ...]:

@@ -17,7 +17,7 @@ from qir.metrics.accuracy import ClassAccuracy
 from qir.metrics.cosine import CosineSimilarity
 from qir.metrics.registry import Answers, Metric
 from qir.metrics.sqnr import SignalToNoise
-from qir.types import Array
+from qir.types import Array, DType
 
 OutputMetric: TypeAlias = Callable[[Sequence[Array], Sequence[Array]], float]
 """Tells how good outputs are: of the float program's outputs and the integer program's, both in
@@ -27,15 +27,33 @@ real numbers, an array for each, it makes a number that is greater where they ar
 def least_of(metric: Metric, exact: Sequence[Array], found: Sequence[Array]) -> float:
     """Returns a metric of the float outputs, that of the output where it is the least.
 
-    What is right, where it asks for that, is where each row's greatest number stands in float.
+    What is right, where it asks for that, is where each row's greatest number stands in float; of
+    outputs that are integers or booleans the numbers themselves.
+
+    Raises:
+        QirError: It has a meaning for none of the outputs.
     """
     figures = []
     for right, got in zip(exact, found, strict=True):
-        if right.dtype.kind == "f":
+        if is_real(right):
+            right, got = (each.astype(np.float64) for each in (right, got))
             targets = right.argmax(axis=-1) if metric.reads_targets else None
             part = metric.part(Answers((got,), targets, (right,)))
             figures.append(float(metric.total([part])))
-    return min(figures, default=np.inf)
+        elif metric.reads_targets and right.size:
+            figures.append(float(np.mean(right == got)))
+    if not figures:
+        types = ", ".join(sorted({DType.of(each.dtype).value for each in exact})) or "none"
+        raise QirError(
+            f"budget: expected an output of real numbers for {metric.name} to measure, got "
+            f"{types}; 'accuracy 0.99' is the share of integers that are equal, or give metric="
+        )
+    return min(figures)
+
+
+def is_real(array: Array) -> bool:
+    """Whether an array holds floating-point numbers of any width."""
+    return DType.of(array.dtype).is_float
 
 
 signal_to_noise: OutputMetric = partial(least_of, SignalToNoise())
@@ -48,6 +66,9 @@ BUDGETS: Mapping[str, OutputMetric] = MappingProxyType(
     }
 )
 """The measures that a budget can name."""
+
+SHARES = ("cosine", "accuracy")
+"""Those that are 1 at most."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +121,14 @@ class Budget:
                 f"budget: expected a measure among {', '.join(BUDGETS)}, got '{name}'{hint}; "
                 "metric= takes a function of your own"
             )
+        if name in SHARES and bound > 1:
+            raise QirError(f"budget: expected {name} of at most 1, got {given!r}")
         return Budget(name, bound, BUDGETS[name])
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is measured by a function of the user's."""
+        return self.metric not in BUDGETS.values()
 
     def measure(self, exact: Sequence[Array], found: Sequence[Array]) -> float:
         """Returns how good outputs are.
@@ -108,10 +136,19 @@ class Budget:
         Raises:
             QirError: The metric returns no number.
         """
-        figure = self.metric(exact, found)
-        if not isinstance(figure, Real | np.number) or np.isnan(float(figure)):
+        if self.is_own:  # It may change the arrays that it gets.
+            exact, found = ([np.array(each) for each in arrays] for arrays in (exact, found))
+        try:
+            figure = self.metric(exact, found)
+        except QirError:
+            raise
+        except Exception as error:  # of a function of the user's
+            error.add_note(f"qir.quantize: in the metric {self.name} of the budget")
+            raise
+        number = np.asarray(figure)
+        if number.ndim or number.dtype.kind not in "biuf" or np.isnan(number):
             raise QirError(f"budget: expected {self.name} to return a number, got {figure!r}")
-        return float(figure)
+        return float(number)
 
     def figure(self, number: float) -> str:
         """Returns a number of the measure as text."""

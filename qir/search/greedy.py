@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import combinations
+from itertools import chain, combinations
 from math import log10
 
 from qir.pipeline.recipes import RecipeRule
@@ -27,6 +27,15 @@ FEW = 12
 
 NEAR = 0.5
 """How far below the bound a simulated figure in dB may lie for a set to be tried."""
+
+NEAR_ONE = 0.1
+"""The same where one unit is left out of those that meet the budget."""
+
+NOT_MANY = 2 * FEW
+"""Units of which each is left out in the end, whatever the simulation says of that."""
+
+MOST_ONES = 8
+"""Units of least noise of which each is left out by itself in the end."""
 
 MOST_TRIED = 48
 """Integer programs that are made to do with fewer units."""
@@ -72,17 +81,17 @@ class Greedy:
 
     def simulated(self, chosen: Collection[int]) -> float:
         """Returns the measure of the simulation where some units have 16 bits."""
+        return self.measurements.get("simulated", chosen, lambda: [self.measured(chosen)])[0]
 
-        def measure() -> Sequence[float]:
-            return [self.budget.measure(self._exact, self.prepared.simulated(chosen))]
-
-        return self.measurements.get("simulated", chosen, measure)[0]
+    def measured(self, chosen: Collection[int]) -> float:
+        """Returns the same, measured anew."""
+        return self.budget.measure(self._exact, self.prepared.simulated(chosen))
 
     def real(self, chosen: Sequence[int]) -> float:
         """Returns the measure of the integer program where some units have 16 bits."""
 
         def measure() -> Sequence[float]:
-            found = self.prepared.subject.integer(self.rules(chosen))
+            found = self.prepared.integer(chosen, self.rules(chosen))
             return [self.budget.measure(self._exact_held_out, found)]
 
         figure = self.measurements.get("real", chosen, measure)[0]
@@ -105,7 +114,7 @@ class Greedy:
                 after = [max(0.0, all_ - one) for all_, one in zip(left, own, strict=True)]
                 told += f": {self._gain(left, after, whole)}"
                 left = after
-            rules.append(units[index].rule(told))
+            rules.append(units[index].rule(told, self.prepared.subject.per))
         return rules
 
     def _all_noise(self) -> list[float]:
@@ -145,11 +154,16 @@ class Greedy:
         """Returns how many tensors get 16 bits."""
         return sum(self.prepared.units[index].values for index in chosen)
 
+    @property
+    def room(self) -> int:
+        """How many tensors of activations `spend` may give 16 bits."""
+        return int(MOST_WIDE * self.prepared.values) - self.prepared.wide
+
     def spend(self) -> Found:
         """Gives 16 bits to at most a small share of the activations, where they gain the most."""
         noises = self.noises()
         prepared, total = self.prepared, sum(noises.values())
-        values = int(MOST_WIDE * prepared.values) - prepared.wide
+        values = self.room
         numbers = int(MOST_WIDE * prepared.numbers)
         chosen: list[int] = []
         for index in self.order(noises):
@@ -189,6 +203,9 @@ class Greedy:
             if len(noises) < len(self.prepared.units):
                 raise OutOfTime
             order = self.order(noises)
+            if not order:
+                self.real([])
+                return None
             found = self._reach(order)
             if found is None:
                 return None
@@ -236,13 +253,18 @@ class Greedy:
 
     def _fewer(self, found: Found, noises: dict[int, float]) -> Found | None:
         """Returns a set that meets the budget with fewer tensors in 16 bits, if one is found."""
-        cost = self.cost(found.chosen)
-        if len(noises) > FEW:
-            for chosen in self._lighter(found, noises):
-                if (figure := self.real(chosen)) >= self.budget.bound:
-                    return Found(chosen, figure)
-            return None
+        if len(noises) <= FEW and (fewer := self._of_all_sets(found, noises)) is not None:
+            return fewer
+        sets = self._lighter(found, noises) if len(noises) > FEW and self._adds_up else iter(())
+        for chosen in chain(sets, self._without_one(found, noises)):
+            if (figure := self.real(chosen)) >= self.budget.bound:
+                return Found(chosen, figure)
+        return None
+
+    def _of_all_sets(self, found: Found, noises: dict[int, float]) -> Found | None:
+        """Returns the set of the fewest tensors that meets the budget, if one of fewer does."""
         assert found.figure is not None
+        cost = self.cost(found.chosen)
         offset = self.simulated(found.chosen) - found.figure
         bound = self.budget.bound + offset - (NEAR if self._adds_up else 0)
         places = self.order(noises)
@@ -263,6 +285,17 @@ class Greedy:
                 return Found(chosen, figure)
         return None
 
+    def _without_one(self, found: Found, noises: dict[int, float]) -> Iterator[tuple[int, ...]]:
+        """Yields sets without one unit, of those of least noise, that may meet the budget."""
+        assert found.figure is not None
+        bound = self.budget.bound + self.simulated(found.chosen) - found.figure - NEAR_ONE
+        # Simulated figures that don't add up say little of those of the program near the bound.
+        is_sifted = self._adds_up and len(noises) > NOT_MANY
+        for index in sorted(found.chosen, key=noises.__getitem__)[:MOST_ONES]:
+            chosen = tuple(each for each in found.chosen if each != index)
+            if not is_sifted or self.simulated(chosen) >= bound:
+                yield chosen
+
     @property
     def _adds_up(self) -> bool:
         """Whether what is measured tells the sum of the noises."""
@@ -272,10 +305,6 @@ class Greedy:
         """Yields sets without those of least noise, as many as the budget has room for."""
         assert found.figure is not None
         lightest = sorted(found.chosen, key=noises.__getitem__)
-        if not self._adds_up:
-            dropped = lightest[:1]
-            yield tuple(each for each in found.chosen if each not in dropped)
-            return
         room = 10 ** (-self.budget.bound / 10) - 10 ** (-found.figure / 10)
         for share in (1.0, 0.5):
             dropped, left = [], share * room

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from qir.errors import QirError
-from qir.text.files import check_writable, write_atomically
+from qir.text.files import write_atomically
 
 EVERY = 2.0
 """Seconds between one writing of the file and the next."""
@@ -31,7 +31,7 @@ class SearchedFigures:
         started: When it started, as `time.monotonic` tells.
 
     Raises:
-        QirError: The file is no such file, or one of another search; or can't be written.
+        QirError: The file is no such file, or one of another search.
     """
 
     def __init__(
@@ -42,10 +42,8 @@ class SearchedFigures:
         self._end = None if seconds is None else started + seconds
         self._figures: dict[str, list[float]] = {}
         self._written = time.monotonic()
-        if path is not None:
-            check_writable(path)
-            if path.exists():
-                self._figures = self._read(path)
+        if path is not None and path.exists():
+            self._figures = self._read(path)
 
     def _read(self, path: Path) -> dict[str, list[float]]:
         remedy = "take the file away to begin anew, or choose another path"

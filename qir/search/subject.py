@@ -13,6 +13,7 @@ from qir.analysis.sites import Site
 from qir.ir import Graph, Value
 from qir.pipeline import Executor
 from qir.pipeline.recipes import RecipeRule
+from qir.search.budget import is_real
 from qir.search.staged import StagedSimulation
 from qir.search.units import Unit, find_units, known_weights
 from qir.types import Array
@@ -36,6 +37,8 @@ class SearchedProgram:
         exact: What the float program returns for them.
         held_out: Other rows, to judge what was chosen by; the same where there are no others.
         with_weights: Whether weights get more bits too.
+        per: What of weights has a scale of its own where they have 16 bits, otherwise than the
+            pipeline says; None for the same.
     """
 
     reference: Graph
@@ -48,6 +51,7 @@ class SearchedProgram:
     exact: Sequence[Array]
     held_out: Sequence[Array]
     with_weights: bool
+    per: str | None = None
 
     def prepared(self) -> Prepared:
         """Builds and compiles the simulation."""
@@ -62,9 +66,8 @@ class SearchedProgram:
         found = self.interpreter(self.reference, *self.held_out)
         return [found[value] for value in self.reference.outputs]
 
-    def integer(self, rules: Sequence[RecipeRule]) -> list[Array]:
-        """Returns the outputs of the integer program with some rules, of the rows held out."""
-        program = self.make(rules)
+    def computed(self, program: Graph) -> list[Array]:
+        """Returns the outputs of an integer program, of the rows held out."""
         pairs = zip(program.inputs, self.held_out, strict=True)
         found = self.interpreter(program, *(_stored(value, array) for value, array in pairs))
         return [_real(value, found[value]) for value in program.outputs]
@@ -92,10 +95,38 @@ class Prepared:
         self.subject = subject
         self.units = units
         self._staged = StagedSimulation(simulation, subject.executor, subject.rows)
-        stored = [value for value in subject.make(()).values_inside() if _is_stored(value)]
-        self.values = len(stored)
-        self.wide = sum(value.type.dtype.bits > 8 for value in stored)
+        self._stored: dict[frozenset[int], tuple[int, int]] = {}
+        self.values, self.wide = self.stored(())
         self.numbers = sum(unit.size for unit in units if unit.kind == "activations")
+
+    def stored(self, chosen: Collection[int]) -> tuple[int, int]:
+        """Returns how many activations the integer program stores, and how many in 16 bits.
+
+        Args:
+            chosen: The places of the units that have 16 bits.
+        """
+        if (key := frozenset(chosen)) not in self._stored:
+            per = self.subject.per
+            self._make(key, [self.units[index].rule("", per) for index in chosen])
+        return self._stored[key]
+
+    def integer(self, chosen: Collection[int], rules: Sequence[RecipeRule]) -> list[Array]:
+        """Returns the outputs of the integer program where the units at some places have 16 bits.
+
+        They are those of the rows held out.
+
+        Args:
+            chosen: The places.
+            rules: The rules that give them these.
+        """
+        return self.subject.computed(self._make(frozenset(chosen), rules))
+
+    def _make(self, chosen: frozenset[int], rules: Sequence[RecipeRule]) -> Graph:
+        program = self.subject.make(rules)
+        stored = [value for value in program.values_inside() if _is_stored(value)]
+        wide = sum(value.type.dtype.bits > 8 for value in stored)
+        self._stored[chosen] = len(stored), wide
+        return program
 
     def simulated(self, chosen: Collection[int]) -> list[Array]:
         """Returns the outputs where the units at some places have 16 bits."""
@@ -107,15 +138,17 @@ class Prepared:
     def noise(self, index: int) -> list[float]:
         """Returns what one unit alone adds to each output: its mean square over that of the output.
 
+        Where all outputs are integers it is the share of them that changes.
+
         All others are as in floating point. Noises of roundings are next to independent, so that
         they add up.
         """
         found = self._staged.run_alone(self.units[index].sites)
-        return list(map(_share_of_noise, self._staged.run_alone(()), found))
+        return _shares_of_noise(self._staged.run_alone(()), found)
 
     def rest(self) -> list[float]:
-        """Returns what is added to each output by all that is in no unit."""
-        return list(map(_share_of_noise, self.subject.exact, self._staged.run_alone(())))
+        """Returns what is added to each output by all that is in no unit; see `noise`."""
+        return _shares_of_noise(self.subject.exact, self._staged.run_alone(()))
 
 
 def _is_stored(value: Value) -> bool:
@@ -123,9 +156,17 @@ def _is_stored(value: Value) -> bool:
     return code is not None and not value.is_constant and code.storage.bits <= 16
 
 
+def _shares_of_noise(exact: Sequence[Array], found: Sequence[Array]) -> list[float]:
+    pairs = list(zip(exact, found, strict=True))
+    # What integers change by is no noise, and would be far more than that beside them.
+    real = [pair for pair in pairs if is_real(pair[0])]
+    return [_share_of_noise(right, got) for right, got in real or pairs]
+
+
 def _share_of_noise(exact: Array, found: Array) -> float:
-    if exact.dtype.kind != "f":
-        return 0.0
+    if not is_real(exact):
+        return float(np.mean(exact != found)) if exact.size else 0.0
+    exact, found = (each.astype(np.float64) for each in (exact, found))
     signal = float(np.mean(np.square(exact, dtype=np.float64)))
     noise = float(np.mean(np.square(found - exact, dtype=np.float64)))
     return noise / signal if signal > 0 else noise

@@ -54,11 +54,16 @@ class Unit:
         """The name by which it is kept and told."""
         return f"%{self.names[0]}" if self.kind == "activations" else f"weights of %{self.names[0]}"
 
-    def rule(self, reason: str) -> RecipeRule:
-        """Returns the rule that gives it 16 bits."""
+    def rule(self, reason: str, per: str | None = None) -> RecipeRule:
+        """Returns the rule that gives it 16 bits.
+
+        Args:
+            reason: Why.
+            per: What of weights gets a scale of its own; None for what the pipeline says.
+        """
         select = tuple(map(escape, self.names))
         if self.kind == "weights":
-            return RecipeRule(select=select, weights="i16", reason=reason)
+            return RecipeRule(select=select, weights="i16", per=per, reason=reason)
         return RecipeRule(select=select, activations="i16", reason=reason)
 
     def widened(self) -> dict[Site, tuple[float, float, float]]:

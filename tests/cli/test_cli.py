@@ -82,7 +82,7 @@ def test_quantize_to_a_budget(qir_command, folder):
     line = f"{QUANTIZE} --checkpoint search.json --explain"
     status, out, err = qir_command(line, "--budget", "sqnr 50")
     assert status == 0
-    assert re.search(r"budget sqnr 50: sqnr 5\d\.\d dB with \d of \d activations", err)
+    assert re.search(r"budget sqnr 50: sqnr 5\d\.\d dB with \d of \d stored activations", err)
     assert "16 bits: sqnr" in out
     data = [SAMPLES[:32], SAMPLES[32:]]
     assert qir.load("int8.qir") == qir.quantize(qir.parse(MODEL), data, budget="sqnr 50")
@@ -200,6 +200,32 @@ def test_compare(qir_command):
     assert read["measured"] is None
     assert written["measured"]["value"] == read["culprits"][0]["value"]
     assert read["values"] == written["values"]
+
+
+def test_the_recipe_of_a_search_is_kept_for_later(qir_command):
+    search = "quantize float.qir --data samples.npy -o fine.qir"
+    options = ("--budget", "sqnr 50", "--save-recipe", "fine.toml")
+    assert qir_command(search, *options)[0] == 0
+    assert qir.Recipe.load("fine.toml").rules
+    line = "quantize float.qir --data samples.npy -o again.qir --recipe fine.toml"
+    assert qir_command(line)[0] == 0
+    assert qir.load("again.qir") == qir.load("fine.qir")
+    line = "compare float.qir fine.qir --data samples.npy --recipe fine.toml"
+    status, out, _ = qir_command(line)
+    assert status == 0
+    assert "quantized again as it was" not in out
+    status, _, err = qir_command(f"{search} --save-recipe fine.toml")
+    assert (status, err) == (
+        1,
+        "qir: quantize: --save-recipe is for a search; give --budget, or -p auto\n",
+    )
+    status, _, err = qir_command(search, *options[:2], "--save-recipe", "fine.txt")
+    assert (status, err) == (1, "qir: quantize: expected a path ending in .toml, got fine.txt\n")
+
+
+def test_what_is_bisected_is_asked_for(qir_command):
+    status, _, err = qir_command("opt float.qir --bisect --data samples.npy")
+    assert (status, err) == (1, "qir: opt: expected passes to bisect, as -p w8a8, got none\n")
 
 
 def test_the_batch_size_and_the_pipeline_are_the_users(qir_command):
@@ -468,8 +494,7 @@ ERRORS = {
         "selector: 'op:softmx' matches nothing in @model; its ops are conv, mean, relu\n"
         '  in pass quantize(keep_float=["op:softmx"])'
     ),
-    f"{QUANTIZE} --recipe no.toml": "recipe: can't read no.toml: [Errno 2] No such file or "
-    "directory: 'no.toml'",
+    f"{QUANTIZE} --recipe no.toml": "recipe: can't read no.toml: No such file or directory",
     "quantize float.qir --data samples.npy -o no/int8.qir": (
         "file: can't write no/int8.qir: No such file or directory"
     ),

@@ -112,7 +112,10 @@ def test_targets_may_be_lines_of_text(qir_command, folder):
             "expected samples by --data beside targets",
         ),
         ("score float.qir -m accuracy", "score: expected data, which accuracy is computed of"),
-        ("score float.qir --data x.npy -m accuracy", "batch 0: expected inputs and targets"),
+        (
+            "score float.qir --data x.npy -m accuracy",
+            "targets, which accuracy reads; give them by --targets",
+        ),
         (f"{LINE.replace('y.npy', 'no.npy')} -m accuracy", "targets: can't read no.npy: No such"),
         (f"{LINE.replace('y.npy', 'float.qir')} -m accuracy", "targets: can't read float.qir: exp"),
         ("score float.qir float.qir -m size", "expected each program once, got float.qir twice"),

@@ -113,6 +113,9 @@ def test_average_precision_is_of_the_ranking_of_all_samples():
     batches = (scores[:2], labels[:2]), (scores[2:], labels[2:])
     assert figure("map", *batches) == pytest.approx(5 / 6)
     assert np.isnan(figure("map", (scores, np.zeros((3, 2), int))))
+    # A score of -inf, as of a mask, is the last one.
+    masked = np.where(scores == scores.min(), -np.inf, scores)
+    assert figure("map", (masked, labels)) == figure("map", (scores, labels))
     one_hot = figure("map", (SCORES, np.eye(3)[IDS]))
     assert figure("map", (SCORES, IDS)) == one_hot
     assert MeanAveragePrecision().average == "macro"

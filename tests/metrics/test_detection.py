@@ -101,3 +101,12 @@ def test_what_does_not_fit_is_told(outputs, targets, told):
     with pytest.raises(qir.QirError) as caught:
         precision((outputs, targets))
     assert told in str(caught.value)
+
+
+def test_class_ids_that_a_code_misses_are_refused():
+    """They would be no class that occurs, and the precision 0."""
+    with pytest.raises(qir.QirError, match=r"whole numbers as class ids, got 1.02 in output 2"):
+        precision((found([(LEFT, 0.9, 1.02)]), [there(LEFT)]))
+    # What is none, by its score, may say anything.
+    batch = found([(LEFT, 0.9, 1), (LEFT, 0.0, 1.02)]), [there(LEFT)]
+    assert precision(batch) == pytest.approx(1.0)

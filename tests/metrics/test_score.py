@@ -363,3 +363,21 @@ def test_what_is_not_installed_is_told_before_anything_runs(
         "pip install 'qir-compiler[score]'"
     )
     assert next(data) is DATA[0]
+
+
+def test_a_name_that_is_taken_or_can_not_be_asked_for_is_refused():
+    class Other(qir.Metric):
+        """How many samples there are."""
+
+        reads_targets = False
+
+        def part(self, answers):
+            return len(answers.output)
+
+        def total(self, parts):
+            return float(sum(parts))
+
+    with pytest.raises(qir.QirError, match="the name is already registered"):
+        qir.metric("accuracy")(Other)
+    with pytest.raises(qir.QirError, match="expected a name of letters"):
+        qir.metric("a b")

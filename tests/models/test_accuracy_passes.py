@@ -78,7 +78,7 @@ def test_corrected_biases_keep_more_of_photos():
 
 
 def test_cut_ranges_keep_more_of_what_sees_persons():
-    """26.5 and 27.3 dB: the numbers behind its relus have heavy tails."""
+    """26.5 and 27.7 dB: the numbers behind its relus have heavy tails."""
     network = NETWORKS["VWW"]
     calibration, held_out = network.parts()
     function = read_tflite(trained_file(f"{FOLDER}/{network.file}"), softmax=False)

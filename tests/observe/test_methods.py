@@ -314,6 +314,25 @@ def test_octav_clips_tails_and_keeps_the_bounds_of_what_is_cut_off() -> None:
     assert Octav().solve(observe(tails), 16)[1] < 4
 
 
+@pytest.mark.parametrize("method", [Octav(), Octav(2), Octav(symmetric=True)], ids=str)
+def test_octav_keeps_both_ends_where_values_have_one_magnitude(method: Octav) -> None:
+    signs = np.where(np.arange(31) % 3 == 0, -1, 1).astype(np.float32)
+    low, high = method.solve(observe(signs), 2**method.bits)
+    # At the end the derivative is that of steps alone: it moves in by a few of their squares.
+    assert -1 <= low < -0.8
+    assert 0.8 < high <= 1
+
+
+@pytest.mark.parametrize("name", ["octav", "mse", "entropy", "percentile", "minmax"])
+@pytest.mark.parametrize("number", [0.77, -0.77, 1e30, -3.0, 0.0])
+def test_a_single_number_has_a_range_that_ends_there(name: str, number: float) -> None:
+    array = np.full(32, number, np.float32)
+    seen = TensorStatistics(histogram=observe(array))
+    low, high = METHODS[name]().range(seen)
+    assert low <= high
+    assert high == pytest.approx(float(array[0]), rel=2.0**-11)
+
+
 def test_what_cannot_be_solved_is_refused() -> None:
     with pytest.raises(PassError, match="calibrate: expected a tensor with values, got none"):
         MinMax().solve(Histogram.empty())

@@ -53,14 +53,6 @@ def test_its_option_is_checked():
 
 
 def test_what_is_no_metric_is_refused():
-    kinds: list[tuple[Any, str]] = [
-        (type("Plain", (), {}), "expected a class that derives from qir.Metric, or from"),
-        (type("Half", (qir.Metric,), {}), "expected Half to define part, total"),
-    ]
-    for cls, told in kinds:
-        with pytest.raises(qir.QirError, match=told):
-            qir.metric("mine")(cls)
-    with pytest.raises(qir.QirError, match="the name is already registered"):
-        qir.metric("accuracy")(type("Other", (Margin,), {}))
-    with pytest.raises(qir.QirError, match="expected a name of letters"):
-        qir.metric("a b")
+    half: Any = type("Half", (qir.Metric,), {})
+    with pytest.raises(qir.QirError, match="expected Half to define part, total"):
+        qir.metric("mine")(half)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -192,6 +194,26 @@ def test_a_method_needs_data() -> None:
         qir.quantize(qir.parse(PROGRAM), pipeline="w8", recipe=recipe)
 
 
+def test_what_is_kept_in_floating_point_becomes_no_table() -> None:
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+
+    def rounds(x: jax.Array) -> Any:
+        return jax.lax.fori_loop(0, 30, lambda _, h: jnp.tanh(h * 1.5), x)
+
+    graph = qir.from_jax(rounds, x)
+    kept = qir.quantize(
+        graph,
+        [x],
+        "canonicalize, calibrate, propagate-ranges, quantize, integer",
+        recipe=[{"select": "*tanh*", "keep_float": True}],
+        accuracy_check=False,
+    )
+    lines = [
+        line for line in qir.explain(kept).lines if "keep_float=true" in map(str, line.choices)
+    ]
+    assert [(line.op, line.integer) for line in lines] == [("tanh", False)]
+
+
 def test_of_two_rules_the_later_one_holds() -> None:
     wide = {"select": "*", "activations": "i16", "weights": "i8"}
     graph = quantized(wide, {"select": "y", "activations": "i8"})
@@ -206,6 +228,16 @@ def test_a_choice_that_later_rules_make_for_all_is_an_error(name: str) -> None:
         "recipe: activations of rule 1 is without effect: rule 2 says it for all that it selects; "
         "put it behind, or leave it out\n  in rule 1, y: activations=i16"
     )
+
+
+@pytest.mark.parametrize("choice", [{"weights": "i4"}, {"per": "tensor"}])
+def test_codes_of_weights_that_stay_numbers_are_an_error(choice: dict[str, Any]) -> None:
+    told = refusal({"select": "op:dot", **choice}, {"select": "*", "keep_float": True})
+    (name,) = choice
+    assert told.startswith(
+        f"recipe: {name} of rule 1 is without effect: all that it selects stays in floating point"
+    )
+    assert "in rule 1, op:dot" in told
 
 
 def test_a_method_changes_ranges_and_not_what_was_observed() -> None:

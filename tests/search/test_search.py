@@ -19,7 +19,8 @@ from qir.errors import QirAccuracyWarning, QirError
 from qir.ir import Graph
 from qir.pipeline import Context
 from qir.search import greedy
-from qir.search.budget import Budget
+from qir.search.budget import Budget, OutputMetric
+from qir.search.greedy import Found, Greedy
 from qir.search.search import SearchResult, search
 from qir.search.subject import Prepared, SearchedProgram
 from qir.types import Array
@@ -110,6 +111,32 @@ def test_auto_gives_bits_to_a_small_share_where_they_gain():
     _, context = quantized(pipeline="auto")
     assert context.recipe is not None
     assert not context.recipe.rules
+    assert "of so few are none more: a search with budget=" in context.diagnostics[-1]
+
+
+def test_no_choice_of_many_is_superfluous():
+    network = chain(3, (8, 12, 12, 6))
+    data = [network.inputs(0), network.inputs(1)]
+    graph = qir.from_jax(network.function, *data[0], batch="B")
+    searches: list[tuple[Greedy, Found | None]] = []
+    meet = Greedy.meet
+
+    def noted(self: Greedy) -> Found | None:
+        searches.append((self, meet(self)))
+        return searches[-1][1]
+
+    with (
+        uncompiled(),
+        mock.patch.object(Greedy, "meet", noted),
+        mock.patch.object(greedy, "FEW", 0),
+    ):
+        qir.quantize(graph, data, budget="cosine 0.9999")
+        ((search, found),) = searches
+        assert found is not None
+        assert found.chosen
+        for left_out in found.chosen:
+            rest = [index for index in found.chosen if index != left_out]
+            assert search.real(rest) < 0.9999
 
 
 def test_a_metric_of_the_users_own_is_met():
@@ -134,6 +161,50 @@ def test_what_nothing_reaches_is_an_error_with_the_best_that_was_found():
     assert "budget sqnr 200: nothing that was tried meets it: the best found has" in told
     recipe = qir.Recipe.parse("\n".join(caught.value.places))
     assert len(recipe.rules) > 3
+    # Those of the program, of which a rule may select several or none.
+    graph, data = example()
+    widest = qir.quantize(graph, data, recipe=recipe, accuracy_check=False)
+    codes = [
+        value.type.dtype.bits
+        for value in widest.values()
+        if value.type.quant and not value.is_constant and value.type.dtype.bits <= 16
+    ]
+    assert f"with {codes.count(16)} of {len(codes)} stored activations and" in told
+
+
+def test_weights_in_blocks_get_a_scale_for_each_channel():
+    graph, data = example()
+    found, context = quantized(pipeline="w4a8", budget="sqnr 30", accuracy_check=False)
+    assert context.recipe is not None
+    rules = [rule for rule in context.recipe.rules if rule.weights]
+    assert rules
+    assert {(rule.weights, rule.per) for rule in rules} == {("i16", "channel")}
+    assert decibels(graph, found, data[1]) >= 30
+
+
+def test_a_program_that_returns_integers_is_measured_by_how_many_are_equal():
+    network, data = chain(), example()[1]
+    graph = qir.from_jax(lambda x: network.function(x).argmax(-1), *data[0], batch="B")
+    with uncompiled():
+        with pytest.raises(
+            QirError, match=r"real numbers for sqnr .* 'accuracy 0.99' is the share"
+        ):
+            qir.quantize(graph, data, budget="sqnr 30")
+        found = qir.quantize(graph, data, budget="accuracy 0.95")
+        auto = qir.quantize(graph, data, "auto")
+    (exact,), (got,) = (qir.evaluate(each, *data[1]) for each in (graph, found))
+    share = float(np.mean(exact == got))
+    assert share >= 0.95
+    assert found.diagnostics[-1].startswith(f"budget accuracy 0.95: accuracy {share:.4g} with")
+    assert auto.diagnostics[-1].startswith("auto: accuracy ")
+
+
+def test_a_program_with_nothing_to_choose_is_told_of_at_once():
+    with (
+        mock.patch("qir.search.subject.find_units", return_value=[]),
+        pytest.raises(QirError, match=r"nothing that was tried meets it: .* with 0 of 4 stored"),
+    ):
+        quantized(budget="sqnr 50")
 
 
 def test_a_search_goes_on_from_its_checkpoint(tmp_path):
@@ -147,6 +218,18 @@ def test_a_search_goes_on_from_its_checkpoint(tmp_path):
     assert path.read_text() == known
     with pytest.raises(QirError, match="of a search with another program, data, pipeline"):
         quantized(budget="sqnr 44", checkpoint=path)
+
+
+def test_a_checkpoint_is_of_one_metric(tmp_path):
+    path = tmp_path / "search.json"
+
+    def metric(factor: float) -> OutputMetric:
+        return lambda exact, found: -factor * float(np.abs(exact[0] - found[0]).max())
+
+    whole, _ = quantized(budget=-0.05, metric=metric(1), checkpoint=path)
+    assert quantized(budget=-0.05, metric=metric(1), checkpoint=path)[0] == whole
+    with pytest.raises(QirError, match="of a search with another metric: <lambda> is"):
+        quantized(budget=-0.05, metric=metric(100), checkpoint=path)
 
 
 @contextmanager
@@ -193,11 +276,16 @@ def test_seconds_bound_a_search():
     [
         ({"seconds": 3}, "seconds is for a search; give a budget, or the pipeline auto"),
         ({"checkpoint": "a.json"}, "checkpoint is for a search"),
+        ({"budget": "sqnr 30", "checkpoint": 3}, "expected checkpoint to be a path, got an int"),
+        ({"budget": "sqnr 30", "checkpoint": "/nowhere/at/all"}, "can't write /nowhere/at/all"),
+        ({"pipeline": "auto", "metric": max}, "metric is what a budget is measured by"),
         ({"budget": "sqnr 30", "seconds": 0}, "expected seconds above 0, got 0"),
         ({"budget": "sqnr 30", "seconds": "9"}, "expected seconds above 0, got '9'"),
         ({"budget": "sqnr 30", "recipe": []}, "a search takes no recipe"),
         ({"budget": "sqnr 30", "pipeline": "w8a16"}, "codes of 8 bits, such as w8a8, to search"),
         ({"budgets": "sqnr 30"}, "did you mean 'budget'"),
+        ({"budget": "sqnr 30", "target": "onnx"}, "of which target onnx accepts i8 or u8 alone"),
+        ({"budget": "sqnr 30", "pipeline": "w8"}, "to search from, got 'w8'"),
     ],
 )
 def test_options_that_make_no_search_say_so(options, message):

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from qir.ops import Broadcast, Embedding, Gather, Iota, Pad, Reverse, Slice, Split, Tile
-from qir.types import MXFP4, NVFP4, Affine, Code, Dim, DType, FrozenArray, Size
+from qir.types import MXFP4, NVFP4, Affine, Code, Dim, DType, FrozenArray, LevelCode, Size
 from tests.strategies.base import (
     FLOATS,
     NARROW,
@@ -123,7 +123,11 @@ def _in_blocks(draw: Draw, code: Code, shape: tuple[int, ...]) -> Code:
         return replace(code, scale=FrozenArray(code.scale.array * rng.uniform(0.5, 1.0, parts)))
     if isinstance(code, NVFP4 | MXFP4):
         return code
-    return replace(code, multipliers=FrozenArray(rng.integers(1, 256, parts)))
+    most = 255
+    if isinstance(code, LevelCode):
+        greatest = float(code.scale.array.max())
+        most = next(n for n in (most, 16, 2, 1) if n == 1 or n * greatest <= code.scale_bounds[1])
+    return replace(code, multipliers=FrozenArray(rng.integers(1, most + 1, parts)))
 
 
 @cases_of(Pad)

@@ -80,6 +80,9 @@ class HistogramMethod(CalibrationMethod):
         low = -high if symmetric else -float(np.float32(below * statistic.width))
         if not include_zero:
             low, high = max(low, statistic.minimum), min(high, statistic.maximum)
+            if low > high:
+                # All values lie on one side of 0, beyond the end: the end alone is left.
+                low = high = high if low > 0 else low
         return low + 0.0, high + 0.0
 
     @abstractmethod

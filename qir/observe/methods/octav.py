@@ -1,4 +1,4 @@
-"""octav: the least squared error of rounding and clipping, by Newton's method."""
+"""octav: the least squared error of rounding and clipping, where its derivative is 0."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from qir.observe.methods.density import Density, Floats
 from qir.observe.methods.histogram_method import HistogramMethod
 from qir.observe.methods.method import calibration_method
 
-_ROUNDS = 100
+_ROUNDS = 20
 _SETTLED = 2.0**-16
 """A round that moves no bound by more than this share is the last one."""
+_HALVINGS = 24
+"""How often the interval that holds a bound is halved: to the precision of float32."""
 
 
 @calibration_method("octav")
@@ -25,8 +27,10 @@ class Octav(HistogramMethod):
         high = (E[x; x > high] - P(inside) low' / 12 n^2) / (P(inside) / 12 n^2 + P(x > high))
 
     of which low' is how far the range reaches below 0, and for the other end likewise. The paper
-    has symmetric codes, for which low' is no unknown and the factor is 4^-bits / 3. It is Newton's
-    iteration, from the mean magnitudes of either sign.
+    has symmetric codes, for which low' is no unknown and the factor is 4^-bits / 3. It solves this
+    by Newton's iteration, which jumps to 0 and back where no value lies beyond its start, as with
+    values of one magnitude. The left side less the right one times its divisor, the derivative,
+    never falls as the bound grows: halving finds its zero, one end after the other until both stay.
 
     That how many are inside depends on the bound is left out, as in the paper: where many lie near
     to it, as silu's least numbers do, the range is not quite the one of the least error. Method
@@ -48,17 +52,13 @@ class Octav(HistogramMethod):
         total = sum(side.mass for side in sides)
         if not total:
             return 0.0, 0.0
-        reach = [side.tail(0.0)[1] / side.mass if side.mass else 0.0 for side in sides]
+        reach = [0.0, 0.0]
         noise = 1 / (12 * steps**2)
         for _ in range(_ROUNDS):
             before = list(reach)
             for index, side in enumerate(sides):
-                if not side.mass:
-                    continue
-                outside, first = side.tail(reach[index])
-                inside = total - outside - sides[1 - index].tail(reach[1 - index])[0]
-                wanted = first - noise * inside * reach[1 - index]
-                reach[index] = min(max(wanted / (noise * inside + outside), 0.0), side.most)
+                beyond = sides[1 - index].tail(reach[1 - index])[0]
+                reach[index] = side.balanced(noise, total - beyond, reach[1 - index])
             moves = [abs(new - old) for new, old in zip(reach, before, strict=True)]
             if max(moves) <= _SETTLED * sum(reach):
                 break
@@ -98,6 +98,25 @@ class _Side:
         bounds = np.stack([low, high])
         there = (bounds.max(axis=0) > 0) & (counts > 0)
         return _Side(bounds.min(axis=0)[there], bounds.max(axis=0)[there], counts[there])
+
+    def balanced(self, noise: float, others: float, below: float) -> float:
+        """Returns the bound at which clipping less and finer steps cost the same; 0 without values.
+
+        Args:
+            noise: What a value inside loses, for steps of 1.
+            others: How many values there are but those that the other end cuts off.
+            below: How far the range reaches on the other side.
+        """
+        low, high = 0.0, self.most
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            outside, first = self.tail(middle)
+            inside = noise * (others - outside)
+            if (inside + outside) * middle + inside * below < first:
+                low = middle
+            else:
+                high = middle
+        return high
 
     def tail(self, bound: float) -> tuple[float, float]:
         """Returns how many values lie beyond a bound, and the sum of their magnitudes."""

@@ -13,7 +13,7 @@ from qir.observe.sample import MOST_ROWS, batch_name, rows_between
 from qir.ops import Reshape, Transpose
 from qir.ops.products import Products
 from qir.report.compare.both_runs import BothRuns, MetForm, few_at_a_time, given_to
-from qir.report.compare.counterparts import decoded, kind_of_value
+from qir.report.compare.counterparts import decoded, kind_of_value, known_names
 from qir.report.compare.culprits import (
     CURED,
     Cures,
@@ -101,6 +101,13 @@ class Comparing:
         Raises:
             QirError: There are no samples, an input does not fit, or a loop has no end.
         """
+        if not any(value.type.quant for value in self.program.values_inside()):
+            self._notes.append("compare: the second program has no codes, it is a float one too")
+        if not self._of_outputs:
+            self._notes.append(
+                "compare: no output is a real number, so that no effects on outputs are told; "
+                "compare the model without what makes integers of them, as an argmax, or score both"
+            )
         count = self._figures(batches, samples)
         assert self._first is not None
         values = self._values()
@@ -129,7 +136,14 @@ class Comparing:
         stands = self._standing()
         worst = {value: stands[value] for value, _ in ranking.ranked()[:CURED]}
         found_left = (
-            cure(runs, self.reference, self.program, self._interpreter, set(worst.values()))
+            cure(
+                runs,
+                self.reference,
+                self.program,
+                self._interpreter,
+                set(worst.values()),
+                known_names(self.program),
+            )
             if worst
             else LeftErrors()
         )
@@ -266,6 +280,7 @@ class Comparing:
         again: Callable[[Mapping[str, Any]], tuple[Graph, Graph]],
     ) -> MeasuredRemedy | None:
         output = next(old for old, _ in self._of_outputs if old.name == culprit.output)
+        best: MeasuredRemedy | None = None
         for remedy in culprit.remedies:
             if remedy.rule is None or remedy.gain <= 0:
                 continue
@@ -283,8 +298,18 @@ class Comparing:
                     f"where the program has {given:.1f}: it was made by another pipeline or on "
                     "other data, or is not what they make; pipeline= and recipe= tell by what"
                 )
-            return MeasuredRemedy(culprit.value, remedy.name, culprit.output, old, new, remedy.gain)
-        return None
+            found = MeasuredRemedy(
+                culprit.value, remedy.name, culprit.output, old, new, remedy.gain, remedy.rule
+            )
+            if best is None or found.gain > best.gain:
+                best = found
+            if found.gain > 0:
+                break
+            self._notes.append(
+                f"compare: {remedy.name} for %{culprit.value} was tried, and brings "
+                f"{found.gain:+.1f} dB in place of {remedy.gain:+.1f}"
+            )
+        return best
 
     def _sqnr(self, program: Graph, output: Value, runs: BothRuns) -> float:
         given = given_to(program, self.reference, runs.inputs)

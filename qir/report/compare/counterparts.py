@@ -72,6 +72,12 @@ class Counterparts:
         ]
 
 
+def known_names(program: Graph) -> set[str]:
+    """Returns the names of all that some value of an integer program stands for."""
+    values = [value for value in program.values_inside() if not value.is_constant]
+    return {name for value in values for name in value.origin}
+
+
 def decoded(value: Value, array: Array) -> Array:
     """Returns the real numbers of a value, whose own may be stored ones."""
     return array if value.type.quant is None else value.type.quant.decode(array)

@@ -23,6 +23,10 @@ from qir.types import Array
 CURED = 5
 """For how many of the worst values remedies are worked out."""
 
+FLOAT_ROUNDING = 2.0**-48
+"""The share of an output's squares that its own rounding to float32 makes: no remedy leaves less,
+so that a gain is a finite number."""
+
 
 @dataclass
 class OwnErrors:
@@ -186,6 +190,7 @@ def cure(
     program: Graph,
     interpreter: Interpreter,
     worst: Collection[ReadForm],
+    known: Container[str],
 ) -> LeftErrors:
     """Works out what remedies leave of the errors of the worst values.
 
@@ -195,6 +200,7 @@ def cure(
         program: The integer program.
         interpreter: Computes all values of a program.
         worst: The forms of the values.
+        known: The names by which rules know values.
     """
     found = LeftErrors()
 
@@ -202,7 +208,7 @@ def cure(
         if one.parts is None:
             return
         if one.form in worst:
-            left = list(left_errors(one.met, one.parts, one.run, one.ops))
+            left = list(left_errors(one.met, one.parts, one.run, one.ops, known))
             found.left.setdefault(one.form, []).append(left)
         read = [form for form in one.ops.forms_read(one.met.value) if form in worst]
         if read and one.parts.weights.any():
@@ -246,6 +252,7 @@ class Cures:
         value = self.own.references[form]
         total = self.ranking.total(output)
         others = total - self.ranking.noises[value][output]
+        least = self.ranking.signals[output] * FLOAT_ROUNDING
         found = []
         for kind in zip(*self.found.left.get(form, []), strict=True):
             first = kind[0]
@@ -259,7 +266,7 @@ class Cures:
                     rest -= self._noise({site: [WrongNumbers(now)]}, output)
             names = [_escaped(name) for name in first.selected]
             rule = {"select": names, **first.rule} if first.rule and names else None
-            gain = ratio(total, max(rest, 0.0)) if np.isfinite(rest) else 0.0
+            gain = ratio(max(total, least), max(rest, least)) if np.isfinite(rest) else 0.0
             found.append(Remedy(first.name, gain, first.detail, rule))
         return tuple(sorted(found, key=lambda remedy: -remedy.gain))
 

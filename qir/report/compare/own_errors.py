@@ -20,6 +20,9 @@ from qir.report.compare.forcing import ForcedRun, ForcedValue
 from qir.report.compare.read_forms import ReadForm, ReadForms, nearest, picked, rounds
 from qir.types import Affine, Array, Code
 
+LEAST_OF_A_CHANNEL = 4
+"""Weights of a channel below which a factor for each fits whatever rounding makes of them."""
+
 
 @dataclass
 class Operands:
@@ -290,6 +293,7 @@ class FloatOps:
         own = [each for each in met.reference.inputs if each.is_constant and each.type.rank > 1]
         coded = self.coded_weights(met.value, run)
         if len(own) == len(coded) == 1 and is_like((real := coded[0].real), own[0].real):
+            real = without_scales(real, own[0].real)
             found = self.compute(met.reference, met, run, read, {own[0]: real})
             if found is not None:
                 return _finite(turned_to(found, met.reference, met.value) - exact_op)
@@ -317,6 +321,31 @@ def is_like(coded: Array, real: Array) -> bool:
     if coded.shape != real.shape:
         return False
     return bool(np.sum((coded - real) ** 2.0) < 0.5 * np.sum(real**2.0))
+
+
+def without_scales(coded: Array, real: Array) -> Array:
+    """Returns rounded weights without what a pass multiplied channels by, as smooth-quant does.
+
+    The factors make up for numbers of another size, of what is read or of what comes out. A single
+    channel may be another one by a fault, and keeps its own.
+
+    Args:
+        coded: The weights as they are coded, inputs along the last axis but one.
+        real: The weights of the float program.
+    """
+    for axis in (-2, -1):
+        others = tuple(index for index in range(real.ndim) if index != axis % real.ndim)
+        if real.size < LEAST_OF_A_CHANNEL * real.shape[axis]:
+            continue
+        squares = np.sum(real**2.0, others, keepdims=True)
+        products = np.sum(coded * real, others, keepdims=True)
+        factors = np.divide(products, squares, out=np.ones_like(squares), where=squares > 0)
+        error = np.sum((coded - real) ** 2.0, others)
+        left = np.sum((coded - factors * real) ** 2.0, others)
+        usual = error < error.max(initial=0.0)
+        if left[usual].sum() < 0.25 * error[usual].sum():
+            return np.asarray(coded / np.where(factors > 0, factors, 1))
+    return coded
 
 
 def _varying(node: Node) -> Iterator[Value]:

@@ -6,7 +6,7 @@ with other weights, or rounded in another code.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
@@ -53,7 +53,7 @@ class LeftError:
 
 
 def left_errors(
-    met: ForcedValue, parts: OwnParts, run: ForcedRun, ops: FloatOps
+    met: ForcedValue, parts: OwnParts, run: ForcedRun, ops: FloatOps, known: Container[str]
 ) -> Iterator[LeftError]:
     """Yields what each remedy that a value may have leaves of its own error.
 
@@ -62,6 +62,7 @@ def left_errors(
         parts: Its own error.
         run: The run that met it.
         ops: Computes ops of the float program.
+        known: The names by which rules know values.
     """
     if (found := _per_channel(met, parts, run, ops)) is not None:
         yield found
@@ -84,7 +85,7 @@ def left_errors(
             yield _separate(met, parts, code)
         if (smoothed := _smoothed(met, parts, code)) is not None:
             yield smoothed
-    kept = _kept_float(met)
+    kept = _kept_float(met, known)
     yield LeftError(
         "keep float",
         wrong_numbers(met, parts, parts.inner),
@@ -99,16 +100,31 @@ def name_of(value: Value) -> str:
     return next(iter(value.origin), value.name)
 
 
-def _kept_float(met: ForcedValue) -> tuple[str, ...]:
-    """Returns the op and those that read it, which would round its result again."""
+def _kept_float(met: ForcedValue, known: Container[str]) -> tuple[str, ...]:
+    """Returns the op with what is one with it in codes, and those that read it and round it again.
+
+    An op that passes made part of another goes by the name of that one.
+    """
     reference = met.reference
-    readers = [
-        name_of(node.outputs[0])
-        for node in reference.users
-        if node.outputs and not node.regions and node.outputs[0].type.is_float
-    ]
-    own = [name_of(reference)] if reference.node is not None else []
-    return tuple(dict.fromkeys([*own, *readers]))
+    kept = [] if reference.node is None else [*met.value.origin, name_of(reference)]
+    line, done = [*_results(reference)], set[Value]()
+    while line:
+        reader = line.pop(0)
+        if reader in done:
+            continue
+        done.add(reader)
+        if name_of(reader) in known:
+            kept.append(name_of(reader))
+        else:
+            line += _results(reader)
+    return tuple(dict.fromkeys(kept))
+
+
+def _results(value: Value) -> Iterator[Value]:
+    """Yields what the ops compute that read a value."""
+    for node in value.users:
+        if node.outputs and not node.regions and node.outputs[0].type.is_float:
+            yield node.outputs[0]
 
 
 def wrong_numbers(met: ForcedValue, parts: OwnParts, error: Array) -> WrongNumbers:

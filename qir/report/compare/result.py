@@ -163,7 +163,9 @@ class Culprit:
 
 @dataclass(frozen=True)
 class MeasuredRemedy:
-    """What the best remedy of the first culprit was worth when the program was quantized with it.
+    """What a remedy of the first culprit was worth when the program was quantized with it.
+
+    It is the best one as predicted, or the next that gains anything.
 
     Args:
         value: The value that it was for.
@@ -172,6 +174,7 @@ class MeasuredRemedy:
         before: Signal to noise in dB of the program quantized again as it was.
         after: The same with the remedy.
         predicted: The gain in dB that was predicted.
+        rule: The rule of the recipe, by the names of its fields.
     """
 
     value: str
@@ -180,6 +183,7 @@ class MeasuredRemedy:
     before: float
     after: float
     predicted: float
+    rule: Mapping[str, Any]
 
     @property
     def gain(self) -> float:
@@ -257,11 +261,14 @@ class ComparisonReport:
                 f"{one.before:.1f} to {one.after:.1f} dB: {one.gain:+.1f} dB, predicted "
                 f"{one.predicted:+.1f} dB"
             )
+            rule = (f"{key} = {json.dumps(said)}" for key, said in one.rule.items())
+            yield f"  by the rule of a recipe: {', '.join(rule)}"
         if self.values:
             shown = sorted(self.values, key=lambda one: one.sqnr)[:SHOWN]
             yield ""
             yield f"values, the least accurate first{_more(len(self.values) - len(shown))}:"
             yield from table([_VALUES, *map(_value, shown)], right=range(3, 11))
+            yield _LEGEND
         for gone in self.gone:
             where = f"into %{gone.into}" if gone.into else "into nothing that is compared"
             yield f"  {gone.op} %{gone.value} went {where}"
@@ -282,6 +289,11 @@ _VALUES = (
     "of it weights",
     "clipping",
 )
+
+_LEGEND = """\
+  rows: the 5th percentile of dB by rows; largest: the largest error; ends: how many numbers are at
+  an end of their code; own: how much of the noise the op makes itself, the rest came with its
+  operands; of it weights, clipping: how much of its own these make, the rest is rounding"""
 
 
 def _more(count: int) -> str:

@@ -20,7 +20,7 @@ def data(seed: int, count: int = 64) -> Array:
     return np.random.default_rng(seed).normal(0.5, 1, (count, WIDTH)).astype(np.float32)
 
 
-def network(x: jax.Array | Array) -> jax.Array:
+def network(x: jax.Array | Array) -> jax.Array | Array:
     for index, weights in enumerate(LAYERS):
         x = x @ weights
         x = jax.nn.relu(x + BIAS) if index == 0 else jax.nn.relu(x)

@@ -293,3 +293,21 @@ def test_a_norm_reads_a_sum_whose_other_term_was_only_ever_0_and_stayed_float(ke
     accuracy = qir.quantize(graph, SAMPLES, recipe.replace("(keep_float=[none])", "")).accuracy
     assert accuracy is not None
     assert not accuracy.inaccurate
+
+
+def test_heads_that_meet_weights_have_the_code_of_the_tensor():
+    """Weights have a scale for each channel, and no sum has those of heads beside them."""
+    text = """
+    graph @heads(%x: f32[3,2,4,3], %y: f32[3,2,3,4]) {
+      %dot = dot(%x, %y) {batch = 2} : f32[3,2,4,4]
+      %k = const : f32[3,2,4,5]
+      %out = dot(%dot, %k) {batch = 2} : f32[3,2,4,5]
+      return %out
+    }"""
+    draw = np.random.default_rng(0)
+    graph = qir.parse(text, {"k": draw.normal(size=(3, 2, 4, 5)).astype(np.float32)})
+    x, y = (draw.normal(size=shape).astype(np.float32) for shape in ((3, 2, 4, 3), (3, 2, 3, 4)))
+    x[:, 1] *= 20
+    integer = qir.quantize(graph, [(x, y)], accuracy_check=False)
+    assert not qir.explain(integer).floats
+    assert integer.value("dot").type.code.per_tensor

@@ -441,7 +441,7 @@ def test_data_needs_an_executor():
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ("method=min_max", "mse, percentile, got min_max; did you mean 'minmax'?"),
+        ("method=min_max", "octav, percentile, got min_max; did you mean 'minmax'?"),
         (
             "percentile=99.9",
             "expected no percentile with minmax, which does without, got 99.9; "

@@ -125,3 +125,15 @@ def test_few_samples_leave_ranges_as_they_are() -> None:
 def test_a_negative_gain_is_refused() -> None:
     with pytest.raises(QirError, match="expected a gain of at least 0 dB"):
         cut(dense, [even(0)], "fold, calibrate, clip-ranges(gain=-1)")
+
+
+def test_what_every_row_loses_alike_is_lost_too() -> None:
+    """No bias takes in what clipping does to numbers that are all the same."""
+    same = [np.full((BATCH, WIDTH), 0.7, np.float32)]
+    graph = qir.from_jax(dense, same[0])
+    exact = qir.evaluate(graph, same[0])[0]
+    for passes in ("", "clip-ranges(gain=0.0), "):
+        pipeline = f"fold, calibrate, {passes}propagate-ranges, quantize, integer"
+        integer = qir.optimize(graph, pipeline, data=same)
+        found = qir.evaluate(integer, same[0])[0]
+        assert np.sum((found - exact) ** 2) < 1e-3 * np.sum(exact**2)

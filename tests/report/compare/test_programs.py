@@ -16,6 +16,7 @@ from qir.backends.xla.executor import XlaExecutor
 from qir.errors import QirError
 from qir.report.compare import effects
 from qir.report.compare.comparing import Comparing
+from qir.report.compare.own_errors import without_scales
 from tests.report.test_accuracy_loops import HALVES, cell, draw
 
 RNG = np.random.default_rng(5)
@@ -103,6 +104,28 @@ class TestPrograms:
             # Rounding the operand and rounding the weights cost about as much.
             assert 0.1 < by_weights["dot"] < 0.9
 
+    def test_weights_that_make_up_for_smaller_channels_are_no_error(self):
+        pipeline = "fold, calibrate, smooth-quant(gates=1.0), propagate-ranges, quantize, integer"
+
+        def gated(x):
+            return (jax.nn.silu(x @ FIRST) * (x @ FIRST)) @ SECOND
+
+        real = qir.from_jax(gated, MANY[0], batch="B")
+        integer = qir.quantize(real, MANY, pipeline, accuracy_check=False)
+        found = compared(real, integer, MANY, samples=100)
+        # Parts of an error that are not larger than it, and remedies that don't make it larger.
+        assert all(abs(one.weights) <= 1.5 for one in found.values)
+        remedies = [remedy for one in found.culprits for remedy in one.remedies]
+        assert all(-1 < remedy.gain < 150 for remedy in remedies)
+
+    def test_what_leaves_no_error_gains_what_float32_has_room_for(self):
+        integer = qir.quantize(graph(), MANY, "w8", accuracy_check=False)
+        found = compared(graph(), integer, MANY, samples=100)
+        (output,) = found.outputs
+        for culprit in found.culprits:
+            for remedy in culprit.remedies:
+                assert output.sqnr + remedy.gain < 150
+
     def test_inputs_and_outputs_in_codes(self):
         pipeline = "fold, calibrate, quantize(inputs=i8, outputs=i8), integer"
         integer = qir.quantize(graph(), MANY, pipeline, accuracy_check=False)
@@ -185,6 +208,40 @@ class TestFigures:
         remedies = compared(graph(), integer, DATA).culprits[0].remedies
         assert "another clip" in {remedy.name for remedy in remedies if remedy.gain > 3}
 
+    def test_weights_that_a_pass_scaled_by_rows_make_no_error_by_that(self):
+        """Smooth-quant moves the sizes of channels behind a norm into the rows of the weights."""
+        gamma = np.exp(np.linspace(-1, 1, 16)).astype(np.float32)
+
+        def normed(x):
+            off = x - x.mean(-1, keepdims=True)
+            x = off * jax.lax.rsqrt((off**2).mean(-1, keepdims=True) + 1e-6) * gamma
+            return jnp.tanh(x @ FIRST) @ SECOND
+
+        graph = qir.from_jax(normed, DATA[0], batch="B")
+        integer = qir.quantize(graph, MANY, accuracy_check=False)
+        assert any(value.name.endswith(".smooth") for value in integer.values())
+        found = compared(graph, integer, MANY, samples=100)
+        product = next(one for one in found.values if one.op == "dot")
+        assert 0 <= product.weights <= 1
+        gains = {
+            remedy.name: remedy.gain
+            for one in found.culprits
+            if one.value == product.value
+            for remedy in one.remedies
+        }
+        assert gains["keep float"] > 0
+
+
+def test_scales_of_rows_are_told_from_rounding():
+    rounded = np.round(FIRST * 20) / 20
+    assert without_scales(rounded, FIRST) is rounded
+    scales = np.exp(RNG.normal(0, 0.3, (16, 1)))
+    error = np.abs(without_scales(rounded * scales, FIRST) - FIRST).max()
+    assert error < 2 * np.abs(rounded - FIRST).max()
+    few = FIRST[:, :1]
+    assert without_scales(few * scales, few) is not few
+    np.testing.assert_array_equal(without_scales(few * scales, few), few * scales)
+
 
 class TestMeasured:
     def test_the_best_remedy_gains_about_what_was_predicted(self):
@@ -210,8 +267,60 @@ class TestMeasured:
         again = qir.compare(graph(), integer, DATA, pipeline="w4a8")
         assert not again.notes
 
+    def test_an_op_is_kept_in_floats_with_what_became_a_part_of_it(self):
+        """The norm's conv and its relu have one code, the next conv has the name of its norm."""
+
+        def normed(x):
+            for kernel in (FIRST, SECOND @ SECOND.T[:, :16]):
+                x = jax.nn.relu((x @ kernel) * 0.5 + 0.1)
+            return x @ SECOND[:16]
+
+        graph = qir.from_jax(normed, DATA[0], batch="B")
+        pipeline = f"{PLAIN[:-9]}(weights=i4), integer"
+        integer = qir.quantize(graph, MANY, pipeline, accuracy_check=False)
+        found = qir.compare(graph, integer, MANY, samples=100, pipeline=pipeline)
+        assert not found.notes
+        measured = found.measured
+        assert measured is not None
+        assert (measured.value, measured.name) == ("relu", "keep float")
+        assert measured.gain == pytest.approx(measured.predicted, abs=2)
+        assert f"select = {json.dumps(measured.rule['select'])}, keep_float = true" in str(found)
+        recipe = qir.Recipe().with_rules(qir.RecipeRule(**measured.rule))
+        again = qir.quantize(graph, MANY, pipeline, recipe=recipe, accuracy_check=False)
+        assert compared(graph, again, MANY, samples=100).outputs[0].sqnr == measured.after
+
 
 class TestErrors:
+    def test_programs_the_wrong_way_round(self):
+        integer = qir.quantize(graph(), DATA, accuracy_check=False)
+        with pytest.raises(QirError, match="computes on codes; the float program comes first"):
+            compared(integer, graph(), DATA)
+        with pytest.raises(QirError, match="computes on codes; take the one that both were made"):
+            compared(integer, integer, DATA)
+
+    def test_a_pipeline_that_there_is_none_of(self):
+        integer = qir.quantize(graph(), DATA, accuracy_check=False)
+        with pytest.raises(QirError, match="no pass 'w8a9'"):
+            qir.compare(graph(), integer, DATA, pipeline="w8a9")
+        with pytest.raises(QirError, match="auto, which searches; give what it found as recipe="):
+            qir.compare(graph(), integer, DATA, pipeline="auto")
+
+    def test_data_with_nan_names_the_place(self):
+        integer = qir.quantize(graph(), DATA, accuracy_check=False)
+        wrong = [DATA[0], DATA[0].copy()]
+        wrong[1][2, 3] = np.nan
+        with pytest.raises(QirError, match=r"input %x in batch 1: .* 1 NaN, the first at \[2, 3\]"):
+            compared(graph(), integer, wrong)
+
+    def test_two_float_programs_are_told(self):
+        assert "the second program has no codes" in str(compared(graph(), graph(), DATA))
+
+    def test_outputs_that_are_no_real_numbers_are_told(self):
+        real = qir.from_jax(lambda x: jnp.argmax(network(x), -1), DATA[0], batch="B")
+        found = compared(real, qir.quantize(real, DATA), DATA)
+        assert not found.culprits
+        assert "no output is a real number" in str(found)
+
     def test_what_is_no_program(self):
         with pytest.raises(QirError, match="compare: expected a graph, got a function"):
             qir.compare(cast(Any, network), graph(), DATA)
