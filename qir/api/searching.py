@@ -7,6 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
+from qir.analysis.fewer_samples import with_fewer_samples
 from qir.api.optimizing import optimize
 from qir.backends.reference.interpreter import run_all
 from qir.errors import QirError
@@ -29,8 +32,15 @@ MOST_ROWS = 64
 """The most rows that units are chosen by; those that integer programs are judged by are as many,
 or twice as many in large programs."""
 
+LEAST_ROWS = 4
+"""The fewest of them: noise differs more from sample to sample than from number to number."""
+
 ENOUGH = 2048
 """Numbers of the outputs that tell the noise in them well enough to choose by."""
+
+ALIKE = 2.0**-10
+"""How far an output of a sample may lie from that of the same in the whole batch, of the largest
+number: more than float32 sums in another order make."""
 
 ALONE = ("recipe", "statistics")
 """Options of `optimize` that a search does not take."""
@@ -83,6 +93,7 @@ def quantize_to(
     observations = context.observations
     assert observations is not None
     rows, held_out = _rows(graph, observations)
+    held_out = rows if budget is None else held_out
     executor = context.executor
     assert executor is not None
 
@@ -92,24 +103,41 @@ def quantize_to(
         return optimize(program, part, recipe=list(rules) or None, context=context, **quiet)
 
     def aside() -> Context:
-        return replace(context, diagnostics=[], timings=[], edited=[], unattained=set())
+        fresh = replace(context, diagnostics=[], timings=[], edited=[], unattained=set())
+        fresh.versions = None
+        return fresh
 
-    coded = run(ranged, codes, [], aside())
+    plainly = aside()
+    coded = run(ranged, codes, [], plainly)
+    made: dict[tuple[RecipeRule, ...], tuple[Graph, Context]]
+    made = {(): (run(coded, rest, [], plainly), plainly)}
 
     def make(rules: Sequence[RecipeRule]) -> Graph:
-        if not rules:
-            return run(coded, rest, [], aside())
-        return run(ranged, tail, rules, aside())
+        """Keeps the last program, which is mostly that which is found."""
+        if (chosen := tuple(rules)) not in made:
+            own = aside()
+            program = run(ranged, tail, rules, own)
+            for other in filter(None, list(made)):
+                del made[other]
+            made[chosen] = program, own
+        return made[chosen][0]
 
-    subject = SearchedProgram(
-        context.reference or graph,
-        ranged,
+    reference = context.reference or graph
+    program, rows, exact = _few_samples(reference, coded, context) or (
         coded,
+        rows,
+        _outputs(reference, rows),
+    )
+    subject = SearchedProgram(
+        reference,
+        ranged,
+        program,
         make,
         executor,
         run_all,
         rows,
-        rows if budget is None else held_out,
+        exact,
+        held_out,
         with_weights=budget is not None and wide_weights,
         per="channel" if getattr(codes.steps[0], "per", "").startswith("block") else None,
     )
@@ -122,6 +150,12 @@ def quantize_to(
         integer = optimize(
             graph, steps, data=data, recipe=result.recipe, context=context, **plain, **shown
         )
+    elif result.recipe.rules in made and context.versions is None:
+        integer, own = made[result.recipe.rules]
+        context.diagnostics += own.diagnostics
+        context.timings += own.timings
+        context.edited += own.edited
+        context.unattained |= own.unattained
     else:
         integer = run(ranged, tail, result.recipe.rules, context)
     context.recipe = result.recipe
@@ -172,10 +206,8 @@ def _rows(graph: Graph, data: Iterable[Batch]) -> tuple[Sequence[Array], Sequenc
             batches.append(arrays)
         if len(batches) == 2:
             break
-    products = max(1, sum(summary(graph).multiply_adds.values()))
-    each = max(1, sum(numbers_of_sample(value) for value in graph.outputs))
-    count = max(2, min(MOST_ROWS, WORK // products, ENOUGH // each))
-    most = max(2, min(MOST_ROWS, 2 * WORK // products))
+    products = _products(graph)
+    count, most = _enough(graph, 1), max(2, min(MOST_ROWS, 2 * WORK // products))
     if not batches:
         raise QirError("quantize: expected data with a sample to search with, got none")
     if len(batches) > 1:
@@ -186,3 +218,51 @@ def _rows(graph: Graph, data: Iterable[Batch]) -> tuple[Sequence[Array], Sequenc
         return drawn, drawn
     kept = few_rows(graph, drawn, count)
     return kept, drawn
+
+
+def _products(graph: Graph) -> int:
+    return max(1, sum(summary(graph).multiply_adds.values()))
+
+
+def _enough(graph: Graph, batch: int) -> int:
+    """Returns how many samples are enough to choose by, of a program of a batch of some size."""
+    each = max(1, sum(numbers_of_sample(value) for value in graph.outputs) // batch)
+    return max(LEAST_ROWS, min(MOST_ROWS, WORK * batch // _products(graph), ENOUGH // each))
+
+
+def _outputs(graph: Graph, inputs: Sequence[Array]) -> list[Array]:
+    found = run_all(graph, *inputs)
+    return [found[value] for value in graph.outputs]
+
+
+def _few_samples(
+    reference: Graph, coded: Graph, context: Context
+) -> tuple[Graph, Sequence[Array], Sequence[Array]] | None:
+    """Finds how to choose by a few samples of a fixed batch that holds more than enough.
+
+    That samples are computed each by itself is seen by the outputs: what is left of a dependence is
+    far below the noise that is looked for.
+
+    Returns:
+        The program of codes of few samples, these, and the outputs of the float program; None where
+        the batch is not fixed, small, or one thing.
+    """
+    sample, outputs = context.sample, context.sample_outputs
+    if sample is None or not all(array.ndim for array in sample) or not outputs:
+        return None
+    batch = len(sample[0])
+    count = _enough(reference, batch)
+    float_program = with_fewer_samples(reference, count)
+    program = with_fewer_samples(coded, count)
+    if float_program is None or program is None:
+        return None
+    kept = np.linspace(0, batch - 1, count).round().astype(int)
+    few = [np.ascontiguousarray(array[kept]) for array in sample]
+    exact = _outputs(float_program, few)
+    for found, right in zip(exact, outputs, strict=True):
+        if right is None or right.ndim == 0 or len(right) % batch:
+            return None
+        wanted = right.reshape(batch, -1)[kept].reshape(found.shape)
+        if not np.allclose(found, wanted, rtol=0, atol=ALIKE * np.abs(wanted).max()):
+            return None
+    return program, few, exact

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, combinations
+from math import log10
 
+from qir.pipeline.recipes import RecipeRule
 from qir.report.progress import watched
 from qir.search.budget import Budget, signal_to_noise
 from qir.search.measurements import OutOfTime, SearchedFigures
@@ -38,6 +41,10 @@ MOST_TRIED = 48
 """Integer programs that are made to do with fewer units."""
 
 
+LEAST = 1e-30
+"""Noise is at least such a share of the signal: what is less has no figure."""
+
+
 @dataclass(frozen=True)
 class Found:
     """What a search found.
@@ -66,11 +73,11 @@ class Greedy:
         self.prepared = prepared
         self.budget = budget
         self.measurements = measurements
-        subject = prepared.subject
-        self._exact = subject.exact(subject.rows)
-        same = subject.rows is subject.held_out
-        self._exact_held_out = self._exact if same else subject.exact(subject.held_out)
+        self._exact = prepared.subject.exact
+        self._exact_held_out = prepared.subject.exact_held_out()
         self.tried: list[Found] = []
+        self._noises: dict[int, Sequence[float]] = {}
+        self._rest: Sequence[float] = ()
 
     def simulated(self, chosen: Collection[int]) -> float:
         """Returns the measure of the simulation where some units have 16 bits."""
@@ -84,24 +91,55 @@ class Greedy:
         """Returns the measure of the integer program where some units have 16 bits."""
 
         def measure() -> Sequence[float]:
-            found = self.prepared.integer(chosen)
+            found = self.prepared.integer(chosen, self.rules(chosen))
             return [self.budget.measure(self._exact_held_out, found)]
 
         figure = self.measurements.get("real", chosen, measure)[0]
         self.tried.append(Found(tuple(chosen), figure))
         return figure
 
+    def rules(self, chosen: Collection[int]) -> list[RecipeRule]:
+        """Returns the rules that give some units 16 bits, each with its reason.
+
+        The reason is what it brings behind those before it where noises add up: a single run of
+        the program may tell otherwise, as roundings that follow another one fall otherwise.
+        """
+        units, rules = self.prepared.units, list[RecipeRule]()
+        left = self._all_noise()
+        whole = sum(left)
+        for index in chosen:
+            told = f"{units[index].key}: 16 bits"
+            if left:
+                own = self._noises[index]
+                after = [max(0.0, all_ - one) for all_, one in zip(left, own, strict=True)]
+                told += f": {self._gain(left, after, whole)}"
+                left = after
+            rules.append(units[index].rule(told, self.prepared.subject.per))
+        return rules
+
+    def _all_noise(self) -> list[float]:
+        """Returns the sum of all noises in each output; nothing before all of them are known."""
+        if len(self._noises) < len(self.prepared.units):
+            return []
+        return list(map(sum, zip(self._rest, *self._noises.values(), strict=True)))
+
+    def _gain(self, before: Sequence[float], after: Sequence[float], whole: float) -> str:
+        if not self._adds_up:
+            return f"{(sum(before) - sum(after)) / (whole or 1):.1%} of the noise in the outputs"
+        first, second = (-10 * log10(max(*noises, LEAST)) for noises in (before, after))
+        figure = self.budget.figure
+        return f"{self.budget.name} {figure(first)} → {figure(second)} by the sum of noises"
+
     def noises(self) -> dict[int, float]:
         """Returns the noise of each unit, of as many as there is time for."""
-        found: dict[int, float] = {}
+        prepared, found = self.prepared, dict[int, Sequence[float]]()
         with suppress(OutOfTime):
-            for index in watched(range(len(self.prepared.units)), "search"):
-
-                def measure(index: int = index) -> Sequence[float]:
-                    return self.prepared.noise(index)
-
-                found[index] = sum(self.measurements.get("noise", [index], measure))
-        return found
+            self._rest = self.measurements.get("rest", (), prepared.rest)
+            for index in watched(range(len(prepared.units)), "search"):
+                measure = partial(prepared.noise, index)
+                found[index] = self.measurements.get("noise", [index], measure)
+        self._noises = found
+        return {index: sum(noises) for index, noises in found.items()}
 
     def order(self, noises: dict[int, float]) -> list[int]:
         """Returns the units, those first that take away the most noise for each tensor."""
@@ -136,12 +174,14 @@ class Greedy:
                 chosen.append(index)
                 values, numbers = values - unit.values, numbers - unit.size
         complete = len(noises) == len(prepared.units)
+        after: float | None = None
         try:
-            before, after = self.real([]), self.real(chosen)
+            after = self.real(chosen)
+            # What is clearly better than a simulation of the program without need not be compared.
+            if chosen and after < self.simulated([]) + NEAR and after <= (before := self.real([])):
+                return Found((), before, complete)
         except OutOfTime:
-            return Found(tuple(chosen), None, finished=False)
-        if chosen and after <= before:
-            return Found((), before, complete)
+            return Found(tuple(chosen), after, finished=False)
         return Found(tuple(chosen), after, complete)
 
     def meet(self) -> Found | None:
@@ -227,7 +267,7 @@ class Greedy:
         cost = self.cost(found.chosen)
         offset = self.simulated(found.chosen) - found.figure
         bound = self.budget.bound + offset - (NEAR if self._adds_up else 0)
-        places = sorted(noises)
+        places = self.order(noises)
         sets = [each for count in range(len(places)) for each in combinations(places, count)]
         sets = [each for each in sets if self.cost(each) < cost]
         # Of as many tensors those first that leave the least noise.

@@ -94,7 +94,7 @@ def search(
             "until then is kept, and may have more codes of 16 bits than it needs, or fewer than "
             "would help; give it more"
         )
-    rules = prepared.rules(found.chosen, _reasons(greedy, found))
+    rules = greedy.rules(found.chosen)
     return SearchResult(Recipe(tuple(rules), pipeline), _told(greedy, found, budget), late)
 
 
@@ -115,22 +115,6 @@ def _expect_same_metric(greedy: Greedy, budget: Budget, path: Path) -> None:
             f"{budget.figure(now)} where it has {budget.figure(figure)}; take the file away to "
             "begin anew, or choose another path"
         )
-
-
-def _reasons(greedy: Greedy, found: Found) -> list[str]:
-    """Says of each unit what it brings behind those before it, as the simulation has it."""
-    reasons = []
-    units, budget = greedy.prepared.units, greedy.budget
-    for place, index in enumerate(found.chosen):
-        told = f"{units[index].key}: 16 bits"
-        try:
-            before, after = (greedy.simulated(found.chosen[:count]) for count in (place, place + 1))
-        except OutOfTime:
-            reasons.append(told)
-            continue
-        told += f": {budget.name} {budget.figure(before)} → {budget.figure(after)}"
-        reasons.append(told)
-    return reasons
 
 
 def _counts(prepared: Prepared, chosen: Sequence[int]) -> str:
@@ -162,7 +146,7 @@ def _unmet(greedy: Greedy, budget: Budget, pipeline: str, why: str) -> QirError:
     best, prepared = greedy.best, greedy.prepared
     if best is None or best.figure is None:
         return QirError(f"budget {budget}: {why}; nothing was measured, give it more seconds")
-    rules: Sequence[RecipeRule] = prepared.rules(best.chosen)
+    rules: Sequence[RecipeRule] = greedy.rules(best.chosen)
     counts = _counts(prepared, best.chosen)
     recipe = Recipe(tuple(rules), pipeline)
     return QirError(

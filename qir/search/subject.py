@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from qir.ir import Graph, Value
 from qir.pipeline import Executor
 from qir.pipeline.recipes import RecipeRule
 from qir.search.budget import is_real
+from qir.search.staged import StagedSimulation
 from qir.search.units import Unit, find_units, known_weights
 from qir.types import Array
 
@@ -28,11 +29,12 @@ class SearchedProgram:
     Args:
         reference: The float program.
         ranged: The same as it is before pass quantize.
-        program: What the pass makes of it without a rule.
+        program: What the pass makes of it without a rule, of as many samples as `rows` have.
         make: Makes the integer program with some rules.
         executor: Runs the simulation.
         interpreter: Runs the integer program.
         rows: An array for each input, to choose by.
+        exact: What the float program returns for them.
         held_out: Other rows, to judge what was chosen by; the same where there are no others.
         with_weights: Whether weights get more bits too.
         per: What of weights has a scale of its own where they have 16 bits, otherwise than the
@@ -46,6 +48,7 @@ class SearchedProgram:
     executor: Executor
     interpreter: Interpreter
     rows: Sequence[Array]
+    exact: Sequence[Array]
     held_out: Sequence[Array]
     with_weights: bool
     per: str | None = None
@@ -56,9 +59,11 @@ class SearchedProgram:
         simulation = simulate(self.program, weights)
         return Prepared(self, simulation, find_units(self.ranged, self.program, simulation))
 
-    def exact(self, rows: Sequence[Array]) -> list[Array]:
-        """Returns the outputs of the float program."""
-        found = self.interpreter(self.reference, *rows)
+    def exact_held_out(self) -> list[Array]:
+        """Returns the outputs of the float program, of the rows held out."""
+        if self.rows is self.held_out:
+            return list(self.exact)
+        found = self.interpreter(self.reference, *self.held_out)
         return [found[value] for value in self.reference.outputs]
 
     def computed(self, program: Graph) -> list[Array]:
@@ -89,9 +94,7 @@ class Prepared:
     ) -> None:
         self.subject = subject
         self.units = units
-        self._simulation = simulation
-        self._probe = subject.executor.probe(simulation.graph, simulation.graph.outputs)
-        self._exact_activations: list[Array] | None = None
+        self._staged = StagedSimulation(simulation, subject.executor, subject.rows)
         self._stored: dict[frozenset[int], tuple[int, int]] = {}
         self.values, self.wide = self.stored(())
         self.numbers = sum(unit.size for unit in units if unit.kind == "activations")
@@ -103,18 +106,23 @@ class Prepared:
             chosen: The places of the units that have 16 bits.
         """
         if (key := frozenset(chosen)) not in self._stored:
-            self._make(key)
+            per = self.subject.per
+            self._make(key, [self.units[index].rule("", per) for index in chosen])
         return self._stored[key]
 
-    def integer(self, chosen: Collection[int]) -> list[Array]:
+    def integer(self, chosen: Collection[int], rules: Sequence[RecipeRule]) -> list[Array]:
         """Returns the outputs of the integer program where the units at some places have 16 bits.
 
         They are those of the rows held out.
-        """
-        return self.subject.computed(self._make(frozenset(chosen)))
 
-    def _make(self, chosen: frozenset[int]) -> Graph:
-        program = self.subject.make(self.rules(sorted(chosen)))
+        Args:
+            chosen: The places.
+            rules: The rules that give them these.
+        """
+        return self.subject.computed(self._make(frozenset(chosen), rules))
+
+    def _make(self, chosen: frozenset[int], rules: Sequence[RecipeRule]) -> Graph:
+        program = self.subject.make(rules)
         stored = [value for value in program.values_inside() if _is_stored(value)]
         wide = sum(value.type.dtype.bits > 8 for value in stored)
         self._stored[chosen] = len(stored), wide
@@ -125,7 +133,7 @@ class Prepared:
         codes: dict[Site, tuple[float, float, float] | None] = {}
         for index in chosen:
             codes |= self.units[index].widened()
-        return self._run(self._simulation.codes(codes))
+        return self._staged.run(codes)
 
     def noise(self, index: int) -> list[float]:
         """Returns what one unit alone adds to each output: its mean square over that of the output.
@@ -135,32 +143,24 @@ class Prepared:
         All others are as in floating point. Noises of roundings are next to independent, so that
         they add up.
         """
-        floats = dict.fromkeys(self._simulation.sites)
-        if self._exact_activations is None:
-            self._exact_activations = self._run(self._simulation.codes(floats))
-        for site in self.units[index].sites:
-            del floats[site]
-        found = self._run(self._simulation.codes(floats))
-        pairs = list(zip(self._exact_activations, found, strict=True))
-        # What integers change by is no noise, and would be far more than that beside them.
-        real = [pair for pair in pairs if is_real(pair[0])]
-        return [_share_of_noise(right, got) for right, got in real or pairs]
+        found = self._staged.run_alone(self.units[index].sites)
+        return _shares_of_noise(self._staged.run_alone(()), found)
 
-    def _run(self, codes: Array) -> list[Array]:
-        return [np.asarray(each) for each in self._probe(*self.subject.rows, codes)]
-
-    def rules(self, chosen: Iterable[int], reasons: Iterable[str] = ()) -> list[RecipeRule]:
-        """Returns the rules that give the units at some places 16 bits."""
-        told = list(reasons)
-        places = list(chosen)
-        told += [""] * (len(places) - len(told))
-        per = self.subject.per
-        return [self.units[index].rule(why, per) for index, why in zip(places, told, strict=True)]
+    def rest(self) -> list[float]:
+        """Returns what is added to each output by all that is in no unit; see `noise`."""
+        return _shares_of_noise(self.subject.exact, self._staged.run_alone(()))
 
 
 def _is_stored(value: Value) -> bool:
     code = value.type.quant
     return code is not None and not value.is_constant and code.storage.bits <= 16
+
+
+def _shares_of_noise(exact: Sequence[Array], found: Sequence[Array]) -> list[float]:
+    pairs = list(zip(exact, found, strict=True))
+    # What integers change by is no noise, and would be far more than that beside them.
+    real = [pair for pair in pairs if is_real(pair[0])]
+    return [_share_of_noise(right, got) for right, got in real or pairs]
 
 
 def _share_of_noise(exact: Array, found: Array) -> float:

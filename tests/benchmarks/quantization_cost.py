@@ -5,8 +5,11 @@ its own, started afresh, in which jax is loaded and weights and images are drawn
 starts. Timed are the import with the loading of qir, every pass on 8 images one at a time, the
 accuracy check, also as a share of all passes, and the compilation and first call of the integer
 program, with all that XLA compiles on the way; seconds are medians of the runs. Loading takes
-longer where Python may not keep compiled modules (PYTHONDONTWRITEBYTECODE). Memory is the peak of a
-process (VmHWM) that calibrates on one random image after another.
+longer where Python may not keep compiled modules (PYTHONDONTWRITEBYTECODE). What the pipeline auto
+takes is told as a multiple of `qir.calibrate` on the same data: processor seconds of all threads,
+of one process that calibrates, searches and calibrates once more; MiniLM and EfficientNet-lite0
+need what tests.benchmarks.trained needs. Memory is the peak of a process (VmHWM) that calibrates on
+one random image after another.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ import numpy as np
 
 import qir
 from tests.benchmarks.models import MODELS, Model
+from tests.benchmarks.trained import NETWORKS
 
 T = TypeVar("T")
 
@@ -78,6 +82,37 @@ def seconds(name: str) -> dict[str, float]:
         "processor": time.process_time() - start,
         "check/passes": taken[CHECK] / passes,
     }
+
+
+def searched(name: str) -> tuple[float, float]:
+    """Returns the processor seconds of calibrating a model, and those of quantizing it by auto."""
+    if name in MODELS:
+        model = MODELS[name]
+        data: list[Any] = [model.images(seed) for seed in range(IMAGES)]
+        graph = imported(model, model.init(0))
+    else:
+        network = NETWORKS[name]()
+        data = [network.calibration]
+        batch = "B" if network.transformer else None
+        graph = qir.from_jax(network.function, *network.calibration, batch=batch)
+
+    def taken(work: Callable[[], object]) -> float:
+        start = time.process_time()
+        work()
+        return time.process_time() - start
+
+    before = taken(lambda: qir.calibrate(graph, data))
+    auto = taken(lambda: qir.quantize(graph, data, "auto"))
+    after = taken(lambda: qir.calibrate(graph, data))
+    return (before + after) / 2, auto
+
+
+def multiple(name: str, runs: int) -> str:
+    """Measures and says what auto takes as a multiple of calibration."""
+    pairs = [afresh(searched, name) for _ in range(runs)]
+    plain, auto = (median(each) for each in zip(*pairs, strict=True))
+    ratio = median(auto / plain for plain, auto in pairs)
+    return f"auto of {name} takes {auto:.1f} s, {ratio:.1f} times its calibration, {plain:.1f} s"
 
 
 def peak(name: str, batches: int) -> int:
@@ -150,15 +185,29 @@ def main(arguments: Iterable[str] | None = None) -> None:
         help=f"models whose peaks of memory on {' and '.join(map(str, BATCHES))} batches are "
         "compared; none without a name (default: resnet50)",
     )
+    parser.add_argument(
+        "--auto",
+        nargs="*",
+        default=[],
+        metavar="MODEL",
+        help="models whose quantizing by auto is compared with their calibration: those, "
+        f"{' and '.join(NETWORKS)} (default: none)",
+    )
     options = parser.parse_args(arguments if arguments is None else list(arguments))
     for name in [*options.models, *options.memory]:
         if name not in MODELS:
             parser.error(f"no model {name}; there are {', '.join(MODELS)}")
+    for name in options.auto:
+        if name not in (*MODELS, *NETWORKS):
+            parser.error(f"no model {name}; there are {', '.join((*MODELS, *NETWORKS))}")
+    for name in options.auto:
+        print(multiple(name, options.runs), flush=True)
     columns = {
         name: medians([afresh(seconds, name) for _ in range(options.runs)])
         for name in options.models
     }
-    print(table(columns), flush=True)
+    if columns:
+        print(table(columns), flush=True)
     for name in options.memory:
         print(growth(name, *BATCHES), flush=True)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.benchmarks import quantization_cost
-from tests.benchmarks.quantization_cost import medians, peak, seconds, table
+from tests.benchmarks.quantization_cost import medians, multiple, peak, searched, seconds, table
 
 
 def test_every_step_is_timed_once():
@@ -30,6 +30,17 @@ def test_the_program_prints_medians_and_the_ratio_of_peaks(monkeypatch, capsys):
     assert last == (
         "calibration of digits peaks at 2 MiB on 8 batches and 3 MiB on 256 batches: ratio 1.50"
     )
+
+
+def test_auto_is_told_as_a_multiple_of_calibration(monkeypatch):
+    figures = iter([(1.0, 4.0), (2.0, 6.0), (1.5, 7.5)])
+    monkeypatch.setattr(quantization_cost, "afresh", lambda *_: next(figures))
+    assert multiple("digits", 3) == ("auto of digits takes 6.0 s, 4.0 times its calibration, 1.5 s")
+
+
+def test_auto_of_the_smallest_model_is_measured():
+    plain, auto = searched("digits")
+    assert 0 < plain < auto
 
 
 def test_models_have_columns():

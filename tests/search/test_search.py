@@ -21,7 +21,8 @@ from qir.pipeline import Context
 from qir.search import greedy
 from qir.search.budget import Budget, OutputMetric
 from qir.search.greedy import Found, Greedy
-from qir.search.subject import Prepared
+from qir.search.search import SearchResult, search
+from qir.search.subject import Prepared, SearchedProgram
 from qir.types import Array
 from tests.models.random_programs import NumpyExecutor
 from tests.models.transformers import Network, Weights, reals
@@ -236,7 +237,7 @@ def never_measured() -> Generator[None]:
     def fail(*_: object) -> None:
         raise AssertionError("expected nothing to be measured")
 
-    with mock.patch("qir.search.subject.Prepared._run", fail):
+    with mock.patch("qir.search.staged.StagedSimulation._from", fail):
         yield
 
 
@@ -295,3 +296,29 @@ def test_options_that_make_no_search_say_so(options, message):
 def test_a_search_needs_data():
     with pytest.raises(QirError, match="expected data to search with, got none"):
         qir.quantize(example()[0], budget="sqnr 30")
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_fixed_batch_of_more_than_enough_is_searched_by_a_few_samples(apart):
+    network = chain()
+    data = [network.inputs(0)]
+
+    def function(x: jax.Array) -> jax.Array:
+        y: jax.Array = network.function(x)
+        return y if apart else y - y.mean(0)
+
+    graph = qir.from_jax(function, *data[0])
+    seen = []
+
+    def noted(subject: SearchedProgram, *rest: Any) -> SearchResult:
+        seen.append((len(subject.rows[0]), len(subject.held_out[0])))
+        return search(subject, *rest)
+
+    with (
+        uncompiled(),
+        mock.patch.object(searching, "ENOUGH", 40),
+        mock.patch.object(searching, "search", noted),
+    ):
+        qir.quantize(graph, data, "auto", accuracy_check=False)
+    # A mean over the batch is another one of fewer samples.
+    assert seen == [(5, 32) if apart else (32, 32)]
