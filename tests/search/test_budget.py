@@ -58,7 +58,7 @@ def test_measures_are_greater_where_outputs_are_nearer():
 def test_outputs_of_any_number_are_measured():
     exact = np.array([[1.0, 2, 3], [3, 2, 1]], np.float32)
     narrow = exact.astype(ml_dtypes.bfloat16)
-    off = narrow * ml_dtypes.bfloat16(1.125)
+    off = (exact * np.float32(1.125)).astype(ml_dtypes.bfloat16)
     assert BUDGETS["sqnr"]([narrow], [off]) == pytest.approx(20 * np.log10(8), abs=0.1)
     # Integers are classes, and no signal.
     ids = np.array([0, 1, 2, -2], np.int32)
