@@ -14,7 +14,7 @@ from qir.ir.names import Inheritance
 from qir.numbers.interval import Interval
 from qir.passes.shared.chain_noise import ChainRows
 from qir.passes.shared.channel_scaling import Scaling
-from qir.passes.shared.layer_chains import Path, chains, find_pair
+from qir.passes.shared.layer_chains import LayerPath, chains, find_pair
 from qir.passes.shared.observed_parts import channel_extremes, keep_parts, known_part
 from qir.pipeline import Context, Pass, register
 from qir.pipeline.rewrite import Skip
@@ -67,7 +67,7 @@ class Equalize(Pass):
 
     def run(self, graph: Graph, context: Context) -> None:
         names = Inheritance(graph)
-        paths: list[Path] = []
+        paths: list[LayerPath] = []
         skips = Counter[str]()
         for node in graph.nodes:
             found = find_pair(node)
@@ -87,7 +87,7 @@ class Equalize(Pass):
             ]
         names.settle()
 
-    def _try(self, paths: list[Path], graph: Graph, context: Context) -> None:
+    def _try(self, paths: list[LayerPath], graph: Graph, context: Context) -> None:
         """Equalizes the chains that gain by it, of those that calibrate found uneven."""
         left: list[float] = []
         for chain in chains(path for path in paths if path.is_by_rows):
@@ -121,7 +121,7 @@ class Equalize(Pass):
             )
 
 
-def _extremes(chain: tuple[Path, ...], context: Context) -> list[tuple[Array, Array]] | None:
+def _extremes(chain: tuple[LayerPath, ...], context: Context) -> list[tuple[Array, Array]] | None:
     """Returns the extremes of the channels that each layer reads; None where not all are known."""
     start = chain[0].first.inputs[0]
     if start.observed is None:

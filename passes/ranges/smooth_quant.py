@@ -19,7 +19,7 @@ from qir.ops.products import Products
 from qir.ops.traits import Moves
 from qir.passes.shared.calibration_data import read_batches
 from qir.passes.shared.constants import derived
-from qir.passes.shared.layer_chains import Path, find_pair, is_layer
+from qir.passes.shared.layer_chains import LayerPath, find_pair, is_layer
 from qir.passes.shared.observed_parts import channel_statistic, keep_parts, known_moments
 from qir.passes.shared.smoothing import ChannelWeights, choose_factors
 from qir.pipeline import Context, Pass, register
@@ -179,7 +179,7 @@ class _Place:
     x: Value
     products: Sequence[Node]
     group: TensorGroup
-    path: Path | None = None
+    path: LayerPath | None = None
 
     def tied(self, factors: Array) -> Array:
         """Makes the factors of channels equal that are one output of a layer."""
@@ -233,14 +233,14 @@ def _place_of(x: Value, *, multiply: bool) -> _Place | None:
     return _Place(x, dots, "norms") if are_vectors else None
 
 
-def _plain_path(x: Value, products: Sequence[Node]) -> Path | None:
+def _plain_path(x: Value, products: Sequence[Node]) -> LayerPath | None:
     """Returns the way back to the layer that computes a value, if but moves and relu lie between.
 
     The numbers between are then those of the value itself, or below 0 what relu makes 0 of: their
     ranges follow from its own.
     """
     path = find_pair(products[0]) if len(x.uses) == 1 else None
-    if not isinstance(path, Path):
+    if not isinstance(path, LayerPath):
         return None
     between = (each.op for each in path.values[:-1])
     is_plain = all(
@@ -279,7 +279,7 @@ def _are_tied(products: Sequence[Node], tables: Sequence[Array]) -> bool:
     )
 
 
-def _divide_layer(path: Path, factors: Array, seen: Interval) -> None:
+def _divide_layer(path: LayerPath, factors: Array, seen: Interval) -> None:
     """Divides the outputs of a layer by the factors of what becomes of them.
 
     Args:

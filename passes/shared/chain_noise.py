@@ -15,7 +15,7 @@ from qir.ops.op import Op
 from qir.passes.shared.bias_correction import lost_by_rounding
 from qir.passes.shared.channel_scaling import Scaling
 from qir.passes.shared.codes import activation_code
-from qir.passes.shared.layer_chains import Path
+from qir.passes.shared.layer_chains import LayerPath
 from qir.passes.shared.weight_codes import WeightCoding
 from qir.types import Array, DType, known
 
@@ -71,7 +71,7 @@ class ChainRows:
         held_out: Whether no range or mean is of these rows.
     """
 
-    chain: tuple[Path, ...]
+    chain: tuple[LayerPath, ...]
     rows: Array
     seen: Sequence[ChannelsSeen]
     output: Array
@@ -79,7 +79,7 @@ class ChainRows:
 
     @classmethod
     def computed(
-        cls, chain: tuple[Path, ...], rows: Array, extremes: Sequence[tuple[Array, Array]]
+        cls, chain: tuple[LayerPath, ...], rows: Array, extremes: Sequence[tuple[Array, Array]]
     ) -> ChainRows:
         """Computes a chain.
 
@@ -143,7 +143,7 @@ def _computed(op: Op, *arrays: Array) -> Array:
     return np.asarray(op.evaluate(*arrays))
 
 
-def _between(path: Path, numbers: Array) -> Array:
+def _between(path: LayerPath, numbers: Array) -> Array:
     """Computes what lies between two layers on some rows."""
     for value in reversed(path.values[:-1]):
         numbers = _moved(value, numbers)

@@ -11,7 +11,7 @@ from qir.errors import PassError
 from qir.ir import Graph, Node
 from qir.ops.products import Products
 from qir.passes.shared.constants import derived, rounded
-from qir.passes.shared.layer_chains import Path, chains, find_pair
+from qir.passes.shared.layer_chains import LayerPath, chains, find_pair
 from qir.types import Array, DType
 
 SETTLED = 1e-6
@@ -111,7 +111,7 @@ class Pair:
         second: The layer that reads them.
     """
 
-    path: Path
+    path: LayerPath
     first: ScaledLayer
     second: ScaledLayer
 
@@ -149,7 +149,7 @@ class Scaling:
     pairs: Sequence[Pair]
 
     @classmethod
-    def of(cls, paths: Iterable[Path]) -> Scaling:
+    def of(cls, paths: Iterable[LayerPath]) -> Scaling:
         """Returns that of paths, with factors of 1."""
         layers: dict[Node, ScaledLayer] = {}
         pairs: list[Pair] = []
@@ -180,7 +180,7 @@ class Scaling:
         return rounds
 
 
-def uneven_chains(graph: Graph) -> list[tuple[Path, ...]]:
+def uneven_chains(graph: Graph) -> list[tuple[LayerPath, ...]]:
     """Returns the chains of layers for which it may matter whether they are equalized.
 
     They are those that can be computed on a few rows of what they read.
@@ -189,7 +189,7 @@ def uneven_chains(graph: Graph) -> list[tuple[Path, ...]]:
         graph: The program, whose regions are left alone.
     """
     found = [find_pair(node) for node in graph.nodes]
-    paths = [path for path in found if isinstance(path, Path) and path.is_by_rows]
+    paths = [path for path in found if isinstance(path, LayerPath) and path.is_by_rows]
     uneven = []
     for chain in chains(paths):
         scaling = Scaling.of(chain)

@@ -18,7 +18,7 @@ from qir.types import known
 
 
 @dataclass(frozen=True, eq=False)
-class Path:
+class LayerPath:
     """Two layers with nothing but homogeneous ops between.
 
     Attributes:
@@ -63,7 +63,7 @@ def _keeps_rows(value: Value) -> bool:
     return along and not isinstance(value.op, Broadcast)  # which has a number of rows of its own
 
 
-def find_pair(node: Node) -> Path | Skip | None:
+def find_pair(node: Node) -> LayerPath | Skip | None:
     """Finds the layer before a layer, as far as a factor for each channel can travel.
 
     Returns:
@@ -96,7 +96,7 @@ def find_pair(node: Node) -> Path | Skip | None:
         routes.append(_route(affine, value))
     if routes[-1] is None:
         return Skip("the channels are not those of the next layer", node.inputs[0])
-    return Path(first, node, tuple(values), tuple(reversed(routes)))
+    return LayerPath(first, node, tuple(values), tuple(reversed(routes)))
 
 
 def _route(affine: AffineMap, value: Value) -> NDArray[np.int64] | None:
@@ -117,13 +117,13 @@ def is_layer(node: Node | None) -> bool:
     )
 
 
-def chains(paths: Iterable[Path]) -> list[tuple[Path, ...]]:
+def chains(paths: Iterable[LayerPath]) -> list[tuple[LayerPath, ...]]:
     """Joins paths that end where another one begins, each chain in its order.
 
     Args:
         paths: Paths in the order of the program.
     """
-    found: dict[Node, list[Path]] = {}
+    found: dict[Node, list[LayerPath]] = {}
     for path in paths:
         chain = found.pop(path.first, [])
         found[path.second] = [*chain, path]

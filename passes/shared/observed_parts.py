@@ -21,7 +21,7 @@ from qir.observe.statistics import Statistics, TensorStatistics, key_of_imported
 from qir.observe.statistics_file import Statistic
 from qir.ops import Div, Dot, Softmax
 from qir.ops.products import Products
-from qir.passes.shared.layer_chains import Path
+from qir.passes.shared.layer_chains import LayerPath
 from qir.pipeline import Context
 from qir.types import Array, DType
 
@@ -89,7 +89,7 @@ class PartStatistics:
             self.moments[value] = moments if before is None else before.merge(moments)
 
 
-def observed_parts(graph: Graph, chains: Sequence[Sequence[Path]] = ()) -> Parts:
+def observed_parts(graph: Graph, chains: Sequence[Sequence[LayerPath]] = ()) -> Parts:
     """Finds what passes ask for: few values, since observing one takes as long as counting it.
 
     By channels of the last axis what is multiplied with constant weights; by channels of the batch

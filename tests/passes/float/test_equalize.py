@@ -23,7 +23,7 @@ from qir.ops import (
     Transpose,
 )
 from qir.passes.shared.channel_scaling import LEAST_PEAK
-from qir.passes.shared.layer_chains import Path, find_pair
+from qir.passes.shared.layer_chains import LayerPath, find_pair
 from qir.pipeline import Context, PassManager, Pipeline
 from qir.pipeline.rewrite import Skip
 from tests.drawing import examples
@@ -281,4 +281,4 @@ def test_chains_are_measured_where_rows_go_their_own_way(shape, between, by_rows
     layer = graph.outputs[0].node
     assert layer is not None
     found = find_pair(layer)
-    assert (isinstance(found, Path) and found.is_by_rows) == by_rows
+    assert (isinstance(found, LayerPath) and found.is_by_rows) == by_rows
