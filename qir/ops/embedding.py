@@ -121,7 +121,8 @@ class Embedding(Op):
             return expand(of_rows(factors, ids.stored, count), rows.shape)
 
         if self.to is None:
-            return np.asarray(code.multiples(rows) * chosen(self.scales(table.code)))
+            with np.errstate(over="ignore"):  # Levels times the factor may be beyond float32.
+                return np.asarray(code.multiples(rows) * chosen(self.scales(table.code)))
         found = self.factors(table.type)
         multiplier = Multiplier(chosen(found.value), chosen(found.shift))
         return rounding_mode("fixed31").requantize(
