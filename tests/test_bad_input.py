@@ -225,6 +225,9 @@ def test_primitives_without_a_rule():
 PIPELINES = {
     "calibrate, quantise": "no pass 'quantise'; did you mean 'quantize'?",
     "w8a9": "no pass 'w8a9'; did you mean 'w8a8'?",
+    "fold, auto": (
+        "no pass 'auto'; auto is a search of qir.quantize, which begins from w8a8: take that here"
+    ),
     "calibrate(bin=4096)": "calibrate has no option 'bin'; did you mean 'bins'?",
     "calibrate(method=minmx)": (
         "calibrate: method: expected one of entropy, minmax, moving_average, mse, octav, "

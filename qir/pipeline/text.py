@@ -116,6 +116,8 @@ def _build(item: Item, text: str, allow: list[Exactness]) -> Pass | None:
         return None
     if item.name not in PASSES:
         hint = did_you_mean(item.name, [*PASSES, *PIPELINES, "repeat", "allow"])
+        if item.name == "auto":
+            hint = "; auto is a search of qir.quantize, which begins from w8a8: take that here"
         raise ParseError(f"pipeline: no pass '{item.name}'{hint}", point(text, item.column))
     if item.items:
         raise ParseError(
