@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,9 @@ from qir.types import Array, DType
 SETTLED = 1e-6
 """A round that changes no scale by more than this share is the last one."""
 
+BLOCK = 2**18
+"""Weights whose magnitudes are looked at together: 2 MB of them."""
+
 LEAST_PEAK = 2.0**-16
 """Channels whose weights are smaller than this share of the layer's largest are left alone: they
 compute nothing, and scaling them up would blow up what their biases add."""
@@ -27,13 +30,15 @@ as between layers of random weights, the channels are even."""
 
 
 class ScaledLayer:
-    """A layer's weights, of which the largest of each input and output are kept up to date.
+    """A layer's weights and what they are scaled by.
+
+    Their magnitudes are looked at a few rows at a time: of all layers they would take twice the
+    memory of the weights.
 
     Args:
         node: The layer.
 
     Attributes:
-        peaks: The largest magnitudes [inputs of a group, groups, outputs of a group].
         factors: What each input's weights are to be multiplied by [inputs of a group, groups, 1].
         divisors: What each output's are to be divided by [1, groups, outputs of a group].
     """
@@ -44,37 +49,47 @@ class ScaledLayer:
         rows, outputs = kernel.shape[-2:]
         assert isinstance(node.op, Products)
         groups = node.op.channel_groups
-        taps = kernel.reshape(-1, rows, outputs)
-        magnitudes = np.maximum(taps.max(axis=0, initial=0), -taps.min(axis=0, initial=0))
-        self.peaks = magnitudes.astype(np.float64).reshape(rows, groups, outputs // groups)
+        self._taps = kernel.reshape(-1, rows, outputs)
         self.factors = np.ones((rows, groups, 1))
         self.divisors = np.ones((1, groups, outputs // groups))
 
     def output_peaks(self) -> Array:
         """Returns the largest weight of each output [outputs]."""
-        return np.asarray(self.peaks.max(axis=0, initial=0)).reshape(-1)
+        found = np.zeros(self.divisors.shape[1:])
+        for block in self._magnitudes():
+            np.maximum(found, block.max(axis=0, initial=0), out=found)
+        return found.reshape(-1)
 
     def input_peaks(self) -> Array:
         """Returns the largest weight of each input [inputs]."""
-        return np.asarray(self.peaks.max(axis=2, initial=0)).T.reshape(-1)
+        found = [block.max(axis=2, initial=0) for block in self._magnitudes()]
+        return np.concatenate(found).T.reshape(-1)
+
+    def _magnitudes(self) -> Iterator[Array]:
+        """Yields the scaled magnitudes of some rows, float64 [rows, groups, outputs of a group]."""
+        _, rows, outputs = self._taps.shape
+        _, groups, each = self.divisors.shape
+        step = max(1, BLOCK // max(1, outputs))
+        for first in range(0, max(rows, 1), step):
+            taps = self._taps[:, first : first + step]
+            largest = np.maximum(taps.max(axis=0, initial=0), -taps.min(axis=0, initial=0))
+            magnitudes = largest.astype(np.float64).reshape(-1, groups, each)
+            yield magnitudes * self.factors[first : first + step] / self.divisors
 
     def divide_outputs(self, scale: Array) -> None:
         """Divides the weights of each output by a number [outputs]."""
-        divisors = scale.reshape(self.divisors.shape)
-        self.divisors *= divisors
-        self.peaks /= divisors
+        self.divisors *= scale.reshape(self.divisors.shape)
 
     def multiply_inputs(self, scale: Array) -> None:
         """Multiplies the weights of each input by a number [inputs]."""
         rows, groups, _ = self.factors.shape
-        factors = scale.reshape(groups, rows).T[:, :, None]
-        self.factors *= factors
-        self.peaks *= factors
+        self.factors *= scale.reshape(groups, rows).T[:, :, None]
 
     def scaled(self) -> list[Array]:
         """Returns the scaled kernel, and the bias where there is one, in float64."""
         kernel, *biases = (value.array.astype(np.float64) for value in self.node.inputs[1:])
-        by_group = kernel.reshape(-1, *self.peaks.shape) * self.factors / self.divisors
+        shape = len(self.factors), *self.divisors.shape[1:]
+        by_group = kernel.reshape(-1, *shape) * self.factors / self.divisors
         return [by_group.reshape(kernel.shape), *(each / self.divisors.ravel() for each in biases)]
 
     def rewrite(self, graph: Graph) -> None:

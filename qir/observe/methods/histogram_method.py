@@ -81,8 +81,8 @@ class HistogramMethod(CalibrationMethod):
         if not include_zero:
             low, high = max(low, statistic.minimum), min(high, statistic.maximum)
             if low > high:
-                # All values lie on one side of 0, beyond the end: the end alone is left.
-                low = high = high if low > 0 else low
+                # All values lie on one side of 0, beyond the end: the nearest of them is left.
+                low = high = low if low > 0 else high
         return low + 0.0, high + 0.0
 
     @abstractmethod
