@@ -43,7 +43,8 @@ class Equalize(Pass):
     activations and of what the second layer sums, and harms as often. So `when=better` equalizes
     only the chains of layers that gain by it. Each that calibrate found uneven is computed with
     rounded weights and activations, as it is and equalized, on rows of the calibration data that
-    are held out: the codes have the ranges of other rows. Of fewer than 16 rows none are held out.
+    are held out: the codes have the ranges of other rows. Of fewer than 16 rows none are held out,
+    and chains of more than four million weights are left as they are.
 
     Attributes:
         iterations: The most rounds over all pairs of layers.

@@ -17,6 +17,9 @@ from qir.types import Array, DType
 SETTLED = 1e-6
 """A round that changes no scale by more than this share is the last one."""
 
+MOST_WEIGHTS = 2**22
+"""The most weights of a chain of layers that is tried: 32 MB in float64."""
+
 BLOCK = 2**18
 """Weights whose magnitudes are looked at together: 2 MB of them."""
 
@@ -198,7 +201,8 @@ class Scaling:
 def uneven_chains(graph: Graph) -> list[tuple[LayerPath, ...]]:
     """Returns the chains of layers for which it may matter whether they are equalized.
 
-    They are those that can be computed on a few rows of what they read.
+    They are those that can be computed on a few rows of what they read, and whose weights are few
+    enough for copies of them, as they are and scaled, to take little memory.
 
     Args:
         graph: The program, whose regions are left alone.
@@ -208,6 +212,8 @@ def uneven_chains(graph: Graph) -> list[tuple[LayerPath, ...]]:
     uneven = []
     for chain in chains(paths):
         scaling = Scaling.of(chain)
+        if sum(layer.node.inputs[1].array.size for layer in scaling.layers) > MOST_WEIGHTS:
+            continue
         scaling.settle(1)
         if chain[-1].second.output.type.dtype is DType.F32 and scaling.spread >= LEAST_SPREAD:
             uneven.append(chain)
