@@ -45,8 +45,7 @@ class Averaged(ClassMetric):
         options: dict[str, Any] = {"average": None if self.average == "none" else self.average}
         labelled = found.predicted.ndim > 1
         if self.average == "none" and not labelled:
-            count = found.classes or int(max(found.predicted.max(), found.right.max())) + 1
-            options["labels"] = list(range(count))
+            options["labels"] = list(range(found.class_count))
         if self.average == "binary" and (
             labelled or max(found.predicted.max(), found.right.max()) > 1
         ):

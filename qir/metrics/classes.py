@@ -30,6 +30,11 @@ class Classified(NamedTuple):
     right: Array
     classes: int
 
+    @property
+    def class_count(self) -> int:
+        """How many classes there are, as far as is known."""
+        return self.classes or int(max(self.predicted.max(), self.right.max())) + 1
+
 
 @dataclass(frozen=True, repr=False)
 class ClassMetric(Metric):

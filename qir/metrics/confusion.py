@@ -32,6 +32,5 @@ class Confusion(ClassMetric):
             return nan
         if found.predicted.ndim > 1:
             raise QirError("expected one class a sample, got several labels")
-        count = found.classes or int(max(found.predicted.max(), found.right.max())) + 1
-        labels = np.arange(count)
+        labels = np.arange(found.class_count)
         return np.asarray(metrics.confusion_matrix(found.right, found.predicted, labels=labels))

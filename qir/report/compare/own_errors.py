@@ -17,7 +17,15 @@ from qir.ops.regions import Body, RegionOp
 from qir.report.causes import code_of, is_exact
 from qir.report.compare.counterparts import Counterparts, decoded, turned_to
 from qir.report.compare.forcing import ForcedRun, ForcedValue
-from qir.report.compare.read_forms import ReadForm, ReadForms, nearest, picked, rounds
+from qir.report.compare.read_forms import (
+    ReadForm,
+    ReadForms,
+    computed_between,
+    nearest,
+    picked,
+    rounds,
+    sources_of,
+)
 from qir.types import Affine, Array, Code
 
 LEAST_OF_A_CHANNEL = 4
@@ -122,7 +130,7 @@ class FloatOps:
         forms = self._forms.sources(met.value)
         found: dict[Value, list[tuple[Value, Array]]] = {}
         read = Operands()
-        for source in _sources(met.value, run.given):
+        for source in sources_of(met.value, run.given):
             own = forms.get(self._forms.worth(source), (source,))
             for old, array in run.given[source].items():
                 found.setdefault(old, []).append((source, array))
@@ -146,7 +154,7 @@ class FloatOps:
         """Returns the coded constants of rank 2 or more that an op reads."""
         found = {
             operand: None
-            for each in _between(value, run.given)
+            for each in computed_between(value, run.given)
             for operand in each.inputs
             if operand.is_constant and operand.type.quant is not None and operand.type.rank > 1
         }
@@ -156,7 +164,7 @@ class FloatOps:
         """Returns what the products with coded weights that an op reads stand for, by name."""
         found = (
             name
-            for each in _between(value, run.given)
+            for each in computed_between(value, run.given)
             if isinstance(each.op, Products)
             for name in each.origin[:1]
         )
@@ -250,10 +258,10 @@ class FloatOps:
         between: list[Value] = []
         if isinstance(node.op, Quantize | Requantize):
             before = self._before_code(met, run, read)
-            between = list(filter(rounds, _between(node.inputs[0], run.given)))
+            between = list(filter(rounds, computed_between(node.inputs[0], run.given)))
         elif value.type.quant is None:
             before = met.computed
-            between = list(filter(rounds, _between(value, run.given)))
+            between = list(filter(rounds, computed_between(value, run.given)))
         else:
             before = self._of_coded_constants(met, node, run)
         fits = before is not None and before.shape == exact_op.shape
@@ -350,34 +358,6 @@ def without_scales(coded: Array, real: Array) -> Array:
 
 def _varying(node: Node) -> Iterator[Value]:
     return (each for each in node.inputs if not each.is_constant)
-
-
-def _sources(value: Value, given: Mapping[Value, object]) -> Iterator[Value]:
-    """Yields the values that were replaced by exact ones and that a value is computed from."""
-    done, stack = {value}, [value]
-    while stack:
-        for operand in stack.pop().inputs:
-            if operand in done or operand.is_constant:
-                continue
-            done.add(operand)
-            if operand in given:
-                yield operand
-            else:
-                stack.append(operand)
-
-
-def _between(value: Value, given: Mapping[Value, object]) -> Iterator[Value]:
-    """Yields a value and what it is computed from, up to what was replaced by exact numbers."""
-    done, stack = {value}, [value]
-    while stack:
-        last = stack.pop()
-        if last in given and last is not value:
-            continue
-        yield last
-        for operand in last.inputs:
-            if operand not in done and not operand.is_constant:
-                done.add(operand)
-                stack.append(operand)
 
 
 def _is_plain(node: Node) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 import numpy as np
 
-from qir.ir import Graph, Node, Value
+from qir.ir import Graph, Node, Value, reachable
 from qir.ir.passages import passing
 from qir.ops import Dequantize
 from qir.report.causes import is_exact
@@ -109,7 +109,7 @@ class ReadForms:
 
     def _direct(self, value: Value) -> dict[Value, list[Value]]:
         found: dict[Value, list[Value]] = {}
-        for source in self._reached(value):
+        for source in sources_of(value, self._worth):
             found.setdefault(self._worth[source], []).append(source)
         return found
 
@@ -126,17 +126,24 @@ class ReadForms:
         sources = self._direct(value)[self._worth[value]]
         return tuple(dict.fromkeys(base for each in sources for base in self._base(each)))
 
-    def _reached(self, value: Value) -> Iterator[Value]:
-        done, stack = {value}, [value]
-        while stack:
-            for operand in stack.pop().inputs:
-                if operand in done or operand.is_constant:
-                    continue
-                done.add(operand)
-                if operand in self._worth:
-                    yield operand
-                else:
-                    stack.append(operand)
+
+def sources_of(value: Value, given: Container[Value]) -> Iterator[Value]:
+    """Yields the nearest of some values that a value is computed from."""
+    return (each for each in _computed_of(value, given) if each in given and each is not value)
+
+
+def computed_between(value: Value, given: Container[Value]) -> Iterator[Value]:
+    """Yields a value and what it is computed from, up to the nearest of some values."""
+    return (each for each in _computed_of(value, given) if each not in given or each is value)
+
+
+def _computed_of(value: Value, given: Container[Value]) -> Iterable[Value]:
+    def operands(each: Value) -> Iterable[Value]:
+        if each in given and each is not value:
+            return ()
+        return (operand for operand in each.inputs if not operand.is_constant)
+
+    return reachable([value], operands)
 
 
 def rounds(value: Value) -> bool:
